@@ -1,0 +1,126 @@
+"""Every error and warning this library raises, in one place.
+
+This file owns the exception tree and the wording rule: an error says *what* happened, *where*, and
+*what to do*.  It never performs I/O and never decides when to raise.
+
+    Exception
+    └── LedgerError                     anything this library raises itself
+        ├── LedgerClosed                you closed it (or never opened it); the state is in the text
+        ├── LedgerFailed                the other side broke: the writer died and cannot write
+        ├── QueueFull                   ``record_nowait`` found no room
+        ├── LedgerTimeout               (also a TimeoutError)
+        │   ├── FlushTimeout            not everything was on disk in time; nothing is lost
+        │   └── DrainTimeout            ``aclose`` ran out of time; carries the counts
+        ├── WrongLoop                   a client belongs to one event loop (and one process)
+        ├── InvalidRecord               (also a ValueError) a field that cannot be right
+        ├── LedgerPathError             (also an OSError) the directory cannot be used
+        ├── UnsupportedFormat           a ledger of a newer format version: refused, untouched
+        ├── UnsupportedPlatform         opening to write where the guarantees cannot be kept
+        └── MissingExtra                (also an ImportError) an optional package is not installed
+    Warning
+    └── LedgerWarning                   an answer was handed out without its acknowledgement
+
+LiteLLM's own exceptions are re-raised unchanged and are not part of this tree.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DrainTimeout",
+    "FlushTimeout",
+    "InvalidRecord",
+    "LedgerClosed",
+    "LedgerError",
+    "LedgerFailed",
+    "LedgerPathError",
+    "LedgerTimeout",
+    "LedgerWarning",
+    "MissingExtra",
+    "QueueFull",
+    "UnsupportedFormat",
+    "UnsupportedPlatform",
+    "WrongLoop",
+]
+
+
+class LedgerError(Exception):
+    """Base class of every error that this library raises itself."""
+
+
+class LedgerClosed(LedgerError):
+    """The client, tracker or writer is not open: never opened, draining, or closed by you."""
+
+
+class LedgerFailed(LedgerError):
+    """The writer task has died and cannot write any more; its cause is ``__cause__``."""
+
+
+class QueueFull(LedgerError):
+    """``record_nowait`` was called while ``queue_size`` records were waiting to be written."""
+
+
+class LedgerTimeout(LedgerError, TimeoutError):
+    """Something was not finished in the time that was given for it."""
+
+
+class FlushTimeout(LedgerTimeout):
+    """``flush`` ran out of time.  Nothing is lost: the records stay queued and will be written.
+
+    Attributes:
+        unwritten: records accepted before the call that were not on disk yet.
+    """
+
+    def __init__(self, message: str, *, unwritten: int) -> None:
+        super().__init__(message)
+        self.unwritten = unwritten
+
+
+class DrainTimeout(LedgerTimeout):
+    """``aclose`` passed its deadline with records still unwritten.
+
+    Attributes:
+        unwritten: records that were not on disk when the deadline struck.
+        saved: how many of those the synchronous last resort still wrote.
+        lost: ``unwritten - saved``; these exist nowhere but in this process.
+    """
+
+    def __init__(self, message: str, *, unwritten: int, saved: int) -> None:
+        super().__init__(message)
+        self.unwritten = unwritten
+        self.saved = saved
+        self.lost = unwritten - saved
+
+
+class WrongLoop(LedgerError, RuntimeError):
+    """A client was used from another event loop, or another process, than the one it belongs to."""
+
+
+class InvalidRecord(LedgerError, ValueError):
+    """A field of a record cannot be right (negative tokens, a float as money, ...)."""
+
+
+class LedgerPathError(LedgerError, OSError):
+    """The ledger directory cannot be used; the text names it and says what to do."""
+
+
+class UnsupportedFormat(LedgerError):
+    """The ledger was written by a newer version of this library; it was left untouched."""
+
+
+class UnsupportedPlatform(LedgerError):
+    """This platform can read a ledger but not write one with the promised guarantees."""
+
+
+class MissingExtra(LedgerError, ImportError):
+    """An optional package is missing; the text gives the ``pip install`` line."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'litellm-ledger[{extra}]'",
+            name=package,
+        )
+        self.extra = extra
+
+
+class LedgerWarning(UserWarning):
+    """An answer was handed out although the ledger had not acknowledged its record in time."""

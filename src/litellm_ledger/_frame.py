@@ -1,0 +1,107 @@
+"""One line of a segment: record to bytes and bytes to record (format version 1, docs/FORMAT.md).
+
+A line is a JSON object on one line whose last member is its checksum, a fixed 19-byte suffix:
+
+    {"v":1,"id":"…","seq":1,"kind":"usage",…,"crc":"0123abcd"}\n
+                                           └────── 19 bytes ──┘
+
+``crc`` is ``zlib.crc32`` of everything before the suffix, in lower-case hex.  The checksum is checked
+on the bytes, before any JSON is parsed, so a torn or altered line is never half-believed.  Pure:
+bytes and records, no I/O.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import datetime
+from typing import Any, Final, cast
+from zlib import crc32
+
+import msgspec
+from msgspec.structs import asdict, force_setattr
+
+from ._errors import InvalidRecord, UnsupportedFormat
+from ._money import picousd, usd
+from ._record import UsageRecord
+
+__all__ = ["SUFFIX", "checked", "decode", "encode", "newer_version"]
+
+SUFFIX: Final = 19
+"""Length in bytes of ``,"crc":"xxxxxxxx"}`` and the line feed."""
+
+
+class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """The schema as it is on disk, money still in picodollars: decoded first, then checked."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(_Line)
+
+
+def encode(record: UsageRecord) -> bytes:
+    """Encode one numbered record as one line, line feed included.
+
+    The encoder writes what a slot holds, under the name on disk.  So money is swapped, on a copy,
+    for its integer of picodollars; and a ``ts`` on a whole second, whose fraction the encoder would
+    leave out, for its text, so that times have one width and sort as text.
+    """
+    cost, saved, ts = record.cost, record.saved_cost, record.ts
+    if cost is not None or saved is not None:
+        record = copy(record)
+        if cost is not None:
+            force_setattr(record, "cost", picousd(cost))
+        if saved is not None:
+            force_setattr(record, "saved_cost", picousd(saved))
+    if ts is not None and not ts.microsecond:
+        record = copy(record)
+        force_setattr(record, "ts", _text(ts))
+    body = _encoder.encode(record)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def _text(ts: datetime) -> str:
+    return ts.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def checked(line: bytes) -> bool:
+    """Tell whether ``line`` (with its line feed) has a suffix of the right form and a true checksum."""
+    if len(line) <= SUFFIX or line[-SUFFIX:-11] != b',"crc":"' or line[-3:] != b'"}\n':
+        return False
+    return b"%08x" % crc32(line[:-SUFFIX]) == line[-11:-3]
+
+
+def decode(line: bytes) -> UsageRecord:
+    """Decode one line.
+
+    Raises:
+        InvalidRecord: checksum, suffix or schema do not hold; the text says which.
+        UnsupportedFormat: a valid line of a newer format version.
+    """
+    if not checked(line):
+        raise InvalidRecord("line has no valid checksum")
+    try:
+        fields = asdict(_decoder.decode(line))
+        for name in ("cost", "saved_cost"):
+            if fields[name] is not None:
+                fields[name] = usd(int(fields[name]))
+        return UsageRecord(**fields)
+    except (msgspec.DecodeError, InvalidRecord, ValueError) as exc:
+        version = newer_version(line)
+        if version is not None:
+            raise UnsupportedFormat(
+                f"line is of format version {version}; this library reads version 1: upgrade it"
+            ) from None
+        raise InvalidRecord(f"line is checksummed but not a record: {exc}") from None
+
+
+def newer_version(line: bytes) -> int | None:
+    """Return the format version of a checksummed line if it is newer than ours, else ``None``."""
+    try:
+        members: Any = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    version = members.get("v") if isinstance(members, dict) else None
+    return cast(int, version) if isinstance(version, int) and version > 1 else None

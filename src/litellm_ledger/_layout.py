@@ -1,0 +1,94 @@
+"""Names inside a ledger directory (format version 1): built here, parsed here, nowhere else.
+
+    segments/<writer>.<first:016d>.jsonl.open              being written
+    segments/<writer>.<first:016d>-<last:016d>.jsonl       sealed
+    segments/<writer>.<first:016d>-<last:016d>.jsonl.tmp   being written whole, not part of the ledger yet
+    live/<writer>.live                                     counters of a writer that is not closed
+    recovery/                                              torn tails and quarantined originals
+
+``writer`` is ``<UTC start, YYYYMMDDTHHMMSSZ>-<16 hex>``.  Pure: text in, text out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = [
+    "ARCHIVE",
+    "LIVE",
+    "RECOVERY",
+    "SEGMENTS",
+    "SegmentName",
+    "live_name",
+    "record_id",
+    "split_id",
+    "writer_of_live",
+]
+
+SEGMENTS: Final = "segments"
+LIVE: Final = "live"
+ARCHIVE: Final = "archive"
+RECOVERY: Final = "recovery"
+
+_WRITER: Final = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
+_SEGMENT: Final = re.compile(rf"({_WRITER})\.(\d{{16}})(?:-(\d{{16}})\.jsonl|\.jsonl\.open)")
+_LIVE: Final = re.compile(rf"({_WRITER})\.live")
+_ID: Final = re.compile(rf"({_WRITER})-(\d{{16}})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """A segment's name: whose it is, its first number, and its last one when sealed."""
+
+    writer: str
+    first: int
+    last: int | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the segment is still being written (or its writer died without sealing it)."""
+        return self.last is None
+
+    def __str__(self) -> str:
+        if self.last is None:
+            return f"{self.writer}.{self.first:016d}.jsonl.open"
+        return f"{self.writer}.{self.first:016d}-{self.last:016d}.jsonl"
+
+    def sealed(self, last: int) -> SegmentName:
+        """Return the name that this segment has once ``last`` is its final number."""
+        return SegmentName(self.writer, self.first, last)
+
+    @classmethod
+    def parse(cls, name: str) -> SegmentName | None:
+        """Return the parsed name, or ``None`` for a file that is not a segment."""
+        match = _SEGMENT.fullmatch(name)
+        if match is None:
+            return None
+        writer, first, last = match.groups()
+        if last is not None and int(last) < int(first):
+            return None
+        return cls(writer, int(first), None if last is None else int(last))
+
+
+def live_name(writer: str) -> str:
+    """Return the file name of a writer's live counters."""
+    return f"{writer}.live"
+
+
+def writer_of_live(name: str) -> str | None:
+    """Return the writer a live file belongs to, or ``None`` for any other file."""
+    match = _LIVE.fullmatch(name)
+    return match.group(1) if match else None
+
+
+def record_id(writer: str, seq: int) -> str:
+    """Return the id of a record: its idempotency key, everywhere and for ever."""
+    return f"{writer}-{seq:016d}"
+
+
+def split_id(text: str) -> tuple[str, int] | None:
+    """Return ``(writer, seq)`` of a record id, or ``None`` if it is none of ours."""
+    match = _ID.fullmatch(text)
+    return (match.group(1), int(match.group(2))) if match else None

@@ -1,0 +1,240 @@
+"""``UsageRecord``: what one language-model call used and cost.
+
+Owns the fields, their defaults and their validity.  Pure: knows nothing of files, clocks, event
+loops or LiteLLM.  The struct is also the wire schema of format version 1 (see ``_frame``): field
+order is member order on disk, ``None`` is unknown and is left out, 0 is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from ._errors import InvalidRecord
+from ._money import picousd, usd
+
+__all__ = ["MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
+
+Kind = Literal["started", "usage", "gap"]
+Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
+UsageSource = Literal["provider", "estimated", "none"]
+
+MAX_TEXT: Final = 4_096
+"""Characters kept of any text field, tag key or tag value; more is cut with a mark."""
+
+MAX_INT: Final = 2**53 - 1
+"""Largest token count taken: what every JSON reader still holds exactly."""
+
+_CUT_MARK: Final = "…[cut]"
+
+
+def _kind() -> Kind:  # a factory, so that msgspec never leaves the member out on disk
+    return "usage"
+
+
+class UsageRecord(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="v",
+    tag=1,
+    rename={"cost": "cost_picousd", "saved_cost": "saved_cost_picousd"},
+):
+    """One line of the ledger.  Only what is known must be given; everything else is ``None``.
+
+    ``UsageRecord(model="m", input_tokens=10, output_tokens=5, cost=Decimal("0.0000045"))``
+
+    Attributes:
+        id: ``<writer>-<seq:016d>``; given by the ledger on acceptance, never by the user.
+        seq: the number within its writer, from 1, without holes; given by the ledger.
+        kind: ``usage`` (an outcome), ``started`` (a call left for the provider), ``gap``.
+        ts: when the attempt began, timezone-aware, UTC on disk, to the microsecond.
+        operation: id of the first record of the call it belongs to.
+        attempt: which request of that operation, from 1.
+        call: name of the client method, for example ``acompletion``.
+        model: the model that was asked for; ``response_model`` the one that answered.
+        provider: LiteLLM's provider name, for example ``openai``.
+        status: ``ok``, ``error``, ``cancelled``, ``abandoned`` (a stream left early) or
+            ``unsettled`` (started, and the process died).
+        error: class name of the exception; never its text, which may carry secrets.
+        input_tokens, output_tokens, total_tokens: counts; input includes cached ones.
+        cache_read_tokens, cache_write_tokens: the parts of the input read from and written to the
+            provider's prompt cache; reasoning_tokens: the part of the output spent on reasoning.
+        usage_source: who counted: ``provider``, ``estimated`` (we did) or ``none``.
+        cost: US dollars, exact, rounded half-even to 10⁻¹² once; ``None`` is unknown, 0 is free.
+        cost_source: where the cost is from, for example ``litellm``, ``user``, ``provider``.
+        price_version: the revision of the price list used.
+        cache_hit, saved_cost: answered from a response cache, and the US dollars not spent.
+        latency_ms, ttft_ms: milliseconds to the end of the answer, and to its first token.
+        stream: whether the answer was streamed.
+        tags: the caller's own labels, text to text.
+        call_id: the caller's own key (LiteLLM's ``litellm_call_id`` for calls made through us).
+        response_id: the provider's id of the answer.
+        meta: further JSON-serialisable detail.
+        gap_until, reason: on ``gap`` lines only, the last number stood in for and why.
+
+    Raises:
+        InvalidRecord: negative or absurd counts, money that is no ``Decimal`` (a ``float`` is
+            refused: it has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold.
+    """
+
+    id: str | None = None
+    seq: int | None = None
+    kind: Kind = msgspec.field(default_factory=_kind)
+    ts: datetime | None = None
+    operation: str | None = None
+    attempt: int | None = None
+    call: str | None = None
+    model: str | None = None
+    response_model: str | None = None
+    provider: str | None = None
+    status: Status | None = None
+    error: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    usage_source: UsageSource | None = None
+    cost: Decimal | None = None
+    cost_source: str | None = None
+    price_version: str | None = None
+    cache_hit: bool | None = None
+    saved_cost: Decimal | None = None
+    latency_ms: float | None = None
+    ttft_ms: float | None = None
+    stream: bool | None = None
+    tags: Mapping[str, str] | None = None
+    call_id: str | None = None
+    response_id: str | None = None
+    meta: dict[str, Any] | None = None
+    gap_until: int | None = None
+    reason: Literal["lost", "quarantined", "erased", "expired"] | None = None
+
+    def __post_init__(self) -> None:
+        put = force_setattr  # frozen for the user; completed here, before anybody has seen it
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None:
+                _check_count(name, value)
+        for name in _TEXTS:
+            value = getattr(self, name)
+            if value is not None:
+                if not isinstance(value, str):
+                    raise InvalidRecord(f"{name} must be text, not {type(value).__name__}")
+                put(self, name, cut(value))
+        if self.cost is not None:
+            put(self, "cost", _check_money("cost", self.cost))
+        if self.saved_cost is not None:
+            put(self, "saved_cost", _check_money("saved_cost", self.saved_cost))
+        for name in ("latency_ms", "ttft_ms"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                put(self, name, None)  # a clock step: unknown beats absurd
+        if self.ts is not None and self.ts.tzinfo is not UTC:
+            if self.ts.tzinfo is None:
+                raise InvalidRecord("ts must be timezone-aware: datetime.now(timezone.utc)")
+            put(self, "ts", self.ts.astimezone(UTC))
+        if self.tags is not None:
+            put(self, "tags", clean_tags(self.tags))
+        if self.meta is not None:
+            try:
+                msgspec.json.encode(self.meta)
+            except (TypeError, ValueError, RecursionError, UnicodeError) as exc:
+                raise InvalidRecord(f"meta cannot be stored as JSON: {exc}") from None
+        if self.kind == "usage":
+            self._complete_outcome(put)
+
+    def _complete_outcome(self, put: Any) -> None:
+        if self.status is None:
+            put(self, "status", "ok")
+        counted = self.input_tokens is not None or self.output_tokens is not None
+        if self.usage_source is None:
+            put(self, "usage_source", "provider" if counted else "none")
+        if self.total_tokens is None and counted:
+            put(self, "total_tokens", (self.input_tokens or 0) + (self.output_tokens or 0))
+
+
+_COUNTS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "attempt",
+)
+_TEXTS: Final = (
+    "model",
+    "response_model",
+    "provider",
+    "error",
+    "call",
+    "operation",
+    "cost_source",
+    "price_version",
+    "call_id",
+    "response_id",
+)
+
+
+def cut(text: str) -> str:
+    """Return ``text`` as it can be stored: valid Unicode, at most ``MAX_TEXT`` characters."""
+    if len(text) > MAX_TEXT:
+        text = text[: MAX_TEXT - len(_CUT_MARK)] + _CUT_MARK
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become '?'
+    return text
+
+
+def clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    """Copy tags as text to text; numbers and booleans are written as JSON would, ``None`` dropped.
+
+    Raises:
+        InvalidRecord: the tags are no mapping, or a value is neither text, number nor boolean.
+    """
+    if not isinstance(tags, Mapping):
+        raise InvalidRecord(f"tags must be a mapping of text to text, not {type(tags).__name__}")
+    clean: dict[str, str] = {}
+    for key, value in tags.items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        elif isinstance(value, (int, float, Decimal)):
+            value = str(value)
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidRecord(
+                f"tag {key!r} has a value of type {type(value).__name__}; "
+                "give text, a number or a boolean"
+            )
+        clean[cut(key)] = cut(value)
+    return clean
+
+
+def _check_count(name: str, value: Any) -> None:
+    if type(value) is not int:
+        raise InvalidRecord(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < 0:
+        raise InvalidRecord(f"{name} is negative: {value}")
+    if value > MAX_INT:
+        raise InvalidRecord(f"{name} is absurd: {value} (at most 2**53 - 1)")
+
+
+def _check_money(name: str, value: Any) -> Decimal:
+    if type(value) is int:
+        value = Decimal(value)
+    if not isinstance(value, Decimal):
+        raise InvalidRecord(
+            f"{name} must be a Decimal, not {type(value).__name__}: "
+            'write Decimal("0.0000045"), or Decimal(repr(x)) for a float you trust'
+        )
+    return usd(picousd(value))

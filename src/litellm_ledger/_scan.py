@@ -1,0 +1,111 @@
+"""Reading one segment's bytes: what is valid, what is torn, what is damaged.  Pure.
+
+A segment is a run of lines.  ``scan`` walks it once and sorts every byte into exactly one of:
+
+* valid lines: suffix and checksum hold and the number is the expected one,
+* damage: bytes followed by a valid line.  An append-only file that merely lost its end cannot look
+  like this, so it is never cut, only set aside;
+* the tail: bytes at the end after which nothing valid comes.  In an open segment that is what a
+  writer's death leaves (torn); in a sealed one it is damage too.
+
+A ``gap`` line covers the numbers ``seq`` … ``gap_until``; the next line is ``gap_until + 1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from ._frame import checked
+
+__all__ = ["Head", "Scan", "heads", "scan"]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The few members that order and settle records; decoding only these is what makes it fast."""
+
+    id: str
+    seq: int
+    kind: str
+    v: int = 1
+    operation: str | None = None
+    attempt: int | None = None
+    status: str | None = None
+    gap_until: int | None = None
+    reason: str | None = None
+
+    @property
+    def last(self) -> int:
+        """The last number this line stands for: its own, or where its gap ends."""
+        return self.seq if self.gap_until is None else self.gap_until
+
+
+_head: Final = msgspec.json.Decoder(Head)
+
+
+@dataclass(slots=True)
+class Scan:
+    """What ``scan`` found in one segment.
+
+    Attributes:
+        lines: the valid lines with their heads, in file order, line feed included.
+        damaged: byte ranges ``(start, end)`` that hold no valid line though valid ones follow.
+        torn: length in bytes of the invalid tail (0: none).
+        size: length in bytes of what was scanned.
+    """
+
+    lines: list[tuple[Head, bytes]] = field(default_factory=list)
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    torn: int = 0
+    size: int = 0
+
+
+def heads(data: bytes) -> Iterator[tuple[int, Head | None, bytes]]:
+    """Yield ``(offset, head or None, line)`` for each line; ``None`` when the line is not valid."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start) + 1 or len(data)
+        line = data[start:end]
+        head = None
+        if checked(line):
+            try:
+                head = _head.decode(line)
+            except msgspec.DecodeError:
+                head = None
+        yield start, head, line
+        start = end
+
+
+def scan(data: bytes, writer: str, first: int) -> Scan:
+    """Sort the bytes of a segment of ``writer`` whose name says it starts at ``first``.
+
+    A line whose checksum holds but whose number is not the expected one (doubled, dropped, swapped,
+    another writer's, a stale tail of a reused block) is not valid *here*.  After damage the numbering
+    resumes at the next line with a higher number of the same writer, so that what follows a hole is
+    salvaged and the hole itself stays visible.
+    """
+    found = Scan(size=len(data))
+    expected = first
+    bad_from: int | None = None
+    for offset, head, line in heads(data):
+        good = (
+            head is not None
+            and head.id == f"{writer}-{head.seq:016d}"
+            and (head.seq == expected or (bad_from is not None and head.seq > expected))
+            and head.last >= head.seq
+        )
+        if head is None or not good:
+            if bad_from is None:
+                bad_from = offset
+            continue
+        if bad_from is not None:
+            found.damaged.append((bad_from, offset))
+            bad_from = None
+        found.lines.append((head, line))
+        expected = head.last + 1
+    if bad_from is not None:
+        found.torn = len(data) - bad_from
+    return found
