@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from ._frame import checked
+from ._layout import record_id
 
 __all__ = ["Head", "Scan", "heads", "scan"]
 
@@ -82,21 +83,23 @@ def heads(data: bytes) -> Iterator[tuple[int, Head | None, bytes]]:
 def scan(data: bytes, writer: str, first: int) -> Scan:
     """Sort the bytes of a segment of ``writer`` whose name says it starts at ``first``.
 
-    A line whose checksum holds but whose number is not the expected one (doubled, dropped, swapped,
-    another writer's, a stale tail of a reused block) is not valid *here*.  After damage the numbering
-    resumes at the next line with a higher number of the same writer, so that what follows a hole is
-    salvaged and the hole itself stays visible.
+    A line whose checksum holds is believed once: another writer's, one below ``first`` and a second
+    copy are damage.  One that is out of order is kept, since its checksum proves it, but the place
+    is reported as damage (possibly of length 0: a line dropped without a trace), so that a hole
+    never passes unseen.
     """
     found = Scan(size=len(data))
     expected = first
+    seen: set[int] | None = None  # built only once something is out of order
     bad_from: int | None = None
     for offset, head, line in heads(data):
-        good = (
-            head is not None
-            and head.id == f"{writer}-{head.seq:016d}"
-            and (head.seq == expected or (bad_from is not None and head.seq > expected))
-            and head.last >= head.seq
-        )
+        good = head is not None and head.id == record_id(writer, head.seq) and head.last >= head.seq
+        if good and head is not None and head.seq != expected:
+            if seen is None:
+                seen = {h.seq for h, _ in found.lines}
+            good = head.seq >= first and head.seq not in seen
+            if good and bad_from is None:
+                bad_from = offset
         if head is None or not good:
             if bad_from is None:
                 bad_from = offset
@@ -105,7 +108,9 @@ def scan(data: bytes, writer: str, first: int) -> Scan:
             found.damaged.append((bad_from, offset))
             bad_from = None
         found.lines.append((head, line))
-        expected = head.last + 1
+        if seen is not None:
+            seen.add(head.seq)
+        expected = max(expected, head.last + 1)
     if bad_from is not None:
         found.torn = len(data) - bad_from
     return found
