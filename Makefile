@@ -1,0 +1,185 @@
+# Everything a contributor runs, from a machine that has make, pip and Python 3.11 or newer.
+#
+# The tests run against the built wheel in a virtual environment of this repository, so a file
+# that is missing from the wheel, or an import that only works in the source tree, fails here and
+# not at a user's. pip's own configuration (index, proxy, certificates) is respected as it is.
+#
+#   make test PYTHON=/usr/bin/python3.12        another interpreter (remembered until `make clean`)
+#   make test PYTEST_ARGS="-k torn -x"          arguments for pytest
+#   make test-all                               every supported Python that is found
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+SHELL := /bin/sh
+
+SUPPORTED := 3.11 3.12 3.13
+VENV := .venv
+CONSTRAINTS := requirements/constraints.txt
+PYTEST_ARGS :=
+
+# `user = true` in somebody's pip configuration has no meaning inside a virtual environment.
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip
+LOG := $(VENV)/install.log
+STEPS := $(VENV)/.steps
+# Directories are in the list too, so that deleting a file counts as a change.
+SOURCES := $(shell find src -name __pycache__ -prune -o -print 2>/dev/null)
+# Only what is there: pyproject.toml names these files as parts of the wheel.
+METADATA := pyproject.toml $(wildcard README.md LICENSE)
+
+# The first interpreter that runs and is new enough; `python3` when it is one we test on.
+find_python = \
+	for p in python3 python3.13 python3.12 python3.11 python; do \
+		"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+			2>/dev/null && command -v "$$p" && exit 0; \
+	done; \
+	for p in python3 python; do \
+		"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+			2>/dev/null && command -v "$$p" && exit 0; \
+	done
+
+# pip's output goes to a file and is shown when pip fails.
+quietly = >>$(LOG) 2>&1 || { tail -n 40 $(LOG) >&2; echo "make: failed; all of it is in $(LOG)" >&2; exit 1; }
+
+# --- What people run -----------------------------------------------------------------------------
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no network needed
+	@$(PY) examples/demo.py
+
+.PHONY: test
+test: $(STEPS)/test ## Run the test suite against the built wheel
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: ## Run the test suite on Python 3.11, 3.12 and 3.13, where found
+	@status=0; for v in $(SUPPORTED); do \
+		found=; \
+		for p in "python$$v" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/"$$v".*/bin/python; do \
+			"$$p" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$v')" \
+				2>/dev/null && found=$$p && break; \
+		done; \
+		if [ -z "$$found" ]; then echo "==> Python $$v: not found, skipped"; continue; fi; \
+		echo "==> Python $$v: $$found"; \
+		$(MAKE) test VENV=".venv-$$v" PYTHON="$$found" || { status=1; failed="$$failed $$v"; }; \
+	done; \
+	[ -z "$$failed" ] || echo "==> failed on:$$failed" >&2; exit $$status
+
+.PHONY: matrix
+matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds
+	@$(PY) -m pytest -m matrix --timeout=3600 $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: $(STEPS)/test ## Run the test suite and report coverage by branch
+	@$(PY) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STEPS)/lint ## Check style: ruff check and ruff format
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+
+.PHONY: format
+format: $(STEPS)/lint ## Rewrite the code as ruff would have it
+	@$(PY) -m ruff check --fix-only --quiet
+	@$(PY) -m ruff format
+
+.PHONY: types
+types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright on the public API
+	@$(PY) -m mypy
+	@$(PY) -m pyright --pythonpath $(PY) --ignoreexternal --verifytypes litellm_ledger
+	@if [ -n "$(wildcard examples/*.py tests/typing/*.py)" ]; then \
+		$(PY) -m pyright --pythonpath $(PY); \
+	fi
+
+.PHONY: bench
+bench: $(STEPS)/test ## Run every benchmark
+	@for f in benchmarks/[!_]*.py; do echo "==> $$f"; $(PY) "$$f" || exit 1; done
+
+.PHONY: constraints
+constraints: $(STEPS)/python ## Refresh requirements/constraints.txt to the newest versions
+	@$(PIP) install uv $(quietly)
+	@$(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universal --python-version 3.11 \
+		--all-extras --group build --group lint --group test \
+		--no-annotate --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make constraints" --output-file $(CONSTRAINTS)
+	@git diff --stat -- $(CONSTRAINTS)
+
+.PHONY: clean
+clean: ## Remove environments, builds and caches
+	@rm -rf .venv .venv-* build dist .coverage .coverage.* htmlcov \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean"
+
+# --- How the environment is made -----------------------------------------------------------------
+#
+#   python -> deps (build backend) -> wheel -> demo | test; lint stands beside them.
+#
+# Each step leaves an empty file under $(VENV)/.steps and is made again when what it depends on is
+# newer. pip is given what is installed already and only adds what is missing.
+
+# `python -m venv` needs ensurepip, which some distributions split off; virtualenv brings its own
+# pip and, put into a directory of its own, needs neither root nor a writable Python.
+$(STEPS)/python:
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$($(find_python)); \
+	if [ -z "$$python" ]; then \
+		echo "make: no Python 3.11 or newer found; name one with PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: $$python does not run or is older than Python 3.11" >&2; exit 1; }; \
+	echo "==> $(VENV): $$("$$python" --version) ($$python)"; \
+	rm -rf $(VENV); \
+	"$$python" -m venv $(VENV) >/dev/null 2>&1 || { \
+		echo "==> $(VENV): no ensurepip here, using virtualenv"; \
+		rm -rf $(VENV) build/virtualenv; mkdir -p build; \
+		"$$python" -m pip install --quiet --target build/virtualenv virtualenv && \
+		PYTHONPATH=build/virtualenv "$$python" -m virtualenv --quiet $(VENV) && \
+		rm -rf build/virtualenv; \
+	} || exit 1
+	@mkdir -p $(STEPS)
+	@$(PIP) install --upgrade "pip>=25.1" $(quietly)
+	@touch $@
+
+$(STEPS)/build: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
+	@$(PIP) install -c $(CONSTRAINTS) --group build $(quietly)
+	@touch $@
+
+$(STEPS)/wheel: $(STEPS)/build $(SOURCES) $(METADATA)
+	@echo "==> $(VENV): building the wheel"
+	@rm -rf $(VENV)/wheel
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir $(VENV)/wheel . $(quietly)
+	@touch $@
+
+# When only our own code changed, replacing the wheel is enough: a second, not a resolution.
+define install_wheel
+	@if [ -e $@ ] && ! [ pyproject.toml -nt $@ ] && ! [ $(CONSTRAINTS) -nt $@ ]; then \
+		echo "==> $(VENV): installing the wheel"; \
+		$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl $(quietly); \
+	else \
+		echo "==> $(VENV): installing $(1) (the first time takes a minute)"; \
+		$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl $(quietly); \
+		$(PIP) install -c $(CONSTRAINTS) $(2) $(quietly); \
+	fi
+	@touch $@
+endef
+
+$(STEPS)/demo: $(STEPS)/wheel
+	$(call install_wheel,what the demo needs,"$$(ls $(VENV)/wheel/*.whl)[cli$(comma)testing]")
+
+$(STEPS)/test: $(STEPS)/wheel
+	$(call install_wheel,the wheel with all extras and the test tools,"$$(ls $(VENV)/wheel/*.whl)[all]" --group test)
+
+$(STEPS)/lint: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
+	@echo "==> $(VENV): installing the lint and type tools"
+	@$(PIP) install -c $(CONSTRAINTS) --group lint $(quietly)
+	@touch $@
+
+comma := ,
