@@ -1,0 +1,45 @@
+"""`python -m litellm_ledger.testing`: owns the command; the server itself is `OpenAIServer`.
+
+The first line on stdout is the base URL. SIGTERM or SIGINT stops the server with exit status 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from litellm_ledger.testing._behaviour import HEADER, Behaviour
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m litellm_ledger.testing",
+        description="A local OpenAI-compatible server for tests. The first line printed is the "
+        f"base URL. A request chooses its behaviour with the header {HEADER}.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="0, the default: any free port")
+    parser.add_argument(
+        "--behaviour",
+        type=Behaviour.parse,
+        default=Behaviour(),
+        metavar="OPTIONS",
+        help="for requests without the header, e.g. 'slow=0.5; chunks=20'",
+    )
+    options = parser.parse_args(arguments)
+    from litellm_ledger.testing import OpenAIServer
+
+    # Blocked before the server's thread begins, so that every thread leaves them to sigwait.
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    with OpenAIServer(default=options.behaviour, port=options.port) as server:
+        sys.stdout.write(f"{server.base_url}\n")
+        sys.stdout.flush()
+        signal.sigwait(stops)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
