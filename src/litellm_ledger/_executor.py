@@ -1,0 +1,64 @@
+"""One daemon thread that does the ledger's blocking file work, and nothing else's.
+
+Owns the thread aiofiles runs on.  Not a ``ThreadPoolExecutor``: the interpreter joins those threads
+at exit, so one stuck in a stalled disk would hang the process for ever; and not the loop's default
+executor: other people's work must not delay the ledger.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+__all__ = ["DiskThread"]
+
+_Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class DiskThread(Executor):
+    """An executor with one daemon thread, started by its first job."""
+
+    def __init__(self, name: str = "litellm-ledger-disk") -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Queue one job.  Raises ``RuntimeError`` once the executor was stopped."""
+        if self._stopped:
+            raise RuntimeError("the ledger's disk thread was stopped")
+        future: Future[Any] = Future()
+        self._jobs.put((future, fn, args, kwargs))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+        return future
+
+    def stop(self) -> None:
+        """Start no further job; the one under way ends when the disk lets it.  Never blocks."""
+        self._stopped = True
+        self._jobs.put(None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Stop, and wait for the job under way if asked (``Executor`` protocol)."""
+        self.stop()
+        if wait and self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, fn, args, kwargs = job
+            if self._stopped or not future.set_running_or_notify_cancel():
+                future.cancel()
+                continue
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as exc:
+                future.set_exception(exc)
+            else:
+                future.set_result(result)
+            del job, future, fn, args, kwargs  # an idle thread keeps nothing alive

@@ -1,0 +1,155 @@
+"""The live file: a writer's counters in 64 bytes of shared memory, and the lock that says it lives.
+
+Owns ``live/<writer>.live``.  The counters outlive the process in any way it can die short of the
+machine itself (they are pages of a file), so whoever comes later knows exactly how many records were
+accepted.  The ``flock`` is released by the kernel when the owner dies, however it dies.  Never holds
+a record.
+
+Eight native-endian unsigned 64-bit cells: magic, hash of the boot id, pid, accepted, written, synced,
+oldest sequence number in flight (0: none), spare.  Stored one aligned cell at a time through
+``memoryview.cast("Q")``; ``struct.pack_into`` tears.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from ._fs import FileSystem
+from ._layout import LIVE, live_name
+
+__all__ = [
+    "ACCEPTED",
+    "OLDEST",
+    "SYNCED",
+    "WRITTEN",
+    "LiveCounters",
+    "LiveFile",
+    "is_locked",
+    "lock",
+    "read_live",
+    "same_boot",
+]
+
+MAGIC: Final = int.from_bytes(b"llmledg1", "little")
+SIZE: Final = 64
+PID, ACCEPTED, WRITTEN, SYNCED, OLDEST = 2, 3, 4, 5, 6
+
+
+@cache
+def _boot() -> int:
+    """Hash the kernel's boot id, which changes at every start of the machine (0: unknown)."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:  # not Linux
+        return 0
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCounters:
+    """What a live file says.  ``valid`` is false when it is not one (foreign, short, garbled)."""
+
+    valid: bool
+    boot: int = 0
+    pid: int = 0
+    accepted: int = 0
+    written: int = 0
+    synced: int = 0
+    oldest_in_flight: int = 0
+
+
+class LiveFile:
+    """The counters of one living writer; ``cells`` is what the hot path stores into.
+
+    Created under a temporary name, written out in full (a store into a hole on a full disk is
+    SIGBUS), locked, and only then renamed in: nobody ever sees it unlocked while we live.
+    """
+
+    def __init__(self, fs: FileSystem, directory: Path, writer: str, *, first: int = 1) -> None:
+        self._fs = fs
+        self.path = directory / LIVE / live_name(writer)
+        temporary = self.path.with_suffix(".new")
+        self._fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            done = first - 1
+            image = struct.pack("=8Q", MAGIC, _boot(), os.getpid(), done, done, done, 0, 0)
+            if os.write(self._fd, image) != SIZE:
+                raise OSError(28, "no space left for the 64 bytes of a live file", str(temporary))
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # mmap keeps a duplicate of its descriptor, which would keep the lock alive in a forked
+            # child; mapped from a descriptor of its own it does not.
+            mapped = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._map = mmap.mmap(mapped, SIZE)
+            finally:
+                os.close(mapped)
+            fs.rename(temporary, self.path)
+            fs.sync_directory(self.path.parent)
+        except BaseException:
+            os.close(self._fd)
+            for name in (temporary, self.path):
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+            raise
+        self.cells: memoryview = memoryview(self._map).cast("Q")
+
+    def remove(self) -> None:
+        """Unlink the file: the mark of a clean close.  Call after everything is sealed."""
+        with contextlib.suppress(FileNotFoundError):  # the whole directory may be gone
+            self._fs.unlink(self.path)
+            self._fs.sync_directory(self.path.parent)
+        self.release()
+
+    def release(self) -> None:
+        """Give up the lock and leave the file (an unclean end, or a forked child)."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def read_live(path: Path) -> LiveCounters:
+    """Read the counters of any live file.  Raises ``OSError`` if it cannot be opened."""
+    data = path.read_bytes()
+    if len(data) != SIZE:
+        return LiveCounters(valid=False)
+    magic, boot, pid, accepted, written, synced, oldest, _ = struct.unpack("=8Q", data)
+    if magic != MAGIC:
+        return LiveCounters(valid=False)
+    return LiveCounters(True, boot, pid, accepted, written, synced, oldest)
+
+
+def same_boot(counters: LiveCounters) -> bool:
+    """Whether the machine has not restarted since: then the counters are exact."""
+    return counters.boot != 0 and counters.boot == _boot()
+
+
+def lock(path: Path) -> int | None:
+    """Take a dead writer's lock; return the descriptor that holds it, or ``None`` if it is held."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def is_locked(path: Path) -> bool:
+    """Whether the owner lives.  Probes with a shared lock that is given back at once."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

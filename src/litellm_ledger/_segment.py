@@ -1,0 +1,304 @@
+"""The segments of one writer: append, sync, rotate, seal.
+
+Owns the file being written and the truth about what the operating system and the disk have.  Every
+operation, on whichever thread, holds the segment's lock; under it an append drops lines that are
+already written, so the writer task, a thread that was stuck, and the last resort may all try to
+write the same lines and each is written once.  Never waits for anything but the lock and the disk,
+never retries, never chooses durability: that is the writer's.
+
+Two rules carry the guarantees:
+
+* a short write is completed, or cut back to the last whole line;
+* after a failed sync a file is never synced, cut or renamed again (a retried ``fdatasync`` reports
+  success over lost pages).  Its unsynced lines, kept in memory until they are synced, are written
+  anew under the same ids to a segment of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+import time
+from collections.abc import Iterator, MutableSequence, Sequence
+from pathlib import Path
+from typing import Final
+
+from ._fs import FileSystem
+from ._layout import SEGMENTS, SegmentName
+from ._live import SYNCED, WRITTEN
+
+__all__ = ["ROTATE_BYTES", "UNSYNCED_SOFT", "SegmentLog", "Stuck", "write_sealed"]
+
+ROTATE_BYTES: Final = 64 * 2**20
+UNSYNCED_SOFT: Final = 8 * 2**20
+"""Bytes kept in memory for want of a sync at which the writer should sync early …"""
+UNSYNCED_HARD: Final = 2 * UNSYNCED_SOFT
+"""… and at which appending stops until a sync succeeds."""
+
+_DAY: Final = 86_400
+
+
+class Stuck(OSError):
+    """The segment's lock was not to be had in time: another thread hangs in the disk."""
+
+
+class SegmentLog:
+    """The append-only log of one writer, a chain of segments.
+
+    Attributes:
+        written: the last number that the operating system has (survives a SIGKILL).
+        synced: the last number that the disk has (survives a power cut).
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: Path,
+        writer: str,
+        *,
+        first: int = 1,
+        cells: MutableSequence[int] | memoryview | None = None,
+        rotate_bytes: int = ROTATE_BYTES,
+    ) -> None:
+        self._fs = fs
+        self._dir = directory / SEGMENTS
+        self._writer = writer
+        self._cells = cells if cells is not None else [0] * 8
+        self._rotate_bytes = rotate_bytes
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        self._name: SegmentName | None = None
+        self._end = 0
+        self._day = 0
+        self._suspect = False  # the open file failed us: rescue its lines, leave it alone
+        self._abandoned = False  # a thread is stuck in it: nobody touches it again
+        self._names_dirty = False  # a create or rename that no directory fsync covers yet
+        self._unsynced: list[bytes] = []
+        self._temporary = 0
+        self.unsynced_bytes = 0
+        self.segments = 0
+        self.written = first - 1
+        self.synced = first - 1
+
+    # -- the four operations -------------------------------------------------------------------
+
+    def append(self, first: int, lines: Sequence[bytes], *, timeout: float = -1) -> None:
+        """Hand ``lines``, numbered from ``first``, to the operating system.
+
+        Lines up to ``written`` are dropped.  On an error whole lines that got through count as
+        written and the rest may be appended again.
+
+        Raises:
+            Stuck: the lock was not free within ``timeout`` seconds (-1: wait for ever; 0: no wait).
+            OSError: what the disk said.
+        """
+        with self._hold(timeout):
+            self._append(first, lines)
+
+    def append_gap(self, line: bytes, first: int, last: int) -> None:
+        """Append the one line that stands for the numbers ``first`` … ``last``."""
+        with self._hold(-1):
+            self._append(first, [line])
+            self._advance(last)
+
+    def sync(self, *, timeout: float = -1) -> None:
+        """Make everything written durable.  Raises like ``append``."""
+        with self._hold(timeout):
+            self._sync()
+
+    def append_and_sync(self, first: int, lines: Sequence[bytes]) -> None:
+        """Append, then sync, in one hop to a thread."""
+        with self._hold(-1):
+            self._append(first, lines)
+            self._sync()
+
+    def seal(self, *, timeout: float = -1) -> None:
+        """Sync, give the open segment its final name, make that name durable.  Idempotent."""
+        with self._hold(timeout):
+            self._seal()
+
+    def quick(self, size: int) -> bool:
+        """Whether an append of ``size`` bytes now is one plain write: no rotation, no new file."""
+        return (
+            self._fd is not None
+            and not self._suspect
+            and self._end + size < self._rotate_bytes
+            and self.unsynced_bytes < UNSYNCED_HARD
+            and int(time.time()) // _DAY == self._day
+        )
+
+    def abandon(self) -> None:
+        """Give the log up while another thread is stuck in it; every later operation refuses."""
+        self._abandoned = True
+
+    # -- under the lock ------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _hold(self, timeout: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout != 0, timeout if timeout > 0 else -1):
+            raise Stuck(errno.EAGAIN, "another thread is still busy with the segment", str(self._dir))
+        try:
+            if self._abandoned:
+                raise Stuck(errno.EBADF, "the segment was given up", str(self._dir))
+            yield
+        finally:
+            self._lock.release()
+
+    def _append(self, first: int, lines: Sequence[bytes]) -> None:
+        done = self.written + 1 - first
+        if done > 0:
+            lines = lines[done:]
+            first += done
+        if not lines:
+            return
+        if first != self.written + 1:
+            raise RuntimeError(f"append of {first} after {self.written} (a bug in litellm-ledger)")
+        if self._suspect or self.unsynced_bytes >= UNSYNCED_HARD:
+            self._sync()
+        day = int(time.time()) // _DAY
+        if self._fd is not None and (self._end >= self._rotate_bytes or day != self._day):
+            self._seal()
+        if self._fd is None:
+            try:
+                self._create(first, day)
+            except FileExistsError:  # a file we distrust, with not one whole line, has this name
+                self._apart(first, first + len(lines) - 1, lines)
+                return
+        self._write(first, lines)
+
+    def _create(self, first: int, day: int) -> None:
+        name = SegmentName(self._writer, first)
+        try:
+            self._fd = self._fs.create(self._dir / str(name))
+        except FileNotFoundError:  # the directory was removed under us: begin it again
+            self._fs.make_directory(self._dir)
+            self._fd = self._fs.create(self._dir / str(name))
+        self._name, self._end, self._day = name, 0, day
+        self._names_dirty = True
+        self.segments += 1
+
+    def _write(self, first: int, lines: Sequence[bytes]) -> None:
+        assert self._fd is not None
+        data = lines[0] if len(lines) == 1 else b"".join(lines)
+        sent = 0
+        try:
+            while sent < len(data):
+                sent += self._fs.write(self._fd, data if not sent else memoryview(data)[sent:])
+        except OSError:
+            whole, kept = 0, 0
+            while whole < len(lines) and kept + len(lines[whole]) <= sent:
+                kept += len(lines[whole])
+                whole += 1
+            if sent > kept:
+                try:
+                    self._fs.truncate(self._fd, self._end + kept)
+                except OSError:
+                    self._distrust()
+            self._wrote(data[:kept], first + whole - 1)
+            raise
+        self._wrote(data, first + len(lines) - 1)
+
+    def _wrote(self, data: bytes, last: int) -> None:
+        if data:
+            self._end += len(data)
+            self._unsynced.append(data)
+            self.unsynced_bytes += len(data)
+            self._advance(last)
+
+    def _advance(self, last: int) -> None:
+        self.written = last
+        self._cells[WRITTEN] = last
+
+    def _sync(self) -> None:
+        if not self._suspect:
+            try:
+                if self._fd is not None and self._unsynced:
+                    self._fs.sync(self._fd)
+                    if self._fs.links(self._fd) == 0:
+                        raise OSError(errno.ENOENT, "the segment was removed while it was written")
+                self._sync_names()
+            except OSError:
+                if self._fd is None:  # only the name of a sealed segment: its old one is durable
+                    raise
+                self._distrust()
+        if self._suspect:
+            self._rescue()
+        self._all_synced()
+
+    def _sync_names(self) -> None:
+        if self._names_dirty:
+            self._fs.sync_directory(self._dir)
+            self._names_dirty = False
+
+    def _all_synced(self) -> None:
+        self._unsynced.clear()
+        self.unsynced_bytes = 0
+        self.synced = self.written
+        self._cells[SYNCED] = self.synced
+
+    def _distrust(self) -> None:
+        """Never touch the open file again; recovery seals it when this process is gone."""
+        self._suspect = True
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            with contextlib.suppress(OSError):
+                self._fs.close(fd)
+
+    def _rescue(self) -> None:
+        if self._unsynced:
+            self._apart(self.synced + 1, self.written, self._unsynced)
+        self._names_dirty = False
+        self._suspect = False
+
+    def _apart(self, first: int, last: int, lines: Sequence[bytes]) -> None:
+        self._temporary += 1
+        name = SegmentName(self._writer, first, last)
+        write_sealed(self._fs, self._dir, name, b"".join(lines), attempt=self._temporary)
+        self.segments += 1
+        self._advance(last)
+        self._all_synced()
+
+    def _seal(self) -> None:
+        self._sync()
+        if self._fd is None or self._name is None:
+            return
+        path = self._dir / str(self._name)
+        if self.written < self._name.first:  # created, and then nothing could be written
+            self._fs.unlink(path)
+        else:
+            self._fs.rename(path, self._dir / str(self._name.sealed(self.written)))
+        fd, self._fd = self._fd, None
+        self._names_dirty = True
+        with contextlib.suppress(OSError):
+            self._fs.close(fd)
+        self._sync_names()
+
+
+def write_sealed(
+    fs: FileSystem, directory: Path, name: SegmentName, data: bytes, *, attempt: int
+) -> None:
+    """Write a whole sealed segment: under a temporary name, synced, renamed in, the name synced.
+
+    Used where the open segment must not be touched.  It either exists whole or not at all.
+    """
+    temporary = directory / f"{name}.{attempt}.tmp"
+    try:
+        fd = fs.create(temporary)
+    except FileNotFoundError:
+        fs.make_directory(directory)
+        fd = fs.create(temporary)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[fs.write(fd, view) :]
+            fs.sync(fd)
+        finally:
+            fs.close(fd)
+        fs.rename(temporary, directory / str(name))
+    except OSError:
+        with contextlib.suppress(OSError):
+            fs.unlink(temporary)
+        raise
+    fs.sync_directory(directory)
