@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from litellm_ledger._errors import MissingExtra
+
 if TYPE_CHECKING:
     from litellm_ledger.testing._behaviour import Behaviour
     from litellm_ledger.testing._journal import ServedRequest
@@ -30,14 +32,10 @@ def __getattr__(name: str) -> object:
     try:
         module = import_module(f"{__name__}.{home}")
     except ModuleNotFoundError as exc:
-        missing = (exc.name or "").partition(".")[0]
-        if missing in {"", __name__.partition(".")[0]}:
+        package = (exc.name or "").partition(".")[0]
+        if package in {"", __name__.partition(".")[0]}:
             raise
-        raise ImportError(
-            f"{__name__}.{name} needs the package {missing!r}, which is not installed: "
-            "pip install 'litellm-ledger[testing]'",
-            name=missing,
-        ) from exc
+        raise MissingExtra(package, "testing") from exc
     value: object = getattr(module, name)
     globals()[name] = value
     return value

@@ -23,21 +23,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0, the default: any free port")
     parser.add_argument(
         "--behaviour",
-        type=Behaviour.parse,
-        default=Behaviour(),
+        default="",
         metavar="OPTIONS",
-        help="for requests without the header, e.g. 'slow=0.5; chunks=20'",
+        help="what the header does not say, e.g. 'slow=0.5; chunks=20'",
     )
     options = parser.parse_args(arguments)
-    from litellm_ledger.testing import OpenAIServer
+    try:
+        from litellm_ledger.testing import OpenAIServer
 
+        default = Behaviour.parse(options.behaviour)
+    except (ImportError, ValueError) as exc:
+        parser.error(str(exc))
     # Blocked before the server's thread begins, so that every thread leaves them to sigwait.
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    with OpenAIServer(default=options.behaviour, port=options.port) as server:
-        sys.stdout.write(f"{server.base_url}\n")
-        sys.stdout.flush()
-        signal.sigwait(stops)
+    try:
+        with OpenAIServer(default=default, port=options.port) as server:
+            sys.stdout.write(f"{server.base_url}\n")
+            sys.stdout.flush()
+            signal.sigwait(stops)
+    except OSError as exc:
+        parser.exit(1, f"{parser.prog}: cannot serve on port {options.port}: {exc}\n")
     return 0
 
 

@@ -129,7 +129,6 @@ class _Running:
                 lifespan="off",
                 interface="asgi3",
                 log_config=None,
-                access_log=False,
                 proxy_headers=False,
                 # A pooled connection must not close under a test that comes back to it later.
                 timeout_keep_alive=3600,
@@ -152,11 +151,12 @@ class _Running:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's HTTP protocol with a logger of ours, so that the user's logging stays as it is."""
+    """uvicorn's HTTP protocol, made quiet here and not in `Config`, which would change loggers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _logger
+        self.access_log = False
 
 
 def _listen(port: int) -> socket.socket:
