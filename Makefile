@@ -24,6 +24,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
+# pyright --verifytypes looks at the `python` on the PATH and nowhere else.
+ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
 LOG := $(VENV)/install.log
 STEPS := $(VENV)/.steps
 # Directories are in the list too, so that deleting a file counts as a change.
@@ -94,14 +96,12 @@ format: $(STEPS)/lint ## Rewrite the code as ruff would have it
 .PHONY: types
 types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright on the public API
 	@$(PY) -m mypy
-	@$(PY) -m pyright --pythonpath $(PY) --ignoreexternal --verifytypes litellm_ledger
-	@if [ -n "$(wildcard examples/*.py tests/typing/*.py)" ]; then \
-		$(PY) -m pyright --pythonpath $(PY); \
-	fi
+	@$(ACTIVE) $(PY) -m pyright --ignoreexternal --verifytypes litellm_ledger
+	@[ -z "$(wildcard examples/*.py)" ] || $(ACTIVE) $(PY) -m pyright
 
 .PHONY: bench
 bench: $(STEPS)/test ## Run every benchmark
-	@for f in benchmarks/[!_]*.py; do echo "==> $$f"; $(PY) "$$f" || exit 1; done
+	@for f in $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do echo "==> $$f"; $(PY) "$$f" || exit 1; done
 
 .PHONY: constraints
 constraints: $(STEPS)/python ## Refresh requirements/constraints.txt to the newest versions
