@@ -1,0 +1,137 @@
+"""What a record is grouped by, and the row of sums that a group ends as.
+
+Owns the group keys (for grouping and for filtering) and ``Row``.  Never adds anything up: that is
+``Totals``.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Final, Protocol
+
+import msgspec
+
+__all__ = ["MISSING", "OTHER", "Countable", "Row", "check_by", "key_of"]
+
+MISSING: Final = "(none)"
+"""The group of records that lack the key."""
+
+OTHER: Final = "(other)"
+"""The group into which combinations beyond ``max_groups`` are folded."""
+
+
+class Countable(Protocol):
+    """What is read of a record; ``UsageRecord`` has it."""
+
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def provider(self) -> str | None: ...
+    @property
+    def call(self) -> str | None: ...
+    @property
+    def status(self) -> str | None: ...
+    @property
+    def ts(self) -> datetime | None: ...
+    @property
+    def tags(self) -> Mapping[str, str] | None: ...
+    @property
+    def usage_source(self) -> str | None: ...
+    @property
+    def saved_cost(self) -> Decimal | None: ...
+    @property
+    def input_tokens(self) -> int | None: ...
+    @property
+    def output_tokens(self) -> int | None: ...
+    @property
+    def total_tokens(self) -> int | None: ...
+    @property
+    def cache_read_tokens(self) -> int | None: ...
+    @property
+    def cache_write_tokens(self) -> int | None: ...
+    @property
+    def reasoning_tokens(self) -> int | None: ...
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """The sums of one group.
+
+    Attributes:
+        group: the keys that were asked for and their values, all text; empty for a total.
+        calls: outcomes counted: ``ok + error + cancelled + abandoned + unsettled``.
+        input_tokens, …, reasoning_tokens: sums over the outcomes that say so; unknown adds nothing.
+        cost: US dollars, the exact sum over the ``priced`` outcomes.
+        saved_cost: US dollars that answers from a cache did not cost.
+        priced: outcomes with a known cost, 0 included.
+        unpriced: ``ok`` outcomes whose cost is unknown.
+        unknown_cost: cancelled, abandoned and unsettled ones of unknown cost, which may be billed.
+        provider_reported, estimated: outcomes whose tokens the provider counted, or we did.
+        uncounted: outcomes, failed calls apart, whose tokens nobody counted.
+    """
+
+    group: dict[str, str] = {}
+    calls: int = 0
+    ok: int = 0
+    error: int = 0
+    cancelled: int = 0
+    abandoned: int = 0
+    unsettled: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    saved_cost: Decimal = Decimal(0)
+    priced: int = 0
+    unpriced: int = 0
+    unknown_cost: int = 0
+    provider_reported: int = 0
+    estimated: int = 0
+    uncounted: int = 0
+
+
+_PLAIN: Final = ("model", "provider", "call", "status")
+
+
+def key_of(name: str) -> Callable[[Countable], str]:
+    """Return the function that gives a record's value of a group key.
+
+    Keys: ``model``, ``provider``, ``call``, ``status``, ``day`` (UTC) and ``tag:NAME``.
+
+    Raises:
+        ValueError: there is no such key; the text lists them.
+    """
+    if name in _PLAIN:
+        return lambda record: getattr(record, name) or MISSING
+    if name == "day":
+        return _day
+    if name.startswith("tag:") and len(name) > len("tag:"):
+        tag = name.removeprefix("tag:")
+        return lambda record: MISSING if record.tags is None else record.tags.get(tag, MISSING)
+    raise ValueError(f"no group key {name!r}; there are {', '.join(_PLAIN)}, day and tag:NAME")
+
+
+def _day(record: Countable) -> str:
+    ts = record.ts
+    if ts is None:
+        return MISSING
+    return date.fromordinal(
+        (ts if ts.tzinfo is UTC else ts.astimezone(UTC)).toordinal()
+    ).isoformat()
+
+
+def check_by(by: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys without repetitions.
+
+    Raises:
+        ValueError: one of them does not exist, or ``by`` is a single text.
+    """
+    if isinstance(by, str):
+        raise ValueError(f"by= takes a list of group keys: by=[{by!r}]")
+    for name in by:
+        key_of(name)
+    return tuple(dict.fromkeys(by))

@@ -1,0 +1,250 @@
+"""Reading a writer's segments as one stream, whatever happens to the files meanwhile.
+
+Owns the order: the lines of one writer ascending by sequence number, each number once, a record
+before a gap that covers it, a real outcome before an ``unsettled`` one.  Never writes, never keeps
+more than one line of a segment in memory, and never stops at damage: that is noted and passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from heapq import heapify, heappop, heappush
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+
+from ._errors import UnsupportedFormat
+from ._frame import checked, newer_version
+from ._layout import SEGMENTS, SegmentName, record_id, split_id
+from ._listing import open_segment
+from ._money import usd
+from ._spans import Spans
+
+__all__ = [
+    "Entry",
+    "Line",
+    "Problem",
+    "entries",
+    "last_number",
+    "settled",
+]
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Line(msgspec.Struct, frozen=True, gc=False, tag_field="v", tag=1):
+    """The members that order, settle, filter and add up; a third of the work of a whole record."""
+
+    id: str
+    seq: Count
+    kind: Literal["started", "usage", "gap"]
+    ts: datetime | None = None
+    operation: str | None = None
+    attempt: Count | None = None
+    call: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    status: str | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    total_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    usage_source: str | None = None
+    cost_picousd: int | None = None
+    saved_cost_picousd: int | None = None
+    tags: dict[str, str] | None = None
+    gap_until: Count | None = None
+
+    @property
+    def saved_cost(self) -> Decimal | None:
+        """What the answer from a cache did not cost, in US dollars."""
+        return None if self.saved_cost_picousd is None else usd(self.saved_cost_picousd)
+
+
+class Entry(NamedTuple):
+    """A valid line, and where it stands."""
+
+    line: Line
+    raw: bytes
+    segment: SegmentName
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Bytes that hold no record, or a file that could not be read.
+
+    Attributes:
+        file: path relative to the ledger directory.
+        what: ``damaged`` (bytes that are no valid line), ``torn`` (the invalid end of an open
+            segment), ``misnamed`` (the content is not what the name says) or ``unreadable``.
+        offset, length: the bytes, from the start of the file.
+        lines: how many lines they look like.
+        detail: for people.
+    """
+
+    file: str
+    what: Literal["damaged", "torn", "misnamed", "unreadable"]
+    offset: int = 0
+    length: int = 0
+    lines: int = 0
+    detail: str = ""
+
+
+_line: Final = msgspec.json.Decoder(Line)
+
+
+def _segment(
+    root: Path, name: SegmentName, problems: list[Problem], having: bytes = b""
+) -> Iterator[Entry]:
+    """Yield the valid lines of one segment in file order; note the rest in ``problems``.
+
+    With ``having`` only lines that contain these bytes are looked at.
+    """
+    try:
+        file, name = open_segment(root, name)
+    except OSError as exc:
+        where = f"{SEGMENTS}/{name}"
+        problems.append(Problem(where, "unreadable", detail=exc.strerror or str(exc)))
+        return
+    where = f"{SEGMENTS}/{name}"
+    decode, writer, first = _line.decode, name.writer, name.first
+    offset = bad_from = bad_lines = 0
+    with file:
+        for raw in file:
+            start, offset = offset, offset + len(raw)
+            if having and having not in raw:
+                continue
+            line = None
+            if checked(raw):
+                try:
+                    line = decode(raw)
+                except msgspec.DecodeError:
+                    _refuse_newer(raw, where)
+            if line is None or line.seq < first or line.id != record_id(writer, line.seq):
+                if name.open and raw[-1:] != b"\n":
+                    offset = start  # the writer is in the middle of it, or died there
+                    break
+                bad_from = bad_from if bad_lines else start
+                bad_lines += 1
+                continue
+            if bad_lines:
+                problems.append(Problem(where, "damaged", bad_from, start - bad_from, bad_lines))
+                bad_lines = 0
+            yield Entry(line, raw, name, start)
+    if bad_lines:
+        what: Literal["torn", "damaged"] = "torn" if name.open else "damaged"
+        problems.append(Problem(where, what, bad_from, offset - bad_from, bad_lines))
+
+
+def _refuse_newer(raw: bytes, where: str) -> None:
+    version = newer_version(raw)
+    if version is not None:
+        raise UnsupportedFormat(
+            f"{where} is of format version {version}; this library reads version 1: upgrade it"
+        )
+
+
+def _merged(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -> Iterator[Entry]:
+    """Yield the lines of one writer's segments by number; duplicates come one after the other.
+
+    A merge that opens a segment only when the first number in its name is reached, and closes it at
+    its end: as many files are open at once as really overlap, which is nearly always one.
+    """
+    heap = [(name.first, at) for at, name in enumerate(names)]
+    heapify(heap)
+    streams: dict[int, Iterator[Entry]] = {}
+    waiting: dict[int, Entry] = {}
+    while heap:
+        _, at = heappop(heap)
+        bound = heap[0][0] if heap else None
+        entry = waiting.pop(at, None)
+        if entry is None:
+            streams[at] = _segment(root, names[at], problems)
+            entry = next(streams[at], None)
+        stream = streams[at]
+        while entry is not None:
+            if bound is not None and entry.line.seq > bound:
+                waiting[at] = entry
+                heappush(heap, (entry.line.seq, at))
+                break
+            yield entry
+            entry = next(stream, None)
+        else:
+            del streams[at]
+
+
+def entries(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -> Iterator[Entry]:
+    """Yield every line of one writer that counts, by number, each number once.
+
+    A gap comes as soon as the numbers have passed it, cut down to those without a record.
+    """
+    seen, told = Spans(), Spans()
+    gaps: list[Entry] = []
+    beaten: set[tuple[str, int]] | None = None
+    for entry in _merged(root, names, problems):
+        line = entry.line
+        while gaps and line.seq > last_number(gaps[0].line):
+            yield from _uncovered(gaps.pop(0), seen, told)
+        if line.kind == "gap":
+            gaps.append(entry)
+        elif seen.add(line.seq):
+            if line.status == "unsettled" and line.operation is not None:
+                if beaten is None:
+                    beaten = settled(root, names)
+                key = line.operation, line.attempt or 1
+                if key in beaten:
+                    continue
+                beaten.add(key)
+            yield entry
+    for gap in gaps:
+        yield from _uncovered(gap, seen, told)
+
+
+def last_number(line: Line) -> int:
+    """Return the last number a line stands for: its own, or where its gap ends."""
+    return max(line.seq, line.gap_until or 0)
+
+
+def _uncovered(gap: Entry, seen: Spans, told: Spans) -> Iterator[Entry]:
+    line = gap.line
+    for start, end in seen.missing(line.seq, last_number(line)):
+        for first, last in told.missing(start, end):
+            told.add_range(first, last)
+            if first != line.seq or last != line.gap_until:
+                number = record_id(gap.segment.writer, first)
+                line = msgspec.structs.replace(line, id=number, seq=first, gap_until=last)
+            yield gap._replace(line=line)
+
+
+def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
+    """Return the (operation, attempt) that have both an ``unsettled`` and a real outcome.
+
+    Asked only when an ``unsettled`` line turns up, which is after a process died with calls in
+    flight; then the writer's lines are read once more.
+    """
+    unsettled: set[tuple[str, int]] = set()
+    real: set[tuple[str, int]] = set()
+    ignored: list[Problem] = []
+    for name in names:
+        for entry in _segment(root, name, ignored, having=b"unsettled"):
+            if entry.line.status == "unsettled" and entry.line.operation is not None:
+                unsettled.add((entry.line.operation, entry.line.attempt or 1))
+    # An operation is named after its first record, so its outcome cannot stand before that.
+    oldest = min(((split_id(operation) or ("", 0))[1] for operation, _ in unsettled), default=0)
+    for name in names if unsettled else ():
+        if name.last is not None and name.last < oldest:
+            continue
+        for entry in _segment(root, name, ignored, having=b"usage"):
+            line = entry.line
+            if line.kind == "usage" and line.status != "unsettled" and line.operation is not None:
+                key = line.operation, line.attempt or 1
+                if key in unsettled:
+                    real.add(key)
+    return real

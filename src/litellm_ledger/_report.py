@@ -1,0 +1,127 @@
+"""``Report``: what was used and what it cost, by group, and how sure we are.
+
+Owns the shape of a report, its order and the sentences under it.  Pure aggregation over lines:
+reads no file, prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from ._groups import Row
+from ._reading import Line, Problem
+from ._totals import Totals
+
+__all__ = ["Report", "build", "dollars", "row_dict"]
+
+MAX_GROUPS: Final = 1_000_000
+"""Groups kept apart in one report; far beyond what anybody reads, well within memory."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums by group.
+
+    Attributes:
+        by: the group keys, in the order asked for.
+        rows: one per group, the dearest first; by day, the days in order.
+        total: the sums over all rows.
+        folded: outcomes under ``(other)`` because there were more than a million groups.
+        problems: places on the ledger that hold no valid record and are not counted.
+    """
+
+    by: tuple[str, ...]
+    rows: list[Row]
+    total: Row
+    folded: int = 0
+    problems: list[Problem] = []
+
+    def notes(self) -> list[str]:
+        """Say in sentences what the sums do not: who counted, what is unknown, what is damaged."""
+        total = self.total
+        counted = f"Tokens: {_calls(total.provider_reported)} counted by the provider"
+        if total.estimated:
+            counted += f", {total.estimated:,} estimated"
+        if total.uncounted:
+            counted += f", {total.uncounted:,} unknown (nothing is added for them)"
+        notes = [counted + "."]
+        if total.unpriced:
+            notes.append(
+                f"Cost: {_calls(total.unpriced)} that succeeded could not be priced; "
+                "the real sum is higher."
+            )
+        if total.unknown_cost:
+            notes.append(
+                f"Cost: {_calls(total.unknown_cost)} cancelled, abandoned or unsettled without a "
+                "known cost; the provider may bill them."
+            )
+        if total.unsettled:
+            notes.append(
+                f"Unsettled: {_calls(total.unsettled)} in flight when the process died; "
+                "their outcome is unknown."
+            )
+        if self.folded:
+            notes.append(
+                f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
+            )
+        if self.problems:
+            files = len({problem.file for problem in self.problems})
+            places = len(self.problems)
+            notes.append(
+                f"Damage: {places:,} {'place' if places == 1 else 'places'} in {files:,} "
+                f"{'file' if files == 1 else 'files'} not counted; run litellm-ledger verify."
+            )
+        return notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values; money is decimal text (see docs/CLI.md)."""
+        return {
+            "by": list(self.by),
+            "rows": [row_dict(row) for row in self.rows],
+            "total": row_dict(self.total),
+            "folded": self.folded,
+            "notes": self.notes(),
+            "problems": msgspec.to_builtins(self.problems),
+        }
+
+
+def build(
+    lines: Iterable[Line], by: Sequence[str], problems: list[Problem], max_groups: int = MAX_GROUPS
+) -> Report:
+    """Add up outcomes; ``problems`` may still be filling up while ``lines`` is read.
+
+    Raises:
+        ValueError: there is no such group key.
+    """
+    totals = Totals(by, max_groups=max_groups)
+    for line in lines:
+        totals.add(line, line.cost_picousd)
+    rows = totals.summary()
+    if "day" in by:
+        rows.sort(key=lambda row: row.group["day"])  # stable: within a day the dearest first
+    return Report(
+        by=tuple(dict.fromkeys(by)),
+        rows=rows if by else [],
+        total=totals.total(),
+        folded=totals.folded,
+        problems=problems,
+    )
+
+
+def dollars(cost: Decimal) -> str:
+    """Write an exact amount without an exponent: ``0.0000045``."""
+    return format(cost, "f")
+
+
+def row_dict(row: Row) -> dict[str, Any]:
+    """Return a row as plain JSON values; ``cost`` and ``saved_cost`` are decimal text."""
+    plain: dict[str, Any] = msgspec.structs.asdict(row)
+    plain["cost"], plain["saved_cost"] = dollars(row.cost), dollars(row.saved_cost)
+    return plain
+
+
+def _calls(count: int) -> str:
+    return f"{count:,} call" if count == 1 else f"{count:,} calls"

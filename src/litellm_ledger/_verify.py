@@ -1,0 +1,226 @@
+"""``verify``: does the ledger hold what its writers accepted, and what can be proved about it?
+
+Owns the judgement.  Reads counters before files, so that a writer at work can only have more on
+disk than it said.  Never writes, never repairs (that is ``recover``), never guesses: where the
+counters may be behind, it says "at least".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from ._errors import UnsupportedFormat
+from ._frame import newer_version
+from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
+from ._listing import by_writer, list_segments, open_segment
+from ._live import LiveCounters, is_locked, read_live, same_boot
+from ._reading import Problem, settled
+from ._scan import Head, Scan, scan
+from ._spans import Spans
+from ._verdict import Proof, State, Verification, WriterVerdict
+
+__all__ = ["verify"]
+
+_TRIES: Final = 3
+"""Readings of an open segment before its damage is believed: its writer may be cutting back a short
+write at that moment."""
+
+
+def verify(root: Path) -> Verification:
+    """Judge every writer of a ledger.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read.
+        UnsupportedFormat: it was written by a newer version.
+    """
+    list_segments(root)  # raises if there is no ledger
+    live = _live(root)
+    segments = dict(by_writer(list_segments(root)))
+    if any(name.open for writer in segments if writer not in live for name in segments[writer]):
+        live = _live(root) | live  # one that began after the first look
+    try:
+        recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
+    except OSError:
+        recovery = []
+    verdicts = []
+    for writer in sorted({*segments, *live}):
+        found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
+        touched = any(name.startswith(writer) for name in recovery)
+        verdicts.append(_judge(writer, live.get(writer), found, touched))
+    return Verification(path=str(root), writers=verdicts, recovery=recovery)
+
+
+def _alive(state: tuple[bool, LiveCounters] | None) -> bool:
+    return state is not None and state[0]
+
+
+def _live(root: Path) -> dict[str, tuple[bool, LiveCounters]]:
+    """Read who lives, then the counters: those of a dead writer do not change any more."""
+    states = {}
+    try:
+        paths = sorted((root / LIVE).iterdir())
+    except OSError:
+        return {}
+    for path in paths:
+        writer = writer_of_live(path.name)
+        if writer is None:
+            continue
+        try:
+            alive = is_locked(path)
+            states[writer] = alive, read_live(path)
+        except FileNotFoundError:
+            continue  # closed cleanly just now
+        except OSError:
+            states[writer] = False, LiveCounters(valid=False)
+    return states
+
+
+class _Found:
+    """What the segments of one writer hold."""
+
+    def __init__(self, root: Path, names: list[SegmentName], *, alive: bool) -> None:
+        self.records = Spans()
+        self.gaps: list[tuple[int, int, str]] = []
+        self.problems: list[Problem] = []
+        self.torn_bytes = 0
+        self.last = 0
+        self.open = False
+        self._running: set[tuple[str, int]] = set()
+        self._early: set[tuple[str, int]] = set()  # outcomes whose `started` has not been seen
+        self._unsettled: set[tuple[str, int]] = set()
+        for name in names:
+            self._read(root, name, alive=alive)
+        if self._unsettled:
+            self._unsettled -= settled(root, names)
+        self.unsettled = len(self._unsettled)
+        self.in_flight = len(self._running)
+
+    def _read(self, root: Path, name: SegmentName, *, alive: bool) -> None:
+        tries = _TRIES
+        while True:
+            tries -= 1
+            try:
+                file, name = open_segment(root, name)
+                with file:
+                    data = file.read()
+            except OSError as exc:
+                where = f"{SEGMENTS}/{name}"
+                self.problems.append(Problem(where, "unreadable", detail=exc.strerror or str(exc)))
+                return
+            partial = len(data) - data.rfind(b"\n") - 1 if name.open else 0
+            result = scan(data[: len(data) - partial], name.writer, name.first)
+            if not (tries and name.open and alive and (result.damaged or result.torn)):
+                break
+        self.open = self.open or name.open
+        self._note(name, data, result, 0 if alive else partial)
+        for head, _ in result.lines:
+            self._take(head, f"{SEGMENTS}/{name}")
+        if name.last is not None:
+            self.last = max(self.last, name.last)
+
+    def _note(self, name: SegmentName, data: bytes, result: Scan, partial: int) -> None:
+        where = f"{SEGMENTS}/{name}"
+        bad = list(result.damaged)
+        if result.torn:
+            end = result.size
+            if name.open:
+                self.torn_bytes += result.torn
+            else:
+                bad.append((end - result.torn, end))
+        self.torn_bytes += partial
+        for start, end in [*bad, (result.size - result.torn, result.size)]:
+            for line in data[start:end].splitlines(keepends=True):
+                version = newer_version(line)
+                if version is not None:
+                    raise _newer(where, version)
+        for start, end in bad:
+            lines = data.count(b"\n", start, end)
+            self.problems.append(Problem(where, "damaged", start, end - start, lines))
+        last = max((head.last for head, _ in result.lines), default=None)
+        if name.last is not None and last != name.last and not bad:
+            detail = f"ends with number {last}, its name says {name.last}"
+            self.problems.append(Problem(where, "misnamed", detail=detail))
+
+    def _take(self, head: Head, where: str) -> None:
+        if head.v > 1:
+            raise _newer(where, head.v)
+        self.last = max(self.last, head.last)
+        if head.kind == "gap":
+            self.gaps.append((head.seq, head.last, head.reason or "lost"))
+            return
+        if not self.records.add(head.seq) or head.operation is None:
+            return
+        key = head.operation, head.attempt or 1
+        if head.kind == "started":
+            if key not in self._early:
+                self._running.add(key)
+        elif head.status == "unsettled":
+            self._unsettled.add(key)
+            self._running.discard(key)
+        elif key in self._running:
+            self._running.discard(key)
+        elif head.operation != head.id:
+            self._early.add(key)
+
+
+def _newer(where: str, version: int) -> UnsupportedFormat:
+    return UnsupportedFormat(
+        f"{where} is of format version {version}; this library reads version 1: upgrade it"
+    )
+
+
+def _missing(found: _Found, upto: int) -> dict[str, int]:
+    """Count the numbers up to ``upto`` without a record, by the reason that a gap gives."""
+    counts: dict[str, int] = {}
+    rest = Spans()
+    for first, last in found.records:
+        rest.add_range(first, last)
+    for first, last, reason in found.gaps:
+        for start, end in rest.missing(first, min(last, upto)):
+            counts[reason] = counts.get(reason, 0) + end - start + 1
+            rest.add_range(start, end)
+    for start, end in rest.missing(1, upto):
+        counts["lost"] = counts.get("lost", 0) + end - start + 1
+    return counts
+
+
+def _judge(
+    writer: str, live: tuple[bool, LiveCounters] | None, found: _Found, touched: bool
+) -> WriterVerdict:
+    alive, counters = live or (False, LiveCounters(valid=False))
+    proves: Proof = "exact"
+    if live is None:
+        accepted, upto = found.last, found.last
+        state: State = "closed"
+        if found.open:
+            state, proves = "orphaned", "at_least"
+        elif touched or found.unsettled or any(reason == "lost" for *_, reason in found.gaps):
+            state = "recovered"
+    else:
+        accepted = max(counters.accepted, found.last)
+        upto = counters.written if alive else accepted
+        state = "alive" if alive else "died"
+        if not counters.valid:
+            proves = "at_least" if found.last else "nothing"
+        elif not alive and not same_boot(counters):
+            proves = "at_least"
+    missing = _missing(found, upto)
+    return WriterVerdict(
+        writer=writer,
+        state=state,
+        proves=proves,
+        pid=counters.pid if counters.valid else None,
+        accepted=accepted,
+        written=counters.written if counters.valid else None,
+        synced=counters.synced if counters.valid else None,
+        found=found.records.count,
+        lost=missing.get("lost", 0),
+        quarantined=missing.get("quarantined", 0),
+        removed=missing.get("erased", 0) + missing.get("expired", 0),
+        unwritten=accepted - max(upto, found.last) if alive else 0,
+        torn_bytes=found.torn_bytes,
+        unsettled=found.unsettled,
+        in_flight=found.in_flight,
+        problems=found.problems,
+    )
