@@ -33,6 +33,10 @@ class FileSystem:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         return os.open(path, flags, 0o666)
 
+    def open(self, path: Path) -> int:
+        """Open a file that exists, for syncing and cutting; return its descriptor."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
     def write(self, fd: int, data: bytes | memoryview) -> int:
         """Hand bytes to the operating system; return how many it took (it may be fewer)."""
         return os.write(fd, data)

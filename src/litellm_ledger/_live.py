@@ -37,6 +37,7 @@ __all__ = [
     "lock",
     "read_live",
     "same_boot",
+    "unlock",
 ]
 
 MAGIC: Final = int.from_bytes(b"llmledg1", "little")
@@ -141,6 +142,14 @@ def lock(path: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def unlock(fd: int) -> None:
+    """Give back what ``lock`` took, also if a child forked meanwhile holds the descriptor too."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    finally:
+        os.close(fd)
 
 
 def is_locked(path: Path) -> bool:

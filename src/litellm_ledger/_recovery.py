@@ -1,0 +1,111 @@
+"""Recovery: finding dead writers and finishing what each of them left behind.
+
+Owns the search: a live file whose lock is free belongs to a writer that died.  What is then done
+with its segments is ``_dead_writer``'s.
+
+Synchronous.  Safe to run in several processes at once (the loser of a lock skips) and again after
+being killed at any step.  Never deletes a byte that a record could be in, never touches a writer
+that is alive, and refuses a ledger of a newer format version before touching anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._dead_writer import DeadWriter, RecoveredWriter
+from ._errors import LedgerPathError
+from ._fs import REAL, FileSystem
+from ._layout import LIVE, SEGMENTS, SegmentName, live_name, writer_of_live
+from ._live import lock, unlock
+from ._version import refuse_newer
+
+__all__ = ["RecoveredWriter", "RecoveryReport", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What one run of ``recover`` found and did.
+
+    Attributes:
+        writers: the dead writers, oldest first.
+        skipped: writers left alone: alive, or being recovered by somebody else.
+        orphans: ``.open`` segments without a live file: nobody can tell whether they are still
+            being written, so they are left as they are (readers take them).
+    """
+
+    writers: tuple[RecoveredWriter, ...] = ()
+    skipped: tuple[str, ...] = ()
+    orphans: tuple[str, ...] = ()
+
+
+def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ()) -> RecoveryReport:
+    """Finish the work of every dead writer in a ledger directory.
+
+    What fails for one writer stands in its ``error`` and is tried again by the next run; the others
+    are finished all the same.
+
+    Args:
+        directory: the ledger.
+        fs: where all writing goes through.
+        own: writers of this process, never to be touched.
+
+    Raises:
+        LedgerPathError: the directory is none, or cannot be read.
+        UnsupportedFormat: the ledger is of a newer format version; it was not touched.
+    """
+    try:
+        os.listdir(directory)
+        refuse_newer(directory)
+        live_files = _list(directory / LIVE)
+    except OSError as exc:
+        raise LedgerPathError(f"cannot recover the ledger at {directory}: {exc.strerror}") from exc
+    done: list[RecoveredWriter] = []
+    skipped: list[str] = []
+    for file in live_files:
+        writer = writer_of_live(file)
+        if writer is None:
+            continue
+        path = directory / LIVE / file
+        try:
+            held = None if writer in own else lock(path)
+        except FileNotFoundError:  # finished by somebody else since we listed
+            continue
+        except OSError as exc:
+            done.append(RecoveredWriter(writer, "unknown", error=str(exc)))
+            continue
+        if held is None:
+            skipped.append(writer)
+            continue
+        try:
+            if _still_named(held, path):
+                done.append(DeadWriter(fs, directory, writer).finish(path))
+        finally:
+            unlock(held)
+    return RecoveryReport(tuple(done), tuple(skipped), _orphans(directory))
+
+
+def _still_named(fd: int, path: Path) -> bool:
+    """Whether the locked file still has its name: another run may have finished it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _orphans(directory: Path) -> tuple[str, ...]:
+    segments = _list(directory / SEGMENTS)
+    live = set(_list(directory / LIVE))  # listed after: a writer's live file is there first
+    parsed = ((file, SegmentName.parse(file)) for file in segments)
+    return tuple(
+        file for file, name in parsed if name and name.open and live_name(name.writer) not in live
+    )
+
+
+def _list(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
