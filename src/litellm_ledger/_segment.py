@@ -132,6 +132,12 @@ class SegmentLog:
         """Give the log up while another thread is stuck in it; every later operation refuses."""
         self._abandoned = True
 
+    def forget(self) -> None:
+        """In a forked child: close the parent's descriptor and refuse every later operation."""
+        self._lock = threading.Lock()  # the parent's other threads do not exist here
+        self._distrust()
+        self._abandoned = True
+
     # -- under the lock ------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -276,7 +282,7 @@ class SegmentLog:
 
 
 def write_sealed(
-    fs: FileSystem, directory: Path, name: SegmentName, data: bytes, *, attempt: int
+    fs: FileSystem, directory: Path, name: SegmentName | str, data: bytes, *, attempt: int
 ) -> None:
     """Write a whole sealed segment: under a temporary name, synced, renamed in, the name synced.
 

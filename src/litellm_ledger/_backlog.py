@@ -1,0 +1,310 @@
+"""What is accepted and not yet written: numbering, the queue, the hand, and the last resort.
+
+Owns the one piece of state that the writer task and the synchronous last resort share.  Numbers are
+given and records are queued in one block without an await, so they reach the disk in order and
+without holes.  What the writer has taken and not yet written (*the hand*) stays reachable here.
+
+``save_now`` is the last resort: it writes hand, queue and inbox synchronously, from any thread,
+with or without a loop.  Two rules keep it from doubling or reordering anything: the segment drops
+lines it already has, under its lock; and if that lock is not to be had in time, the segment is never
+touched again and the lines go to a sealed segment of their own, under the same ids.
+
+Never awaits, never starts a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from copy import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import force_setattr, replace
+
+from ._errors import LedgerFailed
+from ._frame import encode
+from ._fs import FileSystem
+from ._layout import SEGMENTS, SegmentName
+from ._live import ACCEPTED, OLDEST, LiveFile
+from ._record import UsageRecord
+from ._segment import SegmentLog, Stuck, write_sealed
+
+__all__ = ["LATE_BUDGET", "Backlog", "Entry", "Signal", "encode_safely"]
+
+_log = logging.getLogger("litellm_ledger")
+_CHUNK: Final = 4_096  # lines in one append of the last resort: about a megabyte
+LATE_BUDGET: Final = 5.0
+"""Seconds that one late outcome may take, on whichever thread it ends."""
+
+
+class Signal(enum.Enum):
+    """What stands in the queue beside records."""
+
+    SYNC = "sync"
+    STOP = "stop"
+
+
+class Entry:
+    """One record on its way in from another thread, a finalizer, or after the close.
+
+    ``act`` is how it is accepted (``Backlog.accept``, ``start`` or a bound ``settle``); ``future``
+    hears of it with the numbered record, which ``record`` is from then on.
+    """
+
+    __slots__ = ("act", "future", "record")
+
+    def __init__(
+        self,
+        record: UsageRecord,
+        act: Callable[[UsageRecord], UsageRecord],
+        future: Future[UsageRecord] | None = None,
+    ) -> None:
+        self.record = record
+        self.act = act
+        self.future = future
+
+
+class _Queue(asyncio.Queue["UsageRecord | Signal"]):
+    """The asyncio queue of records.  What is taken from it appears in ``hand`` first.
+
+    A signal handler may strike between any two bytecodes; a record may then be in both places (its
+    number tells), but never in neither.
+    """
+
+    def _init(self, maxsize: int) -> None:
+        self._queue: deque[UsageRecord | Signal] = deque()
+        self.hand: list[UsageRecord | Signal] = []
+
+    def _get(self) -> UsageRecord | Signal:
+        item = self._queue[0]
+        self.hand.append(item)
+        self._queue.popleft()
+        return item
+
+    def held(self) -> list[UsageRecord]:
+        """Return hand and queue, in order, without taking anything."""
+        both = [*self.hand, *self._queue]
+        return [item for item in both if isinstance(item, UsageRecord)]
+
+    def forget(self) -> None:
+        """Drop everything: it is on disk."""
+        self.hand.clear()
+        self._queue.clear()
+
+
+class Backlog:
+    """The shared state of one writer.  See the module's first paragraphs.
+
+    Attributes:
+        accepted: the last number given.
+        late: the writer task is gone; what is accepted now is written at once, synchronously,
+            and synced too if ``sync_late``.
+        seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
+        in_flight: numbers of ``started`` records whose call has not ended, oldest first.
+        untracked: calls in flight for which no ``started`` record was written.
+    """
+
+    def __init__(self, fs: FileSystem, directory: Path, writer: str) -> None:
+        self.writer = writer
+        self.directory = directory
+        self.live = LiveFile(fs, directory, writer)
+        self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
+        self.queue = _Queue()
+        self.inbox: deque[Entry] = deque()
+        self.accepted = 0
+        self.late = False
+        self.sync_late = False
+        self.sealed = False
+        self.seal_when_idle = False
+        self.in_flight: dict[int, None] = {}
+        self.untracked = 0
+        self.on_accept: Callable[[UsageRecord], None] | None = None
+        self._fs = fs
+        self._cells = self.live.cells
+        self._prefix = f"{writer}-"
+        self._saving = threading.Lock()
+        self._saver: int | None = None
+        self._apart = 0
+
+    @property
+    def unwritten(self) -> int:
+        """Records that are accepted and that the operating system does not have yet."""
+        return self.accepted - self.log.written + len(self.inbox)
+
+    # -- accepting -----------------------------------------------------------------------------
+
+    def accept(self, record: UsageRecord) -> UsageRecord:
+        """Number a record and queue it; return it as it will be written.  One block, no await."""
+        seq = self.accepted + 1
+        record = copy(record)
+        put = force_setattr
+        record_id = f"{self._prefix}{seq:016d}"
+        put(record, "seq", seq)
+        put(record, "id", record_id)
+        if record.ts is None:
+            put(record, "ts", datetime.now(UTC))
+        if record.operation is None:
+            put(record, "operation", record_id)
+        if record.attempt is None:
+            put(record, "attempt", 1)
+        with contextlib.suppress(RuntimeError):  # a closed loop wakes nobody, but the item is stored
+            self.queue.put_nowait(record)
+        self.accepted = seq
+        self._cells[ACCEPTED] = seq
+        if self.on_accept is not None:
+            self.on_accept(record)
+        return record
+
+    def start(self, record: UsageRecord) -> UsageRecord:
+        """Accept a ``started`` record and hold its call in flight."""
+        record = self.accept(record)
+        assert record.seq is not None
+        self.in_flight[record.seq] = None
+        if len(self.in_flight) == 1:
+            self._cells[OLDEST] = record.seq
+        return record
+
+    def settle(self, record: UsageRecord, settles: int) -> UsageRecord:
+        """Accept an outcome; its call is no longer in flight."""
+        record = self.accept(record)
+        if settles:
+            self.in_flight.pop(settles, None)
+            self._cells[OLDEST] = next(iter(self.in_flight), 0)
+        else:
+            self.untracked = max(0, self.untracked - 1)
+        return record
+
+    def take_inbox(self) -> list[Entry]:
+        """Accept what other threads and finalizers have put in, in the order of arrival.
+
+        Returns the entries whose ``future`` is still to hear that they are safe.
+        """
+        waiting: list[Entry] = []
+        while self.inbox:
+            entry = self.inbox[0]
+            entry.record = entry.act(entry.record)
+            self.inbox.popleft()
+            if entry.future is not None:
+                waiting.append(entry)
+        return waiting
+
+    # -- the last resort -----------------------------------------------------------------------
+
+    def save_now(self, budget: float, *, seal: bool = False) -> int:
+        """Write everything that is held, synchronously; return how many records were not saved.
+
+        Blocks at most about ``budget`` seconds, except inside a system call that hangs.  May be
+        called by several threads, and from inside itself (a finalizer strikes anywhere): whoever
+        holds the work finishes it for all.  No thread may be inside ``accept`` meanwhile.
+        """
+        self.late = True
+        self.seal_when_idle |= seal
+        deadline = time.monotonic() + budget
+        me = threading.get_ident()
+        while self._saver != me and self._saving.acquire(timeout=_left(deadline)):
+            self._saver = me
+            try:
+                waiting = self.take_inbox()
+                self._save(self.queue.held(), deadline)
+                for entry in waiting:
+                    _answer(entry, saved=not self.unwritten)
+                if self.seal_when_idle:
+                    self._finish(deadline)
+            finally:
+                self._saver = None
+                self._saving.release()
+            if not self.inbox:
+                break
+        return self.unwritten
+
+    def save_late(self, entry: Entry) -> None:
+        """Accept and write one record after the close, or when the writer task is gone.
+
+        ``entry.record`` is the numbered one afterwards.  The last call in flight seals.
+        """
+        self.inbox.append(entry)
+        self.save_now(LATE_BUDGET)
+
+    def _save(self, records: Sequence[UsageRecord], deadline: float) -> None:
+        pause = 0.01
+        self.sealed = self.sealed and not records
+        while records:
+            try:
+                self._write_out(records, deadline)
+                self.queue.forget()
+                return
+            except OSError as exc:
+                if time.monotonic() + pause > deadline:
+                    _log.error("%d records could not be saved: %s", self.unwritten, exc)
+                    return
+                time.sleep(pause)
+                pause *= 2
+
+    def _write_out(self, records: Sequence[UsageRecord], deadline: float) -> None:
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            lines = [encode_safely(record) for record in chunk]
+            first = chunk[0].seq or 0
+            try:
+                if self._apart:
+                    raise Stuck
+                self.log.append(first, lines, timeout=_left(deadline))
+            except Stuck:
+                self._write_apart(first, lines)
+        if not self._apart and self.sync_late:
+            self.log.sync(timeout=_left(deadline))
+
+    def _write_apart(self, first: int, lines: Sequence[bytes]) -> None:
+        """Another thread hangs in the segment: leave it alone, write a segment of our own."""
+        self.log.abandon()
+        self._apart += 1
+        name = SegmentName(self.writer, first, first + len(lines) - 1)
+        directory = self.directory / SEGMENTS
+        write_sealed(self._fs, directory, name, b"".join(lines), attempt=10_000 + self._apart)
+        self.log.written = max(self.log.written, name.last or 0)
+
+    def _finish(self, deadline: float) -> None:
+        """Seal, and take the live file away if nothing is left to come."""
+        if self.sealed or self._apart:
+            return
+        try:
+            if self.in_flight or self.untracked or self.unwritten:
+                self.log.sync(timeout=_left(deadline))
+                return
+            self.log.seal(timeout=_left(deadline))
+            self.live.remove()
+            self.sealed = True
+        except OSError as exc:
+            _log.error("the ledger was not sealed (recovery will): %s", exc)
+
+
+def _answer(entry: Entry, *, saved: bool) -> None:
+    if entry.future is not None and not entry.future.done():
+        if saved:
+            entry.future.set_result(entry.record)
+        else:
+            entry.future.set_exception(LedgerFailed(f"record {entry.record.id} was not saved"))
+
+
+def encode_safely(record: UsageRecord) -> bytes:
+    """Encode a record whatever it holds: what JSON cannot take is left out and said so."""
+    try:
+        return encode(record)
+    except Exception as exc:
+        _log.error("record %s holds what cannot be stored (%s); stored without it", record.id, exc)
+        note = {"unstorable": type(exc).__name__}
+        return encode(replace(record, tags=None, meta=note))
+
+
+def _left(deadline: float) -> float:
+    """Seconds until the deadline, at least a moment: -1 would wait for ever, 0 not at all."""
+    return max(0.05, deadline - time.monotonic())

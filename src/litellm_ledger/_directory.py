@@ -1,0 +1,112 @@
+"""Opening a ledger directory to write: make it, check it, recover it.
+
+Owns the errors a user meets first: each says what is wrong, where, and what to do.  Synchronous; the
+writer runs it on its disk thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from ._errors import LedgerError, LedgerPathError, UnsupportedFormat, UnsupportedPlatform
+from ._frame import newer_version
+from ._fs import FileSystem
+from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName
+from ._mount import is_network
+from ._paths import default_directory
+from ._recovery import recover as recover_directory
+
+__all__ = ["prepare"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_ADVICE: Final = {
+    errno.EACCES: "make it writable for this user",
+    errno.EPERM: "make it writable for this user",
+    errno.EROFS: "the file system is read-only; choose another directory",
+    errno.ENOSPC: "the disk is full; make room",
+    errno.ENOTDIR: "a file is in the way; choose another directory",
+    errno.EEXIST: "a file is in the way; choose another directory",
+}
+
+
+def prepare(
+    ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: bool = True
+) -> Path:
+    """Create the directory if need be, refuse what cannot be kept safe, recover dead writers.
+
+    Returns the absolute path.
+
+    Raises:
+        LedgerPathError: it cannot be created or written.
+        UnsupportedFormat: a newer version of this library wrote it; it was left untouched.
+        UnsupportedPlatform: not POSIX.
+    """
+    if os.name != "posix":
+        raise UnsupportedPlatform(
+            f"a ledger cannot be written on {sys.platform}: no flock and no fdatasync; it can be read"
+        )
+    path = Path(ledger) if ledger is not None else default_directory()
+    path = Path(os.path.abspath(path.expanduser()))
+    try:
+        for part in (SEGMENTS, LIVE, RECOVERY):
+            fs.make_directory(path / part)
+        for part in (path, path / SEGMENTS, path / LIVE):
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(part))
+            fs.sync_directory(part)
+    except OSError as exc:
+        raise _refused(path, exc, given=ledger is not None) from exc
+    _refuse_newer(path)
+    if is_network(path):
+        _log.warning(
+            "the ledger %s is on a network file system: one machine only, no automatic recovery; "
+            "a local disk is safer",
+            path,
+        )
+    elif recover:
+        _recover(path, fs)
+    return path
+
+
+def _refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
+    advice = _ADVICE.get(exc.errno or 0, "choose another directory")
+    if not given:
+        advice += ", or set LITELLM_LEDGER_DIR to a directory of yours"
+    return LedgerPathError(
+        exc.errno, f"cannot write the ledger in {path} ({exc.strerror}): {advice}", exc.filename
+    )
+
+
+def _refuse_newer(path: Path) -> None:
+    """Refuse a ledger whose newest segment begins with a line of a newer format version."""
+    names = [name for name in os.listdir(path / SEGMENTS) if SegmentName.parse(name)]
+    if not names:
+        return
+    try:
+        with open(path / SEGMENTS / max(names), "rb") as file:
+            version = newer_version(file.readline())
+    except OSError:
+        return  # renamed by its writer in this moment, and then of our version
+    if version is not None:
+        raise UnsupportedFormat(
+            f"the ledger {path} is of format version {version}, this library writes version 1: "
+            "upgrade litellm-ledger; nothing was changed"
+        )
+
+
+def _recover(path: Path, fs: FileSystem) -> None:
+    try:
+        report = recover_directory(path, fs=fs)
+    except UnsupportedFormat:
+        raise
+    except (OSError, LedgerError) as exc:  # yesterday's damage must not stop today's records
+        _log.error("dead writers in %s could not be recovered: %s", path, exc)
+        return
+    for writer in getattr(report, "writers", ()):
+        _log.info("recovered %s", writer)

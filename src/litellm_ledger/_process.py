@@ -1,0 +1,67 @@
+"""Every open writer of this process, for the two moments that concern them all: exit and fork.
+
+Owns the list.  At interpreter exit each is finished synchronously (there is no loop any more, no new
+thread, but plain file I/O works).  In a forked child each is forgotten: descriptors closed, queue
+emptied, nothing written, because all of it is the parent's.  Never touches a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+__all__ = ["enter", "leave", "writers"]
+
+
+class Member(Protocol):
+    """What a writer must offer to be looked after."""
+
+    def finish_now(self, budget: float) -> int:
+        """Write what is held and seal, synchronously; return how many records were not saved."""
+
+    def forget_parent(self) -> None:
+        """Become unopened, in a forked child, without touching the parent's files."""
+
+
+class _Anchor:
+    """Lives as long as the module: its finalizers run at interpreter exit, newest first."""
+
+
+_anchor = _Anchor()
+_open: dict[Member, weakref.finalize[[], _Anchor]] = {}
+
+EXIT_BUDGET = 10.0
+"""Seconds that one writer may take at interpreter exit when other threads hold its segment."""
+
+
+def enter(member: Member) -> None:
+    """Look after a writer from now on.
+
+    ``weakref.finalize`` rather than ``atexit``: finalizers run newest first, so those of streams
+    that are still open have recorded their outcome before the writer is finished.
+    """
+    _open[member] = weakref.finalize(_anchor, member.finish_now, EXIT_BUDGET)
+
+
+def leave(member: Member) -> None:
+    """Stop looking after a writer: it is closed."""
+    finalizer = _open.pop(member, None)
+    if finalizer is not None:
+        finalizer.detach()
+
+
+def writers() -> list[Member]:
+    """Return the open writers of this process."""
+    return list(_open)
+
+
+def _in_child() -> None:
+    for member, finalizer in list(_open.items()):
+        finalizer.detach()
+        member.forget_parent()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,306 @@
+"""``UsageTracker``: records usage without any model call; what the client is built on.
+
+Adds to the writer what a caller wants: waiting for room, acknowledgement, tags, running totals that
+never rescan.  Owns the totals and the tags.  Never imports LiteLLM, never touches a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from copy import copy
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from msgspec.structs import force_setattr
+
+from ._backlog import Entry
+from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
+from ._fs import REAL, FileSystem
+from ._groups import Row
+from ._money import picousd
+from ._record import UsageRecord
+from ._state import State
+from ._statistics import Statistics
+from ._tags import Tags
+from ._totals import Totals
+from ._writer import AsyncUsageWriter, Durability
+
+__all__ = ["UsageTracker"]
+
+
+class UsageTracker:
+    """Accepts usage records and gets them to the ledger, in order, without losing one.
+
+    An async context manager.  Opens on first use as well; end it with ``await aclose()``.  Belongs to
+    one event loop; other threads use ``record_threadsafe``.
+
+    Args:
+        ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
+        durability: what ``record`` waits for: ``queued``, ``written`` (the operating system has it;
+            survives SIGKILL) or ``synced`` (the disk has it; survives a power cut).
+        tags: on every record, text to text.
+        queue_size: records accepted and not yet written; when full, ``record`` waits.
+        drain_timeout: seconds that ``aclose`` may take.
+        sync_interval: seconds after a write by which it is synced in the background.
+        fs: the file system to use; tests put a faulty one here.
+    """
+
+    def __init__(
+        self,
+        ledger: str | os.PathLike[str] | None = None,
+        *,
+        durability: Durability = "written",
+        tags: Mapping[str, Any] | None = None,
+        queue_size: int = 10_000,
+        drain_timeout: float = 10.0,
+        sync_interval: float = 1.0,
+        fs: FileSystem = REAL,
+    ) -> None:
+        self._writer = AsyncUsageWriter(
+            ledger,
+            durability=durability,
+            queue_size=queue_size,
+            drain_timeout=drain_timeout,
+            sync_interval=sync_interval,
+            fs=fs,
+        )
+        self._tags = Tags(tags)
+        self._totals = Totals()
+        self._writer.on_accept = _Counter(self._totals)
+        weakref.finalize(self, _collected, self._writer).atexit = False
+
+    async def __aenter__(self) -> Self:
+        await self._writer.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._writer.state
+
+    @property
+    def directory(self) -> Path | None:
+        """The ledger's directory once it is open."""
+        return self._writer.directory
+
+    # -- recording -----------------------------------------------------------------------------
+
+    async def record(self, record: UsageRecord) -> UsageRecord:
+        """Record one usage; return it as written once it is as safe as ``durability`` says.
+
+        Waits for room when the queue is full, first come first served.  Cancelled while it waits for
+        room, nothing was recorded; cancelled later, the record is written all the same.
+
+        Raises:
+            LedgerClosed: the tracker is closed or closing.
+            LedgerFailed: the writer died.
+            InvalidRecord: not a ``usage`` record.
+        """
+        record = self._labelled(record)
+        await self.ready()
+        if not self._writer.room_now():
+            await self._writer.room()
+        record = self._writer.accept(record)
+        await self._writer.ack(record)
+        return record
+
+    def record_nowait(self, record: UsageRecord) -> UsageRecord:
+        """Queue one usage; return it numbered.  It is written soon, and at the latest by ``aclose``.
+
+        Raises:
+            QueueFull: no room, or others wait for room.
+            LedgerClosed: the tracker is not open.
+        """
+        record = self._labelled(record)
+        writer = self._writer
+        writer.check_open()
+        writer.check_loop()
+        if not writer.room_now():
+            raise QueueFull(
+                f"{writer.queue_size} records are waiting to be written; use record(), which waits, "
+                "or a larger queue_size"
+            )
+        return writer.accept(record)
+
+    def record_threadsafe(self, record: UsageRecord) -> Future[UsageRecord]:
+        """Record from any thread; never blocks.
+
+        Returns a ``concurrent.futures.Future`` of the record as written, done when it is as safe as
+        ``durability`` says.
+
+        Raises:
+            QueueFull: no room.
+            LedgerClosed: the tracker is not open.
+        """
+        record = self._labelled(record)
+        writer = self._writer
+        writer.check_open()
+        if writer.backlog.unwritten >= writer.queue_size:
+            raise QueueFull(f"{writer.queue_size} records are waiting to be written")
+        future: Future[UsageRecord] = Future()
+        writer.submit(Entry(record, writer.backlog.accept, future))
+        return future
+
+    def tag(self, **tags: Any) -> contextlib.AbstractContextManager[None]:
+        """Put tags on all that is recorded inside the ``with``, also by tasks started inside."""
+        return self._tags.scope(tags)
+
+    def _labelled(self, record: UsageRecord) -> UsageRecord:
+        if record.kind != "usage":
+            raise InvalidRecord(f"a record of kind {record.kind!r} is the ledger's own; give usage")
+        tags = self._tags.merged(record.tags)
+        if tags is not record.tags:
+            record = copy(record)
+            force_setattr(record, "tags", tags)
+        return record
+
+    # -- for the client: calls in flight -------------------------------------------------------
+
+    def merged_tags(self, own: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return the tags that a record made here and now gets."""
+        return self._tags.merged(own)
+
+    async def ready(self) -> None:
+        """Open if need be; raise if closed or on the wrong loop."""
+        writer = self._writer
+        if writer.state is not State.OPEN:
+            await writer.open()
+        else:
+            writer.check_loop()
+
+    async def start(self, record: UsageRecord | None, *, ack_timeout: float) -> UsageRecord | None:
+        """Admit a call: wait for room, put its ``started`` record down, wait for its ack.
+
+        ``None`` admits a call that leaves no ``started`` record.  Returns the numbered record.  A
+        missed ack lets the call go on, since there is room; a writer that has failed refuses.
+        """
+        writer = self._writer
+        if not writer.room_now():
+            await writer.room()
+        writer.check_open()
+        if record is None:
+            writer.backlog.untracked += 1
+            return None
+        started = writer.start(record)
+        try:
+            if not await writer.ack(started, ack_timeout):
+                self._missed()
+        except BaseException:
+            # Cancelled, or the writer died, before the request left: the call ends here.
+            self.settle(replace_outcome(started, "cancelled"), started)
+            raise
+        return started
+
+    def settle(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
+        """Put the outcome of an admitted call down.  Never waits, never fails."""
+        return self._writer.settle(record, (started.seq or 0) if started is not None else 0)
+
+    def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
+        """``settle`` from a finalizer: on any thread, at any point of the program."""
+        number = (started.seq or 0) if started is not None else 0
+        backlog = self._writer.backlog
+        self._writer.submit(Entry(record, lambda outcome: backlog.settle(outcome, number)))
+
+    async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
+        """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""
+        try:
+            acked = await self._writer.ack(record, timeout)
+        except LedgerError:
+            acked = False
+        if not acked:
+            self._missed()
+
+    def _missed(self) -> None:
+        self._writer.unacked += 1
+        warnings.warn(
+            f"the ledger in {self.directory} has not acknowledged a record in time; the call goes "
+            "on, and the record is written as soon as the disk allows (see statistics().unacked)",
+            LedgerWarning,
+            stacklevel=2,
+        )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def totals(self) -> Row:
+        """Return the sums over every outcome recorded here since opening.  O(groups)."""
+        return self._totals.total()
+
+    def summary(self, by: Sequence[str] = ("model",)) -> list[Row]:
+        """Return one row per group, the dearest first: ``by=["model", "tag:user"]``.  O(groups).
+
+        Raises:
+            ValueError: a key that is none of model, provider, call, status, ``tag:NAME``.
+        """
+        return self._totals.summary(by)
+
+    def statistics(self) -> Statistics:
+        """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
+        return self._writer.statistics()
+
+    # -- ending --------------------------------------------------------------------------------
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was recorded so far is written (and synced at ``synced``).
+
+        Raises:
+            FlushTimeout: not within ``timeout`` seconds; nothing is lost.
+        """
+        await self._writer.flush(timeout)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Write and sync everything, seal the ledger.  Idempotent; many may await it at once.
+
+        Cancelling it does not cut it short; it ends by its deadline and re-raises.
+
+        Raises:
+            DrainTimeout: not within ``timeout`` seconds (default ``drain_timeout``).
+        """
+        await self._writer.aclose(timeout)
+
+
+class _Counter:
+    """Adds accepted outcomes to the totals; knows nothing of the tracker, which may be collected."""
+
+    __slots__ = ("_totals",)
+
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
+
+    def __call__(self, record: UsageRecord) -> None:
+        if record.kind == "usage":
+            cost = record.cost
+            self._totals.add(record, None if cost is None else picousd(cost))
+
+
+def replace_outcome(started: UsageRecord, status: str) -> UsageRecord:
+    """Turn a ``started`` record into an outcome of the same attempt with nothing used."""
+    outcome = copy(started)
+    for name, value in (("kind", "usage"), ("status", status), ("usage_source", "none")):
+        force_setattr(outcome, name, value)
+    return outcome
+
+
+def _collected(writer: AsyncUsageWriter) -> None:
+    """Nobody can reach the tracker any more: save what it holds, and say that it was not closed."""
+    if writer.state is State.OPEN:
+        warnings.warn(
+            f"unclosed UsageTracker or LiteLLMClient for {writer.directory}; use 'async with' or "
+            "await aclose() (nothing was lost)",
+            ResourceWarning,
+            stacklevel=2,
+        )
+        writer.finish_now(writer.drain_timeout)

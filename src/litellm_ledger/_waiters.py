@@ -1,0 +1,111 @@
+"""Who waits for what: acknowledgements by sequence number, and room in line.
+
+Two small queues of futures for one event loop.  ``Acks`` wakes, in order, everybody whose number has
+been passed.  ``Room`` lets callers in first come, first served, and never lets one overtake.  Neither
+knows what is being written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["Acks", "Room"]
+
+
+class Acks:
+    """Futures that come due when a counter passes their number.  Numbers never go down."""
+
+    __slots__ = ("_waiting", "passed")
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.passed = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def wait_for(self, number: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """Return a future that is done once ``number`` has been passed."""
+        future = loop.create_future()
+        if number <= self.passed:
+            future.set_result(None)
+        else:
+            self._waiting.append((number, future))
+        return future
+
+    def passes(self, number: int) -> None:
+        """Wake everybody up to ``number``."""
+        self.passed = number
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= number:
+            _settle(waiting.popleft()[1], None)
+
+    def fail(self, error: BaseException) -> None:
+        """Give everybody the error; nobody may hang on a writer that is dead."""
+        while self._waiting:
+            _settle(self._waiting.popleft()[1], error)
+
+
+class Room:
+    """Admission to a bounded backlog, in the order of asking.
+
+    ``free()`` says how many places there are; a place granted to a waiter that has not run yet is
+    counted until it does, so that nobody slips in between.
+    """
+
+    __slots__ = ("_free", "_granted", "_waiting")
+
+    def __init__(self, free: Callable[[], int]) -> None:
+        self._free = free
+        self._granted = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def at_once(self) -> bool:
+        """Whether one more may enter now without overtaking anybody."""
+        return not self._waiting and self._free() - self._granted > 0
+
+    async def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for a place.  The caller uses it before its next await, or not at all.
+
+        Cancellation gives the place to the next in line.
+        """
+        if self.at_once():
+            return
+        future = loop.create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._granted -= 1
+                self.admit()
+            else:
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(future)
+            raise
+        self._granted -= 1
+
+    def admit(self) -> None:
+        """Let in as many as there is room for.  Called whenever something was written."""
+        while self._waiting and self._free() - self._granted > 0:
+            future = self._waiting.popleft()
+            if not future.done():
+                self._granted += 1
+                _settle(future, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Turn everybody away with the error."""
+        while self._waiting:
+            _settle(self._waiting.popleft(), error)
+
+
+def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if not future.done():
+        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody is left to wake
+            future.set_result(None) if error is None else future.set_exception(error)

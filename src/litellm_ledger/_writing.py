@@ -1,0 +1,179 @@
+"""What the writer task does: take a batch, encode it, get it to disk, say how far it got.
+
+Group commit is natural: what arrives while a write is under way is the next batch; nobody lingers.
+A small batch is written straight from the task while the disk answers fast (6 µs from record to ack,
+against 115 µs through a thread); large ones, syncs, rotation, and everything after a write that was
+slow go through aiofiles to a thread of the ledger's own.  A write that fails keeps its records and is
+tried again, while calls go on.
+
+Owns the loop and its figures.  Never opens, closes or acknowledges anything itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Final
+
+import aiofiles.os
+
+from ._backlog import Backlog, Signal, encode_safely
+from ._record import UsageRecord
+from ._segment import UNSYNCED_SOFT, SegmentLog, Stuck
+
+__all__ = ["WriteLoop"]
+
+_log = logging.getLogger("litellm_ledger")
+
+BATCH_RECORDS: Final = 256
+"""Records encoded at one go: at 2–3 µs each, well under a millisecond of the loop."""
+BATCH_BYTES: Final = 256 * 1024
+DIRECT_BYTES: Final = 128 * 1024
+"""Largest batch written from the loop: about 30 µs of ``write`` into the page cache."""
+SLOW_WRITE: Final = 0.005
+"""Seconds: a write that took longer sends the next ones to the thread …"""
+SLOW_PENALTY: Final = 1.0
+"""… for this long after the last slow one, so a stalled disk does not hold the loop twice."""
+RETRY_FIRST: Final = 0.01
+RETRY_LAST: Final = 1.0
+
+
+class WriteLoop:
+    """The body of the writer task.
+
+    Args:
+        executor: one thread of the ledger's own, for whatever may block.
+        durable: sync every batch before it counts.
+        sync_interval: seconds after a write by which it is synced in the background.
+        progress: called with the last written and the last synced number, on the loop.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        durable: bool,
+        sync_interval: float,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._executor = executor
+        self._durable = durable
+        self._sync_interval = sync_interval
+        self._tell = progress
+        self._timer: asyncio.TimerHandle | None = None
+        self._direct_after = 0.0
+        self._unsynced_since: float | None = None
+        self.retries = 0
+        self.last_error: str | None = None
+        self.on_loop = 0
+        self.on_thread = 0
+        self.bytes = 0
+
+    async def serve(self, backlog: Backlog) -> None:
+        """Write whatever is queued until ``Signal.STOP`` comes out, which is synced behind."""
+        queue = backlog.queue
+        stop = False
+        while not stop:
+            item = await queue.get()
+            sync = self._durable
+            first = size = 0
+            lines: list[bytes] = []
+            while True:
+                if isinstance(item, UsageRecord):
+                    line = encode_safely(item)
+                    first = first or item.seq or 0
+                    size += len(line)
+                    lines.append(line)
+                else:
+                    sync = True
+                    stop = stop or item is Signal.STOP
+                if queue.empty() or len(lines) >= BATCH_RECORDS or size >= BATCH_BYTES:
+                    break
+                item = queue.get_nowait()
+            await self._commit(backlog, first, lines, size, sync=sync)
+            queue.hand.clear()
+            if not queue.empty():
+                await asyncio.sleep(0)  # others want the loop too
+
+    async def _commit(
+        self, backlog: Backlog, first: int, lines: Sequence[bytes], size: int, *, sync: bool
+    ) -> None:
+        """Get one batch to where it must be, however often the disk refuses."""
+        log = backlog.log
+        pause = RETRY_FIRST
+        while True:
+            try:
+                if lines and not sync and self._write_direct(log, first, lines, size):
+                    self.on_loop += 1
+                elif lines:
+                    began = time.perf_counter()
+                    write = log.append_and_sync if sync else log.append
+                    await self._in_thread(write, first, lines)
+                    self.on_thread += 1
+                    self._watch(time.perf_counter() - began)
+                elif sync:
+                    await self._in_thread(log.sync)
+                self._progress(backlog)
+                if log.unsynced_bytes >= UNSYNCED_SOFT:
+                    await self._in_thread(log.sync)
+                    self._progress(backlog)
+                self.bytes += size
+                return
+            except OSError as exc:
+                self._progress(backlog)
+                self.retries += 1
+                self.last_error = str(exc)
+                if pause == RETRY_FIRST:
+                    _log.warning("the ledger cannot write (%s); trying again, nothing is lost", exc)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, RETRY_LAST)
+
+    def _write_direct(self, log: SegmentLog, first: int, lines: Sequence[bytes], size: int) -> bool:
+        """Write from the loop if that is one quick system call; tell whether it was done."""
+        began = time.perf_counter()
+        if size > DIRECT_BYTES or began < self._direct_after or not log.quick(size):
+            return False
+        try:
+            log.append(first, lines, timeout=0)
+        except Stuck:
+            return False
+        self._watch(time.perf_counter() - began)
+        return True
+
+    def _watch(self, took: float) -> None:
+        if took > SLOW_WRITE:
+            self._direct_after = time.perf_counter() + SLOW_PENALTY
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await aiofiles.os.wrap(function)(*args, executor=self._executor)
+
+    def _progress(self, backlog: Backlog) -> None:
+        log = backlog.log
+        self._tell(log.written, log.synced)
+        if log.synced == log.written:
+            self._unsynced_since = None
+            return
+        if self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._sync_interval, self._sync_due, backlog)
+
+    def _sync_due(self, backlog: Backlog) -> None:
+        self._timer = None
+        if not backlog.late:
+            backlog.queue.put_nowait(Signal.SYNC)
+
+    def stop_timer(self) -> None:
+        """Cancel the background sync: the task has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def oldest_unsynced(self) -> float:
+        """Seconds since the oldest unsynced record was written; 0 when all are synced."""
+        since = self._unsynced_since
+        return 0.0 if since is None else time.monotonic() - since
