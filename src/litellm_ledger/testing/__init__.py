@@ -13,13 +13,16 @@ from litellm_ledger._errors import MissingExtra
 
 if TYPE_CHECKING:
     from litellm_ledger.testing._behaviour import Behaviour
+    from litellm_ledger.testing._disk import FaultyFileSystem, Killed
     from litellm_ledger.testing._journal import ServedRequest
     from litellm_ledger.testing._server import OpenAIServer
 
-__all__ = ["Behaviour", "OpenAIServer", "ServedRequest"]
+__all__ = ["Behaviour", "FaultyFileSystem", "Killed", "OpenAIServer", "ServedRequest"]
 
 _HOMES = {
     "Behaviour": "_behaviour",
+    "FaultyFileSystem": "_disk",
+    "Killed": "_disk",
     "OpenAIServer": "_server",
     "ServedRequest": "_journal",
 }
