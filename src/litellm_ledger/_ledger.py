@@ -22,6 +22,7 @@ from ._listing import by_writer, list_segments
 from ._reading import Entry, Line, Problem, entries
 from ._record import UsageRecord
 from ._report import Report, build
+from ._version import refuse_newer
 
 if TYPE_CHECKING:
     from ._verdict import Verification
@@ -98,7 +99,7 @@ class Ledger:
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
-            UnsupportedFormat: (while reading) it was written by a newer version.
+            UnsupportedFormat: it was written by a newer version (also raised while reading).
             ValueError: an argument that cannot be right.
         """
         problems: list[Problem] = []
@@ -164,7 +165,8 @@ class Ledger:
             return all(of(line) == value for of, value in conditions)
 
         plain = since is until is None and not conditions
-        names = self.segments()  # here, so that a missing ledger is an error of the call
+        names = self.segments()  # here, so that a ledger we cannot read is an error of the call
+        refuse_newer(self.path)
         return (
             entry
             for _, group in by_writer(names)

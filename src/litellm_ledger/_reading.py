@@ -17,12 +17,12 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from ._errors import UnsupportedFormat
 from ._frame import checked, newer_version
 from ._layout import SEGMENTS, SegmentName, record_id, split_id
 from ._listing import open_segment
 from ._money import usd
 from ._spans import Spans
+from ._version import newer_format
 
 __all__ = [
     "Entry",
@@ -126,7 +126,7 @@ def _segment(
                 try:
                     line = decode(raw)
                 except msgspec.DecodeError:
-                    _refuse_newer(raw, where)
+                    _refuse_newer(raw, root / where)
             if line is None or line.seq < first or line.id != record_id(writer, line.seq):
                 if name.open and raw[-1:] != b"\n":
                     offset = start  # the writer is in the middle of it, or died there
@@ -143,12 +143,10 @@ def _segment(
         problems.append(Problem(where, what, bad_from, offset - bad_from, bad_lines))
 
 
-def _refuse_newer(raw: bytes, where: str) -> None:
+def _refuse_newer(raw: bytes, path: Path) -> None:
     version = newer_version(raw)
     if version is not None:
-        raise UnsupportedFormat(
-            f"{where} is of format version {version}; this library reads version 1: upgrade it"
-        )
+        raise newer_format(path, version)
 
 
 def _merged(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -> Iterator[Entry]:
@@ -195,10 +193,10 @@ def entries(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -
         if line.kind == "gap":
             gaps.append(entry)
         elif seen.add(line.seq):
-            if line.status == "unsettled" and line.operation is not None:
+            if line.status == "unsettled":
                 if beaten is None:
                     beaten = settled(root, names)
-                key = line.operation, line.attempt or 1
+                key = line.operation or line.id, line.attempt or 1
                 if key in beaten:
                     continue
                 beaten.add(key)
@@ -234,8 +232,9 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     ignored: list[Problem] = []
     for name in names:
         for entry in _segment(root, name, ignored, having=b"unsettled"):
-            if entry.line.status == "unsettled" and entry.line.operation is not None:
-                unsettled.add((entry.line.operation, entry.line.attempt or 1))
+            line = entry.line
+            if line.status == "unsettled":
+                unsettled.add((line.operation or line.id, line.attempt or 1))
     # An operation is named after its first record, so its outcome cannot stand before that.
     oldest = min(((split_id(operation) or ("", 0))[1] for operation, _ in unsettled), default=0)
     for name in names if unsettled else ():
@@ -243,8 +242,7 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
             continue
         for entry in _segment(root, name, ignored, having=b"usage"):
             line = entry.line
-            if line.kind == "usage" and line.status != "unsettled" and line.operation is not None:
-                key = line.operation, line.attempt or 1
-                if key in unsettled:
-                    real.add(key)
+            key = line.operation or line.id, line.attempt or 1
+            if line.kind == "usage" and line.status != "unsettled" and key in unsettled:
+                real.add(key)
     return real

@@ -81,7 +81,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         if self.problems:
             count = len(self.problems)
             say.append(f"damage in {count:,} {'place' if count == 1 else 'places'}")
-        if self.state in ("died", "orphaned"):
+        if self.state == "died":
             say.append("run litellm-ledger recover")
         return say[0] + ": " + "; ".join(say[1:])
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ._errors import UnsupportedFormat
 from ._frame import newer_version
 from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
 from ._listing import by_writer, list_segments, open_segment
@@ -19,6 +18,7 @@ from ._reading import Problem, settled
 from ._scan import Head, Scan, scan
 from ._spans import Spans
 from ._verdict import Proof, State, Verification, WriterVerdict
+from ._version import newer_format, refuse_newer
 
 __all__ = ["verify"]
 
@@ -35,6 +35,7 @@ def verify(root: Path) -> Verification:
         UnsupportedFormat: it was written by a newer version.
     """
     list_segments(root)  # raises if there is no ledger
+    refuse_newer(root)
     live = _live(root)
     segments = dict(by_writer(list_segments(root)))
     if any(name.open for writer in segments if writer not in live for name in segments[writer]):
@@ -113,13 +114,13 @@ class _Found:
             if not (tries and name.open and alive and (result.damaged or result.torn)):
                 break
         self.open = self.open or name.open
-        self._note(name, data, result, 0 if alive else partial)
+        self._note(root, name, data, result, 0 if alive else partial)
         for head, _ in result.lines:
-            self._take(head, f"{SEGMENTS}/{name}")
+            self._take(head, root, f"{SEGMENTS}/{name}")
         if name.last is not None:
             self.last = max(self.last, name.last)
 
-    def _note(self, name: SegmentName, data: bytes, result: Scan, partial: int) -> None:
+    def _note(self, root: Path, name: SegmentName, data: bytes, result: Scan, partial: int) -> None:
         where = f"{SEGMENTS}/{name}"
         bad = list(result.damaged)
         if result.torn:
@@ -133,7 +134,7 @@ class _Found:
             for line in data[start:end].splitlines(keepends=True):
                 version = newer_version(line)
                 if version is not None:
-                    raise _newer(where, version)
+                    raise newer_format(root / where, version)
         for start, end in bad:
             lines = data.count(b"\n", start, end)
             self.problems.append(Problem(where, "damaged", start, end - start, lines))
@@ -142,16 +143,16 @@ class _Found:
             detail = f"ends with number {last}, its name says {name.last}"
             self.problems.append(Problem(where, "misnamed", detail=detail))
 
-    def _take(self, head: Head, where: str) -> None:
+    def _take(self, head: Head, root: Path, where: str) -> None:
         if head.v > 1:
-            raise _newer(where, head.v)
+            raise newer_format(root / where, head.v)
         self.last = max(self.last, head.last)
         if head.kind == "gap":
             self.gaps.append((head.seq, head.last, head.reason or "lost"))
             return
-        if not self.records.add(head.seq) or head.operation is None:
+        if not self.records.add(head.seq):
             return
-        key = head.operation, head.attempt or 1
+        key = head.operation or head.id, head.attempt or 1
         if head.kind == "started":
             if key not in self._early:
                 self._running.add(key)
@@ -160,14 +161,8 @@ class _Found:
             self._running.discard(key)
         elif key in self._running:
             self._running.discard(key)
-        elif head.operation != head.id:
+        elif key[0] != head.id:
             self._early.add(key)
-
-
-def _newer(where: str, version: int) -> UnsupportedFormat:
-    return UnsupportedFormat(
-        f"{where} is of format version {version}; this library reads version 1: upgrade it"
-    )
 
 
 def _missing(found: _Found, upto: int) -> dict[str, int]:

@@ -1,0 +1,31 @@
+"""``python -m litellm_ledger`` and the ``litellm-ledger`` command.
+
+Owns the one check that the optional packages of the command line are there.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the command line; return its exit status (0 fine, 1 lost or damaged, 2 cannot)."""
+    try:
+        import rich
+        import typer
+    except ModuleNotFoundError as exc:
+        from ._errors import MissingExtra
+
+        sys.stderr.write(f"litellm-ledger: {MissingExtra(exc.name or 'typer', 'cli')}\n")
+        return 2
+    del rich, typer
+    from ._cli import app
+
+    app(prog_name="litellm-ledger")
+    return 0  # the app ends by SystemExit with the status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
