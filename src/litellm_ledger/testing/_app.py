@@ -24,13 +24,17 @@ _POSTS = ("/v1/chat/completions", "/v1/embeddings")
 
 
 class App:
-    """The application. `stop()` ends every answer under way at once, from the loop's thread."""
+    """The application, for one run of the server.
+
+    `stop()`, called on the loop's thread, ends every answer under way and all that would follow.
+    """
 
     def __init__(self, journal: Journal, default: Behaviour) -> None:
         self._journal = journal
         self._default = default
         self._failed: Counter[str] = Counter()
         self._under_way: set[_Exchange] = set()
+        self._stopped = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
@@ -40,14 +44,15 @@ class App:
             await _send_json(send, 200, {"status": "ok"})
         elif path == "/v1/models" and method == "GET":
             number = self._journal.open(path, {})
-            await _send_json(send, 200, _answers.models())
             self._journal.update(number, status=200, ended="finished")
+            await _send_json(send, 200, _answers.models())
         else:
             known = path in (*_POSTS, "/healthz", "/v1/models")
             body = _answers.error(404, f"Invalid URL ({method} {path})")
             await _send_json(send, 405 if known else 404, body)
 
     def stop(self) -> None:
+        self._stopped = True  # for a request that still comes in on an open connection
         for exchange in self._under_way:
             exchange.end("stopped")
 
@@ -66,6 +71,8 @@ class App:
         number = self._journal.open(scope["path"], request)
         exchange = _Exchange(number, request, self._journal, send)
         self._under_way.add(exchange)
+        if self._stopped:
+            exchange.end("stopped")
         watch = asyncio.create_task(exchange.watch(receive), name=f"watch request {number}")
         try:
             await self._answer(scope, exchange)

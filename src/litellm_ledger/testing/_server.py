@@ -57,7 +57,7 @@ class OpenAIServer:
 
     def __init__(self, *, default: Behaviour | None = None, port: int = 0) -> None:
         self._journal = Journal()
-        self._app = App(self._journal, Behaviour() if default is None else default)
+        self._default = Behaviour() if default is None else default
         self._port = port
         self._socket: socket.socket | None = None
         self._running: _Running | None = None
@@ -67,7 +67,7 @@ class OpenAIServer:
             raise RuntimeError("the server is running already")
         listener = _listen(self._port)
         self._port = listener.getsockname()[1]
-        self._running = _Running(self._app, listener)
+        self._running = _Running(App(self._journal, self._default), listener)
         return self
 
     def __exit__(
@@ -95,7 +95,8 @@ class OpenAIServer:
     def clear(self) -> None:
         """Forget the requests so far and the counts of `fail_first`. Numbers go on."""
         self._journal.clear()
-        self._app.clear()
+        if self._running is not None:
+            self._running.app.clear()
 
     def wait_for(
         self, condition: Callable[[list[ServedRequest]], object], timeout: float = 5.0
@@ -119,7 +120,7 @@ class _Running:
     """uvicorn on its thread, from construction to `stop`."""
 
     def __init__(self, app: App, listener: socket.socket) -> None:
-        self._app = app
+        self.app = app
         self._listener = listener
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -140,7 +141,7 @@ class _Running:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._loop.call_soon_threadsafe(self._app.stop)
+        self._loop.call_soon_threadsafe(self.app.stop)
         self._thread.join(_STOP_TIMEOUT)
         if self._thread.is_alive():
             raise RuntimeError(f"the test server did not stop within {_STOP_TIMEOUT} s")
