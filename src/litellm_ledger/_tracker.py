@@ -6,19 +6,23 @@ never rescan.  Owns the totals and the tags.  Never imports LiteLLM, never touch
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
+import logging
 import os
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from msgspec.structs import force_setattr
 
+from . import _signals
 from ._backlog import Entry
 from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from ._fs import REAL, FileSystem
@@ -32,6 +36,8 @@ from ._totals import Totals
 from ._writer import AsyncUsageWriter, Durability
 
 __all__ = ["UsageTracker"]
+
+_log = logging.getLogger("litellm_ledger")
 
 
 class UsageTracker:
@@ -48,6 +54,8 @@ class UsageTracker:
         queue_size: records accepted and not yet written; when full, ``record`` waits.
         drain_timeout: seconds that ``aclose`` may take.
         sync_interval: seconds after a write by which it is synced in the background.
+        handle_signals: drain on SIGTERM and SIGINT.  ``auto`` does what it can and says so in
+            ``statistics().signals``; ``True`` warns where it can do nothing; ``False`` hands off.
         fs: the file system to use; tests put a faulty one here.
     """
 
@@ -60,6 +68,7 @@ class UsageTracker:
         queue_size: int = 10_000,
         drain_timeout: float = 10.0,
         sync_interval: float = 1.0,
+        handle_signals: bool | Literal["auto"] = "auto",
         fs: FileSystem = REAL,
     ) -> None:
         self._writer = AsyncUsageWriter(
@@ -73,10 +82,14 @@ class UsageTracker:
         self._tags = Tags(tags)
         self._totals = Totals()
         self._writer.on_accept = _Counter(self._totals)
+        self._handle_signals = handle_signals
+        self._member: _signals.Member | None = None
+        self._signal_mode: _signals.Mode = "off"
+        self._close_on_signal = weakref.WeakMethod(self.aclose)
         weakref.finalize(self, _collected, self._writer).atexit = False
 
     async def __aenter__(self) -> Self:
-        await self._writer.open()
+        await self.open()
         return self
 
     async def __aexit__(
@@ -96,6 +109,31 @@ class UsageTracker:
     def directory(self) -> Path | None:
         """The ledger's directory once it is open."""
         return self._writer.directory
+
+    async def open(self) -> None:
+        """Open the ledger and take care of signals.  Idempotent; the first use does it as well.
+
+        Raises:
+            LedgerPathError: the directory cannot be used; the text says why and what to do.
+            LedgerClosed: it was closed before; make a new one.
+            WrongLoop: it is open on another event loop.
+        """
+        await self._writer.open()
+        if self._member is None and self._handle_signals:
+            self._member = _signals.Member(
+                loop=asyncio.get_running_loop(),
+                opener=asyncio.current_task(),
+                close=_weak_close(self._close_on_signal, self._writer),
+                hint=self._writer.hint,
+                drain_timeout=self._writer.drain_timeout,
+            )
+            self._signal_mode = _signals.enter(self._member)
+            if self._handle_signals is True and self._signal_mode == "off":
+                _log.warning("signals cannot be handled here; end with aclose() before exiting")
+
+    def close_on_signal(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have a signal close through ``close``, a bound method; it is held weakly."""
+        self._close_on_signal = weakref.WeakMethod(close)
 
     # -- recording -----------------------------------------------------------------------------
 
@@ -178,7 +216,7 @@ class UsageTracker:
         """Open if need be; raise if closed or on the wrong loop."""
         writer = self._writer
         if writer.state is not State.OPEN:
-            await writer.open()
+            await self.open()
         else:
             writer.check_loop()
 
@@ -249,7 +287,7 @@ class UsageTracker:
 
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
-        return self._writer.statistics()
+        return dataclasses.replace(self._writer.statistics(), signals=self._signal_mode)
 
     # -- ending --------------------------------------------------------------------------------
 
@@ -269,7 +307,11 @@ class UsageTracker:
         Raises:
             DrainTimeout: not within ``timeout`` seconds (default ``drain_timeout``).
         """
-        await self._writer.aclose(timeout)
+        try:
+            await self._writer.aclose(timeout)
+        finally:
+            if self._member is not None and self._writer.state is State.CLOSED:
+                _signals.leave(self._member)
 
 
 class _Counter:
@@ -292,6 +334,18 @@ def replace_outcome(started: UsageRecord, status: str) -> UsageRecord:
     for name, value in (("kind", "usage"), ("status", status), ("usage_source", "none")):
         force_setattr(outcome, name, value)
     return outcome
+
+
+def _weak_close(
+    close: weakref.WeakMethod[Callable[[], Awaitable[None]]], writer: AsyncUsageWriter
+) -> Callable[[], Awaitable[None]]:
+    """Close without keeping the tracker or client alive."""
+
+    async def close_if_alive() -> None:
+        method = close()
+        await (writer.aclose() if method is None else method())
+
+    return close_if_alive
 
 
 def _collected(writer: AsyncUsageWriter) -> None:

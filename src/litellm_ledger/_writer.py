@@ -10,6 +10,7 @@ record says, never touches a file itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import os
@@ -274,6 +275,12 @@ class AsyncUsageWriter:
                 continue
             ack = self._acks.wait_for(entry.record.seq or 0, self._loop)
             ack.add_done_callback(partial(_pass_on, entry))
+
+    def hint(self) -> None:
+        """Sync soon: somebody has heard that the process is to end.  Safe in a signal handler."""
+        if self._backlog is not None and not self._backlog.late and self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._backlog.queue.put_nowait, Signal.SYNC)
 
     def _after_late(self, backlog: Backlog) -> None:
         if backlog.sealed:
