@@ -1,0 +1,310 @@
+"""What LiteLLM handed back, read as fields of a ``UsageRecord``.
+
+Owns the reading of answers, stream chunks and exceptions, and the rules that tell a provider's
+count from LiteLLM's own and from a placeholder.  Pure: it knows LiteLLM's objects by their
+attributes alone and never imports it, never counts tokens, never computes a price, and never
+raises: what cannot be read is left out, and what is left out is unknown.
+
+Every function returns a new ``dict`` that holds only what is known, ready to be merged into the
+caller's own fields.  Rules that decide what a record says:
+
+- ``None`` is unknown and 0 is zero.  LiteLLM fills a missing usage with zeros; no model call reads
+  and writes nothing, so a usage of nothing but zeros is taken as missing, and so is a cost of 0
+  computed from it.
+- A chunk that LiteLLM kept in ``CustomStreamWrapper.chunks`` has a usage only if the provider sent
+  one.  LiteLLM's own count appears nowhere but on the one extra chunk it emits at the end.
+- An exception is recorded by the name of its class; its text may carry prompts and keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from ._errors import InvalidRecord
+from ._money import from_litellm
+from ._record import MAX_INT
+
+__all__ = ["from_exception", "from_response", "from_stream", "usage_fields"]
+
+_ZERO: Final = Decimal(0)
+_DELTA_TEXT: Final = (
+    "content",
+    "tool_calls",
+    "function_call",
+    "reasoning_content",
+    "thinking_blocks",
+    "audio",
+    "images",
+)
+"""Members of a delta that mean the model wrote something."""
+
+_COST_ELSEWHERE: Final = frozenset({"xai"})
+"""Providers whose ``usage.cost`` LiteLLM itself does not use; it computes the price instead."""
+
+
+def usage_fields(usage: Any) -> dict[str, Any]:
+    """Return the token counts of one usage object or mapping, of any of the usual dialects.
+
+    Chat (``prompt_tokens``), Responses and images (``input_tokens`` with ``input_tokens_details``),
+    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here) and
+    DeepSeek's cache counters.  Counts that are negative, not whole, or beyond 2⁵³ - 1 are unknown.
+    """
+    fields: dict[str, Any] = {}
+    if usage is None:
+        return fields
+    try:
+        _read_usage(usage, fields)
+    except Exception:  # a property of a foreign object that raises
+        pass
+    return fields
+
+
+def from_response(response: Any) -> dict[str, Any]:
+    """Read a complete answer: any of LiteLLM's response objects, or a plain mapping.
+
+    Returns:
+        ``response_model, response_id, provider``, the token counts, ``usage_source``, ``cost`` with
+        ``cost_source="litellm"``, and, if LiteLLM's own cache answered, ``cache_hit``, ``cost`` 0
+        and ``saved_cost``.  ``cost`` is missing where LiteLLM knew no price.
+    """
+    fields: dict[str, Any] = {}
+    try:
+        _read_response(response, fields)
+    except Exception:
+        pass
+    if "usage_source" not in fields:
+        fields["usage_source"] = "none"
+    return fields
+
+
+def from_stream(chunks: Iterable[Any], *, finished: bool, final: Any = None) -> dict[str, Any]:
+    """Read the raw chunks of a ``CustomStreamWrapper``.
+
+    Args:
+        chunks: ``wrapper.chunks``, never the chunks that came out of the iteration.
+        finished: whether the stream was read to its end.
+        final: the extra chunk with a usage that LiteLLM emitted last (with ``include_usage``).  It
+            carries LiteLLM's price, and, if the provider sent no usage, LiteLLM's own count.
+
+    Returns:
+        As ``from_response``.  ``usage_source`` is ``provider`` only for a final account.  A usage
+        that text was still following (Anthropic sends one at the start, Gemini one with every
+        chunk) is a floor and makes it ``estimated``: the input is the provider's, the output is
+        what was reported so far.
+    """
+    fields: dict[str, Any] = {}
+    try:
+        _read_stream(list(chunks), finished, final, fields)
+    except Exception:
+        pass
+    if "usage_source" not in fields:
+        fields["usage_source"] = "none"
+    return fields
+
+
+def from_exception(exc: BaseException) -> dict[str, Any]:
+    """Read how a call ended without an answer.
+
+    ``status`` is ``cancelled`` for whatever is no ``Exception`` (cancellation, a generator being
+    closed, Ctrl-C, exit) and for the ``CancelledError`` of threads, else ``error``.
+    """
+    kind = type(exc)
+    cancelled = not isinstance(exc, Exception) or kind.__name__ == "CancelledError"
+    fields: dict[str, Any] = {
+        "status": "cancelled" if cancelled else "error",
+        "error": kind.__name__,
+        "usage_source": "none",
+    }
+    code = _member(exc, "status_code")
+    if type(code) is int and 100 <= code <= 599:
+        fields["meta"] = {"http_status": code}
+    _put_text(fields, "provider", _member(exc, "llm_provider"))
+    return fields
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def _member(source: Any, name: str) -> Any:
+    """``source[name]`` or ``source.name``, ``None`` if there is no such thing or it raises."""
+    try:
+        if isinstance(source, dict):
+            return source.get(name)
+        value = getattr(source, name, None)
+        if value is None and isinstance(source, Mapping):
+            value = source.get(name)
+        return value
+    except Exception:
+        return None
+
+
+def _view(source: Any) -> Any:
+    """``source`` as something with a cheap ``get``.
+
+    A pydantic model's fields lie in its ``__dict__`` and further members in ``__pydantic_extra__``;
+    looking there costs a tenth of a ``getattr`` that fails.
+    """
+    if isinstance(source, Mapping):
+        return source
+    own = getattr(source, "__dict__", None)
+    if own and hasattr(source, "__pydantic_extra__"):
+        extra = source.__pydantic_extra__
+        return {**own, **extra} if extra else own
+    return _Attributes(source)
+
+
+class _Attributes:
+    __slots__ = ("_source",)
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def get(self, name: str) -> Any:
+        return getattr(self._source, name, None)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= MAX_INT else None
+
+
+def _put_count(fields: dict[str, Any], name: str, value: Any) -> None:
+    if type(value) is int and 0 <= value <= MAX_INT:
+        fields[name] = value
+
+
+def _put_text(fields: dict[str, Any], name: str, *values: Any) -> None:
+    for value in values:
+        if isinstance(value, str) and value:
+            fields[name] = str(value)  # an enum member of str becomes plain text
+            return
+
+
+def _money(value: Any) -> Decimal | None:
+    """LiteLLM's cost; a mapping is a breakdown that holds it in ``total_cost``."""
+    if isinstance(value, Mapping):
+        value = value.get("total_cost")
+    if type(value) not in (float, int) or value < 0:
+        return None
+    try:
+        return from_litellm(value)
+    except InvalidRecord:
+        return None
+
+
+def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
+    get = _view(usage).get
+    read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
+    prompt, completion = get("prompt_tokens"), get("completion_tokens")
+    if prompt is not None or completion is not None:
+        in_details, out_details = get("prompt_tokens_details"), get("completion_tokens_details")
+        if read is None:
+            read = get("prompt_cache_hit_tokens")
+    else:
+        prompt, completion = get("input_tokens"), get("output_tokens")
+        in_details, out_details = get("input_tokens_details"), get("output_tokens_details")
+        if in_details is None and _count(prompt) is not None:
+            # Anthropic's own: the cached tokens come on top.
+            prompt += (_count(read) or 0) + (_count(written) or 0)
+    if in_details is not None:
+        details = _view(in_details).get
+        if read is None:
+            read = details("cached_tokens")
+        if written is None:
+            written = details("cache_creation_tokens")
+            if written is None:
+                written = details("cache_write_tokens")
+    _put_count(fields, "input_tokens", prompt)
+    _put_count(fields, "output_tokens", completion)
+    total = get("total_tokens")
+    if total or not (prompt or completion):  # LiteLLM puts 0 for a sum that was not sent
+        _put_count(fields, "total_tokens", total)
+    _put_count(fields, "cache_read_tokens", read)
+    _put_count(fields, "cache_write_tokens", written)
+    if out_details is not None:
+        _put_count(fields, "reasoning_tokens", _view(out_details).get("reasoning_tokens"))
+
+
+def _counts(usage: Any) -> dict[str, Any]:
+    """Token counts of a usage, or nothing if it is a placeholder."""
+    found = usage_fields(usage)
+    if found.get("input_tokens") or found.get("output_tokens"):
+        return found
+    total = found.get("total_tokens")  # only the sum was reported; the zeros are LiteLLM's
+    return {"total_tokens": total} if total else {}
+
+
+def _read_response(response: Any, fields: dict[str, Any]) -> None:
+    hidden = _member(response, "_hidden_params")
+    if hidden is None:
+        hidden = {}
+    _put_text(
+        fields,
+        "response_model",
+        _member(hidden, "provider_response_model"),
+        _member(response, "model"),
+    )
+    _put_text(fields, "response_id", _member(response, "id"))
+    _put_text(fields, "provider", _member(hidden, "custom_llm_provider"))
+    usage = _member(response, "usage")
+    if usage is None:  # rerank
+        usage = _member(_member(response, "meta"), "tokens")
+    counts = _counts(usage)
+    if counts:
+        fields.update(counts)
+        fields["usage_source"] = "provider"
+    cost = _money(_member(hidden, "response_cost"))
+    if cost is not None and (cost or counts or usage is None):
+        fields["cost"], fields["cost_source"] = cost, "litellm"
+    if _member(hidden, "cache_hit") is True:
+        fields["cache_hit"] = True
+        if cost is not None:
+            fields["cost"], fields["saved_cost"], fields["cost_source"] = _ZERO, cost, "litellm"
+
+
+def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str, Any]) -> None:
+    if chunks:
+        hidden = _member(chunks[0], "_hidden_params")
+        _put_text(fields, "provider", _member(hidden, "custom_llm_provider"))
+        _put_text(fields, "response_id", _member(chunks[0], "id"))
+        _put_text(fields, "response_model", _member(chunks[0], "model"))
+    ended, wrote_after = finished, False
+    for chunk in reversed(chunks):
+        usage = _member(chunk, "usage")
+        choices = _member(chunk, "choices") or ()
+        ended = ended or any(_member(choice, "finish_reason") for choice in choices)
+        counts = _counts(usage) if usage is not None else {}
+        if counts:
+            whole = not choices or (ended and not wrote_after)
+            fields.update(counts)
+            fields["usage_source"] = "provider" if whole else "estimated"
+            if whole:
+                _put_cost(fields, final, usage)
+            return
+        wrote_after = wrote_after or any(_wrote(choice) for choice in choices)
+    counts = _counts(_member(final, "usage"))
+    for name in ("input_tokens", "output_tokens", "total_tokens"):
+        if name in counts:  # the rest of LiteLLM's own count is padding
+            fields[name] = counts[name]
+            fields["usage_source"] = "estimated"
+    if counts:
+        _put_cost(fields, final, None)
+
+
+def _wrote(choice: Any) -> bool:
+    if _member(choice, "text"):
+        return True
+    delta = _member(choice, "delta")
+    return delta is not None and any(_member(delta, name) for name in _DELTA_TEXT)
+
+
+def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
+    """LiteLLM leaves its price of a stream on the usage of the extra chunk, if it is above 0."""
+    if fields.get("provider") in _COST_ELSEWHERE:
+        return
+    for source in (_member(final, "usage"), usage):
+        cost = _money(_member(source, "cost"))
+        if cost:
+            fields["cost"], fields["cost_source"] = cost, "litellm"
+            return
