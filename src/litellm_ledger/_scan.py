@@ -44,6 +44,7 @@ class Head(msgspec.Struct, frozen=True):
         return self.seq if self.gap_until is None else self.gap_until
 
 
+_START: Final = b'{"v":'
 _head: Final = msgspec.json.Decoder(Head)
 
 
@@ -65,19 +66,39 @@ class Scan:
 
 
 def heads(data: bytes) -> Iterator[tuple[int, Head | None, bytes]]:
-    """Yield ``(offset, head or None, line)`` for each line; ``None`` when the line is not valid."""
+    """Yield ``(offset, head or None, line)`` for each line; ``None`` when the line is not valid.
+
+    Damage that took a line feed with it, or put bytes before a line, does not take that line along:
+    the bytes before it are yielded as an invalid line of their own.
+    """
     start = 0
     while start < len(data):
         end = data.find(b"\n", start) + 1 or len(data)
         line = data[start:end]
         head = None
-        if checked(line):
+        valid = checked(line)
+        if not valid:
+            inner = _find_line(line)
+            if inner:
+                yield start, None, line[:inner]
+                start, line, valid = start + inner, line[inner:], True
+        if valid:
             try:
                 head = _head.decode(line)
             except msgspec.DecodeError:
                 head = None
         yield start, head, line
         start = end
+
+
+def _find_line(line: bytes) -> int:
+    """Return where in an invalid line a valid one begins (it shares the line feed), or 0."""
+    at = line.rfind(_START)
+    while at > 0:
+        if checked(line[at:]):
+            return at
+        at = line.rfind(_START, 0, at)
+    return 0
 
 
 def scan(data: bytes, writer: str, first: int) -> Scan:

@@ -1,0 +1,562 @@
+"""Recovery, one kind of death or damage a test."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
+from litellm_ledger._frame import decode, encode
+from litellm_ledger._fs import REAL
+from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name
+from litellm_ledger._live import ACCEPTED, LiveFile, lock, unlock
+from litellm_ledger._record import UsageRecord
+from litellm_ledger._recovery import RecoveredWriter, recover
+from litellm_ledger._segment import SegmentLog
+from litellm_ledger.testing import FaultyFileSystem
+from tests.ledgers import (
+    OTHER,
+    WRITER,
+    assert_finished,
+    call,
+    directory,
+    found,
+    gap,
+    kept,
+    line,
+    lines,
+    put,
+    put_live,
+    segment_names,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return directory(tmp_path / "usage")
+
+
+def recover_one(root: Path) -> RecoveredWriter:
+    (writer,) = recover(root).writers
+    assert writer.error is None
+    assert_finished(root)
+    return writer
+
+
+# -- death ---------------------------------------------------------------------------------------
+
+
+def test_seals_an_open_segment_that_is_whole(root: Path) -> None:
+    put(root, lines(1, 5), 1)
+    put_live(root, 5)
+    done = recover_one(root)
+    assert done == RecoveredWriter(
+        WRITER, "exact", sealed=(f"{WRITER}.0000000000000001-0000000000000005.jsonl",)
+    )
+    assert list(found(root).values()) == lines(1, 5)
+    assert kept(root) == {}
+
+
+def test_cuts_a_torn_tail_after_copying_it(root: Path) -> None:
+    put(root, [*lines(1, 3), line(4)[:50]], 1)
+    put_live(root, 4)
+    done = recover_one(root)
+    assert (done.torn_bytes, done.lost, done.exact) == (50, 1, True)
+    assert found(root) == {**dict(enumerate(lines(1, 3), 1)), 4: "lost"}
+    (tail,) = kept(root).values()
+    assert tail == line(4)[:50]
+
+
+def test_keeps_a_last_line_that_only_lacks_its_line_feed_out_of_the_ledger(root: Path) -> None:
+    put(root, [*lines(1, 3), line(4)[:-1]], 1)
+    put_live(root, 4)
+    assert recover_one(root).lost == 1
+    assert list(kept(root).values()) == [line(4)[:-1]]
+
+
+def test_says_exactly_what_was_accepted_and_never_arrived(root: Path) -> None:
+    put(root, lines(1, 3), 1)
+    put_live(root, 10, written=3)
+    done = recover_one(root)
+    assert (done.lost, done.exact) == (7, True)
+    assert (root / SEGMENTS / f"{WRITER}.0000000000000004-0000000000000010.jsonl").read_bytes() == (
+        gap(4, 10)
+    )
+
+
+def test_a_writer_that_died_before_its_first_segment_lost_what_it_accepted(root: Path) -> None:
+    put_live(root, 2, written=0)
+    assert recover_one(root).lost == 2
+    assert found(root) == {1: "lost", 2: "lost"}
+
+
+def test_a_writer_that_never_accepted_anything_leaves_nothing(root: Path) -> None:
+    (root / SEGMENTS).rmdir()
+    put_live(root, 0)
+    (done,) = recover(root).writers
+    assert done == RecoveredWriter(WRITER, "exact")
+    assert not list((root / LIVE).iterdir())
+
+
+def test_settles_calls_in_flight_as_unsettled(root: Path) -> None:
+    started = [
+        line(3, "started", tags={"user": "ål"}, stream=True, provider="p", call="acompletion"),
+        line(5, "started", attempt=2, call_id="mine"),
+    ]
+    put(root, [*call(1), started[0], line(4), started[1]], 1)
+    put_live(root, 5, oldest=3)
+    done = recover_one(root)
+    assert done.unsettled == 2
+    for seq, began in ((6, decode(started[0])), (7, decode(started[1]))):
+        outcome = decode(found(root)[seq])  # type: ignore[arg-type]
+        assert outcome == UsageRecord(
+            id=f"{WRITER}-{seq:016d}",
+            seq=seq,
+            ts=began.ts,
+            operation=began.operation,
+            attempt=began.attempt,
+            call=began.call,
+            model=began.model,
+            provider=began.provider,
+            status="unsettled",
+            usage_source="none",
+            stream=began.stream,
+            tags=began.tags,
+            call_id=began.call_id,
+        )
+        assert outcome.cost is None
+        assert outcome.total_tokens is None
+
+
+def test_a_real_outcome_beats_an_unsettled_one(root: Path) -> None:
+    put(root, [*call(1), line(3, "started"), line(4, op=3, status="error")], 1)
+    put_live(root, 4, oldest=1)  # the counter was one step behind
+    assert recover_one(root).unsettled == 0
+
+
+def test_each_attempt_of_an_operation_is_settled_for_itself(root: Path) -> None:
+    first, second = line(1, "started"), line(3, "started", op=1, attempt=2)
+    put(root, [first, line(2, op=1, status="error"), second], 1)
+    put_live(root, 3, oldest=3)
+    assert recover_one(root).unsettled == 1
+    assert decode(found(root)[4]).attempt == 2  # type: ignore[arg-type]
+
+
+def test_reads_sealed_segments_only_from_the_oldest_in_flight(root: Path) -> None:
+    put(root, [line(1, "started"), line(2)], 1, 2)  # settled, says the counter: not looked at
+    put(root, [line(3, "started"), line(4)], 3, 4)
+    put(root, [line(5)], 5)
+    put_live(root, 5, oldest=3)
+    assert recover_one(root).unsettled == 1
+
+
+def test_looks_at_every_call_when_an_outcome_may_be_among_the_lost(root: Path) -> None:
+    put(root, [line(1, "started"), line(2)], 1, 2)
+    put(root, [line(3)], 3)
+    put_live(root, 4, written=3)  # number 4, accepted and lost, was the outcome of call 1
+    done = recover_one(root)
+    assert (done.lost, done.unsettled) == (1, 1)
+
+
+def test_counters_from_before_a_restart_are_a_lower_bound(root: Path) -> None:
+    put(root, [line(1, "started"), *lines(2, 3)], 1, 3)
+    put(root, [line(4), line(5, "started")], 4)
+    put_live(root, 2, boot="other")  # stale: the last page never reached the disk
+    done = recover_one(root)
+    assert (done.counters, done.exact, done.lost, done.unsettled) == ("stale", False, 0, 2)
+
+
+def test_a_restart_does_not_hide_what_is_known_to_be_lost(root: Path) -> None:
+    put(root, lines(1, 3), 1)
+    put_live(root, 6, boot="other")
+    done = recover_one(root)
+    assert (done.counters, done.lost) == ("stale", 3)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\0" * 64, b"x" * 64, b"llmledg1" + b"\xff" * 56])
+def test_a_garbled_live_file_is_kept_and_its_counters_are_not_believed(
+    root: Path, garbage: bytes
+) -> None:
+    put(root, [line(1, "started"), line(2)], 1)
+    (root / LIVE / live_name(WRITER)).write_bytes(garbage)
+    done = recover_one(root)
+    assert (done.counters, done.lost, done.unsettled) == ("unknown", 0, 1)
+    assert kept(root) == {live_name(WRITER): garbage}
+
+
+def test_counters_that_contradict_each_other_are_not_believed(root: Path) -> None:
+    put(root, lines(1, 2), 1)
+    put_live(root, 2, written=7)
+    assert recover_one(root).counters == "unknown"
+
+
+# -- damage --------------------------------------------------------------------------------------
+
+
+def damaged(seq: int) -> bytes:
+    content = bytearray(line(seq))
+    content[60] ^= 1
+    return bytes(content)
+
+
+def test_a_damaged_line_in_the_middle_is_quarantined_never_cut(root: Path) -> None:
+    content = [*lines(1, 3), damaged(4), *lines(5, 6)]
+    original = put(root, content, 1)
+    put_live(root, 6)
+    done = recover_one(root)
+    assert (done.damaged, done.lost, done.torn_bytes) == (1, 0, 0)
+    assert done.quarantined == (original.name,)
+    assert kept(root) == {original.name: b"".join(content)}
+    whole = dict(enumerate(lines(1, 6), 1))
+    assert found(root) == {**whole, 4: "quarantined"}
+
+
+def test_a_damaged_first_line_is_quarantined(root: Path) -> None:
+    put(root, [damaged(1), *lines(2, 3)], 1)
+    put_live(root, 3)
+    assert recover_one(root).damaged == 1
+    assert found(root) == {1: "quarantined", 2: line(2), 3: line(3)}
+
+
+def test_a_damaged_last_line_is_a_torn_tail(root: Path) -> None:
+    put(root, [*lines(1, 2), damaged(3)], 1)
+    put_live(root, 3)
+    done = recover_one(root)
+    assert (done.lost, done.torn_bytes, done.quarantined) == (1, len(damaged(3)), ())
+    assert list(kept(root).values()) == [damaged(3)]
+
+
+def test_swapped_lines_are_put_in_order(root: Path) -> None:
+    put(root, [line(1), line(3), line(2), line(4)], 1)
+    put_live(root, 4)
+    done = recover_one(root)
+    assert (done.damaged, done.lost, len(done.quarantined)) == (0, 0, 1)
+    assert list(found(root).values()) == lines(1, 4)
+
+
+def test_a_dropped_line_is_never_passed_over(root: Path) -> None:
+    put(root, [line(1), line(3)], 1)
+    put_live(root, 3)
+    assert recover_one(root).damaged == 1
+    assert found(root)[2] == "quarantined"
+
+
+def test_a_doubled_line_counts_once(root: Path) -> None:
+    put(root, [line(1), line(2), line(2), line(3)], 1)
+    put_live(root, 3)
+    assert recover_one(root).damaged == 0
+    assert list(found(root).values()) == lines(1, 3)
+
+
+def test_a_stale_tail_of_another_writers_lines_is_cut(root: Path) -> None:
+    put(root, [*lines(1, 2), *lines(3, 5, writer=OTHER)], 1)
+    put_live(root, 2)
+    assert recover_one(root).torn_bytes == len(b"".join(lines(3, 5, writer=OTHER)))
+    assert list(found(root).values()) == lines(1, 2)
+
+
+def test_zeroed_blocks_in_the_middle_take_no_valid_line_with_them(root: Path) -> None:
+    put(root, [line(1), b"\0" * 300, line(2)], 1)
+    put_live(root, 2)
+    done = recover_one(root)
+    assert (done.lost, done.damaged, len(done.quarantined)) == (0, 0, 1)
+    assert list(found(root).values()) == lines(1, 2)
+
+
+def test_a_damaged_line_feed_does_not_take_the_next_line_with_it(root: Path) -> None:
+    put(root, [line(1), line(2)[:-1] + b"\x1a", line(3)], 1)
+    put_live(root, 3)
+    assert recover_one(root).damaged == 1
+    assert found(root) == {1: line(1), 2: "quarantined", 3: line(3)}
+
+
+def test_an_open_segment_with_nothing_valid_goes_to_recovery(root: Path) -> None:
+    original = put(root, [b"not a ledger\n"], 1)
+    put_live(root, 0)
+    done = recover_one(root)
+    assert (done.torn_bytes, done.sealed) == (13, ())
+    assert kept(root) == {original.name: b"not a ledger\n"}
+
+
+def test_an_open_segment_with_nothing_at_all_is_removed(root: Path) -> None:
+    put(root, [], 1)
+    put_live(root, 0)
+    recover_one(root)
+    assert segment_names(root) == []
+    assert kept(root) == {}
+
+
+def test_a_damaged_sealed_segment_in_reach_is_written_anew_under_its_name(root: Path) -> None:
+    content = [line(1), damaged(2), line(3)]
+    original = put(root, content, 1, 3)
+    put(root, lines(4, 4), 4)
+    put_live(root, 4, oldest=1)
+    done = recover_one(root)
+    assert done.quarantined == (original.name,)
+    assert kept(root) == {original.name: b"".join(content)}
+    assert found(root)[2] == "quarantined"
+
+
+def test_a_sealed_segment_that_is_shorter_than_its_name_says_is_completed(root: Path) -> None:
+    put(root, lines(1, 2), 1, 3)
+    put_live(root, 3, boot="other")
+    assert recover_one(root).damaged == 1
+    assert found(root) == {1: line(1), 2: line(2), 3: "quarantined"}
+
+
+def test_a_segment_that_is_gone_is_stood_in_for(root: Path) -> None:
+    put(root, lines(1, 2), 1, 2)
+    put(root, lines(6, 7), 6)
+    put_live(root, 7)
+    assert recover_one(root).lost == 3
+    assert found(root)[4] == "lost"
+
+
+def test_a_segment_that_may_have_moved_into_the_archive_is_not_called_lost(root: Path) -> None:
+    (root / "archive").mkdir()
+    (root / "archive" / "2026-01-02.parquet").touch()
+    put(root, lines(3, 4), 3)
+    put_live(root, 4)
+    (done,) = recover(root).writers
+    assert done.lost == 0
+    assert list(found(root)) == [3, 4]
+
+
+# -- what a failed sync or a stuck write left ----------------------------------------------------
+
+
+def test_a_rescued_segment_overlaps_and_both_are_sealed(root: Path) -> None:
+    put(root, lines(1, 5), 1)
+    put(root, lines(4, 5), 4, 5)
+    put_live(root, 5)
+    assert recover_one(root).quarantined == ()
+    assert list(found(root).values()) == lines(1, 5)
+
+
+def test_an_open_segment_whose_sealed_name_is_taken_moves_to_recovery(root: Path) -> None:
+    original = put(root, lines(1, 3), 1)
+    put(root, lines(1, 3), 1, 3)
+    put_live(root, 3)
+    done = recover_one(root)
+    assert done.quarantined == (original.name,)
+    assert list(found(root).values()) == lines(1, 3)
+
+
+def test_two_damaged_copies_complete_each_other(root: Path) -> None:
+    put(root, [damaged(1), *lines(2, 3)], 1)
+    put(root, [*lines(1, 2), damaged(3)], 1, 3)
+    put_live(root, 3)
+    done = recover_one(root)
+    assert (done.damaged, done.lost, len(done.quarantined)) == (0, 0, 2)
+    assert list(found(root).values()) == lines(1, 3)
+
+
+def test_a_started_record_in_an_overlap_does_not_reopen_a_settled_call(root: Path) -> None:
+    put(root, [line(1), *call(2), line(4)], 1)
+    put(root, call(2), 2, 3)
+    put_live(root, 4, oldest=1)
+    assert recover_one(root).unsettled == 0
+
+
+def test_recovers_what_a_log_with_a_failed_sync_leaves(root: Path) -> None:
+    disk = FaultyFileSystem()
+    live = LiveFile(disk, root, WRITER)
+    log = SegmentLog(disk, root, WRITER, cells=live.cells)
+    log.append(1, lines(1, 3))
+    disk.fail("sync")
+    log.sync()
+    log.append(4, lines(4, 6))
+    live.cells[ACCEPTED] = 6
+    live.release()
+    done = recover_one(root)
+    assert done.lost == 0
+    assert list(found(root).values()) == lines(1, 6)
+
+
+def test_a_sync_that_fails_during_recovery_is_not_tried_again(root: Path) -> None:
+    path = put(root, [*lines(1, 3), b"torn"], 1)
+    put_live(root, 3)
+    disk = FaultyFileSystem()
+    disk.fail("sync", nth=2)  # the first is the copy of the tail
+    (done,) = recover(root, fs=disk).writers
+    assert done.error is None
+    assert_finished(root)
+    assert list(found(root).values()) == lines(1, 3)
+    assert [c.path for c in disk.calls if c.operation == "sync"].count(path) == 1
+
+
+# -- who is left alone ---------------------------------------------------------------------------
+
+
+def test_never_touches_a_writer_that_is_alive(root: Path) -> None:
+    live = LiveFile(REAL, root, WRITER)
+    put(root, [*lines(1, 2), b"half a li"], 1)
+    report = recover(root)
+    assert (report.writers, report.skipped) == ((), (WRITER,))
+    assert segment_names(root) == [f"{WRITER}.0000000000000001.jsonl.open"]
+    live.release()
+    assert len(recover(root).writers) == 1
+
+
+def test_never_touches_its_own_writers(root: Path) -> None:
+    put(root, lines(1, 2), 1)
+    put_live(root, 2)
+    assert recover(root, own={WRITER}).skipped == (WRITER,)
+    assert segment_names(root) == [f"{WRITER}.0000000000000001.jsonl.open"]
+
+
+def test_the_loser_of_the_lock_skips(root: Path) -> None:
+    put(root, lines(1, 2), 1)
+    held = lock(put_live(root, 2))
+    assert held is not None
+    assert recover(root).skipped == (WRITER,)
+    unlock(held)
+    recover_one(root)
+
+
+def test_a_live_file_finished_by_another_run_between_open_and_lock_is_left_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(root, lines(1, 2), 1)
+    path = put_live(root, 2)
+
+    def slow_lock(where: Path) -> int | None:
+        held = lock(where)
+        os.unlink(where)  # the winner of an earlier race was just done
+        return held
+
+    monkeypatch.setattr("litellm_ledger._recovery.lock", slow_lock)
+    assert recover(root).writers == ()
+    assert not path.exists()
+
+
+def test_two_runs_at_once_do_the_work_once(root: Path) -> None:
+    for number in range(8):
+        writer = f"20260102T030405Z-{number:016x}"
+        put(root, [*lines(1, 3, writer), b"torn"], 1, writer=writer)
+        put_live(root, 5, written=3, writer=writer)
+    together = threading.Barrier(4)
+    finished: list[RecoveredWriter] = []
+
+    def run() -> None:
+        together.wait()
+        finished.extend(recover(root).writers)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    finished.extend(recover(root).writers)
+    assert sorted(done.writer for done in finished) == sorted({d.writer for d in finished})
+    assert len(finished) == 8
+    for done in finished:
+        assert (done.error, done.lost, done.torn_bytes) == (None, 2, 4)
+        assert_finished(root, done.writer)
+
+
+def test_an_open_segment_without_a_live_file_is_reported_and_left(root: Path) -> None:
+    path = put(root, lines(1, 2), 1)
+    assert recover(root).orphans == (path.name,)
+    assert path.exists()
+
+
+def test_one_writer_that_cannot_be_finished_does_not_stop_the_others(root: Path) -> None:
+    for writer in (WRITER, OTHER):
+        put(root, lines(1, 2, writer), 1, writer=writer)
+        put_live(root, 2, writer=writer)
+    disk = FaultyFileSystem()
+    disk.fail("rename", error=errno.ENOSPC)
+    first, second = recover(root, fs=disk).writers
+    assert first.error is not None
+    assert "No space left" in first.error
+    assert second.error is None
+    assert_finished(root, OTHER)
+    recover_one(root)
+
+
+def test_leftover_temporary_files_of_a_dead_writer_are_removed(root: Path) -> None:
+    put(root, lines(1, 2), 1)
+    leftover = root / SEGMENTS / f"{SegmentName(WRITER, 2, 2)}.1.tmp"
+    leftover.write_bytes(line(2))
+    stranger = root / SEGMENTS / f"{SegmentName(OTHER, 2, 2)}.1.tmp"
+    stranger.write_bytes(b"")
+    put_live(root, 2)
+    (done,) = recover(root).writers
+    assert done.error is None
+    assert not leftover.exists()
+    assert stranger.exists()
+
+
+def test_a_second_run_finds_nothing_to_do(root: Path) -> None:
+    put(root, [line(1, "started"), damaged(2), line(3), b"x"], 1)
+    put_live(root, 9, oldest=1)
+    recover_one(root)
+    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    assert recover(root).writers == ()
+    assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def newer(content: bytes) -> bytes:
+    from zlib import crc32
+
+    body = content[:-19].replace(b'"v":1', b'"v":2')
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+@pytest.mark.parametrize("where", ["open", "sealed", "middle", "live"])
+def test_a_ledger_of_a_newer_format_is_refused_untouched(root: Path, where: str) -> None:
+    put(root, lines(1, 2), 1)
+    put_live(root, 2)
+    match where:
+        case "open":
+            put(root, [newer(line(1, writer=OTHER))], 1, writer=OTHER)
+        case "sealed":
+            put(root, [newer(line(1, writer=OTHER))], 1, 1, writer=OTHER)
+        case "middle":
+            put(root, [line(1), newer(line(2))], 1)
+        case "live":
+            (root / LIVE / live_name(OTHER)).write_bytes(b"llmledg2" + b"\0" * 100)
+    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    with pytest.raises(UnsupportedFormat, match=r"version 2.*upgrade"):
+        recover(root)
+    assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("what", ["nothing", "file"])
+def test_a_directory_that_is_none_is_refused_with_its_name(tmp_path: Path, what: str) -> None:
+    where = tmp_path / "ledger"
+    if what == "file":
+        where.touch()
+    with pytest.raises(LedgerPathError, match=str(where)):
+        recover(where)
+
+
+def test_a_record_of_another_program_does_not_stop_the_settling(root: Path) -> None:
+    from zlib import crc32
+
+    body = (
+        b'{"v":1,"id":"%b-0000000000000001","seq":1,"kind":"started","model":7'  # no text
+        % WRITER.encode()
+    )
+    put(root, [b'%b,"crc":"%08x"}\n' % (body, crc32(body))], 1)
+    put_live(root, 1, oldest=1)
+    assert recover_one(root).unsettled == 1
+
+
+def test_the_lines_it_writes_are_what_the_encoder_writes(root: Path) -> None:
+    put(root, [line(1, "started", tags={"ключ": "значение"})], 1)
+    put_live(root, 1, oldest=1)
+    recover_one(root)
+    written = found(root)[2]
+    assert isinstance(written, bytes)
+    assert encode(decode(written)) == written
+    assert decode(written).cost != Decimal(0)
