@@ -9,16 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-
-from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
-from litellm_ledger._frame import decode, encode
-from litellm_ledger._fs import REAL
-from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name
-from litellm_ledger._live import ACCEPTED, LiveFile, lock, unlock
-from litellm_ledger._record import UsageRecord
-from litellm_ledger._recovery import RecoveredWriter, recover
-from litellm_ledger._segment import SegmentLog
-from litellm_ledger.testing import FaultyFileSystem
 from tests.ledgers import (
     OTHER,
     WRITER,
@@ -34,6 +24,16 @@ from tests.ledgers import (
     put_live,
     segment_names,
 )
+
+from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
+from litellm_ledger._frame import decode, encode
+from litellm_ledger._fs import REAL
+from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name
+from litellm_ledger._live import ACCEPTED, LiveFile, lock, unlock
+from litellm_ledger._record import UsageRecord
+from litellm_ledger._recovery import RecoveredWriter, recover
+from litellm_ledger._segment import SegmentLog
+from litellm_ledger.testing import FaultyFileSystem
 
 
 @pytest.fixture
