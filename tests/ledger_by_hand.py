@@ -1,0 +1,87 @@
+"""Ledgers built by hand, byte for byte, for tests of what reads them. Uses no writer of ours."""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from litellm_ledger._frame import encode
+from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name, record_id
+from litellm_ledger._live import MAGIC, _boot
+from litellm_ledger._record import UsageRecord
+
+WRITER = "20250101T000000Z-00000000000000aa"
+OTHER_WRITER = "20250102T000000Z-00000000000000bb"
+NOON = datetime(2025, 1, 1, 12, 0, 0, 1, tzinfo=UTC)
+
+
+class HandMade:
+    """One writer's files in a ledger directory."""
+
+    def __init__(self, root: Path, writer: str = WRITER) -> None:
+        self.root = root
+        self.writer = writer
+        for part in (SEGMENTS, LIVE):
+            (root / part).mkdir(parents=True, exist_ok=True)
+
+    def id(self, seq: int) -> str:
+        return record_id(self.writer, seq)
+
+    def line(self, seq: int, **fields: Any) -> bytes:
+        given = {"kind": "usage", "ts": NOON, "model": "m", **fields}
+        return encode(UsageRecord(id=self.id(seq), seq=seq, **given))
+
+    def lines(self, first: int, last: int, **fields: Any) -> list[bytes]:
+        return [self.line(seq, **fields) for seq in range(first, last + 1)]
+
+    def gap(self, first: int, last: int, reason: str = "lost") -> bytes:
+        return self.line(first, kind="gap", ts=None, model=None, gap_until=last, reason=reason)
+
+    def started(self, seq: int) -> bytes:
+        return self.line(seq, kind="started", operation=self.id(seq), attempt=1)
+
+    def outcome(self, seq: int, of: int, **fields: Any) -> bytes:
+        return self.line(seq, operation=self.id(of), attempt=1, **fields)
+
+    def sealed(self, first: int, last: int, lines: Sequence[bytes] | None = None) -> Path:
+        body = self.lines(first, last) if lines is None else lines
+        return self._put(SegmentName(self.writer, first, last), b"".join(body))
+
+    def open(self, first: int, lines: Sequence[bytes], tail: bytes = b"") -> Path:
+        return self._put(SegmentName(self.writer, first), b"".join(lines) + tail)
+
+    def _put(self, name: SegmentName, data: bytes) -> Path:
+        path = self.root / SEGMENTS / str(name)
+        path.write_bytes(data)
+        return path
+
+    def live(
+        self, accepted: int, written: int | None = None, *, boot: int | None = None, oldest: int = 0
+    ) -> Path:
+        path = self.root / LIVE / live_name(self.writer)
+        boot = _boot() if boot is None else boot
+        written = accepted if written is None else written
+        cells = (MAGIC, boot, 4242, accepted, written, written, oldest, 0)
+        path.write_bytes(struct.pack("=8Q", *cells))
+        return path
+
+    @contextmanager
+    def alive(self, accepted: int, written: int | None = None) -> Iterator[None]:
+        with self.live(accepted, written).open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+
+
+def spoil(path: Path, line: int, at: int = 40) -> None:
+    """Change one byte in the middle of a line, given by its index."""
+    data = bytearray(path.read_bytes())
+    offset = 0
+    for _ in range(line):
+        offset = data.index(b"\n", offset) + 1
+    data[offset + at] ^= 0x01
+    path.write_bytes(bytes(data))
