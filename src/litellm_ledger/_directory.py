@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from ._errors import LedgerError, LedgerPathError, UnsupportedFormat, UnsupportedPlatform
-from ._frame import newer_version
 from ._fs import FileSystem
-from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName
+from ._layout import LIVE, RECOVERY, SEGMENTS
 from ._mount import is_network
 from ._paths import default_directory
 from ._recovery import recover as recover_directory
+from ._version import refuse_newer
 
 __all__ = ["prepare"]
 
@@ -62,7 +62,7 @@ def prepare(
             fs.sync_directory(part)
     except OSError as exc:
         raise _refused(path, exc, given=ledger is not None) from exc
-    _refuse_newer(path)
+    refuse_newer(path)
     if is_network(path):
         _log.warning(
             "the ledger %s is on a network file system: one machine only, no automatic recovery; "
@@ -81,23 +81,6 @@ def _refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
     return LedgerPathError(
         exc.errno, f"cannot write the ledger in {path} ({exc.strerror}): {advice}", exc.filename
     )
-
-
-def _refuse_newer(path: Path) -> None:
-    """Refuse a ledger whose newest segment begins with a line of a newer format version."""
-    names = [name for name in os.listdir(path / SEGMENTS) if SegmentName.parse(name)]
-    if not names:
-        return
-    try:
-        with open(path / SEGMENTS / max(names), "rb") as file:
-            version = newer_version(file.readline())
-    except OSError:
-        return  # renamed by its writer in this moment, and then of our version
-    if version is not None:
-        raise UnsupportedFormat(
-            f"the ledger {path} is of format version {version}, this library writes version 1: "
-            "upgrade litellm-ledger; nothing was changed"
-        )
 
 
 def _recover(path: Path, fs: FileSystem) -> None:

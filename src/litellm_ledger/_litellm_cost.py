@@ -117,22 +117,24 @@ def estimate_stream(
                 found = _count_text(litellm, counting, _written(chunks))
                 if found is not None:
                     fields["output_tokens"] = max(found, fields.get("output_tokens", 0))
-            fields.pop("total_tokens", None)
-            counted = "input_tokens" in fields or "output_tokens" in fields
-            fields["usage_source"] = "estimated" if counted else "none"
+            counts = [fields[name] for name in ("input_tokens", "output_tokens") if name in fields]
+            if counts:
+                fields["total_tokens"] = sum(counts)
+            fields["usage_source"] = "estimated" if counts else "none"
         if fields["usage_source"] != "none" and "cost" not in fields:
+            cached = {
+                theirs: fields[ours]
+                for theirs, ours in (
+                    ("cache_read_input_tokens", "cache_read_tokens"),
+                    ("cache_creation_input_tokens", "cache_write_tokens"),
+                )
+                if ours in fields
+            }
             usage = litellm.Usage(
                 prompt_tokens=fields.get("input_tokens", 0),
                 completion_tokens=fields.get("output_tokens", 0),
-                total_tokens=fields.get("input_tokens", 0) + fields.get("output_tokens", 0),
-                **{
-                    name: fields[field]
-                    for name, field in (
-                        ("cache_read_input_tokens", "cache_read_tokens"),
-                        ("cache_creation_input_tokens", "cache_write_tokens"),
-                    )
-                    if field in fields
-                },
+                total_tokens=fields.get("total_tokens", 0),
+                **cached,
             )
             answer = litellm.ModelResponse(model=model, usage=usage)
             provider = custom_llm_provider or fields.get("provider")

@@ -281,6 +281,8 @@ def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str
             fields["usage_source"] = "provider" if whole else "estimated"
             if whole:
                 _put_cost(fields, final, usage)
+            else:
+                fields.pop("total_tokens", None)  # the sum of an output that was still growing
             return
         wrote_after = wrote_after or any(_wrote(choice) for choice in choices)
     counts = _counts(_member(final, "usage"))

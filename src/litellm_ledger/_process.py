@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["enter", "leave", "writers"]
+__all__ = ["at_exit", "enter", "leave", "writers"]
 
 
 class Member(Protocol):
@@ -49,6 +50,11 @@ def leave(member: Member) -> None:
     finalizer = _open.pop(member, None)
     if finalizer is not None:
         finalizer.detach()
+
+
+def at_exit(function: Callable[..., object], *args: object) -> weakref.finalize[..., _Anchor]:
+    """Call ``function`` at interpreter exit, before the writers that are open now are finished."""
+    return weakref.finalize(_anchor, function, *args)
 
 
 def writers() -> list[Member]:

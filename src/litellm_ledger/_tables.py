@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from shutil import get_terminal_size
 from unicodedata import combining, east_asian_width
 
 from ._report import dollars
@@ -95,7 +96,8 @@ def _rich(columns: Sequence[Column], *, total: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    size = get_terminal_size()  # given to Rich, which takes any "dumb" terminal for 80 wide
+    console = Console(width=size.columns, height=size.lines)
     kept = list(columns)
     while sum(column.width + 3 for column in kept) + 1 > console.width and len(kept) > 2:
         least = min(range(len(kept)), key=lambda at: (kept[at].keep, -at))

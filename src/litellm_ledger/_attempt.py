@@ -1,0 +1,114 @@
+"""One request to a provider, from the moment before it leaves to its outcome on the ledger.
+
+Owns what the client knows of the request (when, which model, whose tags) and the rule that it is
+settled exactly once, whoever gets there first: the answer, an error, a cancellation, a finalizer.
+Never imports LiteLLM and never waits for a provider.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ._errors import InvalidRecord
+from ._record import UsageRecord
+from ._tracker import UsageTracker
+
+__all__ = ["Attempt"]
+
+_log = logging.getLogger("litellm_ledger")
+
+
+class Attempt:
+    """A request in flight.
+
+    Attributes:
+        record: its outcome once it is settled.
+        started: its ``started`` record, or ``None`` when those are not kept.
+    """
+
+    __slots__ = (
+        "_began",
+        "_common",
+        "_first_token",
+        "_settled",
+        "_tracker",
+        "_ts",
+        "record",
+        "started",
+    )
+
+    def __init__(
+        self,
+        tracker: UsageTracker,
+        *,
+        call: str,
+        model: str | None,
+        stream: bool,
+        tags: Mapping[str, str] | None,
+        call_id: str,
+    ) -> None:
+        self._tracker = tracker
+        self._ts = datetime.now(UTC)
+        self._began = time.perf_counter()
+        self._first_token: float | None = None
+        self._settled = False
+        self._common: dict[str, Any] = {
+            "call": call,
+            "model": model,
+            "stream": stream,
+            "tags": tracker.merged_tags(tags),
+            "call_id": call_id,
+        }
+        self.started: UsageRecord | None = None
+        self.record: UsageRecord | None = None
+
+    async def begin(self, *, write: bool, ack_timeout: float) -> None:
+        """Wait for room and put the ``started`` record down before the request leaves."""
+        record = None
+        if write:
+            record = UsageRecord(kind="started", ts=self._ts, attempt=1, **self._common)
+        self.started = await self._tracker.start(record, ack_timeout=ack_timeout)
+
+    def first_token(self) -> None:
+        """Note the time of the first chunk; later calls change nothing."""
+        if self._first_token is None:
+            self._first_token = time.perf_counter()
+
+    def settle(self, fields: Mapping[str, Any]) -> UsageRecord | None:
+        """Put the outcome down, on the loop's thread; ``None`` if it has one already."""
+        outcome = self._outcome(fields)
+        if outcome is not None:
+            self.record = self._tracker.settle(outcome, self.started)
+        return self.record if outcome is not None else None
+
+    def settle_anywhere(self, fields: Mapping[str, Any]) -> None:
+        """``settle`` from a finalizer or another thread."""
+        outcome = self._outcome(fields)
+        if outcome is not None:
+            self._tracker.settle_anywhere(outcome, self.started)
+
+    def _outcome(self, fields: Mapping[str, Any]) -> UsageRecord | None:
+        if self._settled:
+            return None
+        self._settled = True
+        common = dict(self._common, ts=self._ts, attempt=1)
+        if self.started is not None:
+            common["operation"] = self.started.operation
+        common["latency_ms"] = _ms(time.perf_counter() - self._began)
+        if self._first_token is not None:
+            common["ttft_ms"] = _ms(self._first_token - self._began)
+        try:
+            return UsageRecord(**{**common, **fields})
+        except (InvalidRecord, TypeError) as exc:  # an answer we cannot read is still an answer
+            _log.error("the usage of a call to %s could not be read: %s", common["model"], exc)
+            status = fields.get("status")
+            return UsageRecord(**common, status=status, meta={"unreadable": type(exc).__name__})
+
+
+def _ms(seconds: float) -> float:
+    """Milliseconds to the microsecond: more digits would be noise on every line."""
+    return round(seconds * 1000, 3)
