@@ -75,6 +75,12 @@ test-all: ## Run the test suite on Python 3.11, 3.12 and 3.13, where found
 	done; \
 	[ -z "$$failed" ] || echo "==> failed on:$$failed" >&2; exit $$status
 
+# Warnings are errors only with the versions we pin: what an old LiteLLM warns of is its own affair.
+.PHONY: test-oldest
+test-oldest: ## Run the test suite with the oldest dependencies that pyproject.toml allows
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=requirements/oldest.txt \
+		PYTEST_ARGS="-W default $(PYTEST_ARGS)"
+
 .PHONY: matrix
 matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds
 	@$(PY) -m pytest -m matrix --timeout=3600 $(PYTEST_ARGS)
@@ -103,14 +109,16 @@ types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright o
 bench: $(STEPS)/test ## Run every benchmark
 	@for f in $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do echo "==> $$f"; $(PY) "$$f" || exit 1; done
 
+uv_compile = $(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universal \
+	--python-version 3.11 --all-extras --no-annotate --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make constraints"
+
 .PHONY: constraints
-constraints: $(STEPS)/python ## Refresh requirements/constraints.txt to the newest versions
+constraints: $(STEPS)/python ## Refresh the pinned versions in requirements/
 	@$(PIP) install uv $(quietly)
-	@$(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universal --python-version 3.11 \
-		--all-extras --group build --group lint --group test \
-		--no-annotate --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make constraints" --output-file $(CONSTRAINTS)
-	@git diff --stat -- $(CONSTRAINTS)
+	@$(uv_compile) --group build --group lint --group test -o requirements/constraints.txt
+	@$(uv_compile) --resolution lowest-direct -o requirements/oldest.txt
+	@git diff --stat -- requirements
 
 .PHONY: clean
 clean: ## Remove environments, builds and caches
