@@ -1,0 +1,145 @@
+"""Format version 1 as FORMAT.md describes it, read from a ledger that was written once.
+
+The fixture is never written again: whatever the library becomes, it keeps reading these bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from litellm_ledger._frame import SUFFIX, checked, decode, encode
+from litellm_ledger._layout import SegmentName
+from litellm_ledger._ledger import Ledger
+from litellm_ledger._live import LiveCounters, read_live
+from litellm_ledger._recovery import recover
+from litellm_ledger._scan import scan
+
+HERE = Path(__file__).parent
+FIXTURE = HERE.parent / "fixtures" / "v1"
+FORMAT = HERE.parents[1] / "docs" / "FORMAT.md"
+EXPECTED = json.loads((FIXTURE / "expected.json").read_text("utf-8"))
+
+
+def valid_lines() -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for path in sorted((FIXTURE / "segments").iterdir()):
+        name = SegmentName.parse(path.name)
+        if name is None:
+            assert path.name.endswith(".tmp")
+            continue
+        content = scan(path.read_bytes(), name.writer, name.first)
+        assert not content.damaged
+        assert content.torn == (EXPECTED["torn"]["bytes"] if name.open else 0)
+        for head, line in content.lines:
+            assert found.setdefault(head.id, line) == line
+    return found
+
+
+def plain(line: bytes) -> dict[str, Any]:
+    members: dict[str, Any] = json.loads(line)
+    assert next(iter(members)) == "v"
+    assert list(members)[-1] == "crc"
+    del members["crc"]
+    return members
+
+
+def test_every_line_of_the_fixture_is_still_read() -> None:
+    assert [plain(line) for line in valid_lines().values()] == EXPECTED["records"]
+
+
+def test_every_line_of_the_fixture_is_still_written_the_same() -> None:
+    for line in valid_lines().values():
+        assert encode(decode(line)) == line
+
+
+def test_money_of_the_fixture_is_exact() -> None:
+    for record_id, line in valid_lines().items():
+        record = decode(line)
+        amounts = EXPECTED["usd"].get(record_id, {})
+        for member in ("cost", "saved_cost"):
+            amount = amounts.get(member)
+            assert getattr(record, member) == (None if amount is None else Decimal(amount))
+
+
+def test_a_reader_of_twenty_lines_that_follows_the_page_agrees() -> None:
+    found: dict[str, dict[str, Any]] = {}
+    for path in (FIXTURE / "segments").iterdir():
+        if not re.fullmatch(r".*\.jsonl(\.open)?", path.name):
+            continue
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line[-19:-11] == b',"crc":"' and b"%08x" % crc32(line[:-19]) == line[-11:-3]:
+                members = json.loads(line)
+                found[members["id"]] = members
+    assert [found[record["id"]] for record in EXPECTED["records"]]
+    assert len(found) == len(EXPECTED["records"])
+
+
+def test_the_public_reader_reads_the_fixture() -> None:
+    records = Ledger(FIXTURE).records(kinds=("started", "usage", "gap"))
+    assert sorted(record.id or "" for record in records) == sorted(
+        record["id"] for record in EXPECTED["records"]
+    )
+
+
+def test_the_live_file_of_the_fixture_is_read() -> None:
+    (path,) = (FIXTURE / "live").iterdir()
+    assert read_live(path) == LiveCounters(valid=True, **EXPECTED["live"])
+    assert path.read_bytes()[:8] == b"llmledg1"
+    assert struct.unpack_from("<Q", path.read_bytes(), 24) == (EXPECTED["live"]["accepted"],)
+
+
+def test_the_fixture_can_be_recovered(tmp_path: Path) -> None:
+    root = tmp_path / "usage"
+    shutil.copytree(FIXTURE, root)
+    (done,) = recover(root).writers
+    assert (done.error, done.exact, done.lost) == (None, False, 2)
+    assert done.torn_bytes == EXPECTED["torn"]["bytes"]
+    assert done.unsettled == 0  # the fixture's open call has its outcome
+
+
+def examples() -> list[str]:
+    return re.findall(r'^\{"v":.*\}$', FORMAT.read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_page_has_examples() -> None:
+    assert len(examples()) == 2
+
+
+@pytest.mark.parametrize("example", examples(), ids=[str(n) for n in range(len(examples()))])
+def test_the_examples_on_the_page_have_true_checksums(example: str) -> None:
+    line = example.encode() + b"\n"
+    assert checked(line)
+    assert line in valid_lines().values()
+
+
+def test_the_numbers_about_the_first_example_are_true() -> None:
+    line = examples()[0].encode() + b"\n"
+    said = re.search(r"is (\d+) bytes long .*?; the CRC-32 of the first (\d+)", page())
+    assert said is not None
+    assert (len(line), len(line) - SUFFIX) == (int(said[1]), int(said[2]))
+    assert line[: len(line) - SUFFIX].endswith(b'"lost"')
+    assert f"0x{crc32(line[:-SUFFIX]):08x}" in page()
+    assert f"{crc32(b'123456789'):08x}" in page()
+
+
+def page() -> str:
+    return " ".join(FORMAT.read_text("utf-8").split())
+
+
+def test_the_page_names_every_member_and_no_other() -> None:
+    from msgspec.structs import fields
+
+    from litellm_ledger._record import UsageRecord
+
+    members = {field.encode_name for field in fields(UsageRecord)} | {"v", "crc"}
+    tables = FORMAT.read_text("utf-8").split("## Members")[1].split("### Money")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", tables, re.MULTILINE)) == members
