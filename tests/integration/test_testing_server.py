@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -465,6 +466,26 @@ def test_the_command_serves_until_a_signal_and_exits_with_0(number: signal.Signa
         finally:
             process.kill()
     assert (process.returncode, rest, errors) == (0, "", "")
+
+
+def test_the_command_leaves_its_request_log(tmp_path: Path) -> None:
+    log = tmp_path / "requests.jsonl"
+    with command("-m", "litellm_ledger.testing", "--log", str(log)) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            usage = httpx.post(f"{url}/chat/completions", json=CHAT).json()["usage"]
+            httpx.post(
+                f"{url}/chat/completions", json=CHAT, headers=Behaviour(status=500).headers()
+            )
+            process.terminate()
+            _, errors = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (0, "")
+    answered, failed = (json.loads(line) for line in log.read_text().splitlines())
+    assert (answered["status"], answered["usage"]) == (200, usage)
+    assert (failed["number"], failed["status"], failed["usage"]) == (2, 500, None)
 
 
 def test_the_command_explains_what_it_cannot_do() -> None:

@@ -1,14 +1,19 @@
 """`python -m litellm_ledger.testing`: owns the command; the server itself is `OpenAIServer`.
 
-The first line on stdout is the base URL. SIGTERM or SIGINT stops the server with exit status 0.
+The first line on stdout is the base URL. SIGTERM or SIGINT stops the server with exit status 0;
+with `--log` it then writes its request log, to be compared with a ledger.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
 
 from litellm_ledger.testing._behaviour import HEADER, Behaviour
 
@@ -27,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="OPTIONS",
         help="what the header does not say, e.g. 'slow=0.5; chunks=20'",
     )
+    parser.add_argument(
+        "--log",
+        type=_file,
+        metavar="FILE",
+        help="where to write, on stopping, each request as one line of JSON (a `ServedRequest`)",
+    )
     options = parser.parse_args(arguments)
     try:
         from litellm_ledger.testing import OpenAIServer
@@ -44,7 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.sigwait(stops)
     except OSError as exc:
         parser.exit(1, f"{parser.prog}: cannot serve on port {options.port}: {exc}\n")
+    if options.log is not None:
+        with options.log:
+            for request in server.requests:
+                options.log.write(json.dumps(dataclasses.asdict(request)) + "\n")
     return 0
+
+
+def _file(path: str) -> TextIO:
+    try:
+        return Path(path).open("w", encoding="utf-8")
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
 if __name__ == "__main__":
