@@ -23,18 +23,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from copy import copy
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import force_setattr
 
 from ._errors import LedgerFailed
-from ._frame import encode
+from ._frame import encode_wire, wire
 from ._fs import FileSystem
 from ._layout import SEGMENTS, SegmentName
 from ._live import ACCEPTED, OLDEST, LiveFile
+from ._money import whole
 from ._record import UsageRecord
 from ._segment import SegmentLog, Stuck, write_sealed
 
@@ -90,6 +91,14 @@ class _Queue(asyncio.Queue["UsageRecord | Signal"]):
         self._queue.popleft()
         return item
 
+    def take(self, most: int) -> None:
+        """Move up to ``most`` items to the hand at once: a tenth of the cost of as many ``get``."""
+        waiting = self._queue
+        most = min(most, len(waiting))
+        self.hand += islice(waiting, most)
+        for _ in range(most):
+            waiting.popleft()
+
     def held(self) -> list[UsageRecord]:
         """Return hand and queue, in order, without taking anything."""
         both = [*self.hand, *self._queue]
@@ -127,7 +136,7 @@ class Backlog:
         self.seal_when_idle = False
         self.in_flight: dict[int, None] = {}
         self.untracked = 0
-        self.on_accept: Callable[[UsageRecord], None] | None = None
+        self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
         self._fs = fs
         self._cells = self.live.cells
         self._prefix = f"{writer}-"
@@ -144,10 +153,22 @@ class Backlog:
 
     def accept(self, record: UsageRecord) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
+        record = record.__copy__()
+        cost = self._number(record)
+        self._queue(wire(record.__copy__(), cost))
+        return record
+
+    def accept_unseen(self, record: UsageRecord) -> None:
+        """``accept`` for a caller who does not want the numbered record: half a microsecond less."""
+        record = record.__copy__()
+        cost = self._number(record)
+        self._queue(wire(record, cost))
+
+    def _number(self, record: UsageRecord) -> int | None:
+        """Complete a record of our own, count it; return its cost in picodollars."""
         seq = self.accepted + 1
-        record = copy(record)
-        put = force_setattr
         record_id = f"{self._prefix}{seq:016d}"
+        put = force_setattr
         put(record, "seq", seq)
         put(record, "id", record_id)
         if record.ts is None:
@@ -156,13 +177,19 @@ class Backlog:
             put(record, "operation", record_id)
         if record.attempt is None:
             put(record, "attempt", 1)
-        with contextlib.suppress(RuntimeError):  # a closed loop wakes nobody, but the item is stored
+        money = record.cost
+        cost = None if money is None else whole(money)
+        if self.on_usage is not None and record.kind == "usage":
+            self.on_usage(record, cost)
+        return cost
+
+    def _queue(self, record: UsageRecord) -> None:
+        try:
             self.queue.put_nowait(record)
-        self.accepted = seq
+        except RuntimeError:  # a closed loop wakes nobody, but the item is stored
+            pass
+        self.accepted = seq = self.accepted + 1
         self._cells[ACCEPTED] = seq
-        if self.on_accept is not None:
-            self.on_accept(record)
-        return record
 
     def start(self, record: UsageRecord) -> UsageRecord:
         """Accept a ``started`` record and hold its call in flight."""
@@ -296,13 +323,15 @@ def _answer(entry: Entry, *, saved: bool) -> None:
 
 
 def encode_safely(record: UsageRecord) -> bytes:
-    """Encode a record whatever it holds: what JSON cannot take is left out and said so."""
+    """Encode a queued record whatever it holds: what JSON cannot take is left out and said so."""
     try:
-        return encode(record)
+        return encode_wire(record)
     except Exception as exc:
         _log.error("record %s holds what cannot be stored (%s); stored without it", record.id, exc)
-        note = {"unstorable": type(exc).__name__}
-        return encode(replace(record, tags=None, meta=note))
+        record = record.__copy__()
+        force_setattr(record, "tags", None)
+        force_setattr(record, "meta", {"unstorable": type(exc).__name__})
+        return encode_wire(record)
 
 
 def _left(deadline: float) -> float:

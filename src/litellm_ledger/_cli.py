@@ -134,10 +134,8 @@ def records(
     else:
         print_records(*newest(found, 20 if limit is None else limit))
     if found.problems:
-        complain(
-            f"{len(found.problems):,} places on the ledger hold no valid record, passed over; "
-            "run litellm-ledger verify"
-        )
+        places = "place holds" if len(found.problems) == 1 else "places hold"
+        complain(f"{len(found.problems):,} {places} no valid record; run litellm-ledger verify")
     return 0
 
 

@@ -12,8 +12,7 @@ bytes and records, no I/O.
 
 from __future__ import annotations
 
-from copy import copy
-from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, cast
 from zlib import crc32
 
@@ -21,10 +20,10 @@ import msgspec
 from msgspec.structs import asdict, force_setattr
 
 from ._errors import InvalidRecord, UnsupportedFormat
-from ._money import picousd, usd
+from ._money import usd, whole
 from ._record import UsageRecord
 
-__all__ = ["SUFFIX", "checked", "decode", "encode", "newer_version"]
+__all__ = ["SUFFIX", "checked", "decode", "encode", "encode_wire", "newer_version", "wire"]
 
 SUFFIX: Final = 19
 """Length in bytes of ``,"crc":"xxxxxxxx"}`` and the line feed."""
@@ -37,33 +36,40 @@ class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
         pass
 
 
-_encoder: Final = msgspec.json.Encoder()
+_encode: Final = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(_Line)
 
 
 def encode(record: UsageRecord) -> bytes:
-    """Encode one numbered record as one line, line feed included.
+    """Encode one numbered record as one line, line feed included."""
+    return encode_wire(wire(record.__copy__(), _pico(record.cost)))
 
-    The encoder writes what a slot holds, under the name on disk.  So money is swapped, on a copy,
-    for its integer of picodollars; and a ``ts`` on a whole second, whose fraction the encoder would
-    leave out, for its text, so that times have one width and sort as text.
+
+def wire(record: UsageRecord, cost_picousd: int | None) -> UsageRecord:
+    """Turn a record that nobody else holds into what the encoder can write as it stands.
+
+    The encoder writes what a slot holds, under the name on disk.  So money becomes its integer of
+    picodollars; and a ``ts`` on a whole second, whose fraction the encoder would leave out, becomes
+    text, so that times have one width and sort as text.
     """
-    cost, saved, ts = record.cost, record.saved_cost, record.ts
-    if cost is not None or saved is not None:
-        record = copy(record)
-        if cost is not None:
-            force_setattr(record, "cost", picousd(cost))
-        if saved is not None:
-            force_setattr(record, "saved_cost", picousd(saved))
+    if cost_picousd is not None:
+        force_setattr(record, "cost", cost_picousd)
+    if record.saved_cost is not None:
+        force_setattr(record, "saved_cost", _pico(record.saved_cost))
+    ts = record.ts
     if ts is not None and not ts.microsecond:
-        record = copy(record)
-        force_setattr(record, "ts", _text(ts))
-    body = _encoder.encode(record)[:-1]
+        force_setattr(record, "ts", ts.isoformat(timespec="microseconds").replace("+00:00", "Z"))
+    return record
+
+
+def encode_wire(record: UsageRecord) -> bytes:
+    """Encode what ``wire`` has prepared."""
+    body = _encode(record)[:-1]
     return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
-def _text(ts: datetime) -> str:
-    return ts.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _pico(cost: Decimal | None) -> int | None:
+    return None if cost is None else whole(cost)
 
 
 def checked(line: bytes) -> bool:

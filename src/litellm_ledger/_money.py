@@ -13,7 +13,7 @@ from typing import Final
 
 from ._errors import InvalidRecord
 
-__all__ = ["MAX_PICOUSD", "PICO", "from_litellm", "picousd", "usd"]
+__all__ = ["MAX_PICOUSD", "PICO", "from_litellm", "picousd", "usd", "whole"]
 
 PICO: Final = 12
 """Decimal digits after the point: 1 USD is 10**12 picodollars."""
@@ -36,12 +36,17 @@ def picousd(cost: Decimal) -> int:
         InvalidRecord: NaN, infinite, or beyond ±9.2 million dollars.
     """
     try:
-        pico = int(_EXACT.to_integral_value(_EXACT.scaleb(cost, PICO)))
+        pico = int(cost.scaleb(PICO, _EXACT).to_integral_value(context=_EXACT))
     except (decimal.DecimalException, ValueError, OverflowError):
         raise InvalidRecord(f"cost {cost!r} is not an amount of money") from None
     if not -MAX_PICOUSD <= pico <= MAX_PICOUSD:
         raise InvalidRecord(f"cost {cost!r} is beyond what a record can hold (±9.2 million USD)")
     return pico
+
+
+def whole(cost: Decimal) -> int:
+    """``picousd`` of an amount that is rounded already, as on every record: half the time."""
+    return int(cost.scaleb(PICO, _EXACT))
 
 
 def usd(pico: int) -> Decimal:

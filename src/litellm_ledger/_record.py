@@ -43,6 +43,7 @@ class UsageRecord(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
+    gc=False,  # holds text, numbers and plain JSON: no cycles to look for
     tag_field="v",
     tag=1,
     rename={"cost": "cost_picousd", "saved_cost": "saved_cost_picousd"},

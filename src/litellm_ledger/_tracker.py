@@ -27,7 +27,6 @@ from ._backlog import Entry
 from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from ._fs import REAL, FileSystem
 from ._groups import Row
-from ._money import picousd
 from ._record import UsageRecord
 from ._state import State
 from ._statistics import Statistics
@@ -81,7 +80,7 @@ class UsageTracker:
         )
         self._tags = Tags(tags)
         self._totals = Totals()
-        self._writer.on_accept = _Counter(self._totals)
+        self._writer.on_usage = self._totals.add  # not a method of ours: we may be collected
         self._handle_signals = handle_signals
         self._member: _signals.Member | None = None
         self._signal_mode: _signals.Mode = "off"
@@ -156,23 +155,18 @@ class UsageTracker:
         await self._writer.ack(record)
         return record
 
-    def record_nowait(self, record: UsageRecord) -> UsageRecord:
-        """Queue one usage; return it numbered.  It is written soon, and at the latest by ``aclose``.
+    def record_nowait(self, record: UsageRecord) -> None:
+        """Queue one usage.  It is written soon, and at the latest by ``aclose``.
 
         Raises:
             QueueFull: no room, or others wait for room.
             LedgerClosed: the tracker is not open.
         """
-        record = self._labelled(record)
-        writer = self._writer
-        writer.check_open()
-        writer.check_loop()
-        if not writer.room_now():
+        if not self._writer.accept_nowait(self._labelled(record)):
             raise QueueFull(
-                f"{writer.queue_size} records are waiting to be written; use record(), which waits, "
-                "or a larger queue_size"
+                f"{self._writer.queue_size} records are waiting to be written; use record(), which "
+                "waits, or a larger queue_size"
             )
-        return writer.accept(record)
 
     def record_threadsafe(self, record: UsageRecord) -> Future[UsageRecord]:
         """Record from any thread; never blocks.
@@ -202,7 +196,7 @@ class UsageTracker:
             raise InvalidRecord(f"a record of kind {record.kind!r} is the ledger's own; give usage")
         tags = self._tags.merged(record.tags)
         if tags is not record.tags:
-            record = copy(record)
+            record = record.__copy__()
             force_setattr(record, "tags", tags)
         return record
 
@@ -312,20 +306,6 @@ class UsageTracker:
         finally:
             if self._member is not None and self._writer.state is State.CLOSED:
                 _signals.leave(self._member)
-
-
-class _Counter:
-    """Adds accepted outcomes to the totals; knows nothing of the tracker, which may be collected."""
-
-    __slots__ = ("_totals",)
-
-    def __init__(self, totals: Totals) -> None:
-        self._totals = totals
-
-    def __call__(self, record: UsageRecord) -> None:
-        if record.kind == "usage":
-            cost = record.cost
-            self._totals.add(record, None if cost is None else picousd(cost))
 
 
 def replace_outcome(started: UsageRecord, status: str) -> UsageRecord:

@@ -84,7 +84,7 @@ class AsyncUsageWriter:
         self._sync_interval = sync_interval
         self._fs = fs
         self._recover = recover
-        self.on_accept: Callable[[UsageRecord], None] | None = None
+        self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -151,7 +151,7 @@ class AsyncUsageWriter:
     async def _open(self) -> None:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
         self._backlog = await aiofiles.os.wrap(self._open_files)(name, executor=self._executor)
-        self._backlog.on_accept = self.on_accept
+        self._backlog.on_usage = self.on_usage
         self._backlog.sync_late = self.durability == "synced"
         self.state = advance(self.state, State.OPEN)
         _process.enter(self)
@@ -208,7 +208,10 @@ class AsyncUsageWriter:
         self.check_open()
 
     def _places(self) -> int:
-        return self.queue_size - self._backlog.unwritten if self._backlog is not None else 0
+        backlog = self._backlog
+        if backlog is None:
+            return 0
+        return self.queue_size - backlog.accepted + backlog.log.written - len(backlog.inbox)
 
     def accept(self, record: UsageRecord) -> UsageRecord:
         """Number and queue a record, whatever room there is; return it as it will be written.
@@ -216,6 +219,24 @@ class AsyncUsageWriter:
         Never waits.  On the loop's thread; other threads use ``submit``.
         """
         return self._take(record, self.backlog.accept)
+
+    def accept_nowait(self, record: UsageRecord) -> bool:
+        """Queue a record if there is room and nobody waits for it; tell whether it was taken.
+
+        Raises like ``check_open`` and ``check_loop``.
+        """
+        backlog = self._backlog
+        if backlog is None or self.state is not State.OPEN:
+            raise self._refusal()
+        if asyncio.get_running_loop() is not self._loop:
+            self.check_loop()
+        if not self._room.at_once():
+            return False
+        if backlog.late:
+            self._take(record, backlog.accept)
+        else:
+            backlog.accept_unseen(record)
+        return True
 
     def start(self, record: UsageRecord) -> UsageRecord:
         """Accept a ``started`` record; its call is in flight until ``settle``."""

@@ -75,26 +75,27 @@ class WriteLoop:
     async def serve(self, backlog: Backlog) -> None:
         """Write whatever is queued until ``Signal.STOP`` comes out, which is synced behind."""
         queue = backlog.queue
+        hand = queue.hand
         stop = False
+        line_size = 512  # of late, in bytes: bounds a batch of huge records before it is encoded
         while not stop:
-            item = await queue.get()
+            await queue.get()
+            queue.take(max(1, min(BATCH_RECORDS, BATCH_BYTES // line_size) - 1))
             sync = self._durable
-            first = size = 0
+            first = 0
             lines: list[bytes] = []
-            while True:
+            for item in hand:
                 if isinstance(item, UsageRecord):
-                    line = encode_safely(item)
+                    lines.append(encode_safely(item))
                     first = first or item.seq or 0
-                    size += len(line)
-                    lines.append(line)
                 else:
                     sync = True
                     stop = stop or item is Signal.STOP
-                if queue.empty() or len(lines) >= BATCH_RECORDS or size >= BATCH_BYTES:
-                    break
-                item = queue.get_nowait()
+            size = sum(map(len, lines))
+            if lines:
+                line_size = max(64, size // len(lines))
             await self._commit(backlog, first, lines, size, sync=sync)
-            queue.hand.clear()
+            hand.clear()
             if not queue.empty():
                 await asyncio.sleep(0)  # others want the loop too
 

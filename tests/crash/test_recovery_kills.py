@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.disks import QUICK
 from tests.ledgers import (
     OTHER,
     assert_finished,
@@ -121,7 +122,7 @@ class Case:
         scenario(self.original)
         self.writers = sorted({p.name.split(".")[0] for p in (self.original / "live").iterdir()})
         self._root = tmp_path / "usage"
-        root, disk = self.fresh(), FaultyFileSystem()
+        root, disk = self.fresh(), FaultyFileSystem(QUICK)
         self.first_run = recover(root, fs=disk)
         assert all(writer.error is None for writer in self.first_run.writers)
         self.steps = disk.calls
@@ -137,11 +138,11 @@ class Case:
         """Run with one fault after the other, then undisturbed; then check."""
         root = self.fresh()
         for fault in faults:
-            disk = FaultyFileSystem()
+            disk = FaultyFileSystem(QUICK)
             fault(disk)
             with suppress(Killed):
                 recover(root, fs=disk)
-        for writer in recover(root).writers:
+        for writer in recover(root, fs=QUICK).writers:
             assert writer.error is None
         self.check(root)
 

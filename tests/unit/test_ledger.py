@@ -284,7 +284,9 @@ def test_reading_writes_nothing(hand: HandMade) -> None:
 def test_a_missing_directory_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "nowhere")
     for read in (ledger.segments, ledger.records, ledger.report, ledger.verify):
-        with pytest.raises(LedgerPathError, match=r"nowhere: it does not exist; give the directory"):
+        with pytest.raises(
+            LedgerPathError, match=r"nowhere: it does not exist; give the directory"
+        ):
             read()
     assert not (tmp_path / "nowhere").exists()
 

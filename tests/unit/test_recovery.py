@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests.disks import QUICK
 from tests.ledgers import (
     OTHER,
     WRITER,
@@ -364,7 +365,7 @@ def test_a_started_record_in_an_overlap_does_not_reopen_a_settled_call(root: Pat
 
 
 def test_recovers_what_a_log_with_a_failed_sync_leaves(root: Path) -> None:
-    disk = FaultyFileSystem()
+    disk = FaultyFileSystem(QUICK)
     live = LiveFile(disk, root, WRITER)
     log = SegmentLog(disk, root, WRITER, cells=live.cells)
     log.append(1, lines(1, 3))
@@ -381,7 +382,7 @@ def test_recovers_what_a_log_with_a_failed_sync_leaves(root: Path) -> None:
 def test_a_sync_that_fails_during_recovery_is_not_tried_again(root: Path) -> None:
     path = put(root, [*lines(1, 3), b"torn"], 1)
     put_live(root, 3)
-    disk = FaultyFileSystem()
+    disk = FaultyFileSystem(QUICK)
     disk.fail("sync", nth=2)  # the first is the copy of the tail
     (done,) = recover(root, fs=disk).writers
     assert done.error is None
@@ -470,7 +471,7 @@ def test_one_writer_that_cannot_be_finished_does_not_stop_the_others(root: Path)
     for writer in (WRITER, OTHER):
         put(root, lines(1, 2, writer), 1, writer=writer)
         put_live(root, 2, writer=writer)
-    disk = FaultyFileSystem()
+    disk = FaultyFileSystem(QUICK)
     disk.fail("rename", error=errno.ENOSPC)
     first, second = recover(root, fs=disk).writers
     assert first.error is not None
