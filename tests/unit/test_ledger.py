@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
+from typing import BinaryIO
+from zlib import crc32
 
 import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, spoil
@@ -82,7 +85,7 @@ def test_only_segments_that_overlap_are_open_at_the_same_time(
         hand.sealed(first, first + 1)
     opened = []
 
-    def counting(root: Path, name: SegmentName):  # type: ignore[no-untyped-def]
+    def counting(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
         opened.append(_listing.open_segment(root, name)[0])
         assert sum(not file.closed for file in opened) <= 2
         return opened[-1], name
@@ -180,6 +183,8 @@ def test_the_outcome_of_another_attempt_does_not_settle(hand: HandMade) -> None:
     ]
     hand.sealed(1, 2, lines)
     assert numbers(hand) == [1, 2]
+    hand.sealed(3, 3, [hand.line(3, operation=hand.id(1), attempt=1, status="unsettled")])
+    assert numbers(hand) == [1, 2]
 
 
 def test_since_until_and_where_select(hand: HandMade) -> None:
@@ -236,16 +241,17 @@ def test_a_segment_that_vanished_is_a_problem_and_not_the_end(hand: HandMade) ->
     ]
 
 
+@pytest.mark.parametrize("blind", [1, 2])
 def test_a_listing_that_races_with_a_rename_misses_nothing(
-    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, blind: int
 ) -> None:
     path = hand.open(1, hand.lines(1, 2))
     real = Path.iterdir
     looks = []
 
-    def racing(self: Path):  # type: ignore[no-untyped-def]
+    def racing(self: Path) -> Iterator[Path]:
         looks.append(1)
-        if len(looks) == 2:  # renamed behind the cursor: this look shows neither name
+        if len(looks) == blind:  # renamed behind the cursor: this look shows neither name
             os.rename(path, path.parent / str(SegmentName(WRITER, 1, 2)))
             return iter([])
         return real(self)
@@ -306,8 +312,6 @@ def test_an_empty_ledger_has_no_records(hand: HandMade) -> None:
 
 
 def test_a_newer_format_version_is_refused_before_anything_is_read(hand: HandMade) -> None:
-    from zlib import crc32
-
     body = hand.line(2)[:-19].replace(b'{"v":1', b'{"v":2')
     newer = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
     hand.sealed(1, 1)
@@ -319,8 +323,6 @@ def test_a_newer_format_version_is_refused_before_anything_is_read(hand: HandMad
 
 
 def test_a_newer_line_further_on_is_refused_when_it_is_reached(hand: HandMade) -> None:
-    from zlib import crc32
-
     body = hand.line(2)[:-19].replace(b'{"v":1', b'{"v":2')
     newer = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
     hand.sealed(1, 2, [hand.line(1), newer])
@@ -342,8 +344,6 @@ def test_a_reader_that_stops_early_closes_its_file(hand: HandMade) -> None:
 
 
 def test_a_checksummed_line_that_is_no_valid_record_is_damage(hand: HandMade) -> None:
-    from zlib import crc32
-
     body = hand.line(2, input_tokens=7)[:-19].replace(b'"input_tokens":7', b'"input_tokens":-7')
     bad = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
     hand.sealed(1, 3, [hand.line(1), bad, hand.line(3)])
@@ -355,7 +355,5 @@ def test_a_checksummed_line_that_is_no_valid_record_is_damage(hand: HandMade) ->
 
 
 def test_utc_is_what_since_compares_in(hand: HandMade) -> None:
-    from datetime import timezone
-
     hand.sealed(1, 1, [hand.line(1, ts=NOON.astimezone(timezone(timedelta(hours=9))))])
     assert [r.ts for r in Ledger(hand.root).records(since=NOON)] == [NOON.astimezone(UTC)]

@@ -106,11 +106,15 @@ def test_what_is_unknown_is_said_and_not_summed_as_zero(hand: HandMade) -> None:
     spoil(path, line=6)
     report = Ledger(hand.root).report(["model"])
     assert report.notes() == [
-        "Tokens: 1 call counted by the provider, 1 estimated, "
-        "3 unknown (nothing is added for them).",
+        (
+            "Tokens: 1 call counted by the provider, 1 estimated, "
+            "3 unknown (nothing is added for them)."
+        ),
         "Cost: 2 calls that succeeded could not be priced; the real sum is higher.",
-        "Cost: 2 calls cancelled, abandoned or unsettled without a known cost; "
-        "the provider may bill them.",
+        (
+            "Cost: 2 calls cancelled, abandoned or unsettled without a known cost; "
+            "the provider may bill them."
+        ),
         "Unsettled: 1 call in flight when the process died; their outcome is unknown.",
         "Damage: 1 place in 1 file not counted; run litellm-ledger verify.",
     ]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from litellm_ledger._groups import MISSING, OTHER, Row, key_of
 from litellm_ledger._money import picousd
+from litellm_ledger._reading import Line
 from litellm_ledger._record import UsageRecord
 from litellm_ledger._totals import Totals
 
@@ -178,7 +179,12 @@ def test_a_key_of_a_record_without_it_is_none() -> None:
     empty = UsageRecord()
     for key in ("model", "provider", "call", "day", "tag:user"):
         assert key_of(key)(empty) == MISSING
+
+
+def test_days_are_those_of_utc() -> None:
+    early = datetime(2025, 3, 1, 1, tzinfo=timezone(timedelta(hours=2)))
     assert key_of("day")(UsageRecord(ts=datetime(2025, 3, 1, tzinfo=UTC))) == "2025-03-01"
+    assert key_of("day")(Line(id="", seq=1, kind="usage", ts=early)) == "2025-02-28"
 
 
 COSTS = st.none() | st.decimals(0, 9_000_000, allow_nan=False, places=12)

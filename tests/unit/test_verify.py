@@ -224,6 +224,22 @@ def test_calls_in_flight_at_the_end_are_counted(hand: HandMade) -> None:
     assert (writer.in_flight, writer.unsettled, writer.ok) == (1, 0, True)
 
 
+def test_a_second_copy_of_a_started_line_does_not_put_the_call_in_flight_again(
+    hand: HandMade,
+) -> None:
+    hand.sealed(1, 3, [hand.line(1), hand.started(2), hand.outcome(3, of=2)])
+    hand.sealed(2, 2, [hand.started(2)])
+    assert verdict(hand).in_flight == 0
+
+
+def test_a_started_line_found_after_its_outcome_is_settled(hand: HandMade) -> None:
+    lines = [hand.started(1), hand.outcome(2, of=1), hand.line(3)]
+    spoil(hand.sealed(1, 3, lines), line=0)
+    hand.sealed(1, 4, [*lines, hand.line(4)])
+    writer = verdict(hand)
+    assert (writer.in_flight, writer.found) == (0, 4)
+
+
 def test_an_interrupted_recovery_counts_the_loss_once(hand: HandMade) -> None:
     hand.sealed(1, 2, [hand.started(1), hand.line(2)])
     hand.sealed(3, 6, [hand.gap(3, 5), hand.outcome(6, of=1, status="unsettled")])
@@ -344,6 +360,20 @@ def test_a_writer_that_closes_while_we_look_is_followed_to_its_sealed_name(
     with hand.alive(4):
         writer = verdict(hand)
     assert (writer.ok, writer.found) == (True, 4)
+
+
+def test_a_live_file_that_goes_while_we_look_is_a_clean_close(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.sealed(1, 2)
+    hand.live(2)
+
+    def gone(path: Path) -> bool:
+        path.unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(_verify, "is_locked", gone)
+    assert verdict(hand).state == "closed"
 
 
 # -- the whole ---------------------------------------------------------------------------------

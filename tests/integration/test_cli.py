@@ -1,0 +1,393 @@
+"""The command line as a user runs it: a subprocess, its output and its exit status."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from tests.ledger_by_hand import NOON, HandMade, spoil
+
+ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONUTF8": "1"}
+if "PYTHONPATH" in os.environ:
+    ENV["PYTHONPATH"] = os.environ["PYTHONPATH"]
+
+
+def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "litellm_ledger", *args, **env)
+
+
+def python(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(
+        command, env=ENV | env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> HandMade:
+    """A closed writer: two users, two models, a failed call, one that could not be priced."""
+    hand = HandMade(tmp_path / "usage")
+    first = {"input_tokens": 1_000, "output_tokens": 50, "cost": Decimal("0.0000045")}
+    hand.sealed(
+        1,
+        5,
+        [
+            hand.started(1),
+            hand.outcome(2, of=1, tags={"user": "alice"}, **first),
+            hand.line(3, model="big", cost=Decimal("1.25"), input_tokens=7, tags={"user": "bob"}),
+            hand.line(4, status="error", error="RateLimitError"),
+            hand.line(5, model="odd\x1b[31m\n", input_tokens=1, output_tokens=1),
+        ],
+    )
+    return hand
+
+
+# -- report -------------------------------------------------------------------------------------
+
+
+def test_a_report_in_a_pipe_is_plain_aligned_text(hand: HandMade) -> None:
+    done = run("report", hand.root, "--by", "model,tag:user")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert done.stdout.splitlines() == [
+        (
+            "model          tag:user  calls  ok  error  input  output  total tokens  unpriced"
+            "        cost"
+        ),
+        (
+            "big            bob           1   1      0      7       0             7         0"
+            "  $1.2500000"
+        ),
+        (
+            "m              alice         1   1      0  1,000      50         1,050         0"
+            "  $0.0000045"
+        ),
+        (
+            "m              (none)        1   0      1      0       0             0         0"
+            "     unknown"
+        ),
+        (
+            r"odd\x1b[31m\n  (none)        1   1      0      1       1             2         1"
+            "     unknown"
+        ),
+        (
+            "total                        4   3      1  1,008      51         1,059         1"
+            "  $1.2500045"
+        ),
+        "",
+        "Tokens: 3 calls counted by the provider.",
+        "Cost: 1 call that succeeded could not be priced; the real sum is higher.",
+    ]
+
+
+def test_a_report_as_json_has_exact_amounts(hand: HandMade) -> None:
+    done = run("report", hand.root, "--by", "model", "--by", "status", "--json")
+    found = json.loads(done.stdout)
+    assert set(found) == {"path", "by", "rows", "total", "folded", "notes", "problems"}
+    assert found["by"] == ["model", "status"]
+    assert found["total"]["cost"] == "1.2500045"
+    assert found["rows"][1]["group"] == {"model": "m", "status": "ok"}
+    assert found["rows"][1]["cost"] == "0.0000045"
+
+
+def test_an_empty_ledger_is_said_to_be_empty(tmp_path: Path) -> None:
+    HandMade(tmp_path)
+    done = run("report", tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"No calls on record in {tmp_path}.\n")
+    assert run("records", tmp_path).stdout == "No records.\n"
+    assert run("records", tmp_path, "--json").stdout == ""
+    assert run("verify", tmp_path).stdout == f"No writer has used {tmp_path} yet.\n"
+
+
+# -- records --------------------------------------------------------------------------------------
+
+
+def test_records_show_the_newest_last_and_say_how_many_there_are(hand: HandMade) -> None:
+    done = run("records", hand.root, "--limit", 2)
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == [
+        "time",
+        "(UTC)",
+        "model",
+        "status",
+        "input",
+        "output",
+        "cost",
+        "ms",
+        "tags",
+        "id",
+    ]
+    assert "error (RateLimitError)" in lines[1]
+    assert r"odd\x1b[31m\n" in lines[2]
+    assert "\x1b" not in done.stdout
+    assert lines[-1] == "The newest 2 of 4; --limit 0 shows all."
+
+
+def test_records_as_json_are_one_object_a_line_in_ledger_order(hand: HandMade) -> None:
+    done = run("records", hand.root, "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["seq"] for record in found] == [2, 3, 4, 5]
+    assert found[0]["cost"] == "0.0000045"
+    assert found[0]["ts"] == NOON.isoformat().replace("+00:00", "Z")
+    assert "cost" not in found[2]
+    everything = run("records", hand.root, "--json", "--all-kinds", "--limit", 9)
+    assert [json.loads(line)["seq"] for line in everything.stdout.splitlines()] == [1, 2, 3, 4, 5]
+
+
+def test_gaps_and_started_calls_are_shown_when_asked_for(hand: HandMade) -> None:
+    hand.sealed(6, 9, [hand.gap(6, 9)])
+    done = run("records", hand.root, "--all-kinds")
+    assert "lost to 9" in done.stdout
+    assert "started" in done.stdout
+    assert "lost to 9" not in run("records", hand.root).stdout
+
+
+def test_damage_is_said_on_stderr_and_does_not_stop_the_listing(hand: HandMade) -> None:
+    spoil(next((hand.root / "segments").iterdir()), line=2)
+    done = run("records", hand.root, "--json")
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr == (
+        "litellm-ledger: 1 place holds no valid record; run litellm-ledger verify\n"
+    )
+    assert done.returncode == 0
+    assert "Damage: 1 place in 1 file not counted" in run("report", hand.root).stdout
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+def test_verify_of_a_sound_ledger_exits_0_and_says_what_it_cannot_prove(hand: HandMade) -> None:
+    done = run("verify", hand.root)
+    assert done.returncode == 0
+    assert "closed cleanly: all 5 found" in done.stdout
+    assert "Cannot prove: " in done.stdout
+    assert done.stdout.endswith("OK: 5 records found, nothing lost or damaged.\n")
+
+
+def test_verify_of_a_damaged_ledger_exits_1_and_names_the_place(hand: HandMade) -> None:
+    path = next((hand.root / "segments").iterdir())
+    spoil(path, line=2)
+    done = run("verify", hand.root)
+    assert done.returncode == 1
+    assert f"  segments/{path.name}: 1 damaged line, " in done.stdout
+    assert done.stdout.endswith("NOT OK: 1 lost, 1 damaged place.\n")
+    as_json = run("verify", hand.root, "--json")
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["writers"][0]["lost"] == 1
+
+
+def test_verify_sums_up_writers_that_are_fine_when_there_are_many(tmp_path: Path) -> None:
+    for number in range(30):
+        HandMade(tmp_path, f"20250101T000000Z-{number:016x}").sealed(1, 1)
+    bad = HandMade(tmp_path, "20250101T000000Z-ffffffffffffffff")
+    bad.sealed(2, 2)
+    done = run("verify", tmp_path)
+    assert done.returncode == 1
+    assert f"{bad.writer}: closed cleanly: 1 found of 2, 1 LOST." in done.stdout
+    assert "30 more writers closed cleanly, nothing missing." in done.stdout
+    assert f"20250101T000000Z-{7:016x}" not in done.stdout
+
+
+def test_recover_then_verify_goes_on_telling_the_loss(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    hand.open(1, [hand.started(1), *hand.lines(2, 4)], tail=b'{"torn')
+    hand.live(accepted=6, oldest=1)
+    before = run("verify", tmp_path)
+    assert before.returncode == 1
+    assert "died without closing: 4 found of 6, 2 LOST" in before.stdout
+    done = run("recover", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{hand.writer}: 2 sealed, 2 lost, 0 damaged, 1 unsettled, 6 torn bytes" in done.stdout
+    assert run("recover", tmp_path).stdout == f"Nothing to recover in {tmp_path}.\n"
+    after = run("verify", tmp_path)
+    assert after.returncode == 1
+    assert "died, recovered since: 5 found of 7, 2 LOST" in after.stdout
+    assert "Kept in recovery/ for you to look at: " in after.stdout
+
+
+# -- path, errors, exit statuses -------------------------------------------------------------------
+
+
+def test_path_prints_the_default_directory_and_commands_use_it(hand: HandMade) -> None:
+    where = {"LITELLM_LEDGER_DIR": str(hand.root)}
+    assert run("path", **where).stdout == f"{hand.root}\n"
+    assert "total" in run("report", **where).stdout
+
+
+@pytest.mark.parametrize("name", ["report", "records", "verify", "recover"])
+def test_a_missing_ledger_is_one_line_and_status_2(tmp_path: Path, name: str) -> None:
+    done = run(name, tmp_path / "nowhere")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"litellm-ledger: no ledger at {tmp_path / 'nowhere'}: ")
+    assert "give the directory" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_wrong_usage_is_status_2(hand: HandMade) -> None:
+    done = run("report", hand.root, "--by", "user")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "litellm-ledger: no group key 'user'; there are model, provider, call, status, day "
+        "and tag:NAME\n"
+    )
+    assert run("report", "--nonsense").returncode == 2
+    assert run("bogus").returncode == 2
+
+
+def test_a_reader_that_leaves_early_is_no_error(hand: HandMade) -> None:
+    hand.sealed(6, 5_000)
+    command = [sys.executable, "-m", "litellm_ledger", "records", str(hand.root), "--json"]
+    with subprocess.Popen(command, env=ENV, stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b'{"id":')
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['typer'] = None\n"
+        "from litellm_ledger.__main__ import main; sys.exit(main())"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "litellm-ledger: typer is not installed; "
+        "install it with: pip install 'litellm-ledger[cli]'\n"
+    )
+
+
+def test_an_output_that_cannot_show_a_character_is_no_error(hand: HandMade) -> None:
+    hand.sealed(6, 6, [hand.line(6, model="模型")])
+    done = run("report", hand.root, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "??" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["path"], ["report"], ["records", "--json"], ["verify"], ["recover"]]
+)
+def test_no_command_but_ask_imports_litellm_or_an_event_loop(
+    hand: HandMade, args: list[str]
+) -> None:
+    code = (
+        "import sys, atexit\n"
+        "from litellm_ledger.__main__ import main\n"
+        "atexit.register(lambda: print({'litellm', 'asyncio', 'rich.table'} & set(sys.modules)))\n"
+        f"sys.argv = ['litellm-ledger', *{args!r}]\n"
+        "main()\n"
+    )
+    done = python("-c", code, LITELLM_LEDGER_DIR=str(hand.root))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("set()\n")
+
+
+# -- on a terminal ---------------------------------------------------------------------------------
+
+
+def on_terminal(width: int, *args: object, **env: str) -> str:
+    """Run on a pseudo-terminal of that width and return what it shows."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    command = [sys.executable, "-m", "litellm_ledger", *map(str, args)]
+    with subprocess.Popen(
+        command, env=ENV | {"TERM": "xterm"} | env, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 65_536)
+            except OSError:  # Linux's way to say that the other side is closed
+                break
+            if not part:
+                break
+            shown += part
+        assert process.wait(60) == 0
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_a_wide_terminal_shows_every_column(hand: HandMade) -> None:
+    shown = on_terminal(140, "report", hand.root, "--by", "model,tag:user")
+    assert "total tokens" in shown
+    assert "─" in shown
+    assert "left out" not in shown
+    assert "$1.2500045" in shown
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_drops_columns_and_says_so(hand: HandMade, width: int) -> None:
+    shown = on_terminal(width, "report", hand.root, NO_COLOR="1", TERM="dumb")
+    table = shown[: shown.index("(left out")]
+    assert max(map(len, table.splitlines())) <= width
+    assert "$1.2500045" in shown
+    assert "total tokens" in shown[shown.index("(left out") :].replace("\n", " ")
+
+
+def test_nothing_in_a_record_can_draw_on_the_terminal(hand: HandMade) -> None:
+    shown = on_terminal(120, "report", hand.root, NO_COLOR="1", TERM="dumb")
+    assert r"odd\x1b[31m\n" in shown
+    assert "\x1b[31m" not in shown
+
+
+# -- ask -------------------------------------------------------------------------------------------
+
+FAKE = """
+import sys, types, litellm_ledger
+from decimal import Decimal
+from litellm_ledger._record import UsageRecord
+
+class LiteLLMClient:
+    def __init__(self, ledger): print("ledger", ledger)
+    async def __aenter__(self): return self
+    async def __aexit__(self, *_): print("closed")
+    async def acompletion(self, **given):
+        print(given)
+        if given["model"] == "bad":
+            raise RuntimeError("no such model\\nand a long story")
+        message = types.SimpleNamespace(content="Four.")
+        return types.SimpleNamespace(
+            choices=[types.SimpleNamespace(message=message)],
+            usage_record=UsageRecord(id="i", model="m", cost=Decimal("0.0000045")),
+        )
+
+litellm_ledger.LiteLLMClient = LiteLLMClient
+from litellm_ledger.__main__ import main
+main()
+"""
+
+
+def test_ask_prints_the_answer_and_its_record(tmp_path: Path) -> None:
+    base = "http://localhost:1/v1"
+    args = ["ask", "2+2?", "--model", "m", "--ledger", tmp_path, "--api-base", base]
+    done = python("-c", FAKE, *args)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"ledger {tmp_path}"
+    messages = [{"role": "user", "content": "2+2?"}]
+    assert lines[1] == str({"model": "m", "messages": messages, "api_base": base})
+    assert lines[2:5] == ["closed", "Four.", ""]
+    assert f"{'cost':<18} 0.0000045 USD" in lines
+    as_json = python("-c", FAKE, *args, "--json").stdout.partition("closed\n")[2]
+    assert json.loads(as_json)["record"]["cost"] == "0.0000045"
+
+
+def test_a_call_that_fails_is_one_line_and_status_2(tmp_path: Path) -> None:
+    done = python("-c", FAKE, "ask", "2+2?", "--model", "bad", "--ledger", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "litellm-ledger: the call failed: RuntimeError: no such model "
+        f"(on record: litellm-ledger records {tmp_path})\n"
+    )
