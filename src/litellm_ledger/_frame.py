@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import asdict, force_setattr
 
 from ._errors import InvalidRecord, UnsupportedFormat
-from ._money import usd, whole
+from ._money import MAX_PICOUSD, usd, whole
 from ._record import UsageRecord
 
 __all__ = ["SUFFIX", "checked", "decode", "encode", "encode_wire", "newer_version", "wire"]
@@ -92,7 +92,7 @@ def decode(line: bytes) -> UsageRecord:
         fields = asdict(_decoder.decode(line))
         for name in ("cost", "saved_cost"):
             if fields[name] is not None:
-                fields[name] = usd(int(fields[name]))
+                fields[name] = usd(_whole_pico(name, fields[name]))
         return UsageRecord(**fields)
     except (msgspec.DecodeError, InvalidRecord, ValueError) as exc:
         version = newer_version(line)
@@ -101,6 +101,12 @@ def decode(line: bytes) -> UsageRecord:
                 f"line is of format version {version}; this library reads version 1: upgrade it"
             ) from None
         raise InvalidRecord(f"line is checksummed but not a record: {exc}") from None
+
+
+def _whole_pico(name: str, value: Decimal) -> int:
+    if not value.is_finite() or value.copy_abs() > MAX_PICOUSD or value != int(value):
+        raise InvalidRecord(f"{name} is no whole number of picodollars")
+    return int(value)
 
 
 def newer_version(line: bytes) -> int | None:

@@ -33,9 +33,11 @@ ARCHIVE: Final = "archive"
 RECOVERY: Final = "recovery"
 
 _WRITER: Final = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
-_SEGMENT: Final = re.compile(rf"({_WRITER})\.(\d{{16}})(?:-(\d{{16}})\.jsonl|\.jsonl\.open)")
-_LIVE: Final = re.compile(rf"({_WRITER})\.live")
-_ID: Final = re.compile(rf"({_WRITER})-(\d{{16}})")
+_SEGMENT: Final = re.compile(
+    rf"({_WRITER})\.(\d{{16}})(?:-(\d{{16}})\.jsonl|\.jsonl\.open)", re.ASCII
+)
+_LIVE: Final = re.compile(rf"({_WRITER})\.live", re.ASCII)
+_ID: Final = re.compile(rf"({_WRITER})-(\d{{16}})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)

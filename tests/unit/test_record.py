@@ -1,0 +1,124 @@
+"""A record is complete from what the user knows, and refuses what cannot be right."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from litellm_ledger._errors import InvalidRecord
+from litellm_ledger._record import MAX_INT, MAX_TEXT, UsageRecord, cut
+
+
+def test_what_the_user_knows_is_enough() -> None:
+    record = UsageRecord(
+        model="m", input_tokens=10, output_tokens=5, cost=Decimal("0.0000045"), tags={"user": "a"}
+    )
+    assert (record.kind, record.status, record.usage_source) == ("usage", "ok", "provider")
+    assert record.total_tokens == 15
+    assert (record.id, record.seq, record.ts, record.latency_ms) == (None, None, None, None)
+
+
+def test_unknown_is_not_zero() -> None:
+    record = UsageRecord(model="m")
+    assert (record.input_tokens, record.total_tokens, record.cost) == (None, None, None)
+    assert record.usage_source == "none"
+    assert UsageRecord(input_tokens=0, cost=Decimal(0)).total_tokens == 0
+
+
+def test_a_given_total_is_kept() -> None:
+    assert UsageRecord(input_tokens=1, output_tokens=1, total_tokens=7).total_tokens == 7
+
+
+def test_started_records_and_gaps_are_not_completed() -> None:
+    assert UsageRecord(kind="started").status is None
+    assert UsageRecord(kind="gap", gap_until=3).usage_source is None
+
+
+@pytest.mark.parametrize("value", [-1, MAX_INT + 1, 1.0, "1", True])
+def test_absurd_counts_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidRecord, match="output_tokens"):
+        UsageRecord(output_tokens=value)
+
+
+@pytest.mark.parametrize("value", [0.1, "0.1", Decimal("NaN"), Decimal("1E+30"), True])
+def test_money_that_is_no_decimal_or_no_amount_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidRecord, match="cost"):
+        UsageRecord(cost=value)
+
+
+def test_whole_dollars_may_be_an_integer() -> None:
+    assert UsageRecord(cost=3, saved_cost=Decimal("0.1")).cost == Decimal(3)  # type: ignore[arg-type]
+
+
+def test_money_is_rounded_to_the_picodollar_once() -> None:
+    assert UsageRecord(cost=Decimal("1.0000000000005")).cost == Decimal(1)
+
+
+def test_a_time_without_a_zone_is_refused_and_others_become_utc() -> None:
+    with pytest.raises(InvalidRecord, match="timezone-aware"):
+        UsageRecord(ts=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
+    east = timezone(timedelta(hours=5, minutes=30))
+    record = UsageRecord(ts=datetime(2026, 1, 1, 5, 30, tzinfo=east))
+    assert record.ts == datetime(2026, 1, 1, tzinfo=UTC)
+    assert record.ts is not None
+    assert record.ts.tzinfo is UTC
+
+
+@pytest.mark.parametrize("value", [-0.001, float("nan"), float("inf")])
+def test_a_latency_that_a_clock_step_made_absurd_is_unknown(value: float) -> None:
+    assert UsageRecord(latency_ms=value, ttft_ms=value).latency_ms is None
+
+
+def test_tags_become_text() -> None:
+    record = UsageRecord(tags={"a": "x", "n": 3, "b": True, "d": Decimal("1.5"), "gone": None})  # type: ignore[dict-item]
+    assert record.tags == {"a": "x", "n": "3", "b": "true", "d": "1.5"}
+
+
+@pytest.mark.parametrize("tags", [{"a": object()}, {1: "a"}, ["a"], "a", {"a": ["x"]}])
+def test_tags_that_json_cannot_hold_are_refused(tags: Any) -> None:
+    with pytest.raises(InvalidRecord, match="tag"):
+        UsageRecord(tags=tags)
+
+
+def test_the_callers_tags_are_copied() -> None:
+    tags = {"a": "x"}
+    record = UsageRecord(tags=tags)
+    tags["a"] = "changed"
+    assert record.tags == {"a": "x"}
+
+
+def test_huge_text_is_cut_with_a_mark() -> None:
+    record = UsageRecord(model="m" * 10**6, tags={"k": "v" * 10**6})
+    assert record.model is not None
+    assert len(record.model) == MAX_TEXT
+    assert record.model.endswith("…[cut]")
+    assert record.tags is not None
+    assert len(record.tags["k"]) == MAX_TEXT
+
+
+def test_text_that_is_no_unicode_is_mended() -> None:
+    assert cut("a\ud800b") == "a?b"
+
+
+@pytest.mark.parametrize("field", ["model", "call_id", "error", "operation"])
+def test_a_text_field_takes_only_text(field: str) -> None:
+    with pytest.raises(InvalidRecord, match=f"{field} must be text, not bytes"):
+        UsageRecord(**{field: b"x"})  # type: ignore[arg-type]
+
+
+def test_meta_that_json_cannot_hold_is_refused() -> None:
+    assert UsageRecord(meta={"a": [1, None, {"b": "c"}]}).meta is not None
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    for meta in ({"a": object()}, loop, {"a": "\ud800"}):
+        with pytest.raises(InvalidRecord, match="meta"):
+            UsageRecord(meta=meta)
+
+
+def test_a_record_is_frozen() -> None:
+    record = UsageRecord(model="m")
+    with pytest.raises(AttributeError):
+        record.model = "other"  # type: ignore[misc]
