@@ -1,0 +1,151 @@
+"""FastAPI and Starlette: one client that lives as long as the application does.
+
+    app = FastAPI(lifespan=ledger_lifespan(ledger="usage/"))
+
+    @app.post("/chat")
+    async def chat(text: str, client: Annotated[LiteLLMClient, Depends(get_client)]): ...
+
+Owns when the client opens and closes: on the server's loop before the application's own lifespan,
+and at the end the other way round, once the calls of requests that the server cut are recorded.
+Never takes a signal from the server, never ends a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Final
+
+from ._client import LiteLLMClient
+from ._errors import LedgerClosed, MissingExtra
+
+try:
+    from starlette.requests import HTTPConnection
+except ModuleNotFoundError as exc:
+    raise MissingExtra("fastapi", "fastapi") from exc
+
+__all__ = ["get_client", "ledger_lifespan"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_KEY: Final = "ledger_client"
+_POLL: Final = 0.01
+"""Seconds between looks at the calls in flight when the application stops."""
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+
+
+def ledger_lifespan(
+    ledger: str | os.PathLike[str] | None = None,
+    *,
+    client: LiteLLMClient | Callable[[], LiteLLMClient] | None = None,
+    lifespan: Lifespan | None = None,
+    warm_up: bool = True,
+    settle_timeout: float = 5.0,
+    **options: Any,
+) -> Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]:
+    """Make a lifespan that opens a client when the application starts and closes it at the end.
+
+    ``Depends(get_client)`` gives the client to endpoints.  It is ``request.state.ledger_client``
+    as well, and ``app.state.ledger_client`` from before ``lifespan`` begins until after it ends.
+
+    Args:
+        ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
+        client: in place of ``ledger`` and ``options``: a client that is not open yet, or a function
+            that makes one each time the application starts.
+        lifespan: the application's own, run while the client is open; the state that it yields is
+            passed on.
+        warm_up: load LiteLLM (2 to 5 s) in a thread after the start, so that no request has to wait
+            for it.  Start-up and shutdown do not wait for it; a failure is only logged.
+        settle_timeout: seconds that calls in flight get at the end before the client closes: a
+            server that cuts requests ends the application before these have noticed.
+        **options: those of ``LiteLLMClient``.
+
+    Raises:
+        TypeError: an option that ``LiteLLMClient`` does not have, or one beside ``client``.
+
+    The lifespan itself raises what opening and closing a client raise: ``LedgerPathError`` keeps
+    the server from starting, ``DrainTimeout`` is logged by it as a failed shutdown.  Cancelled, it
+    still closes the client, within its ``drain_timeout``.
+    """
+    inspect.signature(LiteLLMClient).bind(ledger, **options)  # here, where the mistake is made
+    if client is not None and (ledger is not None or options):
+        raise TypeError("give ledger_lifespan() either a client or the options of one, not both")
+
+    def make() -> LiteLLMClient:
+        if client is None:
+            return LiteLLMClient(ledger, **options)
+        return client if isinstance(client, LiteLLMClient) else client()
+
+    @contextlib.asynccontextmanager
+    async def run(app: Any) -> AsyncIterator[dict[str, Any]]:
+        async with make() as opened:
+            setattr(app.state, _KEY, opened)
+            try:
+                async with _warming(opened) if warm_up else nullcontext():
+                    async with lifespan(app) if lifespan else nullcontext() as state:
+                        yield {**(state or {}), _KEY: opened}
+                await _settled(opened, settle_timeout)
+            finally:
+                delattr(app.state, _KEY)
+
+    return run
+
+
+async def get_client(connection: HTTPConnection) -> LiteLLMClient:
+    """Return the client of ``ledger_lifespan``: for ``Depends(get_client)``, or called by hand.
+
+    Works in HTTP and WebSocket endpoints, those of mounted applications included.
+
+    Raises:
+        LedgerClosed: the application runs without its lifespan; the text says what to do.
+    """
+    client = connection.scope.get("state", {}).get(_KEY)
+    if client is None and "app" in connection.scope:  # a transport that knows no lifespan state
+        client = getattr(connection.app.state, _KEY, None)
+    if not isinstance(client, LiteLLMClient):
+        raise LedgerClosed(
+            "there is no ledger client, because the lifespan of this application is not running: "
+            "create it with lifespan=ledger_lifespan(...) (if it is mounted in another, the outer "
+            "one: the lifespan of a mounted application is never run), and in tests write 'with "
+            "TestClient(app) as http:', because without 'with' no lifespan is run at all"
+        )
+    return client
+
+
+async def _settled(client: LiteLLMClient, timeout: float) -> None:
+    """Wait until no call is in flight.
+
+    uvicorn cancels the requests that it cuts in the same turn of the loop in which it tells the
+    lifespan to end, and dies of its signal right after that: what takes a few turns longer would
+    never be recorded but as unsettled.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout
+    while client.statistics().in_flight and clock() < deadline:  # noqa: ASYNC110 (no event for it)
+        await asyncio.sleep(_POLL)
+
+
+@contextlib.asynccontextmanager
+async def _warming(client: LiteLLMClient) -> AsyncIterator[None]:
+    """Warm LiteLLM up meanwhile, in a task that is gone afterwards."""
+    work = _warm_up(client)
+    task = asyncio.create_task(work, name="litellm-ledger-warm-up", context=contextvars.Context())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _warm_up(client: LiteLLMClient) -> None:
+    try:
+        await client.warm_up()
+    except Exception:
+        _log.warning("LiteLLM could not be loaded ahead of the first call", exc_info=True)
