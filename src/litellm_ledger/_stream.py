@@ -113,7 +113,8 @@ class Upstream:
             if found["usage_source"] != "provider":
                 found.update(await self.host.estimate(self))
         finally:
-            if self.attempt.settle({**found, **fields}) is not None:
+            # What was found wins: an exception knows of no usage, the chunks before it may.
+            if self.attempt.settle({**fields, **found}) is not None:
                 self.host.ended(self)
 
     def settle_now(self) -> None:
