@@ -5,9 +5,9 @@ A line is a JSON object on one line whose last member is its checksum, a fixed 1
     {"v":1,"id":"…","seq":1,"kind":"usage",…,"crc":"0123abcd"}\n
                                            └────── 19 bytes ──┘
 
-``crc`` is ``zlib.crc32`` of everything before the suffix, in lower-case hex.  The checksum is checked
-on the bytes, before any JSON is parsed, so a torn or altered line is never half-believed.  Pure:
-bytes and records, no I/O.
+``crc`` is ``zlib.crc32`` of everything before the suffix, in lower-case hex.  The checksum is
+checked on the bytes, before any JSON is parsed, so a torn or altered line is never half-believed.
+Pure: bytes and records, no I/O.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _pico(cost: Decimal | None) -> int | None:
 
 
 def checked(line: bytes) -> bool:
-    """Tell whether ``line`` (with its line feed) has a suffix of the right form and a true checksum."""
+    """Tell whether ``line``, line feed included, has a well-formed suffix and a true checksum."""
     if len(line) <= SUFFIX or line[-SUFFIX:-11] != b',"crc":"' or line[-3:] != b'"}\n':
         return False
     return b"%08x" % crc32(line[:-SUFFIX]) == line[-11:-3]

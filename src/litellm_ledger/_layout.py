@@ -2,7 +2,7 @@
 
     segments/<writer>.<first:016d>.jsonl.open              being written
     segments/<writer>.<first:016d>-<last:016d>.jsonl       sealed
-    segments/<writer>.<first:016d>-<last:016d>.jsonl.tmp   being written whole, not part of the ledger yet
+    segments/<writer>.<first:016d>-<last:016d>.jsonl.<n>.tmp  not part of the ledger yet
     live/<writer>.live                                     counters of a writer that is not closed
     recovery/                                              torn tails and quarantined originals
 

@@ -106,7 +106,7 @@ def _explained(
 ) -> Iterator[tuple[int, int, Reason]]:
     """Split ``first`` … ``last`` by the gaps that are known to cover parts of it."""
     for start, end, reason in sorted(gaps):
-        if first <= end and start <= last:
+        if first <= last and first <= end and start <= last:
             if first < start:
                 yield first, start - 1, "quarantined"
             yield max(first, start), min(last, end), reason
