@@ -20,8 +20,7 @@ from typing import Any, Final
 
 import aiofiles.os
 
-from ._backlog import Backlog, Signal, encode_safely
-from ._record import UsageRecord
+from ._backlog import Backlog, Signal
 from ._segment import UNSYNCED_SOFT, SegmentLog, Stuck
 
 __all__ = ["WriteLoop"]
@@ -33,8 +32,9 @@ BATCH_RECORDS: Final = 256
 BATCH_BYTES: Final = 256 * 1024
 DIRECT_BYTES: Final = 128 * 1024
 """Largest batch written from the loop: about 30 µs of ``write`` into the page cache."""
-SLOW_WRITE: Final = 0.005
-"""Seconds: a write that took longer sends the next ones to the thread …"""
+SLOW_WRITE: Final = 0.02
+"""Seconds: a write that took longer sends the next ones to the thread (a busy machine takes the
+processor away for 5 to 10 ms; only beyond that is it the disk) …"""
 SLOW_PENALTY: Final = 1.0
 """… for this long after the last slow one, so a stalled disk does not hold the loop twice."""
 RETRY_FIRST: Final = 0.01
@@ -85,12 +85,12 @@ class WriteLoop:
             first = 0
             lines: list[bytes] = []
             for item in hand:
-                if isinstance(item, UsageRecord):
-                    lines.append(encode_safely(item))
-                    first = first or item.seq or 0
-                else:
+                if isinstance(item, Signal):
                     sync = True
                     stop = stop or item is Signal.STOP
+                else:
+                    lines.append(backlog.line(item))
+                    first = first or item[0]
             size = sum(map(len, lines))
             if lines:
                 line_size = max(64, size // len(lines))
@@ -153,6 +153,7 @@ class WriteLoop:
 
     def _progress(self, backlog: Backlog) -> None:
         log = backlog.log
+        backlog.note_settled()
         self._tell(log.written, log.synced)
         if log.synced == log.written:
             self._unsynced_since = None
