@@ -7,7 +7,6 @@ behind the command line that makes LiteLLM be imported.
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ def ask_once(
     Raises:
         LedgerError: the ledger cannot be used, or the call failed (its record is on the ledger).
     """
-    # Banners and a download of prices help nobody who asks one question; an own setting wins.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     from . import LiteLLMClient
+    from ._litellm import load
 
     options: dict[str, Any] = {} if api_base is None else {"api_base": api_base}
     where = ledger or default_directory()
 
     async def run() -> Any:
+        (await load()).suppress_debug_info = True  # its banners, beside our line on the error
         async with LiteLLMClient(ledger=where) as client:
             return await client.acompletion(
                 model=model, messages=[{"role": "user", "content": question}], **options

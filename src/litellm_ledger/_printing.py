@@ -7,6 +7,7 @@ ledger.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from heapq import nlargest
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,9 @@ def _tags(record: UsageRecord) -> str:
 def print_record(record: UsageRecord) -> None:
     """Print one record, a member a line."""
     for name, value in record_dict(record).items():
-        if isinstance(value, dict):
+        if isinstance(value, datetime):
+            value = value.isoformat().replace("+00:00", "Z")
+        elif isinstance(value, dict):
             value = _tags(record) if name == "tags" else msgspec.json.encode(value).decode()
         unit = " USD" if name in ("cost", "saved_cost") else ""
         write(f"{name:<18} {clean(str(value), 4_096)}{unit}")

@@ -345,7 +345,8 @@ def test_nothing_in_a_record_can_draw_on_the_terminal(hand: HandMade) -> None:
 # -- ask -------------------------------------------------------------------------------------------
 
 FAKE = """
-import sys, types, litellm_ledger
+import sys, types, litellm_ledger, litellm_ledger._litellm
+from datetime import UTC, datetime
 from decimal import Decimal
 from litellm_ledger._record import UsageRecord
 
@@ -360,10 +361,16 @@ class LiteLLMClient:
         message = types.SimpleNamespace(content="Four.")
         return types.SimpleNamespace(
             choices=[types.SimpleNamespace(message=message)],
-            usage_record=UsageRecord(id="i", model="m", cost=Decimal("0.0000045")),
+            usage_record=UsageRecord(
+                id="i", ts=datetime(2025, 1, 1, tzinfo=UTC), model="m", cost=Decimal("0.0000045")
+            ),
         )
 
+async def load():
+    return types.SimpleNamespace()
+
 litellm_ledger.LiteLLMClient = LiteLLMClient
+litellm_ledger._litellm.load = load
 from litellm_ledger.__main__ import main
 main()
 """
@@ -380,6 +387,7 @@ def test_ask_prints_the_answer_and_its_record(tmp_path: Path) -> None:
     assert lines[1] == str({"model": "m", "messages": messages, "api_base": base})
     assert lines[2:5] == ["closed", "Four.", ""]
     assert f"{'cost':<18} 0.0000045 USD" in lines
+    assert f"{'ts':<18} 2025-01-01T00:00:00Z" in lines
     as_json = python("-c", FAKE, *args, "--json").stdout.partition("closed\n")[2]
     assert json.loads(as_json)["record"]["cost"] == "0.0000045"
 
