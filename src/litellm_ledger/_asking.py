@@ -32,7 +32,8 @@ def ask_once(
     where = ledger or default_directory()
 
     async def run() -> Any:
-        (await load()).suppress_debug_info = True  # its banners, beside our line on the error
+        litellm: Any = await load()
+        litellm.suppress_debug_info = True  # no banners beside our one line on an error
         async with LiteLLMClient(ledger=where) as client:
             return await client.acompletion(
                 model=model, messages=[{"role": "user", "content": question}], **options
