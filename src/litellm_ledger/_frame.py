@@ -110,10 +110,15 @@ def _whole_pico(name: str, value: Decimal) -> int:
 
 
 def newer_version(line: bytes) -> int | None:
-    """Return the format version of a checksummed line if it is newer than ours, else ``None``."""
+    """Return the format version of a line if it is newer than ours, else ``None``.
+
+    Only a true checksum is believed: a flipped bit in ``"v":1`` makes no newer version.
+    """
+    if not checked(line):
+        return None
     try:
         members: Any = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     version = members.get("v") if isinstance(members, dict) else None
     return cast(int, version) if isinstance(version, int) and version > 1 else None

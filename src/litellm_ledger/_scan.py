@@ -85,7 +85,7 @@ def heads(data: bytes) -> Iterator[tuple[int, Head | None, bytes]]:
         if valid:
             try:
                 head = _head.decode(line)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 head = None
         yield start, head, line
         start = end
@@ -111,14 +111,14 @@ def scan(data: bytes, writer: str, first: int) -> Scan:
     """
     found = Scan(size=len(data))
     expected = first
-    seen: set[int] | None = None  # built only once something is out of order
+    seen: set[tuple[int, bool]] | None = None  # built only once something is out of order
     bad_from: int | None = None
     for offset, head, line in heads(data):
         good = head is not None and head.id == record_id(writer, head.seq) and head.last >= head.seq
         if good and head is not None and head.seq != expected:
             if seen is None:
-                seen = {h.seq for h, _ in found.lines}
-            good = head.seq >= first and head.seq not in seen
+                seen = {_copy_key(h) for h, _ in found.lines}
+            good = head.seq >= first and _copy_key(head) not in seen
             if good and bad_from is None:
                 bad_from = offset
         if head is None or not good:
@@ -130,8 +130,13 @@ def scan(data: bytes, writer: str, first: int) -> Scan:
             bad_from = None
         found.lines.append((head, line))
         if seen is not None:
-            seen.add(head.seq)
+            seen.add(_copy_key(head))
         expected = max(expected, head.last + 1)
     if bad_from is not None:
         found.torn = len(data) - bad_from
     return found
+
+
+def _copy_key(head: Head) -> tuple[int, bool]:
+    """What two copies of a line share; a record is no copy of the gap that it beats."""
+    return head.seq, head.kind == "gap"

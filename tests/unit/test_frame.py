@@ -160,5 +160,11 @@ def test_a_newer_version_is_refused_not_guessed() -> None:
         decode(newer)
     assert newer_version(newer) == 2
     assert newer_version(line(1)) is None
-    assert newer_version(b"[]\n") is None
-    assert newer_version(b"\xff\n") is None
+    assert newer_version(framed({"v": "2"})) is None
+
+
+def test_a_flipped_bit_makes_no_newer_version() -> None:
+    assert newer_version(line(1).replace(b'"v":1', b'"v":3')) is None
+    assert newer_version(b'{"v":3}\n') is None
+    body = b'{"v":2,"\xff":1'
+    assert newer_version(b'%b,"crc":"%08x"}\n' % (body, crc32(body))) is None

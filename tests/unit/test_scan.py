@@ -84,13 +84,20 @@ def test_a_line_that_vanished_without_a_trace_is_seen() -> None:
     assert found.damaged == [(len(line(1)), len(line(1)))]
 
 
+def test_a_record_is_no_copy_of_the_gap_it_beats() -> None:
+    assert numbers(looked_at(gap(1, 2), line(1), line(2), line(3))) == [1, 1, 2, 3]
+    assert numbers(looked_at(line(1), gap(1, 2), line(3))) == [1, 1, 3]
+
+
 def test_lines_out_of_order_are_kept_and_the_place_is_reported() -> None:
     found = looked_at(line(1), line(4), line(2), line(3), line(5))
     assert numbers(found) == [1, 4, 2, 3, 5]
     assert found.damaged
 
 
-@pytest.mark.parametrize("body", [b"[1", b'{"v":1', b'{"id":7', b'{"id":"x","seq":"y","kind":"z"'])
+@pytest.mark.parametrize(
+    "body", [b"[1", b'{"v":1', b'{"id":7', b'{"id":"x","seq":"y","kind":"z"', b'{"id":"\xff"']
+)
 def test_a_true_checksum_over_something_else_is_damage(body: bytes) -> None:
     foreign = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
     found = looked_at(line(1), foreign, line(2))
