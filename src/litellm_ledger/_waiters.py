@@ -33,11 +33,17 @@ class Acks:
         if number <= self.passed:
             future.set_result(None)
         else:
-            self._waiting.append((number, future))
+            waiting = self._waiting
+            place = len(waiting)
+            while place and waiting[place - 1][0] > number:  # a flush looks ahead of this one
+                place -= 1
+            waiting.insert(place, (number, future))
         return future
 
     def passes(self, number: int) -> None:
         """Wake everybody up to ``number``."""
+        if number <= self.passed:
+            return
         self.passed = number
         waiting = self._waiting
         while waiting and waiting[0][0] <= number:
