@@ -1,0 +1,133 @@
+"""What a user may rely on: the names, and what importing them costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import litellm_ledger
+from litellm_ledger import _errors
+
+# Changing this list is changing the public API: say so in CHANGELOG.md.
+PUBLIC = [
+    "AsyncUsageWriter",
+    "CompletionStream",
+    "DrainTimeout",
+    "FlushTimeout",
+    "InvalidRecord",
+    "Ledger",
+    "LedgerClosed",
+    "LedgerError",
+    "LedgerFailed",
+    "LedgerPathError",
+    "LedgerTimeout",
+    "LedgerWarning",
+    "LiteLLMClient",
+    "MissingExtra",
+    "QueueFull",
+    "Statistics",
+    "UnsupportedFormat",
+    "UnsupportedPlatform",
+    "UsageRecord",
+    "UsageTracker",
+    "WrongLoop",
+    "__version__",
+]
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after running ``code``."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_all_is_sorted_and_complete() -> None:
+    assert litellm_ledger.__all__ == PUBLIC
+    assert sorted(PUBLIC) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(litellm_ledger, name) is not None
+    assert name in dir(litellm_ledger)
+
+
+def test_every_error_is_public() -> None:
+    assert set(_errors.__all__) <= set(PUBLIC)
+
+
+def test_type_checkers_see_the_same_names_as_the_interpreter() -> None:
+    tree = ast.parse(Path(litellm_ledger.__file__).read_bytes())
+    seen = {
+        alias.asname or alias.name: node.module
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert sorted([*seen, "__version__"]) == PUBLIC
+    for name, home in seen.items():
+        assert getattr(import_module(f"litellm_ledger.{home}"), name) is getattr(litellm_ledger, name)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'UsageTraker'"):
+        litellm_ledger.UsageTraker  # noqa: B018
+
+
+def test_importing_the_package_imports_neither_litellm_nor_asyncio() -> None:
+    extra = loaded_by("import litellm_ledger") - loaded_by("pass")
+    heavy = {"litellm", "asyncio", "pydantic", "httpx", "openai", "msgspec", "aiofiles", "anyio"}
+    assert not extra & heavy
+    assert len(extra) < 40, sorted(extra)
+
+
+def test_the_tracker_works_without_litellm() -> None:
+    code = (
+        "import asyncio, tempfile\n"
+        "from litellm_ledger import UsageRecord, UsageTracker\n"
+        "async def main():\n"
+        "    with tempfile.TemporaryDirectory() as directory:\n"
+        "        async with UsageTracker(directory) as tracker:\n"
+        "            await tracker.record(UsageRecord(model='m'))\n"
+        "asyncio.run(main())"
+    )
+    assert not {"litellm", "openai", "httpx", "pydantic"} & loaded_by(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from litellm_ledger import LiteLLMClient; LiteLLMClient('usage')",
+        "from litellm_ledger import Ledger; Ledger('usage')",
+        "import litellm_ledger.testing",
+        "import litellm_ledger.__main__",
+    ],
+)
+def test_litellm_is_not_imported_before_the_first_call(code: str) -> None:
+    assert "litellm" not in loaded_by(code)
+
+
+def test_reading_a_ledger_needs_no_event_loop() -> None:
+    assert "asyncio" not in loaded_by("from litellm_ledger import Ledger, UsageRecord")
+
+
+def test_errors_can_be_caught_as_what_they_are_in_python_too() -> None:
+    assert issubclass(litellm_ledger.LedgerTimeout, TimeoutError)
+    assert issubclass(litellm_ledger.InvalidRecord, ValueError)
+    assert issubclass(litellm_ledger.LedgerPathError, OSError)
+    assert issubclass(litellm_ledger.WrongLoop, RuntimeError)
+    assert issubclass(litellm_ledger.MissingExtra, ImportError)
+    for name in _errors.__all__:
+        error = getattr(litellm_ledger, name)
+        assert issubclass(error, litellm_ledger.LedgerError) or error is litellm_ledger.LedgerWarning

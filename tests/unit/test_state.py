@@ -1,0 +1,58 @@
+"""The life of a writer: which steps are in the table, and what is said where work is refused."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from litellm_ledger._state import State, advance, refusal
+
+ALLOWED = {
+    (State.UNOPENED, State.OPEN),
+    (State.UNOPENED, State.CLOSED),
+    (State.OPEN, State.DRAINING),
+    (State.OPEN, State.CLOSED),
+    (State.OPEN, State.FAILED),
+    (State.DRAINING, State.CLOSED),
+    (State.DRAINING, State.FAILED),
+    (State.FAILED, State.CLOSED),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(State, State)))
+def test_only_the_steps_in_the_table_are_taken(old: State, new: State) -> None:
+    if (old, new) in ALLOWED:
+        assert advance(old, new) is new
+    else:
+        with pytest.raises(RuntimeError, match=f"{old.name} -> {new.name}"):
+            advance(old, new)
+
+
+def test_closed_is_the_end() -> None:
+    assert not [step for step in ALLOWED if step[0] is State.CLOSED]
+
+
+def test_every_state_leads_to_closed() -> None:
+    for state in set(State) - {State.CLOSED}:
+        assert (state, State.CLOSED) in ALLOWED
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_refusal_names_what_refuses_and_never_the_enum(state: State) -> None:
+    text = refusal(state, "the ledger client for /tmp/usage")
+    assert text.startswith("the ledger client for /tmp/usage ")
+    assert "State" not in text
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [
+        (State.UNOPENED, "async with"),
+        (State.DRAINING, "finish calls before aclose"),
+        (State.CLOSED, "create a new one"),
+        (State.FAILED, "see the error's cause"),
+    ],
+)
+def test_a_refusal_says_what_to_do(state: State, advice: str) -> None:
+    assert advice in refusal(state, "it")
