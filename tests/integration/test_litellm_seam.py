@@ -83,6 +83,30 @@ def test_price_map_is_local_during_the_import_only_and_the_users_word_wins(
     assert os.environ.get("LITELLM_LOCAL_MODEL_COST_MAP") == given
 
 
+def test_threads_import_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake: Any = ModuleType("litellm")
+    fake.model_cost = {}
+    asked: list[str] = []
+    second = threading.Event()
+
+    def imports(name: str) -> Any:
+        asked.append(name)
+        if len(asked) > 1:
+            second.set()
+        second.wait(0.2)  # a second import would arrive by then
+        return fake
+
+    monkeypatch.setattr(_litellm, "_ready", None)
+    monkeypatch.setattr(_litellm, "_price_version", lambda module: "")
+    monkeypatch.setattr(importlib, "import_module", imports)
+    threads = [threading.Thread(target=load_sync) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asked == ["litellm"]
+
+
 def test_module_that_is_still_being_imported_is_not_loaded(
     litellm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,14 +288,20 @@ def test_call_cancelled_in_flight_counts_its_input_only(litellm: Any) -> None:
     assert fields["cost"] == Decimal("0.0000015")
 
 
-def test_estimate_of_texts_numbers_and_strangers(litellm: Any) -> None:
+def test_estimate_of_texts_numbers_and_strangers(
+    litellm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert estimate_stream("m", "a b c", [])["input_tokens"] == 3
     assert estimate_stream("m", ["a b", "c"], [])["input_tokens"] >= 3
     assert estimate_stream("m", [5, 6, 7], [])["input_tokens"] == 3
     assert "cost" not in estimate_stream("nobody/m", MESSAGES, [])
+    asked: list[Any] = []
+    count = litellm.token_counter
+    monkeypatch.setattr(litellm, "token_counter", lambda **kw: asked.append(kw) or count(**kw))
     image = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/never-fetched.png"}}
     seen = [{"role": "user", "content": [image]}]
     assert estimate_stream(MODEL, seen, [])["input_tokens"] > 50
+    assert asked[0]["use_default_image_token_count"] is True  # else it fetches the image
     for junk in (None, [], [None], object()):
         assert estimate_stream(MODEL, junk, [])["usage_source"] == "none"
 
@@ -399,12 +429,12 @@ def test_another_loop_is_not_disturbed(litellm: Any, server: OpenAIServer) -> No
 
     async def ours() -> None:
         acquire_http(asyncio.get_running_loop())
+        thread.start()  # their connection is younger than our client, and idle when it goes
+        await asyncio.to_thread(theirs_open.wait, 10)
         await litellm.acompletion(**to(server))
         await release_http(asyncio.get_running_loop())
 
     thread = threading.Thread(target=run)
-    thread.start()
-    theirs_open.wait(10)
     asyncio.run(ours())
     ours_done.set()
     thread.join(10)

@@ -125,6 +125,8 @@ def test_zero_is_kept_and_nothing_is_invented() -> None:
         "output_tokens": 0,
     }
     assert usage_fields({"prompt_tokens": 5}) == {"input_tokens": 5}
+    assert usage_fields({"prompt_tokens": 5, "total_tokens": 0}) == {"input_tokens": 5}
+    assert usage_fields({"prompt_tokens": 0, "total_tokens": 0})["total_tokens"] == 0
     assert usage_fields(None) == usage_fields({}) == {}
 
 
