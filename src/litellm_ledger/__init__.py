@@ -6,7 +6,8 @@
         answer = await client.acompletion(model="gpt-4o-mini", messages=[...])
         answer.usage_record.cost
 
-Names in ``__all__`` are public; nothing else is.  Importing this package imports neither LiteLLM nor
+Names in ``__all__`` are public; nothing else is.  Importing this package imports neither LiteLLM
+nor
 asyncio: each name is fetched when it is first used.
 """
 

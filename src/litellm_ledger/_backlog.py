@@ -6,8 +6,8 @@ without holes.  What the writer has taken and not yet written (*the hand*) stays
 
 ``save_now`` is the last resort: it writes hand, queue and inbox synchronously, from any thread,
 with or without a loop.  Two rules keep it from doubling or reordering anything: the segment drops
-lines it already has, under its lock; and if that lock is not to be had in time, the segment is never
-touched again and the lines go to a sealed segment of their own, under the same ids.
+lines it already has, under its lock; and if that lock is not to be had in time, the segment is
+never touched again and the lines go to a sealed segment of their own, under the same ids.
 
 Never awaits, never starts a task.
 """
@@ -15,7 +15,6 @@ Never awaits, never starts a task.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import logging
 import threading
@@ -192,7 +191,7 @@ class Backlog:
         return record
 
     def line(self, item: Accepted) -> bytes:
-        """Encode a waiting record, whatever it holds: what JSON cannot take is left out, and said."""
+        """Encode a waiting record whatever it holds: what JSON cannot take is left out and said."""
         seq, now, record, cost = item
         record = wire(self._completed(record, seq, now), cost)
         try:

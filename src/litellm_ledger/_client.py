@@ -58,8 +58,8 @@ class LiteLLMClient:
         drain_timeout: seconds that ``aclose`` may take.
         handle_signals: drain on SIGTERM and SIGINT where the process is ours to end (``auto``).
         on_abandoned_stream: ``close`` the provider's connection and estimate the usage.
-        track_in_flight: write a ``started`` record before a request leaves, so that a call that dies
-            with the process is on record as ``unsettled``.
+        track_in_flight: write a ``started`` record before a request leaves, so that a call that
+            dies with the process is on record as ``unsettled``.
         ack_timeout: seconds an answer waits for its record; then it is handed out with one
             ``LedgerWarning`` and counted in ``statistics().unacked``.
         fetch_prices: let LiteLLM fetch its price map over the network when it is imported.
@@ -132,7 +132,8 @@ class LiteLLMClient:
             _process.at_exit(_settle_all, self._streams, self._background)
 
     async def warm_up(self) -> None:
-        """Import LiteLLM and what its first call needs, in a thread: seconds that no call shall pay.
+        """Import LiteLLM and what its first call needs, in a thread: seconds that no call shall
+        pay.
 
         Changes nothing but time.  Cancelling stops the waiting, not the import.
         """
@@ -243,7 +244,9 @@ class LiteLLMClient:
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
-        return cast("ModelResponse | CompletionStream", await self._call("acompletion", args, kwargs, tags))
+        return cast(
+            "ModelResponse | CompletionStream", await self._call("acompletion", args, kwargs, tags)
+        )
 
     async def _call(
         self,
@@ -309,7 +312,8 @@ class LiteLLMClient:
     async def estimate(self, upstream: Upstream) -> dict[str, Any]:
         """Estimate a stream's usage from its chunks, off the loop.  For ``_stream``."""
         estimate = aiofiles.os.wrap(self.estimate_now)
-        return cast("dict[str, Any]", await estimate(upstream, executor=self._estimator))
+        fields: dict[str, Any] = await estimate(upstream, executor=self._estimator)
+        return fields
 
     def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
         """The same, here and now.  For ``_stream``."""

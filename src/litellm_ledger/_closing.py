@@ -10,6 +10,8 @@ import asyncio
 import time
 from typing import TypeVar
 
+import anyio
+
 __all__ = ["outlive_cancellation", "wait_until"]
 
 T = TypeVar("T")
@@ -20,11 +22,15 @@ async def outlive_cancellation(task: asyncio.Future[T]) -> T:
 
     A cancellation that came meanwhile is re-raised afterwards, in place of the result; the error of
     the task, if any, is then its ``__context__``.  The task must end by itself (have a deadline).
+
+    The shield is for anyio, whose cancel scopes (Starlette's, for one) cancel again and again until
+    they are left; it stops no ``task.cancel()``, which comes once and is caught.
     """
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.wait({task})
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({task})
         except asyncio.CancelledError as exc:
             cancelled = exc
     if cancelled is not None:

@@ -1,7 +1,7 @@
 """Opening a ledger directory to write: make it, check it, recover it.
 
-Owns the errors a user meets first: each says what is wrong, where, and what to do.  Synchronous; the
-writer runs it on its disk thread.
+Owns the errors a user meets first: each says what is wrong, where, and what to do.  Synchronous;
+the writer runs it on its disk thread.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ _ADVICE: Final = {
 }
 
 
-def prepare(
-    ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: bool = True
-) -> Path:
+def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: bool = True) -> Path:
     """Create the directory if need be, refuse what cannot be kept safe, recover dead writers.
 
     Returns the absolute path.
@@ -49,13 +47,14 @@ def prepare(
     """
     if os.name != "posix":
         raise UnsupportedPlatform(
-            f"a ledger cannot be written on {sys.platform}: no flock and no fdatasync; it can be read"
+            f"a ledger cannot be written on {sys.platform}, which lacks flock and fdatasync; "
+            "it can be read"
         )
     path = Path(ledger) if ledger is not None else default_directory()
     path = Path(os.path.abspath(path.expanduser()))
     try:
-        for part in (SEGMENTS, LIVE, RECOVERY):
-            fs.make_directory(path / part)
+        for name in (SEGMENTS, LIVE, RECOVERY):
+            fs.make_directory(path / name)
         for part in (path, path / SEGMENTS, path / LIVE):
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(part))

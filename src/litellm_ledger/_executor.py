@@ -26,6 +26,7 @@ class DiskThread(Executor):
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._cancelled = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue one job.  Raises ``RuntimeError`` once the executor was stopped."""
@@ -40,19 +41,20 @@ class DiskThread(Executor):
 
     def stop(self) -> None:
         """Start no further job; the one under way ends when the disk lets it.  Never blocks."""
-        self._stopped = True
-        self._jobs.put(None)
+        self.shutdown(wait=False, cancel_futures=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Stop, and wait for the job under way if asked (``Executor`` protocol)."""
-        self.stop()
+        """Take no further job, end when those that were taken are done (``Executor`` protocol)."""
+        self._stopped = True
+        self._cancelled |= cancel_futures
+        self._jobs.put(None)
         if wait and self._thread is not None:
             self._thread.join()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             future, fn, args, kwargs = job
-            if self._stopped or not future.set_running_or_notify_cancel():
+            if self._cancelled or not future.set_running_or_notify_cancel():
                 future.cancel()
                 continue
             try:

@@ -13,7 +13,7 @@ Pure: bytes and records, no I/O.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final
 from zlib import crc32
 
 import msgspec
@@ -121,4 +121,4 @@ def newer_version(line: bytes) -> int | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     version = members.get("v") if isinstance(members, dict) else None
-    return cast(int, version) if isinstance(version, int) and version > 1 else None
+    return version if isinstance(version, int) and version > 1 else None

@@ -1,13 +1,13 @@
 """The live file: a writer's counters in 64 bytes of shared memory, and the lock that says it lives.
 
 Owns ``live/<writer>.live``.  The counters outlive the process in any way it can die short of the
-machine itself (they are pages of a file), so whoever comes later knows exactly how many records were
-accepted.  The ``flock`` is released by the kernel when the owner dies, however it dies.  Never holds
-a record.
+machine itself (they are pages of a file), so whoever comes later knows exactly how many records
+were accepted.  The ``flock`` is released by the kernel when the owner dies, however it dies.  Never
+holds a record.
 
-Eight native-endian unsigned 64-bit cells: magic, hash of the boot id, pid, accepted, written, synced,
-oldest sequence number in flight (0: none), spare.  Stored one aligned cell at a time through
-``memoryview.cast("Q")``; ``struct.pack_into`` tears.
+Eight native-endian unsigned 64-bit cells: magic, hash of the boot id, pid, accepted, written,
+synced, oldest sequence number in flight (0: none), spare.  Stored one aligned cell at a time
+through ``memoryview.cast("Q")``; ``struct.pack_into`` tears.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Exact money: integers of picodollars on disk, ``Decimal`` US dollars in Python.
 
 Owns the two conversions and nothing else.  One picodollar is 10⁻¹² USD: the smallest unit in which
-the published per-token prices and their products with token counts are whole numbers, or are rounded
-once, half to even.  Never a float that is summed.
+the published per-token prices and their products with token counts are whole numbers, or are
+rounded once, half to even.  Never a float that is summed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def whole(cost: Decimal) -> int:
 
 
 def usd(pico: int) -> Decimal:
-    """Convert picodollars to US dollars, exactly, in the shortest form (``4500000`` -> ``4.5E-6``)."""
+    """Convert picodollars to US dollars, exactly, in the shortest form."""
     return _EXACT.normalize(_EXACT.scaleb(Decimal(pico), -PICO))
 
 
@@ -58,8 +58,8 @@ def from_litellm(cost: float | None) -> Decimal | None:
     """Take LiteLLM's binary float as the decimal that it prints, rounded to a picodollar.
 
     ``repr`` of a float is the shortest decimal that reads back as the same float, which for prices
-    times token counts is the amount that was meant (1,569 of 1,589 prices tried are exact).  ``None``,
-    NaN and infinities are unknown.
+    times token counts is the amount that was meant (1,569 of 1,589 prices tried are exact).
+    ``None``, NaN and infinities are unknown.
     """
     if cost is None or cost != cost or cost in (float("inf"), float("-inf")):
         return None

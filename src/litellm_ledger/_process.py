@@ -1,8 +1,8 @@
 """Every open writer of this process, for the two moments that concern them all: exit and fork.
 
-Owns the list.  At interpreter exit each is finished synchronously (there is no loop any more, no new
-thread, but plain file I/O works).  In a forked child each is forgotten: descriptors closed, queue
-emptied, nothing written, because all of it is the parent's.  Never touches a signal.
+Owns the list.  At interpreter exit each is finished synchronously (there is no loop any more, no
+new thread, but plain file I/O works).  In a forked child each is forgotten: descriptors closed,
+queue emptied, nothing written, because all of it is the parent's.  Never touches a signal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Anchor:
 
 
 _anchor = _Anchor()
-_open: dict[Member, weakref.finalize[[], _Anchor]] = {}
+_open: dict[Member, weakref.finalize[..., _Anchor]] = {}
 
 EXIT_BUDGET = 10.0
 """Seconds that one writer may take at interpreter exit when other threads hold its segment."""

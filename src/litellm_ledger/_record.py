@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -119,6 +119,10 @@ class UsageRecord(
     meta: dict[str, Any] | None = None
     gap_until: int | None = None
     reason: Literal["lost", "quarantined", "erased", "expired"] | None = None
+
+    if TYPE_CHECKING:  # msgspec's own, missing from its annotations
+
+        def __copy__(self) -> Self: ...
 
     def __post_init__(self) -> None:
         put = force_setattr  # frozen for the user; completed here, before anybody has seen it

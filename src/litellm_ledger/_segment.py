@@ -143,7 +143,9 @@ class SegmentLog:
     @contextlib.contextmanager
     def _hold(self, timeout: float) -> Iterator[None]:
         if not self._lock.acquire(timeout != 0, timeout if timeout > 0 else -1):
-            raise Stuck(errno.EAGAIN, "another thread is still busy with the segment", str(self._dir))
+            raise Stuck(
+                errno.EAGAIN, "another thread is still busy with the segment", str(self._dir)
+            )
         try:
             if self._abandoned:
                 raise Stuck(errno.EBADF, "the segment was given up", str(self._dir))

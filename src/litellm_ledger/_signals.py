@@ -3,15 +3,16 @@
 One coordinator owns the handlers of the process, from the first open client to the last.  What it
 does depends on whose the signal is when a client opens:
 
-* nobody's (default disposition): the process is ours.  The loop hears of the first signal and cancels
-  the Runner's main task, else the tasks that opened clients, so that the user's ``async with``
-  unwinds and drains; then the signal is delivered again, once, and its default action gives the exit
-  status.  A second signal, a loop that does not run, or a drain that takes too long: the last resort,
-  then die.
+* nobody's (default disposition): the process is ours.  The loop hears of the first signal and
+  cancels the Runner's main task, else the tasks that opened clients, so that the user's ``async
+  with`` unwinds and drains; then the signal is delivered again, once, and its default action gives
+  the exit status.  A second signal, a loop that does not run, or a drain that takes too long: the
+  last resort, then die.
 * asyncio's own SIGINT handler: left alone; it cancels the main task, which is what we would do.
 * ignored, or not Python's: hands off.
-* anything else (a server, IPython): chained.  We take it as a hint to sync, call the handler that was
-  there, and its owner ends the process.  (``loop.add_signal_handler`` in a lifespan breaks uvicorn,
+* anything else (a server, IPython): chained.  We take it as a hint to sync, call the handler that
+  was there, and its owner ends the process.  (``loop.add_signal_handler`` in a lifespan breaks
+  uvicorn,
   gunicorn, granian and hypercorn: the server never sees the signal.)
 
 Never decides what is saved or how: that is the writer's.
@@ -195,9 +196,8 @@ class _Coordinator:
             os._exit(128 + number)  # the kernel drops what process 1 sends itself by default
         os.kill(os.getpid(), number)
 
-
     def at_exit(self) -> None:
-        """The loop ended before the orderly end did (a bare ``run_until_complete``): die of it now."""
+        """Die of it now: the loop ended before the orderly end (a bare ``run_until_complete``)."""
         number = self._dying_of
         if number is not None:
             _last_resort()

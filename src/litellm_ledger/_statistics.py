@@ -17,7 +17,8 @@ class Statistics:
         writer: name of the writer, the first part of every record id (``None`` before opening).
         signals: ``on`` (we own the handlers), ``chained`` (somebody else's are called after ours),
             ``off`` (no main thread, no support, or not asked for).
-        accepted, written, synced: records; ``written`` the operating system has, ``synced`` the disk.
+        accepted, written, synced: records; ``written`` the operating system has, ``synced`` the
+            disk.
         queue_depth: records accepted and not yet written.
         queue_size: how many of those there may be before callers wait.
         waiting: callers that wait for room.

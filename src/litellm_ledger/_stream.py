@@ -1,11 +1,11 @@
 """A streamed answer that is recorded however it ends.
 
 ``CompletionStream`` delegates to LiteLLM's wrapper and watches it: read to the end, left by
-``break``, closed, cancelled, failed, dropped without being read.  Each ending is recorded once, with
-the provider's usage when it sent one and an estimate from the chunks when it did not.
+``break``, closed, cancelled, failed, dropped without being read.  Each ending is recorded once,
+with the provider's usage when it sent one and an estimate from the chunks when it did not.
 
-Owns the endings of a stream.  Never changes a chunk; hides only the extra usage chunk that the caller
-did not ask for.
+Owns the endings of a stream.  Never changes a chunk; hides only the extra usage chunk that the
+caller did not ask for.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ class CompletionStream:
             raise
 
     async def _end(
-        self, how: Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]], fields: Mapping[str, Any]
+        self,
+        how: Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]],
+        fields: Mapping[str, Any],
     ) -> None:
         """Settle once, in a task that outlives the reader; wait for it, and for the ack."""
         upstream = self._upstream

@@ -38,12 +38,14 @@ __all__ = ["UsageTracker"]
 
 _log = logging.getLogger("litellm_ledger")
 
+_Close = Callable[[], Awaitable[None]]
+
 
 class UsageTracker:
     """Accepts usage records and gets them to the ledger, in order, without losing one.
 
-    An async context manager.  Opens on first use as well; end it with ``await aclose()``.  Belongs to
-    one event loop; other threads use ``record_threadsafe``.
+    An async context manager.  Opens on first use as well; end it with ``await aclose()``.  Belongs
+    to one event loop; other threads use ``record_threadsafe``.
 
     Args:
         ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
@@ -84,7 +86,7 @@ class UsageTracker:
         self._handle_signals = handle_signals
         self._member: _signals.Member | None = None
         self._signal_mode: _signals.Mode = "off"
-        self._close_on_signal = weakref.WeakMethod(self.aclose)
+        self._close_on_signal: weakref.WeakMethod[_Close] = weakref.WeakMethod(self.aclose)
         weakref.finalize(self, _collected, self._writer).atexit = False
 
     async def __aenter__(self) -> Self:
@@ -130,7 +132,7 @@ class UsageTracker:
             if self._handle_signals is True and self._signal_mode == "off":
                 _log.warning("signals cannot be handled here; end with aclose() before exiting")
 
-    def close_on_signal(self, close: Callable[[], Awaitable[None]]) -> None:
+    def close_on_signal(self, close: _Close) -> None:
         """Have a signal close through ``close``, a bound method; it is held weakly."""
         self._close_on_signal = weakref.WeakMethod(close)
 
@@ -139,8 +141,8 @@ class UsageTracker:
     async def record(self, record: UsageRecord) -> UsageRecord:
         """Record one usage; return it as written once it is as safe as ``durability`` says.
 
-        Waits for room when the queue is full, first come first served.  Cancelled while it waits for
-        room, nothing was recorded; cancelled later, the record is written all the same.
+        Waits for room when the queue is full, first come first served.  Cancelled while it waits
+        for room, nothing was recorded; cancelled later, the record is written all the same.
 
         Raises:
             LedgerClosed: the tracker is closed or closing.
@@ -317,7 +319,7 @@ def replace_outcome(started: UsageRecord, status: str) -> UsageRecord:
 
 
 def _weak_close(
-    close: weakref.WeakMethod[Callable[[], Awaitable[None]]], writer: AsyncUsageWriter
+    close: weakref.WeakMethod[_Close], writer: AsyncUsageWriter
 ) -> Callable[[], Awaitable[None]]:
     """Close without keeping the tracker or client alive."""
 

@@ -1,8 +1,8 @@
 """Who waits for what: acknowledgements by sequence number, and room in line.
 
-Two small queues of futures for one event loop.  ``Acks`` wakes, in order, everybody whose number has
-been passed.  ``Room`` lets callers in first come, first served, and never lets one overtake.  Neither
-knows what is being written.
+Two small queues of futures for one event loop.  ``Acks`` wakes, in order, everybody whose number
+has been passed.  ``Room`` lets callers in first come, first served, and never lets one overtake.
+Neither knows what is being written.
 """
 
 from __future__ import annotations

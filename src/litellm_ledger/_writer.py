@@ -2,9 +2,9 @@
 
     accept -> asyncio.Queue -> [task: batch -> encode -> append -> sync] -> ack
 
-Owns the life of that task (``_writing`` is what it does) and the ends of it: the close that everybody
-shares, the loop torn down around it, its death, the interpreter's exit, a fork.  Never decides what a
-record says, never touches a file itself.
+Owns the life of that task (``_writing`` is what it does) and the ends of it: the close that
+everybody shares, the loop torn down around it, its death, the interpreter's exit, a fork.  Never
+decides what a record says, never touches a file itself.
 """
 
 from __future__ import annotations
@@ -249,9 +249,7 @@ class AsyncUsageWriter:
         """
         return self._take(record, partial(self.backlog.settle, settles=settles))
 
-    def _take(
-        self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]
-    ) -> UsageRecord:
+    def _take(self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]) -> UsageRecord:
         backlog = self.backlog
         if not backlog.late:
             return act(record)
@@ -290,7 +288,8 @@ class AsyncUsageWriter:
     def _take_inbox(self, backlog: Backlog) -> None:
         """On the loop: accept the inbox; who waits for an entry hears of its acknowledgement."""
         for entry in backlog.take_inbox():
-            assert self._loop is not None and entry.future is not None
+            assert self._loop is not None
+            assert entry.future is not None
             if self.durability == "queued":
                 entry.future.set_result(entry.record)
                 continue
@@ -311,7 +310,8 @@ class AsyncUsageWriter:
         """Wait until ``record`` is as safe as ``durability`` says; tell whether it is.
 
         Args:
-            timeout: seconds after which the answer is ``False``; ``None`` waits as long as it takes.
+            timeout: seconds after which the answer is ``False``; ``None`` waits as long as it
+                takes.
 
         Cancellation stops the waiting, not the writing.
 
@@ -438,7 +438,8 @@ class AsyncUsageWriter:
         short: it ends by its deadline, then the cancellation is re-raised.
 
         Args:
-            timeout: seconds for the whole close; default ``drain_timeout``.  The first closer's holds.
+            timeout: seconds for the whole close; default ``drain_timeout``.  The first closer's
+                holds.
 
         Raises:
             DrainTimeout: the deadline passed with records unwritten; says how many, and how many of
@@ -489,10 +490,10 @@ class AsyncUsageWriter:
             )
 
     def _finish_on_thread(self, budget: float) -> asyncio.Future[None]:
-        assert self._loop is not None
-        return asyncio.wrap_future(
-            DiskThread("litellm-ledger-close").submit(self.finish_now, budget), loop=self._loop
-        )
+        thread = DiskThread("litellm-ledger-close")
+        finished = asyncio.wrap_future(thread.submit(self.finish_now, budget), loop=self._loop)
+        thread.shutdown(wait=False)
+        return finished
 
     def finish_now(self, budget: float) -> int:
         """Close synchronously: at interpreter exit, from a finalizer, when the loop is gone.

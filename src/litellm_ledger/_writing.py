@@ -1,10 +1,10 @@
 """What the writer task does: take a batch, encode it, get it to disk, say how far it got.
 
 Group commit is natural: what arrives while a write is under way is the next batch; nobody lingers.
-A small batch is written straight from the task while the disk answers fast (6 µs from record to ack,
-against 115 µs through a thread); large ones, syncs, rotation, and everything after a write that was
-slow go through aiofiles to a thread of the ledger's own.  A write that fails keeps its records and is
-tried again, while calls go on.
+A small batch is written straight from the task while the disk answers fast (6 µs from record to
+ack, against 115 µs through a thread); large ones, syncs, rotation, and everything after a write
+that was slow go through aiofiles to a thread of the ledger's own.  A write that fails keeps its
+records and is tried again, while calls go on.
 
 Owns the loop and its figures.  Never opens, closes or acknowledges anything itself.
 """

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import inspect
 import logging
 import os
@@ -35,8 +36,8 @@ __all__ = ["get_client", "ledger_lifespan"]
 _log = logging.getLogger("litellm_ledger")
 
 _KEY: Final = "ledger_client"
-_POLL: Final = 0.01
-"""Seconds between looks at the calls in flight when the application stops."""
+_POLL: Final = 0.16
+"""Seconds at most between looks at the calls in flight when the application stops."""
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
@@ -128,8 +129,13 @@ async def _settled(client: LiteLLMClient, timeout: float) -> None:
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + timeout
-    while client.statistics().in_flight and clock() < deadline:  # noqa: ASYNC110 (no event for it)
-        await asyncio.sleep(_POLL)
+    pause = 0.005
+    while client.statistics().in_flight and clock() < deadline:
+        await asyncio.sleep(pause)
+        if pause < _POLL:
+            pause *= 2
+        else:  # a stream that nobody reads may hang on the traceback of the request that was cut
+            gc.collect()
 
 
 @contextlib.asynccontextmanager
