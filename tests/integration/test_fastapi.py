@@ -1,0 +1,348 @@
+"""The lifespan under a real uvicorn: its signals, its requests, its shutdown, and our records.
+
+The application is `fastapi_server.py`, in a process of its own; the provider is `OpenAIServer`, here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from litellm_ledger import Ledger, UsageRecord
+from litellm_ledger.testing import OpenAIServer, ServedRequest
+
+ROOT = Path(__file__).parents[2]
+APP = "tests.integration.fastapi_server:app"
+DEADLINE = 30.0
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+LOOPS = ["asyncio", "uvloop"]
+STATUS = {TERM: -TERM, INT: 0}
+"""uvicorn's own: it delivers SIGTERM to itself again, and swallows KeyboardInterrupt."""
+CUT = "asyncio.exceptions.CancelledError: Task cancelled, timeout graceful shutdown exceeded"
+
+
+class Uvicorn:
+    """`python -m uvicorn` on a free port; stdout and stderr are read as they come."""
+
+    def __init__(self, app: str, *arguments: str, **environment: str) -> None:
+        self.log: list[str] = []
+        self._more = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", app, "--port", "0", "--no-access-log", *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "default", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        found = re.search(r"http://\S+", self.wait_for("Uvicorn running on"))
+        assert found is not None
+        self.url = found[0]
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                with self._more:
+                    self.log.append(line.rstrip("\n"))
+                    self._more.notify_all()
+        with self._more:
+            self._more.notify_all()
+
+    def wait_for(self, text: str) -> str:
+        """Wait until a line holds `text`; return it."""
+        with self._more:
+
+            def found() -> str | None:
+                return next((line for line in self.log if text in line), None)
+
+            self._more.wait_for(lambda: found() or self.process.poll() is not None, DEADLINE)
+            line = found()
+        assert line is not None, f"no {text!r} in:\n" + "\n".join(self.log)
+        return line
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def status(self) -> int:
+        """Wait for the end; return the exit status."""
+        status = self.process.wait(DEADLINE)
+        self._reader.join()
+        return status
+
+    def close(self) -> None:
+        self.process.kill()
+        self.status()
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[OpenAIServer]:
+    with OpenAIServer() as server:
+        yield server
+
+
+@pytest.fixture
+def upstream(provider: OpenAIServer) -> OpenAIServer:
+    provider.clear()
+    return provider
+
+
+@pytest.fixture
+def start(provider: OpenAIServer, tmp_path: Path) -> Iterator[Callable[..., Uvicorn]]:
+    """Start servers that write to `tmp_path`; end what is left of them."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str, app: str = APP, **environment: str) -> Uvicorn:
+            environment |= {"LEDGER": str(tmp_path), "UPSTREAM": provider.base_url}
+            server = Uvicorn(app, *arguments, **environment)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def live(
+    provider: OpenAIServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Uvicorn, Path]]:
+    """A server for all tests that do not end it, on uvloop; it must end clean."""
+    path = tmp_path_factory.mktemp("live")
+    server = Uvicorn(
+        APP, "--loop", "uvloop", LEDGER=str(path), UPSTREAM=provider.base_url, WARM_UP="1"
+    )
+    try:
+        yield server, path
+        server.send(TERM)
+        assert server.status() == -TERM
+        assert noise(server) == []
+        assert_nothing_lost(path)
+    finally:
+        server.close()
+
+
+# -- reading what is left --------------------------------------------------------------------------
+
+
+def outcomes(path: Path) -> list[UsageRecord]:
+    return list(Ledger(path).records())
+
+
+def by_user(path: Path) -> dict[str, UsageRecord]:
+    return {(record.tags or {}).get("user", ""): record for record in outcomes(path)}
+
+
+def assert_nothing_lost(path: Path) -> None:
+    """Every call that was started has one outcome, and the writers ended clean."""
+    calls: Counter[str | None] = Counter()
+    for record in Ledger(path).records(kinds=("started", "usage")):
+        calls[record.operation] += 1 if record.kind == "usage" else 10
+    assert set(calls.values()) <= {11}, calls
+    verification = Ledger(path).verify()
+    assert verification.ok
+    assert all(writer.clean for writer in verification.writers), verification
+    assert not list((path / "live").iterdir())
+
+
+def assert_estimated(record: UsageRecord) -> None:
+    assert record.status in ("cancelled", "abandoned")
+    assert record.usage_source == "estimated"
+    assert record.input_tokens
+    assert record.output_tokens
+    assert record.cost
+
+
+def noise(server: Uvicorn) -> list[str]:
+    """What stands in the log beside what uvicorn says and the requests that it cut."""
+    text = "\n".join(server.log)
+    cuts = r"ERROR: +Exception in ASGI application\n(?: .*\n|Traceback .*\n)+?" + re.escape(CUT)
+    text = re.sub(cuts, "", text)
+    expected = r"(INFO|own lifespan|client) *.*|ERROR: +Cancel \d+ running task.*|"
+    return [line for line in text.splitlines() if not re.fullmatch(expected, line)]
+
+
+def order(server: Uvicorn) -> list[str]:
+    """What is said about the end, in order."""
+    begin = next(i for i, line in enumerate(server.log) if "Shutting down" in line)
+    return [line for line in server.log[begin:] if line.startswith(("INFO", "own"))]
+
+
+# -- a client of the application ---------------------------------------------------------------------
+
+
+class Visitor:
+    """One request in a thread of its own; `received` is the id of the record it was told of."""
+
+    def __init__(self, server: Uvicorn, path: str, user: str, **params: Any) -> None:
+        self.received: str | None = None
+        self.lines: list[Any] = []
+        self._request = ("POST", f"{server.url}/{path}")
+        self._params = {"user": user, **params}
+        self._response: httpx.Response | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(httpx.TransportError):
+            with httpx.stream(*self._request, params=self._params, timeout=DEADLINE) as response:
+                if response.is_error:
+                    return
+                for line in response.iter_lines():
+                    value = json.loads(line)
+                    self.lines.append(value)
+                    if isinstance(value, dict):
+                        self.received = value["id"]
+
+    def join(self) -> str | None:
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive()
+        return self.received
+
+
+def crowd(server: Uvicorn, path: str, count: int, **params: Any) -> list[Visitor]:
+    return [Visitor(server, path, f"{path}-{params}-{n}", **params) for n in range(count)]
+
+
+def streaming(requests: list[ServedRequest], count: int) -> bool:
+    """Whether this many streams stand still in the middle."""
+    return sum(r.stream and r.chunks >= 2 and r.ended is None for r in requests) >= count
+
+
+# -- the end of the server ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [TERM, INT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_idle_server_ends_as_it_would_without_us(
+    start: Callable[..., Uvicorn], tmp_path: Path, loop: str, number: signal.Signals
+) -> None:
+    servers = [start("--loop", loop, app=app) for app in (APP, f"{APP.partition(':')[0]}:bare")]
+    assert httpx.get(f"{servers[0].url}/signals").json() == "chained"
+    for server in servers:
+        server.send(number)
+    assert [server.status() for server in servers] == [STATUS[number]] * 2
+    ours, bare = ([re.sub(r"\d+", "N", line) for line in server.log] for server in servers)
+    assert "own lifespan begins, client open" in ours
+    assert [line for line in ours if not line.startswith("own lifespan")] == bare
+    assert_nothing_lost(tmp_path)
+
+
+@pytest.mark.parametrize("number", [TERM, INT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_busy_server_that_cuts_its_requests_loses_no_record(
+    start: Callable[..., Uvicorn],
+    upstream: OpenAIServer,
+    tmp_path: Path,
+    loop: str,
+    number: signal.Signals,
+) -> None:
+    server = start("--loop", loop, "--timeout-graceful-shutdown", "1")
+    answered = crowd(server, "chat", 12) + crowd(server, "stream", 4)
+    assert all([visitor.join() for visitor in answered])
+
+    cut = [
+        *crowd(server, "chat", 3, behaviour="hang"),
+        *crowd(server, "later", 2, behaviour="hang"),
+        *crowd(server, "stream", 3, behaviour="hang_after=2"),
+        *crowd(server, "stream", 2, behaviour="hang_after=2", stall=True),
+    ]
+    upstream.wait_for(lambda served: len(served) == 26 and streaming(served, 5), DEADLINE)
+    under_way = [
+        *crowd(server, "chat", 4, behaviour="slow=0.4"),
+        *crowd(server, "stream", 4, behaviour="chunk_delay=0.1"),
+        *crowd(server, "later", 2, behaviour="slow=0.4"),
+    ]
+    upstream.wait_for(lambda served: len(served) == 36)
+    server.send(number)
+
+    assert server.status() == STATUS[number]
+    assert order(server) == [
+        "INFO:     Shutting down",
+        "INFO:     Waiting for connections to close. (CTRL+C to force quit)",
+        "INFO:     Waiting for application shutdown.",
+        "own lifespan ends, client open",
+        "INFO:     Application shutdown complete.",
+        f"INFO:     Finished server process [{server.process.pid}]",
+    ]
+    assert noise(server) == []
+    assert [visitor.join() for visitor in cut] == [None] * len(cut)
+    told = {visitor.join() for visitor in answered + under_way[:8]}
+    assert None not in told
+    assert_nothing_lost(tmp_path)
+    records = outcomes(tmp_path)
+    assert len(records) == 36
+    assert Counter(record.status for record in records)["ok"] == 26
+    on_record = {record.id for record in records if record.status == "ok" and record.cost}
+    assert told <= on_record
+    assert len(on_record) == 26  # two of them in the background, after their response
+    for record in records:
+        if record.status != "ok" and record.stream:
+            assert_estimated(record)
+        elif record.status != "ok":
+            assert record.status == "cancelled"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_outcomes_that_come_after_the_client_has_closed_are_recorded(
+    start: Callable[..., Uvicorn], upstream: OpenAIServer, tmp_path: Path, loop: str
+) -> None:
+    server = start("--loop", loop, "--timeout-graceful-shutdown", "0", OUTLIVE="1", SETTLE="0")
+    assert all([visitor.join() for visitor in crowd(server, "chat", 1)])
+    streams = crowd(server, "stream", 4, behaviour="hang_after=2")
+    upstream.wait_for(lambda served: streaming(served, 4), DEADLINE)
+    detached = crowd(server, "detached", 3, behaviour="slow=1.5")
+    upstream.wait_for(lambda served: len(served) == 8)
+    server.send(TERM)
+
+    assert server.status() == -TERM
+    closed = re.fullmatch(r"client closed, (\d) in flight", server.wait_for("in flight"))
+    assert closed is not None
+    assert int(closed[1]) >= 3
+    assert server.log.index(closed[0]) < server.log.index(
+        "INFO:     Application shutdown complete."
+    )
+    assert [visitor.join() for visitor in streams + detached] == [None] * 7
+    assert noise(server) == []
+    assert_nothing_lost(tmp_path)
+    records = outcomes(tmp_path)
+    assert [record.status for record in records].count("ok") == 4
+    assert all(record.cost for record in records)
+    for record in records:
+        if record.stream:
+            assert_estimated(record)
+
+
+def test_a_forced_exit_that_skips_the_lifespan_loses_no_record(
+    start: Callable[..., Uvicorn], upstream: OpenAIServer, tmp_path: Path
+) -> None:
+    server = start()
+    visitors = crowd(server, "stream", 3, behaviour="hang_after=2")
+    upstream.wait_for(lambda served: streaming(served, 3), DEADLINE)
+    server.send(INT)
+    server.wait_for("Waiting for connections to close.")
+    server.send(INT)
+
+    assert server.status() == 0
+    assert "Waiting for application shutdown." not in "\n".join(server.log)
+    assert [visitor.join() for visitor in visitors] == [None] * 3
+    assert_nothing_lost(tmp_path)
+    assert len(outcomes(tmp_path)) == 3
+    for record in outcomes(tmp_path):
+        assert_estimated(record)
