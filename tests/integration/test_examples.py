@@ -1,0 +1,68 @@
+"""Every file of examples/ runs as it stands, ends with 0, and leaves no warning behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from litellm_ledger import Ledger
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ELSEWHERE = {
+    "demo.py",  # below
+    "fastapi_app.py",  # a server: the tests of FastAPI run it
+}
+PROGRAMS = sorted(
+    path.name
+    for path in EXAMPLES.glob("*.py")
+    if path.name not in ELSEWHERE and not path.name.startswith("_")
+)
+
+
+def run(name: str, cwd: Path, *options: str, timeout: float) -> tuple[int, str, str]:
+    """Run it away from the repository and from any key; return status, output and complaints."""
+    env = {k: v for k, v in os.environ.items() if not k.endswith(("_API_KEY", "_API_BASE"))}
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)
+    env["NO_PROXY"] = "127.0.0.1"
+    env["TMPDIR"] = str(cwd)
+    done = subprocess.run(
+        [sys.executable, *options, str(EXAMPLES / name)],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    # Under `-X dev` asyncio tells of LiteLLM's first call, which holds the loop for half a second.
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    return done.returncode, done.stdout, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_example_runs_without_a_key_and_without_a_warning(name: str, tmp_path: Path) -> None:
+    status, output, complaints = run(
+        name, tmp_path, "-X", "dev", "-W", "error::ResourceWarning", timeout=60
+    )
+    assert (status, complaints) == (0, "")
+    assert output
+    verification = Ledger(tmp_path / "usage").verify()
+    assert [writer.state for writer in verification.writers] == ["closed"]
+    assert verification.ok
+    assert Ledger(tmp_path / "usage").report().total.calls
+
+
+def test_there_are_examples() -> None:
+    assert {"quickstart.py", "streaming.py", "tags.py", "tracker_only.py"} <= {*PROGRAMS}
+
+
+def test_the_demo_holds(tmp_path: Path) -> None:
+    status, output, complaints = run("demo.py", tmp_path, timeout=110)
+    assert (status, complaints) == (0, ""), output
+    assert "acked records lost: 0" in output
+    assert "All of it holds" in output
+    assert "NO   " not in output
