@@ -23,13 +23,6 @@ from litellm_ledger._litellm_http import acquire_http, release_http
 from litellm_ledger._outcome import from_exception, from_response, from_stream
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
-# LiteLLM's own: pydantic complains of its response models, and its logging tasks die with the loop.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:pydantic"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
 MODEL = "openai/gpt-4o-mini"
 MESSAGES = [{"role": "user", "content": "three words here"}]
 ASKED = {"include_usage": True}
