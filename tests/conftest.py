@@ -2,5 +2,11 @@
 
 import os
 
+from hypothesis import settings
+
 # Otherwise `import litellm` fetches its price map over the network and swaps it while tests run.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+# A time limit per example says more about the machine than about the code.
+settings.register_profile("ledger", deadline=None)
+settings.load_profile("ledger")

@@ -136,9 +136,11 @@ class DeadWriter:
         covered = Spans()
         for segment in segments:
             covered.add_range(segment.name.first, segment.last)
+        # A call counts as in flight until its outcome is written, so what was accepted and never
+        # written cannot have ended an older one.  What was written and is not there can.
         since = counters.oldest_in_flight or math.inf
-        if known != "exact" or covered.missing(1, accepted) or self._was_damaged(segments):
-            since = 1  # the outcome of an older call may be among what is missing
+        if known != "exact" or covered.missing(1, counters.written) or self._was_damaged(segments):
+            since = 1
 
         calls = OpenCalls()
         for group in _groups(segments):

@@ -225,7 +225,7 @@ def test_no_intact_line_is_lost_and_no_other_is_believed(what: list[Change]) -> 
 
 
 @given(changes)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_recovery_keeps_every_intact_record_and_every_damaged_byte(what: list[Change]) -> None:
     data = changed(what)
     with ledger() as root:
@@ -251,7 +251,7 @@ def test_recovery_keeps_every_intact_record_and_every_damaged_byte(what: list[Ch
 
 
 @given(st.integers(0, 8 * len(DATA) - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_recovery_after_a_flipped_bit_loses_one_record_at_most(bit: int) -> None:
     flipped = bytearray(DATA)
     flipped[bit // 8] ^= 1 << bit % 8
@@ -378,7 +378,7 @@ def run(what: Sequence[Step], log_class: type[SegmentLog] = SegmentLog) -> None:
 
 
 @given(steps)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @example([("append", 3), ("fail", ("sync", 1, 2)), ("sync", 0), ("append", 2), ("seal", 0)])
 @example([("fill", 100), ("fail", ("truncate", 1, 1)), ("append", 4), ("empty", 0), ("again", 1)])
 @example([("append", 2), ("fail", ("sync_directory", 1, 1)), ("sync", 0), ("sync", 0)])

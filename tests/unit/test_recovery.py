@@ -42,6 +42,12 @@ def root(tmp_path: Path) -> Path:
     return directory(tmp_path / "usage")
 
 
+def damaged(seq: int) -> bytes:
+    content = bytearray(line(seq))
+    content[60] ^= 1
+    return bytes(content)
+
+
 def recover_one(root: Path) -> RecoveredWriter:
     (writer,) = recover(root).writers
     assert writer.error is None
@@ -156,12 +162,20 @@ def test_reads_sealed_segments_only_from_the_oldest_in_flight(root: Path) -> Non
     assert recover_one(root).unsettled == 1
 
 
-def test_looks_at_every_call_when_an_outcome_may_be_among_the_lost(root: Path) -> None:
+def test_looks_at_every_call_when_an_outcome_that_was_written_is_gone(root: Path) -> None:
     put(root, [line(1, "started"), line(2)], 1, 2)
-    put(root, [line(3)], 3)
-    put_live(root, 4, written=3)  # number 4, accepted and lost, was the outcome of call 1
+    put(root, [line(3), damaged(4)], 3)
+    put_live(root, 4)  # number 4 was the outcome of call 1, and so nothing was in flight
     done = recover_one(root)
     assert (done.lost, done.unsettled) == (1, 1)
+
+
+def test_what_was_never_written_cannot_have_settled_a_call(root: Path) -> None:
+    put(root, [b"not looked at\n"], 1, 2)
+    put(root, [line(3, "started")], 3)
+    put_live(root, 4, written=3, oldest=3)
+    (done,) = recover(root).writers
+    assert (done.error, done.lost, done.unsettled, done.quarantined) == (None, 1, 1, ())
 
 
 def test_counters_from_before_a_restart_are_a_lower_bound(root: Path) -> None:
@@ -197,12 +211,6 @@ def test_counters_that_contradict_each_other_are_not_believed(root: Path) -> Non
 
 
 # -- damage --------------------------------------------------------------------------------------
-
-
-def damaged(seq: int) -> bytes:
-    content = bytearray(line(seq))
-    content[60] ^= 1
-    return bytes(content)
 
 
 def test_a_damaged_line_in_the_middle_is_quarantined_never_cut(root: Path) -> None:
