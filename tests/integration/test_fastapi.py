@@ -1,11 +1,11 @@
 """The lifespan under a real uvicorn: its signals, its requests, its shutdown, and our records.
 
-The application is `fastapi_server.py`, in a process of its own; the provider is `OpenAIServer`, here.
+The application is `fastapi_server.py`, in a process of its own; the provider is an `OpenAIServer`
+in this one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -32,6 +32,13 @@ DEADLINE = 30.0
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 LOOPS = ["asyncio", "uvloop"]
+COMBINATIONS = [
+    pytest.param("asyncio", TERM, id="asyncio-SIGTERM"),
+    pytest.param("uvloop", INT, id="uvloop-SIGINT"),
+    pytest.param("asyncio", INT, id="asyncio-SIGINT", marks=pytest.mark.matrix),
+    pytest.param("uvloop", TERM, id="uvloop-SIGTERM", marks=pytest.mark.matrix),
+]
+"""Each loop and each signal once; the rest is in `make matrix`: importing LiteLLM takes seconds."""
 STATUS = {TERM: -TERM, INT: 0}
 """uvicorn's own: it delivers SIGTERM to itself again, and swallows KeyboardInterrupt."""
 CUT = "asyncio.exceptions.CancelledError: Task cancelled, timeout graceful shutdown exceeded"
@@ -138,7 +145,7 @@ def live(
         server.close()
 
 
-# -- reading what is left --------------------------------------------------------------------------
+# -- reading what is left -------------------------------------------------------------------------
 
 
 def outcomes(path: Path) -> list[UsageRecord]:
@@ -181,10 +188,10 @@ def noise(server: Uvicorn) -> list[str]:
 def order(server: Uvicorn) -> list[str]:
     """What is said about the end, in order."""
     begin = next(i for i, line in enumerate(server.log) if "Shutting down" in line)
-    return [line for line in server.log[begin:] if line.startswith(("INFO", "own"))]
+    return [line for line in server.log[begin:] if line.startswith(("INFO", "own", "client"))]
 
 
-# -- a client of the application ---------------------------------------------------------------------
+# -- a client of the application ------------------------------------------------------------------
 
 
 class Visitor:
@@ -225,7 +232,7 @@ def streaming(requests: list[ServedRequest], count: int) -> bool:
     return sum(r.stream and r.chunks >= 2 and r.ended is None for r in requests) >= count
 
 
-# -- the end of the server ---------------------------------------------------------------------------
+# -- the end of the server ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [TERM, INT], ids=["SIGTERM", "SIGINT"])
@@ -244,8 +251,7 @@ def test_an_idle_server_ends_as_it_would_without_us(
     assert_nothing_lost(tmp_path)
 
 
-@pytest.mark.parametrize("number", [TERM, INT], ids=["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(("loop", "number"), COMBINATIONS)
 def test_a_busy_server_that_cuts_its_requests_loses_no_record(
     start: Callable[..., Uvicorn],
     upstream: OpenAIServer,
@@ -255,7 +261,8 @@ def test_a_busy_server_that_cuts_its_requests_loses_no_record(
 ) -> None:
     server = start("--loop", loop, "--timeout-graceful-shutdown", "1")
     answered = crowd(server, "chat", 12) + crowd(server, "stream", 4)
-    assert all([visitor.join() for visitor in answered])
+    for visitor in answered:
+        assert visitor.join()
 
     cut = [
         *crowd(server, "chat", 3, behaviour="hang"),
@@ -299,12 +306,12 @@ def test_a_busy_server_that_cuts_its_requests_loses_no_record(
             assert record.status == "cancelled"
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=pytest.mark.matrix)])
 def test_outcomes_that_come_after_the_client_has_closed_are_recorded(
     start: Callable[..., Uvicorn], upstream: OpenAIServer, tmp_path: Path, loop: str
 ) -> None:
     server = start("--loop", loop, "--timeout-graceful-shutdown", "0", OUTLIVE="1", SETTLE="0")
-    assert all([visitor.join() for visitor in crowd(server, "chat", 1)])
+    assert Visitor(server, "chat", "first").join()
     streams = crowd(server, "stream", 4, behaviour="hang_after=2")
     upstream.wait_for(lambda served: streaming(served, 4), DEADLINE)
     detached = crowd(server, "detached", 3, behaviour="slow=1.5")
@@ -346,3 +353,73 @@ def test_a_forced_exit_that_skips_the_lifespan_loses_no_record(
     assert len(outcomes(tmp_path)) == 3
     for record in outcomes(tmp_path):
         assert_estimated(record)
+
+
+# -- while it lives -------------------------------------------------------------------------------
+
+
+def record_of(path: Path, user: str) -> UsageRecord:
+    """Wait until the call of this user has an outcome; return that."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        record = by_user(path).get(user)
+        if record is not None:
+            return record
+        time.sleep(0.02)
+    raise AssertionError(f"no record of {user} in {by_user(path)}")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "stall"), [(2, False), (2, True), (0, False)], ids=["reading", "busy", "before"]
+)
+def test_a_client_that_disconnects_from_a_stream_is_recorded_and_stops_the_provider(
+    live: tuple[Uvicorn, Path], upstream: OpenAIServer, chunks: int, stall: bool
+) -> None:
+    server, path = live
+    user = f"leaver-{chunks}-{stall}"
+    params = {"user": user, "behaviour": f"hang_after={chunks}", "stall": stall}
+    with httpx.stream("POST", f"{server.url}/stream", params=params, timeout=DEADLINE) as response:
+        assert response.status_code == 200
+        if chunks:
+            assert next(response.iter_lines()) == json.dumps("word1")
+        upstream.wait_for(lambda served: served and served[0].chunks == chunks, DEADLINE)
+
+    upstream.wait_for(lambda served: served[0].disconnected)
+    record = record_of(path, user)
+    assert record.status in ("cancelled", "abandoned")
+    assert record.usage_source == "estimated"
+    assert record.input_tokens
+    assert record.output_tokens or not chunks
+    assert record.cost
+    assert Visitor(server, "chat", "after the leaver").join()
+
+
+def test_tags_of_concurrent_requests_never_mix(
+    live: tuple[Uvicorn, Path], upstream: OpenAIServer
+) -> None:
+    server, path = live
+    users = [f"user-{number}" for number in range(10)]
+    visitors = [
+        (user, Visitor(server, endpoint, user, behaviour="chunk_delay=0.01"))
+        for _ in range(3)
+        for user in users
+        for endpoint in ("chat", "stream")
+    ]
+    told = {visitor.join(): user for user, visitor in visitors}
+    assert len(told) == len(visitors)
+    for record in outcomes(path):
+        if record.id in told:
+            assert record.tags == {"app": "test", "user": told.pop(record.id)}
+    assert not told
+
+
+def test_a_call_in_a_background_task_is_recorded(
+    live: tuple[Uvicorn, Path], upstream: OpenAIServer
+) -> None:
+    server, path = live
+    response = httpx.post(f"{server.url}/later", params={"user": "later"}, timeout=DEADLINE)
+    assert response.status_code == 200
+    record = record_of(path, "later")
+    assert (record.status, record.usage_source) == ("ok", "provider")
+    assert record.tags == {"app": "test", "user": "later"}
+    assert record.cost
