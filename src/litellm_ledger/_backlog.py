@@ -73,8 +73,8 @@ class Entry:
         self.future = future
 
 
-Accepted = tuple[int, float, UsageRecord, int | None]
-"""A record as it waits: its number, the time of acceptance (s), itself, its cost in picodollars."""
+Accepted = tuple[int, datetime, UsageRecord, int | None]
+"""A record as it waits: its number, the time of acceptance, itself, its cost in picodollars."""
 
 
 class _Queue(asyncio.Queue["Accepted | Signal"]):
@@ -157,7 +157,7 @@ class Backlog:
 
     def accept(self, record: UsageRecord) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
-        record = self._completed(record, self.accepted + 1, time.time())
+        record = self._completed(record, self.accepted + 1, datetime.now(UTC))
         self.accept_unseen(record)
         return record
 
@@ -167,7 +167,7 @@ class Backlog:
         cost = None if money is None else whole(money)
         seq = self.accepted + 1
         try:
-            self.queue.put_nowait((seq, time.time(), record, cost))
+            self.queue.put_nowait((seq, datetime.now(UTC), record, cost))
         except RuntimeError:  # a closed loop wakes nobody, but the item is stored
             pass
         self.accepted = seq
@@ -175,7 +175,7 @@ class Backlog:
         if self.on_usage is not None and record.kind == "usage":
             self.on_usage(record, cost)
 
-    def _completed(self, record: UsageRecord, seq: int, now: float) -> UsageRecord:
+    def _completed(self, record: UsageRecord, seq: int, now: datetime) -> UsageRecord:
         """Return a copy with everything that the ledger itself gives a record."""
         record = record.__copy__()
         record_id = f"{self._prefix}{seq:016d}"
@@ -183,7 +183,7 @@ class Backlog:
         put(record, "seq", seq)
         put(record, "id", record_id)
         if record.ts is None:
-            put(record, "ts", datetime.fromtimestamp(now, UTC))
+            put(record, "ts", now)
         if record.operation is None:
             put(record, "operation", record_id)
         if record.attempt is None:
@@ -241,7 +241,7 @@ class Backlog:
             entry = self.inbox[0]
             entry.record = entry.act(entry.record)
             self.inbox.popleft()
-            if entry.future is not None:
+            if entry.future is not None and entry.future.set_running_or_notify_cancel():
                 waiting.append(entry)
         return waiting
 

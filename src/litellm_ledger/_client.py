@@ -26,7 +26,7 @@ from ._closing import outlive_cancellation, wait_until
 from ._errors import LedgerClosed
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
-from ._litellm_cost import compute_cost, estimate_stream
+from ._litellm_cost import compute_cost, estimate_stream, is_priced
 from ._litellm_http import acquire_http, release_http
 from ._outcome import from_exception, from_response
 from ._record import UsageRecord, clean_tags
@@ -284,6 +284,7 @@ class LiteLLMClient:
                 self,
                 model=kwargs["model"],
                 messages=kwargs.get("messages"),
+                tools=kwargs.get("tools"),
                 usage_asked=usage_asked,
             )
             self._streams.add(upstream)
@@ -299,10 +300,11 @@ class LiteLLMClient:
 
     def complete(self, fields: dict[str, Any], answer: Any, model: str | None) -> dict[str, Any]:
         """Add the cost, where LiteLLM left it out, and the price version.  For ``_stream``."""
+        provider = fields.get("provider")
+        if fields.get("cost") == 0 and not is_priced(model or "", provider):
+            del fields["cost"], fields["cost_source"]  # LiteLLM's 0 for a model without a price
         if "cost" not in fields and fields["usage_source"] == "provider" and answer is not None:
-            cost = compute_cost(
-                answer, model=model or "", custom_llm_provider=fields.get("provider")
-            )
+            cost = compute_cost(answer, model=model or "", custom_llm_provider=provider)
             if cost is not None:
                 fields["cost"], fields["cost_source"] = cost, "litellm"
         if fields.get("cost_source") == "litellm":
@@ -317,7 +319,13 @@ class LiteLLMClient:
 
     def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
         """The same, here and now.  For ``_stream``."""
-        fields = estimate_stream(upstream.model or "", upstream.messages, upstream.chunks)
+        fields = estimate_stream(
+            upstream.model or "",
+            upstream.messages,
+            upstream.chunks,
+            custom_llm_provider=getattr(upstream.inner, "custom_llm_provider", None),
+            tools=upstream.tools,
+        )
         return self.complete(fields, None, upstream.model)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

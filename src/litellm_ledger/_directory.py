@@ -21,7 +21,7 @@ from ._paths import default_directory
 from ._recovery import recover as recover_directory
 from ._version import refuse_newer
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "refused"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -60,7 +60,7 @@ def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: b
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(part))
             fs.sync_directory(part)
     except OSError as exc:
-        raise _refused(path, exc, given=ledger is not None) from exc
+        raise refused(path, exc, given=ledger is not None) from exc
     refuse_newer(path)
     if is_network(path):
         _log.warning(
@@ -73,7 +73,8 @@ def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: b
     return path
 
 
-def _refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
+def refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
+    """Say what is wrong with the directory and what to do; ``given``: the user named it."""
     advice = _ADVICE.get(exc.errno or 0, "choose another directory")
     if not given:
         advice += ", or set LITELLM_LEDGER_DIR to a directory of yours"

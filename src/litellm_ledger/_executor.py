@@ -16,17 +16,18 @@ from typing import Any
 __all__ = ["DiskThread"]
 
 _Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Jobs = queue.SimpleQueue[_Job | None]
 
 
 class DiskThread(Executor):
-    """An executor with one daemon thread, started by its first job."""
+    """An executor with one daemon thread, started by its first job, ended with the executor."""
 
     def __init__(self, name: str = "litellm-ledger-disk") -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: _Jobs = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopped = False
-        self._cancelled = False
+        self._cancelled = threading.Event()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue one job.  Raises ``RuntimeError`` once the executor was stopped."""
@@ -35,7 +36,9 @@ class DiskThread(Executor):
         future: Future[Any] = Future()
         self._jobs.put((future, fn, args, kwargs))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread = threading.Thread(
+                target=_work, args=(self._jobs, self._cancelled), name=self._name, daemon=True
+            )
             self._thread.start()
         return future
 
@@ -46,21 +49,28 @@ class DiskThread(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no further job, end when those that were taken are done (``Executor`` protocol)."""
         self._stopped = True
-        self._cancelled |= cancel_futures
+        if cancel_futures:
+            self._cancelled.set()
         self._jobs.put(None)
         if wait and self._thread is not None:
             self._thread.join()
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            future, fn, args, kwargs = job
-            if self._cancelled or not future.set_running_or_notify_cancel():
-                future.cancel()
-                continue
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as exc:
-                future.set_exception(exc)
-            else:
-                future.set_result(result)
-            del job, future, fn, args, kwargs  # an idle thread keeps nothing alive
+    def __del__(self) -> None:
+        self._jobs.put(None)
+
+
+def _work(jobs: _Jobs, cancelled: threading.Event) -> None:
+    """The thread: it holds the queue, not the executor, which may be collected."""
+    while (job := jobs.get()) is not None:
+        future, fn, args, kwargs = job
+        if cancelled.is_set() or not future.set_running_or_notify_cancel():
+            future.cancel()
+            continue
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as exc:
+            future.set_exception(exc)
+        else:
+            future.set_result(result)
+            del result
+        del job, future, fn, args, kwargs  # an idle thread keeps nothing alive

@@ -62,6 +62,7 @@ class Upstream:
         "loop",
         "messages",
         "model",
+        "tools",
         "usage_asked",
     )
 
@@ -73,6 +74,7 @@ class Upstream:
         *,
         model: str | None,
         messages: Any,
+        tools: Any,
         usage_asked: bool,
     ) -> None:
         self.inner = inner
@@ -80,6 +82,7 @@ class Upstream:
         self.host = host
         self.model = model
         self.messages = messages
+        self.tools = tools
         self.usage_asked = usage_asked
         self.loop = asyncio.get_running_loop()
         self.final: Any = None  # LiteLLM's extra chunk: usage, and the price

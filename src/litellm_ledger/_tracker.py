@@ -333,10 +333,10 @@ def _weak_close(
 def _collected(writer: AsyncUsageWriter) -> None:
     """Nobody can reach the tracker any more: save what it holds, and say that it was not closed."""
     if writer.state is State.OPEN:
+        writer.finish_now(writer.drain_timeout)  # first: a warning may be an error here
         warnings.warn(
             f"unclosed UsageTracker or LiteLLMClient for {writer.directory}; use 'async with' or "
             "await aclose() (nothing was lost)",
             ResourceWarning,
             stacklevel=2,
         )
-        writer.finish_now(writer.drain_timeout)

@@ -22,14 +22,14 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 import aiofiles.os
 
 from . import _process
 from ._backlog import LATE_BUDGET, Backlog, Entry, Signal
 from ._closing import outlive_cancellation, wait_until
-from ._directory import prepare
+from ._directory import prepare, refused
 from ._errors import DrainTimeout, FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
@@ -44,6 +44,7 @@ __all__ = ["AsyncUsageWriter", "Durability"]
 Durability = Literal["queued", "written", "synced"]
 
 _log = logging.getLogger("litellm_ledger")
+_OPEN: Final = State.OPEN  # a member looked up through its class costs the hot path 50 ns
 
 
 class AsyncUsageWriter:
@@ -160,7 +161,10 @@ class AsyncUsageWriter:
 
     def _open_files(self, name: str) -> Backlog:
         self.directory = prepare(self._ledger, self._fs, recover=self._recover)
-        return Backlog(self._fs, self.directory, name)
+        try:
+            return Backlog(self._fs, self.directory, name)
+        except OSError as exc:
+            raise refused(self.directory, exc, given=self._ledger is not None) from exc
 
     def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
         assert self._loop is not None
@@ -226,7 +230,7 @@ class AsyncUsageWriter:
         Raises like ``check_open`` and ``check_loop``.
         """
         backlog = self._backlog
-        if backlog is None or self.state is not State.OPEN:
+        if backlog is None or self.state is not _OPEN:
             raise self._refusal()
         if asyncio.get_running_loop() is not self._loop:
             self.check_loop()
@@ -444,11 +448,15 @@ class AsyncUsageWriter:
         Raises:
             DrainTimeout: the deadline passed with records unwritten; says how many, and how many of
                 them the last resort still saved.
+            WrongLoop: its own loop is running elsewhere.
         """
         if self.state is State.UNOPENED and self._opening is None:
             self.state = State.CLOSED
+            self._executor.stop()
             return
         if self._loop is not asyncio.get_running_loop():
+            if self._loop is not None and self._loop.is_running():
+                self.check_loop()
             self.finish_now(self.drain_timeout if timeout is None else timeout)
             return
         if self._close_task is None:
@@ -462,6 +470,7 @@ class AsyncUsageWriter:
             await wait_until(self._opening, deadline)
         if self._backlog is None or self.state is State.CLOSED:
             self.state = State.CLOSED
+            self._executor.stop()
             return
         backlog = self._backlog
         if self.state is State.OPEN:
