@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ from litellm_ledger.testing import OpenAIServer, ServedRequest
 ROOT = Path(__file__).parents[2]
 APP = "tests.integration.fastapi_server:app"
 DEADLINE = 30.0
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join(sys.path),
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "default",
+    "NO_PROXY": "127.0.0.1",
+}
+
+HTTP = httpx.Client(timeout=DEADLINE, trust_env=False)
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 LOOPS = ["asyncio", "uvloop"]
@@ -47,13 +56,13 @@ CUT = "asyncio.exceptions.CancelledError: Task cancelled, timeout graceful shutd
 class Uvicorn:
     """`python -m uvicorn` on a free port; stdout and stderr are read as they come."""
 
-    def __init__(self, app: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, app: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> None:
         self.log: list[str] = []
         self._more = threading.Condition()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", app, "--port", "0", "--no-access-log", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "default", **environment},
+            cwd=cwd,
+            env={**os.environ, **ENVIRONMENT, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -208,7 +217,7 @@ class Visitor:
 
     def _run(self) -> None:
         with contextlib.suppress(httpx.TransportError):
-            with httpx.stream(*self._request, params=self._params, timeout=DEADLINE) as response:
+            with HTTP.stream(*self._request, params=self._params) as response:
                 if response.is_error:
                     return
                 for line in response.iter_lines():
@@ -241,7 +250,7 @@ def test_an_idle_server_ends_as_it_would_without_us(
     start: Callable[..., Uvicorn], tmp_path: Path, loop: str, number: signal.Signals
 ) -> None:
     servers = [start("--loop", loop, app=app) for app in (APP, f"{APP.partition(':')[0]}:bare")]
-    assert httpx.get(f"{servers[0].url}/signals").json() == "chained"
+    assert HTTP.get(f"{servers[0].url}/signals").json() == "chained"
     for server in servers:
         server.send(number)
     assert [server.status() for server in servers] == [STATUS[number]] * 2
@@ -378,7 +387,7 @@ def test_a_client_that_disconnects_from_a_stream_is_recorded_and_stops_the_provi
     server, path = live
     user = f"leaver-{chunks}-{stall}"
     params = {"user": user, "behaviour": f"hang_after={chunks}", "stall": stall}
-    with httpx.stream("POST", f"{server.url}/stream", params=params, timeout=DEADLINE) as response:
+    with HTTP.stream("POST", f"{server.url}/stream", params=params) as response:
         assert response.status_code == 200
         if chunks:
             assert next(response.iter_lines()) == json.dumps("word1")
@@ -417,9 +426,40 @@ def test_a_call_in_a_background_task_is_recorded(
     live: tuple[Uvicorn, Path], upstream: OpenAIServer
 ) -> None:
     server, path = live
-    response = httpx.post(f"{server.url}/later", params={"user": "later"}, timeout=DEADLINE)
+    response = HTTP.post(f"{server.url}/later", params={"user": "later"})
     assert response.status_code == 200
     record = record_of(path, "later")
     assert (record.status, record.usage_source) == ("ok", "provider")
     assert record.tags == {"app": "test", "user": "later"}
     assert record.cost
+
+
+# -- the example -----------------------------------------------------------------------------------
+
+
+def test_the_example_answers_streams_and_knows_what_each_user_costs(
+    upstream: OpenAIServer, tmp_path: Path
+) -> None:
+    environment = {"OPENAI_API_BASE": upstream.base_url, "OPENAI_API_KEY": "none"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *sys.path])
+    server = Uvicorn("examples.fastapi_app:app", cwd=tmp_path, **environment)
+    try:
+        alice, bob = ({"x-user": user} for user in ("alice", "bob"))
+        question = {"text": "a short question"}
+        answer = HTTP.post(f"{server.url}/chat", headers=alice, json=question).json()
+        assert answer["text"] == "word1 word2 word3 word4 word5"
+        assert Decimal(answer["cost"]) > 0
+        for _ in range(2):
+            text = HTTP.post(f"{server.url}/stream", headers=bob, json=question).text
+            assert text == answer["text"]
+        dearest, cheapest = HTTP.get(f"{server.url}/usage").json()
+        assert (dearest["user"], dearest["calls"]) == ("bob", 2)
+        assert (cheapest["user"], cheapest["calls"]) == ("alice", 1)
+        assert Decimal(cheapest["cost"]) == Decimal(answer["cost"])
+        server.send(TERM)
+        assert server.status() == -TERM
+        assert noise(server) == []
+    finally:
+        server.close()
+    assert_nothing_lost(tmp_path / "usage")
+    assert {record.tags["user"] for record in outcomes(tmp_path / "usage")} == {"alice", "bob"}
