@@ -14,6 +14,7 @@ import contextvars
 import os
 import time
 import uuid
+import weakref
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
@@ -105,6 +106,7 @@ class LiteLLMClient:
         self._estimator = DiskThread("litellm-ledger-estimate")
         self._background: set[asyncio.Task[None]] = set()
         self._streams: set[Upstream] = set()
+        self._at_exit: weakref.finalize[..., Any] | None = None
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ class LiteLLMClient:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             acquire_http(self._loop)
-            _process.at_exit(_settle_all, self._streams, self._background)
+            self._at_exit = _process.at_exit(_settle_all, self._streams, self._background)
 
     async def warm_up(self) -> None:
         """Import LiteLLM and what its first call needs, in a thread: seconds that no call shall
@@ -172,8 +174,7 @@ class LiteLLMClient:
                 await self.usage.aclose(max(0.1, deadline - time.monotonic()))
             finally:
                 assert self._loop is not None
-                if not self._streams:
-                    self._estimator.stop()
+                self._rest()
                 with contextlib.suppress(asyncio.CancelledError):
                     await release_http(self._loop)
 
@@ -341,8 +342,15 @@ class LiteLLMClient:
     def ended(self, upstream: Upstream) -> None:
         """Forget a stream: it is settled.  For ``_stream``."""
         self._streams.discard(upstream)
-        if self._closing is not None and not self._streams:
+        if self._closing is not None and self._closing.done():
+            self._rest()
+
+    def _rest(self) -> None:
+        """Leave nothing behind once the client is closed and its last stream has ended."""
+        if not self._streams:
             self._estimator.stop()
+            if self._at_exit is not None:
+                self._at_exit.detach()
 
     async def acknowledge(self, record: UsageRecord) -> None:
         """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""
