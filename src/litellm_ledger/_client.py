@@ -1,39 +1,23 @@
 """``LiteLLMClient``: LiteLLM's async calls, each of them on the ledger, however it ends.
 
-    client.acompletion(…) -> Attempt (``started`` on the ledger) -> litellm.acompletion -> outcome
-
-Owns the calls and the close.  LiteLLM is imported by the first call, never by importing us; its
-arguments, answers and exceptions are passed through unchanged.
+Owns the public surface: names, signatures, docstrings.  ``_calling`` makes a call, ``_core`` is
+what it is made with.  LiteLLM is imported by the first call, never by importing us; its arguments,
+answers and exceptions are passed through unchanged.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
 import os
-import time
-import uuid
-import weakref
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
-import aiofiles.os
-
-from . import _litellm, _process
-from ._attempt import Attempt
-from ._closing import outlive_cancellation, wait_until
-from ._errors import LedgerClosed
-from ._executor import DiskThread
+from ._calling import call
+from ._core import ClientCore
 from ._fs import REAL, FileSystem
-from ._litellm_cost import compute_cost, estimate_stream, is_priced
-from ._litellm_http import acquire_http, release_http
-from ._outcome import from_exception, from_response
-from ._record import UsageRecord, clean_tags
-from ._state import State, refusal
 from ._statistics import Statistics
-from ._stream import CompletionStream, Upstream
+from ._stream import CompletionStream
 from ._tracker import UsageTracker
 from ._writer import Durability
 
@@ -96,22 +80,18 @@ class LiteLLMClient:
             handle_signals=handle_signals,
             fs=fs,
         )
-        self.usage.close_on_signal(self.aclose)
-        self._drain_timeout = drain_timeout
+        self._core = ClientCore(
+            self.usage,
+            drain_timeout=drain_timeout,
+            ack_timeout=ack_timeout,
+            fetch_prices=fetch_prices,
+        )
         self._track_in_flight = track_in_flight
-        self._ack_timeout = ack_timeout
-        self._fetch_prices = fetch_prices
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._estimator = DiskThread("litellm-ledger-estimate")
-        self._background: set[asyncio.Task[None]] = set()
-        self._streams: set[Upstream] = set()
-        self._at_exit: weakref.finalize[..., Any] | None = None
 
     # -- life ----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._ready()
+        await self._core.ready()
         return self
 
     async def __aexit__(
@@ -122,24 +102,13 @@ class LiteLLMClient:
     ) -> None:
         await self.aclose()
 
-    async def _ready(self) -> None:
-        """Open if need be; raise if closed, failed, or on another loop."""
-        if self._closing is not None:
-            state = State.CLOSED if self._closing.done() else State.DRAINING
-            raise LedgerClosed(refusal(state, "the client"))
-        await self.usage.ready()
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            acquire_http(self._loop)
-            self._at_exit = _process.at_exit(_settle_all, self._streams, self._background)
-
     async def warm_up(self) -> None:
         """Import LiteLLM and what its first call needs, in a thread: seconds that no call shall
         pay.
 
         Changes nothing but time.  Cancelling stops the waiting, not the import.
         """
-        await _litellm.warm_up(fetch_prices=self._fetch_prices)
+        await self._core.warm_up()
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Write and sync every record, seal the ledger, close LiteLLM's connections of this loop.
@@ -154,29 +123,7 @@ class LiteLLMClient:
         Raises:
             DrainTimeout: records were still unwritten; says how many, and how many were saved.
         """
-        if self._loop is not asyncio.get_running_loop():
-            await self.usage.aclose(timeout)  # never opened, or its loop is gone
-            return
-        if self._closing is None:
-            budget = self._drain_timeout if timeout is None else timeout
-            self._closing = self._loop.create_task(
-                self._close(budget), name="litellm-ledger-client", context=contextvars.Context()
-            )
-        await outlive_cancellation(self._closing)
-
-    async def _close(self, budget: float) -> None:
-        deadline = time.monotonic() + budget
-        try:
-            for task in list(self._background):  # estimates being computed
-                await wait_until(task, deadline)
-        finally:
-            try:
-                await self.usage.aclose(max(0.1, deadline - time.monotonic()))
-            finally:
-                assert self._loop is not None
-                self._rest()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await release_http(self._loop)
+        await self._core.aclose(timeout)
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -245,116 +192,10 @@ class LiteLLMClient:
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
-        return cast(
-            "ModelResponse | CompletionStream", await self._call("acompletion", args, kwargs, tags)
+        answer = await call(
+            self._core, "acompletion", args, kwargs, tags, track=self._track_in_flight
         )
-
-    async def _call(
-        self,
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tags: Mapping[str, Any] | None,
-    ) -> Any:
-        await self._ready()
-        litellm = _litellm.loaded() or await _litellm.load(fetch_prices=self._fetch_prices)
-        function = getattr(litellm, name)
-        stream = bool(kwargs.get("stream"))
-        usage_asked = not stream or _ask_for_usage(kwargs)
-        call_id = kwargs.setdefault("litellm_call_id", str(uuid.uuid4()))
-        attempt = Attempt(
-            self.usage,
-            call=name,
-            model=kwargs["model"],
-            stream=stream,
-            tags=clean_tags(tags) if tags else None,
-            call_id=call_id,
-        )
-        await attempt.begin(write=self._track_in_flight, ack_timeout=self._ack_timeout)
-        try:
-            answer = await function(*args, **kwargs)
-        except BaseException as exc:
-            record = attempt.settle(from_exception(exc))
-            if record is not None and isinstance(exc, Exception):
-                await self.acknowledge(record)
-            raise
-        if stream and hasattr(answer, "__anext__"):
-            upstream = Upstream(
-                answer,
-                attempt,
-                self,
-                model=kwargs["model"],
-                messages=kwargs.get("messages"),
-                tools=kwargs.get("tools"),
-                usage_asked=usage_asked,
-            )
-            self._streams.add(upstream)
-            return CompletionStream(upstream)
-        record = attempt.settle(self.complete(from_response(answer), answer, kwargs["model"]))
-        if record is not None:
-            await self.acknowledge(record)
-            # Past pydantic's own __setattr__, which would put it into model_dump() and JSON.
-            object.__setattr__(answer, "usage_record", record)
-        return answer
-
-    # -- what a stream needs of its client (``_stream.Host``) ------------------------------------
-
-    def complete(self, fields: dict[str, Any], answer: Any, model: str | None) -> dict[str, Any]:
-        """Add the cost, where LiteLLM left it out, and the price version.  For ``_stream``."""
-        provider = fields.get("provider")
-        if fields.get("cost") == 0 and not is_priced(model or "", provider):
-            del fields["cost"], fields["cost_source"]  # LiteLLM's 0 for a model without a price
-        if "cost" not in fields and fields["usage_source"] == "provider" and answer is not None:
-            cost = compute_cost(answer, model=model or "", custom_llm_provider=provider)
-            if cost is not None:
-                fields["cost"], fields["cost_source"] = cost, "litellm"
-        if fields.get("cost_source") == "litellm":
-            fields["price_version"] = _litellm.price_version()
-        return fields
-
-    async def estimate(self, upstream: Upstream) -> dict[str, Any]:
-        """Estimate a stream's usage from its chunks, off the loop.  For ``_stream``."""
-        estimate = aiofiles.os.wrap(self.estimate_now)
-        fields: dict[str, Any] = await estimate(upstream, executor=self._estimator)
-        return fields
-
-    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
-        """The same, here and now.  For ``_stream``."""
-        fields = estimate_stream(
-            upstream.model or "",
-            upstream.messages,
-            upstream.chunks,
-            custom_llm_provider=getattr(upstream.inner, "custom_llm_provider", None),
-            tools=upstream.tools,
-        )
-        return self.complete(fields, None, upstream.model)
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run the end of a stream as a task that ``aclose`` waits for.  For ``_stream``."""
-        assert self._loop is not None
-        task = self._loop.create_task(
-            work, name="litellm-ledger-stream", context=contextvars.Context()
-        )
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-    def ended(self, upstream: Upstream) -> None:
-        """Forget a stream: it is settled.  For ``_stream``."""
-        self._streams.discard(upstream)
-        if self._closing is not None and self._closing.done():
-            self._rest()
-
-    def _rest(self) -> None:
-        """Leave nothing behind once the client is closed and its last stream has ended."""
-        if not self._streams:
-            self._estimator.stop()
-            if self._at_exit is not None:
-                self._at_exit.detach()
-
-    async def acknowledge(self, record: UsageRecord) -> None:
-        """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""
-        await self.usage.acknowledge(record, self._ack_timeout)
+        return cast("ModelResponse | CompletionStream", answer)
 
     # -- the rest ------------------------------------------------------------------------------
 
@@ -373,24 +214,3 @@ class LiteLLMClient:
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
         return self.usage.statistics()
-
-
-def _ask_for_usage(kwargs: dict[str, Any]) -> bool:
-    """Have the provider send the usage of a stream; tell whether the caller wanted it anyway.
-
-    A stream without ``include_usage`` ends with zeros that look like the provider's.
-    """
-    options = kwargs.get("stream_options")
-    if isinstance(options, Mapping) and "include_usage" in options:
-        return True
-    kwargs["stream_options"] = {**(options or {}), "include_usage": True}
-    return False
-
-
-def _settle_all(streams: set[Upstream], background: set[asyncio.Task[None]]) -> None:
-    """At interpreter exit: what is still open was left; what was being counted is counted now."""
-    for task in list(background):
-        if hasattr(task, "_log_destroy_pending"):
-            task._log_destroy_pending = False
-    for upstream in list(streams):
-        upstream.settle_now()

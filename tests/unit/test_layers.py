@@ -46,7 +46,7 @@ LINE = {
     "writer": {"_backlog", "_writer", "_writing"},
     "tracker": {"_signals", "_tags", "_tracker"},
     "litellm": {"_litellm", "_litellm_cost", "_litellm_http"},
-    "client": {"_attempt", "_client", "_stream"},
+    "client": {"_attempt", "_calling", "_client", "_core", "_stream"},
     "doors": {
         "__init__",
         "__main__",

@@ -1,0 +1,187 @@
+"""What all views of one client share: its life, the streams that are open, the last words on cost.
+
+Owns the ledger's tracker, the close, and what a stream needs of its client (``_stream.Host``).  Never
+makes a call itself: that is ``_calling``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+import weakref
+from collections.abc import Coroutine
+from types import ModuleType
+from typing import Any
+
+import aiofiles.os
+
+from . import _litellm, _process
+from ._closing import outlive_cancellation, wait_until
+from ._errors import LedgerClosed
+from ._executor import DiskThread
+from ._litellm_cost import compute_cost, estimate_stream, is_priced
+from ._litellm_http import acquire_http, release_http
+from ._record import UsageRecord
+from ._state import State, refusal
+from ._stream import Upstream
+from ._tracker import UsageTracker
+
+__all__ = ["ClientCore"]
+
+_log = logging.getLogger("litellm_ledger")
+
+
+class ClientCore:
+    """One client, however many views of it there are.
+
+    Args:
+        tracker: where everything is recorded; closed with the client.
+        drain_timeout: seconds that the close may take.
+        ack_timeout: seconds that an answer waits for its record.
+        fetch_prices: let LiteLLM fetch its price map when it is imported.
+    """
+
+    def __init__(
+        self,
+        tracker: UsageTracker,
+        *,
+        drain_timeout: float,
+        ack_timeout: float,
+        fetch_prices: bool,
+    ) -> None:
+        self.tracker = tracker
+        self.ack_timeout = ack_timeout
+        self._drain_timeout = drain_timeout
+        self._fetch_prices = fetch_prices
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._estimator = DiskThread("litellm-ledger-estimate")
+        self._background: set[asyncio.Task[None]] = set()
+        self._streams: set[Upstream] = set()
+        self._at_exit: weakref.finalize[..., Any] | None = None
+        tracker.close_on_signal(self.aclose)
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        """Open if need be; raise if closed, failed, or on another loop."""
+        if self._closing is not None:
+            state = State.CLOSED if self._closing.done() else State.DRAINING
+            raise LedgerClosed(refusal(state, "the client"))
+        await self.tracker.ready()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            acquire_http(self._loop)
+            self._at_exit = _process.at_exit(_settle_all, self._streams, self._background)
+
+    async def litellm(self) -> ModuleType:
+        """Return LiteLLM, imported off the loop by the first call."""
+        return _litellm.loaded() or await _litellm.load(fetch_prices=self._fetch_prices)
+
+    async def warm_up(self) -> None:
+        """Import LiteLLM and what its first call needs, in a thread."""
+        await _litellm.warm_up(fetch_prices=self._fetch_prices)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Close once, for all who ask; see ``LiteLLMClient.aclose``."""
+        if self._loop is not asyncio.get_running_loop():
+            await self.tracker.aclose(timeout)  # never opened, or its loop is gone
+            return
+        if self._closing is None:
+            budget = self._drain_timeout if timeout is None else timeout
+            self._closing = self._loop.create_task(
+                self._close(budget), name="litellm-ledger-client", context=contextvars.Context()
+            )
+        await outlive_cancellation(self._closing)
+
+    async def _close(self, budget: float) -> None:
+        deadline = time.monotonic() + budget
+        try:
+            for task in list(self._background):  # estimates being computed
+                await wait_until(task, deadline)
+        finally:
+            try:
+                await self.tracker.aclose(max(0.1, deadline - time.monotonic()))
+            finally:
+                self._rest()
+                assert self._loop is not None
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release_http(self._loop)
+
+    def _rest(self) -> None:
+        """Leave nothing behind once the client is closed and its last stream has ended."""
+        if not self._streams:
+            self._estimator.stop()
+            if self._at_exit is not None:
+                self._at_exit.detach()
+
+    # -- what a stream needs of its client -------------------------------------------------------
+
+    def begin(self, upstream: Upstream) -> None:
+        """Remember a stream until ``ended``: whatever happens, it is settled at the very end."""
+        self._streams.add(upstream)
+
+    def ended(self, upstream: Upstream) -> None:
+        """Forget a stream: it is settled."""
+        self._streams.discard(upstream)
+        if self._closing is not None and self._closing.done():
+            self._rest()
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run the end of a stream as a task that ``aclose`` waits for."""
+        assert self._loop is not None
+        task = self._loop.create_task(
+            work, name="litellm-ledger-stream", context=contextvars.Context()
+        )
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def complete(self, fields: dict[str, Any], answer: Any, model: str | None) -> dict[str, Any]:
+        """Add the cost where LiteLLM left it out, drop one that means nothing; never raises."""
+        try:
+            provider = fields.get("provider")
+            if fields.get("cost") == 0 and not is_priced(model or "", provider):
+                del fields["cost"], fields["cost_source"]  # LiteLLM's 0 for a missing price
+            if "cost" not in fields and fields["usage_source"] == "provider" and answer is not None:
+                cost = compute_cost(answer, model=model or "", custom_llm_provider=provider)
+                if cost is not None:
+                    fields["cost"], fields["cost_source"] = cost, "litellm"
+            if fields.get("cost_source") == "litellm":
+                fields["price_version"] = _litellm.price_version()
+        except Exception as exc:  # the answer is the user's, whatever its price
+            _log.error("the cost of a call to %s could not be told: %s", model, exc)
+        return fields
+
+    async def estimate(self, upstream: Upstream) -> dict[str, Any]:
+        """Estimate a stream's usage from its chunks, off the loop."""
+        estimate = aiofiles.os.wrap(self.estimate_now)
+        fields: dict[str, Any] = await estimate(upstream, executor=self._estimator)
+        return fields
+
+    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
+        """The same, here and now."""
+        fields = estimate_stream(
+            upstream.model or "",
+            upstream.messages,
+            upstream.chunks,
+            custom_llm_provider=getattr(upstream.inner, "custom_llm_provider", None),
+            tools=upstream.tools,
+        )
+        return self.complete(fields, None, upstream.model)
+
+    async def acknowledge(self, record: UsageRecord) -> None:
+        """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""
+        await self.tracker.acknowledge(record, self.ack_timeout)
+
+
+def _settle_all(streams: set[Upstream], background: set[asyncio.Task[None]]) -> None:
+    """At interpreter exit: what is still open was left; what was being counted is counted now."""
+    for task in list(background):
+        if hasattr(task, "_log_destroy_pending"):
+            task._log_destroy_pending = False
+    for upstream in list(streams):
+        upstream.settle_now()
