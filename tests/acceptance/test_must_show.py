@@ -1,0 +1,62 @@
+"""The figures of `must_show`, some with fewer calls than the program shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from tests.acceptance import must_show
+
+
+@pytest.mark.parametrize("how", ["closed", "left open"])
+@pytest.mark.parametrize(("runs", "calls"), [(1, 1_000), (10, 50)])
+def test_a_burst_is_on_the_ledger_when_the_loop_has_ended(
+    tmp_path: Path, runs: int, calls: int, how: Literal["closed", "left open"]
+) -> None:
+    found = must_show.bursts(tmp_path, runs, calls, how)
+    assert found.said["returned"] == runs * calls
+    assert found.outcomes == {"ok": runs * calls}
+    assert found.verified
+
+
+def test_a_stream_is_recorded_once_and_with_tokens_however_it_ends(tmp_path: Path) -> None:
+    found, with_tokens = must_show.streams(tmp_path, 40)
+    assert found.said["held"] == 20
+    assert with_tokens == {
+        "read to the end": {"ok": 40},
+        "break": {"abandoned": 40},
+        "aclose": {"abandoned": 40},
+        "cancelled": {"cancelled": 40},
+        "never read": {"abandoned": 40},
+    }
+    assert found.total == 200
+    assert found.verified
+
+
+def test_no_acked_record_is_lost_by_sigkill(tmp_path: Path) -> None:
+    killed = must_show.kills(tmp_path, 30)
+    assert killed.kills == 30
+    assert killed.acked > 300
+    assert killed.lost == 0
+    assert killed.open == 0
+    assert killed.damaged == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_queued_records_are_written_before_the_process_dies_of_the_signal(
+    tmp_path: Path, loop: str, number: str, status: int
+) -> None:
+    found = must_show.queued(tmp_path, 20_000, number, loop)
+    assert found.said == {"queued": 20_000}
+    assert found.total == 20_000
+    assert found.verified
+    assert found.status == status
+
+
+def test_calls_in_flight_at_a_sigkill_are_on_record_as_unsettled(tmp_path: Path) -> None:
+    found = must_show.in_flight(tmp_path, 7)
+    assert found.status == 137
+    assert found.outcomes == {"unsettled": 7}
+    assert found.verified
