@@ -1,7 +1,7 @@
 """What all views of one client share: its life, the streams that are open, the last words on cost.
 
-Owns the ledger's tracker, the close, and what a stream needs of its client (``_stream.Host``).  Never
-makes a call itself: that is ``_calling``.
+Owns the ledger's tracker, the close, and what a stream needs of its client (``_stream.Host``).
+Never makes a call itself: that is ``_calling``.
 """
 
 from __future__ import annotations
