@@ -319,7 +319,10 @@ class Backlog:
         name = SegmentName(self.writer, first, first + len(lines) - 1)
         directory = self.directory / SEGMENTS
         write_sealed(self._fs, directory, name, b"".join(lines), attempt=10_000 + self._apart)
-        self.log.written = max(self.log.written, name.last or 0)
+        last = first + len(lines) - 1
+        if self.log.synced >= first - 1:
+            self.log.synced = max(self.log.synced, last)
+        self.log.written = max(self.log.written, last)
 
     def _finish(self, deadline: float) -> None:
         """Seal, and take the live file away if nothing is left to come."""

@@ -297,6 +297,9 @@ class AsyncUsageWriter:
             if self.durability == "queued":
                 entry.future.set_result(entry.record)
                 continue
+            if self.state is State.FAILED:
+                entry.future.set_exception(self._refusal())
+                continue
             ack = self._acks.wait_for(entry.record.seq or 0, self._loop)
             ack.add_done_callback(partial(_pass_on, entry))
 
@@ -320,12 +323,16 @@ class AsyncUsageWriter:
         Cancellation stops the waiting, not the writing.
 
         Raises:
-            LedgerFailed: the writer died first.
+            LedgerFailed: the writer died first, or what is left of it could not save the record.
         """
         backlog = self.backlog
         acks, number = self._acks, record.seq or 0
-        if self.durability == "queued" or backlog.late or number <= acks.passed:
-            return True  # late: it was written before it was accepted
+        if self.durability == "queued" or number <= acks.passed:
+            return True
+        if backlog.late:  # it was saved before it was returned, or will not be soon
+            if number <= self._safe(backlog):
+                return True
+            raise LedgerFailed(f"record {record.id} was not saved; it is tried again at the close")
         if self._task is None or self._task.done():
             raise self._refusal()
         assert self._loop is not None
@@ -338,7 +345,11 @@ class AsyncUsageWriter:
             await future
         finally:
             alarm.cancel()
-        return acks.passed >= number or backlog.late
+        return max(acks.passed, self._safe(backlog)) >= number
+
+    def _safe(self, backlog: Backlog) -> int:
+        """The last number that is as safe as ``durability`` says."""
+        return backlog.log.synced if self.durability == "synced" else backlog.log.written
 
     @property
     def _acks(self) -> Acks:
@@ -480,7 +491,7 @@ class AsyncUsageWriter:
         backlog.queue.put_nowait(Signal.STOP)
         assert self._task is not None
         await wait_until(self._task, deadline)
-        unwritten = backlog.unwritten if not self._task.done() else 0
+        unwritten = 0 if self._task.done() else backlog.accepted - self._safe(backlog)
         backlog.late = True  # from here on every record takes the synchronous path
         self._task.cancel()
         # The task is gone or hangs in the disk; the rest is the same synchronous path that the
@@ -490,12 +501,15 @@ class AsyncUsageWriter:
         await asyncio.wait({self._task}, timeout=1.0)
         self._progress(backlog.log.written, backlog.log.synced)
         self._fail_waiters(self._refusal())
-        if unwritten or backlog.unwritten:
+        lost = backlog.accepted - self._safe(backlog)
+        unwritten = max(unwritten, lost)
+        if unwritten > 0:
+            what = "unsynced" if self.durability == "synced" else "unwritten"
             raise DrainTimeout(
                 f"the ledger in {self.directory} was not drained within {budget} s: {unwritten} "
-                f"records were unwritten, the last resort saved {unwritten - backlog.unwritten}",
-                unwritten=max(unwritten, backlog.unwritten),
-                saved=max(unwritten, backlog.unwritten) - backlog.unwritten,
+                f"records were {what}, the last resort saved {unwritten - lost}",
+                unwritten=unwritten,
+                saved=unwritten - lost,
             )
 
     def _finish_on_thread(self, budget: float) -> asyncio.Future[None]:

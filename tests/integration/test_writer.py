@@ -1,0 +1,606 @@
+"""``AsyncUsageWriter`` against disks that are slow, full, stuck, lying or dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runs import (
+    WAIT,
+    assert_closed,
+    assert_once,
+    keys,
+    lines,
+    stuck,
+    turns,
+    until,
+    usage,
+)
+
+from litellm_ledger import (
+    AsyncUsageWriter,
+    DrainTimeout,
+    Ledger,
+    LedgerClosed,
+    LedgerFailed,
+    LedgerWarning,
+    UsageRecord,
+    UsageTracker,
+)
+from litellm_ledger import _backlog as backlog_module
+from litellm_ledger import _segment as segment_module
+from litellm_ledger import _writing as writing_module
+from litellm_ledger._layout import SEGMENTS
+from litellm_ledger._state import State
+from litellm_ledger.testing import FaultyFileSystem
+
+pytestmark = pytest.mark.asyncio
+
+
+class Diary(FaultyFileSystem):
+    """Notes the end of every call, and what the test itself notes, in one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+
+    def _do(self, operation: Any, path: Path, call: Callable[[], Any], **more: Any) -> Any:
+        result = super()._do(operation, path, call, **more)
+        self.events.append(operation)
+        return result
+
+
+async def acked(writer: AsyncUsageWriter, key: object, events: list[str]) -> UsageRecord:
+    record = writer.accept(usage(key))
+    assert await writer.ack(record)
+    events.append(f"ack {key}")
+    return record
+
+
+# -- durability: what comes before the ack ---------------------------------------------------------
+
+
+async def test_written_acks_after_the_write_and_needs_no_sync(tmp_path: Path) -> None:
+    disk = Diary()
+    async with AsyncUsageWriter(tmp_path, fs=disk, sync_interval=1000) as writer:
+        disk.events.clear()
+        for number in range(3):
+            await acked(writer, number, disk.events)
+        assert disk.events == ["create", "write", "ack 0", "write", "ack 1", "write", "ack 2"]
+
+
+async def test_synced_acks_after_data_and_name_are_synced(tmp_path: Path) -> None:
+    disk = Diary()
+    async with AsyncUsageWriter(tmp_path, fs=disk, durability="synced") as writer:
+        disk.events.clear()
+        await acked(writer, 0, disk.events)
+        assert disk.events == ["create", "write", "sync", "links", "sync_directory", "ack 0"]
+        disk.events.clear()
+        await acked(writer, 1, disk.events)
+        assert disk.events == ["write", "sync", "links", "ack 1"]
+
+
+async def test_queued_acks_before_anything_is_written(tmp_path: Path) -> None:
+    disk = Diary()
+    async with AsyncUsageWriter(tmp_path, fs=disk, durability="queued") as writer:
+        disk.events.clear()
+        await acked(writer, 0, disk.events)
+        assert disk.events == ["ack 0"]
+    assert_once(tmp_path, [0])
+
+
+@pytest.mark.parametrize("durability", ["written", "synced"])
+async def test_no_ack_while_the_disk_hangs(tmp_path: Path, durability: Any) -> None:
+    disk = FaultyFileSystem()
+    async with AsyncUsageWriter(tmp_path, fs=disk, durability=durability) as writer:
+        with disk.hang("create" if durability == "written" else "sync") as hang:
+            ack = asyncio.create_task(acked(writer, 0, []))
+            await stuck(hang)
+            await turns(20)
+            assert not ack.done()
+        await ack
+
+
+async def test_acks_come_in_order_and_every_batch_counts_once(tmp_path: Path) -> None:
+    order: list[str] = []
+    async with AsyncUsageWriter(tmp_path) as writer:
+        await asyncio.gather(*[acked(writer, number, order) for number in range(2_000)])
+        assert order == [f"ack {number}" for number in range(2_000)]
+        statistics = writer.statistics()
+        assert statistics.on_loop + statistics.on_thread < 50, "batches, not single writes"
+    assert_once(tmp_path, range(2_000))
+
+
+async def test_ack_gives_up_in_time_and_says_so(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    async with AsyncUsageWriter(tmp_path, fs=disk) as writer:
+        with disk.hang("create"):
+            record = writer.accept(usage(0))
+            assert not await writer.ack(record, timeout=0.01)
+        assert await writer.ack(record, timeout=WAIT)
+
+
+# -- failing writes --------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_keeps_the_records_and_calls_go_on_until_there_is_space(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = FaultyFileSystem()
+    caplog.set_level(logging.WARNING, "litellm_ledger")
+    async with UsageTracker(tmp_path, fs=disk, queue_size=50) as tracker:
+        await tracker.record(usage(0))
+        disk.fill(free=1_000)
+        for number in range(1, 41):
+            tracker.record_nowait(usage(number))
+        await until(lambda: tracker.statistics().retries >= 2)
+        full = tracker.statistics()
+        assert full.last_error is not None
+        assert "No space left" in full.last_error
+        assert 0 < full.queue_depth < 41, "what fitted is written, the rest is kept"
+        tracker.record_nowait(usage(41))  # calls go on
+        disk.empty()
+        await tracker.flush(WAIT)
+        assert tracker.statistics().queue_depth == 0
+    assert_once(tmp_path, range(42))
+    warned = [record for record in caplog.records if "cannot write" in record.getMessage()]
+    assert warned, "a disk that refuses is said once, not never"
+    assert "nothing is lost" in warned[0].getMessage()
+
+
+async def test_a_full_disk_ends_in_backpressure_and_that_ends_with_space(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=disk, queue_size=5) as tracker:
+        disk.fill()
+        for number in range(5):
+            tracker.record_nowait(usage(number))
+        waiters = [asyncio.create_task(tracker.record(usage(n))) for n in range(5, 12)]
+        await until(lambda: tracker.statistics().retries >= 2)
+        assert tracker.statistics().waiting == 7
+        disk.empty()
+        await asyncio.gather(*waiters)
+    assert_once(tmp_path, range(12))
+
+
+async def test_the_pause_between_tries_grows_and_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            pauses.append(seconds)
+        await real(0)
+
+    disk = FaultyFileSystem()
+    async with AsyncUsageWriter(tmp_path, fs=disk) as writer:
+        monkeypatch.setattr(writing_module.asyncio, "sleep", sleep)
+        disk.fail("create", times=12)
+        await acked(writer, 0, [])
+        monkeypatch.undo()
+    assert pauses[:4] == [0.01, 0.02, 0.04, 0.08]
+    assert pauses[-3:] == [1.0, 1.0, 1.0]
+    assert len(pauses) == 12
+
+
+@pytest.mark.parametrize("largest", [1, 7, 100])
+async def test_short_writes_are_completed(tmp_path: Path, largest: int) -> None:
+    disk = FaultyFileSystem()
+    disk.largest_write = largest
+    async with UsageTracker(tmp_path, fs=disk) as tracker:
+        for number in range(20):
+            tracker.record_nowait(usage(number))
+        await tracker.flush()
+    assert_once(tmp_path, range(20))
+
+
+async def test_a_failed_sync_moves_the_lines_to_a_segment_of_their_own(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=disk, durability="synced") as tracker:
+        await tracker.record(usage(0))
+        disk.fail("sync")
+        record = await tracker.record(usage(1))
+        assert tracker.statistics().synced == 2
+        first = next(path for path in (tmp_path / SEGMENTS).iterdir() if path.suffix == ".open")
+        synced = [call.path for call in disk.calls if call.operation == "sync"]
+        assert synced.count(first) == 2, "once well, once failed, never again"
+        await tracker.record(usage(2))
+        assert record.id
+    assert first.exists(), "left alone: recovery seals it"
+    assert keys(tmp_path) == ["0", "1", "2"]
+    written = lines(tmp_path)
+    assert len(written) - len(set(written)) == 1, "the rescued line is there twice, same id"
+
+
+async def test_a_sync_that_fails_for_good_is_tried_until_the_end_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(tmp_path, fs=disk, durability="synced")
+    await tracker.open()
+    disk.fail("sync", times=None)
+    task = asyncio.create_task(tracker.record(usage(0)))
+    await until(lambda: tracker.statistics().retries >= 3)
+    assert not task.done()
+    with pytest.raises(DrainTimeout):
+        await tracker.aclose(0.1)
+    with pytest.raises((LedgerClosed, LedgerFailed)):
+        await asyncio.wait_for(task, WAIT)
+    assert keys(tmp_path) == ["0"], "the operating system has it all the same"
+
+
+async def test_a_segment_that_somebody_removes_is_written_anew(tmp_path: Path) -> None:
+    async with UsageTracker(tmp_path, durability="synced") as tracker:
+        await tracker.record(usage(0))
+        for path in (tmp_path / SEGMENTS).iterdir():
+            path.unlink()
+        await tracker.record(usage(1))
+        await tracker.record(usage(2))
+    assert keys(tmp_path) == ["1", "2"], "what was synced and removed is gone, nothing else"
+
+
+async def test_a_name_that_cannot_be_synced_is_no_sealed_segment(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=disk) as tracker:
+        await tracker.record(usage(0))
+        disk.fail("sync_directory", times=2)
+        await tracker.flush()
+        await tracker.record(usage(1))
+    assert set(keys(tmp_path)) == {"0", "1"}
+
+
+# -- a writer that dies ----------------------------------------------------------------------------
+
+
+class Bug(BaseException):
+    """Something that nobody foresaw."""
+
+
+async def dying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[UsageTracker, asyncio.Event]:
+    """A tracker whose writer task dies when the event is set."""
+    tracker = UsageTracker(tmp_path, handle_signals=False, **options)
+    await tracker.open()
+    strike = asyncio.Event()
+
+    async def commit(*args: Any, **kwargs: Any) -> None:
+        await strike.wait()
+        raise Bug("nobody foresaw this")
+
+    monkeypatch.setattr(tracker._writer._writing, "_commit", commit)
+    return tracker, strike
+
+
+async def test_when_the_writer_dies_everybody_who_waits_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker, strike = await dying(tmp_path, monkeypatch, queue_size=3)
+    waiting = [asyncio.create_task(tracker.record(usage(number))) for number in range(8)]
+    await until(lambda: tracker.statistics().waiting == 5)
+    waiting += [asyncio.create_task(tracker.flush()) for _ in range(2)]
+    await turns()
+    strike.set()
+    ends = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), WAIT)
+    assert [type(end) for end in ends] == [LedgerFailed] * 10
+    assert {type(end.__cause__) for end in ends if isinstance(end, LedgerFailed)} == {Bug}
+    assert tracker.state is State.FAILED
+    assert "writer task died" in caplog.text
+    for attempt in (tracker.record(usage("no")), tracker.flush(), tracker.open()):
+        with pytest.raises(LedgerFailed, match="cannot write any more"):
+            await attempt
+    with pytest.raises(LedgerFailed):
+        tracker.record_nowait(usage("no"))
+    with pytest.raises(LedgerFailed):
+        tracker.record_threadsafe(usage("no"))
+    await asyncio.wait_for(tracker.aclose(), WAIT)
+    assert_once(tmp_path, range(3))
+    assert_closed(tmp_path)
+
+
+async def test_when_the_writer_dies_other_threads_hear_of_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, strike = await dying(tmp_path, monkeypatch)
+    early = tracker.record_threadsafe(usage("early"))
+    await turns()
+    strike.set()
+    await turns(1)
+    late = tracker.record_threadsafe(usage("late"))  # handed over before anybody knows
+    for future in (early, late):
+        with pytest.raises(LedgerFailed):
+            await asyncio.wait_for(asyncio.wrap_future(future), WAIT)
+    await tracker.aclose()
+    assert_once(tmp_path, ["early", "late"])
+
+
+async def test_when_the_writer_dies_outcomes_are_still_taken_and_saved_at_the_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, strike = await dying(tmp_path, monkeypatch, durability="queued")
+    started = await tracker.start(UsageRecord(kind="started", model="m"), ack_timeout=1)
+    strike.set()
+    await until(lambda: tracker.state is State.FAILED)
+    assert started is not None
+    outcome = tracker.settle(usage("outcome", operation=started.operation, attempt=1), started)
+    await tracker.acknowledge(outcome, 1)
+    await tracker.aclose()
+    assert keys(tmp_path) == ["outcome"]
+    assert_closed(tmp_path)
+
+
+async def test_when_somebody_cancels_every_task_the_ledger_goes_on_synchronously(
+    tmp_path: Path,
+) -> None:
+    async with UsageTracker(tmp_path, durability="synced") as tracker:
+        for number in range(5):
+            tracker.record_nowait(usage(number))
+        me = asyncio.current_task()
+        for task in asyncio.all_tasks() - {me}:
+            task.cancel()
+        await turns()
+        for number in range(5, 8):
+            record = await asyncio.wait_for(tracker.record(usage(number)), WAIT)
+            assert list(Ledger(tmp_path).records())[-1] == record
+        tracker.record_nowait(usage(8))
+        future = await asyncio.to_thread(tracker.record_threadsafe, usage(9))
+        await asyncio.wait_for(asyncio.wrap_future(future), WAIT)
+        await tracker.flush(WAIT)
+        assert tracker.statistics().synced == 10
+    assert_once(tmp_path, range(10))
+    assert_closed(tmp_path)
+
+
+async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(tmp_path, fs=disk)
+    started = await start(tracker)
+    tracker._writer._task.cancel()  # type: ignore[union-attr]
+    await turns()
+    disk.fail("write", times=None)
+    monkeypatch.setattr(backlog_module, "LATE_BUDGET", 0.05)
+    with pytest.warns(LedgerWarning, match="has not acknowledged"):
+        await tracker.acknowledge(tracker.settle(usage(1), started), 0.05)
+    assert tracker.statistics().unacked == 1
+    with pytest.raises(LedgerFailed, match="not saved"):
+        await tracker.record(usage(2))
+    disk.heal()
+    await tracker.aclose()
+    assert keys(tmp_path) == ["1", "2"]
+    assert_closed(tmp_path)
+
+
+async def start(tracker: UsageTracker) -> UsageRecord:
+    await tracker.ready()
+    started = await tracker.start(UsageRecord(kind="started", model="m"), ack_timeout=WAIT)
+    assert started is not None
+    return started
+
+
+# -- loop or thread --------------------------------------------------------------------------------
+
+
+async def test_small_batches_go_straight_from_the_loop(tmp_path: Path) -> None:
+    async with UsageTracker(tmp_path) as tracker:
+        for number in range(20):
+            await tracker.record(usage(number))
+        statistics = tracker.statistics()
+        assert statistics.on_loop >= 18
+        assert statistics.on_thread <= 2  # the first one makes the file
+
+
+class SlowClock:
+    """A clock in which a write takes as long as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.write_takes = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += self.write_takes / 2  # looked at before and after
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+async def test_a_slow_write_sends_the_next_ones_to_the_thread_and_a_quick_second_brings_them_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowClock()
+    monkeypatch.setattr(writing_module, "time", clock)
+    async with UsageTracker(tmp_path, sync_interval=1000) as tracker:
+        await tracker.record(usage(0))
+
+        async def where() -> str:
+            before = tracker.statistics()
+            await tracker.record(usage("x"))
+            after = tracker.statistics()
+            return "loop" if after.on_loop > before.on_loop else "thread"
+
+        assert await where() == "loop"
+        clock.write_takes = 4 * writing_module.SLOW_WRITE
+        assert await where() == "loop"  # which finds out
+        clock.write_takes = 0.0
+        assert await where() == "thread"
+        clock.now += 0.9
+        assert await where() == "thread"
+        clock.now += 0.2
+        assert await where() == "loop"
+
+
+async def test_a_batch_too_large_for_the_loop_goes_to_the_thread(tmp_path: Path) -> None:
+    async with UsageTracker(tmp_path) as tracker:
+        await tracker.record(usage(0))
+        before = tracker.statistics()
+        for number in range(100):
+            tracker.record_nowait(usage(number, meta={"text": "x" * 3_000}))
+        await tracker.flush()
+        assert tracker.statistics().on_thread > before.on_thread
+
+
+async def test_encoding_never_holds_the_loop_for_a_whole_queue(tmp_path: Path) -> None:
+    async with UsageTracker(tmp_path, queue_size=50_000) as tracker:
+        for number in range(10_000):
+            tracker.record_nowait(usage(number))
+        rounds = 0
+        flush = asyncio.create_task(tracker.flush())
+        while not flush.done():
+            rounds += 1
+            await asyncio.sleep(0)
+        assert rounds >= 10_000 // writing_module.BATCH_RECORDS
+
+
+# -- syncing, rotating -----------------------------------------------------------------------------
+
+
+async def test_what_is_written_is_synced_in_the_background(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with UsageTracker(tmp_path, sync_interval=0.05) as tracker:
+        await tracker.record(usage(0))
+        assert tracker.statistics().synced == 0
+        began = loop.time()
+        await until(lambda: tracker.statistics().synced == 1)
+        assert loop.time() - began < 5
+        assert tracker.statistics().oldest_unsynced_s == 0
+        await tracker.record(usage(1))
+        assert tracker.statistics().synced == 1
+        await until(lambda: tracker.statistics().synced == 2)
+
+
+async def test_the_background_sync_is_at_most_a_second_behind_by_default(tmp_path: Path) -> None:
+    async with UsageTracker(tmp_path) as tracker:
+        await tracker.record(usage(0))
+        timer = tracker._writer._writing._timer
+        assert timer is not None
+        assert timer.when() - asyncio.get_running_loop().time() <= 1.0
+
+
+async def test_one_sync_covers_many_writes(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=disk, sync_interval=0.05) as tracker:
+        for number in range(200):
+            await tracker.record(usage(number))
+        await until(lambda: tracker.statistics().synced == 200)
+        syncs = sum(call.operation == "sync" for call in disk.calls)
+    assert 1 <= syncs < 50
+
+
+async def test_many_unsynced_bytes_are_synced_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert segment_module.UNSYNCED_SOFT == 8 * 2**20
+    assert segment_module.UNSYNCED_HARD == 16 * 2**20
+    monkeypatch.setattr(writing_module, "UNSYNCED_SOFT", 10_000)
+    async with UsageTracker(tmp_path, sync_interval=1000) as tracker:
+        for number in range(100):
+            await tracker.record(usage(number))
+            assert tracker.statistics().unsynced_bytes < 10_500
+        assert tracker.statistics().synced > 0
+
+
+async def test_when_nothing_can_be_synced_appending_stops_and_backpressure_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing_module, "UNSYNCED_SOFT", 10_000)
+    monkeypatch.setattr(segment_module, "UNSYNCED_HARD", 20_000)
+    disk = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=disk, queue_size=300, sync_interval=1000) as tracker:
+        disk.fail("sync", times=None)
+        tasks = [asyncio.create_task(tracker.record(usage(n))) for n in range(1_000)]
+        await until(lambda: tracker.statistics().waiting and tracker.statistics().retries > 2)
+        statistics = tracker.statistics()
+        assert statistics.unsynced_bytes < 150_000, "what is kept in memory has a limit"
+        assert statistics.written < 1_000
+        disk.heal()
+        await asyncio.wait_for(asyncio.gather(*tasks), WAIT)
+    assert sorted(keys(tmp_path), key=int) == [str(n) for n in range(1_000)]
+
+
+async def test_a_large_segment_is_sealed_and_the_next_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert segment_module.ROTATE_BYTES == 64 * 2**20
+    async with UsageTracker(tmp_path) as tracker:
+        monkeypatch.setattr(tracker._writer.backlog.log, "_rotate_bytes", 4_000)
+        for number in range(100):
+            await tracker.record(usage(number))
+        assert tracker.statistics().segments > 5
+        opened = [p for p in (tmp_path / SEGMENTS).iterdir() if p.suffix == ".open"]
+        assert len(opened) == 1
+    assert_once(tmp_path, range(100))
+    assert_closed(tmp_path)
+
+
+async def test_a_day_that_ends_seals_the_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with UsageTracker(tmp_path) as tracker:
+        await tracker.record(usage(0))
+        clock = SlowClock()
+        clock.now = segment_module.time.time() + 86_400
+        monkeypatch.setattr(segment_module, "time", clock)
+        await tracker.record(usage(1))
+        assert tracker.statistics().segments == 2
+    assert_once(tmp_path, [0, 1])
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+
+async def test_a_writer_that_wrote_nothing_leaves_no_segment(tmp_path: Path) -> None:
+    async with AsyncUsageWriter(tmp_path):
+        pass
+    assert not list((tmp_path / SEGMENTS).iterdir())
+    assert_closed(tmp_path)
+
+
+async def test_many_writers_share_a_directory(tmp_path: Path) -> None:
+    trackers = [UsageTracker(tmp_path) for _ in range(5)]
+    await asyncio.gather(*[tracker.open() for tracker in trackers])
+    for number in range(20):
+        await asyncio.gather(*[t.record(usage(f"{n}-{number}")) for n, t in enumerate(trackers)])
+    await asyncio.gather(*[tracker.aclose() for tracker in trackers])
+    assert_once(tmp_path)
+    assert sorted(keys(tmp_path), key=str) == sorted(
+        f"{n}-{number}" for n in range(5) for number in range(20)
+    )
+    assert_closed(tmp_path)
+
+
+async def test_a_writer_finishes_what_a_dead_one_left(tmp_path: Path) -> None:
+    from tests.ledgers import assert_finished, directory, line, put, put_live
+
+    directory(tmp_path)
+    put(tmp_path, [line(1, "started"), line(2)[:50]], 1)
+    put_live(tmp_path, 3, oldest=1)
+    async with AsyncUsageWriter(tmp_path):
+        pass
+    assert_finished(tmp_path)
+
+
+async def test_the_disk_that_fills_while_closing_is_counted_in_the_error(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(tmp_path, fs=disk)
+    await tracker.record(usage(0))
+    disk.fill()
+    for number in range(1, 8):
+        tracker.record_nowait(usage(number))
+    with pytest.raises(DrainTimeout, match="7 records were unwritten") as caught:
+        await tracker.aclose(0.2)
+    assert (caught.value.unwritten, caught.value.saved, caught.value.lost) == (7, 0, 7)
+    assert keys(tmp_path) == ["0"]
+    disk.empty()
+    tracker._writer.finish_now(1)  # what the interpreter's exit does
+    assert_once(tmp_path, range(8))
+    assert_closed(tmp_path)
