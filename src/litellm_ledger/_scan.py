@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from ._frame import checked
+from ._frame import SUFFIX, checked
 from ._layout import record_id
 
 __all__ = ["Head", "Scan", "heads", "scan"]
@@ -45,6 +45,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 _START: Final = b'{"v":'
+_STARTS: Final = 64  # tried per invalid line: damage may be as long as the file
 _head: Final = msgspec.json.Decoder(Head)
 
 
@@ -93,11 +94,15 @@ def heads(data: bytes) -> Iterator[tuple[int, Head | None, bytes]]:
 
 def _find_line(line: bytes) -> int:
     """Return where in an invalid line a valid one begins (it shares the line feed), or 0."""
-    at = line.rfind(_START)
-    while at > 0:
+    if not line.endswith(b'"}\n') or line[-SUFFIX:-11] != b',"crc":"':
+        return 0  # as all of it ends, so does every part
+    at = len(line)
+    for _ in range(_STARTS):
+        at = line.rfind(_START, 0, at)
+        if at <= 0:
+            break
         if checked(line[at:]):
             return at
-        at = line.rfind(_START, 0, at)
     return 0
 
 

@@ -7,6 +7,8 @@ from zlib import crc32
 import pytest
 from tests.ledgers import OTHER, WRITER, gap, line, lines
 
+from litellm_ledger import _scan
+from litellm_ledger._frame import checked
 from litellm_ledger._scan import Scan, heads, scan
 
 
@@ -111,3 +113,18 @@ def test_offsets_add_up() -> None:
         sum(length for _, length in offsets[:at]) for at in range(len(offsets))
     ]
     assert sum(length for _, length in offsets) == len(data)
+
+
+def test_long_damage_full_of_beginnings_costs_a_bounded_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[int] = []
+
+    def counting(content: bytes) -> bool:
+        looked.append(len(content))
+        return checked(content)
+
+    monkeypatch.setattr(_scan, "checked", counting)
+    found = looked_at(b'{"v":1,' * 10_000 + b',"crc":"00000000"}\n')
+    assert found.torn == 70_000 + 19
+    assert len(looked) < 100
