@@ -56,7 +56,7 @@ def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: b
         for name in (SEGMENTS, LIVE, RECOVERY):
             fs.make_directory(path / name)
         for part in (path, path / SEGMENTS, path / LIVE):
-            if not os.access(path, os.W_OK | os.X_OK):
+            if not os.access(part, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(part))
             fs.sync_directory(part)
     except OSError as exc:
@@ -91,5 +91,6 @@ def _recover(path: Path, fs: FileSystem) -> None:
     except (OSError, LedgerError) as exc:  # yesterday's damage must not stop today's records
         _log.error("dead writers in %s could not be recovered: %s", path, exc)
         return
-    for writer in getattr(report, "writers", ()):
-        _log.info("recovered %s", writer)
+    for dead in report.writers:
+        bad = dead.error or dead.lost or dead.damaged
+        _log.log(logging.WARNING if bad else logging.INFO, "recovered a dead writer: %s", dead)

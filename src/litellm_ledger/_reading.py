@@ -125,7 +125,7 @@ def _segment(
             if checked(raw):
                 try:
                     line = decode(raw)
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     _refuse_newer(raw, root / where)
             if line is None or line.seq < first or line.id != record_id(writer, line.seq):
                 if name.open and raw[-1:] != b"\n":
