@@ -63,6 +63,7 @@ LINE = {
         "testing._app",
         "testing._behaviour",
         "testing._disk",
+        "testing._endpoints",
         "testing._journal",
         "testing._server",
     },

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from litellm_ledger.testing import _answers
+from litellm_ledger.testing import _answers, _endpoints
 from litellm_ledger.testing._behaviour import HEADER, Behaviour
 from litellm_ledger.testing._journal import Journal
 
@@ -20,7 +20,30 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_POSTS = ("/v1/chat/completions", "/v1/embeddings")
+_STREAMS = {
+    "/v1/chat/completions": _answers.chat_chunks,
+    "/v1/completions": _endpoints.completion_chunks,
+    "/v1/responses": _endpoints.response_events,
+    "/v1/messages": _endpoints.message_events,
+}
+_ANSWERS: dict[str, Callable[[dict[str, Any], Behaviour, int], _answers.Json]] = {
+    "/v1/chat/completions": _answers.chat,
+    "/v1/completions": _endpoints.completion,
+    "/v1/responses": _endpoints.response,
+    "/v1/messages": _endpoints.message,
+    "/v1/embeddings": lambda request, behaviour, _: _answers.embeddings(request, behaviour),
+    "/v1/images/generations": lambda request, behaviour, _: _endpoints.images(request, behaviour),
+    "/v1/images/edits": lambda request, behaviour, _: _endpoints.images(request, behaviour),
+    "/v1/audio/transcriptions": (
+        lambda request, behaviour, _: _endpoints.transcription(request, behaviour)
+    ),
+    "/v1/moderations": lambda request, _, number: _endpoints.moderation(request, number),
+    "/v1/rerank": _endpoints.rerank,
+    "/v2/rerank": _endpoints.rerank,
+    "/v1/files": lambda request, _, number: _endpoints.file(number, request),
+}
+_POSTS = {*_ANSWERS, "/v1/audio/speech", "/v1/batches"}
+_WITHOUT_MODEL = {"/v1/moderations", "/v1/files", "/v1/batches"}
 
 
 class App:
@@ -33,6 +56,7 @@ class App:
         self._journal = journal
         self._default = default
         self._failed: Counter[str] = Counter()
+        self._batches: dict[str, tuple[int, dict[str, Any], int]] = {}
         self._under_way: set[_Exchange] = set()
         self._stopped = False
 
@@ -46,8 +70,10 @@ class App:
             number = self._journal.open(path, {})
             self._journal.update(number, status=200, ended="finished")
             await _send_json(send, 200, _answers.models())
+        elif path.startswith(("/v1/batches/", "/v1/files/")) and method == "GET":
+            await self._exchange(scope, receive, send, {})
         else:
-            known = path in (*_POSTS, "/healthz", "/v1/models")
+            known = path in {*_POSTS, "/healthz", "/v1/models"}
             body = _answers.error(404, f"Invalid URL ({method} {path})")
             await _send_json(send, 405 if known else 404, body)
 
@@ -60,14 +86,24 @@ class App:
         self._failed.clear()
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+        content = await _read(receive)
         try:
-            request = json.loads(await _read(receive))
+            if kind.startswith("multipart/form-data"):
+                request = _endpoints.form(kind, content)
+            else:
+                request = json.loads(content)
         except ValueError:
             request = None
         if not isinstance(request, dict):
             message = "We could not parse the JSON body of your request."
             await _send_json(send, 400, _answers.error(400, message))
             return
+        await self._exchange(scope, receive, send, request)
+
+    async def _exchange(
+        self, scope: Scope, receive: Receive, send: Send, request: dict[str, Any]
+    ) -> None:
         number = self._journal.open(scope["path"], request)
         exchange = _Exchange(number, request, self._journal, send)
         self._under_way.add(exchange)
@@ -81,13 +117,15 @@ class App:
             watch.cancel()
 
     async def _answer(self, scope: Scope, exchange: _Exchange) -> None:
+        path, request = scope["path"], exchange.request
         text = dict(scope["headers"]).get(HEADER.encode(), b"").decode("latin-1")
         try:
             behaviour = Behaviour.parse(text, self._default)
         except ValueError as exc:
             await exchange.json(400, _answers.error(400, f"{HEADER}: {exc}", HEADER))
             return
-        if not isinstance(exchange.request.get("model"), str):
+        needs_model = path in _POSTS - _WITHOUT_MODEL
+        if needs_model and not isinstance(request.get("model"), str):
             message = "you must provide a model parameter"
             await exchange.json(400, _answers.error(400, message, "model"))
             return
@@ -96,14 +134,35 @@ class App:
             return
         if status != 200:
             retry_after = [] if behaviour.retry_after is None else [_retry_after(behaviour)]
-            await exchange.json(status, _answers.error(status), retry_after)
-        elif scope["path"] == "/v1/embeddings":
-            await exchange.whole(_answers.embeddings(exchange.request, behaviour), behaviour)
-        elif exchange.request.get("stream") is True:
-            await exchange.stream(behaviour)
+            anthropic = path == "/v1/messages"
+            body = _endpoints.message_error(status) if anthropic else _answers.error(status)
+            await exchange.json(status, body, retry_after)
+        elif request.get("stream") is True and path in _STREAMS:
+            await exchange.stream(path, behaviour)
+        elif path == "/v1/audio/speech":
+            await exchange.raw(_endpoints.SPEECH, b"audio/mpeg", behaviour)
+        elif path == "/v1/batches":
+            body = self._batch(f"batch_{exchange.number:08d}", behaviour, exchange)
+            await exchange.whole(body, behaviour)
+        elif path.startswith("/v1/batches/"):
+            name = path.removeprefix("/v1/batches/")
+            if name in self._batches:
+                await exchange.whole(self._batch(name, behaviour, exchange), behaviour)
+            else:
+                await exchange.json(404, _answers.error(404, "No such batch."))
+        elif path.startswith("/v1/files/"):
+            digits = path.rpartition("output-")[2].removesuffix("/content")
+            number = int(digits) if digits.isdecimal() else 0
+            content = _endpoints.batch_output(number, behaviour)
+            await exchange.raw(content, b"application/octet-stream", behaviour)
         else:
-            answer = _answers.chat(exchange.request, behaviour, exchange.number)
-            await exchange.whole(answer, behaviour)
+            await exchange.whole(_ANSWERS[path](request, behaviour, exchange.number), behaviour)
+
+    def _batch(self, name: str, behaviour: Behaviour, exchange: _Exchange) -> _answers.Json:
+        """Return a batch, one step further each time that it is looked at."""
+        number, request, step = self._batches.get(name, (exchange.number, exchange.request, 0))
+        self._batches[name] = (number, request, step + 1)
+        return _endpoints.batch(number, request, behaviour, step)
 
     def _status(self, text: str, behaviour: Behaviour) -> int:
         if not behaviour.fail_first:
@@ -159,47 +218,61 @@ class _Exchange:
         if behaviour.cut_after is None:
             await self.json(200, body)
             return
-        content = json.dumps(body).encode()
-        self.end("cut", status=200)
-        await _start(self._send, 200, b"application/json", [self._id, _length(content)])
-        await _body(self._send, content[: len(content) // 2], more=True)
+        await self.raw(json.dumps(body).encode(), b"application/json", behaviour)
 
-    async def stream(self, behaviour: Behaviour) -> None:
+    async def raw(self, content: bytes, kind: bytes, behaviour: Behaviour) -> None:
+        """Send an answer that is no JSON, or the half of it."""
+        cut = behaviour.cut_after is not None
+        self.end("cut" if cut else "finished", status=200)
+        await _start(self._send, 200, kind, [self._id, _length(content)])
+        await _body(self._send, content[: len(content) // 2] if cut else content, more=cut)
+
+    async def stream(self, path: str, behaviour: Behaviour) -> None:
         """Send the events, and do after each what the behaviour asks for."""
         self._journal.update(self.number, status=200)
         await _start(self._send, 200, b"text/event-stream; charset=utf-8", [self._id])
         sent = 0
-        chunks = _answers.chat_chunks(self.request, behaviour, self.number)
+        chunks = _STREAMS[path](self.request, behaviour, self.number)
         for index, (chunk, has_content) in enumerate(chunks):
-            if index and await self._interrupted(behaviour, sent):
+            if index and await self._interrupted(path, behaviour, sent):
                 return
             if await self.pause(behaviour.chunk_delay if has_content else 0):
                 return
             if has_content:
                 sent += 1
                 self._journal.update(self.number, chunks=sent)
-            if chunk.get("usage") is not None:
-                self._journal.update(self.number, usage=chunk["usage"])
-            await self._event(json.dumps(chunk))
-        await self._close("[DONE]")
+            usage = chunk.get("usage") or (chunk.get("response") or {}).get("usage")
+            if usage is not None:
+                self._journal.update(self.number, usage=usage)
+            await self._event(chunk)
+        await self._close(None if _named(chunk) else "[DONE]")
 
-    async def _interrupted(self, behaviour: Behaviour, sent: int) -> bool:
+    async def _interrupted(self, path: str, behaviour: Behaviour, sent: int) -> bool:
         """Do what is due after `sent` chunks; return whether the stream ends here."""
         if behaviour.cut_after == sent:
             self.end("cut")
             return True
         if behaviour.error_after == sent:
-            await self._close(json.dumps(_answers.error(500)))
+            if path == "/v1/messages":
+                await self._event(_endpoints.message_error())
+                await self._close(None)
+            elif path == "/v1/responses":
+                await self._event(_endpoints.response_error())
+                await self._close(None)
+            else:
+                await self._close(json.dumps(_answers.error(500)))
             return True
         return behaviour.hang_after == sent and await self.pause(None)
 
-    async def _event(self, data: str, more: bool = True) -> None:
-        await _body(self._send, f"data: {data}\n\n".encode(), more=more)
+    async def _event(self, chunk: _answers.Json) -> None:
+        name = f"event: {chunk['type']}\n" if _named(chunk) else ""
+        await _body(self._send, f"{name}data: {json.dumps(chunk)}\n\n".encode(), more=True)
 
-    async def _close(self, data: str) -> None:
+    async def _close(self, last: str | None) -> None:
         if not await self.pause(0):
             self.end("finished")
-            await self._event(data, more=False)
+            data = b"" if last is None else f"data: {last}\n\n".encode()
+            await _body(self._send, data, more=False)
 
     @property
     def _id(self) -> tuple[bytes, bytes]:
@@ -238,6 +311,11 @@ async def _send_json(
 
 def _length(content: bytes) -> tuple[bytes, bytes]:
     return (b"content-length", b"%d" % len(content))
+
+
+def _named(chunk: _answers.Json) -> bool:
+    """Whether the events of this stream carry a name, as those of OpenAI's chats do not."""
+    return "type" in chunk
 
 
 def _retry_after(behaviour: Behaviour) -> tuple[bytes, bytes]:
