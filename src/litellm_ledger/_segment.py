@@ -215,7 +215,8 @@ class SegmentLog:
             self._advance(last)
 
     def _advance(self, last: int) -> None:
-        self.written = last
+        # A thread that was stuck comes late: what was written past it meanwhile stays written.
+        self.written = last = max(self.written, last)
         self._cells[WRITTEN] = last
 
     def _sync(self) -> None:

@@ -129,6 +129,8 @@ class AsyncUsageWriter:
     async def open(self) -> None:
         """Create the directory, recover what dead writers left, start the task.  Idempotent.
 
+        Cancelling stops the waiting, not the opening: the next use finds it open.
+
         Raises:
             LedgerPathError: the directory cannot be used; the text says why and what to do.
             LedgerClosed: it was closed before; make a new one.
@@ -141,17 +143,22 @@ class AsyncUsageWriter:
         if self._opening is None:
             self._loop = asyncio.get_running_loop()
             self._opening = self._spawn(self._open(), "litellm-ledger-open")
+            self._opening.add_done_callback(self._opened)
         self.check_loop()
-        try:
-            await outlive_cancellation(self._opening)
-        except BaseException:
-            if self.state is State.UNOPENED:
-                self._opening = None  # another try may find the directory mended
-            raise
+        await asyncio.shield(self._opening)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        failed = opening.cancelled() or opening.exception() is not None
+        if failed and self.state is State.UNOPENED:
+            self._opening = None  # another try may find the directory mended
 
     async def _open(self) -> None:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
-        self._backlog = await aiofiles.os.wrap(self._open_files)(name, executor=self._executor)
+        backlog = await aiofiles.os.wrap(self._open_files)(name, executor=self._executor)
+        if self.state is not State.UNOPENED:  # the close did not wait for so slow a disk
+            await self._on_new_thread(backlog.live.remove)
+            raise self._refusal()
+        self._backlog = backlog
         self._backlog.on_usage = self.on_usage
         self._backlog.sync_late = self.durability == "synced"
         self.state = advance(self.state, State.OPEN)
@@ -496,8 +503,8 @@ class AsyncUsageWriter:
         self._task.cancel()
         # The task is gone or hangs in the disk; the rest is the same synchronous path that the
         # interpreter's exit takes, on a thread so that the loop goes on meanwhile.
-        left = self._finish_on_thread(max(1.0, deadline - time.monotonic()))
-        await wait_until(asyncio.ensure_future(left), deadline + 2.0)
+        left = self._on_new_thread(self.finish_now, max(1.0, deadline - time.monotonic()))
+        await wait_until(left, deadline + 2.0)
         await asyncio.wait({self._task}, timeout=1.0)
         self._progress(backlog.log.written, backlog.log.synced)
         self._fail_waiters(self._refusal())
@@ -512,9 +519,9 @@ class AsyncUsageWriter:
                 saved=unwritten - lost,
             )
 
-    def _finish_on_thread(self, budget: float) -> asyncio.Future[None]:
+    def _on_new_thread(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         thread = DiskThread("litellm-ledger-close")
-        finished = asyncio.wrap_future(thread.submit(self.finish_now, budget), loop=self._loop)
+        finished = asyncio.wrap_future(thread.submit(function, *args), loop=self._loop)
         thread.shutdown(wait=False)
         return finished
 

@@ -152,13 +152,13 @@ async def test_many_threads_record_at_once_and_each_hears_of_its_own(
     assert_once(tmp_path)
     found = keys(tmp_path)
     for name in "abcdefgh":  # in the order of each thread
-        assert [key for key in found if key and key[0] == name] == [f"{name}-{n}" for n in range(50)]
+        assert [key for key in found if key and key[0] == name] == [
+            f"{name}-{n}" for n in range(50)
+        ]
 
 
 @pytest.mark.parametrize("durability", ["queued", "written", "synced"])
-async def test_a_thread_that_stops_waiting_disturbs_nobody(
-    tmp_path: Path, durability: Any
-) -> None:
+async def test_a_thread_that_stops_waiting_disturbs_nobody(tmp_path: Path, durability: Any) -> None:
     async with UsageTracker(tmp_path, durability=durability) as tracker:
         first = tracker.record_threadsafe(usage(1))
         first.cancel()
@@ -429,7 +429,12 @@ async def test_statistics_tell_the_whole_life(tmp_path: Path) -> None:
     disk = FaultyFileSystem()
     tracker = UsageTracker(tmp_path, queue_size=9, fs=disk, handle_signals=False)
     begin = tracker.statistics()
-    assert (begin.state, begin.writer, begin.accepted, begin.signals) == ("unopened", None, 0, "off")
+    assert (begin.state, begin.writer, begin.accepted, begin.signals) == (
+        "unopened",
+        None,
+        0,
+        "off",
+    )
     await tracker.open()
     with disk.hang("create"):
         for number in range(9):
