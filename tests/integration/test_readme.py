@@ -64,9 +64,8 @@ async def inside_a_client(code: CodeType, names: dict[str, Any]) -> None:
 
 
 def title(block: str) -> str:
-    lines = [
-        line for line in block.splitlines() if line and not line.startswith(("from", "import"))
-    ]
+    code = (line for line in block.splitlines() if line)
+    return next(line for line in code if not line.startswith(("from", "import"))).strip(" :")
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=title)
