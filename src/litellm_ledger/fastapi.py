@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import gc
 import inspect
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from ._client import LiteLLMClient
@@ -36,8 +35,7 @@ __all__ = ["get_client", "ledger_lifespan"]
 _log = logging.getLogger("litellm_ledger")
 
 _KEY: Final = "ledger_client"
-_POLL: Final = 0.16
-"""Seconds at most between looks at the calls in flight when the application stops."""
+_POLL: Final = 0.16  # seconds at most between looks at the calls in flight
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
@@ -57,13 +55,14 @@ def ledger_lifespan(
     as well, and ``app.state.ledger_client`` from before ``lifespan`` begins until after it ends.
 
     Args:
-        ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
+        ledger: the directory, as for ``LiteLLMClient``.
         client: in place of ``ledger`` and ``options``: a client that is not open yet, or a function
             that makes one each time the application starts.
         lifespan: the application's own, run while the client is open; the state that it yields is
             passed on.
         warm_up: load LiteLLM (2 to 5 s) in a thread after the start, so that no request has to wait
-            for it.  Start-up and shutdown do not wait for it; a failure is only logged.
+            for it.  Start-up does not wait, nor does the client's close (though after SIGINT Python
+            ends only when the import has).  A failure is only logged.
         settle_timeout: seconds that calls in flight get at the end before the client closes: a
             server that cuts requests ends the application before these have noticed.
         **options: those of ``LiteLLMClient``.
@@ -72,8 +71,8 @@ def ledger_lifespan(
         TypeError: an option that ``LiteLLMClient`` does not have, or one beside ``client``.
 
     The lifespan itself raises what opening and closing a client raise: ``LedgerPathError`` keeps
-    the server from starting, ``DrainTimeout`` is logged by it as a failed shutdown.  Cancelled, it
-    still closes the client, within its ``drain_timeout``.
+    the server from starting, ``DrainTimeout`` is logged by it as a failed shutdown.  Cancelled or
+    failed, it closes the client all the same.
     """
     inspect.signature(LiteLLMClient).bind(ledger, **options)  # here, where the mistake is made
     if client is not None and (ledger is not None or options):
@@ -86,15 +85,16 @@ def ledger_lifespan(
 
     @contextlib.asynccontextmanager
     async def run(app: Any) -> AsyncIterator[dict[str, Any]]:
-        async with make() as opened:
+        async with contextlib.AsyncExitStack() as stack:
+            opened = await stack.enter_async_context(make())
             setattr(app.state, _KEY, opened)
-            try:
-                async with _warming(opened) if warm_up else nullcontext():
-                    async with lifespan(app) if lifespan else nullcontext() as state:
-                        yield {**(state or {}), _KEY: opened}
-                await _settled(opened, settle_timeout)
-            finally:
-                delattr(app.state, _KEY)
+            stack.callback(delattr, app.state, _KEY)
+            stack.push_async_callback(_settled, opened, settle_timeout)
+            if warm_up:
+                warming = asyncio.create_task(_warm_up(opened), name="litellm-ledger-warm-up")
+                stack.push_async_callback(_stopped, warming)
+            state = await stack.enter_async_context(lifespan(app)) if lifespan else None
+            yield {**(state or {}), _KEY: opened}
 
     return run
 
@@ -138,20 +138,13 @@ async def _settled(client: LiteLLMClient, timeout: float) -> None:
             gc.collect()
 
 
-@contextlib.asynccontextmanager
-async def _warming(client: LiteLLMClient) -> AsyncIterator[None]:
-    """Warm LiteLLM up meanwhile, in a task that is gone afterwards."""
-    work = _warm_up(client)
-    task = asyncio.create_task(work, name="litellm-ledger-warm-up", context=contextvars.Context())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
 async def _warm_up(client: LiteLLMClient) -> None:
     try:
         await client.warm_up()
     except Exception:
         _log.warning("LiteLLM could not be loaded ahead of the first call", exc_info=True)
+
+
+async def _stopped(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

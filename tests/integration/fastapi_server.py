@@ -82,16 +82,22 @@ async def tagged(client: Client, user: str) -> AsyncIterator[None]:
 
 @app.post("/stream", dependencies=[Depends(tagged)])
 async def stream(
-    client: Client, user: str, behaviour: str = "", stall: bool = False
+    client: Client,
+    user: str,
+    behaviour: str = "",
+    stall: bool = False,
+    careful: bool = False,
 ) -> StreamingResponse:
+    """Pass a stream on; `stall` waits for something else on the way, `careful` closes it."""
     answer = await client.acompletion(**ask(user, behaviour), stream=True)
 
     async def body() -> AsyncIterator[str]:
-        async for chunk in answer:
-            if text := chunk.choices[0].delta.content:
-                yield json.dumps(text) + "\n"
-                if stall:
-                    await asyncio.Event().wait()
+        async with answer if careful else contextlib.nullcontext():
+            async for chunk in answer:
+                if text := chunk.choices[0].delta.content:
+                    yield json.dumps(text) + "\n"
+                    if stall:
+                        await asyncio.Event().wait()
         yield json.dumps({"id": answer.usage_record.id}) + "\n"
 
     return StreamingResponse(body(), media_type="application/jsonl")

@@ -323,7 +323,7 @@ async def test_a_cancelled_lifespan_still_closes_the_client(tmp_path: Path) -> N
     opened: asyncio.Future[LiteLLMClient] = asyncio.get_running_loop().create_future()
 
     async def serve() -> None:
-        async with ledger_lifespan(tmp_path)(Starlette()) as state:
+        async with ledger_lifespan(tmp_path, settle_timeout=0.05)(Starlette()) as state:
             opened.set_result(state["ledger_client"])
             await asyncio.Event().wait()
 
