@@ -248,9 +248,9 @@ def check_verify(proof: Proof, ledger: Ledger, statuses: list[int]) -> None:
     claim = f"verify: {sum(w.found for w in found.writers):,} records found, damaged: {damaged}"
     if unwritten:
         claim += (
-            f", lost: {unwritten}: numbered by the killed worker and not yet written; as nothing goes "
-            "on before its record is written, no answer behind them was seen, and a call among "
-            "them that had not begun yet never left"
+            f", lost: {unwritten}: numbered by the killed worker and not yet written; nothing goes "
+            "on before its record is written, so that no answer behind them was seen, and a call "
+            "among them that had not begun yet never left"
         )
     else:
         claim += ", lost: 0"

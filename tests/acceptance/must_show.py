@@ -141,11 +141,11 @@ class Killed:
     damaged: int = 0
 
 
-def kills(root: Path, count: int, seed: int = 2) -> Killed:
+def kills(root: Path, count: int, durability: str = "written", seed: int = 2) -> Killed:
     """Kill a calling program at a random moment, again and again; compare acks with ledgers."""
     moments = random.Random(seed)
     killed = Killed()
-    with program("nursery", root) as nursery:
+    with program("nursery", root, durability) as nursery:
         assert nursery.stdin is not None
         assert nursery.stdout is not None
         if nursery.stdout.readline().strip() != "ready":
@@ -156,7 +156,7 @@ def kills(root: Path, count: int, seed: int = 2) -> Killed:
             nursery.stdin.flush()
             pid = int(nursery.stdout.readline().split()[2])
             acked: list[str] = []
-            after = moments.randint(1, 60)  # acks, and then a moment that nobody chooses
+            after = moments.randint(1, 40)  # acks, and then a moment that nobody chooses
             while line := nursery.stdout.readline():
                 _, word, what = line.split()
                 if word == "ended":

@@ -14,10 +14,13 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 from litellm_ledger import CompletionStream, LiteLLMClient, UsageRecord, UsageTracker
+
+Durability = Literal["queued", "written", "synced"]
 
 MESSAGES = [{"role": "user", "content": "a question of six words, perhaps"}]
 MOCK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": MESSAGES, "mock_response": "an answer"}
@@ -128,11 +131,12 @@ def streams(ledger: str, each: str) -> None:
     said["held"] = len(held)
 
 
-def nursery(root: str) -> None:
+def nursery(root: str, durability: Durability) -> None:
     """Import LiteLLM once; then, for every line read, fork a program that calls until it is killed.
 
     A line is the name of a ledger under ``root``; the answer is ``pid``.  The programs print
-    ``NAME ack ID`` for each answer they have seen.
+    ``NAME ack ID`` for each answer they have seen.  At ``queued`` an ack proves nothing, and the
+    loop is held after it: the control, in which records must be missing.
     """
     import litellm
 
@@ -142,20 +146,22 @@ def nursery(root: str) -> None:
         name = line.strip()
         pid = os.fork()
         if pid == 0:
-            asyncio.run(endless(os.path.join(root, name), name))
+            asyncio.run(endless(os.path.join(root, name), name, durability))
             os._exit(1)
         os.write(1, f"{name} pid {pid}\n".encode())
         _, status = os.waitpid(pid, 0)
         os.write(1, f"{name} ended {os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-async def endless(ledger: str, name: str) -> None:
-    async with LiteLLMClient(ledger) as client:
+async def endless(ledger: str, name: str, durability: Durability) -> None:
+    async with LiteLLMClient(ledger, durability=durability) as client:
 
         async def one() -> None:
             while True:
                 answer = await client.acompletion(**MOCK)
                 os.write(1, f"{name} ack {answer.usage_record.id}\n".encode())
+                if durability == "queued":
+                    time.sleep(0.02)  # noqa: ASYNC251 - on purpose
 
         async with asyncio.TaskGroup() as group:
             for _ in range(8):

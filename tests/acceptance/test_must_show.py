@@ -9,8 +9,9 @@ import pytest
 from tests.acceptance import must_show
 
 
-@pytest.mark.parametrize("how", ["closed", "left open"])
-@pytest.mark.parametrize(("runs", "calls"), [(1, 1_000), (10, 50)])
+@pytest.mark.parametrize(
+    ("runs", "calls", "how"), [(1, 1_000, "closed"), (1, 1_000, "left open"), (10, 50, "left open")]
+)
 def test_a_burst_is_on_the_ledger_when_the_loop_has_ended(
     tmp_path: Path, runs: int, calls: int, how: Literal["closed", "left open"]
 ) -> None:
@@ -41,6 +42,10 @@ def test_no_acked_record_is_lost_by_sigkill(tmp_path: Path) -> None:
     assert killed.lost == 0
     assert killed.open == 0
     assert killed.damaged == 0
+
+
+def test_the_count_of_lost_acks_finds_them_where_an_ack_promises_nothing(tmp_path: Path) -> None:
+    assert must_show.kills(tmp_path, 5, durability="queued").lost
 
 
 @pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
