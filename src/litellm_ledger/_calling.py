@@ -8,6 +8,7 @@ passed through unchanged.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -73,7 +74,8 @@ async def call(
     if record is not None:
         await core.acknowledge(record)
         # Past pydantic's own __setattr__, which would put it into model_dump() and JSON.
-        object.__setattr__(answer, "usage_record", record)
+        with contextlib.suppress(AttributeError, TypeError):  # what takes no attribute goes without
+            object.__setattr__(answer, "usage_record", record)
     return answer
 
 

@@ -75,7 +75,7 @@ class ClientCore:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             acquire_http(self._loop)
-            self._at_exit = _process.at_exit(_settle_all, self._streams, self._background)
+            self._arm()
 
     async def litellm(self) -> ModuleType:
         """Return LiteLLM, imported off the loop by the first call."""
@@ -115,14 +115,20 @@ class ClientCore:
         """Leave nothing behind once the client is closed and its last stream has ended."""
         if not self._streams:
             self._estimator.stop()
+            self._estimator = DiskThread("litellm-ledger-estimate")  # a call may still be in flight
             if self._at_exit is not None:
                 self._at_exit.detach()
+
+    def _arm(self) -> None:
+        if self._at_exit is None or not self._at_exit.alive:
+            self._at_exit = _process.at_exit(_settle_all, self._streams, self._background)
 
     # -- what a stream needs of its client -------------------------------------------------------
 
     def begin(self, upstream: Upstream) -> None:
         """Remember a stream until ``ended``: whatever happens, it is settled at the very end."""
         self._streams.add(upstream)
+        self._arm()
 
     def ended(self, upstream: Upstream) -> None:
         """Forget a stream: it is settled."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -152,9 +154,8 @@ async def test_many_threads_record_at_once_and_each_hears_of_its_own(
     assert_once(tmp_path)
     found = keys(tmp_path)
     for name in "abcdefgh":  # in the order of each thread
-        assert [key for key in found if key and key[0] == name] == [
-            f"{name}-{n}" for n in range(50)
-        ]
+        mine = [key for key in found if key and key[0] == name]
+        assert mine == [f"{name}-{number}" for number in range(50)]
 
 
 @pytest.mark.parametrize("durability", ["queued", "written", "synced"])
@@ -451,7 +452,7 @@ async def test_statistics_tell_the_whole_life(tmp_path: Path) -> None:
     end = tracker.statistics()
     assert (end.state, end.accepted, end.written, end.synced) == ("closed", 9, 9, 9)
     assert (end.unsynced_bytes, end.retries, end.last_error, end.unacked) == (0, 0, None, 0)
-    assert end.writer == begin.writer or end.writer
+    assert end.writer == full.writer
 
 
 # -- one loop --------------------------------------------------------------------------------------
@@ -551,8 +552,6 @@ async def test_an_unusable_default_directory_names_the_variable(
 async def test_a_directory_that_cannot_be_written_is_a_clear_error(
     tmp_path: Path, error: str, advice: str
 ) -> None:
-    import errno
-
     disk = FaultyFileSystem()
     disk.fail("make_directory", error=getattr(errno, error))
     with pytest.raises(LedgerPathError, match=advice):
@@ -600,12 +599,16 @@ async def test_one_that_is_dropped_unclosed_saves_all_and_says_so(tmp_path: Path
     await tracker.open()
     for number in range(12):
         tracker.record_nowait(usage(number))
-    with pytest.warns(ResourceWarning, match="unclosed UsageTracker"):
+    with pytest.warns(ResourceWarning, match="unclosed UsageTracker"):  # noqa: PT031
         del tracker
         gc.collect()
     await turns()
     assert_once(tmp_path, range(12))
     assert_closed(tmp_path)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_threads_and_descriptors_end_with_the_tracker(tmp_path: Path) -> None:
@@ -619,7 +622,7 @@ async def test_threads_and_descriptors_end_with_the_tracker(tmp_path: Path) -> N
     before: set[threading.Thread] = set()
     before = threads()
     await life()
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors = open_files()
     for _ in range(5):
         await life()
     (tmp_path / "blocked").write_text("")
@@ -629,4 +632,4 @@ async def test_threads_and_descriptors_end_with_the_tracker(tmp_path: Path) -> N
             await refused.open()
     del refused
     await until(lambda: gc.collect() + 1 and not threads())
-    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    assert open_files() <= descriptors
