@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
@@ -19,7 +20,7 @@ from msgspec.structs import force_setattr
 from ._errors import InvalidRecord
 from ._money import picousd, usd
 
-__all__ = ["MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
+__all__ = ["MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
 
 Kind = Literal["started", "usage", "gap"]
 Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
@@ -30,6 +31,9 @@ MAX_TEXT: Final = 4_096
 
 MAX_INT: Final = 2**53 - 1
 """Largest token count taken: what every JSON reader still holds exactly."""
+
+MAX_CONTENT: Final = 262_144
+"""Bytes of JSON that ``content`` may have; more is refused (the client cuts what it captures)."""
 
 _CUT_MARK: Final = "…[cut]"
 
@@ -68,6 +72,9 @@ class UsageRecord(
         input_tokens, output_tokens, total_tokens: counts; input includes cached ones.
         cache_read_tokens, cache_write_tokens: the parts of the input read from and written to the
             provider's prompt cache; reasoning_tokens: the part of the output spent on reasoning.
+        images, audio_seconds, characters, pages, search_units: what is billed by other units than
+            tokens: images made, seconds of audio heard, characters read aloud, pages read,
+            searches (rerank).  Whole numbers, but for the seconds.
         usage_source: who counted: ``provider``, ``estimated`` (we did) or ``none``.
         cost: US dollars, exact, rounded half-even to 10⁻¹² once; ``None`` is unknown, 0 is free.
         cost_source: where the cost is from, for example ``litellm``, ``user``, ``provider``.
@@ -79,6 +86,7 @@ class UsageRecord(
         call_id: the caller's own key (LiteLLM's ``litellm_call_id`` for calls made through us).
         response_id: the provider's id of the answer.
         meta: further JSON-serialisable detail.
+        content: request and answer, only where the caller asked for that to be stored.
         gap_until, reason: on ``gap`` lines only, the last number stood in for and why.
 
     Raises:
@@ -104,6 +112,11 @@ class UsageRecord(
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    images: int | None = None
+    audio_seconds: float | None = None
+    characters: int | None = None
+    pages: int | None = None
+    search_units: int | None = None
     usage_source: UsageSource | None = None
     cost: Decimal | None = None
     cost_source: str | None = None
@@ -117,6 +130,7 @@ class UsageRecord(
     call_id: str | None = None
     response_id: str | None = None
     meta: dict[str, Any] | None = None
+    content: dict[str, Any] | None = None
     gap_until: int | None = None
     reason: Literal["lost", "quarantined", "erased", "expired"] | None = None
 
@@ -126,16 +140,17 @@ class UsageRecord(
 
     def __post_init__(self) -> None:
         put = force_setattr  # frozen for the user; completed here, before anybody has seen it
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if value is not None:
-                _check_count(name, value)
-        for name in _TEXTS:
-            value = getattr(self, name)
+        for value in _counts(self):
+            if value is not None and (type(value) is not int or not 0 <= value <= MAX_INT):
+                self._refuse_count()
+        for at, value in enumerate(_texts(self)):
             if value is not None:
                 if not isinstance(value, str):
-                    raise InvalidRecord(f"{name} must be text, not {type(value).__name__}")
-                put(self, name, cut(value))
+                    raise InvalidRecord(f"{_TEXTS[at]} must be text, not {type(value).__name__}")
+                if len(value) > MAX_TEXT or not value.isascii():
+                    put(self, _TEXTS[at], cut(value))
+        if self.audio_seconds is not None:
+            put(self, "audio_seconds", _check_seconds(self.audio_seconds))
         if self.cost is not None:
             put(self, "cost", _check_money("cost", self.cost))
         if self.saved_cost is not None:
@@ -151,12 +166,17 @@ class UsageRecord(
         if self.tags is not None:
             put(self, "tags", clean_tags(self.tags))
         if self.meta is not None:
-            try:
-                msgspec.json.encode(self.meta)
-            except (TypeError, ValueError, RecursionError, UnicodeError) as exc:
-                raise InvalidRecord(f"meta cannot be stored as JSON: {exc}") from None
+            _json_size("meta", self.meta)
+        if self.content is not None and _json_size("content", self.content) > MAX_CONTENT:
+            raise InvalidRecord(f"content is larger than {MAX_CONTENT} bytes of JSON")
         if self.kind == "usage":
             self._complete_outcome(put)
+
+    def _refuse_count(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None:
+                _check_count(name, value)
 
     def _complete_outcome(self, put: Any) -> None:
         if self.status is None:
@@ -176,6 +196,10 @@ _COUNTS: Final = (
     "cache_write_tokens",
     "reasoning_tokens",
     "attempt",
+    "images",
+    "characters",
+    "pages",
+    "search_units",
 )
 _TEXTS: Final = (
     "model",
@@ -189,6 +213,8 @@ _TEXTS: Final = (
     "call_id",
     "response_id",
 )
+_counts: Final = attrgetter(*_COUNTS)
+_texts: Final = attrgetter(*_TEXTS)
 
 
 def cut(text: str) -> str:
@@ -232,6 +258,21 @@ def _check_count(name: str, value: Any) -> None:
         raise InvalidRecord(f"{name} is negative: {value}")
     if value > MAX_INT:
         raise InvalidRecord(f"{name} is absurd: {value} (at most 2**53 - 1)")
+
+
+def _check_seconds(value: Any) -> float | None:
+    if type(value) not in (int, float):
+        raise InvalidRecord(f"audio_seconds must be a number, not {type(value).__name__}")
+    if not (math.isfinite(value) and 0 <= value <= MAX_INT):
+        raise InvalidRecord(f"audio_seconds is absurd: {value}")
+    return float(value)
+
+
+def _json_size(name: str, value: Any) -> int:
+    try:
+        return len(msgspec.json.encode(value))
+    except (TypeError, ValueError, RecursionError, UnicodeError) as exc:
+        raise InvalidRecord(f"{name} cannot be stored as JSON: {exc}") from None
 
 
 def _check_money(name: str, value: Any) -> Decimal:

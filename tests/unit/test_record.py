@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._record import MAX_INT, MAX_TEXT, UsageRecord, cut
+from litellm_ledger._frame import decode, encode
+from litellm_ledger._record import MAX_CONTENT, MAX_INT, MAX_TEXT, UsageRecord, cut
 
 
 def test_what_the_user_knows_is_enough() -> None:
@@ -41,6 +43,37 @@ def test_started_records_and_gaps_are_not_completed() -> None:
 def test_absurd_counts_are_refused(value: Any) -> None:
     with pytest.raises(InvalidRecord, match="output_tokens"):
         UsageRecord(output_tokens=value)
+
+
+@pytest.mark.parametrize("name", ["images", "characters", "pages", "search_units"])
+@pytest.mark.parametrize("value", [-1, MAX_INT + 1, 1.0, "1", True])
+def test_absurd_units_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRecord, match=name):
+        UsageRecord(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), 1e300, "1", True])
+def test_absurd_seconds_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidRecord, match="audio_seconds"):
+        UsageRecord(audio_seconds=value)
+
+
+def test_units_come_back_as_they_were_written() -> None:
+    units = {"images": 2, "audio_seconds": 1.5, "characters": 0, "pages": 3, "search_units": 1}
+    record = UsageRecord(id="w-1", seq=1, content={"answer": "a"}, **units)
+    line = encode(record)
+    assert decode(line) == record
+    members = json.loads(line)
+    assert {name: members[name] for name in units} == units
+    assert UsageRecord(audio_seconds=3).audio_seconds == 3.0
+    assert not {"images", "content"} & set(json.loads(encode(UsageRecord(id="w-1", seq=1))))
+
+
+def test_content_is_json_and_bounded() -> None:
+    with pytest.raises(InvalidRecord, match="content is larger"):
+        UsageRecord(content={"answer": "x" * MAX_CONTENT})
+    with pytest.raises(InvalidRecord, match="content cannot be stored"):
+        UsageRecord(content={"answer": object()})
 
 
 @pytest.mark.parametrize("value", [0.1, "0.1", Decimal("NaN"), Decimal("1E+30"), True])
