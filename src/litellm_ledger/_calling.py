@@ -15,6 +15,7 @@ from typing import Any
 
 from ._attempt import Attempt
 from ._core import ClientCore
+from ._ours import ours
 from ._outcome import from_exception, from_response
 from ._record import clean_tags
 from ._stream import CompletionStream, Upstream
@@ -52,7 +53,8 @@ async def call(
     )
     await attempt.begin(write=track, ack_timeout=core.ack_timeout)
     try:
-        answer = await function(*args, **kwargs)
+        with ours():
+            answer = await function(*args, **kwargs)
     except BaseException as exc:
         record = attempt.settle(from_exception(exc))
         if record is not None and isinstance(exc, Exception):
@@ -67,6 +69,7 @@ async def call(
             messages=kwargs.get("messages"),
             tools=kwargs.get("tools"),
             usage_asked=usage_asked,
+            drain=core.on_abandoned_stream == "drain",
         )
         core.begin(upstream)
         return CompletionStream(upstream)

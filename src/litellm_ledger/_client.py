@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from ._calling import call
 from ._core import ClientCore
+from ._draining import AbandonedStream
 from ._fs import REAL, FileSystem
 from ._statistics import Statistics
 from ._stream import CompletionStream
@@ -42,7 +43,10 @@ class LiteLLMClient:
         queue_size: records accepted and not yet written; when full, new calls wait.
         drain_timeout: seconds that ``aclose`` may take.
         handle_signals: drain on SIGTERM and SIGINT where the process is ours to end (``auto``).
-        on_abandoned_stream: ``close`` the provider's connection and estimate the usage.
+        on_abandoned_stream: what becomes of a stream that is left before its end.  ``close`` the
+            provider's connection at once and estimate the usage, or ``drain`` it: read on in the
+            background (64 streams at once, 30 s each; beyond that they are closed) and record the
+            provider's own usage.
         track_in_flight: write a ``started`` record before a request leaves, so that a call that
             dies with the process is on record as ``unsettled``.
         ack_timeout: seconds an answer waits for its record; then it is handed out with one
@@ -63,14 +67,16 @@ class LiteLLMClient:
         queue_size: int = 10_000,
         drain_timeout: float = 10.0,
         handle_signals: bool | Literal["auto"] = "auto",
-        on_abandoned_stream: Literal["close"] = "close",
+        on_abandoned_stream: AbandonedStream = "close",
         track_in_flight: bool = True,
         ack_timeout: float = 5.0,
         fetch_prices: bool = False,
         fs: FileSystem = REAL,
     ) -> None:
-        if on_abandoned_stream != "close":
-            raise ValueError(f"on_abandoned_stream must be 'close', not {on_abandoned_stream!r}")
+        if on_abandoned_stream not in ("close", "drain"):
+            raise ValueError(
+                f"on_abandoned_stream must be 'close' or 'drain', not {on_abandoned_stream!r}"
+            )
         self.usage = UsageTracker(
             ledger,
             durability=durability,
@@ -85,6 +91,7 @@ class LiteLLMClient:
             drain_timeout=drain_timeout,
             ack_timeout=ack_timeout,
             fetch_prices=fetch_prices,
+            on_abandoned_stream=on_abandoned_stream,
         )
         self._track_in_flight = track_in_flight
 

@@ -14,16 +14,18 @@ import time
 import weakref
 from collections.abc import Coroutine
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import aiofiles.os
 
 from . import _litellm, _process
 from ._closing import outlive_cancellation, wait_until
+from ._draining import AbandonedStream, Draining
 from ._errors import LedgerClosed
 from ._executor import DiskThread
 from ._litellm_cost import compute_cost, estimate_stream, is_priced
 from ._litellm_http import acquire_http, release_http
+from ._ours import our_context
 from ._record import UsageRecord
 from ._state import State, refusal
 from ._stream import Upstream
@@ -32,6 +34,9 @@ from ._tracker import UsageTracker
 __all__ = ["ClientCore"]
 
 _log = logging.getLogger("litellm_ledger")
+
+_ESTIMATES: Final = 2.0
+"""Seconds at the end of a close for the estimates of streams that were still being read on."""
 
 
 class ClientCore:
@@ -42,6 +47,7 @@ class ClientCore:
         drain_timeout: seconds that the close may take.
         ack_timeout: seconds that an answer waits for its record.
         fetch_prices: let LiteLLM fetch its price map when it is imported.
+        on_abandoned_stream: the client's own choice; a view may have another.
     """
 
     def __init__(
@@ -51,8 +57,11 @@ class ClientCore:
         drain_timeout: float,
         ack_timeout: float,
         fetch_prices: bool,
+        on_abandoned_stream: AbandonedStream = "close",
     ) -> None:
         self.tracker = tracker
+        self.on_abandoned_stream: AbandonedStream = on_abandoned_stream
+        self.draining = Draining()
         self.ack_timeout = ack_timeout
         self._drain_timeout = drain_timeout
         self._fetch_prices = fetch_prices
@@ -100,7 +109,8 @@ class ClientCore:
     async def _close(self, budget: float) -> None:
         deadline = time.monotonic() + budget
         try:
-            for task in list(self._background):  # estimates being computed
+            self.draining.end_within(budget - min(_ESTIMATES, budget / 2))
+            for task in list(self._background):  # streams read on, estimates being computed
                 await wait_until(task, deadline)
         finally:
             try:
@@ -139,9 +149,7 @@ class ClientCore:
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run the end of a stream as a task that ``aclose`` waits for."""
         assert self._loop is not None
-        task = self._loop.create_task(
-            work, name="litellm-ledger-stream", context=contextvars.Context()
-        )
+        task = self._loop.create_task(work, name="litellm-ledger-stream", context=our_context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task

@@ -2,7 +2,8 @@
 
 ``CompletionStream`` delegates to LiteLLM's wrapper and watches it: read to the end, left by
 ``break``, closed, cancelled, failed, dropped without being read.  Each ending is recorded once,
-with the provider's usage when it sent one and an estimate from the chunks when it did not.
+with the provider's usage when it sent one and an estimate from the chunks when it did not.  With
+``on_abandoned_stream="drain"`` a stream that was left is read on first; ``_draining`` bounds that.
 
 Owns the endings of a stream.  Never changes a chunk; hides only the extra usage chunk that the
 caller did not ask for.
@@ -13,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ._attempt import Attempt
 from ._closing import outlive_cancellation
+from ._draining import Draining
+from ._ours import ours
 from ._outcome import from_exception, from_stream
 from ._record import UsageRecord
 
@@ -27,6 +30,8 @@ __all__ = ["CompletionStream", "Host", "Upstream"]
 
 class Host(Protocol):
     """What a stream needs of its client."""
+
+    draining: Draining
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task that the client's close waits for."""
@@ -55,6 +60,7 @@ class Upstream:
 
     __slots__ = (
         "attempt",
+        "drain",
         "ended",
         "final",
         "host",
@@ -62,6 +68,8 @@ class Upstream:
         "loop",
         "messages",
         "model",
+        "pending",
+        "reading_on",
         "tools",
         "usage_asked",
     )
@@ -76,6 +84,7 @@ class Upstream:
         messages: Any,
         tools: Any,
         usage_asked: bool,
+        drain: bool = False,
     ) -> None:
         self.inner = inner
         self.attempt = attempt
@@ -84,6 +93,9 @@ class Upstream:
         self.messages = messages
         self.tools = tools
         self.usage_asked = usage_asked
+        self.drain = drain
+        self.reading_on = False  # it was left, and has a place among those that are read on
+        self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
         self.loop = asyncio.get_running_loop()
         self.final: Any = None  # LiteLLM's extra chunk: usage, and the price
         self.ended = False
@@ -98,17 +110,61 @@ class Upstream:
         fields = from_stream(self.chunks, finished=finished, final=self.final)
         return self.host.complete(fields, self.final, self.model)
 
+    async def read_chunk(self) -> Any:
+        """Return the next chunk, having kept LiteLLM's extra one."""
+        chunk = await self._next()
+        self.attempt.first_token()
+        if _is_extra(chunk):
+            self.final = chunk
+        return chunk
+
+    async def _next(self) -> Any:
+        if not self.drain:
+            with ours():
+                return await self.inner.__anext__()
+        # A cancellation that travelled into the read would end the stream, and nothing could be
+        # read on: the read is a task of its own, which a cancelled reader leaves to who reads on.
+        if self.pending is None:
+            with ours():
+                self.pending = self.loop.create_task(
+                    self.inner.__anext__(), name="litellm-ledger-stream-read"
+                )
+        await asyncio.wait({self.pending})
+        pending, self.pending = self.pending, None
+        if pending.cancelled():  # by the end of the loop: there is nothing left to read
+            self.drain = False
+        return pending.result()
+
+    def leave_soon(self, fields: Mapping[str, Any]) -> asyncio.Task[None]:
+        """``leave`` in a task of the client's."""
+        # An exception ends a stream at its source: there is nothing to read on.
+        left = fields["status"] in ("abandoned", "cancelled")
+        self.reading_on = self.drain and left and self.host.draining.admit()
+        return self.host.in_background(self.leave(fields))
+
     async def finish(self, fields: Mapping[str, Any]) -> None:
         """Settle a stream that was read to its end."""
         await self._settle(self.read(finished=True), fields)
 
     async def leave(self, fields: Mapping[str, Any]) -> None:
-        """End a stream that was not: close the provider's connection, then settle."""
+        """End a stream that was not: read on or close the provider's connection, then settle."""
+        whole = False
         try:
-            with contextlib.suppress(Exception):
-                await self.inner.aclose()
+            if self.reading_on:
+                whole = await self.host.draining.read_on(self.read_chunk)
         finally:
-            await self._settle(self.read(finished=False), fields)
+            try:
+                if not whole:
+                    await self._close()
+            finally:
+                await self._settle(self.read(finished=whole), fields)
+
+    async def _close(self) -> None:
+        if self.pending is not None:  # nobody may close a generator that is being read
+            self.pending.cancel()
+            await asyncio.wait({self.pending})
+        with contextlib.suppress(Exception):
+            await self.inner.aclose()
 
     async def _settle(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
         """By the provider's count if there is one, else by an estimate made off the loop."""
@@ -133,11 +189,7 @@ def _dropped(upstream: Upstream) -> None:
     if not upstream.ended:
         upstream.ended = True
         with contextlib.suppress(RuntimeError):  # closed: the client settles it at the very end
-            upstream.loop.call_soon_threadsafe(_leave, upstream, {"status": "abandoned"})
-
-
-def _leave(upstream: Upstream, fields: Mapping[str, Any]) -> None:
-    upstream.host.in_background(upstream.leave(fields))
+            upstream.loop.call_soon_threadsafe(upstream.leave_soon, {"status": "abandoned"})
 
 
 class CompletionStream:
@@ -163,33 +215,33 @@ class CompletionStream:
             raise StopAsyncIteration
         try:
             while True:
-                chunk = await upstream.inner.__anext__()
-                upstream.attempt.first_token()
-                if not _is_extra(chunk):
-                    return chunk
-                upstream.final = chunk
-                if upstream.usage_asked:
+                chunk = await upstream.read_chunk()
+                if upstream.usage_asked or not _is_extra(chunk):
                     return chunk
         except StopAsyncIteration:
-            await self._end(upstream.finish, {"status": "ok"})
+            await self._end({"status": "ok"})
             raise
         except BaseException as exc:
-            # Cancelled, too: closing and counting take milliseconds, and a cancellation that
-            # overtook them would leave them to a loop that may be about to end.
-            await self._end(upstream.leave, from_exception(exc))
+            # Waits although it is cancelled: closing and counting take milliseconds, and a
+            # cancellation that overtook them would leave them to a loop that may be about to end.
+            await self._end(from_exception(exc))
             raise
 
-    async def _end(
-        self,
-        how: Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]],
-        fields: Mapping[str, Any],
-    ) -> None:
-        """Settle once, in a task that outlives the reader; wait for it, and for the ack."""
+    async def _end(self, fields: Mapping[str, Any]) -> None:
+        """Settle once, in a task that outlives the reader; wait for it, and for the ack.
+
+        A stream that is read on settles later: nobody waits for that but the client's close.
+        """
         upstream = self._upstream
         if not upstream.ended:
             upstream.ended = True
             self._finalizer.detach()
-            await outlive_cancellation(upstream.host.in_background(how(fields)))
+            if fields["status"] == "ok":
+                task = upstream.host.in_background(upstream.finish(fields))
+            else:
+                task = upstream.leave_soon(fields)
+            if not upstream.reading_on:
+                await outlive_cancellation(task)
         if upstream.attempt.record is not None and fields["status"] != "cancelled":
             await upstream.host.acknowledge(upstream.attempt.record)
 
@@ -197,9 +249,10 @@ class CompletionStream:
         """Stop: close the provider's connection, record what was used.  Idempotent.
 
         Returns when the record is as safe as ``durability`` says.  Cancelled, it is recorded all
-        the same.
+        the same.  With ``on_abandoned_stream="drain"`` it returns at once, and the stream is read
+        on and recorded by a task of the client's.
         """
-        await self._end(self._upstream.leave, {"status": "abandoned"})
+        await self._end({"status": "abandoned"})
 
     async def __aenter__(self) -> Self:
         return self

@@ -47,7 +47,7 @@ LINE = {
     "writer": {"_backlog", "_writer", "_writing"},
     "tracker": {"_signals", "_tags", "_tracker"},
     "litellm": {"_litellm", "_litellm_cost", "_litellm_http"},
-    "client": {"_attempt", "_calling", "_client", "_core", "_stream"},
+    "client": {"_attempt", "_calling", "_client", "_core", "_draining", "_ours", "_stream"},
     "doors": {
         "__init__",
         "__main__",
