@@ -73,8 +73,11 @@ class Entry:
         self.future = future
 
 
-Accepted = tuple[int, datetime, UsageRecord, int | None]
-"""A record as it waits: its number, the time of acceptance, itself, its cost in picodollars."""
+Accepted = tuple[int, datetime | None, UsageRecord, int | None]
+"""A record as it waits: its number, the time of acceptance, itself, its cost in picodollars.
+
+Without a time it has been completed already, for a caller who wanted to see it.
+"""
 
 
 class _Queue(asyncio.Queue["Accepted | Signal"]):
@@ -158,16 +161,19 @@ class Backlog:
     def accept(self, record: UsageRecord) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
-        self.accept_unseen(record)
+        self._queue(record, None)
         return record
 
     def accept_unseen(self, record: UsageRecord) -> None:
         """``accept`` for a caller who does not want the numbered record: a third of the time."""
+        self._queue(record, datetime.now(UTC))
+
+    def _queue(self, record: UsageRecord, now: datetime | None) -> None:
         money = record.cost
         cost = None if money is None else whole(money)
         seq = self.accepted + 1
         try:
-            self.queue.put_nowait((seq, datetime.now(UTC), record, cost))
+            self.queue.put_nowait((seq, now, record, cost))
         except RuntimeError:  # a closed loop wakes nobody, but the item is stored
             pass
         self.accepted = seq
@@ -193,7 +199,7 @@ class Backlog:
     def line(self, item: Accepted) -> bytes:
         """Encode a waiting record whatever it holds: what JSON cannot take is left out and said."""
         seq, now, record, cost = item
-        record = wire(self._completed(record, seq, now), cost)
+        record = wire(record.__copy__() if now is None else self._completed(record, seq, now), cost)
         try:
             return encode_wire(record)
         except Exception as exc:

@@ -7,9 +7,7 @@ on that client's ledger, so that no other client captures it either.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Final
 
@@ -23,17 +21,21 @@ def is_ours() -> bool:
     return _ours.get()
 
 
-@contextlib.contextmanager
-def ours() -> Iterator[None]:
-    """Mark what LiteLLM does inside as ours; about 1 µs."""
-    token = _ours.set(True)
-    try:
-        yield
-    finally:
-        # A coroutine that is closed by the garbage collector ends in another context, which never
-        # saw the mark.
-        with contextlib.suppress(ValueError):
-            _ours.reset(token)
+class ours:  # noqa: N801 - read as a word: ``with ours():``
+    """Mark what LiteLLM does inside as ours.  A generator would cost thrice as much."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = _ours.set(True)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            _ours.reset(self._token)
+        except ValueError:
+            # A coroutine that is closed by the garbage collector ends in another context, which
+            # never saw the mark.
+            pass
 
 
 def our_context() -> contextvars.Context:

@@ -18,21 +18,33 @@ __all__ = ["Acks", "Room"]
 class Acks:
     """Futures that come due when a counter passes their number.  Numbers never go down."""
 
-    __slots__ = ("_waiting", "passed")
+    __slots__ = ("_alarm", "_alarms", "_waiting", "passed")
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._alarms: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
         self.passed = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wait_for(self, number: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """Return a future that is done once ``number`` has been passed."""
+    def wait_for(
+        self, number: int, loop: asyncio.AbstractEventLoop, timeout: float | None = None
+    ) -> asyncio.Future[None]:
+        """Return a future, done once ``number`` has been passed or ``timeout`` seconds have.
+
+        Whoever gives a timeout looks at ``passed`` afterwards.
+        """
         future = loop.create_future()
         if number <= self.passed:
             future.set_result(None)
         else:
+            if timeout is not None:
+                # One timer for all, armed for the first: a timer each costs as much as the write.
+                self._alarms.append((loop.time() + timeout, future))
+                if self._alarm is None:
+                    self._alarm = loop.call_later(timeout, self._ring, loop)
             waiting = self._waiting
             place = len(waiting)
             while place and waiting[place - 1][0] > number:  # a flush looks ahead of this one
@@ -48,11 +60,28 @@ class Acks:
         waiting = self._waiting
         while waiting and waiting[0][0] <= number:
             _settle(waiting.popleft()[1], None)
+        alarms = self._alarms
+        while alarms and alarms[0][1].done():
+            alarms.popleft()
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go of those who have waited long enough; set the alarm for the next."""
+        now = loop.time()
+        for due, future in self._alarms:
+            if due <= now:
+                _settle(future, None)
+        self._alarms = deque(alarm for alarm in self._alarms if not alarm[1].done())
+        first = min((due for due, _ in self._alarms), default=None)
+        self._alarm = None if first is None else loop.call_at(first, self._ring, loop)
 
     def fail(self, error: BaseException) -> None:
         """Give everybody the error; nobody may hang on a writer that is dead."""
         while self._waiting:
             _settle(self._waiting.popleft()[1], error)
+        self._alarms.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
 
 class Room:

@@ -343,15 +343,7 @@ class AsyncUsageWriter:
         if self._task is None or self._task.done():
             raise self._refusal()
         assert self._loop is not None
-        future = acks.wait_for(number, self._loop)
-        if timeout is None:
-            await future
-            return True
-        alarm = self._loop.call_later(timeout, _give_up, future)
-        try:
-            await future
-        finally:
-            alarm.cancel()
+        await acks.wait_for(number, self._loop, timeout)
         return max(acks.passed, self._safe(backlog)) >= number
 
     def _safe(self, backlog: Backlog) -> int:
@@ -601,11 +593,6 @@ class AsyncUsageWriter:
             error.__cause__ = self.failure
             return error
         return LedgerClosed(text)
-
-
-def _give_up(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _pass_on(entry: Entry, ack: asyncio.Future[None]) -> None:
