@@ -26,7 +26,7 @@ from ._errors import InvalidRecord
 from ._money import from_litellm
 from ._record import MAX_INT
 
-__all__ = ["from_exception", "from_response", "from_stream", "usage_fields"]
+__all__ = ["from_exception", "from_response", "from_stream", "merged", "usage_fields"]
 
 _ZERO: Final = Decimal(0)
 _DELTA_TEXT: Final = (
@@ -43,9 +43,31 @@ _DELTA_TEXT: Final = (
 _COST_ELSEWHERE: Final = frozenset({"xai"})
 """Providers whose ``usage.cost`` LiteLLM itself does not use; it computes the price instead."""
 
+_SAYS_COST: Final = frozenset({"openrouter", "perplexity"})
+"""Providers that report what the call cost them in US dollars, in ``usage.cost``.
+
+On an answer, or on a chunk as the provider sent it, that is the provider's word.  On what LiteLLM
+makes up at the end of a stream it may be LiteLLM's own figure.
+"""
+
+_PLAIN_TIERS: Final = frozenset({"auto", "default", "on_demand", "standard", "standard_only"})
+"""Service tiers that are billed at the ordinary price."""
+
+
+def merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both, the second over the first, their ``meta`` joined."""
+    both = {**fields, **over}
+    below, above = fields.get("meta"), over.get("meta")
+    if below and above:
+        both["meta"] = {**below, **above}
+    return both
+
 
 def usage_fields(usage: Any) -> dict[str, Any]:
     """Return the token counts of one usage object or mapping, of any of the usual dialects.
+
+    ``meta["tokens"]`` tells apart the tokens of audio, images and hour-long cache writes, if there
+    are any.
 
     Chat (``prompt_tokens``), Responses and images (``input_tokens`` with ``input_tokens_details``),
     Anthropic's own (``input_tokens`` *without* the cached ones, which are added here) and
@@ -197,13 +219,16 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
     get = _view(usage).get
     read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
     prompt, completion = get("prompt_tokens"), get("completion_tokens")
-    if prompt is not None or completion is not None:
+    if prompt or completion or get("input_tokens") is None:
         in_details, out_details = get("prompt_tokens_details"), get("completion_tokens_details")
         if read is None:
             read = get("prompt_cache_hit_tokens")
     else:
+        # Also where LiteLLM's type put zeros beside them, as it does for batches.
         prompt, completion = get("input_tokens"), get("output_tokens")
         in_details, out_details = get("input_tokens_details"), get("output_tokens_details")
+        if in_details is None:
+            in_details = get("input_token_details")  # transcriptions
         if in_details is None and _count(prompt) is not None:
             # Anthropic's own: the cached tokens come on top.
             prompt += (_count(read) or 0) + (_count(written) or 0)
@@ -224,6 +249,24 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
     _put_count(fields, "cache_write_tokens", written)
     if out_details is not None:
         _put_count(fields, "reasoning_tokens", _view(out_details).get("reasoning_tokens"))
+    parts = _parts(in_details, "input") | _parts(out_details, "output")
+    creation = get("cache_creation")  # Anthropic's own; LiteLLM keeps it with the details
+    if creation is None and in_details is not None:
+        creation = _view(in_details).get("cache_creation_token_details")
+    hour = _member(creation, "ephemeral_1h_input_tokens")
+    if _count(hour):
+        parts["cache_write_1h"] = hour
+    if parts:
+        fields["meta"] = {"tokens": parts}
+
+
+def _parts(details: Any, side: str) -> dict[str, int]:
+    """Tokens that are priced apart from text, of which there were any."""
+    if details is None:
+        return {}
+    get = _view(details).get
+    found = {kind: get(f"{kind}_tokens") for kind in ("audio", "image", "video")}
+    return {f"{kind}_{side}": value for kind, value in found.items() if _count(value)}
 
 
 def _counts(usage: Any) -> dict[str, Any]:
@@ -233,6 +276,25 @@ def _counts(usage: Any) -> dict[str, Any]:
         return found
     total = found.get("total_tokens")  # only the sum was reported; the zeros are LiteLLM's
     return {"total_tokens": total} if total else {}
+
+
+def _tier(*holders: Any) -> dict[str, Any]:
+    """The service tier that answered, if it is one with a price of its own."""
+    for holder in holders:
+        tier = _member(holder, "service_tier")
+        if isinstance(tier, str) and tier and tier not in _PLAIN_TIERS and tier.isidentifier():
+            return {"price": {"service_tier": str(tier)[:32]}}
+    return {}
+
+
+def _put_meta(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
+    if meta:
+        fields["meta"] = {**fields.get("meta", {}), **meta}
+
+
+def _said_cost(usage: Any, provider: Any) -> Decimal | None:
+    """What the provider itself says that it will bill."""
+    return _money(_member(usage, "cost")) if provider in _SAYS_COST else None
 
 
 def _read_response(response: Any, fields: dict[str, Any]) -> None:
@@ -254,13 +316,16 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
     if counts:
         fields.update(counts)
         fields["usage_source"] = "provider"
-    cost = _money(_member(hidden, "response_cost"))
+    _put_meta(fields, _tier(response, usage))
+    cost, source = _said_cost(usage, fields.get("provider")), "provider"
+    if cost is None:
+        cost, source = _money(_member(hidden, "response_cost")), "litellm"
     if cost is not None and (cost or counts or usage is None):
-        fields["cost"], fields["cost_source"] = cost, "litellm"
+        fields["cost"], fields["cost_source"] = cost, source
     if _member(hidden, "cache_hit") is True:
         fields["cache_hit"] = True
         if cost is not None:
-            fields["cost"], fields["saved_cost"], fields["cost_source"] = _ZERO, cost, "litellm"
+            fields["cost"], fields["saved_cost"], fields["cost_source"] = _ZERO, cost, source
 
 
 def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str, Any]) -> None:
@@ -279,6 +344,7 @@ def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str
             whole = not choices or (ended and not wrote_after)
             fields.update(counts)
             fields["usage_source"] = "provider" if whole else "estimated"
+            _put_meta(fields, _tier(chunk, usage, *chunks[:1]))
             if whole:
                 _put_cost(fields, final, usage)
             else:
@@ -303,6 +369,10 @@ def _wrote(choice: Any) -> bool:
 
 def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
     """LiteLLM leaves its price of a stream on the usage of the extra chunk, if it is above 0."""
+    said = _said_cost(usage, fields.get("provider"))
+    if said is not None:
+        fields["cost"], fields["cost_source"] = said, "provider"
+        return
     if fields.get("provider") in _COST_ELSEWHERE:
         return
     for source in (_member(final, "usage"), usage):

@@ -17,12 +17,15 @@ PACKAGE = Path(litellm_ledger.__file__).parent
 # From the ground up.  A module imports from its own layer or from one below.
 LINE = {
     "pure": {
+        "_content",
         "_errors",
         "_frame",
         "_groups",
         "_layout",
         "_money",
         "_outcome",
+        "_outcome_sse",
+        "_prices",
         "_record",
         "_salvage",
         "_scan",
