@@ -103,7 +103,7 @@ class Room:
 
     def at_once(self) -> bool:
         """Whether one more may enter now without overtaking anybody."""
-        return not self._waiting and self._free() - self._granted > 0
+        return not self._waiting and not self._granted and self._free() > 0
 
     async def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a place.  The caller uses it before its next await, or not at all.
@@ -114,6 +114,7 @@ class Room:
             return
         future = loop.create_future()
         self._waiting.append(future)
+        self.admit()  # there may be room behind somebody who was let in and has not run yet
         try:
             await future
         except asyncio.CancelledError:
