@@ -114,7 +114,7 @@ class Room:
             return
         future = loop.create_future()
         self._waiting.append(future)
-        self.admit()  # there may be room behind somebody who was let in and has not run yet
+        loop.call_soon(self.admit)  # room behind somebody who was let in and has not run yet
         try:
             await future
         except asyncio.CancelledError:
