@@ -37,7 +37,10 @@ ENVIRONMENT = {
     "NO_PROXY": "127.0.0.1",
 }
 
-HTTP = httpx.Client(timeout=DEADLINE, trust_env=False)
+# No connection is kept: uvicorn closes idle ones, perhaps just when the next request takes one.
+HTTP = httpx.Client(
+    timeout=DEADLINE, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+)
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
 LOOPS = ["asyncio", "uvloop"]
@@ -109,6 +112,7 @@ class Uvicorn:
     def close(self) -> None:
         self.process.kill()
         self.status()
+        print("\n".join(self.log))  # pytest shows it if the test has failed
 
 
 @pytest.fixture(scope="module")
@@ -210,23 +214,23 @@ class Visitor:
 
     def __init__(self, server: Uvicorn, path: str, user: str, **params: Any) -> None:
         self.received: str | None = None
-        self.lines: list[Any] = []
         self._request = ("POST", f"{server.url}/{path}")
         self._params = {"user": user, **params}
-        self._response: httpx.Response | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
-        with contextlib.suppress(httpx.TransportError):
+        try:
             with HTTP.stream(*self._request, params=self._params) as response:
                 if response.is_error:
+                    print(self._params, response.status_code)
                     return
                 for line in response.iter_lines():
                     value = json.loads(line)
-                    self.lines.append(value)
                     if isinstance(value, dict):
                         self.received = value["id"]
+        except httpx.TransportError as exc:
+            print(self._params, repr(exc))
 
     def join(self) -> str | None:
         self._thread.join(DEADLINE)
