@@ -179,8 +179,13 @@ class _Coordinator:
         return {m.opener for m in self.members if m.opener is not None and not m.opener.done()}
 
     def _overdue(self, number: int) -> None:
-        """On the watchdog thread: the drain has not ended in time."""
+        """On the watchdog thread: the drain has not ended in time, or nobody needs us any more."""
+        loop = self._loop
+        if loop is None:  # delivered: what lives on is the user's
+            return
         _last_resort()
+        if not loop.is_running():  # so is what runs after the loop; the signal comes at exit
+            return
         # Only the main thread may restore a handler, and it is stuck: no default action for us.
         os._exit(128 + number)
 

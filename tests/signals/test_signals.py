@@ -1,0 +1,626 @@
+"""SIGTERM and SIGINT against real processes: all is saved, and the process dies of its signal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.children import Child, run
+from tests.runs import assert_closed, assert_once, keys, kinds
+
+from litellm_ledger import Ledger
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+LOOPS = ["asyncio", "uvloop"]
+COUNT = 3_000
+
+both_loops = pytest.mark.parametrize("loop", LOOPS)
+both_signals = pytest.mark.parametrize("number", [TERM, INT])
+
+FILL = f"""
+def fill(tracker, count={COUNT}):
+    for number in range(count):
+        tracker.record_nowait(usage(number))
+"""
+
+WITH = (
+    FILL
+    + """
+async def main():
+    async with UsageTracker(PATH, queue_size=100_000) as tracker:
+        fill(tracker)
+        say("ready", tracker.statistics().signals)
+        await asyncio.Event().wait()
+"""
+)
+
+
+@both_loops
+@both_signals
+def test_a_signal_drains_closes_and_gives_its_own_status(
+    tmp_path: Path, loop: str, number: int
+) -> None:
+    with Child(WITH + "run(main())", tmp_path, loop=loop) as child:
+        child.expect("ready on")
+        child.send(number)
+        assert child.end() == -number
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+@both_loops
+@both_signals
+def test_a_signal_under_a_bare_loop(tmp_path: Path, loop: str, number: int) -> None:
+    code = WITH + "new_loop().run_until_complete(main())"
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready on")
+        child.send(number)
+        assert child.end() == -number
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+@both_loops
+@both_signals
+def test_a_signal_under_run_forever_with_a_client_that_nobody_closes(
+    tmp_path: Path, loop: str, number: int
+) -> None:
+    code = (
+        FILL
+        + """
+tracker = UsageTracker(PATH, queue_size=100_000)
+async def main():
+    await tracker.open()
+    fill(tracker)
+    say("ready")
+loop = new_loop()
+loop.create_task(main())
+loop.run_forever()
+"""
+    )
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready")
+        child.send(number)
+        assert child.end() == -number
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+@both_loops
+@both_signals
+def test_a_client_opened_in_a_subtask(tmp_path: Path, loop: str, number: int) -> None:
+    code = (
+        FILL
+        + """
+async def work():
+    async with UsageTracker(PATH, queue_size=100_000) as tracker:
+        fill(tracker)
+        say("ready")
+        await asyncio.Event().wait()
+async def main():
+    task = asyncio.create_task(work())
+    await asyncio.Event().wait()
+run(main())
+"""
+    )
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready")
+        child.send(number)
+        assert child.end() == -number
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+@both_signals
+def test_two_clients_are_both_closed(tmp_path: Path, number: int) -> None:
+    code = (
+        FILL
+        + """
+async def main():
+    async with UsageTracker(PATH) as one, UsageTracker(PATH) as two:
+        fill(one, 500)
+        fill(two, 700)
+        say("ready")
+        await asyncio.Event().wait()
+run(main())
+"""
+    )
+    with Child(code, tmp_path) as child:
+        child.expect("ready")
+        child.send(number)
+        assert child.end() == -number
+    assert_once(tmp_path)
+    assert len(keys(tmp_path)) == 1_200
+    assert_closed(tmp_path)
+
+
+@both_loops
+def test_calls_in_flight_end_and_their_outcomes_are_recorded(tmp_path: Path, loop: str) -> None:
+    code = """
+fake_litellm()
+async def main():
+    async with LiteLLMClient(PATH) as client:
+        calls = [asyncio.create_task(client.acompletion(model="m", messages=[]))
+                 for _ in range(7)]
+        await asyncio.wait(calls)
+run(main())
+"""
+    with Child(code, tmp_path, loop=loop) as child:
+        for _ in range(7):
+            child.expect("called")
+        child.send(TERM)
+        assert child.end() == -TERM
+    assert sorted(kinds(tmp_path)) == ["cancelled"] * 7 + ["started"] * 7
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+
+
+def test_a_signal_during_the_close_waits_for_it(tmp_path: Path) -> None:
+    code = (
+        FILL
+        + """
+class Disk(FileSystem):
+    def sync(self, fd):
+        say("syncing")
+        time.sleep(0.5)
+        super().sync(fd)
+async def main():
+    async with UsageTracker(PATH, fs=Disk(), sync_interval=1000) as tracker:
+        fill(tracker, 100)
+run(main())
+"""
+    )
+    with Child(code, tmp_path) as child:
+        child.expect("syncing")
+        child.send(TERM)
+        assert child.end() == -TERM
+    assert_once(tmp_path, range(100))
+    assert_closed(tmp_path)
+
+
+# -- processes that do not do as they are told -----------------------------------------------------
+
+DEAF = (
+    FILL
+    + """
+async def main():
+    async with UsageTracker(PATH, queue_size=100_000, drain_timeout=0.2) as tracker:
+        fill(tracker)
+        say("ready")
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                say("no")
+run(main())
+"""
+)
+
+
+@both_loops
+def test_a_main_that_ignores_cancellation_is_ended_all_the_same(tmp_path: Path, loop: str) -> None:
+    with Child(DEAF, tmp_path, loop=loop) as child:
+        child.expect("ready")
+        child.send(TERM)
+        child.expect("no")
+        assert child.end() in (-TERM, 128 + TERM)
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+@both_loops
+def test_a_second_signal_ends_it_at_once_and_saves(tmp_path: Path, loop: str) -> None:
+    code = DEAF.replace("drain_timeout=0.2", "drain_timeout=60")
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready")
+        child.send(TERM)
+        child.expect("no")
+        child.send(TERM)
+        assert child.end() == -TERM
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+@both_loops
+def test_a_blocked_loop_is_ended_after_the_drain_time_and_saved(tmp_path: Path, loop: str) -> None:
+    code = (
+        FILL
+        + """
+async def main():
+    async with UsageTracker(PATH, queue_size=100_000, drain_timeout=0.2) as tracker:
+        fill(tracker)
+        say("ready")
+        while True:
+            time.sleep(0.1)
+run(main())
+"""
+    )
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready")
+        child.send(TERM)
+        assert child.end() in (-TERM, 128 + TERM)
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+def test_sigint_twice_saves_too(tmp_path: Path) -> None:
+    code = (
+        FILL
+        + """
+async def main():
+    async with UsageTracker(PATH, queue_size=100_000) as tracker:
+        fill(tracker)
+        say("ready")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            say("cleaning")
+            await asyncio.Event().wait()
+run(main())
+"""
+    )
+    with Child(code, tmp_path) as child:
+        child.expect("ready")
+        child.send(INT)
+        child.expect("cleaning")
+        child.send(INT)
+        assert child.end() == -INT
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+def test_a_signal_between_two_runs_of_a_loop_saves_and_ends(tmp_path: Path) -> None:
+    code = (
+        FILL
+        + """
+tracker = UsageTracker(PATH, queue_size=100_000)
+async def main():
+    await tracker.open()
+    fill(tracker)
+loop = new_loop()
+loop.run_until_complete(main())
+say("ready")
+while True:
+    time.sleep(0.1)
+"""
+    )
+    with Child(code, tmp_path) as child:
+        child.expect("ready")
+        child.send(TERM)
+        assert child.end() == -TERM
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+@both_loops
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("""
+loop.create_task(main())
+try:
+    loop.run_forever()
+except KeyboardInterrupt:
+    say("caught")
+""", 0),
+        ("""
+try:
+    loop.run_until_complete(main())
+except asyncio.CancelledError:
+    say("caught")
+""", -INT),
+    ],
+    ids=["forever", "until_complete"],
+)  # fmt: skip
+def test_who_catches_the_interrupt_and_lives_on_is_not_shot_later(
+    tmp_path: Path, loop: str, end: str, status: int
+) -> None:
+    code = (
+        FILL
+        + """
+tracker = UsageTracker(PATH, queue_size=100_000, drain_timeout=0.05)
+async def main():
+    await tracker.open()
+    fill(tracker)
+    say("ready")
+    await asyncio.Event().wait()
+loop = new_loop()
+END
+time.sleep(3)
+say("alive")
+""".replace("END", end)
+    )
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready")
+        child.send(INT)
+        child.expect("caught")
+        child.expect("alive")
+        assert child.end() == status
+    assert_once(tmp_path, range(COUNT))
+
+
+# -- whose the signal is ---------------------------------------------------------------------------
+
+
+@both_signals
+def test_a_servers_handler_is_chained_and_the_server_ends_the_process(
+    tmp_path: Path, number: int
+) -> None:
+    code = (
+        FILL
+        + """
+stop = []
+def handle(number, frame):
+    say("server", number)
+    stop.append(number)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, handle)
+async def main():
+    async with UsageTracker(PATH, sync_interval=1000) as tracker:
+        fill(tracker, 100)
+        await tracker.flush()
+        say("ready", tracker.statistics().signals)
+        while not stop:
+            await asyncio.sleep(0.01)
+        while tracker.statistics().synced < 100:  # the hint
+            await asyncio.sleep(0.01)
+        say("synced")
+    assert signal.getsignal(signal.SIGTERM) is handle
+    assert signal.getsignal(signal.SIGINT) is handle
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+sys.exit(7)
+"""
+    )
+    with Child(code, tmp_path) as child:
+        child.expect("ready chained")
+        child.send(number)
+        child.expect(f"server {number}")
+        child.expect("synced")
+        assert child.end() == 7
+    assert_once(tmp_path, range(100))
+    assert_closed(tmp_path)
+
+
+@both_loops
+@both_signals
+def test_an_owner_with_a_loop_handler_is_heard(tmp_path: Path, loop: str, number: int) -> None:
+    code = (
+        FILL
+        + """
+async def main():
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with UsageTracker(PATH) as tracker:
+        fill(tracker, 100)
+        say("ready", tracker.statistics().signals)
+        await stop.wait()
+        say("owner")
+loop = new_loop()
+loop.run_until_complete(main())
+sys.exit(7)
+"""
+    )
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready chained")
+        child.send(number)
+        child.expect("owner")
+        assert child.end() == 7
+    assert_once(tmp_path, range(100))
+    assert_closed(tmp_path)
+
+
+def test_an_owner_who_takes_the_signal_after_us_keeps_it(tmp_path: Path) -> None:
+    code = """
+def handle(number, frame):
+    say("owner")
+    stop.set()
+async def main():
+    global stop
+    stop = asyncio.Event()
+    async with UsageTracker(PATH) as tracker:
+        await tracker.record(usage(1))
+        signal.signal(signal.SIGTERM, handle)
+    assert signal.getsignal(signal.SIGTERM) is handle
+    say("ready")
+    await stop.wait()
+run(main())
+"""
+    with Child(code, tmp_path) as child:
+        child.expect("ready")
+        child.send(TERM)
+        child.expect("owner")
+        assert child.end() == 0
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    code = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+async def main():
+    async with UsageTracker(PATH) as tracker:
+        await tracker.record(usage(1))
+        say("ready")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)
+        await tracker.record(usage(2))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+run(main())
+"""
+    run(code, tmp_path)
+    assert_once(tmp_path, [1, 2])
+
+
+@both_loops
+def test_after_the_last_close_the_signals_are_as_they_were(tmp_path: Path, loop: str) -> None:
+    code = """
+before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+async def main():
+    inside = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    async with UsageTracker(PATH) as one:
+        assert signal.getsignal(signal.SIGTERM) is not inside[0]
+        two = UsageTracker(PATH)
+        await two.open()
+        await one.aclose()
+        assert signal.getsignal(signal.SIGTERM) is not inside[0], "one is still open"
+        await two.aclose()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == inside
+for _ in range(3):
+    run(main())
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+say("ready")
+time.sleep(60)
+"""
+    with Child(code, tmp_path, loop=loop) as child:
+        child.expect("ready")
+        child.send(TERM)
+        assert child.end() == -TERM
+    assert child.stderr == ""
+
+
+def test_a_second_life_in_the_same_process_is_protected_too(tmp_path: Path) -> None:
+    code = (
+        WITH
+        + """
+async def first():
+    tracker = UsageTracker(PATH)
+    await tracker.open()
+    tracker.record_nowait(usage("first"))
+run(first())  # ends under an open client
+run(main())
+"""
+    )
+    with Child(code, tmp_path) as child:
+        child.expect("ready on")
+        child.send(TERM)
+        assert child.end() == -TERM
+    assert_once(tmp_path)
+    assert len(keys(tmp_path)) == COUNT + 1
+
+
+@both_signals
+def test_told_to_keep_its_hands_off_it_does(tmp_path: Path, number: int) -> None:
+    code = """
+before = signal.getsignal(signal.SIGTERM)
+async def main():
+    tracker = UsageTracker(PATH, handle_signals=False)
+    await tracker.record(usage("acked"))
+    assert signal.getsignal(signal.SIGTERM) is before
+    say("ready", tracker.statistics().signals)
+    time.sleep(60)
+new_loop().run_until_complete(main())
+"""
+    with Child(code, tmp_path) as child:
+        child.expect("ready off")
+        child.send(number)
+        assert child.end() == -number
+    assert keys(tmp_path) == ["acked"]
+
+
+@both_loops
+def test_outside_the_main_thread_it_degrades_and_works(tmp_path: Path, loop: str) -> None:
+    code = """
+async def main():
+    async with UsageTracker(PATH) as tracker:
+        await tracker.record(usage(1))
+        say("signals", tracker.statistics().signals)
+thread = threading.Thread(target=lambda: run(main()))
+thread.start()
+thread.join()
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+"""
+    child = run(code, tmp_path, loop=loop)
+    assert child.said == ["signals off"]
+    assert child.stderr == ""
+    assert_once(tmp_path, [1])
+
+
+def test_asked_for_and_not_to_be_had_is_said(tmp_path: Path) -> None:
+    code = """
+async def main():
+    async with UsageTracker(PATH, handle_signals=True) as tracker:
+        await tracker.record(usage(1))
+thread = threading.Thread(target=lambda: run(main()))
+thread.start()
+thread.join()
+"""
+    assert "signals cannot be handled here" in run(code, tmp_path).stderr
+
+
+def test_a_forked_child_dies_of_its_signal_and_touches_nothing(tmp_path: Path) -> None:
+    code = """
+async def main():
+    async with UsageTracker(PATH) as tracker:
+        await tracker.record(usage(1))
+        tracker.record_nowait(usage(2))
+        child = os.fork()
+        if child == 0:
+            say("child")
+            time.sleep(60)
+            os._exit(0)
+        await asyncio.sleep(0.1)
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        say("status", os.waitstatus_to_exitcode(status))
+run(main())
+"""
+    child = run(code, tmp_path)
+    assert f"status {-TERM}" in child.said
+    assert_once(tmp_path, [1, 2])
+    assert_closed(tmp_path)
+
+
+# -- process 1 -------------------------------------------------------------------------------------
+
+
+def as_process_one() -> tuple[list[str], str]:
+    """How to run a child as process 1: in a namespace of its own, or where that is not allowed,
+    with a ``getpid`` that says so."""
+    if shutil.which("unshare"):
+        command = ["unshare", "--user", "--pid", "--fork", "--kill-child"]
+        if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0:
+            return command, ""
+    return [], "import os; os.getpid, os.kill = lambda: 1, lambda pid, number: None"
+
+
+@both_signals
+def test_process_one_exits_with_the_status_of_the_signal(tmp_path: Path, number: int) -> None:
+    command, before = as_process_one()
+    code = (
+        FILL
+        + """
+async def main():
+    async with UsageTracker(PATH, queue_size=100_000) as tracker:
+        fill(tracker)
+        say("ready", os.getpid())
+        await asyncio.Event().wait()
+new_loop().run_until_complete(main())
+"""
+    )
+    with Child(code, tmp_path, command=command, before=before) as child:
+        child.expect("ready 1")
+        inner = children_of(child.pid) if command else [child.pid]
+        os.kill(inner[0], number)
+        assert child.end() in (128 + number, -number)
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+def children_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def test_every_ledger_of_these_tests_verifies(tmp_path: Path) -> None:
+    with Child(WITH + "run(main())", tmp_path) as child:
+        child.expect("ready")
+        child.send(TERM)
+        child.end()
+    verification = Ledger(tmp_path).verify()
+    assert verification.ok
+    assert all(writer.clean for writer in verification.writers)
