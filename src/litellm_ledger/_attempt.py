@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ._errors import InvalidRecord
+from ._limits import Slot
 from ._record import UsageRecord
 from ._tracker import UsageTracker
 
@@ -28,13 +29,20 @@ class Attempt:
     Attributes:
         record: its outcome once it is settled.
         started: its ``started`` record, or ``None`` when those are not kept.
+
+    Args:
+        number: which attempt of its operation, from 1.
+        operation: id of the operation's first record; ``None`` if this one writes it.
+        slot: released when the attempt is settled.
     """
 
     __slots__ = (
         "_began",
         "_common",
+        "_ended",
         "_first_token",
         "_settled",
+        "_slot",
         "_tracker",
         "_ts",
         "record",
@@ -50,10 +58,14 @@ class Attempt:
         stream: bool,
         tags: Mapping[str, str] | None,
         call_id: str,
+        number: int = 1,
+        operation: str | None = None,
+        slot: Slot | None = None,
     ) -> None:
         self._tracker = tracker
         self._ts = datetime.now(UTC)
         self._began = time.perf_counter()
+        self._ended: float | None = None
         self._first_token: float | None = None
         self._settled = False
         self._common: dict[str, Any] = {
@@ -62,7 +74,10 @@ class Attempt:
             "stream": stream,
             "tags": tracker.merged_tags(tags),
             "call_id": call_id,
+            "attempt": number,
+            "operation": operation,
         }
+        self._slot = slot
         self.started: UsageRecord | None = None
         self.record: UsageRecord | None = None
 
@@ -70,20 +85,33 @@ class Attempt:
         """Wait for room and put the ``started`` record down before the request leaves."""
         record = None
         if write:
-            record = UsageRecord(kind="started", ts=self._ts, attempt=1, **self._common)
-        self.started = await self._tracker.start(record, ack_timeout=ack_timeout)
+            record = UsageRecord(kind="started", ts=self._ts, **self._common)
+        try:
+            self.started = await self._tracker.start(record, ack_timeout=ack_timeout)
+        except BaseException:  # nothing has left, and the tracker has settled what it wrote
+            self._settled = True
+            self._release()
+            raise
 
     def first_token(self) -> None:
         """Note the time of the first chunk; later calls change nothing."""
         if self._first_token is None:
             self._first_token = time.perf_counter()
 
+    def ended(self) -> None:
+        """Stop the clock of an attempt that is settled later, when its tokens are counted."""
+        self._ended = time.perf_counter()
+
     def settle(self, fields: Mapping[str, Any]) -> UsageRecord | None:
         """Put the outcome down, on the loop's thread; ``None`` if it has one already."""
         outcome = self._outcome(fields)
-        if outcome is not None:
+        if outcome is None:
+            return None
+        try:
             self.record = self._tracker.settle(outcome, self.started)
-        return self.record if outcome is not None else None
+        finally:
+            self._release()
+        return self.record
 
     def settle_anywhere(self, fields: Mapping[str, Any]) -> None:
         """``settle`` from a finalizer or another thread."""
@@ -91,14 +119,25 @@ class Attempt:
         if outcome is not None:
             self._tracker.settle_anywhere(outcome, self.started)
 
+    @property
+    def operation(self) -> str | None:
+        """The id of the operation's first record, once that is numbered."""
+        record = self.started or self.record
+        return self._common["operation"] if record is None else record.operation
+
+    def _release(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+
     def _outcome(self, fields: Mapping[str, Any]) -> UsageRecord | None:
         if self._settled:
             return None
         self._settled = True
-        common = dict(self._common, ts=self._ts, attempt=1)
+        common = dict(self._common, ts=self._ts)
         if self.started is not None:
             common["operation"] = self.started.operation
-        common["latency_ms"] = _ms(time.perf_counter() - self._began)
+        common["latency_ms"] = _ms((self._ended or time.perf_counter()) - self._began)
         if self._first_token is not None:
             common["ttft_ms"] = _ms(self._first_token - self._began)
         try:

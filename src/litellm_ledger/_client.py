@@ -8,6 +8,7 @@ answers and exceptions are passed through unchanged.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from ._calling import call
 from ._core import ClientCore
-from ._draining import AbandonedStream
 from ._fs import REAL, FileSystem
+from ._operation import need_tenacity
+from ._options import AbandonedStream, CallOptions, Keep
 from ._statistics import Statistics
 from ._stream import CompletionStream
 from ._tracker import UsageTracker
@@ -47,6 +49,10 @@ class LiteLLMClient:
             provider's connection at once and estimate the usage, or ``drain`` it: read on in the
             background (64 streams at once, 30 s each; beyond that they are closed) and record the
             provider's own usage.
+        max_retries: attempts after the first that one call may make, each of them on record; needs
+            the extra ``retry``.  ``None``: LiteLLM and the SDKs below it retry out of our sight.
+        deadline: seconds for one call, its attempts and all waiting included (``None``: no limit).
+        max_concurrency: requests under way at once; more wait, first come, first served.
         track_in_flight: write a ``started`` record before a request leaves, so that a call that
             dies with the process is on record as ``unsettled``.
         ack_timeout: seconds an answer waits for its record; then it is handed out with one
@@ -68,15 +74,20 @@ class LiteLLMClient:
         drain_timeout: float = 10.0,
         handle_signals: bool | Literal["auto"] = "auto",
         on_abandoned_stream: AbandonedStream = "close",
+        max_retries: int | None = None,
+        deadline: float | None = None,
+        max_concurrency: int | None = None,
         track_in_flight: bool = True,
         ack_timeout: float = 5.0,
         fetch_prices: bool = False,
         fs: FileSystem = REAL,
     ) -> None:
-        if on_abandoned_stream not in ("close", "drain"):
-            raise ValueError(
-                f"on_abandoned_stream must be 'close' or 'drain', not {on_abandoned_stream!r}"
+        self._options = _checked(
+            CallOptions(
+                max_retries=max_retries, deadline=deadline, on_abandoned_stream=on_abandoned_stream
             )
+        )
+        self._is_view = False
         self.usage = UsageTracker(
             ledger,
             durability=durability,
@@ -91,13 +102,18 @@ class LiteLLMClient:
             drain_timeout=drain_timeout,
             ack_timeout=ack_timeout,
             fetch_prices=fetch_prices,
-            on_abandoned_stream=on_abandoned_stream,
+            max_concurrency=max_concurrency,
         )
         self._track_in_flight = track_in_flight
 
     # -- life ----------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._is_view:
+            raise TypeError(
+                "a view shares the life of its client: use 'async with' on the client and call "
+                "with_options() inside, or give the options to LiteLLMClient()"
+            )
         await self._core.ready()
         return self
 
@@ -131,6 +147,43 @@ class LiteLLMClient:
             DrainTimeout: records were still unwritten; says how many, and how many were saved.
         """
         await self._core.aclose(timeout)
+
+    def with_options(
+        self,
+        *,
+        max_retries: int | Keep | None = Keep.KEEP,
+        deadline: float | Keep | None = Keep.KEEP,
+        tags: Mapping[str, Any] | Keep | None = Keep.KEEP,
+        on_abandoned_stream: AbandonedStream | Keep = Keep.KEEP,
+    ) -> Self:
+        """Return a view of this client that makes its calls with other options.
+
+            patient = client.with_options(max_retries=5, deadline=60)
+            await patient.acompletion(...)
+
+        Costs 2 µs; the ledger, the limit on concurrency, the totals and the life are the client's:
+        ``aclose`` on a view closes the client, and ``async with`` on a view is refused.  What is
+        not given stays as it is; ``None`` takes an option off.
+
+        Args:
+            tags: on every record, added to the view's so far.  The call's own win over them, and
+                they win over ``client.tag(...)`` and the client's.
+
+        Raises:
+            ValueError: a value out of its range.
+            MissingExtra: ``max_retries`` without the extra ``retry``.
+        """
+        view = copy.copy(self)
+        view._is_view = True
+        view._options = _checked(
+            self._options.changed(
+                max_retries=max_retries,
+                deadline=deadline,
+                tags=tags,
+                on_abandoned_stream=on_abandoned_stream,
+            )
+        )
+        return view
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -200,7 +253,13 @@ class LiteLLMClient:
             kwargs["tags"] = tags
             tags = None
         answer = await call(
-            self._core, "acompletion", args, kwargs, tags, track=self._track_in_flight
+            self._core,
+            "acompletion",
+            args,
+            kwargs,
+            tags,
+            options=self._options,
+            track=self._track_in_flight,
         )
         return cast("ModelResponse | CompletionStream", answer)
 
@@ -220,4 +279,11 @@ class LiteLLMClient:
 
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
-        return self.usage.statistics()
+        return self._core.statistics()
+
+
+def _checked(options: CallOptions) -> CallOptions:
+    """Refuse at once what would fail with the first call that needs it."""
+    if options.max_retries:
+        need_tenacity()
+    return options

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
 import logging
 import time
 import weakref
@@ -20,14 +21,16 @@ import aiofiles.os
 
 from . import _litellm, _process
 from ._closing import outlive_cancellation, wait_until
-from ._draining import AbandonedStream, Draining
+from ._draining import Draining
 from ._errors import LedgerClosed
 from ._executor import DiskThread
+from ._limits import Limit
 from ._litellm_cost import compute_cost, estimate_stream, is_priced
 from ._litellm_http import acquire_http, release_http
 from ._ours import our_context
 from ._record import UsageRecord
 from ._state import State, refusal
+from ._statistics import Statistics
 from ._stream import Upstream
 from ._tracker import UsageTracker
 
@@ -47,7 +50,7 @@ class ClientCore:
         drain_timeout: seconds that the close may take.
         ack_timeout: seconds that an answer waits for its record.
         fetch_prices: let LiteLLM fetch its price map when it is imported.
-        on_abandoned_stream: the client's own choice; a view may have another.
+        max_concurrency: requests under way at once; ``None``: no limit.
     """
 
     def __init__(
@@ -57,14 +60,15 @@ class ClientCore:
         drain_timeout: float,
         ack_timeout: float,
         fetch_prices: bool,
-        on_abandoned_stream: AbandonedStream = "close",
+        max_concurrency: int | None = None,
     ) -> None:
         self.tracker = tracker
-        self.on_abandoned_stream: AbandonedStream = on_abandoned_stream
+        self.limit = Limit(max_concurrency)
         self.draining = Draining()
         self.ack_timeout = ack_timeout
         self._drain_timeout = drain_timeout
         self._fetch_prices = fetch_prices
+        self.repeated = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._estimator = DiskThread("litellm-ledger-estimate")
@@ -101,6 +105,7 @@ class ClientCore:
             return
         if self._closing is None:
             budget = self._drain_timeout if timeout is None else timeout
+            self.limit.close(lambda: LedgerClosed(refusal(State.DRAINING, "the client")))
             self._closing = self._loop.create_task(
                 self._close(budget), name="litellm-ledger-client", context=contextvars.Context()
             )
@@ -132,6 +137,16 @@ class ClientCore:
     def _arm(self) -> None:
         if self._at_exit is None or not self._at_exit.alive:
             self._at_exit = _process.at_exit(_settle_all, self._streams, self._background)
+
+    def statistics(self) -> Statistics:
+        """Return the tracker's, and what the client itself counts."""
+        return dataclasses.replace(
+            self.tracker.statistics(),
+            active=self.limit.active,
+            waiting_for_slot=self.limit.waiting,
+            max_concurrency=self.limit.most,
+            repeated=self.repeated,
+        )
 
     # -- what a stream needs of its client -------------------------------------------------------
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-__all__ = ["AbandonedStream", "Draining"]
-
-AbandonedStream = Literal["close", "drain"]
+__all__ = ["Draining"]
 
 _STREAMS: Final = 64
 """Streams read on at once: each holds a connection and costs the provider's price to its end."""

@@ -30,6 +30,10 @@ class Statistics:
         retries: writes or syncs that failed and were tried again.
         last_error: what the last of those said (``None``: there was none).
         unacked: answers handed out without an acknowledgement in time.
+        active: requests of the client's under way, streams that are being read among them.
+        waiting_for_slot: calls that wait because there are ``max_concurrency`` of those
+            (``None``: no limit).
+        repeated: attempts begun after the first of their call failed.
         on_loop: writes made straight from the event loop; ``on_thread``: through the disk thread.
     """
 
@@ -52,3 +56,7 @@ class Statistics:
     unacked: int
     on_loop: int
     on_thread: int
+    active: int = 0
+    waiting_for_slot: int = 0
+    max_concurrency: int | None = None
+    repeated: int = 0

@@ -21,6 +21,7 @@ from typing import Any, Protocol, Self
 from ._attempt import Attempt
 from ._closing import outlive_cancellation
 from ._draining import Draining
+from ._limits import Deadline
 from ._ours import ours
 from ._outcome import from_exception, from_stream
 from ._record import UsageRecord
@@ -60,6 +61,7 @@ class Upstream:
 
     __slots__ = (
         "attempt",
+        "deadline",
         "drain",
         "ended",
         "final",
@@ -94,6 +96,7 @@ class Upstream:
         self.tools = tools
         self.usage_asked = usage_asked
         self.drain = drain
+        self.deadline: Deadline | None = None  # for its reader; reading on has its own bounds
         self.reading_on = False  # it was left, and has a place among those that are read on
         self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
         self.loop = asyncio.get_running_loop()
@@ -215,7 +218,7 @@ class CompletionStream:
             raise StopAsyncIteration
         try:
             while True:
-                chunk = await upstream.read_chunk()
+                chunk = await self._read()
                 if upstream.usage_asked or not _is_extra(chunk):
                     return chunk
         except StopAsyncIteration:
@@ -226,6 +229,13 @@ class CompletionStream:
             # cancellation that overtook them would leave them to a loop that may be about to end.
             await self._end(from_exception(exc))
             raise
+
+    async def _read(self) -> Any:
+        upstream = self._upstream
+        if upstream.deadline is None:
+            return await upstream.read_chunk()
+        async with upstream.deadline.enforced():
+            return await upstream.read_chunk()
 
     async def _end(self, fields: Mapping[str, Any]) -> None:
         """Settle once, in a task that outlives the reader; wait for it, and for the ack.
