@@ -8,6 +8,7 @@ Never imports LiteLLM and never waits for a provider.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ class Attempt:
         "_common",
         "_ended",
         "_first_token",
+        "_pid",
         "_settled",
         "_slot",
         "_tracker",
@@ -67,6 +69,7 @@ class Attempt:
         self._began = time.perf_counter()
         self._ended: float | None = None
         self._first_token: float | None = None
+        self._pid = os.getpid()
         self._settled = False
         self._common: dict[str, Any] = {
             "call": call,
@@ -131,7 +134,7 @@ class Attempt:
             slot.release()
 
     def _outcome(self, fields: Mapping[str, Any]) -> UsageRecord | None:
-        if self._settled:
+        if self._settled or self._pid != os.getpid():  # a forked child settles nothing of ours
             return None
         self._settled = True
         common = dict(self._common, ts=self._ts)

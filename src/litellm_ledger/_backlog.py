@@ -15,6 +15,7 @@ Never awaits, never starts a task.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import threading
@@ -42,6 +43,8 @@ __all__ = ["LATE_BUDGET", "Backlog", "Entry", "Signal"]
 
 _log = logging.getLogger("litellm_ledger")
 _CHUNK: Final = 4_096  # lines in one append of the last resort: about a megabyte
+LATE_SYNC: Final = 1.0
+"""Seconds after which a record saved without a loop is synced, if nothing has synced it before."""
 LATE_BUDGET: Final = 5.0
 """Seconds that one late outcome may take, on whichever thread it ends."""
 
@@ -149,6 +152,7 @@ class Backlog:
         self._prefix = f"{writer}-"
         self._saving = threading.Lock()
         self._saver: int | None = None
+        self._late_sync: threading.Timer | None = None
         self._apart = 0
 
     @property
@@ -279,7 +283,21 @@ class Backlog:
                 self._saving.release()
             if not self.inbox:
                 break
+        if self.log.synced < self.log.written and self._late_sync is None:
+            self._sync_soon()
         return self.unwritten
+
+    def _sync_soon(self) -> None:
+        """Sync what was saved late within a second, though no task is left to do it."""
+        self._late_sync = threading.Timer(LATE_SYNC, self._sync_late)
+        self._late_sync.daemon = True
+        with contextlib.suppress(RuntimeError):  # no new threads at exit: sealing syncs
+            self._late_sync.start()
+
+    def _sync_late(self) -> None:
+        self._late_sync = None
+        with contextlib.suppress(OSError):  # given up, or failing: tried again with the next record
+            self.log.sync(timeout=LATE_SYNC)
 
     def save_late(self, entry: Entry) -> None:
         """Accept and write one record after the close, or when the writer task is gone.

@@ -7,7 +7,6 @@ Never makes a call itself: that is ``_calling``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import dataclasses
 import logging
@@ -38,6 +37,8 @@ __all__ = ["ClientCore"]
 
 _log = logging.getLogger("litellm_ledger")
 
+_HTTP: Final = 0.5
+"""Seconds that closing idle connections gets, even when the ledger took all the time there was."""
 _ESTIMATES: Final = 2.0
 """Seconds at the end of a close for the estimates of streams that were still being read on."""
 
@@ -76,6 +77,19 @@ class ClientCore:
         self._streams: set[Upstream] = set()
         self._at_exit: weakref.finalize[..., Any] | None = None
         tracker.close_on_signal(self.aclose)
+        _process.inherits(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: no loop, no streams, nothing to settle (``_process.Heir``)."""
+        if self._at_exit is not None:
+            self._at_exit.detach()
+        for upstream in self._streams:
+            upstream.ended = True
+        self._streams.clear()
+        self._background.clear()
+        self._estimator = DiskThread("litellm-ledger-estimate")
+        self.draining = Draining()
+        self._loop = self._closing = None
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -123,8 +137,9 @@ class ClientCore:
             finally:
                 self._rest()
                 assert self._loop is not None
-                with contextlib.suppress(asyncio.CancelledError):
-                    await release_http(self._loop)
+                closing = self._loop.create_task(release_http(self._loop))
+                await wait_until(closing, max(deadline, time.monotonic() + _HTTP))
+                closing.cancel()
 
     def _rest(self) -> None:
         """Leave nothing behind once the client is closed and its last stream has ended."""

@@ -13,7 +13,6 @@ through ``memoryview.cast("Q")``; ``struct.pack_into`` tears.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import mmap
 import os
@@ -25,6 +24,12 @@ from typing import Final
 
 from ._fs import FileSystem
 from ._layout import LIVE, live_name
+
+try:
+    import fcntl
+except ImportError:  # Windows: a ledger can be read there; opening one to write is refused
+    fcntl = None  # type: ignore[assignment]
+_LOCKS = fcntl is not None
 
 __all__ = [
     "ACCEPTED",
@@ -154,6 +159,8 @@ def unlock(fd: int) -> None:
 
 def is_locked(path: Path) -> bool:
     """Whether the owner lives.  Probes with a shared lock that is given back at once."""
+    if not _LOCKS:
+        return False  # nobody can have locked it
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -10,9 +10,16 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["at_exit", "enter", "leave", "writers"]
+__all__ = ["Heir", "at_exit", "enter", "inherits", "leave", "writers"]
+
+
+class Heir(Protocol):
+    """What a forked child inherits and must not use as it is."""
+
+    def forget_parent(self) -> None:
+        """Become as new, in a forked child, without touching anything of the parent's."""
 
 
 class Member(Protocol):
@@ -21,9 +28,6 @@ class Member(Protocol):
     def finish_now(self, budget: float) -> int:
         """Write what is held and seal, synchronously; return how many records were not saved."""
 
-    def forget_parent(self) -> None:
-        """Become unopened, in a forked child, without touching the parent's files."""
-
 
 class _Anchor:
     """Lives as long as the module: its finalizers run at interpreter exit, newest first."""
@@ -31,6 +35,8 @@ class _Anchor:
 
 _anchor = _Anchor()
 _open: dict[Member, weakref.finalize[..., _Anchor]] = {}
+
+_heirs: weakref.WeakSet[Any] = weakref.WeakSet()
 
 EXIT_BUDGET = 10.0
 """Seconds that one writer may take at interpreter exit when other threads hold its segment."""
@@ -57,16 +63,22 @@ def at_exit(function: Callable[..., object], *args: object) -> weakref.finalize[
     return weakref.finalize(_anchor, function, *args)
 
 
+def inherits(heir: Heir) -> None:
+    """Have ``heir.forget_parent`` called in every forked child, as long as it is alive."""
+    _heirs.add(heir)
+
+
 def writers() -> list[Member]:
     """Return the open writers of this process."""
     return list(_open)
 
 
 def _in_child() -> None:
-    for member, finalizer in list(_open.items()):
+    for finalizer in _open.values():
         finalizer.detach()
-        member.forget_parent()
     _open.clear()
+    for heir in list(_heirs):
+        heir.forget_parent()
 
 
 if hasattr(os, "register_at_fork"):

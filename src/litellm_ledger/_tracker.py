@@ -22,7 +22,7 @@ from typing import Any, Literal, Self
 
 from msgspec.structs import force_setattr
 
-from . import _signals
+from . import _process, _signals
 from ._backlog import Entry
 from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from ._fs import REAL, FileSystem
@@ -88,6 +88,7 @@ class UsageTracker:
         self._signal_mode: _signals.Mode = "off"
         self._close_on_signal: weakref.WeakMethod[_Close] = weakref.WeakMethod(self.aclose)
         weakref.finalize(self, _collected, self._writer).atexit = False
+        _process.inherits(self)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -266,6 +267,13 @@ class UsageTracker:
             LedgerWarning,
             stacklevel=2,
         )
+
+    def forget_parent(self) -> None:
+        """In a forked child: begin at zero, with signals of its own (``_process.Heir``)."""
+        self._totals = Totals()
+        self._writer.on_usage = self._totals.add
+        self._member = None
+        self._signal_mode = "off"
 
     # -- reading -------------------------------------------------------------------------------
 

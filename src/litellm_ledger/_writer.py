@@ -87,6 +87,7 @@ class AsyncUsageWriter:
         self._recover = recover
         self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
         self._begin()
+        _process.inherits(self)
 
     def _begin(self) -> None:
         """Everything that belongs to one opening, in one process."""
