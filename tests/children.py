@@ -52,6 +52,7 @@ def fake_litellm():
     """A LiteLLM whose calls hang until they are cancelled."""
     module = types.ModuleType("litellm")
     module.model_cost = {}
+    module.Timeout = TimeoutError
     async def acompletion(**kwargs):
         say("called")
         await asyncio.Event().wait()

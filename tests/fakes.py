@@ -90,6 +90,7 @@ class FakeLiteLLM:
     """
 
     model_cost: dict[str, Any] = {}  # noqa: RUF012
+    Timeout = TimeoutError
 
     def __init__(self) -> None:
         self.calls = 0

@@ -111,7 +111,8 @@ class _Queue(asyncio.Queue["Accepted | Signal"]):
     def held(self) -> list[Accepted]:
         """Return hand and queue, in order, without taking anything."""
         both = [*self.hand, *self._queue]
-        return [item for item in both if not isinstance(item, Signal)]
+        numbered = {item[0]: item for item in both if not isinstance(item, Signal)}
+        return list(numbered.values())  # in both places at once while it moves: it counts once
 
     def forget(self) -> None:
         """Drop everything: it is on disk."""
@@ -274,8 +275,9 @@ class Backlog:
                 waiting = self.take_inbox()
                 self._save(self.queue.held(), deadline)
                 self.note_settled()
+                safe = self.log.synced if self.sync_late else self.log.written
                 for entry in waiting:
-                    _answer(entry, saved=not self.unwritten)
+                    _answer(entry, saved=(entry.record.seq or 0) <= safe)
                 if self.seal_when_idle:
                     self._finish(deadline)
             finally:

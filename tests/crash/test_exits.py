@@ -1,0 +1,515 @@
+"""Every way out of a process that nobody closed: all is saved, once, in order, without a word.
+
+The controls at the end put the naive last resort in place of ours (drain in the writer's
+``finally`` while a threaded write is under way); the same checks must catch it.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from tests.children import Child, run
+from tests.runs import assert_closed, assert_once, keys, kinds
+
+from litellm_ledger import Ledger
+
+LOOPS = ["asyncio", "uvloop"]
+both_loops = pytest.mark.parametrize("loop", LOOPS)
+COUNT = 2_000
+
+FILL = f"""
+tracker = UsageTracker(PATH, queue_size=100_000)
+async def main():
+    await tracker.open()
+    for number in range({COUNT}):
+        tracker.record_nowait(usage(number))
+"""
+
+ENDS = {
+    "the end of asyncio.run": ("run(main())", 0),
+    "an exception": ("async def fail():\n await main()\n 1 / 0\nrun(fail())", 1),
+    "sys.exit in a task": ("async def leave():\n await main()\n sys.exit(3)\nrun(leave())", 3),
+    "sys.exit after the loop": ("run(main())\nsys.exit(4)", 4),
+    "a bare loop left open": ("loop = new_loop()\nloop.run_until_complete(main())", 0),
+    "a bare loop closed": ("loop = new_loop()\nloop.run_until_complete(main())\nloop.close()", 0),
+    "an exception under a bare loop": (
+        "async def fail():\n await main()\n 1 / 0\nnew_loop().run_until_complete(fail())",
+        1,
+    ),
+    "KeyboardInterrupt under a bare loop": (
+        """
+async def fail():
+    await main()
+    raise KeyboardInterrupt
+new_loop().run_until_complete(fail())
+""",
+        -signal.SIGINT,
+    ),
+    "the tracker deleted": ("loop = new_loop()\nloop.run_until_complete(main())\ndel tracker", 0),
+    "a thread of its own": (
+        """
+thread = threading.Thread(target=lambda: run(main()))
+thread.start()
+thread.join()
+""",
+        0,
+    ),
+    "a daemon thread that still runs": (
+        """
+ready = threading.Event()
+async def stay():
+    await main()
+    ready.set()
+    await asyncio.Event().wait()
+threading.Thread(target=lambda: run(stay()), daemon=True).start()
+ready.wait()
+""",
+        0,
+    ),
+}
+
+
+@both_loops
+@pytest.mark.parametrize("end", ENDS)
+def test_nothing_is_lost_at(tmp_path: Path, loop: str, end: str) -> None:
+    code, status = ENDS[end]
+    with Child(FILL + code, tmp_path, loop=loop) as child:
+        assert child.end() == status
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+    if status == 0:
+        assert child.stderr == ""
+
+
+def test_control_os_exit_loses_what_was_queued_and_the_count_is_exact(tmp_path: Path) -> None:
+    code = """
+async def main():
+    tracker = UsageTracker(PATH, durability="queued", queue_size=100_000)
+    await tracker.open()
+    for number in range(1_000):
+        tracker.record_nowait(usage(number))
+    os._exit(0)
+run(main())
+"""
+    run(code, tmp_path)
+    (writer,) = Ledger(tmp_path).verify().writers
+    assert (writer.state, writer.accepted, writer.lost) == ("died", 1_000, 1_000)
+
+
+@both_loops
+def test_a_clean_life_in_development_mode_warns_of_nothing(tmp_path: Path, loop: str) -> None:
+    code = """
+fake_litellm()
+async def main():
+    async with LiteLLMClient(PATH) as client:
+        await client.usage.record(usage(1))
+        call = asyncio.create_task(client.acompletion(model="m", messages=[]))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        await asyncio.wait({call})
+run(main())
+"""
+    child = run(code, tmp_path, loop=loop, options=["-X", "dev", "-W", "error"])
+    assert child.stderr == ""
+    assert_closed(tmp_path)
+
+
+def test_an_unclosed_tracker_is_said_in_development_mode_and_saved(tmp_path: Path) -> None:
+    code = """
+async def main():
+    tracker = UsageTracker(PATH)
+    await tracker.open()
+    for number in range(10):
+        tracker.record_nowait(usage(number))
+    del tracker
+    gc.collect()
+run(main())
+"""
+    child = run(code, tmp_path, options=["-X", "dev"])
+    assert "unclosed UsageTracker" in child.stderr
+    assert "never retrieved" not in child.stderr
+    assert "destroyed" not in child.stderr
+    assert_once(tmp_path, range(10))
+    assert_closed(tmp_path)
+
+
+def test_calls_in_flight_when_the_loop_ends_are_cancelled_on_record(tmp_path: Path) -> None:
+    code = """
+fake_litellm()
+client = LiteLLMClient(PATH)
+async def main():
+    tasks = [asyncio.create_task(client.acompletion(model="m", messages=[])) for _ in range(5)]
+    while client.statistics().in_flight < 5:
+        await asyncio.sleep(0)
+run(main())
+"""
+    run(code, tmp_path)
+    assert sorted(kinds(tmp_path)) == ["cancelled"] * 5 + ["started"] * 5
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+
+
+def test_threads_that_record_while_the_process_ends_lose_nothing_they_were_promised(
+    tmp_path: Path,
+) -> None:
+    code = """
+tracker = UsageTracker(PATH, queue_size=1_000_000)
+begun = threading.Event()
+def work(name):
+    for number in range(200):
+        future = tracker.record_threadsafe(usage(f"{name}-{number}"))
+        if number == 20:
+            begun.set()
+        future.result(30)
+        say("ack", f"{name}-{number}")
+async def main():
+    await tracker.open()
+    for name in range(4):
+        threading.Thread(target=work, args=(name,)).start()
+    while not begun.is_set():
+        await asyncio.sleep(0)
+run(main())
+"""
+    child = run(code, tmp_path)
+    acked = {line.removeprefix("ack ") for line in child.said}
+    assert len(acked) == 800
+    assert sorted(map(str, keys(tmp_path))) == sorted(acked)
+    assert_once(tmp_path)
+
+
+def test_an_exit_handler_of_the_users_may_still_record(tmp_path: Path) -> None:
+    code = """
+tracker = UsageTracker(PATH)
+async def main():
+    await tracker.open()
+    tracker.record_nowait(usage("early"))
+run(main())
+def late():
+    say(tracker.record_threadsafe(usage("late")).result(10).call_id)
+atexit.register(late)
+"""
+    child = run(code, tmp_path)
+    assert child.said == ["late"]
+    assert child.stderr == ""
+    assert_once(tmp_path, ["early", "late"])
+    assert_closed(tmp_path)
+
+
+def test_a_disk_that_hangs_does_not_hold_the_end_of_the_loop_for_ever(tmp_path: Path) -> None:
+    code = """
+class Stuck(FileSystem):
+    hung = False
+    def write(self, fd, data):
+        if not Stuck.hung:
+            Stuck.hung = True
+            say("hung")
+            threading.Event().wait()
+        return super().write(fd, data)
+async def main():
+    tracker = UsageTracker(PATH, fs=Stuck(), drain_timeout=0.3)
+    await tracker.open()
+    for number in range(500):
+        tracker.record_nowait(usage(number))
+    while not Stuck.hung:
+        await asyncio.sleep(0.01)
+run(main())
+"""
+    run(code, tmp_path)
+    assert keys(tmp_path) == [str(number) for number in range(500)]
+    assert_once(tmp_path)
+
+
+# -- fork ------------------------------------------------------------------------------------------
+
+FORK = """
+def wait_for(child):
+    _, status = os.waitpid(child, 0)
+    say("child", os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_never_writes_to_its_parents_segment(tmp_path: Path) -> None:
+    code = (
+        FORK
+        + """
+async def main():
+    async with UsageTracker(PATH) as tracker:
+        for number in range(1_000):
+            tracker.record_nowait(usage(number))
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        wait_for(child)
+        await tracker.record(usage("after"))
+run(main())
+"""
+    )
+    child = run(code, tmp_path)
+    assert child.said == ["child 0"]
+    assert_once(tmp_path, [*range(1_000), "after"])
+    assert_closed(tmp_path)
+
+
+def test_a_forked_child_that_runs_its_exit_handlers_writes_nothing_of_its_parents(
+    tmp_path: Path,
+) -> None:
+    code = (
+        FORK
+        + FILL
+        + """
+loop = new_loop()
+loop.run_until_complete(main())
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+wait_for(child)
+"""
+    )
+    child = run(code, tmp_path)
+    assert child.said == ["child 0"]
+    assert child.stderr == ""
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
+def test_a_forked_child_may_record_with_a_writer_of_its_own(tmp_path: Path) -> None:
+    code = (
+        FORK
+        + """
+tracker = UsageTracker(PATH, tags={"env": "test"})
+async def child_main():
+    await tracker.record(usage("child"))
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    say("signals", tracker.statistics().signals, tracker.totals().calls)
+    await tracker.aclose()
+async def main():
+    await tracker.record(usage("parent"))
+    child = os.fork()
+    if child == 0:
+        asyncio.events._set_running_loop(None)
+        asyncio.run(child_main())
+        os._exit(0)
+    wait_for(child)
+    await tracker.aclose()
+run(main())
+"""
+    )
+    child = run(code, tmp_path)
+    assert "child 0" in child.said
+    assert "signals on 1" in child.said
+    found = list(Ledger(tmp_path).records())
+    assert sorted(str(record.call_id) for record in found) == ["child", "parent"]
+    assert len({str(record.id).rpartition("-")[0] for record in found}) == 2
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+
+
+def test_worker_processes_of_multiprocessing_share_the_ledger(tmp_path: Path) -> None:
+    code = """
+import multiprocessing
+tracker = UsageTracker(PATH)
+def work(name):
+    async def main():
+        for number in range(50):
+            await tracker.record(usage(f"{name}-{number}"))
+        await tracker.aclose()
+    asyncio.run(main())
+async def parent():
+    await tracker.record(usage("parent"))
+loop = new_loop()
+loop.run_until_complete(parent())
+workers = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(3)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+    say("worker", worker.exitcode)
+loop.run_until_complete(tracker.aclose())
+"""
+    child = run(code, tmp_path)
+    assert child.said == ["worker 0"] * 3
+    assert len(keys(tmp_path)) == 151
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+
+
+def test_a_fork_while_a_thread_holds_the_segment_blocks_nobody(tmp_path: Path) -> None:
+    code = (
+        FORK
+        + """
+class Slow(FileSystem):
+    def write(self, fd, data):
+        say("writing")
+        time.sleep(0.3)
+        return super().write(fd, data)
+tracker = UsageTracker(PATH, fs=Slow())
+async def child_main():
+    await tracker.record(usage("child"))
+    await tracker.aclose()
+async def main():
+    await tracker.open()
+    tracker.record_nowait(usage("parent"))
+    await asyncio.sleep(0.1)  # the thread is inside the write
+    child = os.fork()
+    if child == 0:
+        asyncio.events._set_running_loop(None)
+        asyncio.run(child_main())
+        os._exit(0)
+    await asyncio.to_thread(wait_for, child)
+    await tracker.aclose()
+run(main())
+"""
+    )
+    child = run(code, tmp_path)
+    assert "child 0" in child.said
+    assert sorted(map(str, keys(tmp_path))) == ["child", "parent"]
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+
+
+STREAM = (
+    FORK
+    + """
+from types import SimpleNamespace as N
+class Stream:
+    custom_llm_provider = "openai"
+    def __init__(self): self.chunks = []
+    async def __anext__(self):
+        self.chunks.append(N(id="1", model="m", usage=None, choices=[N(delta=N(content="x"))]))
+        return self.chunks[-1]
+    async def aclose(self): pass
+fake_litellm()
+async def acompletion(**kwargs): return Stream()
+sys.modules["litellm"].acompletion = acompletion
+from litellm_ledger import _core
+_core.estimate_stream = lambda *a, **k: {"input_tokens": 7, "usage_source": "estimated"}
+client = LiteLLMClient(PATH)
+async def begin():
+    stream = await client.acompletion(model="m", messages=[], stream=True)
+    await anext(stream)
+    return stream
+"""
+)
+
+
+def test_a_stream_that_is_open_at_the_exit_is_abandoned_on_record(tmp_path: Path) -> None:
+    child = run(STREAM + "stream = run(begin())", tmp_path)
+    assert child.stderr == ""
+    assert kinds(tmp_path) == ["started", "abandoned"]
+    assert_closed(tmp_path)
+
+
+def test_a_forked_child_says_nothing_of_its_parents_open_streams(tmp_path: Path) -> None:
+    code = (
+        STREAM
+        + """
+loop = new_loop()
+stream = loop.run_until_complete(begin())
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+wait_for(child)
+"""
+    )
+    child = run(code, tmp_path)
+    assert child.said == ["child 0"]
+    assert child.stderr == ""
+    assert kinds(tmp_path) == ["started", "abandoned"]
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+
+
+def test_a_forked_child_may_use_the_client_with_a_writer_of_its_own(tmp_path: Path) -> None:
+    code = (
+        STREAM
+        + """
+async def child_main():
+    stream = await begin()
+    await stream.aclose()
+    await client.aclose()
+async def main():
+    stream = await begin()
+    child = os.fork()
+    if child == 0:
+        asyncio.events._set_running_loop(None)
+        asyncio.run(asyncio.wait_for(child_main(), 10))
+        os._exit(0)
+    wait_for(child)
+    await stream.aclose()
+    await client.aclose()
+run(main())
+"""
+    )
+    child = run(code, tmp_path)
+    assert child.said == ["child 0"]
+    assert child.stderr == ""
+    assert sorted(kinds(tmp_path)) == ["abandoned", "abandoned", "started", "started"]
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+
+
+# -- many ordinary ends, and the controls ----------------------------------------------------------
+
+LIVES = """
+import random
+dice = random.Random(1)
+kept = []  # else the collector closes them
+async def life(path):
+    tracker = UsageTracker(path, fs=SlowDisk(), queue_size=100_000, handle_signals=False)
+    kept.append(tracker)
+    await tracker.open()
+    total = dice.choice([3, 300, 900])
+    for number in range(total):
+        tracker.record_nowait(usage(number))
+    for _ in range(dice.randrange(12)):
+        await asyncio.sleep(dice.choice([0, 0.005]))
+    for number in range(total, total + 3):
+        tracker.record_nowait(usage(number))
+SlowDisk.pause = 0.01
+for number in range(30):
+    run(life(os.path.join(PATH, str(number))))
+"""
+
+
+def check_lives(path: Path) -> None:
+    for life in range(30):
+        found = keys(path / str(life))
+        assert_once(path / str(life))
+        assert found == [str(number) for number in range(len(found))]
+        assert len(found) in (6, 303, 903), "lost"
+
+
+@both_loops
+def test_thirty_ordinary_ends_with_a_threaded_write_under_way(tmp_path: Path, loop: str) -> None:
+    run(LIVES, tmp_path, loop=loop)
+    check_lives(tmp_path)
+
+
+NAIVE = """
+from litellm_ledger._writer import AsyncUsageWriter
+from litellm_ledger._backlog import Signal
+async def naive(self, backlog):
+    try:
+        await self._writing.serve(backlog)
+    finally:
+        held = [item for item in HELD if not isinstance(item, Signal)]
+        log = backlog.log
+        if held and log._fd is not None:
+            os.write(log._fd, b"".join(map(backlog.line, held)))
+            log.written = backlog.accepted
+            backlog.queue.forget()
+AsyncUsageWriter._run = naive
+"""
+
+
+@pytest.mark.parametrize(
+    "held", ["[*backlog.queue.hand, *backlog.queue._queue]", "[*backlog.queue._queue]"]
+)
+def test_control_the_naive_last_resort_is_caught(tmp_path: Path, held: str) -> None:
+    naive = NAIVE.replace("HELD", held)
+    with Child(naive + LIVES, tmp_path) as child:
+        child.end()
+    with pytest.raises(AssertionError):
+        check_lives(tmp_path)
