@@ -38,6 +38,7 @@ class Attempt:
     """
 
     __slots__ = (
+        "_admitted",
         "_began",
         "_common",
         "_ended",
@@ -70,6 +71,7 @@ class Attempt:
         self._ended: float | None = None
         self._first_token: float | None = None
         self._pid = os.getpid()
+        self._admitted = False
         self._settled = False
         self._common: dict[str, Any] = {
             "call": call,
@@ -95,6 +97,7 @@ class Attempt:
             self._settled = True
             self._release()
             raise
+        self._admitted = True
 
     def first_token(self) -> None:
         """Note the time of the first chunk; later calls change nothing."""
@@ -117,10 +120,14 @@ class Attempt:
         return self.record
 
     def settle_anywhere(self, fields: Mapping[str, Any]) -> None:
-        """``settle`` from a finalizer or another thread."""
+        """``settle`` from a finalizer or another thread; also what never went through ``begin``."""
         outcome = self._outcome(fields)
-        if outcome is not None:
+        if outcome is None:
+            return
+        if self._admitted:
             self._tracker.settle_anywhere(outcome, self.started)
+        else:
+            self._tracker.accept_anywhere(outcome)
 
     @property
     def operation(self) -> str | None:

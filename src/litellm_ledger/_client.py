@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
@@ -58,6 +58,7 @@ class LiteLLMClient:
         ack_timeout: seconds an answer waits for its record; then it is handed out with one
             ``LedgerWarning`` and counted in ``statistics().unacked``.
         fetch_prices: let LiteLLM fetch its price map over the network when it is imported.
+        capture: record the calls of other code, see ``capture()``, as long as the client is open.
         fs: the file system to use; tests put a faulty one here.
 
     Attributes:
@@ -80,6 +81,7 @@ class LiteLLMClient:
         track_in_flight: bool = True,
         ack_timeout: float = 5.0,
         fetch_prices: bool = False,
+        capture: bool = False,
         fs: FileSystem = REAL,
     ) -> None:
         self._options = _checked(
@@ -103,6 +105,8 @@ class LiteLLMClient:
             ack_timeout=ack_timeout,
             fetch_prices=fetch_prices,
             max_concurrency=max_concurrency,
+            track_in_flight=track_in_flight,
+            capture=capture,
         )
         self._track_in_flight = track_in_flight
 
@@ -268,6 +272,28 @@ class LiteLLMClient:
     def tag(self, **tags: Any) -> contextlib.AbstractContextManager[None]:
         """Put tags on every call made inside the ``with``, also in tasks started inside it."""
         return self.usage.tag(**tags)
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[Self]:
+        """Record what other code in this process calls on LiteLLM inside the ``with``.
+
+        That is LiteLLM's own functions, its ``Router`` and whatever is built on them.  Calls that
+        any client makes are on its own ledger and are not recorded again.  A call that began inside
+        is recorded when it ends, also after the ``with``.  LiteLLM's callbacks are left as they
+        were found.  ``docs/capture.md`` says what is weaker on this road.
+
+        Imports LiteLLM if nobody has (2 to 5 s on the loop: ``await warm_up()`` before, if that
+        matters).
+
+        Raises:
+            LedgerClosed: the client is closed or closing.
+        """
+        self._core.check_open()
+        self._core.capture.begin()
+        try:
+            yield self
+        finally:
+            self._core.capture.end()
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was recorded so far is written (and synced at ``synced``).

@@ -14,11 +14,12 @@ import time
 import weakref
 from collections.abc import Coroutine
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiofiles.os
 
 from . import _litellm, _process
+from ._capture import Capture
 from ._closing import outlive_cancellation, wait_until
 from ._draining import Draining
 from ._errors import LedgerClosed
@@ -43,6 +44,15 @@ _ESTIMATES: Final = 2.0
 """Seconds at the end of a close for the estimates of streams that were still being read on."""
 
 
+class Unsettled(Protocol):
+    """A stream, or a call that somebody else makes, until its outcome is on record."""
+
+    ended: bool
+
+    def settle_now(self) -> None:
+        """Put the outcome down without a loop."""
+
+
 class ClientCore:
     """One client, however many views of it there are.
 
@@ -52,6 +62,8 @@ class ClientCore:
         ack_timeout: seconds that an answer waits for its record.
         fetch_prices: let LiteLLM fetch its price map when it is imported.
         max_concurrency: requests under way at once; ``None``: no limit.
+        track_in_flight: write ``started`` records of captured calls as well.
+        capture: capture from opening on.
     """
 
     def __init__(
@@ -62,11 +74,16 @@ class ClientCore:
         ack_timeout: float,
         fetch_prices: bool,
         max_concurrency: int | None = None,
+        track_in_flight: bool = True,
+        capture: bool = False,
     ) -> None:
         self.tracker = tracker
         self.limit = Limit(max_concurrency)
         self.draining = Draining()
+        self.capture = Capture(self)
         self.ack_timeout = ack_timeout
+        self.track_in_flight = track_in_flight
+        self._capture_always = capture
         self._drain_timeout = drain_timeout
         self._fetch_prices = fetch_prices
         self.repeated = 0
@@ -74,7 +91,7 @@ class ClientCore:
         self._closing: asyncio.Task[None] | None = None
         self._estimator = DiskThread("litellm-ledger-estimate")
         self._background: set[asyncio.Task[None]] = set()
-        self._streams: set[Upstream] = set()
+        self._streams: set[Unsettled] = set()
         self._at_exit: weakref.finalize[..., Any] | None = None
         tracker.close_on_signal(self.aclose)
         _process.inherits(self)
@@ -95,14 +112,41 @@ class ClientCore:
 
     async def ready(self) -> None:
         """Open if need be; raise if closed, failed, or on another loop."""
-        if self._closing is not None:
-            state = State.CLOSED if self._closing.done() else State.DRAINING
-            raise LedgerClosed(refusal(state, "the client"))
+        self.check_open()
         await self.tracker.ready()
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             acquire_http(self._loop)
             self._arm()
+        if self._capture_always:
+            await self.litellm()
+            if self._capture_always:  # not begun by somebody else meanwhile
+                self._capture_always = False
+                self.capture.begin()
+
+    def is_here(self) -> bool:
+        """Whether this runs on the client's event loop."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    async def ready_here(self) -> bool:
+        """``ready``, unless this runs on another loop than the client's; tell whether it does not.
+
+        For calls that others make: they may come from anywhere.
+        """
+        if self._loop is None or self.is_here():
+            await self.ready()
+            return True
+        self.check_open()
+        return False
+
+    def check_open(self) -> None:
+        """Raise ``LedgerClosed`` if the client is closed or closing."""
+        if self._closing is not None:
+            state = State.CLOSED if self._closing.done() else State.DRAINING
+            raise LedgerClosed(refusal(state, "the client"))
 
     async def litellm(self) -> ModuleType:
         """Return LiteLLM, imported off the loop by the first call."""
@@ -127,16 +171,20 @@ class ClientCore:
 
     async def _close(self, budget: float) -> None:
         deadline = time.monotonic() + budget
+        assert self._loop is not None
+        self.capture.stop()
+        flushing = self._loop.create_task(self.capture.flush(), name="litellm-ledger-flush")
         try:
             self.draining.end_within(budget - min(_ESTIMATES, budget / 2))
             for task in list(self._background):  # streams read on, estimates being computed
                 await wait_until(task, deadline)
+            await wait_until(flushing, deadline - min(_ESTIMATES, budget / 2))
         finally:
+            flushing.cancel()
             try:
                 await self.tracker.aclose(max(0.1, deadline - time.monotonic()))
             finally:
                 self._rest()
-                assert self._loop is not None
                 closing = self._loop.create_task(release_http(self._loop))
                 await wait_until(closing, max(deadline, time.monotonic() + _HTTP))
                 closing.cancel()
@@ -165,12 +213,12 @@ class ClientCore:
 
     # -- what a stream needs of its client -------------------------------------------------------
 
-    def begin(self, upstream: Upstream) -> None:
+    def begin(self, upstream: Unsettled) -> None:
         """Remember a stream until ``ended``: whatever happens, it is settled at the very end."""
         self._streams.add(upstream)
         self._arm()
 
-    def ended(self, upstream: Upstream) -> None:
+    def ended(self, upstream: Unsettled) -> None:
         """Forget a stream: it is settled."""
         self._streams.discard(upstream)
         if self._closing is not None and self._closing.done():
@@ -222,7 +270,7 @@ class ClientCore:
         await self.tracker.acknowledge(record, self.ack_timeout)
 
 
-def _settle_all(streams: set[Upstream], background: set[asyncio.Task[None]]) -> None:
+def _settle_all(streams: set[Unsettled], background: set[asyncio.Task[None]]) -> None:
     """At interpreter exit: what is still open was left; what was being counted is counted now."""
     for task in list(background):
         if hasattr(task, "_log_destroy_pending"):

@@ -250,6 +250,10 @@ class UsageTracker:
         backlog = self._writer.backlog
         self._writer.submit(Entry(record, lambda outcome: backlog.settle(outcome, number)))
 
+    def accept_anywhere(self, record: UsageRecord) -> None:
+        """Put the outcome of a call down that was never admitted; from anywhere, never waits."""
+        self._writer.submit(Entry(record, self._writer.backlog.accept))
+
     async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
         """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""
         try:

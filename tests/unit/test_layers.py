@@ -51,10 +51,11 @@ LINE = {
     "loop": {"_closing", "_executor", "_limits", "_process", "_waiters"},
     "writer": {"_backlog", "_writer", "_writing"},
     "tracker": {"_signals", "_tags", "_tracker"},
-    "litellm": {"_litellm", "_litellm_cost", "_litellm_http"},
+    "litellm": {"_litellm", "_litellm_cost", "_litellm_hooks", "_litellm_http"},
     "client": {
         "_attempt",
         "_calling",
+        "_capture",
         "_client",
         "_core",
         "_draining",

@@ -1,0 +1,275 @@
+"""Recording the calls that other code makes on LiteLLM: directly, or through what is built on it.
+
+Owns one client's part in that: which of the calls LiteLLM tells of are to be recorded (not those of
+any client of ours, each once), and how what it tells becomes an outcome.  ``_litellm_hooks`` is how
+it hears of them.  Never changes a call and never fails one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import Mapping
+from datetime import datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ._attempt import Attempt
+from ._errors import LedgerError
+from ._litellm_cost import estimate_stream
+from ._litellm_hooks import answer_cost, flush_logging, follow, register
+from ._money import from_litellm
+from ._ours import is_ours
+from ._outcome import from_exception, from_response, usage_fields
+from ._record import UsageRecord
+
+if TYPE_CHECKING:
+    from ._core import ClientCore
+
+__all__ = ["Capture"]
+
+_log = logging.getLogger("litellm_ledger")
+
+
+class Capture:
+    """Records for one client what others call on LiteLLM while it is on.
+
+    It may be begun any number of times, from any thread, and is on until it was ended as often.
+    """
+
+    def __init__(self, core: ClientCore) -> None:
+        self._core = core
+        self._calls: weakref.WeakKeyDictionary[Any, _Captured] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._times = 0
+        self._registered: weakref.finalize[..., Any] | None = None
+        self.used = False
+
+    def begin(self) -> None:
+        """Record what begins from now on.  Imports LiteLLM if nobody has: 2 to 5 s."""
+        with self._lock:
+            if not self._times:
+                self._registered = register(self)
+                self.used = True
+            self._times += 1
+
+    def end(self) -> None:
+        """Stop, if it was begun once; calls under way are recorded when they end."""
+        with self._lock:
+            self._times = max(0, self._times - 1)
+            if not self._times:
+                self._unregister()
+
+    def stop(self) -> None:
+        """Stop, however often it was begun: the client closes."""
+        with self._lock:
+            self._times = 0
+            self._unregister()
+
+    def _unregister(self) -> None:
+        if self._registered is not None:
+            self._registered()
+            self._registered = None
+
+    async def flush(self) -> None:
+        """Wait for the ends of streams that LiteLLM has not told of yet."""
+        if self.used:
+            await flush_logging()
+
+    # -- what LiteLLM tells -----------------------------------------------------------------------
+
+    async def on_start(self, logging_obj: Any, request: Mapping[str, Any], call: str) -> None:
+        """Put a ``started`` record down, as for a call of our own."""
+        if is_ours():
+            return
+        known = self._calls.get(logging_obj)
+        if known is not None and not known.ended:
+            return  # LiteLLM answers one call by another: it is one request
+        core = self._core
+        model = request.get("model") or getattr(logging_obj, "model", None)
+        model = str(model) if isinstance(model, str) and model else None
+        try:
+            here = await core.ready_here()
+            captured = _Captured(
+                core,
+                Attempt(
+                    core.tracker,
+                    call=call,
+                    model=model,
+                    stream=bool(request.get("stream")),
+                    tags=None,
+                    call_id=str(request.get("litellm_call_id") or ""),
+                ),
+                request,
+                model=model,
+                read=request.get("messages")
+                or request.get("input")
+                or getattr(logging_obj, "messages", None),
+                here=here,
+            )
+            if here:
+                await captured.attempt.begin(
+                    write=core.track_in_flight, ack_timeout=core.ack_timeout
+                )
+        except LedgerError as exc:  # closed meanwhile, or its disk is gone
+            _log.warning("a call to %s was not captured: %s", model, exc)
+            return
+        self._calls[logging_obj] = captured
+        follow(logging_obj, captured)
+        weakref.finalize(logging_obj, captured.vanished).atexit = False
+        core.begin(captured)
+
+    async def on_answer(self, logging_obj: Any, answer: Any) -> None:
+        """Record an answer before its caller has it."""
+        captured = self._calls.get(logging_obj)
+        if captured is None or captured.ended:
+            return
+        fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
+        cost = answer_cost(logging_obj, answer, captured.model, captured.deployment)
+        await captured.end(answer, _with_cost(fields, cost, answer))
+
+    async def on_failure(self, logging_obj: Any, exc: BaseException) -> None:
+        """Record a failure before its caller hears of it."""
+        captured = self._calls.get(logging_obj)
+        if captured is not None:
+            await captured.end(None, from_exception(exc))
+
+    def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
+        """Record a synchronous call, on LiteLLM's thread, after the fact."""
+        core = self._core
+        model = details.get("model")
+        attempt = Attempt(
+            core.tracker,
+            call=str(details.get("call_type") or "completion"),
+            model=model if isinstance(model, str) else None,
+            stream=details.get("stream") is True,
+            tags=None,
+            call_id=str(details.get("litellm_call_id") or ""),
+        )
+        exc = details.get("exception")
+        if isinstance(exc, BaseException):
+            fields = from_exception(exc)
+        else:
+            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            fields = core.complete(fields, answer, model)
+        began, ended = times
+        if isinstance(began, datetime) and isinstance(ended, datetime):
+            fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
+            fields["latency_ms"] = round((ended - began).total_seconds() * 1000, 3)
+        attempt.settle_anywhere(_marked(fields))
+
+
+class _Captured:
+    """One call that somebody else makes, until its outcome is on record."""
+
+    def __init__(
+        self,
+        core: ClientCore,
+        attempt: Attempt,
+        request: Mapping[str, Any],
+        *,
+        model: str | None,
+        read: Any,
+        here: bool,
+    ) -> None:
+        self.attempt = attempt
+        self.ended = False
+        self.model = model
+        self.deployment = (request.get("model_info") or {}).get("id")
+        self._core = core
+        self._here = here
+        self._stream = bool(request.get("stream"))
+        self._read = read  # by the model: what its input is counted from
+        self._tools = request.get("tools")
+
+    async def end(self, answer: Any, fields: dict[str, Any]) -> None:
+        """Record the outcome and wait until it is as safe as ``durability`` says."""
+        if "status" not in fields:
+            fields = self._core.complete(fields, answer, self.model)
+        record = self._settle(fields)
+        if record is not None:
+            await self._core.acknowledge(record)
+
+    async def on_logged(self, details: dict[str, Any], answer: Any) -> None:
+        """Record what came to its end after LiteLLM had returned: a stream, as a rule."""
+        if self.ended:
+            return
+        exc = details.get("exception")
+        if isinstance(exc, BaseException):
+            fields = from_exception(exc)
+            so_far = usage_fields(details.get("combined_usage_object"))
+            if so_far.get("output_tokens"):  # LiteLLM's own count of what had come
+                fields |= {**so_far, "usage_source": "estimated"}
+                fields = _with_cost(fields, details.get("response_cost"), None)
+        else:
+            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            if self._stream and fields["usage_source"] == "none":
+                fields |= await self._estimate(answer, fields)
+        await self.end(answer, fields)
+
+    async def _estimate(self, answer: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Count, off the loop, what the provider was not asked to count."""
+        chunk = SimpleNamespace(
+            choices=[
+                SimpleNamespace(
+                    delta=getattr(choice, "message", None), text=getattr(choice, "text", None)
+                )
+                for choice in getattr(answer, "choices", None) or ()
+            ]
+        )
+        return await asyncio.to_thread(  # the loop may be another than the client's
+            estimate_stream,
+            self.model or "",
+            self._read,
+            [chunk],
+            custom_llm_provider=found.get("provider"),
+            tools=self._tools,
+        )
+
+    def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
+        if self.ended:
+            return None
+        self.ended = True
+        self._core.ended(self)
+        if self._here and self._core.is_here():
+            return self.attempt.settle(_marked(fields))
+        self.attempt.settle_anywhere(_marked(fields))
+        return None
+
+    def vanished(self) -> None:
+        """LiteLLM has dropped the call and told of no end: it was cancelled, or its stream left."""
+        try:
+            self._settle(
+                {"status": "abandoned" if self._stream else "cancelled", "usage_source": "none"}
+            )
+        except LedgerError:
+            _log.debug("a captured call ended after the ledger", exc_info=True)
+
+    def settle_now(self) -> None:
+        """At interpreter exit: it will not end any more."""
+        self.vanished()
+
+
+def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
+    fields = from_response(answer)
+    provider = details.get("custom_llm_provider")
+    if "provider" not in fields and isinstance(provider, str) and provider:
+        fields["provider"] = str(provider)
+    if details.get("cache_hit") is True and "cache_hit" not in fields:
+        fields["cache_hit"] = True
+    return fields
+
+
+def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]:
+    """Take LiteLLM's own price, unless it is the 0 that it says when a usage is missing."""
+    if "cost" not in fields and type(cost) in (float, int) and cost >= 0:
+        counted = fields.get("usage_source") == "provider" or fields.get("cache_hit")
+        if cost or counted or getattr(answer, "usage", None) is None:
+            fields["cost"], fields["cost_source"] = from_litellm(cost), "litellm"
+    return fields
+
+
+def _marked(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "meta": {**(fields.get("meta") or {}), "captured": True}}

@@ -1,0 +1,224 @@
+"""LiteLLM's callbacks: how calls that other code makes become visible.
+
+Owns what is put into LiteLLM's global lists, and that nothing of it is left there.  A ``Listener``
+hears of a call where LiteLLM waits for it: before the request leaves, when the answer is there, and
+when the call has failed.  What comes later (the end of a stream, an answer from LiteLLM's cache)
+comes through LiteLLM's logging, and for that each call gets a callback of its own (``follow``): it
+arrives although the listener may be gone from the global lists by then.
+
+Nothing in here raises into somebody else's call, and nothing changes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import threading
+import weakref
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, Final, Protocol
+
+from ._litellm import load_sync, loaded
+
+__all__ = ["Follower", "Listener", "answer_cost", "flush_logging", "follow", "register"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_LISTS: Final = (
+    "callbacks",
+    "input_callback",
+    "success_callback",
+    "failure_callback",
+    "service_callback",
+    "_async_input_callback",
+    "_async_success_callback",
+    "_async_failure_callback",
+)
+"""Where LiteLLM keeps callbacks; the first is where they are put, a call copies them to others."""
+
+
+class Listener(Protocol):
+    """Who hears of the calls that other code makes."""
+
+    async def on_start(self, logging_obj: Any, request: Mapping[str, Any], call: str) -> None:
+        """The request is about to leave; ``logging_obj`` lives as long as the call."""
+
+    async def on_answer(self, logging_obj: Any, answer: Any) -> None:
+        """The answer is there; its caller gets it when this returns."""
+
+    async def on_failure(self, logging_obj: Any, exc: BaseException) -> None:
+        """The call has failed; its caller hears of it when this returns."""
+
+    def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
+        """A synchronous call has ended.  On a thread of LiteLLM's; ``times`` are its own."""
+
+
+class Follower(Protocol):
+    """Who hears of one call through LiteLLM's logging."""
+
+    async def on_logged(self, details: dict[str, Any], answer: Any) -> None:
+        """The call has ended; ``details`` is a copy, and holds the ``exception`` if it failed."""
+
+
+# --- The two callbacks -----------------------------------------------------------------------
+
+_lock: Final = threading.Lock()
+_classes: tuple[Any, Any] | None = None
+_numbers: Final = count(1)
+
+
+def _callbacks() -> tuple[Any, Any]:
+    """Make the classes, once LiteLLM is there to derive them from."""
+    global _classes
+    if _classes is None:
+        load_sync()
+        base = importlib.import_module("litellm.integrations.custom_logger").CustomLogger
+        _classes = (
+            type("LedgerCapture", (base,), dict(_GLOBAL)),
+            type("LedgerCall", (base,), dict(_OF_ONE_CALL)),
+        )
+    return _classes
+
+
+def _name(call_type: Any, logging_obj: Any) -> str:
+    name = getattr(call_type, "value", call_type) or getattr(logging_obj, "call_type", None)
+    return str(name)
+
+
+async def _before(self: Any, kwargs: Any, call_type: Any) -> None:
+    listener, logging_obj = self._listener(), kwargs.get("litellm_logging_obj")
+    if listener is not None and logging_obj is not None:
+        try:
+            await listener.on_start(logging_obj, kwargs, _name(call_type, logging_obj))
+        except Exception:  # it is not our call
+            _log.exception("a call could not be captured")
+
+
+async def _success(self: Any, request_data: Any, response: Any, call_type: Any) -> None:
+    listener, logging_obj = self._listener(), request_data.get("litellm_logging_obj")
+    if listener is not None and logging_obj is not None:
+        try:
+            await listener.on_answer(logging_obj, response)
+        except Exception:
+            _log.exception("the answer of a captured call could not be recorded")
+
+
+async def _failure(
+    self: Any, request_data: Any, exception: Any, call_type: Any, fallback_depth: Any = None
+) -> None:
+    listener, logging_obj = self._listener(), request_data.get("litellm_logging_obj")
+    if listener is not None and logging_obj is not None:
+        try:
+            await listener.on_failure(logging_obj, exception)
+        except Exception:
+            _log.exception("the failure of a captured call could not be recorded")
+
+
+def _sync(self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+    listener = self._listener()
+    if listener is not None:
+        try:
+            listener.on_sync(dict(kwargs), response_obj, (start_time, end_time))
+        except Exception:
+            _log.exception("a synchronous call could not be recorded")
+
+
+async def _logged(
+    self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+) -> None:
+    try:
+        await self._follower.on_logged(dict(kwargs), response_obj)  # LiteLLM goes on changing it
+    except Exception:
+        _log.exception("a captured call could not be recorded")
+
+
+_GLOBAL: Final = {
+    "async_pre_call_deployment_hook": _before,
+    "async_post_call_success_deployment_hook": _success,
+    "async_post_call_failure_deployment_hook": _failure,
+    "log_success_event": _sync,
+    "log_failure_event": _sync,
+}
+_OF_ONE_CALL: Final = {
+    "async_log_success_event": _logged,
+    "async_log_failure_event": _logged,
+}
+
+
+# --- Coming and going ------------------------------------------------------------------------
+
+
+def register(listener: Listener) -> weakref.finalize[..., Any]:
+    """Let ``listener``, which is held weakly, hear of all calls that begin from now on.
+
+    Imports LiteLLM if nobody has.  Call what is returned to take it away again, from every list
+    that LiteLLM has copied it to; it goes by itself when the listener does.
+    """
+    callback = _callbacks()[0]()
+    callback._listener = weakref.ref(listener)
+    # LiteLLM takes callbacks of one class for the same unless a public attribute tells them apart.
+    callback.number = next(_numbers)
+    with _lock:
+        load_sync().callbacks.append(callback)
+    ending = weakref.finalize(listener, _remove, callback)
+    ending.atexit = False
+    return ending
+
+
+def _remove(callback: Any) -> None:
+    litellm = loaded()
+    with _lock:
+        lists = [getattr(litellm, name, None) for name in _LISTS]
+        # Filled once from the others, when they are first seen not to be empty.
+        lists.append(getattr(getattr(litellm, "utils", None), "callback_list", None))
+        for callbacks in lists:
+            if isinstance(callbacks, list):
+                for index in range(len(callbacks) - 1, -1, -1):
+                    if callbacks[index] is callback:
+                        del callbacks[index]
+
+
+def follow(logging_obj: Any, follower: Follower) -> None:
+    """Let ``follower`` hear of the end of one call through LiteLLM's logging."""
+    callback = _callbacks()[1]()
+    callback._follower = follower
+    for name in ("dynamic_async_success_callbacks", "dynamic_async_failure_callbacks"):
+        setattr(logging_obj, name, [*(getattr(logging_obj, name, None) or ()), callback])
+
+
+# --- What else LiteLLM knows -----------------------------------------------------------------
+
+
+def answer_cost(logging_obj: Any, answer: Any, model: str | None, deployment: Any) -> Any:
+    """Compute what LiteLLM will put into the answer's hidden parameters right after this.
+
+    ``None`` if it does not know.  ``deployment`` is the Router's id, under which it keeps prices.
+    """
+    for name in ("response_cost_calculator", "_response_cost_calculator"):
+        compute = getattr(logging_obj, name, None)
+        if compute is not None:
+            try:
+                return compute(result=answer, litellm_model_name=model, router_model_id=deployment)
+            except Exception:
+                return None
+    return None
+
+
+async def flush_logging() -> None:
+    """Wait until LiteLLM has logged what has ended on this loop.  May take long: others log, too.
+
+    Streams are handed over to its worker by a task that nobody holds; a few turns let it run.
+    """
+    try:
+        module = importlib.import_module("litellm.litellm_core_utils.logging_worker")
+        worker: Any = module.GLOBAL_LOGGING_WORKER
+        for _ in range(2):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            # On another loop it would take that loop's work away from it.
+            if getattr(worker, "_bound_loop", None) is asyncio.get_running_loop():
+                await worker.flush()
+    except Exception:
+        _log.debug("LiteLLM's log could not be flushed", exc_info=True)
