@@ -114,10 +114,12 @@ class _Queue(asyncio.Queue["Accepted | Signal"]):
         numbered = {item[0]: item for item in both if not isinstance(item, Signal)}
         return list(numbered.values())  # in both places at once while it moves: it counts once
 
-    def forget(self) -> None:
-        """Drop everything: it is on disk."""
-        self.hand.clear()
-        self._queue.clear()
+    def forget(self, upto: int) -> None:
+        """Drop everything up to a number: it is on disk."""
+        self.hand[:] = [i for i in self.hand if not isinstance(i, Signal) and i[0] > upto]
+        waiting = self._queue
+        while waiting and (isinstance(waiting[0], Signal) or waiting[0][0] <= upto):
+            waiting.popleft()
 
 
 class Backlog:
@@ -315,7 +317,7 @@ class Backlog:
         while records:
             try:
                 self._write_out(records, deadline)
-                self.queue.forget()
+                self.queue.forget(records[-1][0])
                 return
             except OSError as exc:
                 if time.monotonic() + pause > deadline:

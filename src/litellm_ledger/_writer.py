@@ -418,7 +418,13 @@ class AsyncUsageWriter:
         """The task has ended: normally (a close), cancelled (loop torn down) or dead (a bug)."""
         self._writing.stop_timer()
         error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if error is None:
+            return
+        backlog = self._backlog
+        if backlog is not None and backlog.late:  # the last resort took its work out of its hands
+            self._progress(backlog.log.written, backlog.log.synced)
+            self._fail_waiters(self._refusal())
+        else:
             _log.critical("the ledger's writer task died", exc_info=error)
             self.failure = error
             if self.state in (State.OPEN, State.DRAINING):
@@ -525,9 +531,9 @@ class AsyncUsageWriter:
         """
         if self._pid != os.getpid() or self._backlog is None:
             return 0
-        self._executor.stop()
         backlog = self._backlog
-        backlog.sync_late = True
+        backlog.late = backlog.sync_late = True
+        self._executor.stop()
         unsaved = backlog.save_now(budget, seal=True)
         if self.state is State.OPEN:
             self.state = advance(self.state, State.DRAINING)
@@ -553,7 +559,7 @@ class AsyncUsageWriter:
         if self._backlog is not None:
             self._backlog.live.release()
             self._backlog.log.forget()
-            self._backlog.queue.forget()
+            self._backlog.queue.forget(self._backlog.accepted)
             self._backlog.inbox.clear()
         self._silence_task()
         self._begin()

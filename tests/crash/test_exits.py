@@ -103,6 +103,7 @@ def test_a_clean_life_in_development_mode_warns_of_nothing(tmp_path: Path, loop:
     code = """
 fake_litellm()
 async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60  # a busy machine is no news
     async with LiteLLMClient(PATH) as client:
         await client.usage.record(usage(1))
         call = asyncio.create_task(client.acompletion(model="m", messages=[]))
@@ -219,6 +220,36 @@ run(main())
     run(code, tmp_path)
     assert keys(tmp_path) == [str(number) for number in range(500)]
     assert_once(tmp_path)
+
+
+@both_loops
+def test_a_loop_that_still_records_in_a_daemon_thread_loses_nothing_acknowledged(
+    tmp_path: Path, loop: str
+) -> None:
+    code = """
+tracker = UsageTracker(PATH)
+begun = threading.Event()
+async def work(name):
+    for number in range(1_000_000):
+        try:
+            await tracker.record(usage(f"{name}-{number}"))
+        except Exception:
+            return
+        say("ack", f"{name}-{number}")
+        if number == 50:
+            begun.set()
+async def main():
+    await tracker.open()
+    await asyncio.gather(*[work(name) for name in range(5)])
+threading.Thread(target=lambda: run(main()), daemon=True).start()
+begun.wait()
+"""
+    with Child(code, tmp_path, loop=loop) as child:
+        child.end()
+    acked = {line.removeprefix("ack ") for line in child.said}
+    assert acked <= set(keys(tmp_path))
+    assert_once(tmp_path)
+    assert "Traceback" not in child.stderr
 
 
 # -- fork ------------------------------------------------------------------------------------------
