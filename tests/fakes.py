@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litellm_ledger import _core
+from litellm_ledger import _core, _pricing
 
 
 def answer(text: str = "hello") -> SimpleNamespace:
@@ -118,8 +118,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> FakeLiteLLM:
         return {"input_tokens": 7, "output_tokens": 3, "usage_source": "estimated"}
 
     monkeypatch.setattr(_core.ClientCore, "litellm", litellm)
-    monkeypatch.setattr(_core, "estimate_stream", estimate)
-    monkeypatch.setattr(_core, "is_priced", lambda *args: True)
-    monkeypatch.setattr(_core, "compute_cost", lambda *args, **kwargs: None)
-    monkeypatch.setattr(_core._litellm, "price_version", lambda: "fake")
+    monkeypatch.setattr(_core, "estimate", estimate)
+    monkeypatch.setattr(_pricing, "is_priced", lambda *args: True)
+    monkeypatch.setattr(_pricing, "compute_cost", lambda *args, **kwargs: None)
+    monkeypatch.setattr(_pricing._litellm, "price_version", lambda: "fake")
     return fake

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         WrongLoop,
     )
     from ._ledger import Ledger
+    from ._prices import ModelPrice
     from ._record import UsageRecord
     from ._statistics import Statistics
     from ._stream import CompletionStream
@@ -58,6 +59,7 @@ __all__ = [
     "LedgerWarning",
     "LiteLLMClient",
     "MissingExtra",
+    "ModelPrice",
     "QueueFull",
     "Statistics",
     "UnsupportedFormat",
@@ -73,6 +75,7 @@ _HOMES = {
     "CompletionStream": "_stream",
     "Ledger": "_ledger",
     "LiteLLMClient": "_client",
+    "ModelPrice": "_prices",
     "Statistics": "_statistics",
     "UsageRecord": "_record",
     "UsageTracker": "_tracker",

@@ -8,6 +8,7 @@ asked for.  Arguments, answers and exceptions are LiteLLM's, passed through unch
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +16,18 @@ from functools import partial
 from typing import Any
 
 from ._attempt import Attempt
+from ._calls import CALLS, Asked
 from ._closing import outlive_cancellation
 from ._core import ClientCore
+from ._handing import hand_out
+from ._litellm_needs import needs_messages_stream, require
 from ._operation import Operation
 from ._options import CallOptions, without_inner_retries
 from ._ours import ours
-from ._outcome import from_exception, from_response
+from ._outcome import from_exception, from_response, merged
 from ._retry import may_be_billed
 from ._stream import CompletionStream, Upstream
+from ._stream_readers import StreamReader
 
 __all__ = ["call"]
 
@@ -40,42 +45,44 @@ async def call(
     """Make one call of LiteLLM's function ``name`` and record it; see ``LiteLLMClient``.
 
     Args:
-        kwargs: handed over; ``model`` is among them.
+        args: positional arguments beyond those that are among ``kwargs``.
+        kwargs: handed over.
         tags: on the records of this call.
         options: the client's or the view's.
         track: write a ``started`` record before the request leaves.
     """
     await core.ready()
     litellm: Any = await core.litellm()
+    row = CALLS[name]
+    if args:
+        _name_positional(getattr(litellm, row.positional), args, kwargs)
+    asked = Asked(row, kwargs, options.capture_content)
+    await _require_packages(asked)
     kwargs.setdefault("litellm_call_id", str(uuid.uuid4()))
     stream = bool(kwargs.get("stream"))
     retries = options.retries(kwargs)
     if retries is not None:
         without_inner_retries(kwargs)
     request = _Request(
-        name=name,
+        asked=asked,
         function=getattr(litellm, name),
-        args=args,
-        kwargs=kwargs,
         tags=options.tagged(tags),
         track=track,
         stream=stream,
         drain=options.on_abandoned_stream == "drain",
-        usage_asked=not stream or _ask_for_usage(kwargs),
+        usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
     )
-    timed_out = partial(litellm.Timeout, model=kwargs["model"], llm_provider="")
+    timed_out = partial(litellm.Timeout, model=asked.model or "", llm_provider="")
     operation = Operation(retries=retries or 0, seconds=options.deadline, timed_out=timed_out)
     return await operation.run(partial(_attempt, core, request, operation))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """What is sent, once for every attempt, and what is written down with it."""
+    """What is sent, once for every attempt, and how it is written down."""
 
-    name: str
+    asked: Asked
     function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
     tags: Mapping[str, str] | None
     track: bool
     stream: bool
@@ -85,7 +92,7 @@ class _Request:
 
 async def _attempt(core: ClientCore, request: _Request, operation: Operation) -> Any:
     """Send the request once and record it."""
-    kwargs = request.kwargs
+    asked = request.asked
     operation.phase = "while waiting for one of the max_concurrency slots"
     slot = await core.limit.enter()
     operation.attempts += 1
@@ -93,11 +100,11 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     core.repeated += operation.attempts > 1
     attempt = Attempt(
         core.tracker,
-        call=request.name,
-        model=kwargs["model"],
+        call=asked.call.name,
+        model=asked.model,
         stream=request.stream,
         tags=request.tags,
-        call_id=kwargs["litellm_call_id"],
+        call_id=asked.kwargs["litellm_call_id"],
         number=operation.attempts,
         operation=operation.id,
         slot=slot,
@@ -105,7 +112,7 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     await attempt.begin(write=request.track, ack_timeout=core.ack_timeout)
     try:
         with ours():
-            answer = await request.function(*request.args, **kwargs)
+            answer = await request.function(**asked.kwargs)
     except BaseException as exc:
         await _failed(core, request, operation, attempt, exc)
         raise
@@ -116,12 +123,27 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
         upstream.deadline = operation.deadline
         core.begin(upstream)
         return CompletionStream(upstream)
-    record = attempt.settle(core.complete(from_response(answer), answer, kwargs["model"]))
-    if record is not None:
-        await core.acknowledge(record)
-        # Past pydantic's own __setattr__, which would put it into model_dump() and JSON.
-        object.__setattr__(answer, "usage_record", record)
-    return answer
+    await _answered(core, asked, attempt, answer)
+    record = attempt.record
+    if record is None:
+        return answer
+    await core.acknowledge(record)
+    return hand_out(answer, record)
+
+
+async def _answered(core: ClientCore, asked: Asked, attempt: Attempt, answer: Any) -> None:
+    """Settle an attempt by its answer."""
+    attempt.ended()
+    if asked.call.batch:
+        try:
+            await core.batches.settle(asked, answer, attempt.settle)
+        except BaseException as exc:  # cancelled while it looked up what the batch has cost
+            attempt.settle(from_exception(exc))
+            raise
+        return
+    fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
+    fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
+    attempt.settle(core.complete(fields, answer, asked))
 
 
 async def _failed(
@@ -134,13 +156,13 @@ async def _failed(
     """Record an attempt that ended without an answer; by an estimate if it may be billed."""
     attempt.ended()
     fields = operation.deadline_fields() or from_exception(exc)
-    if may_be_billed(exc, operation.outside) and _input(request.kwargs):
+    if may_be_billed(exc, operation.outside) and _input(request.asked):
         # The input is counted off the loop, in a task that outlives whoever is cancelled.
         upstream = _upstream(core, request, attempt, None)
         core.begin(upstream)
         await outlive_cancellation(core.in_background(upstream.leave(fields)))
     else:
-        attempt.settle(fields)
+        attempt.settle(merged(fields, request.asked.content(None)))
     operation.id = attempt.operation
     if attempt.record is not None and fields["status"] != "cancelled":
         await core.acknowledge(attempt.record)
@@ -148,21 +170,40 @@ async def _failed(
 
 def _upstream(core: ClientCore, request: _Request, attempt: Attempt, answer: Any) -> Upstream:
     """What came back, or ``None`` for nothing, as something that can be counted and settled."""
-    kwargs = request.kwargs
+    reader = request.asked.call.reader or StreamReader
     return Upstream(
         answer,
         attempt,
         core,
-        model=kwargs["model"],
-        messages=_input(kwargs),
-        tools=kwargs.get("tools"),
+        asked=request.asked,
+        reader=reader(answer),
         usage_asked=request.usage_asked,
     )
 
 
-def _input(kwargs: Mapping[str, Any]) -> Any:
+def _input(asked: Asked) -> Any:
     """What the provider charges as input tokens; ``None`` for what has other units."""
-    return kwargs.get("messages")
+    return asked.prompt if asked.call.tokens else None
+
+
+def _name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Give positional arguments their names; LiteLLM reads some of them by name only."""
+    names = [name for name in inspect.signature(function).parameters if name not in kwargs]
+    if len(args) > len(names):
+        raise TypeError(f"{len(args) - len(names)} positional arguments too many")
+    kwargs.update(zip(names, args, strict=False))
+
+
+async def _require_packages(asked: Asked) -> None:
+    """Raise before the request leaves if LiteLLM cannot finish this call."""
+    need = asked.call.need(asked.kwargs)
+    if need is None or asked.kwargs.get("mock_response") is not None:
+        return
+    if asked.call.name == "anthropic_messages" and not needs_messages_stream(
+        asked.model, asked.provider
+    ):
+        return
+    await require(need.modules, need.install, asked.call.name)
 
 
 def _ask_for_usage(kwargs: dict[str, Any]) -> bool:

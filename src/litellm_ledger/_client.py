@@ -10,27 +10,25 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+from typing import Any, Literal, Self
 
 from ._calling import call
+from ._client_calls import LiteLLMCalls
 from ._core import ClientCore
 from ._fs import REAL, FileSystem
 from ._operation import need_tenacity
 from ._options import AbandonedStream, CallOptions, Keep
+from ._prices import ModelPrice
 from ._statistics import Statistics
-from ._stream import CompletionStream
 from ._tracker import UsageTracker
 from ._writer import Durability
-
-if TYPE_CHECKING:
-    from litellm import ModelResponse
 
 __all__ = ["LiteLLMClient"]
 
 
-class LiteLLMClient:
+class LiteLLMClient(LiteLLMCalls):
     """Calls language models through LiteLLM and records what each call used and cost.
 
     Use it as ``async with LiteLLMClient() as client``, or call it right away and end with
@@ -58,6 +56,8 @@ class LiteLLMClient:
         ack_timeout: seconds an answer waits for its record; then it is handed out with one
             ``LedgerWarning`` and counted in ``statistics().unacked``.
         fetch_prices: let LiteLLM fetch its price map over the network when it is imported.
+        prices: your own prices, model to ``ModelPrice``: they win over LiteLLM's.
+        capture_content: store what the model read and wrote, in ``UsageRecord.content``.
         capture: record the calls of other code, see ``capture()``, as long as the client is open.
         fs: the file system to use; tests put a faulty one here.
 
@@ -81,12 +81,17 @@ class LiteLLMClient:
         track_in_flight: bool = True,
         ack_timeout: float = 5.0,
         fetch_prices: bool = False,
+        prices: Mapping[str, ModelPrice] | None = None,
+        capture_content: bool = False,
         capture: bool = False,
         fs: FileSystem = REAL,
     ) -> None:
         self._options = _checked(
             CallOptions(
-                max_retries=max_retries, deadline=deadline, on_abandoned_stream=on_abandoned_stream
+                max_retries=max_retries,
+                deadline=deadline,
+                on_abandoned_stream=on_abandoned_stream,
+                capture_content=capture_content,
             )
         )
         self._is_view = False
@@ -105,6 +110,7 @@ class LiteLLMClient:
             ack_timeout=ack_timeout,
             fetch_prices=fetch_prices,
             max_concurrency=max_concurrency,
+            prices=prices,
             track_in_flight=track_in_flight,
             capture=capture,
         )
@@ -159,6 +165,7 @@ class LiteLLMClient:
         deadline: float | Keep | None = Keep.KEEP,
         tags: Mapping[str, Any] | Keep | None = Keep.KEEP,
         on_abandoned_stream: AbandonedStream | Keep = Keep.KEEP,
+        capture_content: bool | Keep = Keep.KEEP,
     ) -> Self:
         """Return a view of this client that makes its calls with other options.
 
@@ -185,87 +192,35 @@ class LiteLLMClient:
                 deadline=deadline,
                 tags=tags,
                 on_abandoned_stream=on_abandoned_stream,
+                capture_content=capture_content,
             )
         )
         return view
 
     # -- calls ---------------------------------------------------------------------------------
 
-    @overload
-    async def acompletion(
+    async def _call(
         self,
-        model: str,
-        messages: Sequence[Any] = ...,
-        *args: Any,
-        stream: Literal[True],
-        tags: Mapping[str, Any] | list[str] | None = ...,
-        **kwargs: Any,
-    ) -> CompletionStream: ...
-
-    @overload
-    async def acompletion(
-        self,
-        model: str,
-        messages: Sequence[Any] = ...,
-        *args: Any,
-        stream: Literal[False] | None = ...,
-        tags: Mapping[str, Any] | list[str] | None = ...,
-        **kwargs: Any,
-    ) -> ModelResponse: ...
-
-    @overload
-    async def acompletion(
-        self,
-        model: str,
-        messages: Sequence[Any] = ...,
-        *args: Any,
-        stream: bool | None,
-        tags: Mapping[str, Any] | list[str] | None = ...,
-        **kwargs: Any,
-    ) -> ModelResponse | CompletionStream: ...
-
-    async def acompletion(
-        self,
-        model: str,
-        messages: Sequence[Any] = (),
-        *args: Any,
-        stream: bool | None = None,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
-    ) -> ModelResponse | CompletionStream:
-        """``litellm.acompletion``, recorded: same arguments, same answer, same exceptions.
-
-        Args:
-            tags: a mapping goes on the record; a list is LiteLLM's own and is forwarded.
-
-        Returns:
-            LiteLLM's ``ModelResponse``, or an async iterator of its chunks with ``stream=True``.
-            ``.usage_record`` of either is the record of this call (of a stream once it has ended).
-
-        Raises:
-            LedgerClosed: the client is closed or closing.
-            LedgerFailed: the ledger's writer has died: no call leaves that could not be recorded.
-
-        Cancelled before the request has left, nothing was spent; cancelled later, the call is on
-        record as ``cancelled``.
-        """
-        kwargs["model"] = model
-        kwargs["messages"] = list(messages)
-        if stream is not None:
-            kwargs["stream"] = stream
+        name: str,
+        given: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tags: Mapping[str, Any] | list[str] | None,
+    ) -> Any:
+        """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
+        kwargs.update((name, value) for name, value in given.items() if value is not None)
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
-        answer = await call(
+        return await call(
             self._core,
-            "acompletion",
+            name,
             args,
             kwargs,
             tags,
             options=self._options,
             track=self._track_in_flight,
         )
-        return cast("ModelResponse | CompletionStream", answer)
 
     # -- the rest ------------------------------------------------------------------------------
 

@@ -12,22 +12,27 @@ import dataclasses
 import logging
 import time
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Protocol
 
 import aiofiles.os
 
 from . import _litellm, _process
+from ._batches import Batches
+from ._calls import Asked
 from ._capture import Capture
 from ._closing import outlive_cancellation, wait_until
 from ._draining import Draining
 from ._errors import LedgerClosed
 from ._executor import DiskThread
 from ._limits import Limit
-from ._litellm_cost import compute_cost, estimate_stream, is_priced
+from ._litellm_cost import estimate
 from ._litellm_http import acquire_http, release_http
 from ._ours import our_context
+from ._prices import ModelPrice
+from ._pricing import Pricing
 from ._record import UsageRecord
 from ._state import State, refusal
 from ._statistics import Statistics
@@ -62,6 +67,7 @@ class ClientCore:
         ack_timeout: seconds that an answer waits for its record.
         fetch_prices: let LiteLLM fetch its price map when it is imported.
         max_concurrency: requests under way at once; ``None``: no limit.
+        prices: the user's own, by model.
         track_in_flight: write ``started`` records of captured calls as well.
         capture: capture from opening on.
     """
@@ -74,10 +80,13 @@ class ClientCore:
         ack_timeout: float,
         fetch_prices: bool,
         max_concurrency: int | None = None,
+        prices: Mapping[str, ModelPrice] | None = None,
         track_in_flight: bool = True,
         capture: bool = False,
     ) -> None:
         self.tracker = tracker
+        self.pricing = Pricing(prices)
+        self.batches = Batches(self)
         self.limit = Limit(max_concurrency)
         self.draining = Draining()
         self.capture = Capture(self)
@@ -232,38 +241,40 @@ class ClientCore:
         task.add_done_callback(self._background.discard)
         return task
 
-    def complete(self, fields: dict[str, Any], answer: Any, model: str | None) -> dict[str, Any]:
-        """Add the cost where LiteLLM left it out, drop one that means nothing; never raises."""
-        try:
-            provider = fields.get("provider")
-            if fields.get("cost") == 0 and not is_priced(model or "", provider):
-                del fields["cost"], fields["cost_source"]  # LiteLLM's 0 for a missing price
-            if "cost" not in fields and fields["usage_source"] == "provider" and answer is not None:
-                cost = compute_cost(answer, model=model or "", custom_llm_provider=provider)
-                if cost is not None:
-                    fields["cost"], fields["cost_source"] = cost, "litellm"
-            if fields.get("cost_source") == "litellm":
-                fields["price_version"] = _litellm.price_version()
-        except Exception as exc:  # the answer is the user's, whatever its price
-            _log.error("the cost of a call to %s could not be told: %s", model, exc)
-        return fields
+    def complete(
+        self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
+    ) -> dict[str, Any]:
+        """Add the cost and what it hung on; never raises."""
+        return self.pricing.complete(fields, answer, asked)
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the ledger is."""
+        return self.tracker.directory
+
+    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run what blocks in a thread of the client's."""
+        return await aiofiles.os.wrap(work)(*args, executor=self._estimator)
 
     async def estimate(self, upstream: Upstream) -> dict[str, Any]:
         """Estimate a stream's usage from its chunks, off the loop."""
-        estimate = aiofiles.os.wrap(self.estimate_now)
-        fields: dict[str, Any] = await estimate(upstream, executor=self._estimator)
+        fields: dict[str, Any] = await self.off_loop(self.estimate_now, upstream)
         return fields
 
     def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
         """The same, here and now."""
-        fields = estimate_stream(
-            upstream.model or "",
-            upstream.messages,
-            upstream.chunks,
-            custom_llm_provider=getattr(upstream.inner, "custom_llm_provider", None),
-            tools=upstream.tools,
+        asked, reader = upstream.asked, upstream.reader
+        fields = estimate(
+            asked.model or "",
+            asked.prompt,
+            reader.fields(finished=False),
+            reader.text,
+            custom_llm_provider=reader.provider or asked.provider,
+            tools=asked.kwargs.get("tools"),
         )
-        return self.complete(fields, None, upstream.model)
+        fields.pop("status", None)
+        fields.pop("error", None)
+        return self.complete(fields, None, asked)
 
     async def acknowledge(self, record: UsageRecord) -> None:
         """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""

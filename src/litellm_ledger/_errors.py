@@ -112,11 +112,20 @@ class UnsupportedPlatform(LedgerError):
 
 
 class MissingExtra(LedgerError, ImportError):
-    """An optional package is missing; the text gives the ``pip install`` line."""
+    """An optional package is missing; the text gives the ``pip install`` line.
 
-    def __init__(self, package: str, extra: str) -> None:
+    Args:
+        package: the module that was looked for.
+        extra: the extra of this library that brings it.
+        install: what brings it, where no extra of ours does.
+        what: the call that needs it.
+    """
+
+    def __init__(self, package: str, extra: str = "", *, install: str = "", what: str = "") -> None:
+        install = install or f"litellm-ledger[{extra}]"
+        needs = f": LiteLLM needs it for {what}" if what else ""
         super().__init__(
-            f"{package} is not installed; install it with: pip install 'litellm-ledger[{extra}]'",
+            f"{package} is not installed{needs}; install it with: pip install '{install}'",
             name=package,
         )
         self.extra = extra

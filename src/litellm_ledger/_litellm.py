@@ -9,6 +9,7 @@ hands out.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import importlib
 import json
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["load", "load_sync", "loaded", "price_version", "warm_up"]
+__all__ = ["load", "load_sync", "loaded", "price_version", "version", "warm_up"]
 
 _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
 
@@ -140,12 +141,14 @@ def _price_version(litellm: Any) -> str:
         except Exception:  # something registered that JSON lacks, or changed while we read
             content = json.dumps(list(prices.items()), default=repr).encode()
         digest = hashlib.sha256(content).hexdigest()[:8]
-        text = f"litellm-{_litellm_version()}+{digest}"
+        text = f"litellm-{version()}+{digest}"
         _version = (prices, size, text)
     return text
 
 
-def _litellm_version() -> str:
+@functools.cache
+def version() -> str:
+    """LiteLLM's version, or ``unknown``."""
     try:
         return str(importlib.import_module("litellm._version").version)
     except Exception:

@@ -7,39 +7,109 @@ counts over what the provider counted, and never reaches for the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from ._litellm import load_sync, loaded
-from ._money import from_litellm
+from ._money import from_litellm, picousd, usd
 from ._outcome import from_stream, usage_fields
 
-__all__ = ["compute_cost", "estimate_stream", "is_priced"]
+__all__ = [
+    "batch_cost",
+    "batch_output",
+    "compute_cost",
+    "estimate",
+    "estimate_stream",
+    "is_priced",
+    "price_conditions",
+    "provider_of",
+    "written",
+]
 
 
-def is_priced(model: str, custom_llm_provider: str | None = None) -> bool:
+def is_priced(model: Any, custom_llm_provider: str | None = None) -> bool:
     """Whether the price map has a price for the model, so that a cost of 0 means free of charge.
 
     LiteLLM prices an entry that has no price at 0.  It also does so for anything on Ollama, which
     runs on one's own machine; that is taken as it is.
     """
-    litellm = loaded()
-    if litellm is None or not isinstance(model, str):
+    if not isinstance(model, str):
         return False
+    for entry in _entries(model, custom_llm_provider):
+        if any("cost" in key or "pric" in key for key in entry):
+            return True
+    return (custom_llm_provider or model.partition("/")[0]).startswith("ollama")
+
+
+def _entries(model: str, provider: str | None) -> Iterator[Mapping[str, Any]]:
+    """The entries of the price map that a model goes by, the nearest first."""
+    litellm = loaded()
+    if litellm is None:
+        return
     names = [model]
     prefix, _, bare = model.partition("/")
-    if custom_llm_provider:
-        names.append(f"{custom_llm_provider}/{model}")
-        if prefix == custom_llm_provider:
+    if provider:
+        names.append(f"{provider}/{model}")
+        if prefix == provider:
             names.append(bare)
     elif bare:
         names.append(bare)
     for name in names:
         entry = litellm.model_cost.get(name)
-        if isinstance(entry, Mapping) and any("cost" in key or "pric" in key for key in entry):
-            return True
-    return (custom_llm_provider or prefix).startswith("ollama")
+        if isinstance(entry, Mapping):
+            yield entry
+
+
+def provider_of(model: str) -> str | None:
+    """LiteLLM's name of a model's provider, by its name and the price map alone.
+
+    LiteLLM's own function is not asked: for a few providers it logs in over the network.
+    """
+    litellm: Any = loaded()
+    if litellm is None or not model:
+        return None
+    prefix, _, bare = model.partition("/")
+    try:
+        if bare and prefix in litellm.provider_list:
+            return prefix
+        entry = litellm.model_cost.get(model)
+        provider = entry.get("litellm_provider") if isinstance(entry, Mapping) else None
+        return provider if isinstance(provider, str) else None
+    except Exception:
+        return None
+
+
+_ABOVE: Final = re.compile(r"input_cost_per_token_above_(\d+)(k?)_tokens")
+
+
+def price_conditions(
+    model: str, provider: str | None, input_tokens: int | None
+) -> dict[str, int | bool]:
+    """What of the moment chose the price: ``above`` so many tokens of context, ``off_peak``.
+
+    The service tier is on the answer.  Read from the entry of the price map that LiteLLM used.
+    """
+    found: dict[str, int | bool] = {}
+    try:
+        entry = next(_entries(model, provider), None)
+        if entry is None:
+            return found
+        for key in entry if input_tokens else ():
+            match = _ABOVE.fullmatch(key)
+            if match and input_tokens:
+                threshold = int(match[1]) * (1_000 if match[2] else 1)
+                if found.get("above", 0) < threshold < input_tokens:
+                    found["above"] = threshold
+        hours = entry.get("off_peak_pricing")
+        if isinstance(hours, Mapping):
+            utils: Any = importlib.import_module("litellm.litellm_core_utils.llm_cost_calc.utils")
+            found["off_peak"] = bool(utils._is_off_peak(hours))
+    except Exception:
+        pass
+    return found
 
 
 def compute_cost(
@@ -104,7 +174,31 @@ def estimate_stream(
         provider's final usage after all, ``none`` if nothing could be counted).
     """
     chunks = list(chunks)
-    fields = from_stream(chunks, finished=False)
+    return estimate(
+        model,
+        messages,
+        from_stream(chunks, finished=False),
+        written(chunks) if chunks else None,
+        custom_llm_provider=custom_llm_provider,
+        tools=tools,
+    )
+
+
+def estimate(
+    model: str,
+    messages: Any,
+    fields: dict[str, Any],
+    text: str | None,
+    *,
+    custom_llm_provider: str | None = None,
+    tools: Sequence[Any] | None = None,
+) -> dict[str, Any]:
+    """Estimate what is missing in ``fields``, as ``estimate_stream`` does.
+
+    Args:
+        fields: what the stream itself said; completed in place and returned.
+        text: all that the model wrote; ``None``: nothing came back.
+    """
     try:
         litellm: Any = load_sync()
         if fields["usage_source"] != "provider":
@@ -113,8 +207,8 @@ def estimate_stream(
                 found = _count_input(litellm, counting, messages, tools)
                 if found is not None:
                     fields["input_tokens"] = found
-            if chunks:
-                found = _count_text(litellm, counting, _written(chunks))
+            if text is not None:
+                found = _count_text(litellm, counting, text)
                 if found is not None:
                     fields["output_tokens"] = max(found, fields.get("output_tokens", 0))
             counts = [fields[name] for name in ("input_tokens", "output_tokens") if name in fields]
@@ -188,7 +282,7 @@ def _count_text(litellm: Any, model: str, text: str) -> int | None:
     return found or None
 
 
-def _written(chunks: Sequence[Any]) -> str:
+def written(chunks: Sequence[Any]) -> str:
     """All that the model wrote: text, reasoning, names and arguments of tool calls."""
     parts: list[str] = []
     for chunk in chunks:
@@ -211,3 +305,54 @@ def _written(chunks: Sequence[Any]) -> str:
                     if isinstance(text, str):
                         parts.append(text)
     return "".join(parts)
+
+
+# --- Batches ---------------------------------------------------------------------------------
+
+
+def batch_cost(batch: Any, model: str, provider: str) -> Decimal | None:
+    """Price a finished batch by the usage that came with it, at LiteLLM's price for batches."""
+    try:
+        litellm: Any = load_sync()
+        calculator: Any = importlib.import_module("litellm.cost_calculator")
+        counts = usage_fields(getattr(batch, "usage", None))
+        usage = litellm.Usage(
+            prompt_tokens=counts["input_tokens"],
+            completion_tokens=counts.get("output_tokens", 0),
+            total_tokens=counts.get("total_tokens", 0),
+            prompt_tokens_details={"cached_tokens": counts.get("cache_read_tokens", 0)},
+        )
+        parts = calculator.batch_cost_calculator(
+            usage=usage, model=model, custom_llm_provider=provider
+        )
+        total = sum((Decimal(repr(float(part))) for part in parts), Decimal(0))
+        if total == 0 and not is_priced(model, provider):
+            return None
+        return usd(picousd(total))
+    except Exception:
+        return None
+
+
+async def batch_output(
+    batch: Any, provider: str, kwargs: Mapping[str, Any]
+) -> tuple[Any, Decimal | None, str | None]:
+    """Read the output file of a finished batch; return usage, cost and model.
+
+    Args:
+        kwargs: of the call that asked: its key and address fetch the file.
+    """
+    utils: Any = importlib.import_module("litellm.batches.batch_utils")
+    names = ("api_key", "api_base", "base_url", "api_version", "organization", "timeout")
+    given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+    found = await utils._handle_completed_batch(
+        batch=batch, custom_llm_provider=provider, litellm_params=given
+    )
+    if isinstance(found, tuple):
+        cost, usage, models = found[:3]
+    else:
+        cost, usage, models = found.cost, found.usage, found.models
+    model = models[0] if models and isinstance(models[0], str) else None
+    price = None if type(cost) not in (float, int) else from_litellm(cost)
+    if price == 0 and not (model and is_priced(model, provider)):
+        price = None
+    return usage, price, model

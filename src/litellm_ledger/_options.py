@@ -60,6 +60,7 @@ class CallOptions:
             A deadline alone makes one attempt.
         tags: on every record, below the call's own.
         on_abandoned_stream: what becomes of a stream that is left early, see ``_draining``.
+        capture_content: store what the model read and wrote, in ``UsageRecord.content``.
 
     Raises:
         ValueError: a value out of its range.
@@ -70,6 +71,7 @@ class CallOptions:
     deadline: float | None = None
     tags: Mapping[str, Any] | None = None
     on_abandoned_stream: AbandonedStream = "close"
+    capture_content: bool = False
 
     def __post_init__(self) -> None:
         retries, deadline = self.max_retries, self.deadline

@@ -26,7 +26,7 @@ from ._errors import InvalidRecord
 from ._money import from_litellm
 from ._record import MAX_INT
 
-__all__ = ["from_exception", "from_response", "from_stream", "merged", "usage_fields"]
+__all__ = ["from_exception", "from_response", "from_stream", "member", "merged", "usage_fields"]
 
 _ZERO: Final = Decimal(0)
 _DELTA_TEXT: Final = (
@@ -139,17 +139,17 @@ def from_exception(exc: BaseException) -> dict[str, Any]:
         "error": kind.__name__,
         "usage_source": "none",
     }
-    code = _member(exc, "status_code")
+    code = member(exc, "status_code")
     if type(code) is int and 100 <= code <= 599:
         fields["meta"] = {"http_status": code}
-    _put_text(fields, "provider", _member(exc, "llm_provider"))
+    _put_text(fields, "provider", member(exc, "llm_provider"))
     return fields
 
 
 # --- Reading ---------------------------------------------------------------------------------
 
 
-def _member(source: Any, name: str) -> Any:
+def member(source: Any, name: str) -> Any:
     """``source[name]`` or ``source.name``, ``None`` if there is no such thing or it raises."""
     try:
         if isinstance(source, dict):
@@ -253,7 +253,7 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
     creation = get("cache_creation")  # Anthropic's own; LiteLLM keeps it with the details
     if creation is None and in_details is not None:
         creation = _view(in_details).get("cache_creation_token_details")
-    hour = _member(creation, "ephemeral_1h_input_tokens")
+    hour = member(creation, "ephemeral_1h_input_tokens")
     if _count(hour):
         parts["cache_write_1h"] = hour
     if parts:
@@ -281,7 +281,7 @@ def _counts(usage: Any) -> dict[str, Any]:
 def _tier(*holders: Any) -> dict[str, Any]:
     """The service tier that answered, if it is one with a price of its own."""
     for holder in holders:
-        tier = _member(holder, "service_tier")
+        tier = member(holder, "service_tier")
         if isinstance(tier, str) and tier and tier not in _PLAIN_TIERS and tier.isidentifier():
             return {"price": {"service_tier": str(tier)[:32]}}
     return {}
@@ -294,24 +294,24 @@ def _put_meta(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
 
 def _said_cost(usage: Any, provider: Any) -> Decimal | None:
     """What the provider itself says that it will bill."""
-    return _money(_member(usage, "cost")) if provider in _SAYS_COST else None
+    return _money(member(usage, "cost")) if provider in _SAYS_COST else None
 
 
 def _read_response(response: Any, fields: dict[str, Any]) -> None:
-    hidden = _member(response, "_hidden_params")
+    hidden = member(response, "_hidden_params")
     if hidden is None:
         hidden = {}
     _put_text(
         fields,
         "response_model",
-        _member(hidden, "provider_response_model"),
-        _member(response, "model"),
+        member(hidden, "provider_response_model"),
+        member(response, "model"),
     )
-    _put_text(fields, "response_id", _member(response, "id"))
-    _put_text(fields, "provider", _member(hidden, "custom_llm_provider"))
-    usage = _member(response, "usage")
+    _put_text(fields, "response_id", member(response, "id"))
+    _put_text(fields, "provider", member(hidden, "custom_llm_provider"))
+    usage = member(response, "usage")
     if usage is None:  # rerank
-        usage = _member(_member(response, "meta"), "tokens")
+        usage = member(member(response, "meta"), "tokens")
     counts = _counts(usage)
     if counts:
         fields.update(counts)
@@ -319,10 +319,10 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
     _put_meta(fields, _tier(response, usage))
     cost, source = _said_cost(usage, fields.get("provider")), "provider"
     if cost is None:
-        cost, source = _money(_member(hidden, "response_cost")), "litellm"
+        cost, source = _money(member(hidden, "response_cost")), "litellm"
     if cost is not None and (cost or counts or usage is None):
         fields["cost"], fields["cost_source"] = cost, source
-    if _member(hidden, "cache_hit") is True:
+    if member(hidden, "cache_hit") is True:
         fields["cache_hit"] = True
         if cost is not None:
             fields["cost"], fields["saved_cost"], fields["cost_source"] = _ZERO, cost, source
@@ -330,15 +330,15 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
 
 def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str, Any]) -> None:
     if chunks:
-        hidden = _member(chunks[0], "_hidden_params")
-        _put_text(fields, "provider", _member(hidden, "custom_llm_provider"))
-        _put_text(fields, "response_id", _member(chunks[0], "id"))
-        _put_text(fields, "response_model", _member(chunks[0], "model"))
+        hidden = member(chunks[0], "_hidden_params")
+        _put_text(fields, "provider", member(hidden, "custom_llm_provider"))
+        _put_text(fields, "response_id", member(chunks[0], "id"))
+        _put_text(fields, "response_model", member(chunks[0], "model"))
     ended, wrote_after = finished, False
     for chunk in reversed(chunks):
-        usage = _member(chunk, "usage")
-        choices = _member(chunk, "choices") or ()
-        ended = ended or any(_member(choice, "finish_reason") for choice in choices)
+        usage = member(chunk, "usage")
+        choices = member(chunk, "choices") or ()
+        ended = ended or any(member(choice, "finish_reason") for choice in choices)
         counts = _counts(usage) if usage is not None else {}
         if counts:
             whole = not choices or (ended and not wrote_after)
@@ -351,7 +351,7 @@ def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str
                 fields.pop("total_tokens", None)  # the sum of an output that was still growing
             return
         wrote_after = wrote_after or any(_wrote(choice) for choice in choices)
-    counts = _counts(_member(final, "usage"))
+    counts = _counts(member(final, "usage"))
     for name in ("input_tokens", "output_tokens", "total_tokens"):
         if name in counts:  # the rest of LiteLLM's own count is padding
             fields[name] = counts[name]
@@ -361,10 +361,10 @@ def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str
 
 
 def _wrote(choice: Any) -> bool:
-    if _member(choice, "text"):
+    if member(choice, "text"):
         return True
-    delta = _member(choice, "delta")
-    return delta is not None and any(_member(delta, name) for name in _DELTA_TEXT)
+    delta = member(choice, "delta")
+    return delta is not None and any(member(delta, name) for name in _DELTA_TEXT)
 
 
 def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
@@ -375,8 +375,8 @@ def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
         return
     if fields.get("provider") in _COST_ELSEWHERE:
         return
-    for source in (_member(final, "usage"), usage):
-        cost = _money(_member(source, "cost"))
+    for source in (member(final, "usage"), usage):
+        cost = _money(member(source, "cost"))
         if cost:
             fields["cost"], fields["cost_source"] = cost, "litellm"
             return

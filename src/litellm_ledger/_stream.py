@@ -19,12 +19,14 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ._attempt import Attempt
+from ._calls import Asked
 from ._closing import outlive_cancellation
 from ._draining import Draining
 from ._limits import Deadline
 from ._ours import ours
-from ._outcome import from_exception, from_stream
+from ._outcome import from_exception, merged
 from ._record import UsageRecord
+from ._stream_readers import StreamReader
 
 __all__ = ["CompletionStream", "Host", "Upstream"]
 
@@ -46,7 +48,7 @@ class Host(Protocol):
     def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
         """The same, here and now."""
 
-    def complete(self, fields: dict[str, Any], answer: Any, model: str | None) -> dict[str, Any]:
+    def complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> dict[str, Any]:
         """Add the cost, where LiteLLM left it out, and the price version."""
 
     async def acknowledge(self, record: UsageRecord) -> None:
@@ -60,19 +62,17 @@ class Upstream:
     """
 
     __slots__ = (
+        "asked",
         "attempt",
         "deadline",
         "drain",
         "ended",
-        "final",
         "host",
         "inner",
         "loop",
-        "messages",
-        "model",
         "pending",
+        "reader",
         "reading_on",
-        "tools",
         "usage_asked",
     )
 
@@ -82,43 +82,34 @@ class Upstream:
         attempt: Attempt,
         host: Host,
         *,
-        model: str | None,
-        messages: Any,
-        tools: Any,
+        asked: Asked,
+        reader: StreamReader,
         usage_asked: bool,
         drain: bool = False,
     ) -> None:
         self.inner = inner
         self.attempt = attempt
         self.host = host
-        self.model = model
-        self.messages = messages
-        self.tools = tools
+        self.asked = asked
+        self.reader = reader
         self.usage_asked = usage_asked
         self.drain = drain
         self.deadline: Deadline | None = None  # for its reader; reading on has its own bounds
         self.reading_on = False  # it was left, and has a place among those that are read on
         self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
         self.loop = asyncio.get_running_loop()
-        self.final: Any = None  # LiteLLM's extra chunk: usage, and the price
         self.ended = False
 
-    @property
-    def chunks(self) -> list[Any]:
-        """The provider's chunks so far, as LiteLLM keeps them."""
-        return list(getattr(self.inner, "chunks", None) or ())
-
     def read(self, *, finished: bool) -> dict[str, Any]:
-        """What the chunks themselves say of the usage."""
-        fields = from_stream(self.chunks, finished=finished, final=self.final)
-        return self.host.complete(fields, self.final, self.model)
+        """What the stream itself says of its outcome."""
+        fields = self.reader.fields(finished=finished)
+        return self.host.complete(fields, self.reader.answer(), self.asked)
 
     async def read_chunk(self) -> Any:
-        """Return the next chunk, having kept LiteLLM's extra one."""
+        """Return the next chunk, having noted what it says."""
         chunk = await self._next()
         self.attempt.first_token()
-        if _is_extra(chunk):
-            self.final = chunk
+        self.reader.see(chunk)
         return chunk
 
     async def _next(self) -> Any:
@@ -167,24 +158,31 @@ class Upstream:
             self.pending.cancel()
             await asyncio.wait({self.pending})
         with contextlib.suppress(Exception):
-            await self.inner.aclose()
+            await self.reader.aclose()
 
     async def _settle(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
         """By the provider's count if there is one, else by an estimate made off the loop."""
         try:
-            if found["usage_source"] != "provider":
+            if found["usage_source"] != "provider" and not self._refused(fields):
                 found.update(await self.host.estimate(self))
         finally:
             # What was found wins: an exception knows of no usage, the chunks before it may.
-            if self.attempt.settle({**fields, **found}) is not None:
+            outcome = merged(fields, {**found, **self.asked.content(self.reader.text)})
+            if self.attempt.settle(outcome) is not None:
                 self.host.ended(self)
+
+    def _refused(self, fields: Mapping[str, Any]) -> bool:
+        """Whether the provider answered with an error before anything else, and bills nothing."""
+        status = (fields.get("meta") or {}).get("http_status")
+        return status is not None and self.inner is not None and self.reader.text is None
 
     def settle_now(self) -> None:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
         found = self.read(finished=False)
         if found["usage_source"] != "provider":
             found.update(self.host.estimate_now(self))
-        self.attempt.settle_anywhere({**found, "status": "abandoned"})
+        content = self.asked.content(self.reader.text)
+        self.attempt.settle_anywhere({"status": "abandoned", **found, **content})
 
 
 def _dropped(upstream: Upstream) -> None:
@@ -219,7 +217,7 @@ class CompletionStream:
         try:
             while True:
                 chunk = await self._read()
-                if upstream.usage_asked or not _is_extra(chunk):
+                if upstream.usage_asked or not upstream.reader.is_extra(chunk):
                     return chunk
         except StopAsyncIteration:
             await self._end({"status": "ok"})
@@ -285,8 +283,3 @@ class CompletionStream:
 
     def __repr__(self) -> str:
         return f"<CompletionStream of {self._upstream.inner!r}>"
-
-
-def _is_extra(chunk: Any) -> bool:
-    """Whether this is the chunk that exists only to carry the usage."""
-    return getattr(chunk, "usage", None) is not None

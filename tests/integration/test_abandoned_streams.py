@@ -152,13 +152,13 @@ async def test_the_estimate_is_not_made_on_the_event_loop(
     server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
-    estimate = _core.estimate_stream
+    estimate = _core.estimate
 
     def watched(*args: Any, **kwargs: Any) -> dict[str, Any]:
         threads.append(threading.current_thread().name)
         return estimate(*args, **kwargs)
 
-    monkeypatch.setattr(_core, "estimate_stream", watched)
+    monkeypatch.setattr(_core, "estimate", watched)
     async with client(tmp_path, "close") as ours:
         await by_aclose(ours, server, HANGS)
     assert threads

@@ -30,6 +30,7 @@ PUBLIC = [
     "LedgerWarning",
     "LiteLLMClient",
     "MissingExtra",
+    "ModelPrice",
     "QueueFull",
     "Statistics",
     "UnsupportedFormat",

@@ -1,0 +1,176 @@
+"""Batches: jobs that are billed once, when they are done, however often one asks about them.
+
+Owns the rule.  Creating a batch and asking about it cost nothing, and are recorded so.  The first
+time that a batch is seen in its final state, its usage and cost go on the record of that call, with
+``meta.batch.counted``; every later one costs nothing again.  "First" means in this process and, for
+what earlier processes saw, on the ledger: the segments that were written to since the batch was
+created are searched for its id.  Two processes that ask in the same moment may both count it.
+
+The usage is the provider's own where it sends one with the batch; else the output file is read as
+LiteLLM reads it.  Where neither can be had, the cost is unknown and the next call tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from ._calls import Asked
+from ._frame import checked
+from ._layout import SEGMENTS
+from ._litellm import price_version, version
+from ._litellm_cost import batch_cost, batch_output
+from ._outcome import from_response, member
+from ._prices import price_of
+from ._pricing import Pricing, note
+
+__all__ = ["Batches"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_FINAL: Final = frozenset({"completed", "complete", "failed", "cancelled", "expired", "ended"})
+_SECONDS: Final = 60.0
+"""Seconds for reading the output file of a batch that came without a usage."""
+
+_DAY: Final = 86_400.0
+"""How much the clocks of provider and ledger may differ."""
+
+
+class _Host(Protocol):
+    pricing: Pricing
+
+    @property
+    def directory(self) -> Path | None: ...
+
+    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any: ...
+
+
+class Batches:
+    """Which batches of one client have been counted."""
+
+    def __init__(self, host: _Host) -> None:
+        self._host = host
+        self._counted: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def settle(
+        self, asked: Asked, answer: Any, settle: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        """Read a batch and settle its call; a batch that is being counted is waited for."""
+        fields = from_response({"id": member(answer, "id")})
+        fields["provider"] = asked.provider or "openai"
+        status = str(member(answer, "status") or "")
+        model = member(answer, "model")
+        if asked.model is None and isinstance(model, str):
+            fields["model"] = fields["response_model"] = model
+        fields |= {"cost": Decimal(0), "cost_source": "unbilled", "usage_source": "none"}
+        note(fields, {"litellm": version(), "batch": {"status": status[:32]}})
+        name = fields.get("response_id")
+        if asked.call.name != "aretrieve_batch" or name is None or not _is_final(answer, status):
+            settle(fields)
+            return
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        try:
+            async with lock:
+                if not await self._seen(name, answer):
+                    await self._count(fields, asked, answer)
+                settle(fields)
+                if fields["meta"]["batch"].get("counted"):
+                    self._counted.add(name)
+        finally:
+            if not lock.locked():
+                self._locks.pop(name, None)
+
+    async def _seen(self, name: str, answer: Any) -> bool:
+        directory = self._host.directory
+        if name not in self._counted and directory is not None:
+            created = member(answer, "created_at")
+            since = float(created) - _DAY if type(created) in (int, float) else 0.0
+            if await self._host.off_loop(on_ledger, directory, name, since):
+                self._counted.add(name)
+        return name in self._counted
+
+    async def _count(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
+        """Put usage and cost of a finished batch on its record."""
+        del fields["cost"], fields["cost_source"]
+        provider = fields["provider"]
+        model = fields.get("response_model") or asked.model
+        counts = from_response({"usage": member(answer, "usage")})
+        cost: Decimal | None = None
+        if counts.pop("usage_source") == "provider":
+            fields |= counts | {"usage_source": "provider"}
+            if model:
+                cost = await self._host.off_loop(batch_cost, answer, model, provider)
+        elif member(answer, "output_file_id"):
+            found = await _in_time(batch_output(answer, provider, dict(asked.kwargs)))
+            if found is not None:
+                usage, cost, model = found
+                fields |= from_response({"usage": usage})
+                if model:
+                    fields["response_model"] = model
+                    fields.setdefault("model", model)
+        else:
+            cost = Decimal(0)  # nothing came of it
+        own = self._host.pricing.own(f"batch/{model}", None)
+        source = "litellm" if cost else "unbilled"
+        if own is not None:
+            cost, source = price_of(own, fields), "user"
+        note(fields, {"batch": {**fields["meta"]["batch"], "counted": cost is not None}})
+        if cost is not None:
+            fields["cost"], fields["cost_source"] = cost, source
+            if source == "litellm":
+                fields["price_version"] = price_version()
+            elif own is not None:
+                fields["price_version"] = own.version
+            note(fields, {"price": {**fields["meta"].get("price", {}), "batch": True}})
+
+
+def _is_final(answer: Any, status: str) -> bool:
+    """A batch may be completed a moment before its output can be had."""
+    if status not in _FINAL:
+        return False
+    done = member(member(answer, "request_counts"), "completed")
+    output = member(answer, "output_file_id")
+    return bool(output) or status not in ("completed", "complete") or done == 0
+
+
+async def _in_time(work: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await work
+    except Exception as exc:
+        _log.error("the output of a batch could not be read: %s", type(exc).__name__)
+        return None
+
+
+def on_ledger(directory: Path, name: str, since: float) -> bool:
+    """Whether a line says that this batch was counted; blocks.
+
+    Looks into segments that were written to since the Unix time ``since``.
+    """
+    needle = b'"response_id":"%b"' % name.encode("utf-8", "replace")
+    try:
+        paths = [entry.path for entry in os.scandir(directory / SEGMENTS)]
+    except OSError:
+        return False
+    for path in paths:
+        try:
+            if ".jsonl" in path and os.stat(path).st_mtime >= since and _holds(path, needle):
+                return True
+        except FileNotFoundError:  # sealed meanwhile: the name is another one, the lines the same
+            name = Path(path).name.partition(".jsonl")[0]
+            if any(_holds(p, needle) for p in (directory / SEGMENTS).glob(f"{name}-*.jsonl")):
+                return True
+        except OSError as exc:
+            _log.warning("a segment could not be searched for a batch: %s", exc.strerror)
+    return False
+
+
+def _holds(path: str | Path, needle: bytes) -> bool:
+    with open(path, "rb") as file:
+        return any(needle in line and b'"counted":true' in line and checked(line) for line in file)

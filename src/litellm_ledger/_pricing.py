@@ -1,0 +1,105 @@
+"""What a call cost, and what that price hung on.
+
+Owns the order of precedence: the user's own price, then what the provider says that it bills, then
+LiteLLM's figure, then LiteLLM's price map; and the note of the conditions that chose the price.
+What none of them knows stays unknown.  Never raises: the answer is the user's, whatever its price.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from . import _litellm
+from ._calls import CALLS, Asked
+from ._litellm_cost import compute_cost, is_priced, price_conditions, provider_of
+from ._prices import ModelPrice, find_price, price_of, price_table
+
+__all__ = ["Pricing"]
+
+_log = logging.getLogger("litellm_ledger")
+
+
+class Pricing:
+    """The prices of one client.
+
+    Args:
+        prices: the user's own, by model.
+    """
+
+    def __init__(self, prices: Mapping[str, ModelPrice] | None = None) -> None:
+        self._table = price_table(prices)
+
+    def complete(
+        self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
+    ) -> dict[str, Any]:
+        """Add what an outcome lacks: provider, cost, price version, conditions.
+
+        Args:
+            asked: the call, or its model where no more is known of it.
+        """
+        if not isinstance(asked, Asked):
+            asked = Asked(CALLS["acompletion"], {"model": asked})
+        try:
+            self._complete(fields, answer, asked)
+        except Exception as exc:
+            _log.error(
+                "the cost of a call to %s could not be told: %s", asked.model, type(exc).__name__
+            )
+        return fields
+
+    def own(self, model: str | None, provider: str | None) -> ModelPrice | None:
+        """The user's price of a model."""
+        return find_price(self._table, model, provider)
+
+    def _complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:
+        model = asked.model or fields.get("response_model") or ""
+        provider = fields.get("provider") or asked.provider or provider_of(model)
+        if provider:
+            fields["provider"] = provider
+        note(fields, {"litellm": _litellm.version()})
+        own = self.own(model, provider)
+        if own is not None:
+            _put_own(fields, own)
+            return
+        said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
+        if said_free and not fields.get("cache_hit") and not is_priced(model, provider):
+            del fields["cost"], fields["cost_source"]  # LiteLLM's 0 for a missing price
+        if "cost" not in fields and answer is not None:
+            billed = fields["usage_source"] == "provider" or asked.call.options
+            if billed:
+                cost = compute_cost(
+                    answer,
+                    model=model,
+                    custom_llm_provider=provider,
+                    call_type=asked.call.name,
+                    **asked.price_options(),
+                )
+                if cost is not None:
+                    fields["cost"], fields["cost_source"] = cost, "litellm"
+        if fields.get("cost_source") == "litellm":
+            fields["price_version"] = _litellm.price_version()
+            conditions = price_conditions(model, provider, fields.get("input_tokens"))
+            if conditions:
+                known = (fields.get("meta") or {}).get("price") or {}
+                note(fields, {"price": {**known, **conditions}})
+
+
+def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
+    """Add to the ``meta`` of an outcome."""
+    fields["meta"] = {**(fields.get("meta") or {}), **meta}
+
+
+def _put_own(fields: dict[str, Any], price: ModelPrice) -> None:
+    """The user's price, and nobody else's: what it does not cover is unknown."""
+    for name in ("cost", "cost_source", "saved_cost"):
+        fields.pop(name, None)
+    cost = price_of(price, fields)
+    if cost is None:
+        return
+    if fields.get("cache_hit"):
+        fields["saved_cost"], cost = cost, Decimal(0)
+    fields["cost"], fields["cost_source"] = cost, "user"
+    fields["price_version"] = price.version
