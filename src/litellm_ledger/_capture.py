@@ -14,9 +14,10 @@ import weakref
 from collections.abc import Mapping
 from datetime import datetime
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ._attempt import Attempt
+from ._calls import CALLS, Asked, Call
 from ._errors import LedgerError
 from ._litellm_cost import estimate_stream
 from ._litellm_hooks import answer_cost, flush_logging, follow, register
@@ -102,11 +103,9 @@ class Capture:
                     tags=None,
                     call_id=str(request.get("litellm_call_id") or ""),
                 ),
-                request,
-                model=model,
-                read=request.get("messages")
-                or request.get("input")
-                or getattr(logging_obj, "messages", None),
+                _asked(call, {**request, "model": model}, getattr(logging_obj, "messages", None)),
+                stream=bool(request.get("stream")),
+                deployment=(request.get("model_info") or {}).get("id"),
                 here=here,
             )
             if here:
@@ -127,7 +126,11 @@ class Capture:
         if captured is None or captured.ended:
             return
         fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
-        cost = answer_cost(logging_obj, answer, captured.model, captured.deployment)
+        if captured.asked.call.batch:  # each look at a finished one tells its usage again
+            fields = {"status": "ok", "response_id": fields.get("response_id")}
+            await captured.end(None, {**fields, "usage_source": "none"})
+            return
+        cost = answer_cost(logging_obj, answer, captured.asked.model, captured.deployment)
         await captured.end(answer, _with_cost(fields, cost, answer))
 
     async def on_failure(self, logging_obj: Any, exc: BaseException) -> None:
@@ -140,9 +143,10 @@ class Capture:
         """Record a synchronous call, on LiteLLM's thread, after the fact."""
         core = self._core
         model = details.get("model")
+        call = str(details.get("call_type") or "completion")
         attempt = Attempt(
             core.tracker,
-            call=str(details.get("call_type") or "completion"),
+            call=call,
             model=model if isinstance(model, str) else None,
             stream=details.get("stream") is True,
             tags=None,
@@ -153,7 +157,7 @@ class Capture:
             fields = from_exception(exc)
         else:
             fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
-            fields = core.complete(fields, answer, model)
+            fields = core.complete(fields, answer, _asked(call, details, None))
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
@@ -168,26 +172,25 @@ class _Captured:
         self,
         core: ClientCore,
         attempt: Attempt,
-        request: Mapping[str, Any],
+        asked: Asked,
         *,
-        model: str | None,
-        read: Any,
+        stream: bool,
+        deployment: Any,
         here: bool,
     ) -> None:
         self.attempt = attempt
+        self.asked = asked
+        self.deployment = deployment
         self.ended = False
-        self.model = model
-        self.deployment = (request.get("model_info") or {}).get("id")
         self._core = core
         self._here = here
-        self._stream = bool(request.get("stream"))
-        self._read = read  # by the model: what its input is counted from
-        self._tools = request.get("tools")
+        self._stream = stream
 
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
         """Record the outcome and wait until it is as safe as ``durability`` says."""
         if "status" not in fields:
-            fields = self._core.complete(fields, answer, self.model)
+            fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
+            fields = self._core.complete(fields, answer, self.asked)
         record = self._settle(fields)
         if record is not None:
             await self._core.acknowledge(record)
@@ -221,11 +224,11 @@ class _Captured:
         )
         return await asyncio.to_thread(  # the loop may be another than the client's
             estimate_stream,
-            self.model or "",
-            self._read,
+            self.asked.model or "",
+            self.asked.prompt,
             [chunk],
             custom_llm_provider=found.get("provider"),
-            tools=self._tools,
+            tools=self.asked.kwargs.get("tools"),
         )
 
     def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
@@ -250,6 +253,23 @@ class _Captured:
     def settle_now(self) -> None:
         """At interpreter exit: it will not end any more."""
         self.vanished()
+
+
+_READ: Final = ("messages", "input", "prompt")
+_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *_READ})
+"""Arguments that a record can depend on.  Nothing else is kept, least of all LiteLLM's own object
+of the call, whose end is what tells that a call was cancelled."""
+
+
+def _asked(call: str, request: Mapping[str, Any], read: Any) -> Asked:
+    """What was asked for, as far as ``request`` says it by name; ``read`` is what LiteLLM made of
+    the messages or the prompt, however they were given."""
+    row = CALLS.get(call) or CALLS.get("a" + call) or Call(call, _READ, "")
+    names = _KEPT.union(row.reads, row.options)
+    kwargs = {name: request[name] for name in names if request.get(name) is not None}
+    if row.reads and read and not any(name in kwargs for name in row.reads):
+        kwargs[row.reads[0]] = read
+    return Asked(row, kwargs)
 
 
 def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
