@@ -1,0 +1,247 @@
+"""The last resort strikes anywhere: between any two bytecodes, and from inside itself.
+
+A signal handler or a finalizer runs where it likes.  Here it runs before each single bytecode of
+the code that moves records from hand to hand, one run for each; every record must be on disk once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+from tests.ledgers import directory
+from tests.runs import assert_once, keys, usage
+
+from litellm_ledger import UsageRecord
+from litellm_ledger._backlog import Backlog, Entry, _Queue
+from litellm_ledger._fs import REAL, FileSystem
+from litellm_ledger._live import WRITTEN
+from litellm_ledger._segment import SegmentLog
+from litellm_ledger.testing import FaultyFileSystem
+
+WRITER = "20260102T030405Z-0123456789abcdef"
+
+
+def backlog_in(path: Path, fs: FileSystem = REAL) -> Backlog:
+    return Backlog(fs, directory(path), WRITER)
+
+
+class Strike(Exception):
+    """The process ends here: nothing after it runs."""
+
+
+def strike_before(
+    count: int, codes: set[CodeType], work: Callable[[], None], act: Callable[[], None]
+) -> bool:
+    """Run ``work``; before the ``count``-th bytecode in ``codes`` run ``act`` and end it there."""
+    left = count
+
+    def step(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                act()
+                raise Strike
+        return step
+
+    def enter(frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code not in codes:
+            return None
+        frame.f_trace_opcodes = True
+        return step
+
+    sys.settrace(enter)
+    try:
+        work()
+    except Strike:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def serve(backlog: Backlog) -> None:
+    """What the writer task does with a batch, without the loop around it."""
+    queue = backlog.queue
+    queue._get()
+    queue.take(10)
+    items = [item for item in queue.hand if isinstance(item, tuple)]
+    backlog.log.append(items[0][0], [backlog.line(item) for item in items])
+    queue.hand.clear()
+
+
+MOVING = {_Queue._get.__code__, _Queue.take.__code__, serve.__code__}
+WRITING = {SegmentLog.append.__code__, SegmentLog._append.__code__}
+
+
+@pytest.mark.parametrize("codes", [MOVING, WRITING], ids=["moving", "writing"])
+def test_a_strike_between_any_two_bytecodes_of_the_writer_loses_and_doubles_nothing(
+    tmp_path: Path, codes: set[CodeType]
+) -> None:
+    for count in itertools.count(1):
+        path = tmp_path / str(count)
+        backlog = backlog_in(path)
+        for number in range(4):
+            backlog.accept(usage(number))
+        struck = strike_before(
+            count, codes, lambda b=backlog: serve(b), lambda b=backlog: b.save_now(0.05, seal=True)
+        )
+        assert keys(path) == ["0", "1", "2", "3"], f"before bytecode {count}"
+        if codes is MOVING:
+            assert_once(path)
+        backlog.log.abandon()
+        backlog.live.release()
+        if not struck:
+            break
+    assert count > 20
+
+
+ACCEPTING = {
+    Backlog.accept.__code__,
+    Backlog.accept_unseen.__code__,
+    Backlog._queue.__code__,
+    _Queue.put_nowait.__code__,
+}
+
+
+def test_a_strike_between_any_two_bytecodes_of_an_acceptance_takes_it_whole_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    for count in itertools.count(1):
+        path = tmp_path / str(count)
+        backlog = backlog_in(path)
+        backlog.accept(usage("before"))
+        backlog.inbox.append(Entry(usage("thread"), backlog.accept))
+        struck = strike_before(
+            count,
+            ACCEPTING,
+            lambda b=backlog: b.accept(usage("during")) and None,
+            lambda b=backlog: b.save_now(0.05, seal=True),
+        )
+        if not struck:
+            backlog.save_now(0.05, seal=True)
+        found = keys(path)
+        assert found[0] == "before"
+        assert sorted(map(str, found[1:])) in (["during", "thread"], ["thread"]), f"at {count}"
+        assert_once(path)
+        backlog.live.release()
+        if not struck:
+            break
+    assert count > 20
+
+
+def test_a_finalizer_inside_the_last_resort_is_saved_by_it(tmp_path: Path) -> None:
+    class Interrupting(FileSystem):
+        """While a segment is created, a finalizer hands over one more outcome."""
+
+        def create(self, path: Path) -> int:
+            if not hasattr(self, "struck"):
+                self.struck = True
+                late = Entry(usage("late"), backlog.accept)
+                backlog.inbox.append(late)
+                assert backlog.save_now(1.0) > 0, "returns at once: who holds the work finishes it"
+            return super().create(path)
+
+    backlog = backlog_in(tmp_path, Interrupting())
+    backlog.accept(usage("early"))
+    assert backlog.save_now(5.0, seal=True) == 0
+    assert_once(tmp_path, ["early", "late"])
+    assert backlog.sealed
+
+
+def test_many_threads_that_save_at_once_save_once(tmp_path: Path) -> None:
+    backlog = backlog_in(tmp_path)
+    for number in range(100):
+        backlog.accept(usage(number))
+    backlog.late = True
+    futures: list[Future[UsageRecord]] = []
+
+    def work(name: int) -> None:
+        for number in range(20):
+            future: Future[UsageRecord] = Future()
+            futures.append(future)
+            backlog.save_late(Entry(usage(f"{name}-{number}"), backlog.accept, future))
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    backlog.save_now(5.0, seal=True)
+    assert {future.result(0).seq for future in futures} == set(range(101, 261))
+    assert_once(tmp_path)
+    assert len(keys(tmp_path)) == 260
+
+
+def test_a_record_in_hand_and_in_the_queue_counts_once(tmp_path: Path) -> None:
+    backlog = backlog_in(tmp_path)
+    for number in range(3):
+        backlog.accept(usage(number))
+    backlog.queue.hand.append(backlog.queue._queue[0])
+    assert [item[0] for item in backlog.queue.held()] == [1, 2, 3]
+
+
+def test_what_the_segment_has_already_is_not_written_again(tmp_path: Path) -> None:
+    backlog = backlog_in(tmp_path)
+    for number in range(5):
+        backlog.accept(usage(number))
+    backlog.queue.take(3)
+    taken = [item for item in backlog.queue.hand if isinstance(item, tuple)]
+    backlog.log.append(1, [backlog.line(item) for item in taken])
+    assert backlog.save_now(1.0, seal=True) == 0
+    assert_once(tmp_path, range(5))
+
+
+def test_a_full_disk_is_tried_until_the_budget_is_spent_and_then_told(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    backlog = backlog_in(tmp_path, disk)
+    backlog.accept(usage(0))
+    disk.fail("create", times=None)
+    assert backlog.save_now(0.1, seal=True) == 1
+    assert sum(call.operation == "create" for call in disk.calls) > 2
+    assert not backlog.sealed
+    disk.heal()
+    assert backlog.save_now(1.0) == 0
+    assert_once(tmp_path, [0])
+
+
+def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path: Path) -> None:
+    backlog = backlog_in(tmp_path)
+    first = backlog.start(UsageRecord(kind="started"))
+    second = backlog.start(UsageRecord(kind="started"))
+    backlog.save_now(1.0, seal=True)
+    assert not backlog.sealed
+    assert backlog.live.path.exists()
+
+    def settle(started: UsageRecord) -> None:
+        backlog.save_late(Entry(usage(), lambda record: backlog.settle(record, started.seq or 0)))
+
+    settle(second)
+    assert not backlog.sealed
+    settle(first)
+    assert backlog.sealed
+    assert not backlog.live.path.exists()
+    assert_once(tmp_path)
+    assert backlog._cells[WRITTEN] == 4
+
+
+def test_what_json_cannot_hold_is_stored_without_it_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backlog = backlog_in(tmp_path)
+    meta: dict[str, Any] = {"fine": 1}
+    backlog.accept_unseen(usage("odd", meta=meta))
+    meta["fine"] = object()  # changed after it was checked
+    backlog.accept(usage("next"))
+    assert backlog.save_now(1.0, seal=True) == 0
+    assert_once(tmp_path, ["odd", "next"])
+    assert "cannot be stored" in caplog.text
