@@ -72,7 +72,9 @@ def chat_usage(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
     if completion is None:
         words = behaviour.chunks * behaviour.words_per_chunk
         completion = words + behaviour.reasoning_tokens + behaviour.audio_output_tokens
+    cost = {} if behaviour.cost is None else {"cost": behaviour.cost}
     return {
+        **cost,
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
@@ -187,6 +189,6 @@ def _envelope(request: Mapping[str, Any], behaviour: Behaviour, number: int, kin
         "object": kind,
         "created": CREATED,
         "model": behaviour.response_model or request.get("model"),
-        "service_tier": "default",
+        "service_tier": behaviour.service_tier,
         "system_fingerprint": "fp_test",
     }

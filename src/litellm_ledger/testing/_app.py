@@ -134,8 +134,12 @@ class App:
             return
         if status != 200:
             retry_after = [] if behaviour.retry_after is None else [_retry_after(behaviour)]
-            anthropic = path == "/v1/messages"
-            body = _endpoints.message_error(status) if anthropic else _answers.error(status)
+            words = behaviour.message
+            body = (
+                _endpoints.message_error(status, words)
+                if path == "/v1/messages"
+                else _answers.error(status, words)
+            )
             await exchange.json(status, body, retry_after)
         elif request.get("stream") is True and path in _STREAMS:
             await exchange.stream(path, behaviour)
@@ -254,13 +258,13 @@ class _Exchange:
             return True
         if behaviour.error_after == sent:
             if path == "/v1/messages":
-                await self._event(_endpoints.message_error())
+                await self._event(_endpoints.message_error(text=behaviour.message))
                 await self._close(None)
             elif path == "/v1/responses":
-                await self._event(_endpoints.response_error())
+                await self._event(_endpoints.response_error(behaviour.message))
                 await self._close(None)
             else:
-                await self._close(json.dumps(_answers.error(500)))
+                await self._close(json.dumps(_answers.error(500, behaviour.message)))
             return True
         return behaviour.hang_after == sent and await self.pause(None)
 

@@ -46,6 +46,9 @@ class Behaviour:
         reasoning_tokens: Reasoning tokens, a part of the completion.
         audio_output_tokens: Audio tokens, a part of the completion.
         response_model: The model name in the answer; None repeats the one asked for.
+        service_tier: What the answer says that it was served with.
+        cost: US dollars in `usage.cost`, as OpenRouter reports them; None reports none.
+        message: The text of an error; None takes the usual one.
 
     Raises:
         ValueError: An option is out of its range, or two contradict each other.
@@ -73,6 +76,9 @@ class Behaviour:
     reasoning_tokens: int = 0
     audio_output_tokens: int = 0
     response_model: str | None = None
+    service_tier: str = "default"
+    cost: float | None = None
+    message: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

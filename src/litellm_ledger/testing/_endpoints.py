@@ -113,9 +113,9 @@ def response_events(request: Mapping[str, Any], behaviour: Behaviour, number: in
     yield {**last, "response": whole}, False
 
 
-def response_error() -> Json:
+def response_error(text: str | None = None) -> Json:
     """Return the event of a response that fails half-way."""
-    text = "The server had an error while processing your request."
+    text = text or "The server had an error while processing your request."
     return {"type": "error", "code": "server_error", "message": text, "param": None}
 
 
@@ -204,7 +204,7 @@ def message_events(request: Mapping[str, Any], behaviour: Behaviour, number: int
     yield {"type": "message_stop"}, False
 
 
-def message_error(status: int = 529) -> Json:
+def message_error(status: int = 529, text: str | None = None) -> Json:
     """Return an error as Anthropic words it, as a body and as an event of a stream."""
     kind = {
         400: "invalid_request_error",
@@ -212,7 +212,7 @@ def message_error(status: int = 529) -> Json:
         429: "rate_limit_error",
         529: "overloaded_error",
     }.get(status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": "It failed, as asked for."}}
+    return {"type": "error", "error": {"type": kind, "message": text or "It failed, as asked for."}}
 
 
 def _message(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Json:
@@ -294,7 +294,8 @@ def moderation(request: Mapping[str, Any], number: int) -> Json:
         "category_scores": scores,
         "category_applied_input_types": {name: ["text"] for name in scores},
     }
-    return {"id": f"modr-{number:08d}", "model": request.get("model"), "results": [result] * count}
+    model = request.get("model") or "omni-moderation-latest"
+    return {"id": f"modr-{number:08d}", "model": model, "results": [result] * count}
 
 
 def rerank(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Json:
