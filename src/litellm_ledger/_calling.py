@@ -159,6 +159,7 @@ async def _failed(
     if may_be_billed(exc, operation.outside) and _input(request.asked):
         # The input is counted off the loop, in a task that outlives whoever is cancelled.
         upstream = _upstream(core, request, attempt, None)
+        upstream.how = fields
         core.begin(upstream)
         await outlive_cancellation(core.in_background(upstream.leave(fields)))
     else:

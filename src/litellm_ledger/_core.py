@@ -115,6 +115,8 @@ class ClientCore:
         self._background.clear()
         self._estimator = DiskThread("litellm-ledger-estimate")
         self.draining = Draining()
+        self.limit = Limit(self.limit.most)
+        self.repeated = 0
         self._loop = self._closing = None
 
     # -- life ----------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ class Upstream:
         "drain",
         "ended",
         "host",
+        "how",
         "inner",
         "loop",
         "pending",
@@ -99,6 +100,7 @@ class Upstream:
         self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
         self.loop = asyncio.get_running_loop()
         self.ended = False
+        self.how: Mapping[str, Any] = {"status": "abandoned"}  # it ends, if nobody says otherwise
 
     def read(self, *, finished: bool) -> dict[str, Any]:
         """What the stream itself says of its outcome."""
@@ -182,7 +184,7 @@ class Upstream:
         if found["usage_source"] != "provider":
             found.update(self.host.estimate_now(self))
         content = self.asked.content(self.reader.text)
-        self.attempt.settle_anywhere({"status": "abandoned", **found, **content})
+        self.attempt.settle_anywhere({**self.how, **found, **content})
 
 
 def _dropped(upstream: Upstream) -> None:

@@ -19,7 +19,14 @@ from typing import Any
 import openai
 import pytest
 
-from litellm_ledger import Ledger, LedgerClosed, LiteLLMClient, UsageRecord, _operation
+from litellm_ledger import (
+    Ledger,
+    LedgerClosed,
+    LedgerFailed,
+    LiteLLMClient,
+    UsageRecord,
+    _operation,
+)
 from litellm_ledger._litellm import load_sync
 from litellm_ledger._options import without_inner_retries
 from litellm_ledger.testing import Behaviour, OpenAIServer, ServedRequest
@@ -344,8 +351,19 @@ async def test_a_fallback_is_recorded_with_the_model_that_answered(
 
 
 async def test_the_deadline_cuts_the_attempt_and_its_connection(
-    client: LiteLLMClient, server: OpenAIServer, litellm: Any, tmp_path: Path
+    client: LiteLLMClient,
+    server: OpenAIServer,
+    litellm: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    estimate = client._core.estimate
+
+    async def slowly(upstream: Any) -> dict[str, Any]:
+        await asyncio.sleep(1)  # no part of the latency
+        return await estimate(upstream)
+
+    monkeypatch.setattr(client._core, "estimate", slowly)
     async with client:
         view = client.with_options(deadline=0.2, max_retries=5)
         with pytest.raises(litellm.Timeout, match=r"deadline of 0\.2 s passed in attempt 1"):
@@ -376,6 +394,21 @@ async def test_the_deadline_holds_while_a_stream_is_read(
     found = outcomes(tmp_path)[0]
     assert (found.status, found.error, found.usage_source) == ("error", "Timeout", "estimated")
     assert found.output_tokens
+
+
+async def test_an_answer_in_time_is_handed_out_whatever_its_record_takes(
+    client: LiteLLMClient, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acknowledge = client._core.acknowledge
+
+    async def slowly(record: UsageRecord) -> None:
+        await asyncio.sleep(1)
+        await acknowledge(record)
+
+    async with client:
+        await client.acompletion(**to(server))  # the first is slow
+        monkeypatch.setattr(client._core, "acknowledge", slowly)
+        assert await client.with_options(deadline=0.8).acompletion(**to(server))
 
 
 async def test_a_time_out_of_the_callers_own_is_a_cancellation(
@@ -417,6 +450,21 @@ async def test_no_more_than_the_limit_are_under_way(server: OpenAIServer, tmp_pa
         await asyncio.wait(calls)
         assert (client.statistics().active, client.statistics().waiting_for_slot) == (0, 0)
     assert len(server.requests) == len(begun(tmp_path)) == len(outcomes(tmp_path)) == 4
+
+
+async def test_a_call_that_may_not_begin_gives_its_slot_back(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def start(*args: Any, **kwargs: Any) -> None:
+        raise LedgerFailed("broken")
+
+    async with LiteLLMClient(tmp_path, max_concurrency=1, max_retries=3) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(client.usage, "start", start)
+            with pytest.raises(LedgerFailed):
+                await client.acompletion(**to(server))
+        assert client.statistics().active == 0
+    assert server.requests == []
 
 
 async def test_calls_are_made_in_the_order_of_asking(server: OpenAIServer, tmp_path: Path) -> None:
@@ -543,7 +591,7 @@ async def one(client: LiteLLMClient, server: OpenAIServer, number: int, name: st
         await client.acompletion(**arguments)
 
 
-@pytest.mark.parametrize("calls", [150, pytest.param(500, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize("calls", [100, pytest.param(500, marks=pytest.mark.matrix)])
 async def test_one_outcome_for_each_request_the_server_saw(
     server: OpenAIServer, tmp_path: Path, calls: int
 ) -> None:

@@ -149,6 +149,15 @@ def test_a_call_takes_no_argument_of_ours_but_tags() -> None:
     assert ours & taken == {"self", "tags"}
 
 
+@pytest.mark.asyncio
+async def test_a_forked_child_has_all_its_slots(tmp_path: Path) -> None:
+    client = LiteLLMClient(tmp_path, max_concurrency=1)
+    await client._core.limit.enter()
+    assert client.statistics().active == 1
+    client._core.forget_parent()
+    assert (client.statistics().active, client.statistics().max_concurrency) == (0, 1)
+
+
 def test_statistics_say_how_many_are_under_way(tmp_path: Path) -> None:
     found = LiteLLMClient(tmp_path, max_concurrency=7).statistics()
     assert (found.active, found.waiting_for_slot, found.max_concurrency) == (0, 0, 7)
