@@ -27,15 +27,13 @@ class Slot:
     __slots__ = ("_limit", "owner")
 
     def __init__(self, limit: Limit) -> None:
-        self._limit: Limit | None = limit
+        self._limit = limit
         task: asyncio.Task[Any] | None = asyncio.current_task()
         self.owner = None if task is None else weakref.ref(task)
 
     def release(self) -> None:
         """Give the slot to the next in line.  On the loop's thread."""
-        limit, self._limit = self._limit, None
-        if limit is not None:
-            limit._leave(self)
+        self._limit._leave(self)
 
 
 class Limit:
@@ -94,8 +92,9 @@ class Limit:
         return sys.maxsize if self.most is None else self.most - len(self._held)
 
     def _leave(self, slot: Slot) -> None:
-        self._held.discard(slot)
-        self._room.admit()
+        if slot in self._held:
+            self._held.remove(slot)
+            self._room.admit()
 
     def _warn_of_itself(self) -> None:
         """Say that a task seems to wait for itself: only its own open streams hold slots."""

@@ -51,11 +51,12 @@ async def test_a_newcomer_does_not_overtake_one_who_was_let_in() -> None:
     line.join(0, 1)
     await turns()
     line.slots[0].release()  # 1 is let in, and has not run yet
-    late = asyncio.ensure_future(line.enter(2))
-    await turns()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await line.enter(2)
     assert (list(line.slots), line.limit.active) == ([0, 1], 1)
     line.slots[1].release()
-    await late
+    await line.enter(2)
     assert list(line.slots) == [0, 1, 2]
 
 
