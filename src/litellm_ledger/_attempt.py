@@ -88,10 +88,10 @@ class Attempt:
 
     async def begin(self, *, write: bool, ack_timeout: float) -> None:
         """Wait for room and put the ``started`` record down before the request leaves."""
-        record = None
-        if write:
-            record = UsageRecord(kind="started", ts=self._ts, **self._common)
         try:
+            record = None
+            if write:
+                record = UsageRecord(kind="started", ts=self._ts, **self._common)
             self.started = await self._tracker.start(record, ack_timeout=ack_timeout)
         except BaseException:  # nothing has left, and the tracker has settled what it wrote
             self._settled = True

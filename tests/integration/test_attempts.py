@@ -20,6 +20,7 @@ import openai
 import pytest
 
 from litellm_ledger import (
+    InvalidRecord,
     Ledger,
     LedgerClosed,
     LedgerFailed,
@@ -47,6 +48,19 @@ def running() -> Iterator[OpenAIServer]:
 def server(running: OpenAIServer) -> OpenAIServer:
     running.clear()
     return running
+
+
+@pytest.fixture(scope="module")
+def always_broken() -> Iterator[OpenAIServer]:
+    # Not every call passes the header on that asks for a behaviour.
+    with OpenAIServer(default=Behaviour(status=500)) as server:
+        yield server
+
+
+@pytest.fixture
+def broken(always_broken: OpenAIServer) -> OpenAIServer:
+    always_broken.clear()
+    return always_broken
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -283,6 +297,35 @@ async def test_nothing_retries_below_us(
     assert len(server.requests) == len(outcomes(tmp_path)) == 7
 
 
+# Calls, and the requests that one attempt of ours sends to a server that fails.  Not among them:
+# `atext_completion` (1), for which LiteLLM opens a connection that it never closes.
+ANY: dict[str, tuple[dict[str, Any], int]] = {
+    "acompletion": ({"model": MODEL, "messages": MESSAGES}, 1),
+    "aembedding": ({"model": "openai/text-embedding-3-small", "input": "a"}, 1),
+    "aresponses": ({"model": MODEL, "input": "a"}, 1),
+    "anthropic_messages": ({"model": MODEL, "messages": MESSAGES, "max_tokens": 5}, 1),
+    "aspeech": ({"model": "openai/tts-1", "input": "a", "voice": "alloy"}, 1),
+    "atranscription": ({"model": "openai/whisper-1", "file": ("a.wav", b"RIFF")}, 1),
+    # LiteLLM passes nothing on to the SDK here, which retries twice; docs/retries.md says so.
+    "aimage_generation": ({"model": "openai/gpt-image-1", "prompt": "a"}, 3),
+    "amoderation": ({"model": "openai/omni-moderation-latest", "input": "a"}, 3),
+}
+
+
+@pytest.mark.parametrize("name", ANY)
+async def test_requests_that_one_attempt_sends(
+    client: LiteLLMClient, broken: OpenAIServer, name: str, tmp_path: Path
+) -> None:
+    arguments, sent = ANY[name]
+    async with client:
+        call = getattr(client.with_options(max_retries=1), name)
+        with pytest.raises(openai.OpenAIError):
+            await call(**arguments, api_base=broken.base_url, api_key="any")
+    assert len(broken.requests) == 2 * sent
+    assert [record.attempt for record in outcomes(tmp_path)] == [1, 2]
+    assert not any("retries" in json.dumps(request.body) for request in broken.requests)
+
+
 async def test_a_plain_zero_would_not_stop_embeddings(
     client: LiteLLMClient, server: OpenAIServer, litellm: Any
 ) -> None:
@@ -463,6 +506,9 @@ async def test_a_call_that_may_not_begin_gives_its_slot_back(
             patch.setattr(client.usage, "start", start)
             with pytest.raises(LedgerFailed):
                 await client.acompletion(**to(server))
+        assert client.statistics().active == 0
+        with pytest.raises(InvalidRecord):
+            await client.acompletion(**to(server), litellm_call_id=5)
         assert client.statistics().active == 0
     assert server.requests == []
 
