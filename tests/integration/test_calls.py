@@ -1,0 +1,566 @@
+"""Every call of LiteLLM, by every way it can end, against a local server: what is on record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import pickle
+import wave
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from litellm_ledger import Ledger, LiteLLMClient, MissingExtra, ModelPrice, UsageRecord
+from litellm_ledger import _litellm_needs as needs
+from litellm_ledger._calls import CALLS
+from litellm_ledger._litellm import load_sync
+from litellm_ledger.testing import Behaviour, OpenAIServer
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    # LiteLLM makes a client of its own for some calls (embeddings, audio, moderation, batches) and
+    # leaves its session to the garbage collector, wherever that happens to run.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:(?s)Unclosed:ResourceWarning"),
+    # Its types for batches and responses do not match what it puts there.
+    pytest.mark.filterwarnings("ignore:(?s)Pydantic serializer warnings:UserWarning"),
+]
+
+MESSAGES = [{"role": "user", "content": "three words here"}]
+STREAMS = ("acompletion", "atext_completion", "aresponses", "anthropic_messages")
+
+
+def sound(seconds: int) -> tuple[str, bytes]:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as audio:
+        audio.setnchannels(1)
+        audio.setsampwidth(2)
+        audio.setframerate(8_000)
+        audio.writeframes(bytes(16_000 * seconds))
+    return ("sound.wav", file.getvalue())
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "acompletion": {"model": "openai/gpt-4o-mini", "messages": MESSAGES},
+    "atext_completion": {
+        "model": "text-completion-openai/gpt-3.5-turbo-instruct",
+        "prompt": "three words here",
+    },
+    "aembedding": {"model": "openai/text-embedding-3-small", "input": ["three words here"]},
+    "aresponses": {"model": "openai/gpt-4o-mini", "input": "three words here"},
+    "anthropic_messages": {
+        "model": "anthropic/claude-haiku-4-5",
+        "messages": MESSAGES,
+        "max_tokens": 10,
+    },
+    "aimage_generation": {"model": "openai/gpt-image-1", "prompt": "three words here", "n": 2},
+    "aimage_edit": {
+        "model": "openai/gpt-image-1",
+        "prompt": "three words here",
+        "image": b"\x89PNG\r\n\x1a\n",
+    },
+    "atranscription": {"model": "openai/whisper-1", "file": sound(3)},
+    "aspeech": {"model": "openai/tts-1", "input": "three words here", "voice": "alloy"},
+    "amoderation": {"model": "omni-moderation-latest", "input": "three words here"},
+    "arerank": {"model": "cohere/rerank-v3.5", "query": "one", "documents": ["two", "three"]},
+    "acreate_batch": {
+        "completion_window": "24h",
+        "endpoint": "/v1/chat/completions",
+        "input_file_id": "file-1",
+    },
+    "aretrieve_batch": {"batch_id": "batch_00000000"},
+}
+
+# What is on record of an answer: tokens in and out, cost, and what else is counted.
+RECORDED: dict[str, dict[str, Any]] = {
+    "acompletion": {"input_tokens": 3, "output_tokens": 5, "cost": "0.00000345"},
+    "atext_completion": {"input_tokens": 3, "output_tokens": 5, "cost": "0.0000145"},
+    "aembedding": {"input_tokens": 3, "output_tokens": 0, "cost": "0.00000006"},
+    "aresponses": {"input_tokens": 3, "output_tokens": 5, "cost": "0.00000345"},
+    "anthropic_messages": {"input_tokens": 3, "output_tokens": 5, "cost": "0.000028"},
+    "aimage_generation": {
+        "images": 2,
+        "input_tokens": 3,
+        "output_tokens": 200,
+        "cost": "0.008015",
+    },
+    "aimage_edit": {"images": 1, "input_tokens": 103, "output_tokens": 100, "cost": "0.005015"},
+    "atranscription": {"audio_seconds": 3.0, "input_tokens": None, "cost": "0.0003"},
+    # LiteLLM does not charge for blanks.
+    "aspeech": {"characters": 16, "input_tokens": None, "cost": "0.00021"},
+    "amoderation": {"input_tokens": None, "cost": "0"},
+    "arerank": {"search_units": 1, "input_tokens": None, "cost": "0.002"},
+    "acreate_batch": {"input_tokens": None, "cost": "0"},
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OpenAIServer]:
+    load_sync().suppress_debug_info = True  # type: ignore[attr-defined]
+    with OpenAIServer() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(tmp_path: Path) -> AsyncIterator[LiteLLMClient]:
+    async with LiteLLMClient(tmp_path / "usage", max_retries=0) as opened:
+        yield opened
+
+
+def to(server: OpenAIServer, name: str, behaviour: Behaviour | None = None) -> dict[str, Any]:
+    """The arguments of a call to the local server."""
+    root = server.base_url
+    if name in ("anthropic_messages", "arerank"):
+        root = root.removesuffix("/v1")
+    headers = {} if behaviour is None else behaviour.headers()
+    where = {"api_base": root, "api_key": "any", "extra_headers": headers}
+    if name == "arerank":
+        where["headers"] = where.pop("extra_headers")
+    return {**ARGUMENTS[name], **where, "timeout": 20.0}
+
+
+DEAF = ("atranscription", "aspeech", "amoderation")
+"""Calls for which LiteLLM sends no headers of the caller's: the whole server has to behave."""
+
+
+@contextlib.contextmanager
+def behaving(server: OpenAIServer, name: str, behaviour: Behaviour) -> Iterator[Any]:
+    """Yield a server and the arguments that have it behave so."""
+    if name in DEAF:
+        with OpenAIServer(default=behaviour) as other:
+            yield other, to(other, name)
+    else:
+        server.clear()
+        yield server, to(server, name, behaviour)
+
+
+async def packages(name: str, **kwargs: Any) -> None:
+    """Skip where LiteLLM lacks a package for this call."""
+    need = CALLS[name].need(kwargs)
+    if need is not None:
+        try:
+            await needs.require(need.modules, need.install, name)
+        except MissingExtra as exc:
+            pytest.skip(str(exc))
+
+
+def outcomes(client: LiteLLMClient) -> list[UsageRecord]:
+    assert client.usage.directory is not None
+    return list(Ledger(client.usage.directory).records())
+
+
+def only(client: LiteLLMClient) -> UsageRecord:
+    """The outcome of the one attempt, as it is on disk; it is settled."""
+    assert client.usage.directory is not None
+    records = list(Ledger(client.usage.directory).records(kinds=("started", "usage")))
+    assert [record.kind for record in records] == ["started", "usage"]
+    started, outcome = records
+    assert (outcome.operation, outcome.attempt, outcome.ts) == (started.id, 1, started.ts)
+    return outcome
+
+
+def check(record: UsageRecord, name: str, **expected: Any) -> None:
+    assert record.call == name
+    for field, value in expected.items():
+        wanted = Decimal(value) if field == "cost" and value is not None else value
+        assert getattr(record, field) == wanted, field
+
+
+# --- Answers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECORDED)
+async def test_an_answer_is_on_record_with_its_units_and_cost(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name)
+    answer = await getattr(client, name)(**to(server, name), tags={"user": "alice"})
+    record = only(client)
+    check(record, name, status="ok", stream=False, tags={"user": "alice"}, **RECORDED[name])
+    assert answer.usage_record == record
+    assert record.cost_source in ("litellm", "unbilled")
+    assert record.meta is not None
+    assert record.meta["litellm"]
+    assert (record.cost_source == "litellm") == (record.price_version is not None)
+    assert record.provider in ("openai", "anthropic", "cohere", "text-completion-openai")
+
+
+@pytest.mark.parametrize("name", RECORDED)
+async def test_an_answer_dumps_and_compares_as_litellms_own(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name)
+    litellm: Any = load_sync()
+    ours = await getattr(client, name)(**to(server, name))
+    theirs = await getattr(litellm, name)(**to(server, name), num_retries=0)
+    assert isinstance(ours, type(theirs))
+    assert hasattr(ours, "usage_record")
+    if name == "aspeech":
+        assert ours.content == theirs.content
+        return
+    if isinstance(theirs, dict):
+        assert set(ours) == set(theirs)
+        assert "usage_record" not in json.dumps(ours)
+        assert ours == dict(ours)
+        assert json.loads(json.dumps(ours)) == dict(ours)
+        assert pickle.loads(pickle.dumps(ours)) == ours
+        return
+    assert set(ours.model_dump()) == set(theirs.model_dump())
+    assert "usage_record" not in ours.model_dump_json()
+    assert "usage_record" not in ours.model_copy(deep=True).model_dump()
+    assert ours == ours.model_copy()
+
+
+async def test_positional_arguments_reach_litellm(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    given = to(server, "aembedding")
+    model, texts = given.pop("model"), given.pop("input")
+    await client.aembedding(model, texts, 3, **given)  # dimensions
+    assert server.requests[-1].body["dimensions"] == 3
+    with pytest.raises(TypeError, match="too many"):
+        await client.aembedding(model, texts, *range(100))
+
+
+async def test_nothing_of_ours_reaches_the_provider(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    server.clear()
+    for name in RECORDED:
+        if CALLS[name].need({}) is None:
+            await getattr(client, name)(**to(server, name), tags={"user": "alice"})
+    sent = json.dumps([dict(request.body) for request in server.requests])
+    assert not [word for word in ("call_id", "alice", "num_retries", "max_retries") if word in sent]
+
+
+# --- The other endings -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+async def test_an_error_is_on_record_and_costs_nothing(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name)
+    with behaving(server, name, Behaviour(status=400, message="no-luck")) as (_, given):
+        with pytest.raises(Exception, match="no-luck") as caught:
+            await getattr(client, name)(**given)
+    check(only(client), name, status="error", error=type(caught.value).__name__)
+    assert only(client).cost in (None, 0)
+    assert only(client).usage_source == "none"
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+async def test_a_time_out_is_on_record(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name)
+    if name == "amoderation":  # LiteLLM takes no notice of ``timeout`` there
+        client = client.with_options(deadline=0.2)
+    with behaving(server, name, Behaviour(hang=True)) as (_, given):
+        with pytest.raises(Exception, match=r"(?i)time") as caught:
+            await getattr(client, name)(**given | {"timeout": 0.2})
+    record = only(client)
+    check(record, name, status="error", error=type(caught.value).__name__)
+    billed = CALLS[name].tokens
+    assert record.usage_source == ("estimated" if billed else "none")
+    assert (record.input_tokens is not None) == billed
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+async def test_a_cancelled_call_is_on_record(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name)
+    with behaving(server, name, Behaviour(hang=True)) as (asked, given):
+        task = asyncio.create_task(getattr(client, name)(**given))
+        await asyncio.to_thread(asked.wait_for, len)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await client.flush()
+    record = only(client)
+    check(record, name, status="cancelled")
+    assert (record.input_tokens is not None) == CALLS[name].tokens
+
+
+# --- Streams ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_read_to_its_end_is_the_providers_count(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name, stream=True)
+    stream = await getattr(client, name)(**to(server, name), stream=True)
+    seen = [chunk async for chunk in stream]
+    assert seen
+    record = only(client)
+    check(record, name, status="ok", stream=True, usage_source="provider", **RECORDED[name])
+    assert stream.usage_record == record
+    assert record.ttft_ms is not None
+    assert record.cost_source == "litellm"
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_that_is_left_is_closed_and_estimated(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name, stream=True)
+    server.clear()
+    stream = await getattr(client, name)(**to(server, name, Behaviour(hang_after=2)), stream=True)
+    async for chunk in stream:
+        if "word2" in str(chunk):
+            break
+    await stream.aclose()
+    record = only(client)
+    check(record, name, status="abandoned", stream=True, usage_source="estimated")
+    assert record.output_tokens
+    assert record.cost
+    await asyncio.to_thread(server.wait_for, lambda seen: seen[0].disconnected)
+
+
+@pytest.mark.parametrize("how", ["error_after", "cut_after"])
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_that_fails_is_an_error_with_what_came_before(
+    server: OpenAIServer, client: LiteLLMClient, name: str, how: str
+) -> None:
+    await packages(name, stream=True)
+    behaviour = Behaviour(**{how: 2})  # type: ignore[arg-type]
+    stream = await getattr(client, name)(**to(server, name, behaviour), stream=True)
+    try:
+        async for _ in stream:
+            pass
+        raised = None
+    except Exception as exc:
+        raised = type(exc).__name__
+    # An event of Anthropic's raises nothing in LiteLLM, and is an error all the same.
+    silent = (name, how) == ("anthropic_messages", "error_after")
+    check(only(client), name, status="error", error="overloaded_error" if silent else raised)
+    assert raised is None if silent else raised
+    assert only(client).usage_source == "estimated"
+    assert only(client).output_tokens
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_that_is_refused_costs_nothing(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name, stream=True)
+    behaviour = Behaviour(status=400, message="no-luck")
+
+    async def read() -> None:
+        async for _ in await getattr(client, name)(**to(server, name, behaviour), stream=True):
+            pass
+
+    with pytest.raises(Exception, match="no-luck"):
+        await read()
+    check(only(client), name, status="error", usage_source="none", cost=None)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_reader_that_is_cancelled_leaves_a_record(
+    server: OpenAIServer, client: LiteLLMClient, name: str
+) -> None:
+    await packages(name, stream=True)
+    read = asyncio.Event()
+
+    async def reading() -> None:
+        behaviour = Behaviour(hang_after=2)
+        async for chunk in await getattr(client, name)(**to(server, name, behaviour), stream=True):
+            if "word2" in str(chunk):
+                read.set()
+
+    task = asyncio.create_task(reading())
+    await asyncio.wait_for(read.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await client.flush()
+    check(only(client), name, status="cancelled", usage_source="estimated")
+
+
+# --- Batches ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("no_usage", [False, True])
+async def test_a_batch_is_billed_once_however_often_one_asks(
+    server: OpenAIServer, client: LiteLLMClient, no_usage: bool
+) -> None:
+    batch = await client.acreate_batch(**to(server, "acreate_batch"))
+    behaviour = Behaviour(no_usage=no_usage)  # then the output file is read
+    given = to(server, "aretrieve_batch", behaviour) | {"batch_id": batch.id}
+    for _ in range(4):
+        await client.aretrieve_batch(**given)
+    # Again, all at once, and by a client of its own: what is on the ledger counts.
+    await asyncio.gather(*(client.aretrieve_batch(**given) for _ in range(3)))
+    assert client.usage.directory is not None
+    async with LiteLLMClient(client.usage.directory) as other:
+        await other.aretrieve_batch(**given)
+    found = [record for record in outcomes(client) if record.call == "aretrieve_batch"]
+    assert len(found) == 8
+    counted = [record for record in found if record.cost]
+    assert len(counted) == 1
+    assert counted[0].cost == Decimal("0.00000345")  # half the price of 6 in, 10 out
+    check(counted[0], "aretrieve_batch", input_tokens=6, output_tokens=10, model="gpt-4o-mini")
+    assert counted[0].meta is not None
+    assert counted[0].meta["batch"] == {"status": "completed", "counted": True}
+    assert counted[0].meta["price"]["batch"] is True
+    assert sum(record.cost or 0 for record in found) == counted[0].cost
+
+
+async def test_batches_finished_at_the_same_time_in_one_client_are_counted_once_each(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    made = [await client.acreate_batch(**to(server, "acreate_batch")) for _ in range(2)]
+    given = to(server, "aretrieve_batch")
+    for batch in made:
+        await client.aretrieve_batch(**given | {"batch_id": batch.id})
+    await asyncio.gather(
+        *(client.aretrieve_batch(**given | {"batch_id": batch.id}) for batch in made * 5)
+    )
+    counted = [record.response_id for record in outcomes(client) if record.cost]
+    assert sorted(filter(None, counted)) == sorted(batch.id for batch in made)
+
+
+async def test_a_batch_whose_cost_cannot_be_had_is_tried_again(
+    server: OpenAIServer, client: LiteLLMClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from litellm_ledger import _batches
+
+    batch = await client.acreate_batch(**to(server, "acreate_batch"))
+    given = to(server, "aretrieve_batch") | {"batch_id": batch.id}
+    await client.aretrieve_batch(**given)
+    with monkeypatch.context() as patch:
+        patch.setattr(_batches, "batch_cost", lambda *args: None)
+        await client.aretrieve_batch(**given)
+    await client.aretrieve_batch(**given)
+    await client.aretrieve_batch(**given)
+    costs = [record.cost for record in outcomes(client)][1:]
+    assert costs == [0, None, Decimal("0.00000345"), 0]
+
+
+# --- Prices ----------------------------------------------------------------------------------
+
+
+async def test_the_users_price_wins_and_litellms_map_is_left_alone(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    litellm: Any = load_sync()
+    before = json.dumps(litellm.model_cost, default=repr)
+    own = ModelPrice(input="0.20", output="0.60", per=1_000_000)
+    async with LiteLLMClient(
+        tmp_path, prices={"hosted_vllm/qwen3": own, "openai/gpt-4o-mini": own}
+    ) as client:
+        for model in ("hosted_vllm/qwen3", "openai/gpt-4o-mini", "hosted_vllm/unknown"):
+            await client.acompletion(**to(server, "acompletion") | {"model": model})
+        stream = await client.acompletion(**to(server, "acompletion"), stream=True)
+        async for _ in stream:
+            pass
+        left = await client.acompletion(**to(server, "acompletion"), stream=True)
+        async for _ in left:
+            break
+        await left.aclose()
+    assert json.dumps(litellm.model_cost, default=repr) == before
+    one, two, unknown, streamed, abandoned = Ledger(tmp_path).records()
+    for record in (one, two, streamed):
+        assert record.cost == Decimal("0.0000036")
+        assert (record.cost_source, record.price_version) == ("user", own.version)
+    assert (unknown.cost, unknown.cost_source, unknown.price_version) == (None, None, None)
+    assert abandoned.cost_source == "user"
+    assert abandoned.input_tokens is not None
+    assert abandoned.output_tokens is not None
+    picos = abandoned.input_tokens * 200_000 + abandoned.output_tokens * 600_000
+    assert abandoned.cost == Decimal(picos).scaleb(-12)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_provider_says_that_it_bills_is_taken(
+    server: OpenAIServer, client: LiteLLMClient, stream: bool
+) -> None:
+    given = to(server, "acompletion", Behaviour(cost=0.0123))
+    for model in ("openrouter/openai/gpt-4o-mini", "openai/gpt-4o-mini"):
+        answer = await client.acompletion(**given | {"model": model}, stream=stream)
+        if stream:
+            async for _ in answer:
+                pass
+    theirs, ours = outcomes(client)
+    assert (theirs.cost, theirs.cost_source) == (Decimal("0.0123"), "provider")
+    assert theirs.price_version is None
+    assert ours.cost_source == "litellm"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_provider_that_says_nothing_is_priced_by_the_map(
+    server: OpenAIServer, client: LiteLLMClient, stream: bool
+) -> None:
+    given = to(server, "acompletion") | {"model": "openrouter/openai/gpt-4o-mini"}
+    answer = await client.acompletion(**given, stream=stream)
+    if stream:
+        async for _ in answer:
+            pass
+    assert only(client).cost_source in ("litellm", None)
+
+
+async def test_what_chose_the_price_is_noted(server: OpenAIServer, client: LiteLLMClient) -> None:
+    flex = to(server, "acompletion", Behaviour(service_tier="flex")) | {"model": "openai/gpt-5"}
+    await client.acompletion(**flex, service_tier="flex")
+    long = to(server, "acompletion", Behaviour(prompt_tokens=300_000))
+    await client.acompletion(**long | {"model": "gemini/gemini-2.5-pro", "mock_response": "x"})
+    await client.acompletion(**to(server, "acompletion"))
+    first, _, plain = outcomes(client)
+    assert first.meta is not None
+    assert first.meta["price"] == {"service_tier": "flex"}
+    assert first.cost == Decimal("0.000026875")  # half of 3 x 1.25 + 5 x 10 dollars a million
+    assert plain.meta is not None
+    assert "price" not in plain.meta
+
+
+# --- Packages --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "package", "install"),
+    [
+        ("acompletion", {"tools": [{"type": "function"}]}, "mcp", "pip install 'mcp'"),
+        ("aresponses", {}, "mcp", "pip install 'mcp'"),
+        ("anthropic_messages", {"stream": True}, "soundfile", "pip install 'litellm[proxy]'"),
+    ],
+)
+async def test_a_missing_package_is_named_before_anything_is_spent(
+    server: OpenAIServer,
+    client: LiteLLMClient,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    more: dict[str, Any],
+    package: str,
+    install: str,
+) -> None:
+    def missing(module: str) -> Any:
+        if module == "litellm.utils":
+            return load_sync().utils  # type: ignore[attr-defined]
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(needs, "_found", set())
+    monkeypatch.setattr(needs.importlib, "import_module", missing)
+    server.clear()
+    with pytest.raises(MissingExtra, match=f"{package} is not installed") as caught:
+        await getattr(client, name)(**to(server, name), **more)
+    assert install in str(caught.value)
+    assert name in str(caught.value)
+    assert server.requests == []
+    assert outcomes(client) == []
+
+
+async def test_models_without_anthropics_interface_need_no_proxy(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    assert not needs.needs_messages_stream("openai/gpt-4o-mini", None)
+    assert needs.needs_messages_stream("anthropic/claude-haiku-4-5", None)
+    assert needs.needs_messages_stream("claude-haiku-4-5", None)
+    assert needs.needs_messages_stream("nobody-knows", None)
