@@ -16,6 +16,7 @@ SHELL := /bin/sh
 SUPPORTED := 3.11 3.12 3.13
 VENV := .venv
 CONSTRAINTS := requirements/constraints.txt
+TEST_GROUPS := --group test --group peers
 PYTEST_ARGS :=
 
 # `user = true` in somebody's pip configuration has no meaning inside a virtual environment.
@@ -78,7 +79,7 @@ test-all: ## Run the test suite on Python 3.11, 3.12 and 3.13, where found
 # Warnings are errors only with the versions we pin: what an old LiteLLM warns of is its own affair.
 .PHONY: test-oldest
 test-oldest: ## Run the test suite with the oldest dependencies that pyproject.toml allows
-	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=requirements/oldest.txt \
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=requirements/oldest.txt TEST_GROUPS="--group test" \
 		PYTEST_ARGS="-W default $(PYTEST_ARGS)"
 
 .PHONY: matrix
@@ -116,7 +117,7 @@ uv_compile = $(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universa
 .PHONY: constraints
 constraints: $(STEPS)/python ## Refresh the pinned versions in requirements/
 	@$(PIP) install uv $(quietly)
-	@$(uv_compile) --group build --group lint --group test -o requirements/constraints.txt
+	@$(uv_compile) --group build --group lint --group peers --group test -o requirements/constraints.txt
 	@$(uv_compile) --resolution lowest-direct -o requirements/oldest.txt
 	@git diff --stat -- requirements
 
@@ -183,7 +184,7 @@ $(STEPS)/demo: $(STEPS)/wheel
 	$(call install_wheel,what the demo needs,"$$(ls $(VENV)/wheel/*.whl)[cli$(comma)testing]")
 
 $(STEPS)/test: $(STEPS)/wheel
-	$(call install_wheel,the wheel with all extras and the test tools,"$$(ls $(VENV)/wheel/*.whl)[all]" --group test)
+	$(call install_wheel,the wheel with all extras and the test tools,"$$(ls $(VENV)/wheel/*.whl)[all]" $(TEST_GROUPS))
 
 $(STEPS)/lint: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
 	@echo "==> $(VENV): installing the lint and type tools"

@@ -11,7 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import instructor.core
 import litellm
 import openai
 import pydantic
@@ -292,6 +291,8 @@ class City(pydantic.BaseModel):
 
 
 async def test_instructor_above_litellm(to: dict[str, Any], tmp_path: Path) -> None:
+    instructor = pytest.importorskip("instructor")
+    retried = pytest.importorskip("instructor.core").InstructorRetryException
     asking = instructor.from_litellm(litellm.acompletion, mode=instructor.Mode.JSON)
     async with LiteLLMClient(tmp_path, capture=True) as client:
         with client.tag(feature="cities"):
@@ -302,7 +303,7 @@ async def test_instructor_above_litellm(to: dict[str, Any], tmp_path: Path) -> N
                 mock_response='{"name": "Oslo"}',
                 max_retries=0,
             )
-            with pytest.raises(instructor.core.InstructorRetryException):
+            with pytest.raises(retried):
                 await asking.create(
                     model=MODEL,
                     messages=MESSAGES,
