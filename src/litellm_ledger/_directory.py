@@ -50,7 +50,7 @@ def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: b
             f"a ledger cannot be written on {sys.platform}, which lacks flock and fdatasync; "
             "it can be read"
         )
-    path = Path(ledger) if ledger is not None else default_directory()
+    path = Path(ledger) if ledger else default_directory()  # "" is an unset variable, not "."
     path = Path(os.path.abspath(path.expanduser()))
     try:
         for name in (SEGMENTS, LIVE, RECOVERY):

@@ -122,10 +122,12 @@ class MissingExtra(LedgerError, ImportError):
     """
 
     def __init__(self, package: str, extra: str = "", *, install: str = "", what: str = "") -> None:
-        install = install or f"litellm-ledger[{extra}]"
         needs = f": LiteLLM needs it for {what}" if what else ""
+        how = f"pip install '{install or f'litellm-ledger[{extra}]'}'"
+        if extra:
+            how += f" (in a checkout: pip install '.[{extra}]')"
         super().__init__(
-            f"{package} is not installed{needs}; install it with: pip install '{install}'",
+            f"{package} is not installed{needs}; install it with: {how}",
             name=package,
         )
         self.extra = extra

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -155,11 +155,24 @@ class UsageRecord(
             put(self, "cost", _check_money("cost", self.cost))
         if self.saved_cost is not None:
             put(self, "saved_cost", _check_money("saved_cost", self.saved_cost))
+        for name, known in _WORDS:
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise InvalidRecord(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        for name in ("stream", "cache_hit"):
+            value = getattr(self, name)
+            if value is not None and type(value) is not bool:
+                raise InvalidRecord(f"{name} must be True or False, not {value!r}")
         for name in ("latency_ms", "ttft_ms"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                put(self, name, None)  # a clock step: unknown beats absurd
-        if self.ts is not None and self.ts.tzinfo is not UTC:
+            if value is not None:
+                if type(value) not in (int, float):
+                    raise InvalidRecord(f"{name} must be a number, not {type(value).__name__}")
+                if not (math.isfinite(value) and value >= 0):
+                    put(self, name, None)  # a clock step: unknown beats absurd
+        if self.ts is not None and getattr(self.ts, "tzinfo", None) is not UTC:
+            if not isinstance(self.ts, datetime):
+                raise InvalidRecord(f"ts must be a datetime, not {type(self.ts).__name__}")
             if self.ts.tzinfo is None:
                 raise InvalidRecord("ts must be timezone-aware: datetime.now(timezone.utc)")
             put(self, "ts", self.ts.astimezone(UTC))
@@ -213,6 +226,11 @@ _TEXTS: Final = (
     "call_id",
     "response_id",
 )
+_WORDS: Final = (
+    ("kind", get_args(Kind)),
+    ("status", get_args(Status)),
+    ("usage_source", get_args(UsageSource)),
+)
 _counts: Final = attrgetter(*_COUNTS)
 _texts: Final = attrgetter(*_TEXTS)
 
@@ -242,7 +260,9 @@ def clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
             value = "true" if value else "false"
         elif isinstance(value, (int, float, Decimal)):
             value = str(value)
-        if not isinstance(key, str) or not isinstance(value, str):
+        if not isinstance(key, str):
+            raise InvalidRecord(f"the name of tag {key!r} must be text, not {type(key).__name__}")
+        if not isinstance(value, str):
             raise InvalidRecord(
                 f"tag {key!r} has a value of type {type(value).__name__}; "
                 "give text, a number or a boolean"

@@ -195,8 +195,11 @@ class UsageTracker:
         return self._tags.scope(tags)
 
     def _labelled(self, record: UsageRecord) -> UsageRecord:
-        if record.kind != "usage":
-            raise InvalidRecord(f"a record of kind {record.kind!r} is the ledger's own; give usage")
+        if not isinstance(record, UsageRecord):
+            raise InvalidRecord(f"give a UsageRecord, not {type(record).__name__}")
+        if record.kind != "usage" or record.status == "unsettled":
+            what = record.kind if record.kind != "usage" else record.status
+            raise InvalidRecord(f"a record that is {what!r} is the ledger's own; give an outcome")
         tags = self._tags.merged(record.tags)
         if tags is not record.tags:
             record = record.__copy__()

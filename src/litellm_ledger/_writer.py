@@ -198,7 +198,7 @@ class AsyncUsageWriter:
         if running is not self._loop and self._loop is not None:
             raise WrongLoop(
                 "this client belongs to another event loop; create one per loop, or from other "
-                "threads use record_threadsafe()"
+                "threads use client.usage.record_threadsafe()"
             )
 
     def check_open(self) -> None:
@@ -240,7 +240,11 @@ class AsyncUsageWriter:
         backlog = self._backlog
         if backlog is None or self.state is not _OPEN:
             raise self._refusal()
-        if asyncio.get_running_loop() is not self._loop:
+        try:
+            at_home = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            at_home = False
+        if not at_home:
             self.check_loop()
         if not self._room.at_once():
             return False
