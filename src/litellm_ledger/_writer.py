@@ -1,4 +1,4 @@
-"""``AsyncUsageWriter``: accepts records, has one task write them, acknowledges, closes.
+"""``AsyncUsageWriter``: has one task write what ``Intake`` accepts, and sees it to its end.
 
     accept -> asyncio.Queue -> [task: batch -> encode -> append -> sync] -> ack
 
@@ -10,7 +10,6 @@ decides what a record says, never touches a file itself.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import os
@@ -19,35 +18,29 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Self
 
 import aiofiles.os
 
 from . import _process
-from ._backlog import LATE_BUDGET, Backlog, Entry, Signal
+from ._backlog import Backlog, Signal
 from ._closing import outlive_cancellation, wait_until
 from ._directory import prepare, refused
-from ._errors import DrainTimeout, FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
+from ._errors import DrainTimeout
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
-from ._record import UsageRecord
-from ._state import State, advance, refusal
+from ._intake import Durability, Intake
+from ._state import State, advance
 from ._statistics import Statistics
-from ._waiters import Acks, Room
 from ._writing import WriteLoop
 
 __all__ = ["AsyncUsageWriter", "Durability"]
 
-Durability = Literal["queued", "written", "synced"]
-
 _log = logging.getLogger("litellm_ledger")
-_OPEN: Final = State.OPEN  # a member looked up through its class costs the hot path 50 ns
 
 
-class AsyncUsageWriter:
+class AsyncUsageWriter(Intake):
     """Writes records to a ledger directory from one task, in order, each exactly once.
 
     An async context manager; also ``await open()`` … ``await aclose()``.  Belongs to the event loop
@@ -74,38 +67,21 @@ class AsyncUsageWriter:
         fs: FileSystem = REAL,
         recover: bool = True,
     ) -> None:
-        if durability not in get_args(Durability):
-            raise ValueError(f"durability must be queued, written or synced, not {durability!r}")
-        if queue_size < 1:
-            raise ValueError(f"queue_size must be at least 1, not {queue_size}")
-        self._ledger = ledger
-        self.durability: Durability = durability
-        self.queue_size = queue_size
-        self.drain_timeout = drain_timeout
+        super().__init__(
+            ledger, durability=durability, queue_size=queue_size, drain_timeout=drain_timeout
+        )
         self._sync_interval = sync_interval
         self._fs = fs
         self._recover = recover
-        self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
         self._begin()
         _process.inherits(self)
 
     def _begin(self) -> None:
-        """Everything that belongs to one opening, in one process."""
-        self.state = State.UNOPENED
-        self.directory: Path | None = None
-        self.failure: BaseException | None = None
-        self.unacked = 0
+        super()._begin()
         self._pid = os.getpid()
-        self._backlog: Backlog | None = None
         self._executor = DiskThread()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
-        self._written = Acks()
-        self._synced = Acks()
-        self._room = Room(self._places)
-        self._woken = False
         self._writing = WriteLoop(
             self._executor,
             durable=self.durability == "synced",
@@ -180,226 +156,6 @@ class AsyncUsageWriter:
         # (or inherit) whatever that caller had in its context variables.
         return self._loop.create_task(coroutine, name=name, context=contextvars.Context())
 
-    # -- accepting -----------------------------------------------------------------------------
-
-    @property
-    def backlog(self) -> Backlog:
-        """The accepted and unwritten.  Raises ``LedgerClosed`` before opening."""
-        if self._backlog is None:
-            raise self._refusal()
-        return self._backlog
-
-    def check_loop(self) -> None:
-        """Raise ``WrongLoop`` unless running on the event loop that opened the writer."""
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not self._loop and self._loop is not None:
-            raise WrongLoop(
-                "this client belongs to another event loop; create one per loop, or from other "
-                "threads use client.usage.record_threadsafe()"
-            )
-
-    def check_open(self) -> None:
-        """Raise unless new work is taken: ``LedgerClosed`` or ``LedgerFailed``."""
-        if self.state is not State.OPEN:
-            raise self._refusal()
-
-    def room_now(self) -> bool:
-        """Whether one more record may be accepted without waiting or overtaking."""
-        return self._room.at_once()
-
-    async def room(self) -> None:
-        """Wait, first come first served, until a record may be accepted.
-
-        Cancellation leaves no trace.  Raises like ``check_open`` when the writer ends meanwhile.
-        """
-        assert self._loop is not None
-        await self._room.enter(self._loop)
-        self.check_open()
-
-    def _places(self) -> int:
-        backlog = self._backlog
-        if backlog is None:
-            return 0
-        return self.queue_size - backlog.accepted + backlog.log.written - len(backlog.inbox)
-
-    def accept(self, record: UsageRecord) -> UsageRecord:
-        """Number and queue a record, whatever room there is; return it as it will be written.
-
-        Never waits.  On the loop's thread; other threads use ``submit``.
-        """
-        return self._take(record, self.backlog.accept)
-
-    def accept_nowait(self, record: UsageRecord) -> bool:
-        """Queue a record if there is room and nobody waits for it; tell whether it was taken.
-
-        Raises like ``check_open`` and ``check_loop``.
-        """
-        backlog = self._backlog
-        if backlog is None or self.state is not _OPEN:
-            raise self._refusal()
-        try:
-            at_home = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            at_home = False
-        if not at_home:
-            self.check_loop()
-        if not self._room.at_once():
-            return False
-        if backlog.late:
-            self._take(record, backlog.accept)
-        else:
-            backlog.accept_unseen(record)
-        return True
-
-    def start(self, record: UsageRecord) -> UsageRecord:
-        """Accept a ``started`` record; its call is in flight until ``settle``."""
-        return self._take(record, self.backlog.start)
-
-    def settle(self, record: UsageRecord, settles: int) -> UsageRecord:
-        """Accept the outcome of the call whose ``started`` record has the number ``settles``.
-
-        0 stands for a call that had none.  Never waits, never fails: also while and after closing.
-        """
-        return self._take(record, partial(self.backlog.settle, settles=settles))
-
-    def _take(self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]) -> UsageRecord:
-        backlog = self.backlog
-        if not backlog.late:
-            return act(record)
-        entry = Entry(record, act)
-        backlog.save_late(entry)
-        self._after_late(backlog)
-        return entry.record
-
-    def submit(self, entry: Entry) -> None:
-        """Accept from any thread, or from a finalizer, which strikes anywhere.
-
-        Never blocks while the loop is alive; without one the record is written before it returns.
-        """
-        backlog = self.backlog
-        backlog.inbox.append(entry)
-        if not backlog.late and not self._woken:  # one wake-up for all that arrive until it runs
-            self._woken = True
-            try:
-                assert self._loop is not None
-                self._loop.call_soon_threadsafe(self._wake)
-            except RuntimeError:  # the loop is closed
-                backlog.late = True
-        if backlog.late:
-            backlog.save_now(LATE_BUDGET)
-            self._after_late(backlog)
-
-    def _wake(self) -> None:
-        self._woken = False
-        backlog = self.backlog
-        if backlog.late:
-            backlog.save_now(LATE_BUDGET)
-            self._after_late(backlog)
-        else:
-            self._take_inbox(backlog)
-
-    def _take_inbox(self, backlog: Backlog) -> None:
-        """On the loop: accept the inbox; who waits for an entry hears of its acknowledgement."""
-        for entry in backlog.take_inbox():
-            assert self._loop is not None
-            assert entry.future is not None
-            if self.durability == "queued":
-                entry.future.set_result(entry.record)
-                continue
-            if self.state is State.FAILED:
-                entry.future.set_exception(self._refusal())
-                continue
-            ack = self._acks.wait_for(entry.record.seq or 0, self._loop)
-            ack.add_done_callback(partial(_pass_on, entry))
-
-    def hint(self) -> None:
-        """Sync soon: somebody has heard that the process is to end.  Safe in a signal handler."""
-        if self._backlog is not None and not self._backlog.late and self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._backlog.queue.put_nowait, Signal.SYNC)
-
-    def _after_late(self, backlog: Backlog) -> None:
-        if backlog.sealed:
-            _process.leave(self)
-
-    async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
-        """Wait until ``record`` is as safe as ``durability`` says; tell whether it is.
-
-        Args:
-            timeout: seconds after which the answer is ``False``; ``None`` waits as long as it
-                takes.
-
-        Cancellation stops the waiting, not the writing.
-
-        Raises:
-            LedgerFailed: the writer died first, or what is left of it could not save the record.
-        """
-        backlog = self.backlog
-        acks, number = self._acks, record.seq or 0
-        if self.durability == "queued" or number <= acks.passed:
-            return True
-        if backlog.late:  # it was saved before it was returned, or will not be soon
-            if number <= self._safe(backlog):
-                return True
-            raise LedgerFailed(f"record {record.id} was not saved; it is tried again at the close")
-        if self._task is None or self._task.done():
-            raise self._refusal()
-        assert self._loop is not None
-        await acks.wait_for(number, self._loop, timeout)
-        return max(acks.passed, self._safe(backlog)) >= number
-
-    def _safe(self, backlog: Backlog) -> int:
-        """The last number that is as safe as ``durability`` says."""
-        return backlog.log.synced if self.durability == "synced" else backlog.log.written
-
-    @property
-    def _acks(self) -> Acks:
-        return self._synced if self.durability == "synced" else self._written
-
-    async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:
-        """Wait until all that was accepted so far is written, and synced if asked.
-
-        Args:
-            timeout: seconds; ``None`` waits as long as it takes.
-            sync: also wait for the disk; by default only at ``durability="synced"``.
-
-        Raises:
-            FlushTimeout: not in time; nothing is lost, the records stay queued.
-            LedgerFailed: the writer died.
-        """
-        if self._backlog is None:
-            return
-        backlog = self._backlog
-        if backlog.late:
-            if backlog.save_now(timeout or self.drain_timeout):
-                raise FlushTimeout("flush ran out of time", unwritten=backlog.unwritten)
-            return
-        self.check_loop()
-        if self.state is State.FAILED:
-            raise self._refusal()
-        assert self._loop is not None
-        self._take_inbox(backlog)
-        if sync is None:
-            sync = self.durability == "synced"
-        if sync and self._synced.passed < backlog.accepted:
-            backlog.queue.put_nowait(Signal.SYNC)
-        acks = self._synced if sync else self._written
-        target = backlog.accepted
-        future = acks.wait_for(target, self._loop)
-        await asyncio.wait({future}, timeout=timeout)
-        if not future.done():
-            future.cancel()
-            left = max(0, target - backlog.log.written)
-            raise FlushTimeout(
-                f"flush ran out of time ({timeout} s) with {left} records unwritten; "
-                "they stay queued and will be written",
-                unwritten=left,
-            )
-        future.result()
-
     # -- the task ------------------------------------------------------------------------------
 
     async def _run(self, backlog: Backlog) -> None:
@@ -411,12 +167,6 @@ class AsyncUsageWriter:
             if self.state is State.OPEN:
                 self._save_on_thread(backlog)
             raise
-
-    def _progress(self, written: int, synced: int) -> None:
-        """Tell everybody how far the log has come, in order."""
-        self._written.passes(written)
-        self._synced.passes(synced)
-        self._room.admit()
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         """The task has ended: normally (a close), cancelled (loop torn down) or dead (a bug)."""
@@ -435,10 +185,6 @@ class AsyncUsageWriter:
                 self.state = advance(self.state, State.FAILED)
             self._fail_waiters(self._refusal())
 
-    def _fail_waiters(self, error: LedgerError) -> None:
-        for waiting in (self._written, self._synced, self._room):
-            waiting.fail(error)
-
     def _save_on_thread(self, backlog: Backlog) -> None:
         """Save what is held, not blocking longer than the drain time even if the disk hangs."""
         self._executor.stop()
@@ -453,6 +199,10 @@ class AsyncUsageWriter:
         else:
             thread.join(budget + 1.0)
         self._progress(backlog.log.written, backlog.log.synced)
+
+    def _after_late(self, backlog: Backlog) -> None:
+        if backlog.sealed:
+            _process.leave(self)
 
     # -- closing -------------------------------------------------------------------------------
 
@@ -596,22 +346,3 @@ class AsyncUsageWriter:
             on_loop=writing.on_loop,
             on_thread=writing.on_thread,
         )
-
-    def _refusal(self) -> LedgerClosed | LedgerFailed:
-        text = refusal(self.state, f"the ledger client for {self.directory or self._ledger}")
-        if self.state is State.FAILED:
-            error = LedgerFailed(text)
-            error.__cause__ = self.failure
-            return error
-        return LedgerClosed(text)
-
-
-def _pass_on(entry: Entry, ack: asyncio.Future[None]) -> None:
-    future = entry.future
-    if future is None or future.done():
-        return
-    error = None if ack.cancelled() else ack.exception()
-    if error is None:
-        future.set_result(entry.record)
-    else:
-        future.set_exception(error)
