@@ -18,6 +18,8 @@ VENV := .venv
 CONSTRAINTS := requirements/constraints.txt
 TEST_GROUPS := --group test --group peers
 PYTEST_ARGS :=
+# Processes that share the suite, a file at a time: one per core. JOBS=0 runs it in one process.
+JOBS := auto
 
 # `user = true` in somebody's pip configuration has no meaning inside a virtual environment.
 export PIP_USER := 0
@@ -60,7 +62,7 @@ demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no n
 
 .PHONY: test
 test: $(STEPS)/test ## Run the test suite against the built wheel
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all: ## Run the test suite on Python 3.11, 3.12 and 3.13, where found

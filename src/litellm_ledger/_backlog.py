@@ -321,7 +321,8 @@ class Backlog:
                 return
             except OSError as exc:
                 if time.monotonic() + pause > deadline:
-                    _log.error("%d records could not be saved: %s", self.unwritten, exc)
+                    what = f"{self.unwritten} records" if self.unwritten else "the last sync"
+                    _log.error("%s could not be saved: %s", what, exc)
                     return
                 time.sleep(pause)
                 pause *= 2
