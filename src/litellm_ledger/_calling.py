@@ -189,7 +189,11 @@ def _input(asked: Asked) -> Any:
 
 def _name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Give positional arguments their names; LiteLLM reads some of them by name only."""
-    names = [name for name in inspect.signature(function).parameters if name not in kwargs]
+    names = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in kwargs and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
     if len(args) > len(names):
         raise TypeError(f"{len(args) - len(names)} positional arguments too many")
     kwargs.update(zip(names, args, strict=False))
