@@ -20,6 +20,7 @@ from litellm_ledger import Ledger, LiteLLMClient, MissingExtra, ModelPrice, Usag
 from litellm_ledger import _litellm_needs as needs
 from litellm_ledger._calls import CALLS
 from litellm_ledger._litellm import load_sync
+from litellm_ledger._litellm_cost import price_conditions
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 pytestmark = [
@@ -519,6 +520,31 @@ async def test_what_chose_the_price_is_noted(server: OpenAIServer, client: LiteL
     assert first.cost == Decimal("0.000026875")  # half of 3 x 1.25 + 5 x 10 dollars a million
     assert plain.meta is not None
     assert "price" not in plain.meta
+
+
+async def test_what_of_the_context_and_the_hour_chose_the_price(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    litellm: Any = load_sync()
+    off_peak = {"hours_utc": "00:00-00:00", "input_cost_per_token": 1}
+    entry = {
+        "input_cost_per_token": 2,
+        "input_cost_per_token_above_128k_tokens": 3,
+        "input_cost_per_token_above_200k_tokens": 4,
+    }
+    monkeypatch.setitem(litellm.model_cost, "openai/tiered", entry)
+    monkeypatch.setitem(litellm.model_cost, "openai/nightly", {"off_peak_pricing": off_peak})
+    for tokens, above in (
+        (128_000, {}),
+        (128_001, {"above": 128_000}),
+        (10**6, {"above": 200_000}),
+    ):
+        assert price_conditions("openai/tiered", "openai", tokens) == above
+    assert price_conditions("tiered", "openai", 200_001) == {"above": 200_000}
+    assert price_conditions("openai/nightly", "openai", 1) == {"off_peak": True}
+    monkeypatch.setitem(off_peak, "hours_utc", [])
+    assert price_conditions("openai/nightly", "openai", None) == {"off_peak": False}
+    assert price_conditions("openai/nobody", "openai", 10**6) == {}
 
 
 # --- Packages --------------------------------------------------------------------------------

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from litellm_ledger import UsageRecord
-from litellm_ledger._outcome import from_exception, from_response, from_stream, usage_fields
+from litellm_ledger._outcome import (
+    from_exception,
+    from_response,
+    from_stream,
+    merged,
+    usage_fields,
+)
 
 CHAT = {
     "prompt_tokens": 11,
@@ -395,3 +401,77 @@ def test_litellms_own_objects() -> None:
 
     error = litellm.RateLimitError("no", llm_provider="openai", model="m")
     assert from_exception(error)["meta"] == {"http_status": 429}
+
+
+# --- What is priced apart, and who says what it costs -------------------------------------------
+
+
+def test_audio_and_image_tokens_are_told_apart_where_there_are_any() -> None:
+    usage = {
+        **CHAT,
+        "prompt_tokens_details": {"cached_tokens": 4, "audio_tokens": 3, "image_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": 1, "image_tokens": 0},
+    }
+    parts = {"audio_input": 3, "image_input": 2, "audio_output": 1}
+    assert usage_fields(usage) == {**CHAT_FIELDS, "meta": {"tokens": parts}}
+
+
+def test_hour_long_cache_writes_are_told_apart() -> None:
+    creation = {"ephemeral_5m_input_tokens": 5, "ephemeral_1h_input_tokens": 7}
+    own = {"input_tokens": 1, "output_tokens": 1, "cache_creation_input_tokens": 12}
+    assert usage_fields({**own, "cache_creation": creation})["meta"] == {
+        "tokens": {"cache_write_1h": 7}
+    }
+    details = {"cache_creation_token_details": creation, "cache_creation_tokens": 12}
+    chat = {**CHAT, "prompt_tokens_details": details}
+    assert usage_fields(chat)["meta"] == {"tokens": {"cache_write_1h": 7}}
+
+
+def test_transcriptions_call_their_details_otherwise() -> None:
+    usage = {"type": "tokens", "input_tokens": 30, "output_tokens": 5, "total_tokens": 35}
+    usage["input_token_details"] = {"audio_tokens": 30, "text_tokens": 0}  # type: ignore[assignment]
+    fields = usage_fields(usage)
+    assert (fields["input_tokens"], fields["meta"]) == (30, {"tokens": {"audio_input": 30}})
+
+
+def test_zeros_that_litellm_put_beside_the_counts_of_a_batch_are_not_the_counts() -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 6, "output_tokens": 10}
+    usage["input_tokens_details"] = {"cached_tokens": 1}  # type: ignore[assignment]
+    fields = usage_fields(usage)
+    assert (fields["input_tokens"], fields["output_tokens"]) == (6, 10)
+    assert fields["cache_read_tokens"] == 1
+
+
+@pytest.mark.parametrize("tier", ["default", "auto", "standard", None, 5, "s3cr3t text!"])
+def test_an_ordinary_service_tier_is_not_noted(tier: Any) -> None:
+    response = answer()
+    response.service_tier = tier
+    assert "meta" not in from_response(response)
+
+
+def test_a_service_tier_with_a_price_of_its_own_is_noted() -> None:
+    response = answer()
+    response.service_tier = "flex"
+    assert from_response(response)["meta"] == {"price": {"service_tier": "flex"}}
+    chunks = [*TEXT, usage_only()]
+    chunks[0] = chunk("")
+    chunks[0].service_tier = "priority"
+    fields = from_stream(chunks, finished=True)
+    assert fields["meta"] == {"price": {"service_tier": "priority"}}
+
+
+def test_only_providers_known_for_it_are_believed_about_their_cost() -> None:
+    said = {**CHAT, "cost": 0.01}
+    theirs = from_response(answer(said, custom_llm_provider="openrouter", response_cost=5e-6))
+    assert (theirs["cost"], theirs["cost_source"]) == (Decimal("0.01"), "provider")
+    breakdown = {**CHAT, "cost": {"total_cost": 0.02}}
+    theirs = from_response(answer(breakdown, custom_llm_provider="perplexity"))
+    assert (theirs["cost"], theirs["cost_source"]) == (Decimal("0.02"), "provider")
+    others = from_response(answer(said, custom_llm_provider="openai", response_cost=5e-6))
+    assert (others["cost"], others["cost_source"]) == (Decimal("0.000005"), "litellm")
+
+
+def test_meta_is_joined_and_the_rest_is_replaced() -> None:
+    both = merged({"a": 1, "meta": {"x": 1, "y": 1}}, {"a": 2, "meta": {"y": 2}})
+    assert both == {"a": 2, "meta": {"x": 1, "y": 2}}
+    assert merged({"meta": {"x": 1}}, {"a": 2}) == {"meta": {"x": 1}, "a": 2}
