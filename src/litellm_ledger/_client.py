@@ -172,7 +172,7 @@ class LiteLLMClient(LiteLLMCalls):
             patient = client.with_options(max_retries=5, deadline=60)
             await patient.acompletion(...)
 
-        Costs 2 µs; the ledger, the limit on concurrency, the totals and the life are the client's:
+        Costs 10 µs; the ledger, the limit on concurrency, the totals and the life are the client's:
         ``aclose`` on a view closes the client, and ``async with`` on a view is refused.  What is
         not given stays as it is; ``None`` takes an option off.
 
