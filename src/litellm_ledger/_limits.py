@@ -39,9 +39,9 @@ class Slot:
 class Limit:
     """At most ``most`` requests under way; more wait in the order in which they came.
 
-    The line itself is ``_waiters.Room``, not ``anyio.CapacityLimiter``: in anyio 4.12 a newcomer can
-    overtake a waiter that was just let in (2 at once with a limit of 1), and in 4.9 nobody is woken
-    in the place of a waiter that is cancelled at that moment.  We support anyio from 4.4.
+    The line itself is ``_waiters.Room``, not ``anyio.CapacityLimiter``: in anyio 4.12 a newcomer
+    can overtake a waiter that was just let in (2 at once with a limit of 1), and in 4.9 nobody is
+    woken in the place of a waiter that is cancelled at that moment.  We support anyio from 4.4.
 
     Args:
         most: ``None`` counts and limits nothing.
