@@ -122,4 +122,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> FakeLiteLLM:
     monkeypatch.setattr(_pricing, "is_priced", lambda *args: True)
     monkeypatch.setattr(_pricing, "compute_cost", lambda *args, **kwargs: None)
     monkeypatch.setattr(_pricing._litellm, "price_version", lambda: "fake")
+    monkeypatch.setattr(_pricing._litellm, "version", lambda: "fake")
     return fake

@@ -255,6 +255,8 @@ begun.wait()
 # -- fork ------------------------------------------------------------------------------------------
 
 FORK = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of a fork with threads: we know
 def wait_for(child):
     _, status = os.waitpid(child, 0)
     say("child", os.waitstatus_to_exitcode(status))

@@ -43,14 +43,36 @@ def strike_before(
     """Run ``work``; before the ``count``-th bytecode in ``codes`` run ``act`` and end it there."""
     left = count
 
-    def step(frame: FrameType, event: str, arg: object) -> Any:
+    def strike() -> None:
         nonlocal left
+        left -= 1
+        if left == 0:
+            stop()
+            act()
+            raise Strike
+
+    start, stop = (
+        _monitored(codes, strike) if hasattr(sys, "monitoring") else _traced(codes, strike)
+    )
+    start()
+    try:
+        work()
+    except Strike:
+        return True
+    finally:
+        stop()
+    return False
+
+
+_Switches = tuple[Callable[[], None], Callable[[], None]]
+
+
+def _traced(codes: set[CodeType], strike: Callable[[], None]) -> _Switches:
+    """Python 3.11."""
+
+    def step(frame: FrameType, event: str, arg: object) -> Any:
         if event == "opcode":
-            left -= 1
-            if left == 0:
-                sys.settrace(None)
-                act()
-                raise Strike
+            strike()
         return step
 
     def enter(frame: FrameType, event: str, arg: object) -> Any:
@@ -59,14 +81,28 @@ def strike_before(
         frame.f_trace_opcodes = True
         return step
 
-    sys.settrace(enter)
-    try:
-        work()
-    except Strike:
-        return True
-    finally:
-        sys.settrace(None)
-    return False
+    return lambda: sys.settrace(enter), lambda: sys.settrace(None)
+
+
+def _monitored(codes: set[CodeType], strike: Callable[[], None]) -> _Switches:
+    """Python 3.12 and later."""
+    monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+    tool = 4
+
+    def start() -> None:
+        monitoring.use_tool_id(tool, "strike")
+        monitoring.register_callback(tool, monitoring.events.INSTRUCTION, lambda *_: strike())
+        for code in codes:
+            monitoring.set_local_events(tool, code, monitoring.events.INSTRUCTION)
+
+    def stop() -> None:
+        if monitoring.get_tool(tool) is not None:
+            for code in codes:
+                monitoring.set_local_events(tool, code, 0)
+            monitoring.register_callback(tool, monitoring.events.INSTRUCTION, None)
+            monitoring.free_tool_id(tool)
+
+    return start, stop
 
 
 def serve(backlog: Backlog) -> None:
