@@ -105,7 +105,7 @@ format: $(STEPS)/lint ## Rewrite the code as ruff would have it
 .PHONY: types
 types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright on the public API
 	@$(PY) -m mypy
-	@$(ACTIVE) $(PY) -m pyright --ignoreexternal --verifytypes litellm_ledger
+	@$(ACTIVE) $(PY) .ci/public_types.py
 	@[ -z "$(wildcard examples/*.py)" ] || $(ACTIVE) $(PY) -m pyright
 
 .PHONY: bench
