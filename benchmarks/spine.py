@@ -36,14 +36,14 @@ async def client_overhead() -> None:
     from litellm_ledger import LiteLLMClient
 
     litellm.suppress_debug_info = True  # this program's own choice: no banners in the table
-    call = dict(
-        model="gpt-4o-mini",
-        messages=[{"role": "user", "content": "What is a ledger?"}],
-        mock_response="A record of every amount that comes in or goes out.",
-    )
+    call: dict[str, Any] = {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "user", "content": "What is a ledger?"}],
+        "mock_response": "A record of every amount that comes in or goes out.",
+    }
 
-    # LiteLLM puts its logging, a third of a call's work, off to a worker.  A round ends when that is
-    # done: otherwise whoever yields to the loop more often is charged for more of it.
+    # LiteLLM puts its logging, a third of a call's work, off to a worker.  A round ends when that
+    # is done: otherwise whoever yields to the loop more often is charged for more of it.
     from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER as LOGGING
 
     async def one_by_one(function: Callable[..., Any]) -> None:
@@ -55,7 +55,7 @@ async def client_overhead() -> None:
         await asyncio.gather(*[function(**call) for _ in range(100)])
         await LOGGING.flush()
 
-    header("The client against bare litellm.acompletion(mock_response=…): both records acknowledged")
+    header("The client, both records acked, against bare litellm.acompletion(mock_response=…)")
     with tempfile.TemporaryDirectory() as directory:
         async with LiteLLMClient(directory) as client:
             for name, how in (("one by one", one_by_one), ("100 at once", at_once)):
@@ -132,9 +132,7 @@ async def recording() -> None:
                 os.write(fd, encode(full))
             os.close(fd)
 
-        found = await compare(
-            "record + ack", puts, write_each, operations=RECORDS // 10, rounds=5
-        )
+        found = await compare("record + ack", puts, write_each, operations=RECORDS // 10, rounds=5)
         found.show()
 
 
