@@ -206,10 +206,26 @@ def answer_cost(logging_obj: Any, answer: Any, model: str | None, deployment: An
     return None
 
 
+_LOGGING: Final = frozenset(
+    {
+        "Logging.async_failure_handler",
+        "Logging.async_success_handler",
+        "Logging.dispatch_failure_handlers",
+        "Logging.dispatch_success_handlers",
+        "_client_async_logging_helper",
+    }
+)
+"""Coroutines of LiteLLM's that log, some through its worker."""
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__qualname__", "")
+
+
 async def flush_logging() -> None:
     """Wait until LiteLLM has logged what has ended on this loop.  May take long: others log, too.
 
-    Streams are handed over to its worker by a task that nobody holds; a few turns let it run.
+    The end of a stream is logged by a task that nobody holds: it is known by its coroutine's name.
     """
     try:
         module = importlib.import_module("litellm.litellm_core_utils.logging_worker")
@@ -217,6 +233,9 @@ async def flush_logging() -> None:
         for _ in range(2):
             for _ in range(5):
                 await asyncio.sleep(0)
+            tasks = [task for task in asyncio.all_tasks() if _name_of(task) in _LOGGING]
+            if tasks:
+                await asyncio.wait(tasks)
             # On another loop it would take that loop's work away from it.
             if getattr(worker, "_bound_loop", None) is asyncio.get_running_loop():
                 await worker.flush()

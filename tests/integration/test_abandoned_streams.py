@@ -232,6 +232,7 @@ async def test_draining_a_stream_that_failed_does_not_hide_the_failure(
         stream = await opened(ours, server, Behaviour(chunks=12, error_after=LEFT_AT))
         with pytest.raises(openai.OpenAIError):
             await read(stream, 12)
+        assert stream.usage_record is not None  # there is nothing to read on, nothing to wait for
     assert (only(tmp_path).status, only(tmp_path).usage_source) == ("error", "estimated")
 
 

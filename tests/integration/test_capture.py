@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -170,6 +171,31 @@ async def test_a_stream_from_outside_is_recorded_when_litellm_has_logged_it(
         assert record.input_tokens
         assert record.output_tokens
         assert record.cost
+
+
+@pytest.mark.parametrize("seconds", [0.3, 3600])
+async def test_the_close_waits_for_litellms_log_but_not_for_ever(
+    to: dict[str, Any], tmp_path: Path, seconds: float
+) -> None:
+    class Slow(litellm.integrations.custom_logger.CustomLogger):
+        async def async_logging_hook(self, kwargs: Any, result: Any, call_type: Any) -> Any:
+            await asyncio.sleep(seconds)
+            return kwargs, result
+
+    litellm.callbacks.append(Slow())
+    client = LiteLLMClient(tmp_path, capture=True)
+    async with client:
+        stream = await litellm.acompletion(MODEL, MESSAGES, stream=True, stream_options=USAGE, **to)
+        await read(stream)
+        begun = time.monotonic()
+        await client.aclose(timeout=20.0 if seconds < 1 else 1.0)
+        assert time.monotonic() - begun < 5.0
+    if seconds < 1:
+        assert (only(tmp_path).status, only(tmp_path).cost) == ("ok", COST)
+    else:
+        assert records(tmp_path) == []
+        (started,) = Ledger(tmp_path).records(kinds=("started",))
+        assert started.model == MODEL
 
 
 async def test_a_stream_of_responses_is_recorded_once(to: dict[str, Any], tmp_path: Path) -> None:
