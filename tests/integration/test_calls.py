@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.leaks import collected
 
 from litellm_ledger import Ledger, LiteLLMClient, MissingExtra, ModelPrice, UsageRecord
 from litellm_ledger import _litellm_needs as needs
@@ -22,6 +23,8 @@ from litellm_ledger._calls import CALLS
 from litellm_ledger._litellm import load_sync
 from litellm_ledger._litellm_cost import price_conditions
 from litellm_ledger.testing import Behaviour, OpenAIServer
+
+__all__ = ["collected"]  # a fixture
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.leaks import collected
 
 from litellm_ledger import Ledger, LiteLLMClient, MissingExtra
 from litellm_ledger._calls import CALLS as TABLE
 from litellm_ledger._litellm import load_sync
 from litellm_ledger._litellm_needs import require
 from litellm_ledger.testing import Behaviour, OpenAIServer
+
+__all__ = ["collected"]  # a fixture
 
 pytestmark = [
     pytest.mark.asyncio,
