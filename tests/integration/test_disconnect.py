@@ -38,7 +38,9 @@ def test_readers_that_disconnect_in_mid_stream(
     )
     try:
         for number in range(READERS):
-            behaviour = Behaviour(chunks=CHUNKS, chunk_delay=0.02)
+            # One that is closed must not have come to its end by itself before that.
+            hang = CHUNKS // 2 if how == "close" else None
+            behaviour = Behaviour(chunks=CHUNKS, chunk_delay=0.02, hang_after=hang)
             params = {"user": f"reader-{number}", "behaviour": behaviour.header()}
             with httpx.Client(timeout=30, trust_env=False) as http:  # one connection a reader
                 with http.stream("POST", f"{server.url}/stream", params=params) as response:
