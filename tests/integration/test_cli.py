@@ -264,7 +264,7 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "litellm-ledger: typer is not installed; "
-        "install it with: pip install 'litellm-ledger[cli]'\n"
+        "install it with: pip install 'litellm-ledger[cli]' (in a checkout: pip install '.[cli]')\n"
     )
 
 
