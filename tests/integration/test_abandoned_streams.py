@@ -218,7 +218,7 @@ async def test_a_stream_that_breaks_while_it_is_read_on_is_estimated(
     server: OpenAIServer, tmp_path: Path
 ) -> None:
     async with client(tmp_path, "drain") as ours:
-        await by_aclose(ours, server, Behaviour(chunks=12, chunk_delay=0.01, cut_after=6))
+        await by_aclose(ours, server, Behaviour(chunks=12, chunk_delay=0.1, cut_after=6))
     record = only(tmp_path)
     assert (record.status, record.usage_source) == ("abandoned", "estimated")
     assert record.output_tokens
