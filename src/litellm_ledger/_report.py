@@ -48,6 +48,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if total.uncounted:
             counted += f", {total.uncounted:,} unknown (nothing is added for them)"
         notes = [counted + "."]
+        if total.estimated:
+            notes.append(
+                "Cost: an estimate covers what was seen of a call that ended early; the provider "
+                "may have written, and bill, more."
+            )
         if total.unpriced:
             notes.append(
                 f"Cost: {_calls(total.unpriced)} that succeeded could not be priced; "

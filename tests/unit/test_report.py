@@ -110,6 +110,10 @@ def test_what_is_unknown_is_said_and_not_summed_as_zero(hand: HandMade) -> None:
             "Tokens: 1 call counted by the provider, 1 estimated, "
             "3 unknown (nothing is added for them)."
         ),
+        (
+            "Cost: an estimate covers what was seen of a call that ended early; the provider "
+            "may have written, and bill, more."
+        ),
         "Cost: 2 calls that succeeded could not be priced; the real sum is higher.",
         (
             "Cost: 2 calls cancelled, abandoned or unsettled without a known cost; "
