@@ -15,20 +15,18 @@ from ._handing import RecordedDict
 from ._stream import CompletionStream
 
 if TYPE_CHECKING:
-    from litellm import (
+    from ._recorded import (
         EmbeddingResponse,
+        HttpxBinaryResponseContent,
         ImageResponse,
+        LiteLLMBatch,
         ModelResponse,
+        OpenAIModerationResponse,
+        RerankResponse,
+        ResponsesAPIResponse,
         TextCompletionResponse,
         TranscriptionResponse,
     )
-    from litellm.types.llms.openai import (
-        HttpxBinaryResponseContent,
-        OpenAIModerationResponse,
-        ResponsesAPIResponse,
-    )
-    from litellm.types.rerank import RerankResponse
-    from litellm.types.utils import LiteLLMBatch
 
 __all__ = ["LiteLLMCalls"]
 

@@ -67,6 +67,7 @@ LINE = {
         "_operation",
         "_ours",
         "_pricing",
+        "_recorded",
         "_stream",
         "_stream_readers",
     },
