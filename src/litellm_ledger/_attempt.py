@@ -78,7 +78,7 @@ class Attempt:
             "model": model,
             "stream": stream,
             "tags": tracker.merged_tags(tags),
-            "call_id": call_id,
+            "call_id": call_id if call_id is None else str(call_id),  # a UUID will do for LiteLLM
             "attempt": number,
             "operation": operation,
         }
@@ -124,10 +124,13 @@ class Attempt:
         outcome = self._outcome(fields)
         if outcome is None:
             return
-        if self._admitted:
-            self._tracker.settle_anywhere(outcome, self.started)
-        else:
-            self._tracker.accept_anywhere(outcome)
+        try:
+            if self._admitted:
+                self._tracker.settle_anywhere(outcome, self.started)
+            else:
+                self._tracker.accept_anywhere(outcome)
+        finally:
+            self._release()
 
     @property
     def operation(self) -> str | None:

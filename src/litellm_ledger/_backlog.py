@@ -34,7 +34,7 @@ from ._errors import LedgerFailed
 from ._frame import encode_wire, wire
 from ._fs import FileSystem
 from ._layout import SEGMENTS, SegmentName
-from ._live import ACCEPTED, OLDEST, LiveFile
+from ._live import ACCEPTED, OLDEST, WRITTEN, LiveFile
 from ._money import whole
 from ._record import UsageRecord
 from ._segment import SegmentLog, Stuck, write_sealed
@@ -211,7 +211,9 @@ class Backlog:
             return encode_wire(record)
         except Exception as exc:
             _log.error("record %d holds what cannot be stored (%s); stored without it", seq, exc)
-            force_setattr(record, "tags", None)
+            for name in record.__struct_fields__:
+                if not _can_be_stored(record, name):
+                    force_setattr(record, name, None)
             force_setattr(record, "meta", {"unstorable": type(exc).__name__})
             return encode_wire(record)
 
@@ -252,7 +254,14 @@ class Backlog:
         waiting: list[Entry] = []
         while self.inbox:
             entry = self.inbox[0]
-            entry.record = entry.act(entry.record)
+            try:
+                entry.record = entry.act(entry.record)
+            except Exception as exc:
+                self.inbox.popleft()
+                _log.error("a record could not be accepted: %s", exc)
+                if entry.future is not None and entry.future.set_running_or_notify_cancel():
+                    entry.future.set_exception(exc)
+                continue
             self.inbox.popleft()
             if entry.future is not None and entry.future.set_running_or_notify_cancel():
                 waiting.append(entry)
@@ -352,6 +361,7 @@ class Backlog:
         if self.log.synced >= first - 1:
             self.log.synced = max(self.log.synced, last)
         self.log.written = max(self.log.written, last)
+        self._cells[WRITTEN] = self.log.written
 
     def _finish(self, deadline: float) -> None:
         """Seal, and take the live file away if nothing is left to come."""
@@ -362,10 +372,23 @@ class Backlog:
                 self.log.sync(timeout=_left(deadline))
                 return
             self.log.seal(timeout=_left(deadline))
-            self.live.remove()
+            if self.log.left_open:  # a file that failed us: recovery seals it, by the counters
+                self.live.release()
+            else:
+                self.live.remove()
             self.sealed = True
         except OSError as exc:
             _log.error("the ledger was not sealed (recovery will): %s", exc)
+
+
+def _can_be_stored(record: UsageRecord, name: str) -> bool:
+    alone = UsageRecord()
+    force_setattr(alone, name, getattr(record, name))
+    try:
+        encode_wire(alone)
+    except Exception:
+        return False
+    return True
 
 
 def _answer(entry: Entry, *, saved: bool) -> None:

@@ -156,6 +156,9 @@ async def _failed(
     """Record an attempt that ended without an answer; by an estimate if it may be billed."""
     attempt.ended()
     fields = operation.deadline_fields() or from_exception(exc)
+    if isinstance(exc, GeneratorExit):  # closed or collected: nothing can be awaited any more
+        attempt.settle_anywhere(fields)
+        return
     if may_be_billed(exc, operation.outside) and _input(request.asked):
         # The input is counted off the loop, in a task that outlives whoever is cancelled.
         upstream = _upstream(core, request, attempt, None)

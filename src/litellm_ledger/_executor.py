@@ -33,13 +33,14 @@ class DiskThread(Executor):
         """Queue one job.  Raises ``RuntimeError`` once the executor was stopped."""
         if self._stopped:
             raise RuntimeError("the ledger's disk thread was stopped")
-        future: Future[Any] = Future()
-        self._jobs.put((future, fn, args, kwargs))
         if self._thread is None:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=_work, args=(self._jobs, self._cancelled), name=self._name, daemon=True
             )
-            self._thread.start()
+            thread.start()  # may fail ("can't start new thread"): then nothing was queued
+            self._thread = thread
+        future: Future[Any] = Future()
+        self._jobs.put((future, fn, args, kwargs))
         return future
 
     def stop(self) -> None:

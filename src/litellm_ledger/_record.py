@@ -147,7 +147,7 @@ class UsageRecord(
             if value is not None:
                 if not isinstance(value, str):
                     raise InvalidRecord(f"{_TEXTS[at]} must be text, not {type(value).__name__}")
-                if len(value) > MAX_TEXT or not value.isascii():
+                if type(value) is not str or len(value) > MAX_TEXT or not value.isascii():
                     put(self, _TEXTS[at], cut(value))
         if self.audio_seconds is not None:
             put(self, "audio_seconds", _check_seconds(self.audio_seconds))
@@ -159,6 +159,8 @@ class UsageRecord(
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise InvalidRecord(f"{name} must be one of {', '.join(known)}, not {value!r}")
+            if value is not None and type(value) is not str:
+                put(self, name, str.__str__(value))  # an enum member, say: plain text is stored
         for name in ("stream", "cache_hit"):
             value = getattr(self, name)
             if value is not None and type(value) is not bool:
@@ -166,22 +168,25 @@ class UsageRecord(
         for name in ("latency_ms", "ttft_ms"):
             value = getattr(self, name)
             if value is not None:
-                if type(value) not in (int, float):
-                    raise InvalidRecord(f"{name} must be a number, not {type(value).__name__}")
-                if not (math.isfinite(value) and value >= 0):
-                    put(self, name, None)  # a clock step: unknown beats absurd
+                value = _plain_float(name, value)
+                # a clock step: unknown beats absurd
+                put(self, name, value if math.isfinite(value) and value >= 0 else None)
+        if self.kind != "gap" and (self.gap_until is not None or self.reason is not None):
+            raise InvalidRecord("gap_until and reason are the ledger's own")
         if self.ts is not None and getattr(self.ts, "tzinfo", None) is not UTC:
             if not isinstance(self.ts, datetime):
                 raise InvalidRecord(f"ts must be a datetime, not {type(self.ts).__name__}")
             if self.ts.tzinfo is None:
                 raise InvalidRecord("ts must be timezone-aware: datetime.now(timezone.utc)")
             put(self, "ts", self.ts.astimezone(UTC))
+        if self.ts is not None and type(self.ts) is not datetime:  # pandas.Timestamp and the like
+            put(self, "ts", datetime.fromisoformat(self.ts.isoformat()).astimezone(UTC))
         if self.tags is not None:
             put(self, "tags", clean_tags(self.tags))
-        if self.meta is not None:
-            _json_size("meta", self.meta)
-        if self.content is not None and _json_size("content", self.content) > MAX_CONTENT:
-            raise InvalidRecord(f"content is larger than {MAX_CONTENT} bytes of JSON")
+        if self.meta is not None:  # our own copy: the caller's may change before it is written
+            put(self, "meta", _own_json("meta", self.meta))
+        if self.content is not None:
+            put(self, "content", _own_json("content", self.content, MAX_CONTENT))
         if self.kind == "usage":
             self._complete_outcome(put)
 
@@ -230,6 +235,7 @@ _WORDS: Final = (
     ("kind", get_args(Kind)),
     ("status", get_args(Status)),
     ("usage_source", get_args(UsageSource)),
+    ("reason", ("lost", "quarantined", "erased", "expired")),
 )
 _counts: Final = attrgetter(*_COUNTS)
 _texts: Final = attrgetter(*_TEXTS)
@@ -237,6 +243,7 @@ _texts: Final = attrgetter(*_TEXTS)
 
 def cut(text: str) -> str:
     """Return ``text`` as it can be stored: valid Unicode, at most ``MAX_TEXT`` characters."""
+    text = str.__str__(text)  # of a subclass, which the encoder refuses, the plain text
     if len(text) > MAX_TEXT:
         text = text[: MAX_TEXT - len(_CUT_MARK)] + _CUT_MARK
     if not text.isascii():
@@ -288,11 +295,26 @@ def _check_seconds(value: Any) -> float | None:
     return float(value)
 
 
-def _json_size(name: str, value: Any) -> int:
+def _own_json(name: str, value: Any, most: int | None = None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRecord(f"{name} must be a dict, not {type(value).__name__}")
     try:
-        return len(msgspec.json.encode(value))
+        data = msgspec.json.encode(value)
+        if most is not None and len(data) > most:
+            raise InvalidRecord(f"{name} is larger than {most} bytes of JSON")
+        own: dict[str, Any] = msgspec.json.decode(data)
     except (TypeError, ValueError, RecursionError, UnicodeError) as exc:
+        if isinstance(exc, InvalidRecord):
+            raise
         raise InvalidRecord(f"{name} cannot be stored as JSON: {exc}") from None
+    return own
+
+
+def _plain_float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRecord(f"{name} must be a number, not {type(value).__name__}") from None
 
 
 def _check_money(name: str, value: Any) -> Decimal:

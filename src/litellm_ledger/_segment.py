@@ -78,6 +78,7 @@ class SegmentLog:
         self._temporary = 0
         self.unsynced_bytes = 0
         self.segments = 0
+        self.left_open = False  # an open file that we do not touch any more was left behind
         self.written = first - 1
         self.synced = first - 1
 
@@ -249,6 +250,7 @@ class SegmentLog:
     def _distrust(self) -> None:
         """Never touch the open file again; recovery seals it when this process is gone."""
         self._suspect = True
+        self.left_open = True
         if self._fd is not None:
             fd, self._fd = self._fd, None
             with contextlib.suppress(OSError):

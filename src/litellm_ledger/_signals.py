@@ -95,6 +95,8 @@ class _Coordinator:
             return "on"
         if current is self._chain:
             return "chained"
+        if number in self._previous and callable(current) and not _is_runner(current):
+            return "chained"  # it may lead to the handler of ours that it found: no ring
         try:
             if current is self._ours or current in (signal.SIG_DFL, signal.default_int_handler):
                 if current is not self._ours:
@@ -104,7 +106,7 @@ class _Coordinator:
                 signal.signal(number, self._ours)  # on top: for a loop that does not run
                 signal.siginterrupt(number, False)
                 return "on"
-            if isinstance(current, functools.partial) and current.func.__name__ == "_on_sigint":
+            if _is_runner(current):
                 return "on"  # the Runner cancels the main task: exactly what is wanted
             if callable(current):
                 self._previous[number] = current
@@ -195,7 +197,12 @@ class _Coordinator:
 
     def _deliver(self, number: int) -> None:
         """Let the signal do what it would have done without us."""
+        previous = self._previous.get(number)
         self._restore()
+        if number in self._previous:  # somebody's handler that leads to us is on top: past it
+            with contextlib.suppress(ValueError, OSError):
+                signal.signal(number, signal.SIG_DFL if previous is None else previous)
+                del self._previous[number]
         _flush_streams()
         if os.getpid() == 1 and signal.getsignal(number) is signal.SIG_DFL:
             os._exit(128 + number)  # the kernel drops what process 1 sends itself by default
@@ -209,6 +216,11 @@ class _Coordinator:
             self._restore()
             signal.signal(number, signal.SIG_DFL)  # KeyboardInterrupt means nothing here any more
             self._deliver(number)
+
+
+def _is_runner(handler: Any) -> bool:
+    name = getattr(getattr(handler, "func", None), "__name__", "")
+    return isinstance(handler, functools.partial) and name == "_on_sigint"
 
 
 async def _all_done(tasks: set[asyncio.Task[Any]]) -> bool:

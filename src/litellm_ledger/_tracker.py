@@ -87,7 +87,8 @@ class UsageTracker:
         self._member: _signals.Member | None = None
         self._signal_mode: _signals.Mode = "off"
         self._close_on_signal: weakref.WeakMethod[_Close] = weakref.WeakMethod(self.aclose)
-        weakref.finalize(self, _collected, self._writer).atexit = False
+        self._members: list[_signals.Member] = []
+        weakref.finalize(self, _collected, self._writer, self._members).atexit = False
         _process.inherits(self)
 
     async def __aenter__(self) -> Self:
@@ -129,6 +130,7 @@ class UsageTracker:
                 hint=self._writer.hint,
                 drain_timeout=self._writer.drain_timeout,
             )
+            self._members.append(self._member)
             self._signal_mode = _signals.enter(self._member)
             if self._handle_signals is True and self._signal_mode == "off":
                 _log.warning("signals cannot be handled here; end with aclose() before exiting")
@@ -345,8 +347,10 @@ def _weak_close(
     return close_if_alive
 
 
-def _collected(writer: AsyncUsageWriter) -> None:
+def _collected(writer: AsyncUsageWriter, members: Sequence[_signals.Member]) -> None:
     """Nobody can reach the tracker any more: save what it holds, and say that it was not closed."""
+    for member in members:
+        _signals.leave(member)
     if writer.state is State.OPEN:
         writer.finish_now(writer.drain_timeout)  # first: a warning may be an error here
         warnings.warn(

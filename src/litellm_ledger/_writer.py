@@ -17,11 +17,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
-
-import aiofiles.os
 
 from . import _process
 from ._backlog import Backlog, Signal
@@ -131,7 +130,12 @@ class AsyncUsageWriter(Intake):
 
     async def _open(self) -> None:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
-        backlog = await aiofiles.os.wrap(self._open_files)(name, executor=self._executor)
+        job = self._executor.submit(self._open_files, name)
+        try:
+            backlog = await asyncio.wrap_future(job)
+        except asyncio.CancelledError:  # the loop is torn down: what is opened belongs to nobody
+            job.add_done_callback(_give_back)
+            raise
         if self.state is not State.UNOPENED:  # the close did not wait for so slow a disk
             await self._on_new_thread(backlog.live.remove)
             raise self._refusal()
@@ -274,7 +278,12 @@ class AsyncUsageWriter(Intake):
 
     def _on_new_thread(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         thread = DiskThread("litellm-ledger-close")
-        finished = asyncio.wrap_future(thread.submit(function, *args), loop=self._loop)
+        try:
+            job = thread.submit(function, *args)
+        except RuntimeError:  # no thread to be had: here, then
+            job = Future()
+            job.set_result(function(*args))
+        finished = asyncio.wrap_future(job, loop=self._loop)
         thread.shutdown(wait=False)
         return finished
 
@@ -346,3 +355,8 @@ class AsyncUsageWriter(Intake):
             on_loop=writing.on_loop,
             on_thread=writing.on_thread,
         )
+
+
+def _give_back(job: Future[Backlog]) -> None:
+    if not job.cancelled() and job.exception() is None:
+        job.result().live.remove()

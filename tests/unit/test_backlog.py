@@ -274,9 +274,10 @@ def test_what_json_cannot_hold_is_stored_without_it_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     backlog = backlog_in(tmp_path)
-    meta: dict[str, Any] = {"fine": 1}
-    backlog.accept_unseen(usage("odd", meta=meta))
-    meta["fine"] = object()  # changed after it was checked
+    record = usage("odd", meta={"fine": 1})
+    backlog.accept_unseen(record)
+    assert record.meta is not None
+    record.meta["fine"] = object()  # changed after it was checked
     backlog.accept(usage("next"))
     assert backlog.save_now(1.0, seal=True) == 0
     assert_once(tmp_path, ["odd", "next"])

@@ -155,3 +155,22 @@ def test_a_record_is_frozen() -> None:
     record = UsageRecord(model="m")
     with pytest.raises(AttributeError):
         record.model = "other"  # type: ignore[misc]
+
+
+class Text(str):
+    """As numpy's, or an enum's: a str that msgspec does not take."""
+
+
+def test_text_of_a_subclass_is_stored_as_plain_text() -> None:
+    record = UsageRecord(model=Text("m"), status=Text("ok"), tags={Text("user"): Text("a")})  # type: ignore[arg-type]
+    assert (type(record.model), type(record.status)) == (str, str)
+    assert record.tags is not None
+    assert {type(part) for item in record.tags.items() for part in item} == {str}
+
+
+def test_what_the_caller_changes_later_is_not_on_the_record() -> None:
+    messages: list[object] = ["hello"]
+    record = UsageRecord(content={"request": messages}, meta={"list": messages})
+    messages.append(object())
+    assert record.content == {"request": ["hello"]}
+    assert record.meta == {"list": ["hello"]}
