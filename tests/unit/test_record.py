@@ -160,6 +160,8 @@ def test_a_record_is_frozen() -> None:
 class Text(str):
     """As numpy's, or an enum's: a str that msgspec does not take."""
 
+    __slots__ = ()
+
 
 def test_text_of_a_subclass_is_stored_as_plain_text() -> None:
     record = UsageRecord(model=Text("m"), status=Text("ok"), tags={Text("user"): Text("a")})  # type: ignore[arg-type]
