@@ -312,6 +312,10 @@ class Backlog:
         with contextlib.suppress(OSError):  # given up, or failing: tried again with the next record
             self.log.sync(timeout=LATE_SYNC)
 
+    def saving_here(self) -> bool:
+        """Tell whether this very thread is inside ``save_now``, further up its stack."""
+        return self._saver == threading.get_ident()
+
     def save_late(self, entry: Entry) -> None:
         """Accept and write one record after the close, or when the writer task is gone.
 

@@ -28,6 +28,9 @@ class Member(Protocol):
     def finish_now(self, budget: float) -> int:
         """Write what is held and seal, synchronously; return how many records were not saved."""
 
+    def saving_here(self) -> bool:
+        """Tell whether this very thread is in the middle of that: a signal handler struck there."""
+
 
 class _Anchor:
     """Lives as long as the module: its finalizers run at interpreter exit, newest first."""

@@ -48,6 +48,8 @@ _SIGNALS: Final = tuple(s for n in ("SIGTERM", "SIGINT") if (s := getattr(signal
 _GRACE: Final = 2.0
 """Seconds beyond the drain time after which a process that was told to end is made to."""
 _LAST_BUDGET: Final = 2.0
+_AGAIN: Final = 0.05
+"""Seconds after which a signal that came in the middle of the last resort is looked at again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -192,6 +194,15 @@ class _Coordinator:
         os._exit(128 + number)
 
     def _die(self, number: int) -> None:
+        if any(writer.saving_here() for writer in _process.writers()):
+            # We struck in the middle of the last resort: it ends first.  At exit, where no thread
+            # may start any more, ``at_exit`` follows it.
+            self._dying_of = number
+            again = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+            again.daemon = True
+            with contextlib.suppress(RuntimeError):
+                again.start()
+            return
         _last_resort()
         self._deliver(number)
 

@@ -307,6 +307,10 @@ class AsyncUsageWriter(Intake):
         self._silence_task()
         return unsaved
 
+    def saving_here(self) -> bool:
+        """Tell whether this very thread is in the middle of the last resort."""
+        return self._backlog is not None and self._backlog.saving_here()
+
     def _silence_task(self) -> None:
         """Spare the user asyncio's "Task was destroyed but it is pending" for a task we gave up."""
         task, loop = self._task, self._loop

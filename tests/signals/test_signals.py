@@ -296,6 +296,31 @@ while True:
     assert_closed(tmp_path)
 
 
+def test_a_signal_in_the_middle_of_the_last_resort_waits_for_it(tmp_path: Path) -> None:
+    code = (
+        FILL
+        + """
+class Slow(FileSystem):
+    def write(self, fd, data):
+        if threading.current_thread() is threading.main_thread():
+            say("saving")
+            time.sleep(0.5)
+        return super().write(fd, data)
+tracker = UsageTracker(PATH, queue_size=100_000, fs=Slow())
+async def main():
+    await tracker.open()
+    fill(tracker, 20_000)
+new_loop().run_until_complete(main())  # and the exit saves
+"""
+    )
+    with Child(code, tmp_path) as child:
+        child.expect("saving")
+        child.send(TERM)
+        assert child.end() == -TERM
+    assert_once(tmp_path, range(20_000))
+    assert_closed(tmp_path)
+
+
 @both_loops
 @pytest.mark.parametrize(
     ("end", "status"),

@@ -18,6 +18,9 @@ class Member:
         self.finished.append(budget)
         return 0
 
+    def saving_here(self) -> bool:
+        return False
+
 
 def test_who_enters_is_listed_until_it_leaves() -> None:
     one, two = Member(), Member()
