@@ -510,7 +510,7 @@ async def test_a_call_that_may_not_begin_gives_its_slot_back(
                 await client.acompletion(**to(server))
         assert client.statistics().active == 0
         with pytest.raises(InvalidRecord):
-            await client.acompletion(**to(server), litellm_call_id=5)
+            await client.acompletion(**to(server), tags={"user": object()})
         assert client.statistics().active == 0
     assert server.requests == []
 
