@@ -12,6 +12,6 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 settings.register_profile("ledger", deadline=None)
 settings.load_profile("ledger")
 
-# A shell that starts us in the background has SIGINT ignored, and every child would inherit that: no
-# Ctrl-C to test.  A handler of ours is none after exec, so children begin with the default.
+# A shell that starts us in the background has SIGINT ignored, and every child would inherit that:
+# no Ctrl-C to test.  A handler of ours is none after exec, so children begin with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
