@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from litellm_ledger import Ledger
 from litellm_ledger._recovery import recover
-from litellm_ledger.testing import OpenAIServer
+from litellm_ledger.testing import Behaviour, OpenAIServer
 
 PROGRAMS = Path(__file__).with_name("programs.py")
 TIMEOUT = 120.0
@@ -191,7 +191,8 @@ def queued(root: Path, records: int, number: str, loop: str) -> Found:
 
 def in_flight(root: Path, calls: int) -> Found:
     """Kill a program whose calls are with the provider; then ``litellm-ledger recover``."""
-    with OpenAIServer() as server, program("in_flight", root, server.base_url, calls) as process:
+    silent = OpenAIServer(default=Behaviour(hang=True))
+    with silent as server, program("in_flight", root, server.base_url, calls) as process:
         server.wait_for(lambda requests: len(requests) == calls, timeout=60)
         process.send_signal(signal.SIGKILL)
         status = process.wait()
