@@ -13,7 +13,15 @@ from typing import BinaryIO
 from ._errors import LedgerPathError
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName
 
-__all__ = ["by_writer", "list_segments", "open_segment"]
+__all__ = ["Vanished", "by_writer", "list_segments", "open_segment"]
+
+
+class Vanished(FileNotFoundError):
+    """An open segment went away while we read.  It held no record.
+
+    Its writer, or recovery, removes one that has no whole line; with lines it would be found under
+    its sealed name.  One that somebody deletes by hand shows as a hole in the numbers.
+    """
 
 
 def list_segments(root: Path) -> list[SegmentName]:
@@ -71,14 +79,17 @@ def open_segment(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
     """Open a segment, under the name it was sealed to if that happened since it was listed.
 
     Raises:
-        OSError: it is gone altogether, or cannot be read.
+        Vanished: it was open when it was listed, and is gone under any name.
+        OSError: it is gone, or cannot be read.
     """
     try:
         return open(root / SEGMENTS / str(name), "rb"), name
-    except FileNotFoundError:
+    except FileNotFoundError as exc:
         if not name.open:
             raise
-    for other in _names(root):
-        if not other.open and (other.writer, other.first) == (name.writer, name.first):
-            return open(root / SEGMENTS / str(other), "rb"), other
-    return open(root / SEGMENTS / str(name), "rb"), name  # raises: it is gone
+        gone = exc
+    for _ in range(2):  # a look during the renaming may show neither name
+        for other in _names(root):
+            if not other.open and (other.writer, other.first) == (name.writer, name.first):
+                return open(root / SEGMENTS / str(other), "rb"), other
+    raise Vanished(gone.errno, gone.strerror, gone.filename) from None

@@ -6,8 +6,8 @@ were accepted.  The ``flock`` is released by the kernel when the owner dies, how
 holds a record.
 
 Eight native-endian unsigned 64-bit cells: magic, hash of the boot id, pid, accepted, written,
-synced, oldest sequence number in flight (0: none), spare.  Stored one aligned cell at a time
-through ``memoryview.cast("Q")``; ``struct.pack_into`` tears.
+synced, oldest sequence number in flight (0: none), pid of who recovers it (0: nobody did).  Stored
+one aligned cell at a time through ``memoryview.cast("Q")``; ``struct.pack_into`` tears.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = [
     "LiveFile",
     "is_locked",
     "lock",
+    "mark_recovery",
     "read_live",
     "same_boot",
     "unlock",
@@ -71,6 +72,7 @@ class LiveCounters:
     written: int = 0
     synced: int = 0
     oldest_in_flight: int = 0
+    recoverer: int = 0
 
 
 class LiveFile:
@@ -127,10 +129,8 @@ def read_live(path: Path) -> LiveCounters:
     data = path.read_bytes()
     if len(data) != SIZE:
         return LiveCounters(valid=False)
-    magic, boot, pid, accepted, written, synced, oldest, _ = struct.unpack("=8Q", data)
-    if magic != MAGIC:
-        return LiveCounters(valid=False)
-    return LiveCounters(True, boot, pid, accepted, written, synced, oldest)
+    magic, *cells = struct.unpack("=8Q", data)
+    return LiveCounters(True, *cells) if magic == MAGIC else LiveCounters(valid=False)
 
 
 def same_boot(counters: LiveCounters) -> bool:
@@ -147,6 +147,20 @@ def lock(path: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def mark_recovery(fd: int, pid: int) -> None:
+    """Say in a dead writer's file, by the descriptor of its lock, who is recovering it (0: nobody).
+
+    Without that, the lock that is held would make it look alive.  A file that is not valid is
+    evidence and is left as it is.  Raises ``OSError``.
+    """
+    image = os.pread(fd, SIZE + 1, 0)
+    if len(image) != SIZE:
+        return
+    magic, *_, before = struct.unpack("=8Q", image)
+    if magic == MAGIC and before < 2**32:
+        os.pwrite(fd, struct.pack("=Q", pid), SIZE - 8)
 
 
 def unlock(fd: int) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from ._frame import checked, newer_version
 from ._layout import SEGMENTS, SegmentName, record_id, split_id
-from ._listing import open_segment
+from ._listing import Vanished, open_segment
 from ._money import usd
 from ._spans import Spans
 from ._version import newer_format
@@ -109,6 +109,8 @@ def _segment(
     """
     try:
         file, name = open_segment(root, name)
+    except Vanished:
+        return
     except OSError as exc:
         where = f"{SEGMENTS}/{name}"
         problems.append(Problem(where, "unreadable", detail=exc.strerror or str(exc)))

@@ -10,19 +10,27 @@ that is alive, and refuses a ledger of a newer format version before touching an
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ._dead_writer import DeadWriter, RecoveredWriter
 from ._errors import LedgerPathError
 from ._fs import REAL, FileSystem
 from ._layout import LIVE, SEGMENTS, SegmentName, live_name, writer_of_live
-from ._live import lock, unlock
+from ._live import lock, mark_recovery, unlock
 from ._version import refuse_newer
 
 __all__ = ["RecoveredWriter", "RecoveryReport", "recover"]
+
+_UNBORN: Final = ".new"
+_UNBORN_AGE: Final = 3600.0
+"""Seconds after which a live file that never got its name is nobody's: making one takes less than
+a millisecond, and whoever was stopped in the middle of it gets an error and makes another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,8 @@ def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ())
     done: list[RecoveredWriter] = []
     skipped: list[str] = []
     for file in live_files:
+        if file.endswith(_UNBORN):
+            _remove_unborn(directory / LIVE / file, fs)
         writer = writer_of_live(file)
         if writer is None:
             continue
@@ -81,10 +91,36 @@ def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ())
             continue
         try:
             if _still_named(held, path):
-                done.append(DeadWriter(fs, directory, writer).finish(path))
+                done.append(_finish(held, DeadWriter(fs, directory, writer), path))
         finally:
             unlock(held)
     return RecoveryReport(tuple(done), tuple(skipped), _orphans(directory))
+
+
+def _remove_unborn(path: Path, fs: FileSystem) -> None:
+    """Remove a live file whose maker died before it could rename it in: it counts nothing."""
+    if writer_of_live(path.with_suffix(".live").name) is None:
+        return
+    with contextlib.suppress(OSError):  # renamed in just now, or tried again by the next run
+        held = lock(path)
+        if held is None:
+            return
+        try:
+            if time.time() - os.fstat(held).st_mtime > _UNBORN_AGE and _still_named(held, path):
+                fs.unlink(path)
+        finally:
+            unlock(held)
+
+
+def _finish(held: int, dead: DeadWriter, path: Path) -> RecoveredWriter:
+    with contextlib.suppress(OSError):  # only for the eyes of verify
+        mark_recovery(held, os.getpid())
+    try:
+        return dead.finish(path)
+    except Exception:  # refused: not a byte of it is to be changed
+        with contextlib.suppress(OSError):
+            mark_recovery(held, 0)
+        raise
 
 
 def _still_named(fd: int, path: Path) -> bool:

@@ -26,6 +26,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
             its segments); ``died`` (not recovered yet); ``orphaned`` (open segments, no counters).
         proves: ``exact``: ``lost`` is the number.  ``at_least``: it may be more.  ``nothing``.
         pid: of the process, while its counters are there.
+        recoverer: pid of the process that is recovering it at this moment.
         accepted: numbers given out, as far as is known.
         written, synced: by its own counters; ``None`` when these are gone, as after a clean close.
         found: different numbers with a valid record.
@@ -44,6 +45,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     proves: Proof
     pid: int | None = None
+    recoverer: int | None = None
     accepted: int
     written: int | None = None
     synced: int | None = None
@@ -81,7 +83,9 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         if self.problems:
             count = len(self.problems)
             say.append(f"damage in {count:,} {'place' if count == 1 else 'places'}")
-        if self.state == "died":
+        if self.recoverer is not None:
+            say.append(f"process {self.recoverer} is recovering it now")
+        elif self.state == "died":
             say.append("run litellm-ledger recover")
         return say[0] + ": " + "; ".join(say[1:])
 

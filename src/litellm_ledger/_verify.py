@@ -7,12 +7,13 @@ counters may be behind, it says "at least".
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from ._frame import newer_version
 from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
-from ._listing import by_writer, list_segments, open_segment
+from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._live import LiveCounters, is_locked, read_live, same_boot
 from ._reading import Problem, settled
 from ._scan import Head, Scan, scan
@@ -68,8 +69,12 @@ def _live(root: Path) -> dict[str, tuple[bool, LiveCounters]]:
         if writer is None:
             continue
         try:
-            alive = is_locked(path)
-            states[writer] = alive, read_live(path)
+            locked = is_locked(path)
+            counters = read_live(path)
+            if not locked and counters.recoverer:  # killed itself, the next one takes over
+                counters = replace(counters, recoverer=0)
+            # A lock may be that of a recovery, which says so in the file.
+            states[writer] = locked and not counters.recoverer, counters
         except FileNotFoundError:
             continue  # closed cleanly just now
         except OSError:
@@ -105,6 +110,8 @@ class _Found:
                 file, name = open_segment(root, name)
                 with file:
                     data = file.read()
+            except Vanished:
+                return
             except OSError as exc:
                 where = f"{SEGMENTS}/{name}"
                 self.problems.append(Problem(where, "unreadable", detail=exc.strerror or str(exc)))
@@ -216,6 +223,7 @@ def _judge(
         unwritten=accepted - max(upto, found.last) if alive else 0,
         torn_bytes=found.torn_bytes,
         unsettled=found.unsettled,
+        recoverer=counters.recoverer or None,
         in_flight=found.in_flight,
         problems=found.problems,
     )

@@ -241,6 +241,15 @@ def test_a_segment_that_vanished_is_a_problem_and_not_the_end(hand: HandMade) ->
     ]
 
 
+def test_an_empty_segment_that_its_writer_removed_is_no_problem(hand: HandMade) -> None:
+    hand.sealed(1, 2)
+    path = hand.open(3, [])
+    records = Ledger(hand.root).records()
+    path.unlink()
+    assert [r.seq for r in records] == [1, 2]
+    assert records.problems == []
+
+
 @pytest.mark.parametrize("blind", [1, 2])
 def test_a_listing_that_races_with_a_rename_misses_nothing(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch, blind: int

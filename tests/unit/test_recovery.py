@@ -502,6 +502,24 @@ def test_leftover_temporary_files_of_a_dead_writer_are_removed(root: Path) -> No
     assert stranger.exists()
 
 
+def test_a_live_file_that_never_got_its_name_is_removed_when_it_is_old_and_free(
+    root: Path,
+) -> None:
+    held, free, young = (root / LIVE / f"{name}.new" for name in (WRITER, OTHER, OTHER[:-1] + "1"))
+    stranger = root / LIVE / "notes.new"
+    for path in (held, free, young, stranger):
+        path.write_bytes(b"")
+    for path in (held, free, stranger):
+        os.utime(path, (0, 0))
+    maker = lock(held)
+    assert maker is not None
+    recover(root)
+    assert [path.exists() for path in (held, free, young, stranger)] == [True, False, True, True]
+    unlock(maker)
+    recover(root)
+    assert not held.exists()
+
+
 def test_a_second_run_finds_nothing_to_do(root: Path) -> None:
     put(root, [line(1, "started"), damaged(2), line(3), b"x"], 1)
     put_live(root, 9, oldest=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from litellm_ledger import _verify
 from litellm_ledger._errors import UnsupportedFormat
 from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName
 from litellm_ledger._ledger import Ledger
+from litellm_ledger._recovery import recover
 from litellm_ledger._verdict import WriterVerdict
+from litellm_ledger.testing import FaultyFileSystem, Killed
 
 
 @pytest.fixture
@@ -374,6 +377,51 @@ def test_a_live_file_that_goes_while_we_look_is_a_clean_close(
 
     monkeypatch.setattr(_verify, "is_locked", gone)
     assert verdict(hand).state == "closed"
+
+
+def test_a_dead_writer_that_is_being_recovered_is_not_called_alive(hand: HandMade) -> None:
+    hand.open(1, hand.lines(1, 4))
+    hand.live(6)
+    disk = FaultyFileSystem()
+    with disk.hang("sync") as hang:
+        recovery = threading.Thread(target=recover, args=(hand.root,), kwargs={"fs": disk})
+        recovery.start()
+        assert hang.entered.wait(20)
+        during = verdict(hand)
+    recovery.join()
+    assert (during.state, during.ok, during.lost) == ("died", False, 2)
+    assert during.recoverer == os.getpid()
+    assert during.sentence().endswith(f"process {os.getpid()} is recovering it now")
+    assert verdict(hand).state == "recovered"
+
+
+def test_a_recovery_that_was_killed_leaves_a_dead_writer(hand: HandMade) -> None:
+    hand.open(1, hand.lines(1, 4))
+    hand.live(4)
+    disk = FaultyFileSystem()
+    disk.kill(1)
+    with pytest.raises(Killed):
+        recover(hand.root, fs=disk)
+    left = verdict(hand)
+    assert (left.state, left.recoverer, left.lost) == ("died", None, 0)
+    assert "run litellm-ledger recover" in left.sentence()
+
+
+def test_an_empty_segment_that_its_writer_removes_while_we_look_is_no_problem(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.sealed(1, 4)
+    path = hand.open(5, [])
+    real = _verify.open_segment
+
+    def closing(root: Path, name: SegmentName) -> Any:
+        path.unlink(missing_ok=True)
+        return real(root, name)
+
+    monkeypatch.setattr(_verify, "open_segment", closing)
+    with hand.alive(4):
+        writer = verdict(hand)
+    assert (writer.ok, writer.found, writer.problems) == (True, 4, [])
 
 
 # -- the whole ---------------------------------------------------------------------------------
