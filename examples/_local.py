@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from litellm_ledger.testing import OpenAIServer
-
 
 @contextmanager
 def provider() -> Iterator[dict[str, Any]]:
@@ -25,5 +23,11 @@ def provider() -> Iterator[dict[str, Any]]:
     if base or key:
         yield {"model": model, "api_base": base, "api_key": key or "none"}
     else:
+        try:
+            from litellm_ledger.testing import OpenAIServer
+        except ImportError as exc:
+            sys.exit(
+                f"{exc}\nor set OPENAI_API_KEY, or give the address of a server as an argument"
+            )
         with OpenAIServer() as server:
             yield {"model": model, "api_base": server.base_url, "api_key": "none"}

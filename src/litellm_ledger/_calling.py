@@ -19,7 +19,7 @@ from ._attempt import Attempt
 from ._calls import CALLS, Asked
 from ._closing import outlive_cancellation
 from ._core import ClientCore
-from ._handing import hand_out
+from ._handing import hand_out, label
 from ._litellm_needs import needs_messages_stream, require
 from ._operation import Operation
 from ._options import CallOptions, without_inner_retries
@@ -74,7 +74,11 @@ async def call(
     )
     timed_out = partial(litellm.Timeout, model=asked.model or "", llm_provider="")
     operation = Operation(retries=retries or 0, seconds=options.deadline, timed_out=timed_out)
-    return await operation.run(partial(_attempt, core, request, operation))
+    try:
+        return await operation.run(partial(_attempt, core, request, operation))
+    except BaseException as exc:  # also the deadline's, which takes the place of a cancellation
+        label(exc, operation.record)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,7 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     record = attempt.record
     if record is None:
         return answer
+    operation.record = record  # should the caller be cancelled while it waits for the ack
     await core.acknowledge(record)
     return hand_out(answer, record)
 
@@ -167,7 +172,7 @@ async def _failed(
         await outlive_cancellation(core.in_background(upstream.leave(fields)))
     else:
         attempt.settle(merged(fields, request.asked.content(None)))
-    operation.id = attempt.operation
+    operation.id, operation.record = attempt.operation, attempt.record
     if attempt.record is not None and fields["status"] != "cancelled":
         await core.acknowledge(attempt.record)
 

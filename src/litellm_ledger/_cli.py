@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from . import __version__
 from ._errors import LedgerError
 from ._ledger import Ledger
 from ._paths import default_directory
@@ -29,7 +30,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="What every language model call used and cost, read from its ledger.",
 )
 
 Where = Annotated[
@@ -70,8 +70,24 @@ def command(function: Callable[..., int]) -> Callable[..., None]:
             status = 2
         raise typer.Exit(status)
 
-    app.command()(run)
+    summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
+    app.command(short_help=summary)(run)  # click cuts a summary of its own making to 45 characters
     return run
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"litellm-ledger {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What every language model call used and cost, read from its ledger."""
 
 
 _verdict: dict[str, int] = {}
@@ -140,7 +156,13 @@ def records(
 
 
 @command
-def verify(path: Where = None, json: Json = False) -> int:
+def verify(
+    path: Where = None,
+    json: Json = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="A row for each writer, also for those that are fine.")
+    ] = False,
+) -> int:
     """Compare the ledger with what its writers counted; exit 1 if something is lost or damaged."""
     from ._printing_health import print_verification
 
@@ -149,7 +171,7 @@ def verify(path: Where = None, json: Json = False) -> int:
     if json:
         put_json(result.to_dict())
     else:
-        print_verification(result)
+        print_verification(result, every=every)
     return _verdict["status"]
 
 

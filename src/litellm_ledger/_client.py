@@ -12,12 +12,13 @@ import copy
 import os
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 from ._calling import call
 from ._client_calls import LiteLLMCalls
 from ._core import ClientCore
 from ._fs import REAL, FileSystem
+from ._hints import AsyncOnly, instead
 from ._operation import need_tenacity
 from ._options import AbandonedStream, CallOptions, Keep
 from ._prices import ModelPrice
@@ -28,7 +29,7 @@ from ._writer import Durability
 __all__ = ["LiteLLMClient"]
 
 
-class LiteLLMClient(LiteLLMCalls):
+class LiteLLMClient(LiteLLMCalls, AsyncOnly):
     """Calls language models through LiteLLM and records what each call used and cost.
 
     Use it as ``async with LiteLLMClient() as client``, or call it right away and end with
@@ -135,6 +136,11 @@ class LiteLLMClient(LiteLLMCalls):
     ) -> None:
         await self.aclose()
 
+    if not TYPE_CHECKING:  # for a type checker only what is there is there
+
+        def __getattr__(self, name: str) -> Any:
+            raise instead(self, name)
+
     async def warm_up(self) -> None:
         """Import LiteLLM and what its first call needs, in a thread: seconds that no call shall
         pay.
@@ -224,9 +230,13 @@ class LiteLLMClient(LiteLLMCalls):
 
     # -- the rest ------------------------------------------------------------------------------
 
-    def tag(self, **tags: Any) -> contextlib.AbstractContextManager[None]:
-        """Put tags on every call made inside the ``with``, also in tasks started inside it."""
-        return self.usage.tag(**tags)
+    def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:
+        """Put tags on every call made inside the ``with``, also in tasks started inside it.
+
+        Raises:
+            TypeError: something that is no keyword argument; a mapping is given as ``**mapping``.
+        """
+        return self.usage.tag(*mapping, **tags)
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[Self]:

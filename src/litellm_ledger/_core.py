@@ -102,7 +102,7 @@ class ClientCore:
         self._background: set[asyncio.Task[None]] = set()
         self._streams: set[Unsettled] = set()
         self._at_exit: weakref.finalize[..., Any] | None = None
-        tracker.close_on_signal(self.aclose)
+        tracker.serve_client(self.aclose)
         _process.inherits(self)
 
     def forget_parent(self) -> None:

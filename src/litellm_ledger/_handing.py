@@ -1,6 +1,7 @@
 """Handing out an answer with its record on it, and otherwise as LiteLLM made it.
 
-Owns the one attribute we add.  Dump, JSON, equality and pickling of every type stay as they were.
+Owns the one attribute we add, to answers and to exceptions.  Dump, JSON, equality and pickling of
+every type of answer stay as they were.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from ._record import UsageRecord
 
-__all__ = ["RecordedDict", "hand_out"]
+__all__ = ["RecordedDict", "hand_out", "label"]
 
 
 class RecordedDict(dict[str, Any]):
@@ -31,3 +32,14 @@ def hand_out(answer: Any, record: UsageRecord) -> Any:
         # Past pydantic's own __setattr__, which would put it into model_dump() and JSON.
         object.__setattr__(answer, "usage_record", record)
     return answer
+
+
+def label(exc: BaseException, record: UsageRecord | None) -> None:
+    """Put the record of a call on the exception that ended it, as ``usage_record``.
+
+    Type, text, ``args`` and equality stay; it stands in ``vars(exc)``, and is pickled with the
+    exception where that can be pickled at all.  One that takes no attribute goes without.
+    """
+    if record is not None:
+        with contextlib.suppress(AttributeError, TypeError):
+            object.__setattr__(exc, "usage_record", record)

@@ -52,6 +52,7 @@ class Intake:
         self.queue_size = queue_size
         self.drain_timeout = drain_timeout
         self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
+        self.what = "writer"  # what the user made and reads of in errors: also tracker, client
 
     def _begin(self) -> None:
         """Everything that belongs to one opening, in one process."""
@@ -82,8 +83,8 @@ class Intake:
             running = None
         if running is not self._loop and self._loop is not None:
             raise WrongLoop(
-                "this client belongs to another event loop; create one per loop, or from other "
-                "threads use client.usage.record_threadsafe()"
+                f"this {self.what} belongs to another event loop; create one per loop, or from "
+                "other threads use record_threadsafe()"
             )
 
     def check_open(self) -> None:
@@ -296,7 +297,7 @@ class Intake:
             waiting.fail(error)
 
     def _refusal(self) -> LedgerClosed | LedgerFailed:
-        text = refusal(self.state, f"the ledger client for {self.directory or self._ledger}")
+        text = refusal(self.state, f"the {self.what} for {self.directory or self._ledger}")
         if self.state is State.FAILED:
             error = LedgerFailed(text)
             error.__cause__ = self.failure

@@ -7,16 +7,17 @@ never imports LiteLLM, needs no event loop (call it in a thread from async code)
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from ._errors import InvalidRecord
 from ._frame import decode
-from ._groups import key_of
+from ._groups import MISSING, key_of
+from ._in_flight import Running
 from ._layout import SEGMENTS, SegmentName
 from ._listing import by_writer, list_segments
 from ._reading import Entry, Line, Problem, entries
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "Records"]
 
 _KINDS = frozenset({"started", "usage", "gap"})
+
+_MOST_TAGS: Final = 20
+"""Names of tags that are listed when one is not found."""
 
 
 class Records(Iterator[UsageRecord]):
@@ -102,8 +106,16 @@ class Ledger:
             UnsupportedFormat: it was written by a newer version (also raised while reading).
             ValueError: an argument that cannot be right.
         """
+        wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
+        if not wanted <= _KINDS:
+            raise ValueError(f"no such kind: {', '.join(sorted(wanted - _KINDS))}")
+        fits = _condition(since, until, where)
         problems: list[Problem] = []
-        lines = self._entries(problems, kinds, since, until, where)
+        lines = (
+            entry
+            for entry in self._entries(problems)
+            if entry.line.kind in wanted and fits(entry.line)
+        )
         return Records(_whole(lines, problems), problems)
 
     def report(
@@ -125,8 +137,20 @@ class Ledger:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
         problems: list[Problem] = []
-        lines = self._entries(problems, ("usage",), since, until, where)
-        return build((entry.line for entry in lines), by, problems)
+        fits = _condition(since, until, where)
+        running = Running(self.path)  # before a line is read: who is dead writes no more
+        entries = self._entries(problems)
+        report = build(running.outcomes(entries, fits), by, problems)
+        in_flight, cut_off = running.counted()
+        missing = [name for name in report.by if report.total.calls and _is_on_none(name, report)]
+        known = self._tags(fits) if missing else set()
+        return replace(
+            report,
+            in_flight=in_flight,
+            cut_off=cut_off,
+            missing_tags=tuple(name.removeprefix("tag:") for name in missing),
+            known_tags=tuple(sorted(known)[:_MOST_TAGS]),
+        )
 
     def verify(self) -> Verification:
         """Compare what is on the ledger with what its writers counted; see ``Verification``.
@@ -139,40 +163,52 @@ class Ledger:
 
         return verify(self.path)
 
-    def _entries(
-        self,
-        problems: list[Problem],
-        kinds: Collection[str],
-        since: datetime | None,
-        until: datetime | None,
-        where: Mapping[str, str] | None,
-    ) -> Iterator[Entry]:
-        wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
-        if not wanted <= _KINDS:
-            raise ValueError(f"no such kind: {', '.join(sorted(wanted - _KINDS))}")
-        for name, bound in (("since", since), ("until", until)):
-            if bound is not None and bound.tzinfo is None:
-                raise ValueError(
-                    f"{name} must be timezone-aware: datetime(..., tzinfo=timezone.utc)"
-                )
-        conditions = [(key_of(key), value) for key, value in (where or {}).items()]
-
-        def fits(line: Line) -> bool:
-            if since is not None and (line.ts is None or line.ts < since):
-                return False
-            if until is not None and (line.ts is None or line.ts >= until):
-                return False
-            return all(of(line) == value for of, value in conditions)
-
-        plain = since is until is None and not conditions
+    def _entries(self, problems: list[Problem]) -> Iterator[Entry]:
         names = self.segments()  # here, so that a ledger we cannot read is an error of the call
         refuse_newer(self.path)
         return (
-            entry
-            for _, group in by_writer(names)
-            for entry in entries(self.path, group, problems)
-            if entry.line.kind in wanted and (plain or fits(entry.line))
+            entry for _, group in by_writer(names) for entry in entries(self.path, group, problems)
         )
+
+    def _tags(self, fits: Callable[[Line], bool]) -> set[str]:
+        """The names of all tags; asked only when one that was named is on no call."""
+        found: set[str] = set()
+        for entry in self._entries([]):
+            if entry.line.kind == "usage" and entry.line.tags and fits(entry.line):
+                found.update(entry.line.tags)
+        return found
+
+
+def _condition(
+    since: datetime | None, until: datetime | None, where: Mapping[str, str] | None
+) -> Callable[[Line], bool]:
+    """Return what tells whether a line was asked for.
+
+    Raises:
+        ValueError: an argument that cannot be right.
+    """
+    for name, bound in (("since", since), ("until", until)):
+        if bound is not None and bound.tzinfo is None:
+            raise ValueError(f"{name} must be timezone-aware: datetime(..., tzinfo=timezone.utc)")
+    conditions = [(key_of(key), value) for key, value in (where or {}).items()]
+
+    def fits(line: Line) -> bool:
+        if since is not None and (line.ts is None or line.ts < since):
+            return False
+        if until is not None and (line.ts is None or line.ts >= until):
+            return False
+        return all(of(line) == value for of, value in conditions)
+
+    plain = since is until is None and not conditions
+    return _anything if plain else fits
+
+
+def _anything(line: Line) -> bool:
+    return True
+
+
+def _is_on_none(name: str, report: Report) -> bool:
+    return name.startswith("tag:") and all(row.group[name] == MISSING for row in report.rows)
 
 
 def _whole(lines: Iterator[Entry], problems: list[Problem]) -> Generator[UsageRecord]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
+    from ._record import UsageRecord
+
 __all__ = ["Operation", "need_tenacity"]
 
 _log = logging.getLogger("litellm_ledger")
@@ -64,12 +66,13 @@ class Operation:
 
     Attributes:
         id: the id of the first record, once there is one.
+        record: the outcome of the last attempt, should there be an exception to put it on.
         attempts: how many were begun.
         deadline: ``None`` without one.
         outside: the exception that the caller was handling when it called.
     """
 
-    __slots__ = ("_retries", "attempts", "deadline", "id", "outside", "phase")
+    __slots__ = ("_retries", "attempts", "deadline", "id", "outside", "phase", "record")
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Operation:
     ) -> None:
         self._retries = retries
         self.id: str | None = None
+        self.record: UsageRecord | None = None
         self.attempts = 0
         self.phase = "before its first attempt"
         self.outside = sys.exception()

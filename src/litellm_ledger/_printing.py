@@ -31,7 +31,8 @@ __all__ = [
 def print_report(path: Path, report: Report) -> None:
     """Print a table by group with its total, and how sure the sums are."""
     if not report.total.calls:
-        write(f"No calls on record in {path}.")
+        begun = report.in_flight or report.cut_off
+        write(f"No {'call has ended yet' if begun else 'calls on record'} in {path}.")
     else:
         rows = [*report.rows, report.total]
         columns = [
@@ -43,7 +44,7 @@ def print_report(path: Path, report: Report) -> None:
         columns += _sums(rows)
         show(columns, total=bool(report.by))
         write()
-    for note in report.notes() if report.total.calls or report.problems else ():
+    for note in report.notes():
         write(note)
 
 

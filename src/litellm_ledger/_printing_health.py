@@ -18,18 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["print_recovery", "print_verification"]
 
-_MANY: Final = 20
-"""Writers listed one by one; of more, those that are fine are summed up."""
 
+def print_verification(found: Verification, *, every: bool = False) -> None:
+    """Print how it stands with the writers, the damage by file and offset, what is not proved.
 
-def print_verification(found: Verification) -> None:
-    """Print a row and a sentence per writer, the damage by file and offset, what is not proved."""
+    Those that closed cleanly with nothing missing are summed up in a line, unless ``every``.
+    """
     if not found.writers:
         write(f"No writer has used {found.path} yet.")
         return
-    listed = found.writers
-    if len(listed) > _MANY:
-        listed = [w for w in listed if not (w.ok and w.clean)]
+    listed = [writer for writer in found.writers if every or not (writer.ok and writer.clean)]
     if listed:
         show(_counts(listed))
         write()
@@ -38,7 +36,11 @@ def print_verification(found: Verification) -> None:
             for problem in writer.problems:
                 write(f"  {_problem(problem)}")
     if len(listed) < len(found.writers):
-        write(f"{len(found.writers) - len(listed):,} more writers closed cleanly, nothing missing.")
+        write(_summed_up([writer for writer in found.writers if writer.ok and writer.clean]))
+    if any(problem.what == "damaged" for writer in listed for problem in writer.problems):
+        write(_OF_DAMAGE)
+    if any(writer.lost and writer.state in ("died", "recovered") for writer in listed):
+        write(_OF_LOSS)
     if found.recovery:
         write()
         write(f"Kept in recovery/ for you to look at: {', '.join(map(clean, found.recovery))}")
@@ -46,6 +48,27 @@ def print_verification(found: Verification) -> None:
     for sentence in found.cannot_prove():
         write(f"Cannot prove: {sentence}")
     write(_bottom_line(found))
+
+
+_OF_LOSS: Final = (
+    "Lost at the death of a process: numbered in its memory and not yet written. All of them count "
+    'here, also those that nobody had been told of: unless durability is "queued", no answer was '
+    "handed out before its record was written."
+)
+
+_OF_DAMAGE: Final = (
+    "Damaged lines are passed over by every command and left as they are; copy the file back from "
+    "a backup if you have one."
+)
+
+
+def _summed_up(writers: list[WriterVerdict]) -> str:
+    records = sum(writer.found for writer in writers)
+    count = len(writers)
+    return (
+        f"{count:,} {'writer' if count == 1 else 'writers'} closed cleanly, nothing missing: "
+        f"{records:,} {'record' if records == 1 else 'records'} (--all shows each)."
+    )
 
 
 def _counts(writers: list[WriterVerdict]) -> list[Column]:
@@ -102,9 +125,9 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
         if writer.error:
             write(f"{writer.writer}: NOT FINISHED: {writer.error}; run this again")
             continue
-        least = "" if writer.exact else "at least "
+        sealed, least = _segments(len(writer.sealed)), "" if writer.exact else "at least "
         write(
-            f"{writer.writer}: {len(writer.sealed):,} sealed, {least}{writer.lost:,} lost, "
+            f"{writer.writer}: {sealed} sealed, {least}{writer.lost:,} lost, "
             f"{writer.damaged:,} damaged, {writer.unsettled:,} unsettled, "
             f"{writer.torn_bytes:,} torn bytes"
         )
@@ -115,4 +138,9 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
     for name in report.orphans:
         write(f"{name}: its writer's counters are gone, left as it is (readers take it)")
     if not report.writers:
-        write(f"Nothing to recover in {path}.")
+        write(f"Nothing to recover in {path}: no writer has died.")
+        write("Damage in sealed segments is left as it is; litellm-ledger verify names it.")
+
+
+def _segments(count: int) -> str:
+    return f"{count:,} {'segment' if count == 1 else 'segments'}"

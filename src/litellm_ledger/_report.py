@@ -30,6 +30,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         rows: one per group, the dearest first; by day, the days in order.
         total: the sums over all rows.
         folded: outcomes under ``(other)`` because there were more than a million groups.
+        in_flight: calls begun and without an outcome yet, of processes that run; not in the rows.
+        cut_off: the same of processes that are gone: ``recover`` puts them down as unsettled.
+        missing_tags: tags that were asked for and are on none of the calls.
+        known_tags: if there are such, the tags that the calls do have.
         problems: places on the ledger that hold no valid record and are not counted.
     """
 
@@ -37,10 +41,44 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[Row]
     total: Row
     folded: int = 0
+    in_flight: int = 0
+    cut_off: int = 0
+    missing_tags: tuple[str, ...] = ()
+    known_tags: tuple[str, ...] = ()
     problems: list[Problem] = []
 
     def notes(self) -> list[str]:
         """Say in sentences what the sums do not: who counted, what is unknown, what is damaged."""
+        total = self.total
+        notes = self._counting() if total.calls else []
+        if self.in_flight:
+            notes.append(
+                f"In flight: {_calls(self.in_flight)} of running processes without an outcome yet, "
+                "not counted above."
+            )
+        if self.cut_off:
+            notes.append(
+                f"Cut off: {_calls(self.cut_off)} in flight when the process died, not counted "
+                "above; litellm-ledger recover puts them on record as unsettled."
+            )
+        for tag in self.missing_tags:
+            known = ", ".join(f"tag:{name}" for name in self.known_tags) or "no tags at all"
+            notes.append(f"tag:{tag} is on none of these calls; they have {known}.")
+        if self.folded:
+            notes.append(
+                f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
+            )
+        if self.problems:
+            files = len({problem.file for problem in self.problems})
+            places = len(self.problems)
+            notes.append(
+                f"Damage: {places:,} {'place' if places == 1 else 'places'} in {files:,} "
+                f"{'file' if files == 1 else 'files'} not counted; run litellm-ledger verify."
+            )
+        return notes
+
+    def _counting(self) -> list[str]:
+        """Who counted, and what is unknown."""
         total = self.total
         counted = f"Tokens: {_calls(total.provider_reported)} counted by the provider"
         if total.estimated:
@@ -68,17 +106,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 f"Unsettled: {_calls(total.unsettled)} in flight when the process died; "
                 "their outcome is unknown."
             )
-        if self.folded:
-            notes.append(
-                f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
-            )
-        if self.problems:
-            files = len({problem.file for problem in self.problems})
-            places = len(self.problems)
-            notes.append(
-                f"Damage: {places:,} {'place' if places == 1 else 'places'} in {files:,} "
-                f"{'file' if files == 1 else 'files'} not counted; run litellm-ledger verify."
-            )
         return notes
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,6 +115,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "rows": [row_dict(row) for row in self.rows],
             "total": row_dict(self.total),
             "folded": self.folded,
+            "in_flight": self.in_flight,
+            "cut_off": self.cut_off,
             "notes": self.notes(),
             "problems": msgspec.to_builtins(self.problems),
         }

@@ -22,6 +22,7 @@ from ._attempt import Attempt
 from ._calls import Asked
 from ._closing import outlive_cancellation
 from ._draining import Draining
+from ._handing import label
 from ._limits import Deadline
 from ._ours import ours
 from ._outcome import from_exception, merged
@@ -228,6 +229,7 @@ class CompletionStream:
             # Waits although it is cancelled: closing and counting take milliseconds, and a
             # cancellation that overtook them would leave them to a loop that may be about to end.
             await self._end(from_exception(exc))
+            label(exc, self.usage_record)
             raise
 
     async def _read(self) -> Any:

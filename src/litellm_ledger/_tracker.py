@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Never, Self
 
 from msgspec.structs import force_setattr
 
@@ -27,6 +27,7 @@ from ._backlog import Entry
 from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from ._fs import REAL, FileSystem
 from ._groups import Row
+from ._hints import AsyncOnly, callers_level
 from ._record import UsageRecord
 from ._state import State
 from ._statistics import Statistics
@@ -41,7 +42,7 @@ _log = logging.getLogger("litellm_ledger")
 _Close = Callable[[], Awaitable[None]]
 
 
-class UsageTracker:
+class UsageTracker(AsyncOnly):
     """Accepts usage records and gets them to the ledger, in order, without losing one.
 
     An async context manager.  Opens on first use as well; end it with ``await aclose()``.  Belongs
@@ -80,6 +81,7 @@ class UsageTracker:
             sync_interval=sync_interval,
             fs=fs,
         )
+        self._writer.what = "tracker"
         self._tags = Tags(tags)
         self._totals = Totals()
         self._writer.on_usage = self._totals.add  # not a method of ours: we may be collected
@@ -135,8 +137,9 @@ class UsageTracker:
             if self._handle_signals is True and self._signal_mode == "off":
                 _log.warning("signals cannot be handled here; end with aclose() before exiting")
 
-    def close_on_signal(self, close: _Close) -> None:
-        """Have a signal close through ``close``, a bound method; it is held weakly."""
+    def serve_client(self, close: _Close) -> None:
+        """Be part of a client: a signal closes through ``close``, a bound method, held weakly."""
+        self._writer.what = "client"
         self._close_on_signal = weakref.WeakMethod(close)
 
     # -- recording -----------------------------------------------------------------------------
@@ -192,8 +195,16 @@ class UsageTracker:
         writer.submit(Entry(record, writer.backlog.accept, future))
         return future
 
-    def tag(self, **tags: Any) -> contextlib.AbstractContextManager[None]:
-        """Put tags on all that is recorded inside the ``with``, also by tasks started inside."""
+    def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:
+        """Put tags on all that is recorded inside the ``with``, also by tasks started inside.
+
+        Raises:
+            TypeError: something that is no keyword argument; a mapping is given as ``**mapping``.
+        """
+        if mapping:
+            raise TypeError(
+                "tag() takes keyword arguments: tag(user='alice'), or of a mapping tag(**mapping)"
+            )
         return self._tags.scope(tags)
 
     def _labelled(self, record: UsageRecord) -> UsageRecord:
@@ -274,7 +285,7 @@ class UsageTracker:
             f"the ledger in {self.directory} has not acknowledged a record in time; the call goes "
             "on, and the record is written as soon as the disk allows (see statistics().unacked)",
             LedgerWarning,
-            stacklevel=2,
+            stacklevel=callers_level(),
         )
 
     def forget_parent(self) -> None:

@@ -29,6 +29,7 @@ from ._directory import prepare, refused
 from ._errors import DrainTimeout
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
+from ._hints import AsyncOnly
 from ._intake import Durability, Intake
 from ._state import State, advance
 from ._statistics import Statistics
@@ -39,7 +40,7 @@ __all__ = ["AsyncUsageWriter", "Durability"]
 _log = logging.getLogger("litellm_ledger")
 
 
-class AsyncUsageWriter(Intake):
+class AsyncUsageWriter(Intake, AsyncOnly):
     """Writes records to a ledger directory from one task, in order, each exactly once.
 
     An async context manager; also ``await open()`` … ``await aclose()``.  Belongs to the event loop
@@ -270,8 +271,8 @@ class AsyncUsageWriter(Intake):
         if unwritten > 0:
             what = "unsynced" if self.durability == "synced" else "unwritten"
             raise DrainTimeout(
-                f"the ledger in {self.directory} was not drained within {budget} s: {unwritten} "
-                f"records were {what}, the last resort saved {unwritten - lost}",
+                f"the ledger in {self.directory} was not drained within {budget:.3g} s: "
+                f"{unwritten} records were {what}, the last resort saved {unwritten - lost}",
                 unwritten=unwritten,
                 saved=unwritten - lost,
             )

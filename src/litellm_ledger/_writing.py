@@ -128,7 +128,9 @@ class WriteLoop:
                 self.retries += 1
                 self.last_error = str(exc)
                 if pause == RETRY_FIRST:
-                    _log.warning("the ledger cannot write (%s); trying again, nothing is lost", exc)
+                    _log.warning(
+                        "the ledger cannot write (%s); trying again, nothing is lost so far", exc
+                    )
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_LAST)
 

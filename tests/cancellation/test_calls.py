@@ -175,6 +175,49 @@ async def test_an_error_is_raised_unchanged_and_recorded_without_its_text(
     await client.flush()
     assert outcome(tmp_path).status in ("error", "cancelled", "abandoned")
     assert "secret" not in str(outcome(tmp_path))
+    assert (str(error), error.args) == (("secret", ("secret",)) if error.args else ("", ()))
+    if isinstance(error, ValueError):
+        assert vars(error) == {"usage_record": outcome(tmp_path)}
+
+
+async def test_an_exception_that_takes_no_attribute_is_raised_all_the_same(
+    client: LiteLLMClient, fake: FakeLiteLLM
+) -> None:
+    class Closed(ValueError):
+        def __setattr__(self, name: str, value: Any) -> None:
+            raise ZeroDivisionError(name)
+
+        @property
+        def usage_record(self) -> None:
+            return None
+
+    error = Closed("no")
+    fake.result = lambda: error
+    with pytest.raises(Closed) as caught:
+        await client.acompletion(**CALL)
+    assert caught.value is error
+    assert vars(error) == {}
+
+
+async def test_a_cancellation_has_the_record_of_what_it_cancelled(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
+) -> None:
+    fake.gate = Gate()
+    seen: list[Any] = []
+
+    async def caller() -> None:
+        try:
+            await client.acompletion(**CALL)
+        except asyncio.CancelledError as exc:
+            seen.append(exc.usage_record)  # type: ignore[attr-defined]
+            raise
+
+    call = asyncio.create_task(caller())
+    await fake.gate.entered.wait()
+    call.cancel()
+    await asyncio.wait({call}, timeout=WAIT)
+    await client.flush()
+    assert seen == [outcome(tmp_path)]
 
 
 async def test_an_answer_nobody_can_read_is_handed_out_and_recorded(
@@ -231,8 +274,9 @@ async def test_a_start_that_is_not_acknowledged_goes_on_while_there_is_room(
     client = LiteLLMClient(tmp_path, fs=disk, handle_signals=False, ack_timeout=0.05, queue_size=3)
     async with client:
         with disk.hang("create") as hang:
-            with pytest.warns(LedgerWarning):
+            with pytest.warns(LedgerWarning) as warned:
                 await client.acompletion(**CALL)
+            assert {warning.filename for warning in warned} == {__file__}, "not the caller's line"
             await stuck(hang)
             assert client.statistics().unacked == 2
             with pytest.warns(LedgerWarning):
@@ -469,6 +513,7 @@ async def test_a_stream_that_fails_is_an_error_and_the_error_is_raised_unchanged
     with pytest.raises(ConnectionError) as caught:
         await anext(stream)
     assert caught.value is upstream.error
+    assert vars(caught.value) == {"usage_record": outcome(tmp_path)}
     assert kinds(tmp_path) == ["started", "error"]
     assert outcome(tmp_path).error == "ConnectionError"
 

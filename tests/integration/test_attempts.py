@@ -411,11 +411,14 @@ async def test_the_deadline_cuts_the_attempt_and_its_connection(
     monkeypatch.setattr(client._core, "estimate", slowly)
     async with client:
         view = client.with_options(deadline=0.2, max_retries=5)
-        with pytest.raises(litellm.Timeout, match=r"deadline of 0\.2 s passed in attempt 1"):
+        with pytest.raises(
+            litellm.Timeout, match=r"deadline of 0\.2 s passed in attempt 1"
+        ) as caught:
             await view.acompletion(**to(server, Behaviour(hang=True)))
         await asyncio.to_thread(server.wait_for, lambda requests: requests[0].disconnected)
     assert len(server.requests) == 1
     (record,) = outcomes(tmp_path)
+    assert caught.value.usage_record == record
     assert (record.status, record.error, record.usage_source) == ("error", "Timeout", "estimated")
     assert record.input_tokens
     assert record.latency_ms is not None

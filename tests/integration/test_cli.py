@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from tests.ledger_by_hand import NOON, HandMade, spoil
 
+import litellm_ledger
+
 ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONUTF8": "1"}
 if "PYTHONPATH" in os.environ:
     ENV["PYTHONPATH"] = os.environ["PYTHONPATH"]
@@ -92,7 +94,9 @@ def test_a_report_in_a_pipe_is_plain_aligned_text(hand: HandMade) -> None:
 def test_a_report_as_json_has_exact_amounts(hand: HandMade) -> None:
     done = run("report", hand.root, "--by", "model", "--by", "status", "--json")
     found = json.loads(done.stdout)
-    assert set(found) == {"path", "by", "rows", "total", "folded", "notes", "problems"}
+    assert set(found) == {
+        "path", "by", "rows", "total", "folded", "in_flight", "cut_off", "notes", "problems",
+    }  # fmt: skip
     assert found["by"] == ["model", "status"]
     assert found["total"]["cost"] == "1.2500045"
     assert found["rows"][1]["group"] == {"model": "m", "status": "ok"}
@@ -106,6 +110,42 @@ def test_an_empty_ledger_is_said_to_be_empty(tmp_path: Path) -> None:
     assert run("records", tmp_path).stdout == "No records.\n"
     assert run("records", tmp_path, "--json").stdout == ""
     assert run("verify", tmp_path).stdout == f"No writer has used {tmp_path} yet.\n"
+
+
+def test_a_report_says_what_is_in_flight_and_what_was_cut_off(hand: HandMade) -> None:
+    dead = HandMade(hand.root, "20250103T000000Z-00000000000000cc")
+    dead.open(1, [dead.started(1), dead.started(2), dead.outcome(3, of=1)])
+    dead.live(accepted=3, oldest=2)
+    running = HandMade(hand.root, "20250103T000000Z-00000000000000dd")
+    running.open(1, [running.started(1), running.started(2)])
+    with running.alive(accepted=2):
+        done = run("report", hand.root, "--by", "status")
+    assert done.stdout.splitlines()[-2:] == [
+        "In flight: 2 calls of running processes without an outcome yet, not counted above.",
+        (
+            "Cut off: 1 call in flight when the process died, not counted above; "
+            "litellm-ledger recover puts them on record as unsettled."
+        ),
+    ]
+    plain = json.loads(run("report", hand.root, "--json").stdout)
+    assert (plain["in_flight"], plain["cut_off"]) == (0, 3)
+
+
+def test_a_ledger_of_nothing_but_calls_in_flight_is_not_said_to_be_empty(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    hand.open(1, [hand.started(1)])
+    with hand.alive(accepted=1):
+        said = run("report", tmp_path).stdout
+    assert said == (
+        f"No call has ended yet in {tmp_path}.\n"
+        "In flight: 1 call of running processes without an outcome yet, not counted above.\n"
+    )
+
+
+def test_a_tag_that_is_on_no_call_is_named_with_those_that_are(hand: HandMade) -> None:
+    said = run("report", hand.root, "--by", "tag:usr").stdout
+    assert said.endswith("tag:usr is on none of these calls; they have tag:user.\n")
+    assert "is on none" not in run("report", hand.root, "--by", "tag:user").stdout
 
 
 # -- records --------------------------------------------------------------------------------------
@@ -168,7 +208,12 @@ def test_damage_is_said_on_stderr_and_does_not_stop_the_listing(hand: HandMade) 
 def test_verify_of_a_sound_ledger_exits_0_and_says_what_it_cannot_prove(hand: HandMade) -> None:
     done = run("verify", hand.root)
     assert done.returncode == 0
-    assert "closed cleanly: all 5 found" in done.stdout
+    assert done.stdout.startswith(
+        "1 writer closed cleanly, nothing missing: 5 records (--all shows each).\n"
+    )
+    everything = run("verify", hand.root, "--all").stdout
+    assert f"{hand.writer}: closed cleanly: all 5 found.\n" in everything
+    assert "--all" not in everything
     assert "Cannot prove: " in done.stdout
     assert done.stdout.endswith("OK: 5 records found, nothing lost or damaged.\n")
 
@@ -179,13 +224,14 @@ def test_verify_of_a_damaged_ledger_exits_1_and_names_the_place(hand: HandMade) 
     done = run("verify", hand.root)
     assert done.returncode == 1
     assert f"  segments/{path.name}: 1 damaged line, " in done.stdout
+    assert "copy the file back from a backup" in done.stdout
     assert done.stdout.endswith("NOT OK: 1 lost, 1 damaged place.\n")
     as_json = run("verify", hand.root, "--json")
     assert as_json.returncode == 1
     assert json.loads(as_json.stdout)["writers"][0]["lost"] == 1
 
 
-def test_verify_sums_up_writers_that_are_fine_when_there_are_many(tmp_path: Path) -> None:
+def test_verify_sums_up_writers_that_are_fine(tmp_path: Path) -> None:
     for number in range(30):
         HandMade(tmp_path, f"20250101T000000Z-{number:016x}").sealed(1, 1)
     bad = HandMade(tmp_path, "20250101T000000Z-ffffffffffffffff")
@@ -193,7 +239,9 @@ def test_verify_sums_up_writers_that_are_fine_when_there_are_many(tmp_path: Path
     done = run("verify", tmp_path)
     assert done.returncode == 1
     assert f"{bad.writer}: closed cleanly: 1 found of 2, 1 LOST." in done.stdout
-    assert "30 more writers closed cleanly, nothing missing." in done.stdout
+    assert (
+        "30 writers closed cleanly, nothing missing: 30 records (--all shows each)." in done.stdout
+    )
     assert f"20250101T000000Z-{7:016x}" not in done.stdout
 
 
@@ -204,17 +252,35 @@ def test_recover_then_verify_goes_on_telling_the_loss(tmp_path: Path) -> None:
     before = run("verify", tmp_path)
     assert before.returncode == 1
     assert "died without closing: 4 found of 6, 2 LOST" in before.stdout
+    assert "also those that nobody had been told of" in before.stdout
     done = run("recover", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{hand.writer}: 2 sealed, 2 lost, 0 damaged, 1 unsettled, 6 torn bytes" in done.stdout
-    assert run("recover", tmp_path).stdout == f"Nothing to recover in {tmp_path}.\n"
+    assert (
+        f"{hand.writer}: 2 segments sealed, 2 lost, 0 damaged, 1 unsettled, 6 torn bytes"
+        in done.stdout
+    )
+    assert run("recover", tmp_path).stdout == (
+        f"Nothing to recover in {tmp_path}: no writer has died.\n"
+        "Damage in sealed segments is left as it is; litellm-ledger verify names it.\n"
+    )
     after = run("verify", tmp_path)
     assert after.returncode == 1
     assert "died, recovered since: 5 found of 7, 2 LOST" in after.stdout
     assert "Kept in recovery/ for you to look at: " in after.stdout
 
 
-# -- path, errors, exit statuses -------------------------------------------------------------------
+# -- help, path, errors, exit statuses ------------------------------------------------------------
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout == f"litellm-ledger {litellm_ledger.__version__}\n"
+
+
+def test_the_list_of_commands_cuts_no_summary_off() -> None:
+    done = run("--help", COLUMNS="80")
+    assert done.returncode == 0
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert "exit 1 if something is lost or damaged" in " ".join(done.stdout.split())
 
 
 def test_path_prints_the_default_directory_and_commands_use_it(hand: HandMade) -> None:

@@ -21,6 +21,7 @@ LINE = {
         "_errors",
         "_frame",
         "_groups",
+        "_hints",
         "_layout",
         "_money",
         "_options",
@@ -41,6 +42,7 @@ LINE = {
     "ledger": {
         "_dead_writer",
         "_directory",
+        "_in_flight",
         "_ledger",
         "_listing",
         "_reading",

@@ -140,7 +140,16 @@ def test_the_json_form_gives_exact_decimals_as_text(hand: HandMade) -> None:
     cost = Decimal("0.000000000001")
     hand.sealed(1, 2, [hand.line(1, cost=cost), hand.line(2, cost=Decimal("12345.5"))])
     plain = Ledger(hand.root).report(["model"]).to_dict()
-    assert set(plain) == {"by", "rows", "total", "folded", "notes", "problems"}
+    assert set(plain) == {
+        "by",
+        "rows",
+        "total",
+        "folded",
+        "in_flight",
+        "cut_off",
+        "notes",
+        "problems",
+    }
     assert plain["rows"][0]["group"] == {"model": "m"}
     assert plain["total"]["cost"] == plain["rows"][0]["cost"] == "12345.500000000001"
     assert plain["total"]["saved_cost"] == "0"

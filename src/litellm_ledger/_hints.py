@@ -1,0 +1,63 @@
+"""What somebody gets who uses a client or tracker in a way that cannot work: what to write instead.
+
+Owns these words, and the search for the line of the caller's that a warning should name.  Pure.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+__all__ = ["AsyncOnly", "callers_level", "instead"]
+
+_TRACKERS: Final = ("record", "record_nowait", "record_threadsafe", "summary", "totals")
+"""What a client's ``usage`` has and people look for on the client."""
+
+_NOT_THE_CALLERS: Final = frozenset(
+    {"anyio", "contextlib", "litellm", "litellm_ledger", "tenacity"}
+)
+
+
+class AsyncOnly:
+    """A context manager for ``async with`` that says so to whoever writes ``with``."""
+
+    if not TYPE_CHECKING:  # for a type checker there is no such method, which is its way to say it
+
+        def __enter__(self) -> None:
+            name = type(self).__name__
+            raise TypeError(f"{name} is asynchronous: write 'async with {name}(...)'")
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+
+def instead(of: object, name: str) -> AttributeError:
+    """Make the error for an attribute that a client lacks, with what to write in its place."""
+    kind = type(of)
+    said = f"{kind.__name__!r} object has no attribute {name!r}"
+    if not name.startswith("_"):
+        if name in _TRACKERS:
+            said += f"; write client.usage.{name}(...)"
+        elif hasattr(kind, f"a{name}"):
+            said += f": it is asynchronous; write await client.a{name}(...)"
+    return AttributeError(said, name=name, obj=of)
+
+
+def callers_level() -> int:
+    """Return the ``stacklevel`` with which a warning names the caller's own line.
+
+    For use by the function that warns.  A coroutine that awaits stands on the stack below what it
+    awaits.  Where nobody of the caller's is on it (a task that LiteLLM or we began), the line that
+    warns is named.
+    """
+    level = 0
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        level += 1
+        home = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if home == "asyncio":
+            return 1
+        if home not in _NOT_THE_CALLERS:
+            return level
+        frame = frame.f_back
+    return 1
