@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
@@ -25,8 +25,8 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md
 MESSAGES = [{"role": "user", "content": "What is a ledger, in one sentence?"}]
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, page: str = README) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     return [textwrap.dedent(block) for block in found]
 
 
@@ -108,6 +108,29 @@ def test_the_fastapi_snippet_serves() -> None:
     assert answer.status_code == 200
     (record,) = Ledger("usage/").records()
     assert record.tags == {"user": "bob"}
+
+
+def test_the_snippets_about_fastapi_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi.testclient import TestClient
+
+    main = ModuleType("main")
+    monkeypatch.setitem(sys.modules, "main", main)
+    page = (ROOT / "docs" / "fastapi.md").read_text(encoding="utf-8")
+    snippets = [compiled(block) for block in blocks("python", page)]
+    served: list[str] = []
+    for snippet in snippets:
+        names: dict[str, Any] = {}
+        exec(snippet, names)
+        if "test_chat" in names:
+            names["test_chat"]()
+        elif "stream" in names:
+            with TestClient(names["app"]) as http:
+                served.append(http.post("/stream", params={"question": "hello"}).text)
+        elif "chat" in names:
+            main.app = names["app"]  # type: ignore[attr-defined]
+    assert len(snippets) >= 4
+    assert all(served)
+    assert [record.stream for record in Ledger("usage/").records()] == [True, False]
 
 
 def test_the_commands_of_the_readme_run() -> None:
