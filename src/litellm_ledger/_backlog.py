@@ -39,14 +39,12 @@ from ._money import whole
 from ._record import UsageRecord
 from ._segment import SegmentLog, Stuck, write_sealed
 
-__all__ = ["LATE_BUDGET", "Backlog", "Entry", "Signal"]
+__all__ = ["Backlog", "Entry", "Signal"]
 
 _log = logging.getLogger("litellm_ledger")
 _CHUNK: Final = 4_096  # lines in one append of the last resort: about a megabyte
-LATE_SYNC: Final = 1.0
-"""Seconds after which a record saved without a loop is synced, if nothing has synced it before."""
-LATE_BUDGET: Final = 5.0
-"""Seconds that one late outcome may take, on whichever thread it ends."""
+_PAUSE: Final = 1.0
+"""Longest pause, in seconds, between two attempts of the last resort."""
 
 
 class Signal(enum.Enum):
@@ -155,13 +153,20 @@ class Backlog:
         self._prefix = f"{writer}-"
         self._saving = threading.Lock()
         self._saver: int | None = None
-        self._late_sync: threading.Timer | None = None
+        self._numbering = threading.RLock()
+        self._numberer: int | None = None
+        self._unanswered: deque[Entry] = deque()
         self._apart = 0
 
     @property
     def unwritten(self) -> int:
         """Records that are accepted and that the operating system does not have yet."""
         return self.accepted - self.log.written + len(self.inbox)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything is left to write, or to sync where that is possible."""
+        return self.unwritten > 0 or (self.log.synced < self.log.written and not self._apart)
 
     # -- accepting -----------------------------------------------------------------------------
 
@@ -267,6 +272,27 @@ class Backlog:
                 waiting.append(entry)
         return waiting
 
+    def take_late(self, entry: Entry) -> None:
+        """Accept one record when the writer task is gone, also while another thread hangs.
+
+        ``entry.record`` is the numbered one afterwards; ``save_now`` writes it.
+        """
+        self.inbox.append(entry)
+        self._number_inbox()
+
+    def _number_inbox(self) -> None:
+        """``take_inbox`` from any thread: never waits for the disk."""
+        me = threading.get_ident()
+        if self._numberer == me:  # a finalizer or a handler in the middle of it: that goes on
+            return
+        with self._numbering:
+            self._numberer = me
+            try:
+                while self.inbox:
+                    self._unanswered += self.take_inbox()
+            finally:
+                self._numberer = None
+
     # -- the last resort -----------------------------------------------------------------------
 
     def save_now(self, budget: float, *, seal: bool = False) -> int:
@@ -283,9 +309,11 @@ class Backlog:
         while self._saver != me and self._saving.acquire(timeout=_left(deadline)):
             self._saver = me
             try:
-                waiting = self.take_inbox()
+                self._number_inbox()
+                waiting = [self._unanswered.popleft() for _ in range(len(self._unanswered))]
                 self._save(self.queue.held(), deadline)
-                self.note_settled()
+                with self._numbering:
+                    self.note_settled()
                 safe = self.log.synced if self.sync_late else self.log.written
                 for entry in waiting:
                     _answer(entry, saved=(entry.record.seq or 0) <= safe)
@@ -296,33 +324,19 @@ class Backlog:
                 self._saving.release()
             if not self.inbox:
                 break
-        if self.log.synced < self.log.written and self._late_sync is None:
-            self._sync_soon()
         return self.unwritten
 
-    def _sync_soon(self) -> None:
-        """Sync what was saved late within a second, though no task is left to do it."""
-        self._late_sync = threading.Timer(LATE_SYNC, self._sync_late)
-        self._late_sync.daemon = True
-        with contextlib.suppress(RuntimeError):  # no new threads at exit: sealing syncs
-            self._late_sync.start()
+    def sync_now(self) -> None:
+        """Sync what is written, if the disk lets us; ``save_now`` leaves that open at ``written``.
 
-    def _sync_late(self) -> None:
-        self._late_sync = None
-        with contextlib.suppress(OSError):  # given up, or failing: tried again with the next record
-            self.log.sync(timeout=LATE_SYNC)
+        Never raises: it is tried again with the next record, and by the seal.
+        """
+        with contextlib.suppress(OSError):
+            self.log.sync(timeout=1.0)
 
     def saving_here(self) -> bool:
         """Tell whether this very thread is inside ``save_now``, further up its stack."""
-        return self._saver == threading.get_ident()
-
-    def save_late(self, entry: Entry) -> None:
-        """Accept and write one record after the close, or when the writer task is gone.
-
-        ``entry.record`` is the numbered one afterwards.  The last call in flight seals.
-        """
-        self.inbox.append(entry)
-        self.save_now(LATE_BUDGET)
+        return threading.get_ident() in (self._saver, self._numberer)
 
     def _save(self, records: Sequence[Accepted], deadline: float) -> None:
         pause = 0.01
@@ -338,7 +352,7 @@ class Backlog:
                     _log.error("%s could not be saved: %s", what, exc)
                     return
                 time.sleep(pause)
-                pause *= 2
+                pause = min(pause * 2, _PAUSE)
 
     def _write_out(self, records: Sequence[Accepted], deadline: float) -> None:
         for start in range(0, len(records), _CHUNK):

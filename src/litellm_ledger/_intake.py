@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from ._backlog import LATE_BUDGET, Backlog, Entry, Signal
+from ._backlog import Backlog, Entry, Signal
 from ._errors import FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
+from ._late import LATE_BUDGET, LATE_ON_LOOP, LateSaver
 from ._record import UsageRecord
 from ._state import State, refusal
 from ._waiters import Acks, Room
@@ -61,6 +62,7 @@ class Intake:
         self.failure: BaseException | None = None
         self.unacked = 0
         self._backlog: Backlog | None = None
+        self._late: LateSaver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._written = Acks()
@@ -156,14 +158,15 @@ class Intake:
         if not backlog.late:
             return act(record)
         entry = Entry(record, act)
-        backlog.save_late(entry)
-        self._after_late(backlog)
+        backlog.take_late(entry)
+        self._save_late(backlog)
         return entry.record
 
     def submit(self, entry: Entry) -> None:
         """Accept from any thread, or from a finalizer, which strikes anywhere.
 
-        Never blocks while the loop is alive; without one the record is written before it returns.
+        Never blocks while the loop is alive; without one the record is written before it returns
+        (on a loop's thread that waits for ``LATE_ON_LOOP`` at most).
         """
         backlog = self.backlog
         backlog.inbox.append(entry)
@@ -175,15 +178,38 @@ class Intake:
             except RuntimeError:  # the loop is closed
                 backlog.late = True
         if backlog.late:
+            self._save_late(backlog)
+
+    def _save_late(self, backlog: Backlog) -> None:
+        """Save what came without the task; a loop waits for that a moment, not for a disk."""
+        assert self._late is not None
+        if backlog.saving_here():
+            return  # further up the stack it goes on
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
             backlog.save_now(LATE_BUDGET)
-            self._after_late(backlog)
+            self._saved_late()
+            self._late.watch()
+        else:
+            self._late.save(LATE_ON_LOOP)
+
+    def _saved_late(self) -> None:
+        """On any thread: something was saved without the task; it may have been the last."""
+        if self.backlog.sealed:
+            self._all_done()
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._tell_late)
+
+    def _tell_late(self) -> None:
+        self._progress(self.backlog.log.written, self.backlog.log.synced)
 
     def _wake(self) -> None:
         self._woken = False
         backlog = self.backlog
         if backlog.late:
-            backlog.save_now(LATE_BUDGET)
-            self._after_late(backlog)
+            self._save_late(backlog)
         else:
             self._take_inbox(backlog)
 
@@ -207,8 +233,8 @@ class Intake:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._backlog.queue.put_nowait, Signal.SYNC)
 
-    def _after_late(self, backlog: Backlog) -> None:
-        """Called when a record was written without the task: it may have been the last."""
+    def _all_done(self) -> None:
+        """Called when the ledger is sealed."""
         raise NotImplementedError
 
     async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
@@ -230,7 +256,7 @@ class Intake:
         if backlog.late:  # it was saved before it was returned, or will not be soon
             if number <= self._safe(backlog):
                 return True
-            raise LedgerFailed(f"record {record.id} was not saved; it is tried again at the close")
+            raise LedgerFailed(f"record {record.id} was not saved yet; it is tried every second")
         if self._task is None or self._task.done():
             raise self._refusal()
         assert self._loop is not None
@@ -259,7 +285,7 @@ class Intake:
         if self._backlog is None:
             return
         backlog = self._backlog
-        if backlog.late:
+        if backlog.late and self._loop is not asyncio.get_running_loop():
             if backlog.save_now(timeout or self.drain_timeout):
                 raise FlushTimeout("flush ran out of time", unwritten=backlog.unwritten)
             return
@@ -267,11 +293,15 @@ class Intake:
         if self.state is State.FAILED:
             raise self._refusal()
         assert self._loop is not None
-        self._take_inbox(backlog)
         if sync is None:
             sync = self.durability == "synced"
-        if sync and self._synced.passed < backlog.accepted:
-            backlog.queue.put_nowait(Signal.SYNC)
+        if backlog.late:
+            self._save_late(backlog)
+            self._tell_late()
+        else:
+            self._take_inbox(backlog)
+            if sync and self._synced.passed < backlog.accepted:
+                backlog.queue.put_nowait(Signal.SYNC)
         acks = self._synced if sync else self._written
         target = backlog.accepted
         future = acks.wait_for(target, self._loop)

@@ -20,6 +20,7 @@ Never decides what is saved or how: that is the writer's.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
 import contextlib
@@ -30,6 +31,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -148,10 +150,7 @@ class _Coordinator:
             self._die(number)
             return
         patience = max((m.drain_timeout for m in self.members), default=0.0) + _GRACE
-        timer = threading.Timer(patience, self._overdue, (number,))
-        timer.daemon = True
-        with contextlib.suppress(RuntimeError):
-            timer.start()
+        _later(patience, self._overdue, number)
 
     def _first(self, number: int) -> None:
         """On the loop: begin the orderly end."""
@@ -198,10 +197,7 @@ class _Coordinator:
             # We struck in the middle of the last resort: it ends first.  At exit, where no thread
             # may start any more, ``at_exit`` follows it.
             self._dying_of = number
-            again = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
-            again.daemon = True
-            with contextlib.suppress(RuntimeError):
-                again.start()
+            _later(_AGAIN, os.kill, os.getpid(), number)
             return
         _last_resort()
         self._deliver(number)
@@ -227,6 +223,21 @@ class _Coordinator:
             self._restore()
             signal.signal(number, signal.SIG_DFL)  # KeyboardInterrupt means nothing here any more
             self._deliver(number)
+
+
+def _later(seconds: float, function: Callable[..., object], *args: object) -> None:
+    """Call it on a thread after a while; at exit, where no thread starts any more, not at all.
+
+    For signal handlers, which may strike while this very thread starts a ``threading.Thread``: that
+    its locks may be taken twice is not promised, so none of them here.
+    """
+
+    def wait_and_call() -> None:
+        time.sleep(seconds)
+        function(*args)
+
+    with contextlib.suppress(RuntimeError):
+        _thread.start_new_thread(wait_and_call, ())
 
 
 def _is_runner(handler: Any) -> bool:

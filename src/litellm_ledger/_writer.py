@@ -31,6 +31,7 @@ from ._executor import DiskThread
 from ._fs import REAL, FileSystem
 from ._hints import AsyncOnly
 from ._intake import Durability, Intake
+from ._late import LateSaver
 from ._state import State, advance
 from ._statistics import Statistics
 from ._writing import WriteLoop
@@ -141,6 +142,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             await self._on_new_thread(backlog.live.remove)
             raise self._refusal()
         self._backlog = backlog
+        self._late = LateSaver(backlog, self._saved_late)
         self._backlog.on_usage = self.on_usage
         self._backlog.sync_late = self.durability == "synced"
         self.state = advance(self.state, State.OPEN)
@@ -203,11 +205,12 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             backlog.save_now(budget)
         else:
             thread.join(budget + 1.0)
+        if self._late is not None:
+            self._late.watch()
         self._progress(backlog.log.written, backlog.log.synced)
 
-    def _after_late(self, backlog: Backlog) -> None:
-        if backlog.sealed:
-            _process.leave(self)
+    def _all_done(self) -> None:
+        _process.leave(self)
 
     # -- closing -------------------------------------------------------------------------------
 

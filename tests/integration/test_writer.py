@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,9 @@ from litellm_ledger import (
     UsageRecord,
     UsageTracker,
 )
-from litellm_ledger import _backlog as backlog_module
 from litellm_ledger import _segment as segment_module
 from litellm_ledger import _writing as writing_module
-from litellm_ledger._layout import SEGMENTS
+from litellm_ledger._layout import LIVE, SEGMENTS
 from litellm_ledger._state import State
 from litellm_ledger.testing import FaultyFileSystem
 
@@ -357,7 +357,7 @@ async def test_when_somebody_cancels_every_task_the_ledger_goes_on_synchronously
 
 
 async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     disk = FaultyFileSystem()
     tracker = UsageTracker(tmp_path, fs=disk)
@@ -365,7 +365,6 @@ async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
     tracker._writer._task.cancel()  # type: ignore[union-attr]
     await turns()
     disk.fail("write", times=None)
-    monkeypatch.setattr(backlog_module, "LATE_BUDGET", 0.05)
     with pytest.warns(LedgerWarning, match="has not acknowledged"):
         await tracker.acknowledge(tracker.settle(usage(1), started), 0.05)
     assert tracker.statistics().unacked == 1
@@ -374,6 +373,49 @@ async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
     disk.heal()
     await tracker.aclose()
     assert keys(tmp_path) == ["1", "2"]
+    assert_closed(tmp_path)
+
+
+async def test_without_its_task_a_full_disk_is_tried_again_until_there_is_space(
+    tmp_path: Path,
+) -> None:
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(tmp_path, fs=disk, queue_size=2, handle_signals=False)
+    await tracker.record(usage(0))
+    me = asyncio.current_task()
+    for task in asyncio.all_tasks() - {me}:
+        task.cancel()
+    await turns()
+    disk.fill()
+    for number in (1, 2):
+        with pytest.raises(LedgerFailed, match="tried every second"):
+            await tracker.record(usage(number))
+    waiting = asyncio.create_task(tracker.record(usage(3)))
+    await turns()
+    assert not waiting.done(), "no room"
+    disk.empty()
+    await asyncio.wait_for(waiting, WAIT)
+    await asyncio.wait_for(tracker.record(usage(4)), WAIT)
+    await tracker.aclose()
+    assert_once(tmp_path, range(5))
+    assert_closed(tmp_path)
+
+
+async def test_a_late_outcome_does_not_hold_the_loop_in_a_disk_that_hangs(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(tmp_path, fs=disk, handle_signals=False)
+    calls = [await start(tracker) for _ in range(10)]
+    await tracker.aclose()
+    with disk.hang("write") as hang:
+        began = time.monotonic()
+        for number, started in enumerate(calls):
+            outcome = usage(number, operation=started.operation, attempt=1)
+            assert tracker.settle(outcome, started).seq == 11 + number
+        assert time.monotonic() - began < 2.0
+        assert hang.entered.is_set()
+    await until(lambda: tracker.statistics().queue_depth == 0)
+    await until(lambda: not list((tmp_path / LIVE).iterdir()))
+    assert keys(tmp_path) == [str(number) for number in range(10)]
     assert_closed(tmp_path)
 
 

@@ -247,6 +247,29 @@ run(main())
     assert_closed(tmp_path)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_while_a_thread_is_being_started_is_no_deadlock(
+    tmp_path: Path, times: int
+) -> None:
+    code = (
+        FILL
+        + f"""
+async def main():
+    async with UsageTracker(PATH, queue_size=100_000) as tracker:
+        fill(tracker)
+        with threading._active_limbo_lock:  # as inside Thread.start, in the main thread
+            for _ in range({times}):
+                os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+run(main())
+"""
+    )
+    with Child(code, tmp_path) as child:
+        assert child.end() == -TERM
+    assert_once(tmp_path, range(COUNT))
+    assert_closed(tmp_path)
+
+
 def test_sigint_twice_saves_too(tmp_path: Path) -> None:
     code = (
         FILL

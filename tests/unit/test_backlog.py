@@ -33,6 +33,11 @@ def backlog_in(path: Path, fs: FileSystem = REAL) -> Backlog:
     return Backlog(fs, directory(path), WRITER)
 
 
+def save_late(backlog: Backlog, entry: Entry) -> None:
+    backlog.take_late(entry)
+    backlog.save_now(5.0)
+
+
 class Strike(Exception):
     """The process ends here: nothing after it runs."""
 
@@ -205,7 +210,7 @@ def test_many_threads_that_save_at_once_save_once(tmp_path: Path) -> None:
         for number in range(20):
             future: Future[UsageRecord] = Future()
             futures.append(future)
-            backlog.save_late(Entry(usage(f"{name}-{number}"), backlog.accept, future))
+            save_late(backlog, Entry(usage(f"{name}-{number}"), backlog.accept, future))
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
     for thread in threads:
@@ -259,7 +264,7 @@ def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path:
     assert backlog.live.path.exists()
 
     def settle(started: UsageRecord) -> None:
-        backlog.save_late(Entry(usage(), lambda record: backlog.settle(record, started.seq or 0)))
+        save_late(backlog, Entry(usage(), lambda record: backlog.settle(record, started.seq or 0)))
 
     settle(second)
     assert not backlog.sealed

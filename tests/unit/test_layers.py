@@ -52,7 +52,7 @@ LINE = {
         "_verify",
     },
     "loop": {"_closing", "_executor", "_limits", "_process", "_waiters"},
-    "writer": {"_backlog", "_intake", "_writer", "_writing"},
+    "writer": {"_backlog", "_intake", "_late", "_writer", "_writing"},
     "tracker": {"_signals", "_tags", "_tracker"},
     "litellm": {"_litellm", "_litellm_cost", "_litellm_hooks", "_litellm_http", "_litellm_needs"},
     "client": {
