@@ -7,13 +7,15 @@ Owns the group keys (for grouping and for filtering) and ``Row``.  Never adds an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Final, Protocol
 
 import msgspec
 
-__all__ = ["MISSING", "OTHER", "Countable", "Row", "check_by", "key_of"]
+from ._periods import PERIODS, Calendar
+
+__all__ = ["KEYS", "MISSING", "OTHER", "Countable", "Quantiles", "Row", "check_by", "key_of"]
 
 MISSING: Final = "(none)"
 """The group of records that lack the key."""
@@ -33,6 +35,20 @@ class Countable(Protocol):
     def call(self) -> str | None: ...
     @property
     def status(self) -> str | None: ...
+    @property
+    def response_model(self) -> str | None: ...
+    @property
+    def error(self) -> str | None: ...
+    @property
+    def cost_source(self) -> str | None: ...
+    @property
+    def attempt(self) -> int | None: ...
+    @property
+    def cache_hit(self) -> bool | None: ...
+    @property
+    def latency_ms(self) -> float | None: ...
+    @property
+    def ttft_ms(self) -> float | None: ...
     @property
     def ts(self) -> datetime | None: ...
     @property
@@ -55,20 +71,41 @@ class Countable(Protocol):
     def reasoning_tokens(self) -> int | None: ...
 
 
+class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
+    """How a duration in milliseconds is spread, by nearest rank: each is one that was measured.
+
+    Attributes:
+        count: outcomes that say it.
+    """
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """The sums of one group.
 
     Attributes:
         group: the keys that were asked for and their values, all text; empty for a total.
-        calls: outcomes counted: ``ok + error + cancelled + abandoned + unsettled``.
+        calls: outcomes counted, one a request to a provider:
+            ``ok + error + cancelled + abandoned + unsettled``.
+        retries: those of them that were a second or later attempt of their operation; so
+            ``calls - retries`` operations began here.
+        cache_hits: those that a response cache answered.
         input_tokens, …, reasoning_tokens: sums over the outcomes that say so; unknown adds nothing.
         cost: US dollars, the exact sum over the ``priced`` outcomes.
+        estimated_cost: the part of ``cost`` whose tokens we estimated.
+        wasted_cost: the part of ``cost`` of outcomes that are an error, cancelled or abandoned.
         saved_cost: US dollars that answers from a cache did not cost.
         priced: outcomes with a known cost, 0 included.
         unpriced: ``ok`` outcomes whose cost is unknown.
         unknown_cost: cancelled, abandoned and unsettled ones of unknown cost, which may be billed.
         provider_reported, estimated: outcomes whose tokens the provider counted, or we did.
         uncounted: outcomes, failed calls apart, whose tokens nobody counted.
+        latency_ms, ttft_ms: of ``ok`` outcomes, where quantiles were asked for and one says it.
     """
 
     group: dict[str, str] = {}
@@ -78,6 +115,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int = 0
     abandoned: int = 0
     unsettled: int = 0
+    retries: int = 0
+    cache_hits: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
@@ -85,6 +124,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost: Decimal = Decimal(0)
+    estimated_cost: Decimal = Decimal(0)
+    wasted_cost: Decimal = Decimal(0)
     saved_cost: Decimal = Decimal(0)
     priced: int = 0
     unpriced: int = 0
@@ -92,36 +133,59 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     provider_reported: int = 0
     estimated: int = 0
     uncounted: int = 0
+    latency_ms: Quantiles | None = None
+    ttft_ms: Quantiles | None = None
 
 
-_PLAIN: Final = ("model", "provider", "call", "status")
+KEYS: Final = (
+    "model",
+    "provider",
+    "call",
+    "status",
+    "response_model",
+    "error",
+    "usage_source",
+    "cost_source",
+)
+"""The keys that are a member of the record; apart from them there are periods and tags."""
+
+_UTC: Final = Calendar()
 
 
-def key_of(name: str) -> Callable[[Countable], str]:
+def key_of(name: str, calendar: Calendar = _UTC) -> Callable[[Countable], str]:
     """Return the function that gives a record's value of a group key.
 
-    Keys: ``model``, ``provider``, ``call``, ``status``, ``day`` (UTC) and ``tag:NAME``.
+    Keys: those of ``KEYS``, a period (``hour``, ``day``, ``week``, ``month``) of the calendar, and
+    ``tag:NAME``.
 
     Raises:
         ValueError: there is no such key; the text lists them.
     """
-    if name in _PLAIN:
+    if name in KEYS:
         return lambda record: getattr(record, name) or MISSING
-    if name == "day":
-        return _day
+    if name in PERIODS:
+        return _period(name, calendar)
     if name.startswith("tag:") and len(name) > len("tag:"):
         tag = name.removeprefix("tag:")
         return lambda record: MISSING if record.tags is None else record.tags.get(tag, MISSING)
-    raise ValueError(f"no group key {name!r}; there are {', '.join(_PLAIN)}, day and tag:NAME")
+    raise ValueError(
+        f"no group key {name!r}; there are {', '.join((*KEYS, *PERIODS))} and tag:NAME"
+    )
 
 
-def _day(record: Countable) -> str:
-    ts = record.ts
-    if ts is None:
-        return MISSING
-    return date.fromordinal(
-        (ts if ts.tzinfo is UTC else ts.astimezone(UTC)).toordinal()
-    ).isoformat()
+def _period(every: str, calendar: Calendar) -> Callable[[Countable], str]:
+    labels: dict[int, str] = {}
+
+    def of(record: Countable) -> str:
+        if record.ts is None:
+            return MISSING
+        number = calendar.number(every, record.ts)
+        label = labels.get(number)
+        if label is None:
+            label = labels[number] = calendar.label(every, number)
+        return label
+
+    return of
 
 
 def check_by(by: Sequence[str]) -> tuple[str, ...]:

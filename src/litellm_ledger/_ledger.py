@@ -7,33 +7,49 @@ never imports LiteLLM, needs no event loop (call it in a thread from async code)
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Generator, Iterator, Sequence
+from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
+import msgspec
 from msgspec.structs import replace
 
 from ._errors import InvalidRecord
 from ._frame import decode
-from ._groups import MISSING, key_of
+from ._groups import MISSING, check_by
+from ._history import Calls, Operation, newest, operation
 from ._in_flight import Running
-from ._layout import SEGMENTS, SegmentName
+from ._layout import SEGMENTS, SegmentName, split_id
 from ._listing import by_writer, list_segments
-from ._reading import Entry, Line, Problem, entries
+from ._periods import PERIODS, calendar
+from ._reading import Entry, Problem, entries
 from ._record import UsageRecord
 from ._report import Report, build
+from ._selection import Selection, Where
 from ._version import refuse_newer
 
 if TYPE_CHECKING:
     from ._verdict import Verification
 
-__all__ = ["Ledger", "Records"]
+__all__ = ["Ledger", "Records", "ReportOptions"]
 
 _KINDS = frozenset({"started", "usage", "gap"})
 
 _MOST_TAGS: Final = 20
 """Names of tags that are listed when one is not found."""
+
+
+class ReportOptions(TypedDict, total=False):
+    """The arguments of ``Ledger.report`` apart from ``by``; see there."""
+
+    since: datetime | None
+    until: datetime | None
+    where: Where | None
+    every: str | None
+    tz: str | tzinfo | None
+    week_start: str
+    quantiles: bool
 
 
 class Records(Iterator[UsageRecord]):
@@ -86,7 +102,7 @@ class Ledger:
         kinds: Collection[str] = ("usage",),
         since: datetime | None = None,
         until: datetime | None = None,
-        where: Mapping[str, str] | None = None,
+        where: Where | None = None,
     ) -> Records:
         """Read records: writer by writer, ascending by sequence number within each.
 
@@ -98,8 +114,9 @@ class Ledger:
         Args:
             kinds: which kinds of line: ``usage`` (outcomes), ``started``, ``gap``.
             since, until: only those with ``since <= ts < until``; timezone-aware.
-            where: group key to value, all of which must match: ``{"model": "m", "tag:user": "a"}``;
-                the keys are those of ``report``, ``"(none)"`` matches what lacks the key.
+            where: group key to value, or to several of which one must be there; all keys must
+                match: ``{"model": ["m", "n"], "tag:user": "a"}``.  The keys are those of
+                ``report``, periods in UTC; ``"(none)"`` matches what lacks the key.
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
@@ -109,12 +126,12 @@ class Ledger:
         wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
         if not wanted <= _KINDS:
             raise ValueError(f"no such kind: {', '.join(sorted(wanted - _KINDS))}")
-        fits = _condition(since, until, where)
+        selection = Selection(since, until, where)
         problems: list[Problem] = []
         lines = (
             entry
             for entry in self._entries(problems)
-            if entry.line.kind in wanted and fits(entry.line)
+            if entry.line.kind in wanted and selection.fits(entry.line)
         )
         return Records(_whole(lines, problems), problems)
 
@@ -124,32 +141,87 @@ class Ledger:
         *,
         since: datetime | None = None,
         until: datetime | None = None,
-        where: Mapping[str, str] | None = None,
+        where: Where | None = None,
+        every: str | None = None,
+        tz: str | tzinfo | None = "UTC",
+        week_start: str = "monday",
+        quantiles: bool = False,
     ) -> Report:
-        """Add up the outcomes by group.  Streams; memory grows with the groups only.
+        """Add up the outcomes by group.  Memory grows with the groups, not with the ledger.
 
         Args:
-            by: group keys: ``model``, ``provider``, ``call``, ``status``, ``day`` (UTC),
-                ``tag:NAME``; several at once; none for the total alone.
+            by: group keys: ``model``, ``provider``, ``call``, ``status``, ``response_model``,
+                ``error``, ``usage_source``, ``cost_source``, ``tag:NAME``, and the periods
+                ``hour``, ``day``, ``week``, ``month``; several at once; none for the total alone.
             since, until, where: as for ``records``.
+            every: a period to begin with: ``every="day", by=["model"]`` is ``by=["day", "model"]``.
+            tz: the zone that periods are of: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
+            week_start: the first day of a week, in English; Monday.
+            quantiles: also ``latency_ms`` and ``ttft_ms`` of each row.
 
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
+        if every is not None and every not in PERIODS:
+            raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
+        keys = check_by(by)
+        if every is not None:
+            keys = check_by([every, *keys])
+        selection = Selection(since, until, where, calendar(tz, week_start))
         problems: list[Problem] = []
-        fits = _condition(since, until, where)
         running = Running(self.path)  # before a line is read: who is dead writes no more
-        entries = self._entries(problems)
-        report = build(running.outcomes(entries, fits), by, problems)
+        lines = running.outcomes(self._entries(problems), selection.fits)
+        dates = selection.calendar
+        report = build(lines, keys, problems, calendar=dates, quantiles=quantiles)
         in_flight, cut_off = running.counted()
         missing = [name for name in report.by if report.total.calls and _is_on_none(name, report)]
-        known = self._tags(fits) if missing else set()
+        known = self._tags(selection) if missing else set()
         return replace(
             report,
             in_flight=in_flight,
             cut_off=cut_off,
             missing_tags=tuple(name.removeprefix("tag:") for name in missing),
             known_tags=tuple(sorted(known)[:_MOST_TAGS]),
+        )
+
+    def calls(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Where | None = None,
+        limit: int | None = 20,
+    ) -> Calls:
+        """List outcomes, the newest first by ``ts``.
+
+        Args:
+            since, until, where: as for ``records``.
+            limit: at most so many; ``None``: all, which are then held in memory.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
+        """
+        found = self.records(since=since, until=until, where=where)
+        return newest(found, limit, found.problems)
+
+    def operation(self, key: str) -> Operation | None:
+        """Return one operation with all its attempts; ``None`` if there is none.
+
+        Args:
+            key: the ``id`` of any of its records, or a ``call_id``, or the ``response_id`` of an
+                answer.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat: as for ``records``.
+        """
+        known = split_id(key)
+        names = self._listed()
+        first = next(self._holding(names, known and known[0], key), None)
+        if first is None:
+            return None
+        whole = first.operation or first.id or key
+        return operation(
+            whole, self._holding(names, (split_id(whole) or ("",))[0], whole, operation=True)
         )
 
     def verify(self) -> Verification:
@@ -163,52 +235,45 @@ class Ledger:
 
         return verify(self.path)
 
-    def _entries(self, problems: list[Problem]) -> Iterator[Entry]:
-        names = self.segments()  # here, so that a ledger we cannot read is an error of the call
+    def _listed(self) -> list[SegmentName]:
+        names = self.segments()
         refuse_newer(self.path)
+        return names
+
+    def _holding(
+        self, names: list[SegmentName], writer: str | None, key: str, *, operation: bool = False
+    ) -> Iterator[UsageRecord]:
+        """Yield the records with this key, or of this operation; ``writer``: whose they are."""
+        needle = msgspec.json.encode(key)[1:-1]  # as it stands in a line
+        for owner, group in by_writer(names):
+            if writer is None or owner == writer:
+                found = entries(self.path, group, [], having=needle)
+                for record in _whole(found, []):
+                    whole = record.operation or record.id
+                    if whole == key if operation else key in _ids(record):
+                        yield record
+
+    def _entries(self, problems: list[Problem]) -> Iterator[Entry]:
+        names = self._listed()  # here, so that a ledger we cannot read is an error of the call
         return (
             entry for _, group in by_writer(names) for entry in entries(self.path, group, problems)
         )
 
-    def _tags(self, fits: Callable[[Line], bool]) -> set[str]:
+    def _tags(self, selection: Selection) -> set[str]:
         """The names of all tags; asked only when one that was named is on no call."""
         found: set[str] = set()
         for entry in self._entries([]):
-            if entry.line.kind == "usage" and entry.line.tags and fits(entry.line):
+            if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
                 found.update(entry.line.tags)
         return found
 
 
-def _condition(
-    since: datetime | None, until: datetime | None, where: Mapping[str, str] | None
-) -> Callable[[Line], bool]:
-    """Return what tells whether a line was asked for.
-
-    Raises:
-        ValueError: an argument that cannot be right.
-    """
-    for name, bound in (("since", since), ("until", until)):
-        if bound is not None and bound.tzinfo is None:
-            raise ValueError(f"{name} must be timezone-aware: datetime(..., tzinfo=timezone.utc)")
-    conditions = [(key_of(key), value) for key, value in (where or {}).items()]
-
-    def fits(line: Line) -> bool:
-        if since is not None and (line.ts is None or line.ts < since):
-            return False
-        if until is not None and (line.ts is None or line.ts >= until):
-            return False
-        return all(of(line) == value for of, value in conditions)
-
-    plain = since is until is None and not conditions
-    return _anything if plain else fits
-
-
-def _anything(line: Line) -> bool:
-    return True
-
-
 def _is_on_none(name: str, report: Report) -> bool:
     return name.startswith("tag:") and all(row.group[name] == MISSING for row in report.rows)
+
+
+def _ids(record: UsageRecord) -> tuple[str | None, ...]:
+    return record.id, record.operation, record.call_id, record.response_id
 
 
 def _whole(lines: Iterator[Entry], problems: list[Problem]) -> Generator[UsageRecord]:

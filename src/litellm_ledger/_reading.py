@@ -47,8 +47,10 @@ class Line(msgspec.Struct, frozen=True, gc=False, tag_field="v", tag=1):
     attempt: Count | None = None
     call: str | None = None
     model: str | None = None
+    response_model: str | None = None
     provider: str | None = None
     status: str | None = None
+    error: str | None = None
     input_tokens: Count | None = None
     output_tokens: Count | None = None
     total_tokens: Count | None = None
@@ -57,7 +59,11 @@ class Line(msgspec.Struct, frozen=True, gc=False, tag_field="v", tag=1):
     reasoning_tokens: Count | None = None
     usage_source: str | None = None
     cost_picousd: int | None = None
+    cost_source: str | None = None
+    cache_hit: bool | None = None
     saved_cost_picousd: int | None = None
+    latency_ms: float | None = None
+    ttft_ms: float | None = None
     tags: dict[str, str] | None = None
     gap_until: Count | None = None
 
@@ -151,7 +157,9 @@ def _refuse_newer(raw: bytes, path: Path) -> None:
         raise newer_format(path, version)
 
 
-def _merged(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -> Iterator[Entry]:
+def _merged(
+    root: Path, names: Sequence[SegmentName], problems: list[Problem], having: bytes
+) -> Iterator[Entry]:
     """Yield the lines of one writer's segments by number; duplicates come one after the other.
 
     A merge that opens a segment only when the first number in its name is reached, and closes it at
@@ -166,7 +174,7 @@ def _merged(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -
         bound = heap[0][0] if heap else None
         entry = waiting.pop(at, None)
         if entry is None:
-            streams[at] = _segment(root, names[at], problems)
+            streams[at] = _segment(root, names[at], problems, having)
             entry = next(streams[at], None)
         stream = streams[at]
         while entry is not None:
@@ -180,15 +188,27 @@ def _merged(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -
             del streams[at]
 
 
-def entries(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -> Iterator[Entry]:
+def entries(
+    root: Path,
+    names: Sequence[SegmentName],
+    problems: list[Problem],
+    *,
+    having: bytes = b"",
+    family: Sequence[SegmentName] | None = None,
+) -> Iterator[Entry]:
     """Yield every line of one writer that counts, by number, each number once.
 
     A gap comes as soon as the numbers have passed it, cut down to those without a record.
+
+    Args:
+        names: segments of one writer; those whose numbers overlap must be among them together.
+        having: only lines that contain these bytes are looked at.
+        family: all segments of the writer, where an ``unsettled`` call may have its real outcome.
     """
     seen, told = Spans(), Spans()
     gaps: list[Entry] = []
     beaten: set[tuple[str, int]] | None = None
-    for entry in _merged(root, names, problems):
+    for entry in _merged(root, names, problems, having):
         line = entry.line
         while gaps and line.seq > last_number(gaps[0].line):
             yield from _uncovered(gaps.pop(0), seen, told)
@@ -197,7 +217,7 @@ def entries(root: Path, names: Sequence[SegmentName], problems: list[Problem]) -
         elif seen.add(line.seq):
             if line.status == "unsettled":
                 if beaten is None:
-                    beaten = settled(root, names)
+                    beaten = settled(root, names if family is None else family)
                 key = line.operation or line.id, line.attempt or 1
                 if key in beaten:
                     continue

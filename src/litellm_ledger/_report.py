@@ -6,17 +6,35 @@ reads no file, prints nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
 
-from ._groups import Row
+from ._groups import Quantiles, Row
+from ._money import usd, whole
+from ._periods import PERIODS, Calendar
 from ._reading import Line, Problem
+from ._spread import MEASURED, Spread
+from ._tabular import to_arrow, to_pandas, to_polars
 from ._totals import Totals
 
-__all__ = ["Report", "build", "dollars", "row_dict"]
+__all__ = [
+    "MAX_GROUPS",
+    "MONEY",
+    "Measured",
+    "Report",
+    "added",
+    "build",
+    "dollars",
+    "finish",
+    "row_dict",
+]
+
+MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
+"""The amounts of a row, in US dollars."""
 
 MAX_GROUPS: Final = 1_000_000
 """Groups kept apart in one report; far beyond what anybody reads, well within memory."""
@@ -27,7 +45,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         by: the group keys, in the order asked for.
-        rows: one per group, the dearest first; by day, the days in order.
+        rows: one per group, the dearest first; with a period among the keys, the periods in order.
         total: the sums over all rows.
         folded: outcomes under ``(other)`` because there were more than a million groups.
         in_flight: calls begun and without an outcome yet, of processes that run; not in the rows.
@@ -108,6 +126,33 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             )
         return notes
 
+    def top(self, count: int) -> tuple[list[Row], Row | None]:
+        """Return the ``count`` dearest rows, and the sums of all others (``None``: none are left).
+
+        The others have no group and no quantiles.
+        """
+        rows = sorted(self.rows, key=lambda row: (-row.cost, -row.calls))  # stable
+        rest = rows[count:]
+        return rows[:count], added(rest) if rest else None
+
+    def to_arrow(self) -> Any:
+        """Return the rows as a ``pyarrow.Table``: a column a key, then the members of ``Row``.
+
+        Money is ``decimal(38, 12)``.  Quantiles, where asked for, are ``latency_ms_p50`` and so on.
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+        """
+        return to_arrow(self.by, self.rows)
+
+    def to_polars(self) -> Any:
+        """Return the rows as a ``polars.DataFrame``; see ``to_arrow``."""
+        return to_polars(self.by, self.rows)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a ``pandas.DataFrame``; money is ``Decimal``; see ``to_arrow``."""
+        return to_pandas(self.by, self.rows)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values; money is decimal text (see docs/CLI.md)."""
         return {
@@ -122,27 +167,74 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+Measured = Callable[[tuple[str, ...] | None, str], Quantiles | None]
+"""Tells the quantiles of a group (``None``: of everything) by the name of what was measured."""
+
+
 def build(
-    lines: Iterable[Line], by: Sequence[str], problems: list[Problem], max_groups: int = MAX_GROUPS
+    lines: Iterable[Line],
+    by: Sequence[str],
+    problems: list[Problem],
+    max_groups: int = MAX_GROUPS,
+    *,
+    calendar: Calendar | None = None,
+    quantiles: bool = False,
 ) -> Report:
     """Add up outcomes; ``problems`` may still be filling up while ``lines`` is read.
 
     Raises:
         ValueError: there is no such group key.
     """
-    totals = Totals(by, max_groups=max_groups)
+    calendar = calendar or Calendar()
+    totals = Totals(by, max_groups=max_groups, calendar=calendar)
+    spread = Spread(by, calendar) if quantiles else None
     for line in lines:
         totals.add(line, line.cost_picousd)
-    rows = totals.summary()
-    if "day" in by:
-        rows.sort(key=lambda row: row.group["day"])  # stable: within a day the dearest first
+        if spread is not None:
+            spread.add(line)
+    return finish(totals, by, problems, spread.quantiles if spread else None)
+
+
+def finish(
+    totals: Totals, by: Sequence[str], problems: list[Problem], measured: Measured | None
+) -> Report:
+    """Make a report of what was added up."""
+    rows, total = totals.summary() if by else [], totals.total()
+    if measured is not None:
+        rows = [_measured(row, tuple(row.group.values()), measured) for row in rows]
+        total = _measured(total, None, measured)
+    period = next((key for key in by if key in PERIODS), None)
+    if period is not None:  # stable: within a period the dearest first
+        rows.sort(key=lambda row: _moment(period, row.group[period]))
     return Report(
         by=tuple(dict.fromkeys(by)),
-        rows=rows if by else [],
-        total=totals.total(),
+        rows=rows,
+        total=total,
         folded=totals.folded,
         problems=problems,
     )
+
+
+def added(rows: Sequence[Row]) -> Row:
+    """Add rows up, exactly; the sum has no group and no quantiles."""
+    sums: dict[str, Any] = {}
+    for name in Row.__struct_fields__:
+        if name in MONEY:
+            sums[name] = usd(sum(whole(getattr(row, name)) for row in rows))
+        elif name != "group" and name not in MEASURED:
+            sums[name] = sum(getattr(row, name) for row in rows)
+    return Row(**sums)
+
+
+def _measured(row: Row, group: tuple[str, ...] | None, measured: Measured) -> Row:
+    return msgspec.structs.replace(row, **{name: measured(group, name) for name in MEASURED})
+
+
+def _moment(period: str, label: str) -> tuple[float, str]:
+    """Order hours by when they were: in the one that is lived twice the clock goes back."""
+    if period == "hour" and label[:1].isdigit():
+        return datetime.fromisoformat(label).timestamp(), label
+    return 0.0, label
 
 
 def dollars(cost: Decimal) -> str:
@@ -151,9 +243,10 @@ def dollars(cost: Decimal) -> str:
 
 
 def row_dict(row: Row) -> dict[str, Any]:
-    """Return a row as plain JSON values; ``cost`` and ``saved_cost`` are decimal text."""
-    plain: dict[str, Any] = msgspec.structs.asdict(row)
-    plain["cost"], plain["saved_cost"] = dollars(row.cost), dollars(row.saved_cost)
+    """Return a row as plain JSON values; money is decimal text."""
+    plain: dict[str, Any] = msgspec.to_builtins(row)
+    for name in MONEY:
+        plain[name] = dollars(getattr(row, name))
     return plain
 
 

@@ -12,19 +12,22 @@ for, any key included, and summarises by exactly that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
 from ._groups import MISSING, OTHER, Countable, Row, check_by, key_of
 from ._money import picousd, usd
+from ._periods import Calendar
 
-__all__ = ["Row", "Totals"]
+__all__ = ["FIELDS", "Row", "Totals"]
 
 _STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled")
 _COUNTERS: Final = {"provider": "provider_reported", "estimated": "estimated", "none": "uncounted"}
-_KEPT: Final = ("model", "provider", "call")
-_FIELDS: Final = (
+_KEPT_AT: Final = {"status": 0, "usage_source": 1, "model": 2, "provider": 3, "call": 4}
+_WASTED: Final = ("error", "cancelled", "abandoned")
+FIELDS: Final = (
+    "cache_hits",
     "cache_read_tokens",
     "cache_write_tokens",
     "calls",
@@ -33,18 +36,20 @@ _FIELDS: Final = (
     "pico",
     "priced",
     "reasoning_tokens",
+    "retries",
     "saved",
     "total_tokens",
 )
+"""What is added up for each combination; all else follows from these, in ``_fold``."""
 
 
 class _Sums:
     """The sums of one combination; ``status`` and who counted are part of its key."""
 
-    __slots__ = _FIELDS
+    __slots__ = FIELDS
 
     def __init__(self) -> None:
-        self.calls = self.priced = self.pico = self.saved = 0
+        self.calls = self.priced = self.pico = self.saved = self.retries = self.cache_hits = 0
         self.input_tokens = self.output_tokens = self.total_tokens = 0
         self.cache_read_tokens = self.cache_write_tokens = self.reasoning_tokens = 0
 
@@ -56,13 +61,20 @@ class Totals:
         by: the keys to keep apart; ``None`` keeps model, provider, call, status and every tag.
         max_groups: combinations kept apart; what comes after them goes to ``(other)``, which is
             said by ``folded`` and shown as a group of that name.
+        calendar: what the periods among the keys are of.
     """
 
     __slots__ = ("_by", "_groups", "_keys", "_max", "_spare", "folded")
 
-    def __init__(self, by: Sequence[str] | None = None, *, max_groups: int = 10_000) -> None:
+    def __init__(
+        self,
+        by: Sequence[str] | None = None,
+        *,
+        max_groups: int = 10_000,
+        calendar: Calendar | None = None,
+    ) -> None:
         self._by = None if by is None else check_by(by)
-        self._keys = [key_of(name) for name in self._by or ()]
+        self._keys = [key_of(name, calendar or Calendar()) for name in self._by or ()]
         self._groups: dict[tuple[Any, ...], _Sums] = {}
         self._max = max_groups
         self._spare = max_groups // 10
@@ -88,8 +100,12 @@ class Totals:
             key = (record.status, record.usage_source, *[of(record) for of in self._keys])
         sums = self._groups.get(key)
         if sums is None:
-            sums = self._open(key)
+            sums = self._open(key, 1)
         sums.calls += 1
+        if record.cache_hit:
+            sums.cache_hits += 1
+        if (attempt := record.attempt) is not None and attempt > 1:
+            sums.retries += 1
         if cost_picousd is not None:
             sums.priced += 1
             sums.pico += cost_picousd
@@ -108,10 +124,24 @@ class Totals:
         if count := record.reasoning_tokens:
             sums.reasoning_tokens += count
 
-    def _open(self, key: tuple[Any, ...]) -> _Sums:
+    def add_sums(
+        self, status: str | None, source: str | None, group: Sequence[str], sums: Mapping[str, int]
+    ) -> None:
+        """Add what somebody else has added up over outcomes of one status and one usage source.
+
+        Args:
+            group: the values of the keys given to the constructor.
+            sums: a sum for each of ``FIELDS``.
+        """
+        key = (status, source, *group)
+        into = self._groups.get(key) or self._open(key, sums["calls"])
+        for name in FIELDS:
+            setattr(into, name, getattr(into, name) + sums[name])
+
+    def _open(self, key: tuple[Any, ...], calls: int) -> _Sums:
         """Begin a combination, or find the one that stands for those that are too many."""
         if len(self._groups) >= self._max:
-            self.folded += 1
+            self.folded += calls
             if self._by is None and (folded := (*key[:-1], OTHER)) in self._groups:
                 return self._groups[folded]
             if self._by is None and self._spare:  # at first only the tags are given up
@@ -156,22 +186,25 @@ class Totals:
         return rows[0] if rows else Row()
 
 
-_SUMMED: Final = (*_FIELDS, *_STATUSES, "unpriced", "unknown_cost", *_COUNTERS.values())
+_PICO: Final = ("estimated_pico", "wasted_pico")
+_SUMMED: Final = (*FIELDS, *_STATUSES, *_PICO, "unpriced", "unknown_cost", *_COUNTERS.values())
 
 
 def _kept_key(name: str) -> Callable[[tuple[Any, ...]], str]:
-    if name == "day":
-        raise ValueError("running totals are not kept by day; Ledger(path).report(by=['day']) is")
     if name.startswith("tag:"):
         tag = name.removeprefix("tag:")
         return lambda key: OTHER if key[-1] is OTHER else dict(key[-1] or ()).get(tag, MISSING)
-    at = 0 if name == "status" else 2 + _KEPT.index(name)
+    if name not in _KEPT_AT:
+        raise ValueError(
+            f"running totals are not kept by {name}; Ledger(path).report(by=[{name!r}]) is"
+        )
+    at = _KEPT_AT[name]
     return lambda key: key[at] or MISSING
 
 
 def _fold(into: dict[str, int], key: tuple[Any, ...], sums: _Sums) -> None:
     status, source = key[0], key[1]
-    for name in _FIELDS:
+    for name in FIELDS:
         into[name] += getattr(sums, name)
     if status in _STATUSES:
         into[status] += sums.calls
@@ -181,8 +214,18 @@ def _fold(into: dict[str, int], key: tuple[Any, ...], sums: _Sums) -> None:
         into["unpriced"] += sums.calls - sums.priced
     elif status != "error":
         into["unknown_cost"] += sums.calls - sums.priced
+    if source == "estimated":
+        into["estimated_pico"] += sums.pico
+    if status in _WASTED:
+        into["wasted_pico"] += sums.pico
 
 
-def _row(group: dict[str, str], sums: dict[str, int]) -> Row:
-    cost, saved = usd(sums.pop("pico")), usd(sums.pop("saved"))
-    return Row(group=group, cost=cost, saved_cost=saved, **sums)
+def _row(group: dict[str, str], sums: dict[str, Any]) -> Row:
+    return Row(
+        group=group,
+        cost=usd(sums.pop("pico")),
+        saved_cost=usd(sums.pop("saved")),
+        estimated_cost=usd(sums.pop("estimated_pico")),
+        wasted_cost=usd(sums.pop("wasted_pico")),
+        **sums,
+    )

@@ -16,19 +16,23 @@ import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from copy import copy
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Never, Self
+from typing import Any, Literal, Never, Self, Unpack
 
 from msgspec.structs import force_setattr
 
 from . import _process, _signals
 from ._backlog import Entry
 from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
+from ._executor import DiskThread
 from ._fs import REAL, FileSystem
 from ._groups import Row
 from ._hints import AsyncOnly, callers_level
+from ._ledger import Ledger, ReportOptions
 from ._record import UsageRecord
+from ._report import Report
 from ._state import State
 from ._statistics import Statistics
 from ._tags import Tags
@@ -308,6 +312,27 @@ class UsageTracker(AsyncOnly):
             ValueError: a key that is none of model, provider, call, status, ``tag:NAME``.
         """
         return self._totals.summary(by)
+
+    async def report(
+        self, by: Sequence[str] = ("model",), **options: Unpack[ReportOptions]
+    ) -> Report:
+        """Report on the whole ledger, all writers and all time; arguments as of ``Ledger.report``.
+
+        Reads in a thread of its own and never blocks the loop.  What was recorded and is not
+        written yet is not in it: ``await flush()`` first.  Cancelled, it stops waiting at once; the
+        thread reads to the end for nobody.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat, ValueError: as ``Ledger.report``.
+        """
+        if self.directory is None:
+            await self.open()
+        thread = DiskThread("litellm-ledger-report")
+        read = partial(Ledger(self.directory or "").report, by, **options)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, read)
+        finally:
+            thread.shutdown(wait=False)
 
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""

@@ -302,8 +302,8 @@ def test_wrong_usage_is_status_2(hand: HandMade) -> None:
     done = run("report", hand.root, "--by", "user")
     assert done.returncode == 2
     assert done.stderr == (
-        "litellm-ledger: no group key 'user'; there are model, provider, call, status, day "
-        "and tag:NAME\n"
+        "litellm-ledger: no group key 'user'; there are model, provider, call, status, "
+        "response_model, error, usage_source, cost_source, hour, day, week, month and tag:NAME\n"
     )
     assert run("report", "--nonsense").returncode == 2
     assert run("bogus").returncode == 2

@@ -633,3 +633,29 @@ async def test_threads_and_descriptors_end_with_the_tracker(tmp_path: Path) -> N
     del refused
     await until(lambda: gc.collect() + 1 and not threads())
     assert open_files() <= descriptors
+
+
+@pytest.mark.asyncio
+async def test_a_report_of_all_that_is_on_the_ledger_reads_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with UsageTracker(tmp_path) as yesterday:
+        await yesterday.record(usage("one", cost=Decimal(1)))
+    tracker = UsageTracker(tmp_path)
+    threads: list[str] = []
+    report = Ledger.report
+
+    def seen(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return report(*args, **options)
+
+    monkeypatch.setattr(Ledger, "report", seen)
+    assert (await tracker.report([])).total.cost == Decimal(1)  # the first use opens
+    await tracker.record(usage("two", cost=Decimal(2)))
+    found = await tracker.report(["day"], tz="Europe/Berlin", quantiles=True)
+    assert (found.by, found.total.cost) == (("day",), Decimal(3))
+    assert set(threads) == {"litellm-ledger-report"}
+    with pytest.raises(ValueError, match="no group key"):
+        await tracker.report(["nothing"])
+    await tracker.aclose()
+    assert (await tracker.report([])).total.calls == 2  # a closed one still reads

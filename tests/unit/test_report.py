@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import sys
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import msgspec
 import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 
+from litellm_ledger._errors import MissingExtra
+from litellm_ledger._groups import Quantiles
 from litellm_ledger._ledger import Ledger
 from litellm_ledger._reading import Line
-from litellm_ledger._report import build, dollars
+from litellm_ledger._report import added, build, dollars
 
 
 @pytest.fixture
@@ -161,3 +164,108 @@ def test_the_json_form_gives_exact_decimals_as_text(hand: HandMade) -> None:
 )
 def test_amounts_never_have_an_exponent(cost: str, text: str) -> None:
     assert dollars(Decimal(cost)) == text
+
+
+def test_periods_are_those_of_the_zone_and_come_in_order(hand: HandMade) -> None:
+    back = datetime(2025, 10, 26, 0, 30, tzinfo=UTC)  # in Berlin this half hour comes twice
+    lines = [
+        hand.line(1, ts=back + timedelta(hours=1), cost=Decimal(9)),
+        hand.line(2, ts=back, cost=Decimal(1)),
+        hand.line(3, ts=back - timedelta(hours=3), cost=Decimal(3)),
+    ]
+    hand.sealed(1, 3, lines)
+    ledger = Ledger(hand.root)
+    hours = ledger.report([], every="hour", tz="Europe/Berlin").rows
+    assert [(row.group["hour"], row.cost) for row in hours] == [
+        ("2025-10-25T23:00+02:00", Decimal(3)),
+        ("2025-10-26T02:00+02:00", Decimal(1)),
+        ("2025-10-26T02:00+01:00", Decimal(9)),
+    ]
+    days = ledger.report(["model"], every="day", tz="Europe/Berlin")
+    assert days.by == ("day", "model")
+    assert [(row.group["day"], row.calls) for row in days.rows] == [
+        ("2025-10-25", 1),
+        ("2025-10-26", 2),
+    ]
+    weeks = ledger.report([], every="week", tz="Europe/Berlin", week_start="sunday").rows
+    assert [row.group["week"] for row in weeks] == ["2025-10-19", "2025-10-26"]
+    with pytest.raises(ValueError, match="hour, day, week, month"):
+        ledger.report(every="year")
+
+
+def test_retries_waste_and_estimates_are_told_apart(hand: HandMade) -> None:
+    lines = [
+        hand.line(1, status="error", attempt=1, cost=Decimal(1)),
+        hand.line(2, attempt=2, cost=Decimal(2)),
+        hand.line(3, status="abandoned", cost=Decimal(4), usage_source="estimated"),
+        hand.line(4, cache_hit=True, cost=Decimal(0), saved_cost=Decimal(8)),
+    ]
+    hand.sealed(1, 4, lines)
+    total = Ledger(hand.root).report([]).total
+    assert (total.calls, total.retries, total.cache_hits) == (4, 1, 1)
+    assert (total.cost, total.wasted_cost) == (Decimal(7), Decimal(5))
+    assert (total.estimated_cost, total.saved_cost) == (Decimal(4), Decimal(8))
+
+
+def test_quantiles_are_values_that_were_measured_on_calls_that_succeeded(hand: HandMade) -> None:
+    lines = [hand.line(n, model="ab"[n % 2], latency_ms=float(n)) for n in range(1, 11)]
+    lines += [hand.line(11, status="error", latency_ms=1e6), hand.line(12, ttft_ms=7.5)]
+    hand.sealed(1, 12, lines)
+    report = Ledger(hand.root).report(quantiles=True)
+    spread = report.total.latency_ms
+    assert spread == Quantiles(count=10, p50=5.0, p90=9.0, p99=10.0, max=10.0)
+    by_model = {row.group["model"]: row for row in report.rows}
+    assert by_model["b"].latency_ms == Quantiles(count=5, p50=5.0, p90=9.0, p99=9.0, max=9.0)
+    assert by_model["a"].ttft_ms is None
+    assert by_model["m"].ttft_ms == Quantiles(count=1, p50=7.5, p90=7.5, p99=7.5, max=7.5)
+    assert Ledger(hand.root).report().total.latency_ms is None
+
+
+def test_the_top_and_the_rest_make_up_the_total(hand: HandMade) -> None:
+    hand.sealed(1, 5, [hand.line(n, model=f"m{n}", cost=Decimal(n)) for n in range(1, 6)])
+    report = Ledger(hand.root).report()
+    rows, rest = report.top(2)
+    assert [row.group["model"] for row in rows] == ["m5", "m4"]
+    assert rest is not None
+    assert (rest.calls, rest.cost, rest.group) == (3, Decimal(6), {})
+    assert added([*rows, rest]) == report.total
+    assert report.top(5)[1] is None
+
+
+def test_any_of_several_values_can_be_asked_for(hand: HandMade) -> None:
+    hand.sealed(1, 3, [hand.line(n, model=f"m{n}") for n in range(1, 4)])
+    report = Ledger(hand.root).report(where={"model": ["m1", "m3"], "tag:user": "(none)"})
+    assert {row.group["model"] for row in report.rows} == {"m1", "m3"}
+
+
+def test_rows_become_columns_with_exact_money(hand: HandMade) -> None:
+    tiny = Decimal("0.000000000001")
+    lines = [
+        hand.line(1, model="a", cost=Decimal(9_000_000) + tiny, latency_ms=2.5, tags={"user": "x"}),
+        hand.line(2, model="b", cost=tiny),
+    ]
+    hand.sealed(1, 2, lines)
+    report = Ledger(hand.root).report(["model", "tag:user"], quantiles=True)
+    expected = [Decimal(9_000_000) + tiny, tiny]
+    arrow = report.to_arrow()
+    assert arrow.column("cost").to_pylist() == expected
+    assert arrow.column("tag:user").to_pylist() == ["x", "(none)"]
+    assert arrow.column("latency_ms_p50").to_pylist() == [2.5, None]
+    polars = report.to_polars()
+    assert polars["cost"].to_list() == expected
+    assert polars["calls"].sum() == 2
+    pandas = report.to_pandas()
+    assert list(pandas["cost"]) == expected
+    assert "ttft_ms_p50" not in pandas.columns
+
+
+def test_a_table_of_a_library_that_is_not_installed_says_what_to_install(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.sealed(1, 1)
+    for name in ("pyarrow", "polars", "pandas"):
+        monkeypatch.setitem(sys.modules, name, None)
+    report = Ledger(hand.root).report()
+    for convert in (report.to_arrow, report.to_polars, report.to_pandas):
+        with pytest.raises(MissingExtra, match="pip install"):
+            convert()
