@@ -11,7 +11,8 @@ Two rules carry the guarantees:
 * a short write is completed, or cut back to the last whole line;
 * after a failed sync a file is never synced, cut or renamed again (a retried ``fdatasync`` reports
   success over lost pages).  Its unsynced lines, kept in memory until they are synced, are written
-  anew under the same ids to a segment of their own.
+  anew under the same ids to a segment of their own by the next sync; appending goes on meanwhile,
+  in a new file.
 """
 
 from __future__ import annotations
@@ -71,10 +72,11 @@ class SegmentLog:
         self._name: SegmentName | None = None
         self._end = 0
         self._day = 0
-        self._suspect = False  # the open file failed us: rescue its lines, leave it alone
         self._abandoned = False  # a thread is stuck in it: nobody touches it again
         self._names_dirty = False  # a create or rename that no directory fsync covers yet
-        self._unsynced: list[bytes] = []
+        self._unsynced: list[bytes] = []  # in the open file
+        self._doubtful: list[bytes] = []  # before those, in files that failed us: to be rescued …
+        self._doubtful_last = 0  # … up to this number
         self._temporary = 0
         self.unsynced_bytes = 0
         self.segments = 0
@@ -123,7 +125,6 @@ class SegmentLog:
         """Whether an append of ``size`` bytes now is one plain write: no rotation, no new file."""
         return (
             self._fd is not None
-            and not self._suspect
             and self._end + size < self._rotate_bytes
             and self.unsynced_bytes < UNSYNCED_HARD
             and int(time.time()) // _DAY == self._day
@@ -163,7 +164,7 @@ class SegmentLog:
             return
         if first != self.written + 1:
             raise RuntimeError(f"append of {first} after {self.written} (a bug in litellm-ledger)")
-        if self._suspect or self.unsynced_bytes >= UNSYNCED_HARD:
+        if self.unsynced_bytes >= UNSYNCED_HARD:
             self._sync()
         day = int(time.time()) // _DAY
         if self._fd is not None and (self._end >= self._rotate_bytes or day != self._day):
@@ -172,6 +173,7 @@ class SegmentLog:
             try:
                 self._create(first, day)
             except FileExistsError:  # a file we distrust, with not one whole line, has this name
+                self._rescue()
                 self._apart(first, first + len(lines) - 1, lines)
                 return
         self._write(first, lines)
@@ -199,12 +201,14 @@ class SegmentLog:
             while whole < len(lines) and kept + len(lines[whole]) <= sent:
                 kept += len(lines[whole])
                 whole += 1
-            if sent > kept:
-                try:
+            torn = sent > kept
+            if torn:
+                with contextlib.suppress(OSError):
                     self._fs.truncate(self._fd, self._end + kept)
-                except OSError:
-                    self._distrust()
+                    torn = False
             self._wrote(data[:kept], first + whole - 1)
+            if torn:
+                self._distrust()
             raise
         self._wrote(data, first + len(lines) - 1)
 
@@ -221,18 +225,17 @@ class SegmentLog:
         self._cells[WRITTEN] = last
 
     def _sync(self) -> None:
-        if not self._suspect:
-            try:
-                if self._fd is not None and self._unsynced:
-                    self._fs.sync(self._fd)
-                    if self._fs.links(self._fd) == 0:
-                        raise OSError(errno.ENOENT, "the segment was removed while it was written")
-                self._sync_names()
-            except OSError:
-                if self._fd is None:  # only the name of a sealed segment: its old one is durable
-                    raise
-                self._distrust()
-        if self._suspect:
+        self._rescue()
+        try:
+            if self._fd is not None and self._unsynced:
+                self._fs.sync(self._fd)
+                if self._fs.links(self._fd) == 0:
+                    raise OSError(errno.ENOENT, "the segment was removed while it was written")
+            self._sync_names()
+        except OSError:
+            if self._fd is None:  # only the name of a sealed segment: its old one is durable
+                raise
+            self._distrust()
             self._rescue()
         self._all_synced()
 
@@ -249,26 +252,32 @@ class SegmentLog:
 
     def _distrust(self) -> None:
         """Never touch the open file again; recovery seals it when this process is gone."""
-        self._suspect = True
         self.left_open = True
+        self._doubtful += self._unsynced
+        self._unsynced.clear()
+        self._doubtful_last = self.written
         if self._fd is not None:
             fd, self._fd = self._fd, None
             with contextlib.suppress(OSError):
                 self._fs.close(fd)
 
     def _rescue(self) -> None:
-        if self._unsynced:
-            self._apart(self.synced + 1, self.written, self._unsynced)
-        self._names_dirty = False
-        self._suspect = False
+        """Write anew, durably, what stands in files that failed us."""
+        if self._doubtful:
+            self._apart(self.synced + 1, self._doubtful_last, self._doubtful)
+            self.unsynced_bytes -= sum(map(len, self._doubtful))
+            self._doubtful.clear()
 
     def _apart(self, first: int, last: int, lines: Sequence[bytes]) -> None:
+        """Write a durable segment of all that comes after ``synced`` up to ``last``."""
         self._temporary += 1
         name = SegmentName(self._writer, first, last)
         write_sealed(self._fs, self._dir, name, b"".join(lines), attempt=self._temporary)
+        self._names_dirty = False
         self.segments += 1
         self._advance(last)
-        self._all_synced()
+        self.synced = last
+        self._cells[SYNCED] = last
 
     def _seal(self) -> None:
         self._sync()

@@ -94,15 +94,26 @@ class WriteLoop:
             size = sum(map(len, lines))
             if lines:
                 line_size = max(64, size // len(lines))
-            await self._commit(backlog, first, lines, size, sync=sync)
+            await self._commit(backlog, first, lines, size, sync=sync, insist=self._durable or stop)
             hand.clear()
             if not queue.empty():
                 await asyncio.sleep(0)  # others want the loop too
 
     async def _commit(
-        self, backlog: Backlog, first: int, lines: Sequence[bytes], size: int, *, sync: bool
+        self,
+        backlog: Backlog,
+        first: int,
+        lines: Sequence[bytes],
+        size: int,
+        *,
+        sync: bool,
+        insist: bool,
     ) -> None:
-        """Get one batch to where it must be, however often the disk refuses."""
+        """Get one batch to where it must be, however often the disk refuses.
+
+        A sync in the background that fails is no reason to stop writing unless we ``insist``: it is
+        due again in ``sync_interval``.
+        """
         log = backlog.log
         pause = RETRY_FIRST
         while True:
@@ -127,6 +138,10 @@ class WriteLoop:
                 self._progress(backlog)
                 self.retries += 1
                 self.last_error = str(exc)
+                if not insist and log.written >= first + len(lines) - 1:
+                    _log.warning("the ledger cannot sync (%s); trying again, nothing is lost", exc)
+                    self.bytes += size
+                    return
                 if pause == RETRY_FIRST:
                     _log.warning(
                         "the ledger cannot write (%s); trying again, nothing is lost so far", exc

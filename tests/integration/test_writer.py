@@ -551,6 +551,26 @@ async def test_many_unsynced_bytes_are_synced_early(
         assert tracker.statistics().synced > 0
 
 
+async def test_writing_goes_on_while_syncs_fail_and_all_is_synced_when_they_work_again(
+    tmp_path: Path,
+) -> None:
+    disk = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=disk, sync_interval=0.01) as tracker:
+        disk.fail("sync", times=None)
+        for number in range(100):
+            await asyncio.wait_for(tracker.record(usage(number)), WAIT)
+            if number % 30 == 0:
+                retries = tracker.statistics().retries
+                await until(lambda r=retries: tracker.statistics().retries > r + 1)
+        assert tracker.statistics().written == 100
+        assert tracker.statistics().synced == 0
+        disk.heal()
+        await until(lambda: tracker.statistics().synced == 100)
+        assert tracker.statistics().unsynced_bytes == 0
+    assert keys(tmp_path) == [str(number) for number in range(100)]
+    assert Ledger(tmp_path).verify().ok
+
+
 async def test_when_nothing_can_be_synced_appending_stops_and_backpressure_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,7 +186,11 @@ def test_a_line_that_can_not_be_cut_back_ends_the_file(root: Path) -> None:
         log.append(3, lines(3, 12))
     disk.empty()
     log.append(3, lines(3, 12))
-    assert len(segment_names(root)) == 3  # the torn one, the rescued lines, and the new one
+    assert len(segment_names(root)) == 2  # the torn one and the new one
+    assert log.synced == 0
+    log.sync()
+    assert len(segment_names(root)) == 3  # and the rescued lines
+    assert log.synced == 12
     check(root, log, disk)
 
 
