@@ -168,6 +168,11 @@ class Backlog:
         """Whether anything is left to write, or to sync where that is possible."""
         return self.unwritten > 0 or (self.log.synced < self.log.written and not self._apart)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether another thread hung in the segment, so that lines went past it."""
+        return self._apart > 0
+
     # -- accepting -----------------------------------------------------------------------------
 
     def accept(self, record: UsageRecord) -> UsageRecord:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from . import _process
 from ._backlog import Backlog, Signal
@@ -39,6 +39,11 @@ from ._writing import WriteLoop
 __all__ = ["AsyncUsageWriter", "Durability"]
 
 _log = logging.getLogger("litellm_ledger")
+
+_LAST_RESORT: Final = 1.0
+"""Seconds at the end of a close (half of it, if it is shorter than two) for the last resort."""
+_OVERTIME: Final = 0.25
+"""Seconds that the last resort gets even when nothing is left."""
 
 
 class AsyncUsageWriter(Intake, AsyncOnly):
@@ -222,7 +227,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
 
         Args:
             timeout: seconds for the whole close; default ``drain_timeout``.  The first closer's
-                holds.
+                holds.  A disk that hangs makes it half a second longer at most.
 
         Raises:
             DrainTimeout: the deadline passed with records unwritten; says how many, and how many of
@@ -258,18 +263,23 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         self._take_inbox(backlog)
         backlog.queue.put_nowait(Signal.STOP)
         assert self._task is not None
-        await wait_until(self._task, deadline)
+        await wait_until(self._task, deadline - min(_LAST_RESORT, budget / 2))
         unwritten = 0 if self._task.done() else backlog.accepted - self._safe(backlog)
         backlog.late = True  # from here on every record takes the synchronous path
         self._task.cancel()
         # The task is gone or hangs in the disk; the rest is the same synchronous path that the
         # interpreter's exit takes, on a thread so that the loop goes on meanwhile.
-        left = self._on_new_thread(self.finish_now, max(1.0, deadline - time.monotonic()))
-        await wait_until(left, deadline + 2.0)
-        await asyncio.wait({self._task}, timeout=1.0)
+        # It waits for the file for half of what is left; the other half is to write past whoever
+        # hangs in it.
+        end = max(deadline, time.monotonic() + _OVERTIME)
+        left = self._on_new_thread(self.finish_now, (end - time.monotonic()) / 2)
+        await wait_until(left, end)
+        await asyncio.wait({self._task}, timeout=_OVERTIME)
         self._progress(backlog.log.written, backlog.log.synced)
         self._fail_waiters(self._refusal())
         lost = backlog.accepted - self._safe(backlog)
+        if left.done() and not lost and not backlog.stuck:
+            unwritten = 0  # the disk was slow, and all is where it should be in time
         unwritten = max(unwritten, lost)
         if unwritten > 0:
             what = "unsynced" if self.durability == "synced" else "unwritten"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ from litellm_ledger.testing import FaultyFileSystem
 pytestmark = pytest.mark.asyncio
 
 RECORDS = 10
+SLACK = 0.6
+"""Seconds by which a busy machine may be late."""
 
 
 async def loaded(path: Path, disk: FaultyFileSystem | None = None, **options: Any) -> UsageTracker:
@@ -324,6 +327,52 @@ async def test_a_disk_that_hangs_for_good_holds_the_close_no_longer_than_its_tim
         apart.release()
         segment.release()
     await until(lambda: set(keys(tmp_path)) == {str(number) for number in range(RECORDS)})
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.2, 1.5])
+@pytest.mark.parametrize("durability", ["written", "synced"])
+@pytest.mark.parametrize("operation", ["create", "write", "sync", "rename", "*"])
+async def test_a_disk_that_hangs_holds_the_close_no_longer_than_its_time(
+    tmp_path: Path, operation: Any, durability: Any, timeout: float
+) -> None:
+    disk = FaultyFileSystem()
+    tracker = await loaded(tmp_path, disk, durability=durability)
+    hangs = [disk.hang(operation, nth=n) for n in range(1, 2 if operation != "*" else 9)]
+    began = time.monotonic()
+    try:
+        with suppress(DrainTimeout):
+            await tracker.aclose(timeout)
+        assert time.monotonic() - began < timeout + 0.5 + SLACK
+    finally:
+        for hang in hangs:
+            hang.release()
+    await until(lambda: set(keys(tmp_path)) == {str(number) for number in range(RECORDS)})
+
+
+async def test_a_disk_that_is_slow_but_in_time_is_no_error(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    tracker = await loaded(tmp_path, disk)
+    hang = disk.hang("sync")
+    closer = asyncio.create_task(tracker.aclose(2.0))
+    await until(lambda: tracker._writer.backlog.late)  # the last resort has begun
+    hang.release()
+    await closer
+    assert_once(tmp_path, range(RECORDS))
+    assert_closed(tmp_path)
+
+
+async def test_a_sync_that_hangs_is_logged_and_no_error_at_durability_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = FaultyFileSystem()
+    tracker = await loaded(tmp_path, disk, durability="written")
+    with disk.hang("sync"):
+        await tracker.aclose(0.2)
+        assert tracker.state is State.CLOSED
+        assert "was not sealed" in caplog.text
+        assert tracker.statistics().written == RECORDS
+        assert tracker.statistics().synced == 0
+        assert keys(tmp_path) == [str(number) for number in range(RECORDS)]
 
 
 async def test_a_sync_that_hangs_is_told_at_durability_synced(tmp_path: Path) -> None:
