@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ._cache import ResponseCache
+    from ._cache_store import CacheStore
     from ._client import LiteLLMClient
     from ._errors import (
         DrainTimeout,
@@ -39,13 +41,15 @@ if TYPE_CHECKING:
     from ._ledger import Ledger
     from ._prices import ModelPrice
     from ._record import UsageRecord
-    from ._statistics import Statistics
+    from ._statistics import CacheStatistics, Statistics
     from ._stream import CompletionStream
     from ._tracker import UsageTracker
     from ._writer import AsyncUsageWriter
 
 __all__ = [
     "AsyncUsageWriter",
+    "CacheStatistics",
+    "CacheStore",
     "CompletionStream",
     "DrainTimeout",
     "FlushTimeout",
@@ -61,6 +65,7 @@ __all__ = [
     "MissingExtra",
     "ModelPrice",
     "QueueFull",
+    "ResponseCache",
     "Statistics",
     "UnsupportedFormat",
     "UnsupportedPlatform",
@@ -72,10 +77,13 @@ __all__ = [
 
 _HOMES = {
     "AsyncUsageWriter": "_writer",
+    "CacheStatistics": "_statistics",
+    "CacheStore": "_cache_store",
     "CompletionStream": "_stream",
     "Ledger": "_ledger",
     "LiteLLMClient": "_client",
     "ModelPrice": "_prices",
+    "ResponseCache": "_cache",
     "Statistics": "_statistics",
     "UsageRecord": "_record",
     "UsageTracker": "_tracker",

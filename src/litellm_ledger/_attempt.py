@@ -99,6 +99,11 @@ class Attempt:
             raise
         self._admitted = True
 
+    def join(self) -> None:
+        """In the place of ``begin``: another call's request brings the outcome, which is here."""
+        self._tracker.join()
+        self._admitted = True
+
     def first_token(self) -> None:
         """Note the time of the first chunk; later calls change nothing."""
         if self._first_token is None:

@@ -29,7 +29,7 @@ from ._retry import may_be_billed
 from ._stream import CompletionStream, Upstream
 from ._stream_readers import StreamReader
 
-__all__ = ["call"]
+__all__ = ["call", "name_positional"]
 
 
 async def call(
@@ -55,7 +55,7 @@ async def call(
     litellm: Any = await core.litellm()
     row = CALLS[name]
     if args:
-        _name_positional(getattr(litellm, row.positional), args, kwargs)
+        name_positional(getattr(litellm, row.positional), args, kwargs)
     asked = Asked(row, kwargs, options.capture_content)
     await _require_packages(asked)
     kwargs.setdefault("litellm_call_id", str(uuid.uuid4()))
@@ -195,7 +195,7 @@ def _input(asked: Asked) -> Any:
     return asked.prompt if asked.call.tokens else None
 
 
-def _name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Give positional arguments their names; LiteLLM reads some of them by name only."""
     names = [
         name

@@ -53,6 +53,10 @@ def _nothing(answer: Any) -> Any:
     return None
 
 
+def _always(answer: Any) -> bool:
+    return True
+
+
 def _no_need(kwargs: _Kwargs) -> Need | None:
     return None
 
@@ -74,6 +78,8 @@ class Call:
         tokens: billed by the tokens that the model reads and writes, so that an attempt which may
             be billed can be estimated.
         batch: a job that is billed when it is done, not when it is asked about.
+        keeps: whether a response cache may keep an answer; ``None``: it keeps none of this call.
+        files: arguments that are files, compared by what they hold.
     """
 
     name: str
@@ -86,6 +92,8 @@ class Call:
     options: tuple[str, ...] = ()
     tokens: bool = False
     batch: bool = False
+    keeps: Callable[[Any], bool] | None = _always
+    files: tuple[str, ...] = ()
 
     @property
     def asks_usage(self) -> bool:
@@ -167,6 +175,16 @@ def _images_wrote(answer: Any) -> Any:
     ]
 
 
+def _is_done(answer: Any) -> bool:
+    """A response may be one that is still queued."""
+    return _get(answer, "status") in (None, "completed", "incomplete")
+
+
+def _has_no_address(answer: Any) -> bool:
+    """The address of an image stops working after a while, sooner than a cache forgets it."""
+    return all(_get(image, "url") is None for image in _get(answer, "data") or ())
+
+
 # --- The table -------------------------------------------------------------------------------
 
 CALLS: Final[dict[str, Call]] = {
@@ -198,6 +216,7 @@ CALLS: Final[dict[str, Call]] = {
             tokens=True,
             wrote=_member("output"),
             need=lambda kwargs: _RESPONSES,
+            keeps=_is_done,
         ),
         Call(
             "anthropic_messages",
@@ -215,6 +234,7 @@ CALLS: Final[dict[str, Call]] = {
             units=images,
             wrote=_images_wrote,
             options=("size", "quality", "n"),
+            keeps=_has_no_address,
         ),
         Call(
             "aimage_edit",
@@ -223,6 +243,8 @@ CALLS: Final[dict[str, Call]] = {
             units=images,
             wrote=_images_wrote,
             options=("size", "quality", "n"),
+            keeps=_has_no_address,
+            files=("image", "mask"),
         ),
         Call(
             "atranscription",
@@ -230,6 +252,7 @@ CALLS: Final[dict[str, Call]] = {
             "transcription",
             units=audio_seconds,
             wrote=_member("text"),
+            files=("file",),
         ),
         Call("aspeech", ("input",), "speech", units=speech_characters),
         Call("amoderation", ("input",), "amoderation", wrote=_member("results")),
@@ -241,7 +264,7 @@ CALLS: Final[dict[str, Call]] = {
             wrote=_member("results"),
         ),
         Call("aocr", ("document",), "ocr", units=pages, wrote=_member("pages")),
-        Call("acreate_batch", (), "acreate_batch", batch=True),
-        Call("aretrieve_batch", (), "aretrieve_batch", batch=True),
+        Call("acreate_batch", (), "acreate_batch", batch=True, keeps=None),
+        Call("aretrieve_batch", (), "aretrieve_batch", batch=True, keeps=None),
     )
 }

@@ -11,9 +11,12 @@ import contextlib
 import copy
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
+from ._cache import ResponseCache
+from ._cached import cached_call
 from ._calling import call
 from ._client_calls import LiteLLMCalls
 from ._core import ClientCore
@@ -59,6 +62,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         fetch_prices: let LiteLLM fetch its price map over the network when it is imported.
         prices: your own prices, model to ``ModelPrice``: they win over LiteLLM's.
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
+        cache: a ``ResponseCache``: equal calls are answered from it.  ``None``: no cache.
         capture: record the calls of other code, see ``capture()``, as long as the client is open.
         fs: the file system to use; tests put a faulty one here.
 
@@ -84,6 +88,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         fetch_prices: bool = False,
         prices: Mapping[str, ModelPrice] | None = None,
         capture_content: bool = False,
+        cache: ResponseCache | None = None,
         capture: bool = False,
         fs: FileSystem = REAL,
     ) -> None:
@@ -93,6 +98,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
                 deadline=deadline,
                 on_abandoned_stream=on_abandoned_stream,
                 capture_content=capture_content,
+                cache=cache,
             )
         )
         self._is_view = False
@@ -172,6 +178,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         tags: Mapping[str, Any] | Keep | None = Keep.KEEP,
         on_abandoned_stream: AbandonedStream | Keep = Keep.KEEP,
         capture_content: bool | Keep = Keep.KEEP,
+        cache: ResponseCache | Keep | None = Keep.KEEP,
     ) -> Self:
         """Return a view of this client that makes its calls with other options.
 
@@ -199,6 +206,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
                 tags=tags,
                 on_abandoned_stream=on_abandoned_stream,
                 capture_content=capture_content,
+                cache=cache,
             )
         )
         return view
@@ -218,6 +226,17 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
+        if self._options.cache is not None:
+            return await cached_call(
+                self._core,
+                self._options.cache,
+                name,
+                args,
+                kwargs,
+                tags,
+                options=self._options,
+                track=self._track_in_flight,
+            )
         return await call(
             self._core,
             name,
@@ -270,11 +289,14 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
 
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
-        return self._core.statistics()
+        found, cache = self._core.statistics(), self._options.cache
+        return found if cache is None else replace(found, cache=cache.statistics())
 
 
 def _checked(options: CallOptions) -> CallOptions:
     """Refuse at once what would fail with the first call that needs it."""
     if options.max_retries:
         need_tenacity()
+    if options.cache is not None and not isinstance(options.cache, ResponseCache):
+        raise TypeError(f"cache must be a ResponseCache, not {type(options.cache).__name__}")
     return options

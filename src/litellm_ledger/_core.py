@@ -21,6 +21,7 @@ import aiofiles.os
 
 from . import _litellm, _process
 from ._batches import Batches
+from ._caching import Caching
 from ._calls import Asked
 from ._capture import Capture
 from ._closing import outlive_cancellation, wait_until
@@ -89,6 +90,7 @@ class ClientCore:
         self.batches = Batches(self)
         self.limit = Limit(max_concurrency)
         self.draining = Draining()
+        self.caching = Caching()
         self.capture = Capture(self)
         self.ack_timeout = ack_timeout
         self.track_in_flight = track_in_flight
@@ -115,6 +117,7 @@ class ClientCore:
         self._background.clear()
         self._estimator = DiskThread("litellm-ledger-estimate")
         self.draining = Draining()
+        self.caching = Caching()
         self.limit = Limit(self.limit.most)
         self.repeated = 0
         self._loop = self._closing = None
@@ -184,6 +187,7 @@ class ClientCore:
         deadline = time.monotonic() + budget
         assert self._loop is not None
         self.capture.stop()
+        self.caching.close()
         flushing = self._loop.create_task(self.capture.flush(), name="litellm-ledger-flush")
         try:
             self.draining.end_within(budget - min(_ESTIMATES, budget / 2))

@@ -10,9 +10,12 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 from ._record import clean_tags
+
+if TYPE_CHECKING:
+    from ._cache import ResponseCache
 
 __all__ = ["THEIRS", "AbandonedStream", "CallOptions", "Keep", "without_inner_retries"]
 
@@ -61,6 +64,7 @@ class CallOptions:
         tags: on every record, below the call's own.
         on_abandoned_stream: what becomes of a stream that is left early, see ``_draining``.
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
+        cache: where answers are kept; ``None``: every call makes its request.
 
     Raises:
         ValueError: a value out of its range.
@@ -72,6 +76,7 @@ class CallOptions:
     tags: Mapping[str, Any] | None = None
     on_abandoned_stream: AbandonedStream = "close"
     capture_content: bool = False
+    cache: ResponseCache | None = None
 
     def __post_init__(self) -> None:
         retries, deadline = self.max_retries, self.deadline

@@ -5,7 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Statistics"]
+__all__ = ["CacheStatistics", "Statistics"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStatistics:
+    """A response cache so far, all clients that use it together.
+
+    Attributes:
+        hits: calls that were answered without a request of their own.
+        shared: how many of those waited for an equal call that was under way.
+        misses: calls that made a request because there was no answer yet.
+        skipped: calls that could not be compared (an argument is an open connection, say) or whose
+            answer is never kept; they went past the cache.
+        stored: answers put into the store.
+        evictions: entries dropped because others needed their place.
+        expired: entries dropped because their time was over.
+        errors: times that the store failed, was too slow, or returned what was no answer.
+        entries, bytes: what is in memory now; ``None`` with a store of your own.
+    """
+
+    hits: int
+    shared: int
+    misses: int
+    skipped: int
+    stored: int
+    evictions: int
+    expired: int
+    errors: int
+    entries: int | None
+    bytes: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +63,7 @@ class Statistics:
         waiting_for_slot: calls that wait because there are ``max_concurrency`` of those
             (``None``: no limit).
         repeated: attempts begun after the first of their call failed.
+        cache: the response cache of the client or view that was asked (``None``: it has none).
         on_loop: writes made straight from the event loop; ``on_thread``: through the disk thread.
     """
 
@@ -60,3 +90,4 @@ class Statistics:
     waiting_for_slot: int = 0
     max_concurrency: int | None = None
     repeated: int = 0
+    cache: CacheStatistics | None = None

@@ -260,6 +260,10 @@ class UsageTracker(AsyncOnly):
             raise
         return started
 
+    def join(self) -> None:
+        """Admit a call whose outcome is here: it waits for nothing, also while we close."""
+        self._writer.backlog.untracked += 1
+
     def settle(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
         """Put the outcome of an admitted call down.  Never waits, never fails."""
         return self._writer.settle(record, (started.seq or 0) if started is not None else 0)

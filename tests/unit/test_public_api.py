@@ -17,6 +17,8 @@ from litellm_ledger import _errors
 # Changing this list is changing the public API: say so in CHANGELOG.md.
 PUBLIC = [
     "AsyncUsageWriter",
+    "CacheStatistics",
+    "CacheStore",
     "CompletionStream",
     "DrainTimeout",
     "FlushTimeout",
@@ -32,6 +34,7 @@ PUBLIC = [
     "MissingExtra",
     "ModelPrice",
     "QueueFull",
+    "ResponseCache",
     "Statistics",
     "UnsupportedFormat",
     "UnsupportedPlatform",

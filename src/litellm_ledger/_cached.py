@@ -1,0 +1,306 @@
+"""A call through a response cache: an answer that is there, or is on its way, or a request.
+
+Owns the order (find, join an equal call, make the request, keep its answer) and the record of a
+call that made no request.  What goes wrong with the cache is the cache's affair: the call is then
+made as if there were none.  ``_calling`` makes the requests.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Coroutine, Hashable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from ._attempt import Attempt
+from ._cache import ResponseCache
+from ._cache_entry import Entry, answer_bytes, answer_from
+from ._cache_key import IMPATIENCE, cache_key
+from ._calling import call, name_positional
+from ._calls import CALLS, Asked
+from ._core import ClientCore
+from ._flights import Flight
+from ._handing import hand_out, label
+from ._limits import Deadline
+from ._options import CallOptions
+from ._outcome import from_exception
+from ._packing import Unpackable
+from ._replay import keep_stream, replay
+from ._stream import CompletionStream
+
+__all__ = ["cached_call"]
+
+
+async def cached_call(
+    core: ClientCore,
+    cache: ResponseCache,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    tags: Mapping[str, Any] | None,
+    *,
+    options: CallOptions,
+    track: bool,
+) -> Any:
+    """``_calling.call``, unless ``cache`` has the answer or an equal call is getting it."""
+    await core.ready()
+    litellm: Any = await core.litellm()
+    row = CALLS[name]
+    if args:
+        name_positional(getattr(litellm, row.positional), args, kwargs)
+    key = None
+    if row.keeps is not None:
+        key = await cache_key(row, kwargs, litellm, namespace=cache.namespace, ignore=cache.ignore)
+    if key is None:
+        cache.skipped += 1
+        return await call(core, name, (), kwargs, tags, options=options, track=track)
+    asking = _Asking(core, cache, Asked(row, kwargs, options.capture_content), key)
+    asking.options, asking.tags, asking.track = options, tags, track
+    asking.prepare(litellm)
+    return await (asking.stream() if kwargs.get("stream") else asking.answer())
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    """How a request ended, or a look into a store that took its place.
+
+    Attributes:
+        answer: for the caller who began it; ``None`` if ``found``.
+        entry: for everybody else; ``None`` if the answer cannot be kept.
+    """
+
+    answer: Any
+    entry: Entry | None
+    found: bool = False
+
+
+class _Asking:
+    """One call of a caller's, from the question to the answer."""
+
+    options: CallOptions
+    tags: Mapping[str, Any] | None
+    track: bool
+
+    def __init__(self, core: ClientCore, cache: ResponseCache, asked: Asked, key: str) -> None:
+        self.core = core
+        self.cache = cache
+        self.asked = asked
+        self.key = key
+        self._began = time.monotonic()
+
+    def prepare(self, litellm: Any) -> None:
+        """Take the time and the tags of this moment; know who may share a request with us."""
+        kwargs, options = self.asked.kwargs, self.options
+        self.attempt = self._attempt()
+        self._timeout = litellm.Timeout
+        # Who is tried as long and as often fails alike; others share the answer, not the failure.
+        patience = [repr(kwargs[name]) for name in IMPATIENCE if name in kwargs]
+        self._place: Hashable = (
+            id(self.cache),
+            self.key,
+            options.max_retries,
+            options.deadline,
+            *patience,
+        )
+
+    def _attempt(self) -> Attempt:
+        kwargs = self.asked.kwargs
+        return Attempt(
+            self.core.tracker,
+            call=self.asked.call.name,
+            model=self.asked.model,
+            stream=bool(kwargs.get("stream")),
+            tags=self.options.tagged(self.tags),
+            call_id=kwargs.get("litellm_call_id") or str(uuid.uuid4()),
+        )
+
+    def _call(self) -> Coroutine[Any, Any, Any]:
+        """Make the request as if there were no cache, in what is left of the time."""
+        options, left = self.options, self._left()
+        if left is not None:
+            options = replace(options, deadline=max(left, 0.001))
+        kwargs = dict(self.asked.kwargs)
+        name = self.asked.call.name
+        return call(self.core, name, (), kwargs, self.tags, options=options, track=self.track)
+
+    def _left(self) -> float | None:
+        deadline = self.options.deadline
+        return None if deadline is None else deadline - (time.monotonic() - self._began)
+
+    # -- an answer in one piece ------------------------------------------------------------------
+
+    async def answer(self) -> Any:
+        """Return the answer, from wherever it comes first."""
+        cache, flights = self.cache, self.core.caching.flights
+        while True:
+            if cache.memory is not None:
+                landed = await self._find()
+                if landed is not None:
+                    return await self._hit(landed, "stored")
+            flight = flights.find(self._place)
+            if flight is None:
+                flight = flights.launch(self._place, self._fly())
+                await flights.wait(self._place, flight)
+                landed = flight.task.result()
+                if landed.found:
+                    return await self._hit(landed, "stored")
+                return landed.answer
+            shared = await self._share(flight)
+            if shared is None:  # it ended in a way that was its own: try again
+                continue
+            if shared.entry is None:
+                cache.misses += 1
+                return await self._call()
+            return await self._hit(shared, "shared")
+
+    async def _find(self) -> _Landed | None:
+        """Look into the store; what it has and is no answer is thrown away."""
+        entry = await self._entry()
+        if entry is None:
+            return None
+        try:
+            return _Landed(answer_from(entry.body), entry, found=True)
+        except Unpackable:
+            await self.cache.reject(self.key)
+            return None
+
+    async def _entry(self) -> Entry | None:
+        data = await self.cache.find(self.key)
+        if data is None:
+            return None
+        try:
+            return Entry.read(self.key, data, stream=bool(self.asked.kwargs.get("stream")))
+        except Unpackable:
+            await self.cache.reject(self.key)
+            return None
+
+    async def _fly(self) -> _Landed:
+        """The body of a flight: look into a store that takes time, make the request, keep it."""
+        if self.cache.memory is None:
+            found = await self._find()
+            if found is not None:
+                return found
+        self.cache.misses += 1
+        answer = await self._call()
+        entry = self._packed(answer)
+        if entry is not None:
+            await self.core.caching.keep(self.cache, self.key, entry.to_bytes())
+        return _Landed(answer, entry)
+
+    def _packed(self, answer: Any) -> Entry | None:
+        """Pack an answer before its caller has it, and may change it."""
+        record = getattr(answer, "usage_record", None)
+        keeps = self.asked.call.keeps
+        try:
+            if record is None or record.status != "ok" or keeps is None or not keeps(answer):
+                return None
+            return Entry.of(self.key, record, answer_bytes(answer), stream=False)
+        except Unpackable:
+            return None
+
+    async def _share(self, flight: Flight) -> _Landed | None:
+        """Wait for the request of an equal call; ``None`` if that ended for reasons of its own."""
+        left = self._left()
+        if left is None:
+            await self.core.caching.flights.wait(self._place, flight)
+        else:
+            try:
+                async with Deadline(left, self._too_late).enforced():
+                    await self.core.caching.flights.wait(self._place, flight)
+            except self._timeout as late:
+                await self._failed(late, None)
+                raise
+        if flight.task.cancelled():
+            return None
+        exc = flight.task.exception()
+        if exc is None:
+            landed: _Landed = flight.task.result()
+            if landed.entry is None:
+                return landed
+            try:
+                return _Landed(answer_from(landed.entry.body), landed.entry)
+            except Unpackable:
+                return _Landed(None, None)
+        if not isinstance(exc, Exception):
+            return None
+        if self.options.deadline is not None and isinstance(exc, self._timeout):
+            return None  # its time was over, ours is not
+        twin = _twin(exc)
+        await self._failed(twin, getattr(exc, "usage_record", None))
+        raise twin
+
+    def _too_late(self) -> Exception:
+        error: Exception = self._timeout(
+            f"the deadline of {self.options.deadline:g} s passed while an equal call was made",
+            model=self.asked.model or "",
+            llm_provider="",
+        )
+        return error
+
+    # -- a stream --------------------------------------------------------------------------------
+
+    async def stream(self) -> Any:
+        """Return a stream that is replayed, or the provider's, to be kept when it was read."""
+        entry = await self._entry()
+        if entry is not None:
+            try:
+                upstream = replay(self.core, self.asked, self.attempt, entry)
+            except Unpackable:
+                await self.cache.reject(self.key)
+            else:
+                self.cache.hits += 1
+                await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
+                self.core.begin(upstream)
+                return CompletionStream(upstream)
+        self.cache.misses += 1
+        answer = await self._call()
+        if isinstance(answer, CompletionStream):
+            keep_stream(self.core, self.cache, self.key, answer)
+        return answer
+
+    # -- what is on record -----------------------------------------------------------------------
+
+    async def _hit(self, landed: _Landed, how: str) -> Any:
+        """Record that an answer cost nothing, then hand it out."""
+        entry, answer, asked = landed.entry, landed.answer, self.asked
+        assert entry is not None
+        self.cache.hits += 1
+        fields = entry.outcome(how)
+        if asked.capture:
+            fields |= asked.content(asked.call.wrote(answer))
+        if how == "stored":
+            await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
+        else:
+            self.cache.shared += 1
+            self.attempt.join()
+        record = self.attempt.settle(fields)
+        if record is None:
+            return answer
+        await self.core.acknowledge(record)
+        return hand_out(answer, record)
+
+    async def _failed(self, exc: Exception, paid: Any) -> None:
+        """Record that the request of an equal call failed, and this call with it."""
+        fields = from_exception(exc)
+        cache = {"operation": getattr(paid, "operation", None), "how": "shared"}
+        fields |= {"cost": Decimal(0), "usage_source": "none"}
+        fields["meta"] = {**(fields.get("meta") or {}), "cache": cache}
+        self.attempt.join()
+        record = self.attempt.settle(fields)
+        if record is not None:
+            await self.core.acknowledge(record)
+            label(exc, record)
+
+
+def _twin(exc: Exception) -> Exception:
+    """An exception like another: one object raised in many tasks would mix up their tracebacks."""
+    try:
+        twin = type(exc).__new__(type(exc), *exc.args)
+        twin.__dict__.update(exc.__dict__)
+        twin.args = exc.args
+        twin.__cause__, twin.__suppress_context__ = exc.__cause__, exc.__suppress_context__
+    except Exception:  # a class with ideas of its own
+        return exc
+    return twin.with_traceback(exc.__traceback__)

@@ -1,0 +1,236 @@
+"""Objects to bytes and back to equal, fresh objects: what a cache keeps of an answer.
+
+Owns the exact form: plain values, containers, enums, and the state of LiteLLM's and OpenAI's
+pydantic models, down to which fields were set.  Not pickle: unpacking runs no code of the bytes'
+choice, it only fills in classes of those two packages.  Also owns the one-way form in which
+arguments are compared (``fingerprint``).  Pure.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from importlib import import_module
+from types import NoneType
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec.msgpack import Ext
+
+__all__ = ["Unpackable", "fingerprint", "pack", "unpack"]
+
+_HOMES: Final = ("litellm.", "openai.")
+"""Where classes may come from that are made from bytes."""
+
+_PLAIN: Final = frozenset({NoneType, bool, int, float, str, bytes})
+_TEXTUAL: Final = (Decimal, date, datetime, time, timedelta, UUID)
+
+_TUPLE, _SET, _ENUM, _MODEL, _TYPE, _TEXT, _MAP, _BINARY = range(1, 9)
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Unpackable(TypeError):
+    """An object, or bytes, that cannot be packed, or unpacked, exactly."""
+
+
+def pack(value: Any) -> bytes:
+    """Return ``value`` as bytes.
+
+    Raises:
+        Unpackable: it holds something that could not be made again, such as an open connection.
+    """
+    return _packed(value, _kept)
+
+
+def fingerprint(value: Any) -> bytes:
+    """Return 32 bytes that are the same for equal values only (SHA-256).
+
+    Equal to the letter: 1 is not 1.0, and the members of a mapping count in their order, because a
+    model reads them in it.
+
+    Raises:
+        Unpackable: it holds something that cannot be compared, such as a function.
+    """
+    return hashlib.sha256(_packed(value, _compared)).digest()
+
+
+def unpack(data: bytes) -> Any:
+    """Return a fresh object, equal to what was packed.
+
+    Raises:
+        Unpackable: the bytes are not what ``pack`` made, or name a class that is not there.
+    """
+    try:
+        return msgspec.msgpack.decode(data, ext_hook=_unpacked)
+    except Unpackable:
+        raise
+    except Exception as exc:
+        raise Unpackable(f"not what was packed: {type(exc).__name__}") from exc
+
+
+# --- Packing ---------------------------------------------------------------------------------
+
+
+def _packed(value: Any, other: Any) -> bytes:
+    try:
+        return _encode(_tree(value, other))
+    except Unpackable:
+        raise
+    except Exception as exc:  # too deep, too large a number, half a surrogate pair
+        raise Unpackable(f"{type(value).__name__}: {type(exc).__name__}") from exc
+
+
+def _tree(value: Any, other: Any) -> Any:
+    """What msgspec encodes exactly; anything beyond plain values is an extension."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list:
+        if _PLAIN.issuperset(map(type, value)):  # the numbers of an embedding, say
+            return value
+        return [_tree(item, other) for item in value]
+    if kind is dict:
+        return {_name(name): _tree(item, other) for name, item in value.items()}
+    if kind is tuple:
+        return Ext(_TUPLE, _encode([_tree(item, other) for item in value]))
+    if isinstance(value, enum.Enum):
+        return Ext(_ENUM, _encode([_class_name(kind), value.name]))
+    if kind in (set, frozenset):
+        return Ext(_SET, _encode(sorted(_encode(_tree(item, other)) for item in value)))
+    return other(value, kind)
+
+
+def _name(name: Any) -> Any:
+    if type(name) not in _PLAIN:
+        raise Unpackable(f"a mapping has a member named by {type(name).__name__}")
+    return name
+
+
+def _kept(value: Any, kind: type) -> Ext:
+    """What is packed to be made again."""
+    name = _class_name(kind)
+    if _is_model(kind):
+        _class_of(name)  # now, and not when it is asked for
+        private = value.__pydantic_private__
+        return Ext(_MODEL, _encode([name, *_state(value, _kept), _private(private)]))
+    if kind.__name__ == "HttpxBinaryResponseContent":
+        hidden = vars(value).get("_hidden_params")
+        answer = value.response
+        headers = [pair for pair in answer.headers.items() if pair[0] in ("content-type", "date")]
+        parts = [name, answer.status_code, headers, answer.content, _private({"_": hidden or {}})]
+        return Ext(_BINARY, _encode(_tree(parts, _kept)))
+    raise Unpackable(f"{kind.__name__} cannot be stored")
+
+
+def _state(value: Any, other: Any) -> list[Any]:
+    own = {name: item for name, item in value.__dict__.items() if name != "usage_record"}
+    extra = value.__pydantic_extra__
+    return [
+        _tree(own, other),
+        sorted(value.__pydantic_fields_set__),
+        None if extra is None else _tree(dict(extra), other),
+    ]
+
+
+def _private(private: Any) -> Any:
+    """Hidden attributes as far as they can be stored: LiteLLM puts all sorts of things there."""
+    if private is None:
+        return None
+    kept: dict[str, Any] = {}
+    for name, value in private.items():
+        entries = value.items() if type(value) is dict else [(None, value)]
+        for entry, item in entries:
+            try:
+                tree = _tree(item, _kept)
+                _encode(tree)
+            except Exception:
+                continue
+            if entry is None:
+                kept[name] = tree
+            else:
+                kept.setdefault(name, {})[entry] = tree
+        if type(value) is dict:
+            kept.setdefault(name, {})
+    return kept
+
+
+def _compared(value: Any, kind: type) -> Any:
+    """What is packed to be compared only: any model, the schema of a class, dates, amounts."""
+    if _is_model(kind):
+        return Ext(_MODEL, _encode([_class_name(kind), *_state(value, _compared)]))
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        schema = _tree(value.model_json_schema(), _compared)
+        return Ext(_TYPE, _encode([_class_name(value), schema]))
+    if isinstance(value, _TEXTUAL):
+        return Ext(_TEXT, _encode([_class_name(kind), str(value)]))
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Mapping):
+        items = [[_tree(name, _compared), _tree(item, _compared)] for name, item in value.items()]
+        return Ext(_MAP, _encode([_class_name(kind), items]))
+    raise Unpackable(f"{kind.__name__} cannot be compared")
+
+
+def _is_model(kind: type) -> bool:
+    return hasattr(kind, "__pydantic_fields_set__")
+
+
+def _class_name(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+# --- Unpacking -------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1_024)
+def _class_of(name: str) -> Any:
+    module, _, path = name.partition(":")
+    if not module.startswith(_HOMES):
+        raise Unpackable(f"{name} is not a class of LiteLLM's or OpenAI's")
+    try:
+        found: Any = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except Exception as exc:
+        raise Unpackable(f"there is no {name}") from exc
+    if not isinstance(found, type) or _class_name(found) != name:
+        raise Unpackable(f"{name} is not that class")
+    return found
+
+
+def _unpacked(code: int, data: memoryview) -> Any:
+    parts = msgspec.msgpack.decode(data, ext_hook=_unpacked)
+    if code == _TUPLE:
+        return tuple(parts)
+    if code == _SET:
+        return {msgspec.msgpack.decode(item, ext_hook=_unpacked) for item in parts}
+    kind = _class_of(parts[0])
+    if code == _ENUM and issubclass(kind, enum.Enum):
+        return kind[parts[1]]
+    if code == _MODEL and _is_model(kind):
+        _, own, fields_set, extra, private = parts
+        return _model(kind, own, set(fields_set), extra, private)
+    if code == _BINARY:
+        _, status, headers, content, hidden = parts
+        answer = import_module("httpx").Response(status, headers=headers, content=content)
+        made = kind(answer)
+        made._hidden_params = hidden["_"]
+        return made
+    raise Unpackable(f"no object has the code {code}")
+
+
+def _model(kind: Any, own: Any, fields_set: Any, extra: Any, private: Any) -> Any:
+    """A model with this state, past its validators: it was valid when it was packed."""
+    made = kind.__new__(kind)
+    put = object.__setattr__
+    put(made, "__dict__", own)
+    put(made, "__pydantic_fields_set__", fields_set)
+    put(made, "__pydantic_extra__", extra)
+    put(made, "__pydantic_private__", private)
+    return made
