@@ -52,6 +52,7 @@ class Signal(enum.Enum):
 
     SYNC = "sync"
     STOP = "stop"
+    WAKE = "wake"  # nothing of its own: what was put in quietly is to be written after all
 
 
 class Entry:
@@ -92,6 +93,10 @@ class _Queue(asyncio.Queue["Accepted | Signal"]):
         self._queue: deque[Accepted | Signal] = deque()
         self.hand: list[Accepted | Signal] = []
 
+    def put_quietly(self, item: Accepted) -> None:
+        """Put it in and wake nobody; who does so writes it, or puts ``Signal.WAKE`` behind it."""
+        self._queue.append(item)
+
     def _get(self) -> Accepted | Signal:
         item = self._queue[0]
         self.hand.append(item)
@@ -105,6 +110,11 @@ class _Queue(asyncio.Queue["Accepted | Signal"]):
         self.hand += islice(waiting, most)
         for _ in range(most):
             waiting.popleft()
+
+    def give_back(self) -> None:
+        """Put what is in the hand to the front again; while it moves it is in both places."""
+        self._queue.extendleft(reversed(self.hand))
+        self.hand.clear()
 
     def held(self) -> list[Accepted]:
         """Return hand and queue, in order, without taking anything."""
@@ -127,6 +137,7 @@ class Backlog:
         accepted: the last number given.
         late: the writer task is gone; what is accepted now is written at once, synchronously,
             and synced too if ``sync_late``.
+        quiet: what is accepted wakes nobody; whoever set this sees to its being written.
         seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
         in_flight: numbers of ``started`` records whose call has not ended, oldest first.
         untracked: calls in flight for which no ``started`` record was written.
@@ -143,6 +154,7 @@ class Backlog:
         self.late = False
         self.sync_late = False
         self.sealed = False
+        self.quiet = False
         self.seal_when_idle = False
         self.in_flight: dict[int, None] = {}
         self.untracked = 0
@@ -157,6 +169,12 @@ class Backlog:
         self._numberer: int | None = None
         self._unanswered: deque[Entry] = deque()
         self._apart = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be written, and at most one call is in flight."""
+        queue = self.queue
+        return queue.empty() and not queue.hand and len(self.in_flight) + self.untracked < 2
 
     @property
     def unwritten(self) -> int:
@@ -189,10 +207,13 @@ class Backlog:
         money = record.cost
         cost = None if money is None else whole(money)
         seq = self.accepted + 1
-        try:
-            self.queue.put_nowait((seq, now, record, cost))
-        except RuntimeError:  # a closed loop wakes nobody, but the item is stored
-            pass
+        if self.quiet:
+            self.queue.put_quietly((seq, now, record, cost))
+        else:
+            try:
+                self.queue.put_nowait((seq, now, record, cost))
+            except RuntimeError:  # a closed loop wakes nobody, but the item is stored
+                pass
         self.accepted = seq
         self._cells[ACCEPTED] = seq
         if self.on_usage is not None and record.kind == "usage":

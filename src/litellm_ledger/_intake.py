@@ -144,14 +144,33 @@ class Intake:
 
     def start(self, record: UsageRecord) -> UsageRecord:
         """Accept a ``started`` record; its call is in flight until ``settle``."""
-        return self._take(record, self.backlog.start)
+        return self._take_alone(record, self.backlog.start)
 
     def settle(self, record: UsageRecord, settles: int) -> UsageRecord:
         """Accept the outcome of the call whose ``started`` record has the number ``settles``.
 
         0 stands for a call that had none.  Never waits, never fails: also while and after closing.
         """
-        return self._take(record, partial(self.backlog.settle, settles=settles))
+        return self._take_alone(record, partial(self.backlog.settle, settles=settles))
+
+    def _take_alone(
+        self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]
+    ) -> UsageRecord:
+        """Accept; and if this is the only call there is, have the record written at once."""
+        backlog = self.backlog
+        if self.durability != "written" or backlog.late or not backlog.idle:
+            return self._take(record, act)
+        backlog.quiet = True
+        try:
+            record = act(record)
+        finally:
+            backlog.quiet = False
+        self._hurry(backlog)
+        return record
+
+    def _hurry(self, backlog: Backlog) -> None:
+        """Called when one record waits and nobody was woken: it may be written here and now."""
+        raise NotImplementedError
 
     def _take(self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]) -> UsageRecord:
         backlog = self.backlog

@@ -184,7 +184,7 @@ class _Attributes:
         self._source = source
 
     def get(self, name: str) -> Any:
-        return getattr(self._source, name, None)
+        return member(self._source, name)
 
 
 def _count(value: Any) -> int | None:
@@ -281,7 +281,7 @@ def _counts(usage: Any) -> dict[str, Any]:
 def _tier(*holders: Any) -> dict[str, Any]:
     """The service tier that answered, if it is one with a price of its own."""
     for holder in holders:
-        tier = member(holder, "service_tier")
+        tier = _view(holder).get("service_tier")
         if isinstance(tier, str) and tier and tier not in _PLAIN_TIERS and tier.isidentifier():
             return {"price": {"service_tier": str(tier)[:32]}}
     return {}
@@ -301,17 +301,13 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
     hidden = member(response, "_hidden_params")
     if hidden is None:
         hidden = {}
-    _put_text(
-        fields,
-        "response_model",
-        member(hidden, "provider_response_model"),
-        member(response, "model"),
-    )
-    _put_text(fields, "response_id", member(response, "id"))
+    get = _view(response).get
+    _put_text(fields, "response_model", member(hidden, "provider_response_model"), get("model"))
+    _put_text(fields, "response_id", get("id"))
     _put_text(fields, "provider", member(hidden, "custom_llm_provider"))
-    usage = member(response, "usage")
+    usage = get("usage")
     if usage is None:  # rerank
-        usage = member(member(response, "meta"), "tokens")
+        usage = member(get("meta"), "tokens")
     counts = _counts(usage)
     if counts:
         fields.update(counts)

@@ -214,6 +214,9 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             self._late.watch()
         self._progress(backlog.log.written, backlog.log.synced)
 
+    def _hurry(self, backlog: Backlog) -> None:
+        self._writing.at_once(backlog)
+
     def _all_done(self) -> None:
         _process.leave(self)
 

@@ -438,6 +438,52 @@ async def test_small_batches_go_straight_from_the_loop(tmp_path: Path) -> None:
         assert statistics.on_thread <= 2  # the first one makes the file
 
 
+async def lone_call(tracker: UsageTracker) -> int:
+    """One call's two records, each acknowledged; return how often the loop went round meanwhile."""
+    loop = asyncio.get_running_loop()
+    rounds = 0
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        loop.call_soon(count)
+
+    loop.call_soon(count)
+    started = await begin(tracker)
+    await tracker.acknowledge(tracker.settle(usage("lone"), started), 5.0)
+    return rounds
+
+
+async def test_the_records_of_a_lone_call_are_written_without_a_turn_of_the_loop(
+    tmp_path: Path,
+) -> None:
+    async with UsageTracker(tmp_path) as tracker:
+        await tracker.record(usage(0))  # makes the file
+        assert await lone_call(tracker) == 0
+        assert tracker.statistics().written == 3
+        still_open = await begin(tracker)
+        assert await lone_call(tracker) > 0, "of several calls the writer task makes batches"
+        tracker.settle(usage("open"), still_open)
+        assert tracker.statistics().in_flight == 1
+    assert keys(tmp_path)[-2:] == ["lone", "open"]
+
+
+async def test_a_lone_call_leaves_a_slow_or_failing_disk_to_the_writer_task(
+    tmp_path: Path,
+) -> None:
+    fs = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=fs) as tracker:
+        assert await lone_call(tracker) > 0, "the first record makes the file: a thread's work"
+        fs.fail("write", errno.ENOSPC)
+        call = asyncio.create_task(lone_call(tracker))
+        await asyncio.sleep(0.1)
+        assert not call.done()
+        fs.heal()
+        assert await call > 0
+        assert tracker.statistics().written == 4
+    assert kinds(tmp_path) == ["started", "ok", "started", "ok"]
+
+
 class SlowClock:
     """A clock in which a write takes as long as the test says."""
 

@@ -6,7 +6,9 @@ the code that moves records from hand to hand, one run for each; every record mu
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import math
 import sys
 import threading
 from collections.abc import Callable
@@ -21,9 +23,11 @@ from tests.runs import assert_once, keys, usage
 
 from litellm_ledger import UsageRecord
 from litellm_ledger._backlog import Backlog, Entry, _Queue
+from litellm_ledger._executor import DiskThread
 from litellm_ledger._fs import REAL, FileSystem
 from litellm_ledger._live import WRITTEN
 from litellm_ledger._segment import SegmentLog
+from litellm_ledger._writing import WriteLoop
 from litellm_ledger.testing import FaultyFileSystem
 
 WRITER = "20260102T030405Z-0123456789abcdef"
@@ -140,6 +144,43 @@ def test_a_strike_between_any_two_bytecodes_of_the_writer_loses_and_doubles_noth
         if codes is MOVING:
             assert_once(path)
         backlog.log.abandon()
+        backlog.live.release()
+        if not struck:
+            break
+    assert count > 20
+
+
+AT_ONCE = {WriteLoop.at_once.__code__, _Queue.take.__code__, _Queue.give_back.__code__}
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["written", "left to the task"])
+def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_nothing(
+    tmp_path: Path, written: bool
+) -> None:
+    for count in itertools.count(1):
+        path = tmp_path / str(count)
+        backlog = backlog_in(path)
+        backlog.accept(usage("before"))
+        serve(backlog)
+        backlog.quiet = True
+        backlog.accept(usage("lone"))
+        writing = WriteLoop(
+            DiskThread(), durable=False, sync_interval=1.0, progress=lambda written, synced: None
+        )
+        writing._timer = asyncio.TimerHandle(0.0, print, (), loop=None)  # type: ignore[arg-type]
+        if not written:
+            writing._direct_after = math.inf  # the disk was slow of late
+        struck = strike_before(
+            count,
+            AT_ONCE,
+            lambda w=writing, b=backlog: w.at_once(b),
+            lambda b=backlog: b.save_now(0.05, seal=True),
+        )
+        if not struck:
+            assert (backlog.unwritten == 0) is written
+            backlog.save_now(0.05, seal=True)
+        assert keys(path) == ["before", "lone"], f"before bytecode {count}"
+        assert_once(path)
         backlog.live.release()
         if not struck:
             break
