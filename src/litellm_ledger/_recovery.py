@@ -102,11 +102,14 @@ def _remove_unborn(path: Path, fs: FileSystem) -> None:
     if writer_of_live(path.with_suffix(".live").name) is None:
         return
     with contextlib.suppress(OSError):  # renamed in just now, or tried again by the next run
+        # Its age first: a lock, however short, on one that is being made would fail its maker.
+        if time.time() - os.stat(path).st_mtime <= _UNBORN_AGE:
+            return
         held = lock(path)
         if held is None:
             return
         try:
-            if time.time() - os.fstat(held).st_mtime > _UNBORN_AGE and _still_named(held, path):
+            if _still_named(held, path):
                 fs.unlink(path)
         finally:
             unlock(held)

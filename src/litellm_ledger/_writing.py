@@ -116,7 +116,7 @@ class WriteLoop:
                     self.bytes += len(line)
                     queue.hand.clear()
                     self._progress(backlog)
-        except OSError:  # the task will meet it as well, and knows what to do
+        except Exception:  # the task will meet it as well, and knows what to do
             pass
         if queue.hand:
             queue.give_back()

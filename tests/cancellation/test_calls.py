@@ -301,10 +301,10 @@ async def test_a_writer_that_died_withholds_no_answer_and_lets_no_call_leave(
         call = asyncio.create_task(client.acompletion(**CALL))
         await fake.gate.entered.wait()
 
-        async def commit(*args: Any, **kwargs: Any) -> None:
+        def write(*args: Any, **kwargs: Any) -> bool:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(client.usage._writer._writing, "_commit", commit)
+        monkeypatch.setattr(client.usage._writer._writing, "_write_direct", write)
         fake.gate.leave.set()
         with pytest.warns(LedgerWarning):
             response = await asyncio.wait_for(call, WAIT)
