@@ -100,7 +100,9 @@ def _tree(value: Any, other: Any) -> Any:
     if kind is tuple:
         return Ext(_TUPLE, _encode([_tree(item, other) for item in value]))
     if isinstance(value, enum.Enum):
-        return Ext(_ENUM, _encode([_class_name(kind), value.name]))
+        if other is _kept:
+            _class_of(_class_name(kind))
+        return Ext(_ENUM, _encode([_class_name(kind), value.name, repr(value.value)]))
     if kind in (set, frozenset):
         return Ext(_SET, _encode(sorted(_encode(_tree(item, other)) for item in value)))
     return other(value, kind)

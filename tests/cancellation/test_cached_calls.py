@@ -1,0 +1,295 @@
+"""Equal calls that share one request, cancelled and closed at every point: who gets what."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tests.fakes import FakeLiteLLM, Gate, install
+from tests.runs import WAIT, assert_closed, assert_once, turns
+
+from litellm_ledger import (
+    Ledger,
+    LedgerClosed,
+    LiteLLMClient,
+    ResponseCache,
+    UsageRecord,
+    _cache_key,
+)
+
+CALL: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def answer() -> dict[str, Any]:
+    """An answer of plain values, which can be kept."""
+    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+    hidden = {"response_cost": 0.02, "custom_llm_provider": "openai"}
+    return {"id": "answer-1", "model": "m", "usage": usage, "_hidden_params": hidden}
+
+
+class Timeout(Exception):
+    """As LiteLLM's, it is told which model was asked."""
+
+    def __init__(self, message: str, model: str, llm_provider: str) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeLiteLLM:
+    fake = install(monkeypatch)
+    fake.result = answer
+    fake.Timeout = Timeout  # type: ignore[assignment,misc]
+    fake.gate = Gate()
+    monkeypatch.setattr(_cache_key._surroundings, "fingerprint", lambda litellm: b"")
+    return fake
+
+
+@pytest.fixture
+def cache() -> ResponseCache:
+    return ResponseCache()
+
+
+@pytest_asyncio.fixture
+async def client(
+    tmp_path: Path, fake: FakeLiteLLM, cache: ResponseCache
+) -> AsyncIterator[LiteLLMClient]:
+    async with LiteLLMClient(tmp_path, handle_signals=False, cache=cache) as client:
+        yield client
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+    assert not client._core.caching.flights._aloft
+
+
+def outcomes(path: Path) -> list[UsageRecord]:
+    return list(Ledger(path).records())
+
+
+async def begun(client: Any, fake: FakeLiteLLM, count: int) -> list[asyncio.Task[Any]]:
+    """So many equal calls, of which the first has made the request and is waiting for it."""
+    assert fake.gate is not None
+    tasks = [asyncio.create_task(client.acompletion(**CALL, tags={"n": n})) for n in range(count)]
+    async with asyncio.timeout(WAIT):
+        await fake.gate.entered.wait()
+    await turns(20)
+    return tasks
+
+
+def let_go(fake: FakeLiteLLM) -> None:
+    assert fake.gate is not None
+    fake.gate.leave.set()
+
+
+async def results(tasks: list[asyncio.Task[Any]]) -> list[Any]:
+    await asyncio.wait(tasks, timeout=WAIT)
+    return [task.exception() or task.result() for task in tasks if not task.cancelled()]
+
+
+@pytest.mark.asyncio
+async def test_the_first_caller_is_cancelled_and_the_others_get_their_answer(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
+) -> None:
+    tasks = await begun(client, fake, 5)
+    tasks[0].cancel()
+    await turns()
+    assert tasks[0].cancelled()
+    let_go(fake)
+    answers = await results(tasks[1:])
+    assert [found["id"] for found in answers] == ["answer-1"] * 4
+    assert fake.calls == 1
+    records = outcomes(tmp_path)
+    assert len(records) == 5
+    (paid,) = [record for record in records if not record.cache_hit]
+    assert (paid.status, paid.tags) == ("ok", {"n": "0"})  # it is on record of who began it
+    assert {record.operation for record in records if record.cache_hit}.isdisjoint({paid.operation})
+    assert Counter(record.cost for record in records)[paid.cost] == 1
+
+
+@pytest.mark.asyncio
+async def test_all_callers_are_cancelled_and_the_request_with_them(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
+) -> None:
+    tasks = await begun(client, fake, 3)
+    for task in (tasks[1], tasks[0], tasks[2]):
+        task.cancel()
+        await turns()
+    await asyncio.wait(tasks, timeout=WAIT)
+    assert all(task.cancelled() for task in tasks)
+    (record,) = outcomes(tmp_path)  # the others sent nothing and cost nothing
+    assert (record.status, record.usage_source, record.tags) == (
+        "cancelled",
+        "estimated",
+        {"n": "0"},
+    )
+    assert cache.statistics().stored == 0
+
+
+@pytest.mark.asyncio
+async def test_the_last_to_be_cancelled_waits_until_the_request_is_on_record(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
+) -> None:
+    (task,) = await begun(client, fake, 1)
+    task.cancel()
+    await asyncio.wait({task}, timeout=WAIT)
+    assert [record.status for record in outcomes(tmp_path)] == ["cancelled"]
+
+
+@pytest.mark.asyncio
+async def test_a_newcomer_does_not_join_a_request_that_is_being_cancelled(
+    client: LiteLLMClient, fake: FakeLiteLLM
+) -> None:
+    (task,) = await begun(client, fake, 1)
+    task.cancel()
+    newcomer = asyncio.create_task(client.acompletion(**CALL))
+    await asyncio.wait({task}, timeout=WAIT)
+    let_go(fake)
+    assert (await newcomer)["id"] == "answer-1"
+    assert fake.calls == 2
+
+
+@pytest.mark.asyncio
+async def test_waiting_callers_that_are_cancelled_leave_the_request_alone(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
+) -> None:
+    tasks = await begun(client, fake, 4)
+    for task in tasks[1:]:
+        task.cancel()
+    await turns()
+    assert all(task.cancelled() for task in tasks[1:])
+    let_go(fake)
+    assert (await tasks[0])["id"] == "answer-1"
+    assert [record.status for record in outcomes(tmp_path)] == ["ok"]
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_is_cancelled_from_outside_is_made_by_the_next_in_line(
+    client: LiteLLMClient, fake: FakeLiteLLM
+) -> None:
+    tasks = await begun(client, fake, 3)
+    (flight,) = client._core.caching.flights._aloft.values()
+    flight.task.cancel()
+    await asyncio.wait({tasks[0]}, timeout=WAIT)
+    assert tasks[0].cancelled()
+    let_go(fake)
+    answers = await results(tasks[1:])
+    assert [found["id"] for found in answers] == ["answer-1"] * 2
+    assert fake.calls == 2
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_cannot_be_kept_is_asked_for_by_each(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
+) -> None:
+    fake.result = lambda: {**answer(), "connection": object()}
+    tasks = await begun(client, fake, 4)
+    let_go(fake)
+    answers = await results(tasks)
+    assert [found["id"] for found in answers] == ["answer-1"] * 4
+    assert fake.calls == 4
+    assert not any(record.cache_hit for record in outcomes(tmp_path))
+
+
+@pytest.mark.asyncio
+async def test_the_deadline_of_the_first_is_not_that_of_the_next(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
+) -> None:
+    view = client.with_options(deadline=1.0)
+    first = asyncio.create_task(view.acompletion(**CALL))
+    await turns(20)
+    await asyncio.sleep(0.4)
+    second = asyncio.create_task(view.acompletion(**CALL))
+    await asyncio.wait({first}, timeout=WAIT)
+    assert isinstance(first.exception(), Timeout)
+    assert not second.done()
+    let_go(fake)
+    assert (await second)["id"] == "answer-1"
+    assert fake.calls == 2
+    assert [record.status for record in outcomes(tmp_path)] == ["error", "ok"]
+
+
+@pytest.mark.asyncio
+async def test_the_deadline_holds_for_a_call_that_waits_for_another(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
+) -> None:
+    view = client.with_options(deadline=0.2)
+    tasks = [asyncio.create_task(view.acompletion(**CALL)) for _ in range(3)]
+    errors = await results(tasks)
+    assert {type(error) for error in errors} == {Timeout}
+    assert {record.status for record in outcomes(tmp_path)} == {"error"}
+    assert len({error.usage_record.id for error in errors}) == 3
+
+
+# -- the close ----------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_close_in_the_middle_loses_no_outcome(
+    fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
+) -> None:
+    client = LiteLLMClient(tmp_path, handle_signals=False, cache=cache)
+    tasks = await begun(client, fake, 10)
+    tasks[0].cancel()
+    await turns()
+    await client.aclose()
+    with pytest.raises(LedgerClosed):
+        await client.acompletion(**CALL)
+    let_go(fake)
+    answers = await results(tasks[1:])
+    assert [found["id"] for found in answers] == ["answer-1"] * 9
+    assert fake.calls == 1
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+    records = outcomes(tmp_path)
+    assert [record.status for record in records] == ["ok"] * 10
+    assert sum(bool(record.cache_hit) for record in records) == 9
+    assert {found.usage_record.id for found in answers} == {
+        record.id for record in records if record.cache_hit
+    }
+
+
+@pytest.mark.asyncio
+async def test_a_hit_is_refused_once_the_client_is_closed(
+    fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
+) -> None:
+    let_go(fake)
+    client = LiteLLMClient(tmp_path, handle_signals=False, cache=cache)
+    await client.acompletion(**CALL)
+    await client.aclose()
+    with pytest.raises(LedgerClosed):
+        await client.acompletion(**CALL)
+
+
+@pytest.mark.asyncio
+async def test_nothing_of_a_cache_keeps_a_client_alive_or_its_loop_busy(
+    fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
+) -> None:
+    let_go(fake)
+    async with LiteLLMClient(tmp_path, handle_signals=False, cache=cache) as client:
+        await client.acompletion(**CALL)
+        assert client._core.caching._timers
+    assert not client._core.caching._timers
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not [task for task in others if task.get_name().startswith("litellm-ledger")]
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_the_loop_ends_around_calls_that_share_a_request(
+    fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
+) -> None:
+    async def main() -> None:
+        client = LiteLLMClient(tmp_path, handle_signals=False, cache=cache)
+        fake.gate = Gate()
+        await begun(client, fake, 5)
+        # and now everything is torn down: nobody closes the client
+
+    asyncio.run(main())
+    gc.collect()
+    assert [record.status for record in outcomes(tmp_path)] == ["cancelled"]
+    assert_once(tmp_path)
