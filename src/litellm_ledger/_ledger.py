@@ -224,6 +224,20 @@ class Ledger:
             whole, self._holding(names, (split_id(whole) or ("",))[0], whole, operation=True)
         )
 
+    def tags(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Where | None = None,
+    ) -> list[str]:
+        """List the names of the tags that outcomes have.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
+        """
+        return sorted(self._tags(Selection(since, until, where)))
+
     def verify(self) -> Verification:
         """Compare what is on the ledger with what its writers counted; see ``Verification``.
 

@@ -1,94 +1,44 @@
-"""What the commands print: which columns, which words, in which order.
+"""What the commands print of single records: which columns, which words, in which order.
 
-Owns the text form of reports and records.  Draws nothing itself (that is ``_tables``) and reads no
-ledger.
+Owns the text, JSON and CSV forms of records.  Draws nothing itself (that is ``_tables``) and reads
+no ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+import sys
+from collections.abc import Sequence
 from datetime import datetime
-from heapq import nlargest
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO
 
 import msgspec
 
-from ._groups import Row
+from ._flags import Output, put_json
+from ._history import Calls, Operation
+from ._question import Question
 from ._record import UsageRecord
-from ._report import Report, dollars
-from ._tables import Column, amounts, clean, show, write
+from ._report import dollars
+from ._tables import Column, amounts, clean, show, write, write_notes
 
 __all__ = [
-    "newest",
+    "FIELDS",
+    "csv_writer",
+    "operation_dict",
+    "print_calls",
+    "print_operation",
     "print_record",
     "print_records",
-    "print_report",
     "record_dict",
+    "record_row",
+    "tail_line",
 ]
 
+FIELDS: Final = UsageRecord.__struct_fields__
+"""The columns of a record in CSV: its members, ``tags``, ``meta`` and ``content`` as JSON text."""
 
-def print_report(path: Path, report: Report) -> None:
-    """Print a table by group with its total, and how sure the sums are."""
-    if not report.total.calls:
-        begun = report.in_flight or report.cut_off
-        write(f"No {'call has ended yet' if begun else 'calls on record'} in {path}.")
-    else:
-        rows = [*report.rows, report.total]
-        columns = [
-            Column(key, [clean(row.group[key]) for row in report.rows] + [""], left=True)
-            for key in report.by
-        ]
-        if columns:
-            columns[0].cells[-1] = "total"
-        columns += _sums(rows)
-        show(columns, total=bool(report.by))
-        write()
-    for note in report.notes():
-        write(note)
-
-
-def _sums(rows: list[Row]) -> list[Column]:
-    """Return the columns of sums; apart from the main ones only those that are not all zero."""
-
-    def count(title: str, field: str, keep: int, *, always: bool = False) -> list[Column]:
-        values = [getattr(row, field) for row in rows]
-        return [Column(title, [f"{v:,}" for v in values], keep)] if always or any(values) else []
-
-    saved = [row.saved_cost for row in rows]
-    return [
-        *count("calls", "calls", 9, always=True),
-        *count("ok", "ok", 5, always=True),
-        *count("error", "error", 7),
-        *count("cancelled", "cancelled", 6),
-        *count("abandoned", "abandoned", 6),
-        *count("unsettled", "unsettled", 7),
-        *count("input", "input_tokens", 8, always=True),
-        *count("output", "output_tokens", 8, always=True),
-        *count("total tokens", "total_tokens", 2, always=True),
-        *count("cached", "cache_read_tokens", 3),
-        *count("reasoning", "reasoning_tokens", 3),
-        *count("estimated", "estimated", 4),
-        *count("unpriced", "unpriced", 7),
-        *([Column("saved", amounts(saved), 4)] if any(saved) else []),
-        Column("cost", amounts([row.cost if row.priced else None for row in rows])),
-    ]
-
-
-def newest(found: Iterable[UsageRecord], limit: int) -> tuple[list[UsageRecord], int]:
-    """Return the newest ``limit`` records, oldest first (0: all, ledger order), and the count."""
-    seen = 0
-
-    def counted() -> Iterable[UsageRecord]:
-        nonlocal seen
-        for record in found:
-            seen += 1
-            yield record
-
-    if not limit:
-        return list(counted()), seen
-    top = nlargest(limit, counted(), key=lambda r: (r.ts is not None and r.ts.timestamp(), r.id))
-    return top[::-1], seen
+_MONEY: Final = ("cost", "saved_cost")
 
 
 def record_dict(record: UsageRecord) -> dict[str, Any]:
@@ -96,42 +46,114 @@ def record_dict(record: UsageRecord) -> dict[str, Any]:
     plain = {
         name: value for name, value in msgspec.structs.asdict(record).items() if value is not None
     }
-    for name in ("cost", "saved_cost"):
+    for name in _MONEY:
         if name in plain:
             plain[name] = dollars(plain[name])
     return plain
 
 
-def print_records(records: list[UsageRecord], seen: int) -> None:
+def csv_writer(to: TextIO) -> Any:
+    """Begin a CSV file of records with its header."""
+    out = csv.writer(to, lineterminator="\n")
+    out.writerow(FIELDS)
+    return out
+
+
+def record_row(record: UsageRecord) -> list[Any]:
+    """Return a record as a row of CSV; what is unknown is empty."""
+    plain = record_dict(record)
+    row: list[Any] = []
+    for name in FIELDS:
+        value = plain.get(name)
+        if isinstance(value, datetime):
+            value = _utc(value)
+        elif isinstance(value, dict):
+            value = msgspec.json.encode(value).decode()
+        elif isinstance(value, bool):
+            value = "true" if value else "false"
+        row.append("" if value is None else value)
+    return row
+
+
+def print_calls(path: Path, found: Calls, question: Question, output: Output) -> None:
+    """Print a listing, the newest first."""
+    if output.json:
+        put_json(
+            {
+                "path": str(path),
+                **question.to_dict(),
+                "matched": found.matched,
+                "calls": [record_dict(record) for record in found],
+                "problems": msgspec.to_builtins(found.problems),
+            }
+        )
+        return
+    if output.csv:
+        out = csv_writer(sys.stdout)
+        out.writerows(record_row(record) for record in found)
+        return
+    if not found.records:
+        asked = " for what you asked" if any(question.selection().values()) else ""
+        write(f"No calls on record in {path}{asked}.")
+    else:
+        _table(found.records, md=output.md, color=output.color)
+        write()
+    notes = []
+    if found.matched > len(found):
+        notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
+    estimated = sum(record.usage_source == "estimated" for record in found)
+    if estimated:
+        notes.append(f"~ {estimated:,} of these have estimated tokens and cost.")
+    if found.problems:
+        notes.append(
+            f"Damage: {len(found.problems):,} "
+            f"{'place' if len(found.problems) == 1 else 'places'} passed over; "
+            "run litellm-ledger verify."
+        )
+    write_notes(notes, md=output.md)
+
+
+def print_records(records: Sequence[UsageRecord], seen: int, *, color: bool = True) -> None:
     """Print a table of records."""
     if not records:
         write("No records.")
         return
-    show(
-        [
-            Column("time (UTC)", [_time(r) for r in records], 8, left=True),
-            *(
-                [Column("kind", [r.kind for r in records], 7, left=True)]
-                if any(r.kind != "usage" for r in records)
-                else []
-            ),
-            Column("model", [clean(r.model) for r in records], left=True),
-            Column("status", [clean(_status(r)) for r in records], left=True),
-            Column("input", [_number(r.input_tokens) for r in records], 7),
-            Column("output", [_number(r.output_tokens) for r in records], 7),
-            Column("cost", _costs(records)),
-            Column("ms", [_number(r.latency_ms) for r in records], 3),
-            Column("tags", [clean(_tags(r)) for r in records], 4, left=True),
-            Column("id", [clean(r.id) for r in records], 1, left=True),
-        ]
-    )
+    _table(records, color=color)
     if seen > len(records):
         write()
         write(f"The newest {len(records):,} of {seen:,}; --limit 0 shows all.")
 
 
+def _table(records: Sequence[UsageRecord], *, md: bool = False, color: bool = True) -> None:
+    other_kinds = any(record.kind != "usage" for record in records)
+    repeated = any((record.attempt or 1) > 1 for record in records)
+    kinds = [Column("kind", [r.kind for r in records], 7, left=True)] if other_kinds else []
+    attempts = [Column("attempt", [_number(r.attempt) for r in records], 5)] if repeated else []
+    show(
+        [
+            Column("time (UTC)", [_time(r) for r in records], 8, left=True),
+            *kinds,
+            Column("model", [clean(r.model) for r in records], left=True),
+            Column("status", [clean(_status(r)) for r in records], left=True),
+            *attempts,
+            Column("input", [_tokens(r, r.input_tokens) for r in records], 7),
+            Column("output", [_tokens(r, r.output_tokens) for r in records], 7),
+            Column("cost", _costs(records)),
+            Column("ms", [_number(r.latency_ms) for r in records], 3),
+            Column("tags", [clean(_tags(r)) for r in records], 4, left=True),
+            Column("id", [clean(r.id) for r in records], 1, left=True),
+        ],
+        md=md,
+        color=color,
+    )
+
+
 def _time(record: UsageRecord) -> str:
     return "-" if record.ts is None else record.ts.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _utc(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _status(record: UsageRecord) -> str | None:
@@ -144,23 +166,91 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _costs(records: list[UsageRecord]) -> list[str]:
+def _mark(record: UsageRecord) -> str:
+    return "~" if record.usage_source == "estimated" else ""
+
+
+def _tokens(record: UsageRecord, value: int | None) -> str:
+    return "-" if value is None else f"{_mark(record)}{value:,}"
+
+
+def _costs(records: Sequence[UsageRecord]) -> list[str]:
     texts = amounts([r.cost for r in records])
-    return [t if r.kind == "usage" else "-" for t, r in zip(texts, records, strict=True)]
+    return [
+        "-" if r.kind != "usage" else t if r.cost is None else _mark(r) + t
+        for t, r in zip(texts, records, strict=True)
+    ]
 
 
 def _tags(record: UsageRecord) -> str:
     return " ".join(f"{key}={value}" for key, value in (record.tags or {}).items())
 
 
+def tail_line(record: UsageRecord, output: Output) -> str:
+    """Return a record as one line."""
+    if output.json:
+        return msgspec.json.encode(record_dict(record)).decode()
+    cost = "-" if record.kind != "usage" else _costs([record])[0]
+    return "  ".join(
+        [
+            _time(record),
+            f"{clean(_status(record) if record.kind != 'started' else 'started'):<10}",
+            f"{clean(record.model, 28):<20}",
+            f"{_tokens(record, record.input_tokens):>8}",
+            f"{_tokens(record, record.output_tokens):>7}",
+            f"{cost:>12}",
+            f"{_number(record.latency_ms):>7} ms",
+            clean(_tags(record)),
+        ]
+    ).rstrip()
+
+
+def operation_dict(found: Operation) -> dict[str, Any]:
+    """Return an operation as plain JSON values (see docs/CLI.md)."""
+    return {
+        "id": found.id,
+        "attempts": [
+            {
+                "number": attempt.number,
+                "started": attempt.started and record_dict(attempt.started),
+                "outcome": attempt.outcome and record_dict(attempt.outcome),
+            }
+            for attempt in found.attempts
+        ],
+    }
+
+
+def print_operation(found: Operation) -> None:
+    """Print an operation: what it came to, then each attempt, a member a line."""
+    count = len(found.attempts)
+    outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
+    known = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    said = f"operation {found.id}: {count:,} {'attempt' if count == 1 else 'attempts'}"
+    if known:
+        said += f", {amounts([sum(known[1:], known[0])])[0]}"
+    unknown = len(outcomes) - len(known)
+    if unknown:
+        said += f", {unknown:,} of unknown cost"
+    write(said)
+    for attempt in found.attempts:
+        write()
+        if attempt.outcome is not None:
+            write(f"attempt {attempt.number}: {clean(_status(attempt.outcome))}")
+            print_record(attempt.outcome)
+        else:
+            write(f"attempt {attempt.number}: started, no outcome on record yet")
+            if attempt.started is not None:
+                print_record(attempt.started)
+
+
 def print_record(record: UsageRecord) -> None:
     """Print one record, a member a line."""
     for name, value in record_dict(record).items():
         if isinstance(value, datetime):
-            value = value.isoformat().replace("+00:00", "Z")
+            value = _utc(value)
         elif isinstance(value, dict):
             value = _tags(record) if name == "tags" else msgspec.json.encode(value).decode()
-        unit = " USD" if name in ("cost", "saved_cost") else ""
+        unit = " USD" if name in _MONEY else ""
         write(f"{name:<18} {clean(str(value), 4_096)}{unit}")
-    if record.cost is None:
+    if record.cost is None and record.kind == "usage":
         write(f"{'cost':<18} unknown")

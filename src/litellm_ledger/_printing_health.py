@@ -1,22 +1,24 @@
-"""What ``verify`` and ``recover`` print.
+"""What ``verify``, ``recover`` and ``doctor`` print.
 
-Owns the text form of verifications and recoveries.  Draws nothing itself (that is ``_tables``) and
-reads no ledger.
+Owns the text form of verifications, recoveries and findings.  Draws nothing itself
+(that is ``_tables``) and reads no ledger.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ._reading import Problem
-from ._tables import Column, clean, show, write
+from ._tables import Column, clean, show, write, write_marked
 from ._verdict import Verification, WriterVerdict
 
 if TYPE_CHECKING:
+    from ._doctor import Finding
     from ._recovery import RecoveryReport
 
-__all__ = ["print_recovery", "print_verification"]
+__all__ = ["print_findings", "print_recovery", "print_verification"]
 
 
 def print_verification(found: Verification, *, every: bool = False) -> None:
@@ -144,3 +146,24 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
 
 def _segments(count: int) -> str:
     return f"{count:,} {'segment' if count == 1 else 'segments'}"
+
+
+_MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("LOOK", "bold red")}
+
+
+def print_findings(findings: Sequence[Finding], *, color: bool = True) -> None:
+    """Print a line per thing that was looked at, then how it stands."""
+    wide = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        mark, style = _MARKS[finding.level]
+        write_marked(
+            mark, style, f"{finding.check:<{wide}}  {clean(finding.text, 4_096)}", color=color
+        )
+    warnings = sum(1 for finding in findings if finding.level == "warning")
+    write()
+    if warnings:
+        write(f"{warnings:,} {'thing needs' if warnings == 1 else 'things need'} attention.")
+    else:
+        write(
+            "Nothing needs attention.  (litellm-ledger verify proves that all records are there.)"
+        )

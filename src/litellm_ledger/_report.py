@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ._groups import Quantiles, Row
+from ._groups import MISSING, Quantiles, Row
 from ._money import usd, whole
 from ._periods import PERIODS, Calendar
 from ._reading import Line, Problem
@@ -28,6 +28,7 @@ __all__ = [
     "Report",
     "added",
     "build",
+    "by_tag",
     "dollars",
     "finish",
     "row_dict",
@@ -224,6 +225,24 @@ def added(rows: Sequence[Row]) -> Row:
         elif name != "group" and name not in MEASURED:
             sums[name] = sum(getattr(row, name) for row in rows)
     return Row(**sums)
+
+
+def by_tag(report: Report) -> Report:
+    """Turn a report by tags (``tag:a``, ``tag:b``) into one by name and value of the tags.
+
+    A call counts once for each of its tags; the total counts it once.
+    """
+    rows = []
+    for key in report.by:
+        values: dict[str, list[Row]] = {}
+        for row in report.rows:
+            values.setdefault(row.group[key], []).append(row)
+        for value, same in values.items():
+            if value != MISSING:
+                group = {"tag": key.removeprefix("tag:"), "value": value}
+                rows.append(msgspec.structs.replace(added(same), group=group))
+    rows.sort(key=lambda row: (-row.cost, -row.calls))
+    return msgspec.structs.replace(report, by=("tag", "value"), rows=rows, missing_tags=())
 
 
 def _measured(row: Row, group: tuple[str, ...] | None, measured: Measured) -> Row:

@@ -1,23 +1,38 @@
-"""Tables and amounts for people: Rich on a terminal, aligned plain text anywhere else.
+"""Tables and amounts for people: Rich on a terminal, aligned plain text anywhere else, Markdown.
 
 Owns the looks of the command line's output.  Computes nothing but widths, imports Rich only when
-standard output is a terminal, never writes colour or boxes into a pipe.
+standard output is a terminal, never writes colour, bars or boxes into a pipe.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from shutil import get_terminal_size
+from typing import Any, Final
 from unicodedata import combining, east_asian_width
 
 from ._report import dollars
+from ._sparks import bar, sparkline
 
-__all__ = ["Column", "amounts", "clean", "show", "write"]
+__all__ = [
+    "Column",
+    "amounts",
+    "clean",
+    "headline",
+    "on_terminal",
+    "show",
+    "write",
+    "write_marked",
+    "write_notes",
+]
 
 _MAX_CELL = 60
+_PLACES: Final = 6
+"""Decimals of a dollar that a terminal shows; a pipe, --md, --csv and --json have all of them."""
+_BAR: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +42,16 @@ class Column:
     Attributes:
         keep: columns of the lowest number are left out first.
         left: text is set flush left, numbers are not.
+        bars: shares of 1 drawn beside the cells on a terminal that has room.
+        style: Rich's, for the cells.
     """
 
     title: str
     cells: list[str]
     keep: int = 9
     left: bool = False
+    bars: Sequence[float] | None = None
+    style: str = ""
 
     @property
     def width(self) -> int:
@@ -55,9 +74,17 @@ def clean(text: str | None, longest: int = _MAX_CELL) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def amounts(costs: Sequence[Decimal | None]) -> list[str]:
-    """Write exact US dollars with the same number of decimals, so that the points line up."""
-    texts = [None if cost is None else dollars(cost) for cost in costs]
+def amounts(costs: Sequence[Decimal | None], *, exact: bool = True) -> list[str]:
+    """Write US dollars with the same number of decimals, so that the points line up.
+
+    Exact, or rounded to ``_PLACES`` decimals where no amount is so small that this would show.
+    """
+    known = [cost for cost in costs if cost is not None]
+    smallest = min((abs(cost) for cost in known if cost), default=Decimal(1))
+    if not exact and smallest >= Decimal(100).scaleb(-_PLACES):  # three digits of it stay
+        unit = Decimal(1).scaleb(-_PLACES)
+        costs = [None if cost is None else cost.quantize(unit, ROUND_HALF_EVEN) for cost in costs]
+    texts = [None if cost is None else _shortest(dollars(cost)) for cost in costs]
     places = max([2, *(len(text.partition(".")[2]) for text in texts if text)])
     return [
         "unknown"
@@ -69,16 +96,73 @@ def amounts(costs: Sequence[Decimal | None]) -> list[str]:
     ]
 
 
+def _shortest(text: str) -> str:
+    return text.rstrip("0") if "." in text else text
+
+
+def on_terminal() -> bool:
+    """Whether people see the output as it comes."""
+    return sys.stdout.isatty()
+
+
 def write(text: str = "") -> None:
     """Write one line to standard output."""
     sys.stdout.write(text + "\n")
 
 
-def show(columns: Sequence[Column], *, total: bool = False) -> None:
-    """Print a table; with ``total`` the last row is set apart."""
-    if sys.stdout.isatty():
-        _rich(columns, total=total)
+def write_marked(mark: str, style: str, text: str, *, color: bool = True) -> None:
+    """Write a line that begins with a short word, coloured on a terminal, folded under itself."""
+    if not on_terminal():
+        write(f"{mark:<5} {text}")
         return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(width=5, no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark, style=style), Text(text))
+    _console(color=color).print(grid)
+
+
+def headline(text: str, values: Sequence[float] = (), *, color: bool = True) -> None:
+    """Write a line above a table, with a sparkline: on a terminal only."""
+    if not on_terminal():
+        return
+    room = get_terminal_size().columns - _width(text) - 3
+    drawn = sparkline(values, min(room, 60)) if len(values) > 1 and room >= 8 else ""
+    from rich.text import Text
+
+    line = Text(text, style="bold")
+    line.append(f"  {drawn}", style="not bold cyan")
+    _console(color=color).print(line, soft_wrap=True)
+    write()
+
+
+def write_notes(notes: Iterable[str], *, md: bool = False) -> None:
+    """Write the sentences under a table, on a terminal folded between words."""
+    for note in notes:
+        if md or not on_terminal():
+            write(f"- {note}" if md else note)
+        else:
+            from rich.text import Text
+
+            _console(color=True).print(Text(note))
+
+
+def show(
+    columns: Sequence[Column], *, total: bool = False, md: bool = False, color: bool = True
+) -> None:
+    """Print a table; with ``total`` the last row is set apart."""
+    if md:
+        _markdown(columns, total=total)
+    elif on_terminal():
+        _rich(columns, total=total, color=color)
+    else:
+        _plain(columns)
+
+
+def _plain(columns: Sequence[Column]) -> None:
     rows = [[column.title for column in columns]]
     rows += [list(row) for row in zip(*(column.cells for column in columns), strict=True)]
     widths = [column.width for column in columns]
@@ -90,21 +174,47 @@ def show(columns: Sequence[Column], *, total: bool = False) -> None:
         write("  ".join(cells).rstrip())
 
 
-def _rich(columns: Sequence[Column], *, total: bool) -> None:
-    from rich import box
+def _markdown(columns: Sequence[Column], *, total: bool) -> None:
+    def line(cells: Iterable[str]) -> None:
+        write("| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |")
+
+    line(column.title for column in columns)
+    line(":--" if column.left else "--:" for column in columns)
+    rows = list(zip(*(column.cells for column in columns), strict=True))
+    for at, row in enumerate(rows):
+        last = total and at == len(rows) - 1
+        line(f"**{cell}**" if last and cell.strip() else cell for cell in row)
+
+
+def _console(*, color: bool) -> Any:
     from rich.console import Console
+
+    size = get_terminal_size()  # given to Rich, which takes any "dumb" terminal for 80 wide
+    return Console(width=size.columns, height=size.lines, no_color=not color or None)
+
+
+def _rich(columns: Sequence[Column], *, total: bool, color: bool) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    size = get_terminal_size()  # given to Rich, which takes any "dumb" terminal for 80 wide
-    console = Console(width=size.columns, height=size.lines)
+    console = _console(color=color)
     kept = list(columns)
     while sum(column.width + 3 for column in kept) + 1 > console.width and len(kept) > 2:
         least = min(range(len(kept)), key=lambda at: (kept[at].keep, -at))
         if kept[least].keep >= 9:
             break  # what must stay is folded instead
         del kept[least]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=total)
+    room = console.width - sum(column.width + 3 for column in kept) - 1
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        show_footer=total,
+        header_style="bold",
+        footer_style="bold",
+    )
+    drawn: list[list[str]] = []
     for column in kept:
         cells = column.cells
         table.add_column(
@@ -113,11 +223,17 @@ def _rich(columns: Sequence[Column], *, total: bool) -> None:
             overflow="fold",
             no_wrap=not column.left,
             footer=Text(cells[-1]) if total else "",
+            style=column.style,
         )
-    body = [column.cells[:-1] if total else column.cells for column in kept]
-    for row in zip(*body, strict=True):
+        drawn.append(cells[:-1] if total else cells)
+        if column.bars is not None and room >= 11:
+            width = min(_BAR, room - 3)
+            room -= width + 3
+            table.add_column("", style="cyan", no_wrap=True, min_width=width)
+            drawn.append([bar(share, width) for share in column.bars][: len(drawn[0])])
+    for row in zip(*drawn, strict=True):
         table.add_row(*map(Text, row))
     console.print(table)
     if len(kept) < len(columns):
         left_out = ", ".join(column.title for column in columns if column not in kept)
-        console.print(Text(f"(left out to fit: {left_out}; --json has everything)"))
+        console.print(Text(f"(left out to fit: {left_out}; --json has everything)", style="dim"))

@@ -63,7 +63,7 @@ def test_a_report_in_a_pipe_is_plain_aligned_text(hand: HandMade) -> None:
     assert done.stdout.splitlines() == [
         (
             "model          tag:user  calls  ok  error  input  output  total tokens  unpriced"
-            "        cost"
+            "         cost"
         ),
         (
             "big            bob           1   1      0      7       0             7         0"
@@ -83,9 +83,10 @@ def test_a_report_in_a_pipe_is_plain_aligned_text(hand: HandMade) -> None:
         ),
         (
             "total                        4   3      1  1,008      51         1,059         1"
-            "  $1.2500045"
+            "  $1.2500045+"
         ),
         "",
+        "+ marks a cost that may really be higher, for the reasons below.",
         "Tokens: 3 calls counted by the provider.",
         "Cost: 1 call that succeeded could not be priced; the real sum is higher.",
     ]
@@ -95,7 +96,8 @@ def test_a_report_as_json_has_exact_amounts(hand: HandMade) -> None:
     done = run("report", hand.root, "--by", "model", "--by", "status", "--json")
     found = json.loads(done.stdout)
     assert set(found) == {
-        "path", "by", "rows", "total", "folded", "in_flight", "cut_off", "notes", "problems",
+        "path", "since", "until", "where", "tz", "week_start", "by", "breakdown", "rows", "total",
+        "folded", "in_flight", "cut_off", "notes", "problems",
     }  # fmt: skip
     assert found["by"] == ["model", "status"]
     assert found["total"]["cost"] == "1.2500045"
@@ -299,11 +301,11 @@ def test_a_missing_ledger_is_one_line_and_status_2(tmp_path: Path, name: str) ->
 
 
 def test_wrong_usage_is_status_2(hand: HandMade) -> None:
-    done = run("report", hand.root, "--by", "user")
+    done = run("report", hand.root, "--by", "modle")
     assert done.returncode == 2
     assert done.stderr == (
-        "litellm-ledger: no group key 'user'; there are model, provider, call, status, "
-        "response_model, error, usage_source, cost_source, hour, day, week, month and tag:NAME\n"
+        "litellm-ledger: no group key 'modle'; did you mean model? "
+        "For a tag of that name: tag:modle\n"
     )
     assert run("report", "--nonsense").returncode == 2
     assert run("bogus").returncode == 2

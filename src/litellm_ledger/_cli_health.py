@@ -1,0 +1,114 @@
+"""The commands about the ledger itself: is it whole, what is to do, where is it.
+
+Owns their words and flags.  Everything they print comes from ``Ledger`` and ``_doctor``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from ._flags import Output, Where, command, put_json, settle
+from ._ledger import Ledger
+from ._paths import default_directory
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for function in (doctor, verify, recover):
+        command(app, forms=("json",))(function)
+    command(app)(path)
+    command(app, forms=("json",))(ask)
+
+
+def doctor(output: Output, path: Where = None) -> int:
+    """Look for what needs attention; exit 1 if something does."""
+    from ._doctor import examine
+    from ._printing_health import print_findings
+    from ._progress import working
+
+    ledger = Ledger(path or default_directory())
+    with working(f"examining {ledger.path}"):
+        findings = examine(ledger)
+    status = settle(int(any(finding.level == "warning" for finding in findings)))
+    if output.json:
+        put_json(
+            {
+                "path": str(ledger.path),
+                "ok": not status,
+                "findings": msgspec.to_builtins(findings),
+            }
+        )
+    else:
+        print_findings(findings, color=output.color)
+    return status
+
+
+def verify(
+    output: Output,
+    path: Where = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="A row for each writer, also for those that are fine.")
+    ] = False,
+) -> int:
+    """Compare the ledger with what its writers counted; exit 1 if something is lost or damaged."""
+    from ._printing_health import print_verification
+    from ._progress import working
+
+    ledger = Ledger(path or default_directory())
+    with working(f"verifying {ledger.path}"):
+        result = ledger.verify()
+    status = settle(0 if result.ok else 1)
+    if output.json:
+        put_json(result.to_dict())
+    else:
+        print_verification(result, every=every)
+    return status
+
+
+def recover(output: Output, path: Where = None) -> int:
+    """Seal what dead writers left behind; settle what was in flight; say what is lost."""
+    from ._printing_health import print_recovery
+    from ._recovery import recover as recover_directory
+
+    ledger = Ledger(path or default_directory())
+    ledger.segments()  # a missing ledger is an error, not an empty recovery
+    result = recover_directory(ledger.path)
+    failed = any(writer.error for writer in result.writers)
+    if output.json:
+        put_json({"path": str(ledger.path), **msgspec.to_builtins(result)})
+    else:
+        print_recovery(ledger.path, result)
+    return 2 if failed else 0
+
+
+def path() -> int:
+    """Print the directory that is used when none is given."""
+    sys.stdout.write(f"{default_directory()}\n")
+    return 0
+
+
+def ask(
+    question_: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    output: Output,
+    model: Annotated[str, typer.Option(help="LiteLLM's name of the model.")],
+    ledger: Annotated[Path | None, typer.Option(help="Directory of the ledger.")] = None,
+    api_base: Annotated[str | None, typer.Option(help="Address of the provider's API.")] = None,
+) -> int:
+    """Make one real call through the ledger; print the answer and its record."""
+    from ._asking import ask_once
+    from ._printing import print_record, record_dict
+
+    answer, record = ask_once(question_, model=model, ledger=ledger, api_base=api_base)
+    if output.json:
+        put_json({"answer": answer, "record": record_dict(record)})
+    else:
+        sys.stdout.write(answer + "\n\n")
+        print_record(record)
+    return 0

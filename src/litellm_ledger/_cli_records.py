@@ -1,0 +1,182 @@
+"""The commands that show single records: list, find, follow, hand on.
+
+Owns their words and flags.  The records are ``Ledger``'s, the looks ``_printing``'s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from ._flags import Output, Where, command, complain, put_json
+from ._ledger import Ledger
+from ._paths import default_directory
+from ._question import Question
+from ._record import UsageRecord
+
+__all__ = ["add_to"]
+
+Kinds = Annotated[
+    bool, typer.Option("--all-kinds", help="Also started calls and gaps, not outcomes only.")
+]
+_LOOK: Final = 0.5
+"""Seconds between two looks of ``tail -f``."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app)(calls)
+    command(app, forms=("json",))(show)
+    command(app, forms=("json",))(tail)
+    command(app, forms=("json",))(records)
+    command(app, forms=())(export)
+
+
+def calls(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows; 0: all.")] = 20,
+) -> int:
+    """Single calls, the newest first."""
+    from ._printing import print_calls
+    from ._progress import working
+
+    ledger = Ledger(path or default_directory())
+    with working(f"reading {ledger.path}"):
+        found = ledger.calls(**question.selection(), limit=limit or None)
+    print_calls(ledger.path, found, question, output)
+    return 0
+
+
+def show(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="The id of a record, a call_id, or a response_id of the provider."
+        ),
+    ],
+    output: Output,
+    path: Where = None,
+) -> int:
+    """One operation with all its attempts."""
+    from ._printing import operation_dict, print_operation
+    from ._progress import working
+
+    ledger = Ledger(path or default_directory())
+    with working(f"looking for {key}"):
+        found = ledger.operation(key)
+    if found is None:
+        raise ValueError(
+            f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
+            "litellm-ledger calls --json lists them"
+        )
+    if output.json:
+        put_json(operation_dict(found))
+    else:
+        print_operation(found)
+    return 0
+
+
+def tail(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Begin with so many.")] = 10,
+    all_kinds: Kinds = False,
+) -> int:
+    """The newest records, a line each, the newest last."""
+    from ._follow import Follower
+    from ._printing import tail_line
+    from ._selection import Selection
+
+    ledger = Ledger(path or default_directory())
+    follower = Follower(ledger)  # before the listing, so that nothing falls between the two
+    shown: set[str | None] = set()
+
+    def put(record: UsageRecord) -> None:
+        typer.echo(tail_line(record, output))  # at once, also into a pipe
+
+    selection = Selection(**question.selection())
+    if limit:
+        begin = ledger.calls(**question.selection(), limit=limit)
+        for record in reversed(begin.records):
+            shown.add(record.id)
+            put(record)
+    while follow:
+        for record in follower.look():
+            wanted = record.kind == "usage" or all_kinds
+            if wanted and record.id not in shown and selection.fits(record):
+                put(record)
+        time.sleep(_LOOK)
+    return 0
+
+
+def records(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=0, help="Only the newest so many; 0: all. [default: 20, with --json all]"),
+    ] = None,
+    all_kinds: Kinds = False,
+) -> int:
+    """Records as they stand, the newest last; with --json one object a line."""
+    from ._history import newest
+    from ._printing import print_records, record_dict
+
+    ledger = Ledger(path or default_directory())
+    kinds = ("started", "usage", "gap") if all_kinds else ("usage",)
+    found = ledger.records(kinds=kinds, **question.selection())
+    if output.json:
+        for record in newest(found, limit).records[::-1] if limit else found:
+            put_json(record_dict(record), indent=False)
+    else:
+        most = 20 if limit is None else limit
+        if most:
+            kept = newest(found, most)
+            print_records(kept.records[::-1], kept.matched, color=output.color)
+        else:
+            every = list(found)
+            print_records(every, len(every), color=output.color)
+    _tell_problems(found.problems)
+    return 0
+
+
+def _tell_problems(problems: Sequence[object]) -> None:
+    if problems:
+        places = "place holds" if len(problems) == 1 else "places hold"
+        complain(f"{len(problems):,} {places} no valid record; run litellm-ledger verify")
+
+
+def export(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="An object a line (the default).")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Parquet; needs --out.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
+    ] = None,
+    all_kinds: Kinds = False,
+) -> int:
+    """Hand the records on to other tools, amounts exact."""
+    from ._exporting import export_records
+
+    form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
+    if len(form) > 1:
+        raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
+    ledger = Ledger(path or default_directory())
+    kinds = ("started", "usage", "gap") if all_kinds else ("usage",)
+    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out)
+    _tell_problems(problems)
+    return 0

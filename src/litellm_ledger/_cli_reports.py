@@ -1,0 +1,140 @@
+"""The commands that add up: by day, by group, the dearest first, and as a page.
+
+Owns their words and flags.  The sums are ``Ledger.report``'s, the looks ``_printing_report``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from ._flags import Output, Where, command
+from ._ledger import Ledger
+from ._paths import default_directory
+from ._question import Question, named
+
+__all__ = ["add_to"]
+
+By = Annotated[
+    list[str],
+    typer.Option(
+        help="Keys, comma-separated: model, provider, call, status, error, hour, day, week, month "
+        "…; any other word is a tag."
+    ),
+]
+Breakdown = Annotated[bool, typer.Option("--breakdown", help="Below each row its models.")]
+Latency = Annotated[
+    bool, typer.Option("--latency", help="Also how long calls took, and to the first token.")
+]
+_TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, period, words in (
+        ("daily", "day", "Calls, tokens and cost day by day (also without a command)"),
+        ("weekly", "week", "The same week by week"),
+        ("monthly", "month", "The same month by month"),
+        ("hourly", "hour", "The same hour by hour"),
+    ):
+        _add_period(app, name, period, words)
+    command(app)(report)
+    command(app)(top)
+
+
+def _add_period(app: typer.Typer, name: str, period: str, words: str) -> None:
+    def by_period(
+        question: Question,
+        output: Output,
+        path: Where = None,
+        breakdown: Breakdown = False,
+        latency: Latency = False,
+    ) -> int:
+        return _print(path, [period], question, output, breakdown=breakdown, latency=latency)
+
+    by_period.__doc__ = f"{words}."
+    command(app, name)(by_period)
+
+
+def report(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    by: By = ["model"],  # noqa: B006 - read by typer, never changed
+    breakdown: Breakdown = False,
+    latency: Latency = False,
+) -> int:
+    """Calls, tokens and cost by group, and how sure they are."""
+    keys = [named(key.strip()) for part in by for key in part.split(",") if key.strip()]
+    return _print(path, keys, question, output, breakdown=breakdown, latency=latency)
+
+
+def _print(
+    path: Path | None,
+    keys: Sequence[str],
+    question: Question,
+    output: Output,
+    *,
+    breakdown: bool,
+    latency: bool,
+) -> int:
+    from ._printing_report import print_report
+
+    if breakdown and latency:
+        raise ValueError("give --breakdown or --latency, not both")
+    print_report(_asked(path, keys, question, breakdown=breakdown, quantiles=latency), output)
+    return 0
+
+
+def _asked(
+    path: Path | None, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
+) -> Any:
+    from ._printing_report import Asked
+    from ._progress import working
+
+    ledger = Ledger(path or default_directory())
+    inner = None
+    if breakdown:
+        inner = "model" if "model" not in keys else "provider"
+    with working(f"reading {ledger.path}"):
+        found = ledger.report([*keys, *([inner] if inner else [])], **question.everything(), **more)
+    return Asked(path=ledger.path, report=found, question=question, inner=inner)
+
+
+def top(
+    question: Question,
+    output: Output,
+    what: Annotated[
+        str, typer.Argument(help="users, models, providers, tags, or any group key.")
+    ] = "models",
+    path: Where = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows; 0: all.")] = 10,
+    breakdown: Breakdown = False,
+) -> int:
+    """The dearest users, models or tags, and their share of the cost."""
+    from ._printing_report import print_top
+
+    if path is None and Path(what).is_dir():  # `top usage/`
+        what, path = "models", Path(what)
+    if what == "tags":
+        return _top_tags(path, question, output, limit)
+    key = _TOPS.get(what) or named(what)
+    print_top(_asked(path, [key], question, breakdown=breakdown), limit, output)
+    return 0
+
+
+def _top_tags(path: Path | None, question: Question, output: Output, limit: int) -> int:
+    from ._printing_report import Asked, print_top
+    from ._progress import working
+    from ._report import by_tag
+
+    ledger = Ledger(path or default_directory())
+    with working(f"reading {ledger.path}"):
+        names = ledger.tags(**question.selection())
+        found = ledger.report([f"tag:{name}" for name in names], **question.everything())
+    asked = Asked(path=ledger.path, report=by_tag(found), question=question)
+    print_top(asked, limit, output)
+    return 0

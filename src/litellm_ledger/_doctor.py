@@ -1,0 +1,235 @@
+"""``doctor``: what about a ledger needs somebody's attention, and what to do about it.
+
+Owns the list of things that are looked at, and their words.  Reads, and repairs nothing; whether
+every record is there is ``verify``'s question, not this one's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from ._groups import MISSING, Row
+from ._layout import LIVE, RECOVERY, SEGMENTS, writer_of_live
+from ._ledger import Ledger
+from ._live import is_locked, read_live
+from ._mount import file_system_of, is_network
+
+__all__ = ["Finding", "examine"]
+
+LOOK_BACK: Final = timedelta(days=30)
+"""What is older is history: it does not make ``doctor`` complain for ever."""
+
+_LITTLE_SPACE: Final = 512 * 2**20
+_FEW_FILES: Final = 1_000
+_CLOCK: Final = timedelta(seconds=60)
+_PAUSE: Final = 0.3
+"""Seconds between two looks at a backlog: a writer that gets on has written by then."""
+_NAMED: Final = 5
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at.
+
+    Attributes:
+        check: its name, the same in every run.
+        level: ``ok``; ``note`` (good to know); ``warning`` (something is to be done).
+        text: a sentence, with what to do.
+    """
+
+    check: str
+    level: Literal["ok", "note", "warning"]
+    text: str
+
+
+def examine(ledger: Ledger) -> list[Finding]:
+    """Look at everything.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read.
+        UnsupportedFormat: it was written by a newer version.
+    """
+    names = ledger.segments()
+    writers = {name.writer for name in names}
+    found = [*_place(ledger.path), *_writers(ledger.path)]
+    live = {writer_of_live(path.name) for path in _files(ledger.path / LIVE)}
+    orphans = sorted({name.writer for name in names if name.open and name.writer not in live})
+    if orphans:
+        found.append(
+            _note(
+                "orphans",
+                f"{_count(len(orphans), 'writer')} left an open segment and no counters "
+                f"({orphans[0]}): it is read like any other, and nobody can tell what came after",
+            )
+        )
+    found.append(_clock(ledger.path, writers))
+    found += _calls(ledger)
+    return found
+
+
+def _place(path: Path) -> Iterator[Finding]:
+    kind = file_system_of(path)
+    if is_network(path):
+        yield _warning(
+            "file system",
+            f"on a network file system ({kind}): locks cannot be trusted there, and nothing is "
+            "recovered by itself; use a local disk",
+        )
+    elif kind in ("overlay", "tmpfs", "ramfs"):
+        gone = "the container" if kind == "overlay" else "the next start of the machine"
+        yield _note("file system", f"on {kind}: the ledger is gone with {gone}; use a volume")
+    else:
+        yield _ok("file system", f"local ({kind or 'of unknown type'})")
+    if not os.access(path / SEGMENTS if (path / SEGMENTS).is_dir() else path, os.W_OK):
+        yield _note("writable", "not by you: the programs that record must run as its owner")
+    free = shutil.disk_usage(path).free
+    said = f"{free / 2**30:,.1f} GiB free"
+    if free < _LITTLE_SPACE:
+        yield _warning("disk space", f"{said}: when it is full, new calls wait; make room")
+    elif hasattr(os, "statvfs") and 0 < (left := os.statvfs(path).f_favail) < _FEW_FILES:
+        yield _warning("disk space", f"{said}, but only {left:,} files can be made; make room")
+    else:
+        yield _ok("disk space", said)
+
+
+def _writers(path: Path) -> Iterator[Finding]:
+    alive: dict[str, tuple[int, int]] = {}
+    dead = []
+    for file in _files(path / LIVE):
+        writer = writer_of_live(file.name)
+        if writer is None:
+            continue
+        try:
+            if is_locked(file):
+                counters = read_live(file)
+                alive[writer] = counters.accepted, counters.written
+            else:
+                dead.append(writer)
+        except OSError:  # closed just now
+            continue
+    if dead:
+        yield _warning(
+            "unclean ends",
+            f"{_count(len(dead), 'process', 'processes')} died and "
+            f"{'is' if len(dead) == 1 else 'are'} not recovered ({dead[0]}); the next client to "
+            "open does it, or litellm-ledger recover",
+        )
+    else:
+        yield _ok("unclean ends", "none that is not recovered")
+    behind = {writer: pair for writer, pair in alive.items() if pair[0] > pair[1]}
+    if behind:
+        time.sleep(_PAUSE)
+    stuck = [writer for writer, (_, written) in behind.items() if _written(path, writer) == written]
+    unwritten = sum(accepted - written for accepted, written in behind.values())
+    if stuck:
+        yield _warning(
+            "backlog",
+            f"{_count(unwritten, 'record')} not written, and "
+            f"{_count(len(stuck), 'process', 'processes')} did not get on for {_PAUSE} s "
+            f"({stuck[0]}): is the disk full, slow or gone?",
+        )
+    else:
+        what = f"{_count(unwritten, 'record')} on their way" if unwritten else "nothing unwritten"
+        yield _ok("backlog", f"{_count(len(alive), 'running writer')}, {what}")
+    kept = len(_files(path / RECOVERY))
+    if kept:
+        yield _note(
+            "recovery", f"{_count(kept, 'file')} in recovery/: torn or damaged bytes, to look at"
+        )
+
+
+def _written(path: Path, writer: str) -> int:
+    for file in _files(path / LIVE):
+        if writer_of_live(file.name) == writer:
+            try:
+                return read_live(file).written
+            except OSError:
+                break
+    return -1  # closed meanwhile: it got on
+
+
+def _clock(path: Path, writers: set[str]) -> Finding:
+    soon = datetime.now(UTC) + _CLOCK
+    ahead = [writer for writer in writers if writer[:16] > soon.strftime("%Y%m%dT%H%M%SZ")]
+    later = [
+        file.name
+        for file in _files(path / SEGMENTS)
+        if datetime.fromtimestamp(file.stat().st_mtime, UTC) > soon
+    ]
+    if ahead or later:
+        return _warning(
+            "clock",
+            f"{(ahead or later)[0]} is from the future: this machine's clock is wrong now, or was; "
+            "days and spans of reports follow what it said",
+        )
+    return _ok("clock", "nothing is from the future")
+
+
+def _calls(ledger: Ledger) -> Iterator[Finding]:
+    since = datetime.now(UTC) - LOOK_BACK
+    report = ledger.report(["model"], since=since)
+    span = f"in the last {LOOK_BACK.days} days"
+    unpriced = Counter({_model(row): row.unpriced for row in report.rows if row.unpriced})
+    if unpriced:
+        named = ", ".join(f"{model} ({count:,})" for model, count in unpriced.most_common(_NAMED))
+        yield _warning(
+            "prices",
+            f"{_count(unpriced.total(), 'call')} {span} could not be priced: {named}"
+            f"{' …' if len(unpriced) > _NAMED else ''}; give LiteLLMClient(prices=…) or update "
+            "LiteLLM",
+        )
+    else:
+        yield _ok("prices", f"every call that succeeded {span} has a cost")
+    if report.total.unsettled or report.cut_off:
+        count = report.total.unsettled + report.cut_off
+        yield _warning(
+            "unsettled",
+            f"{_count(count, 'call')} {span} died with their process: the provider may bill them; "
+            "litellm-ledger calls --where status=unsettled",
+        )
+    else:
+        yield _ok("unsettled", f"no call {span} died with its process")
+    if report.problems:
+        yield _warning(
+            "damage",
+            f"{_count(len(report.problems), 'place')} without a valid record; "
+            "litellm-ledger verify names them",
+        )
+    else:
+        yield _ok("damage", "no damaged line was met")
+
+
+def _model(row: Row) -> str:
+    model = row.group["model"]
+    return "no model" if model == MISSING else model
+
+
+def _files(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:
+        return []
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _ok(check: str, text: str) -> Finding:
+    return Finding(check=check, level="ok", text=text)
+
+
+def _note(check: str, text: str) -> Finding:
+    return Finding(check=check, level="note", text=text)
+
+
+def _warning(check: str, text: str) -> Finding:
+    return Finding(check=check, level="warning", text=text)

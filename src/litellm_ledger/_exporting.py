@@ -1,0 +1,77 @@
+"""Handing records on: JSON lines, CSV, Parquet, in a file or on standard output.
+
+Owns the writing of such a file: whole or not at all.  Reads through ``Ledger``; one record in
+memory at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+
+from ._ledger import Ledger
+from ._printing import csv_writer, record_dict, record_row
+from ._progress import progress
+from ._question import Question
+from ._reading import Problem
+from ._record import UsageRecord
+
+__all__ = ["export_records"]
+
+
+def export_records(
+    ledger: Ledger, question: Question, kinds: Sequence[str], form: str, out: Path | None
+) -> list[Problem]:
+    """Write the records that are asked for; return the places that hold none.
+
+    Raises:
+        LedgerPathError, UnsupportedFormat: the ledger cannot be read.
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    found = ledger.records(kinds=kinds, **question.selection())
+    numbers = sum((name.last or name.first) - name.first + 1 for name in ledger.segments())
+    with progress(f"exporting {ledger.path}", numbers) as advance:
+        records = _counted(found, advance)
+        with _target(out) as to:
+            if form == "csv":
+                csv_writer(to).writerows(record_row(record) for record in records)
+            else:
+                for record in records:
+                    to.write(msgspec.json.encode(record_dict(record)).decode() + "\n")
+    return found.problems
+
+
+def _counted(found: Iterator[UsageRecord], advance: Callable[[int], None]) -> Iterator[UsageRecord]:
+    """Tell how far it is, by the numbers of the records: those in between were read as well."""
+    at: dict[str, int] = {}
+    waiting = 0
+    for record in found:
+        writer, number = (record.id or "")[:33], record.seq or 0
+        waiting += number - at.get(writer, 0)
+        at[writer] = number
+        if waiting > 1_000:
+            advance(waiting)
+            waiting = 0
+        yield record
+
+
+@contextmanager
+def _target(out: Path | None) -> Iterator[TextIO]:
+    """Yield where to write: standard output, or a file that gets its name when it is whole."""
+    if out is None or str(out) == "-":
+        yield sys.stdout
+        return
+    part = out.with_name(f".{out.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(part, out)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

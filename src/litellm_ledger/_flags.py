@@ -1,0 +1,195 @@
+"""Flags that many commands share, and what happens around a command: errors, statuses, pipes.
+
+Owns the words of ``--since``, ``--where``, ``--json`` and their like, so that they mean the same
+everywhere.  A command says with two parameters what it takes: ``question`` (which part of the
+ledger) and ``output`` (in which form); it never sees the flags themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from ._errors import LedgerError
+from ._periods import calendar
+from ._question import Question, question
+
+__all__ = ["Output", "Where", "command", "complain", "put_json", "settle"]
+
+Where = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PATH]",
+        help="Directory of the ledger; $LITELLM_LEDGER_DIR or your data directory by default.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The form that was asked for: at most one of the three, else a table for people."""
+
+    json: bool = False
+    csv: bool = False
+    md: bool = False
+    color: bool = True
+
+    @property
+    def table(self) -> bool:
+        """Whether people read it."""
+        return not (self.json or self.csv)
+
+
+_Text = str | None
+_ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
+    "since": (_Text, None, "Only calls from then on: 2025-03-30, 2025-03-30T14:00, today …"),
+    "until": (_Text, None, "Only calls before then; of a day, its end."),
+    "last": (_Text, None, "Only the last 24h, 7d, 4w, 12m; the current one is the last of them."),
+    "where": (list[str], [], "Only calls with KEY=VALUE: tag:env=prod. Repeat it for more."),
+    "tz": (str, "UTC", "Time zone of days and of times without one: Europe/Berlin, local."),
+    "week_start": (str, "monday", "The day on which weeks begin."),
+}
+_FORMS: Final = {
+    "json": "Print JSON, amounts as exact decimal text.",
+    "csv": "Print CSV, amounts exact.",
+    "md": "Print a Markdown table.",
+    "no_color": "Print no colour (so does $NO_COLOR).",
+}
+
+
+def command(
+    app: typer.Typer, name: str | None = None, *, forms: tuple[str, ...] = ("json", "csv", "md")
+) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Make a function a command: its result is the exit status, its errors take one line.
+
+    Args:
+        name: if it is not the function's.
+        forms: the forms that a command with ``output`` can print in.
+    """
+
+    def make(function: Callable[..., int]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        asks, prints = "question" in signature.parameters, "output" in signature.parameters
+
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            raise typer.Exit(
+                _guarded(lambda: _call(function, given, asks, forms if prints else None))
+            )
+
+        kept = [p for p in signature.parameters.values() if p.name not in ("question", "output")]
+        kept += _question_flags() if asks else []
+        kept += _output_flags(forms) if prints else []
+        run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
+        # click cuts a summary of its own making to 45 characters
+        summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
+        app.command(name, short_help=summary)(run)
+        return run
+
+    return make
+
+
+def _question_flags() -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, typer.Option(help=words, show_default=bool(default))],
+        )
+        for name, (kind, default, words) in _ASKING.items()
+    ]
+
+
+def _output_flags(forms: tuple[str, ...]) -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", help=words)],
+        )
+        for name, words in _FORMS.items()
+        if name in forms or name == "no_color"
+    ]
+
+
+def _call(
+    function: Callable[..., int], given: dict[str, Any], asks: bool, forms: tuple[str, ...] | None
+) -> int:
+    if asks:
+        given["question"] = _question({name: given.pop(name) for name in _ASKING})
+    if forms is not None:
+        chosen = {name: given.pop(name) for name in forms}
+        asked = [f"--{name}" for name in forms if chosen[name]]
+        if len(asked) > 1:
+            raise ValueError(f"give one of {' and '.join(asked)}")
+        color = not (given.pop("no_color") or os.environ.get("NO_COLOR"))
+        given["output"] = Output(**chosen, color=color)
+    return function(**given)
+
+
+def _question(flags: dict[str, Any]) -> Question:
+    dates = calendar(flags["tz"], flags["week_start"].lower())
+    return question(
+        since=flags["since"],
+        until=flags["until"],
+        last_=flags["last"],
+        where=flags["where"],
+        zone=dates.zone,
+        tz=flags["tz"],
+        week_start=flags["week_start"].lower(),
+        now=datetime.now(UTC),
+    )
+
+
+_status: dict[str, int] = {}
+"""The status of a command that knows it before it prints, for when nobody reads the print."""
+
+
+def settle(status: int) -> int:
+    """Note the exit status before printing: it holds also if the reader leaves early."""
+    _status["status"] = status
+    return status
+
+
+def _guarded(function: Callable[[], int]) -> int:
+    try:
+        try:
+            for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows '?'
+                if hasattr(stream, "reconfigure"):
+                    stream.reconfigure(errors="replace")
+            return function()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`head`, a pager) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _status.get("status", 0)
+    except KeyboardInterrupt:
+        return 130
+    except (LedgerError, ValueError, OSError) as exc:
+        complain(exc)
+        return 2
+
+
+def complain(what: object) -> None:
+    """Write one line to standard error."""
+    sys.stderr.write("litellm-ledger: " + " ".join(str(what).split()) + "\n")
+
+
+def put_json(value: Any, *, indent: bool = True) -> None:
+    """Write a value as JSON: readable, or on one line."""
+    data = msgspec.json.encode(value)
+    sys.stdout.write((msgspec.json.format(data, indent=2) if indent else data).decode() + "\n")

@@ -1,0 +1,494 @@
+"""Every command on an empty, a live and a damaged ledger, in every form; and what each form holds.
+
+In this process, through the command's own parser: ``test_cli`` runs the installed program.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
+from typer.testing import CliRunner, Result
+
+from litellm_ledger import Ledger, UsageRecord, UsageTracker
+from litellm_ledger._cli import app
+
+DAY = timedelta(days=1)
+READING = {
+    "": ("json", "csv", "md"),
+    "daily": ("json", "csv", "md"),
+    "weekly": ("json", "csv", "md"),
+    "monthly": ("json", "csv", "md"),
+    "hourly": ("json", "csv", "md"),
+    "daily --breakdown": ("json", "csv", "md"),
+    "daily --latency": ("json", "csv", "md"),
+    "report": ("json", "csv", "md"),
+    "report --by user,model,status": ("json", "csv", "md"),
+    "top": ("json", "csv", "md"),
+    "top users -n 1": ("json", "csv", "md"),
+    "top tags": ("json", "csv", "md"),
+    "calls": ("json", "csv", "md"),
+    "records": ("json",),
+    "tail": ("json",),
+    "export": ("jsonl", "csv"),
+    "doctor": ("json",),
+    "verify": ("json",),
+    "recover": ("json",),
+}
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="litellm-ledger")
+
+
+def told(*args: object) -> str:
+    done = run(*args)
+    assert done.exit_code == 0, (args, done.output, done.exception)
+    return done.stdout
+
+
+def fill(hand: HandMade) -> None:
+    """Two users and models over three days; estimated, unpriced, cancelled, failed, retried."""
+    lines = [
+        hand.started(1),
+        hand.outcome(
+            2, of=1, tags={"user": "alice", "env": "prod"}, input_tokens=1_000, output_tokens=50,
+            cost=Decimal("0.0000045"), latency_ms=120.5, ttft_ms=30.0, call_id="call-2",
+            response_id="resp-2",
+        ),
+        hand.line(
+            3, model="big", cost=Decimal("1.25"), input_tokens=7, cache_read_tokens=3,
+            tags={"user": "bob"}, ts=NOON + DAY, latency_ms=12_000.0,
+        ),
+        hand.line(
+            4, model="big", cost=Decimal("0.75"), input_tokens=7, output_tokens=2,
+            usage_source="estimated", status="abandoned", tags={"user": "bob"}, ts=NOON + DAY,
+        ),
+        hand.line(5, model="new", input_tokens=1, output_tokens=1, ts=NOON + 2 * DAY),
+        hand.line(6, status="cancelled", ts=NOON + 2 * DAY),
+        hand.line(7, kind="started", operation=hand.id(7), attempt=1, ts=NOON),
+        hand.line(
+            8, operation=hand.id(7), attempt=1, status="error", error="RateLimitError", ts=NOON
+        ),
+        hand.line(9, kind="started", operation=hand.id(7), attempt=2, ts=NOON),
+        hand.line(10, operation=hand.id(7), attempt=2, cost=Decimal("0.5"), input_tokens=4),
+    ]  # fmt: skip
+    hand.sealed(1, 10, lines)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> HandMade:
+    hand = HandMade(tmp_path / "usage")
+    fill(hand)
+    return hand
+
+
+@pytest.fixture(params=["empty", "live", "damaged"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    hand = HandMade(tmp_path / "usage")
+    if request.param == "empty":
+        yield hand.root
+        return
+    fill(hand)
+    if request.param == "damaged":
+        (segment,) = (hand.root / "segments").iterdir()
+        spoil(segment, line=2)
+        (hand.root / "segments" / f"{OTHER_WRITER}.{1:016d}.jsonl.open").write_bytes(b"\0" * 99)
+        (hand.root / "segments" / "stray.txt").write_text("not ours")
+        dead = HandMade(hand.root, "20250104T000000Z-00000000000000ee")
+        dead.open(1, [dead.started(1)], tail=b'{"v":1,"id":"torn')
+        dead.live(accepted=2, oldest=1)
+        yield hand.root
+        return
+    other = HandMade(hand.root, OTHER_WRITER)
+    other.open(1, [other.started(1), other.line(2, cost=Decimal(1))], tail=b'{"v":1,"id":"half')
+    with other.alive(accepted=2):
+        yield hand.root
+
+
+@pytest.mark.parametrize("command", READING)
+def test_every_command_on_every_ledger_in_every_form(ledger: Path, command: str) -> None:
+    empty = not Ledger(ledger).report().total.calls
+    for form in ("", *(f"--{form}" for form in READING[command])):
+        args = [*command.split(), ledger, *form.split()]
+        if command == "report --by user,model,status":
+            args = ["report", ledger, *command.split()[1:], *form.split()]
+        done = run(*args)
+        assert not done.exception or isinstance(done.exception, SystemExit), (args, done.exception)
+        assert done.exit_code in ((0, 1) if command in ("verify", "doctor") else (0,)), done.output
+        assert "Traceback" not in done.output
+        if form == "--json" and command not in ("records", "tail"):
+            assert json.loads(done.stdout)
+        elif form in ("--json", "--jsonl") or (command == "export" and not form):
+            found = [json.loads(line) for line in done.stdout.splitlines()]
+            assert bool(found) is not empty
+        elif form == "--csv":
+            header, *rows = csv.reader(io.StringIO(done.stdout))
+            assert all(len(row) == len(header) for row in rows)
+            assert rows or empty
+        else:
+            assert done.stdout or (empty and command in ("records", "tail"))
+
+
+def test_without_a_command_it_is_daily(whole: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    daily = told("daily", whole.root)
+    assert told(whole.root) == daily
+    monkeypatch.setenv("LITELLM_LEDGER_DIR", str(whole.root))
+    assert told() == daily
+    assert told("--last", "1000w") == daily
+    assert json.loads(told("--json"))["by"] == ["day"]
+    assert "Commands:" in told("--help")
+
+
+# -- reports ---------------------------------------------------------------------------------------
+
+
+def test_a_day_is_a_row_and_what_is_not_known_is_marked(whole: HandMade) -> None:
+    lines = told("daily", whole.root).splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == [
+        "2025-01-01",
+        "2025-01-02",
+        "2025-01-03",
+        "total",
+    ]
+    assert lines[0].startswith("day (UTC)   calls  ok  error  cancelled  abandoned  retries")
+    assert [line.split()[-1] for line in lines[1:5]] == [
+        "$0.5000045",
+        "$2.0000000",
+        "unknown",
+        "$2.5000045+",
+    ]
+    assert "+ marks a cost that may really be higher" in lines[6]
+    assert any(line.startswith("Cost: 1 call that succeeded could not be priced") for line in lines)
+
+
+def test_periods_are_those_of_the_zone_and_the_week_begins_as_asked(whole: HandMade) -> None:
+    def groups(*args: str) -> list[str]:
+        rows = json.loads(told(args[0], whole.root, *args[1:], "--json"))["rows"]
+        return [next(iter(row["group"].values())) for row in rows]
+
+    assert groups("daily", "--tz", "Pacific/Auckland") == ["2025-01-02", "2025-01-03", "2025-01-04"]
+    assert groups("weekly") == ["2024-12-30"]
+    assert groups("weekly", "--week-start", "friday") == ["2024-12-27", "2025-01-03"]
+    assert groups("monthly") == ["2025-01"]
+    assert groups("hourly", "--tz", "Asia/Kolkata")[0] == "2025-01-01T17:00+05:30"
+    header = told("weekly", whole.root, "--tz", "Europe/Berlin").splitlines()[0]
+    assert header.startswith("week of (Europe/Berlin)  calls")
+
+
+def test_a_breakdown_has_the_models_below_each_row(whole: HandMade) -> None:
+    lines = told("daily", whole.root, "--breakdown").splitlines()
+    assert [line.split()[:2] for line in lines[1:9]] == [
+        ["2025-01-01", "3"],
+        ["└", "m"],
+        ["2025-01-02", "2"],
+        ["└", "big"],
+        ["2025-01-03", "2"],
+        ["└", "m"],
+        ["└", "new"],
+        ["total", "7"],
+    ]
+    plain = json.loads(told("daily", whole.root, "--breakdown", "--json"))
+    assert plain["breakdown"] == "model"
+    assert plain["by"] == ["day"]
+    for row in plain["rows"]:
+        inner = row["breakdown"]
+        assert sum(one["calls"] for one in inner) == row["calls"]
+        assert sum(Decimal(one["cost"]) for one in inner) == Decimal(row["cost"])
+    users = json.loads(told("report", whole.root, "--by", "user", "--breakdown", "--json"))["rows"]
+    assert [(row["group"]["tag:user"], row["cost"]) for row in users] == [
+        ("bob", "2"),
+        ("(none)", "0.5"),
+        ("alice", "0.0000045"),
+    ]
+
+
+def test_conditions_spans_and_zones_narrow_every_report(whole: HandMade) -> None:
+    def calls(*args: str) -> int:
+        found: int = json.loads(told("report", whole.root, *args, "--json"))["total"]["calls"]
+        return found
+
+    assert calls() == 7
+    assert calls("--where", "env=prod") == 1
+    assert calls("--where", "model=big", "--where", "model=new") == 3
+    assert calls("--where", "status=ok", "--where", "tag:user=bob") == 1
+    assert calls("--since", "2025-01-02") == 4
+    assert calls("--until", "2025-01-01") == 3
+    assert calls("--since", "2025-01-02", "--until", "2025-01-02", "--tz", "Europe/Berlin") == 2
+    assert calls("--last", "24h") == 0
+    assert told("report", whole.root, "--last", "1d").startswith("No calls on record in ")
+
+
+def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> None:
+    lines = told("top", "users", whole.root, "-n", "1").splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["bob", "(2", "total"]
+    assert [line.split()[-1] for line in lines[1:4]] == ["80.0%", "20.0%", "100.0%"]
+    plain = json.loads(told("top", "users", whole.root, "-n", "1", "--json"))
+    assert [row["group"] for row in plain["rows"]] == [{"tag:user": "bob"}]
+    assert (plain["others_count"], plain["others"]["cost"]) == (2, "0.5000045")
+    assert plain["total"]["cost"] == "2.5000045"
+    tags = json.loads(told("top", "tags", whole.root, "--json"))
+    assert [tuple(row["group"].values()) for row in tags["rows"]] == [
+        ("user", "bob"),
+        ("env", "prod"),
+        ("user", "alice"),
+    ]
+    assert tags["total"]["calls"] == 7
+
+
+def test_latencies_are_quantiles_of_what_was_measured(whole: HandMade) -> None:
+    lines = told("report", whole.root, "--latency").splitlines()
+    assert "latency p50  latency p90  latency p99  first token p50" in lines[0]
+    assert "12.0 s" in lines[1]
+    assert "120 ms" in "\n".join(lines)
+    row = json.loads(told("report", whole.root, "--latency", "--json"))["rows"][0]
+    assert row["latency_ms"] == {"count": 1, "p50": 12000.0, "p90": 12000.0, "p99": 12000.0,
+                                 "max": 12000.0}  # fmt: skip
+    assert "latency_ms_p50" in told("report", whole.root, "--latency", "--csv")
+    assert run("daily", whole.root, "--latency", "--breakdown").exit_code == 2
+
+
+def test_csv_and_markdown_are_exact_and_whole(whole: HandMade) -> None:
+    rows = list(csv.DictReader(io.StringIO(told("report", whole.root, "--csv"))))
+    assert {row["model"]: row["cost"] for row in rows} == {
+        "big": "2",
+        "m": "0.5000045",
+        "new": "0",
+    }
+    assert {row["model"]: row["unpriced"] for row in rows}["new"] == "1"
+    table = told("report", whole.root, "--md").splitlines()
+    assert table[0].startswith("| model | calls |")
+    assert table[1].startswith("| :-- | --: |")
+    assert table[-4].startswith("- + marks") or any(line.startswith("- ") for line in table)
+    assert any(line.startswith("| **total** | **7** |") for line in table)
+    done = run("report", whole.root, "--md", "--csv")
+    assert done.exit_code == 2
+
+
+def test_what_is_wrong_is_one_line_and_what_to_do(whole: HandMade) -> None:
+    for args, words in (
+        (["--since", "soon"], "no moment; give a day"),
+        (["--last", "7x"], "no span"),
+        (["--tz", "Mars/Olympus"], "no time zone 'Mars/Olympus'"),
+        (["--week-start", "freitag"], "no weekday"),
+        (["--where", "prod"], "write KEY=VALUE"),
+        (["--last", "7d", "--since", "today"], "not both"),
+    ):
+        done = run("daily", whole.root, *args)
+        assert done.exit_code == 2
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "CLI.md").read_text(encoding="utf-8")
+
+
+def members(value: Any) -> set[str]:
+    """The names of all members, at any depth, but of the maps that a user's own keys are in."""
+    if isinstance(value, list):
+        return set().union(*map(members, value))
+    if not isinstance(value, dict):
+        return set()
+    inner = [members(one) for name, one in value.items() if name not in ("group", "where", "tags")]
+    return set(value).union(*inner)
+
+
+@pytest.mark.parametrize("command", ["daily --breakdown", "report --latency", "top users", "calls",
+                                     "doctor", "verify", "recover"])  # fmt: skip
+def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -> None:
+    spoil(next((whole.root / "segments").iterdir()), line=2)
+    plain = json.loads(run(*command.split(), whole.root, "--json").stdout)
+    documented = set(re.findall(r"\w+", PAGE.partition("## `--json`")[2]))
+    documented |= set(UsageRecord.__struct_fields__)
+    assert members(plain) <= documented, members(plain) - documented
+
+
+def test_every_command_and_flag_is_documented() -> None:
+    commands = re.findall(r"^  (\w+) ", told("--help").partition("Commands:")[2], re.MULTILINE)
+    assert len(commands) >= 15
+    for name in commands:
+        assert re.search(rf"`{name}\b", PAGE), name
+        for flag in re.findall(r"^  (?:-\w, )?(--[\w-]+)", told(name, "--help"), re.MULTILINE):
+            assert flag in PAGE or flag == "--help", (name, flag)
+
+
+# -- single records --------------------------------------------------------------------------------
+
+
+def test_calls_are_the_newest_first_and_say_what_is_estimated(whole: HandMade) -> None:
+    lines = told("calls", whole.root, "-n", "4").splitlines()
+    assert [line.split()[2] for line in lines[1:5]] == ["m", "new", "big", "big"]
+    assert "~$0.75" in lines[3]
+    assert lines[-2:] == [
+        "The newest 4 of 7; --limit 0 shows all.",
+        "~ 1 of these have estimated tokens and cost.",
+    ]
+    plain = json.loads(told("calls", whole.root, "--where", "user=bob", "--json"))
+    assert plain["matched"] == 2
+    assert [call["cost"] for call in plain["calls"]] == ["0.75", "1.25"]
+    assert set(plain) == {
+        "path", "since", "until", "where", "tz", "week_start", "matched", "calls", "problems",
+    }  # fmt: skip
+    header, *rows = csv.reader(io.StringIO(told("calls", whole.root, "--csv")))
+    assert len(rows) == 7
+    assert {"id", "cost", "tags", "ts"} <= set(header)
+
+
+@pytest.mark.parametrize("seq", [7, 8, 9, 10])
+def test_show_gives_an_operation_with_its_attempts(whole: HandMade, seq: int) -> None:
+    said = told("show", whole.id(seq), whole.root)
+    assert said.startswith(f"operation {whole.id(7)}: 2 attempts, $0.50, 1 of unknown cost\n")
+    assert "attempt 1: error (RateLimitError)\n" in said
+    assert "attempt 2: ok\n" in said
+    plain = json.loads(told("show", whole.id(seq), whole.root, "--json"))
+    assert plain["id"] == whole.id(7)
+    assert [one["number"] for one in plain["attempts"]] == [1, 2]
+    assert plain["attempts"][1]["outcome"]["cost"] == "0.5"
+    assert plain["attempts"][1]["started"]["seq"] == 9
+
+
+@pytest.mark.parametrize("key", ["call-2", "resp-2"])
+def test_show_finds_a_call_by_the_callers_and_the_providers_key(whole: HandMade, key: str) -> None:
+    assert json.loads(told("show", key, whole.root, "--json"))["id"] == whole.id(1)
+    done = run("show", "nobody", whole.root)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "litellm-ledger calls --json lists them" in done.stderr
+
+
+def test_tail_shows_the_newest_last(whole: HandMade) -> None:
+    lines = told("tail", whole.root, "-n", "2").splitlines()
+    assert [line.split()[2] for line in lines] == ["ok", "cancelled"]
+    plain = [json.loads(line) for line in told("tail", whole.root, "--json").splitlines()]
+    assert [record["seq"] for record in plain][-2:] == [5, 6]
+
+
+async def record(tracker: UsageTracker, number: int) -> None:
+    await tracker.record(UsageRecord(model="m", call_id=str(number), cost=Decimal(number)))
+
+
+@pytest.mark.asyncio
+async def test_tail_follows_what_others_write_across_segments_and_writers(tmp_path: Path) -> None:
+    import asyncio
+
+    async with UsageTracker(tmp_path, handle_signals=False) as tracker:
+        await record(tracker, 1)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "litellm_ledger", "tail", str(tmp_path), "-f", "--json",
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+
+        async def following() -> Any:
+            assert process.stdout is not None
+            return json.loads(await asyncio.wait_for(process.stdout.readline(), 30))["call_id"]
+
+        try:
+            assert await following() == "1"
+            await record(tracker, 2)
+            assert await following() == "2"
+            await tracker.aclose()  # sealed under another name
+            async with UsageTracker(tmp_path, handle_signals=False) as other:
+                for number in range(3, 6):
+                    await record(other, number)
+                assert [await following() for _ in range(3)] == ["3", "4", "5"]
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+def test_export_is_every_record_and_exact(whole: HandMade, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in told("export", whole.root).splitlines()]
+    assert lines == [
+        json.loads(line) for line in told("records", whole.root, "--json").splitlines()
+    ]
+    out = tmp_path / "all.csv"
+    assert told("export", whole.root, "--csv", "-o", out, "--all-kinds") == ""
+    rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"))))
+    assert [row["seq"] for row in rows] == [str(number) for number in range(1, 11)]
+    assert rows[1]["cost"] == "0.0000045"
+    assert json.loads(rows[1]["tags"]) == {"user": "alice", "env": "prod"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.csv", "usage"]
+    narrowed = told("export", whole.root, "--where", "user=bob", "--jsonl").splitlines()
+    assert len(narrowed) == 2
+
+
+def test_an_export_that_fails_leaves_no_half_file(whole: HandMade, tmp_path: Path) -> None:
+    done = run("export", whole.root, "-o", tmp_path / "no" / "where.jsonl")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["usage"]
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+def findings(root: Path) -> tuple[int, dict[str, dict[str, str]]]:
+    done = run("doctor", root, "--json")
+    plain = json.loads(done.stdout)
+    assert plain["ok"] is (done.exit_code == 0)
+    return done.exit_code, {found["check"]: found for found in plain["findings"]}
+
+
+def test_doctor_of_a_ledger_in_order_says_so(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 1, [hand.line(1, cost=Decimal(1))])
+    status, found = findings(tmp_path)
+    assert status == 0
+    assert {one["level"] for one in found.values()} <= {"ok", "note"}
+    assert told("doctor", tmp_path).splitlines()[-1].startswith("Nothing needs attention.")
+
+
+def test_doctor_names_what_is_to_be_done(tmp_path: Path) -> None:
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC)
+    hand = HandMade(tmp_path)
+    lines = [
+        hand.line(1, model="odd", status="ok", input_tokens=1, ts=now),
+        hand.line(2, status="unsettled", ts=now),
+    ]
+    hand.sealed(1, 2, lines)
+    spoil(hand.sealed(3, 4, hand.lines(3, 4, ts=now)), line=1)
+    dead = HandMade(tmp_path, OTHER_WRITER)
+    dead.open(1, [dead.line(1, cost=Decimal(1))])
+    dead.live(accepted=1)
+    late = HandMade(tmp_path, "29990101T000000Z-00000000000000ff")
+    late.open(1, [late.line(1, cost=Decimal(1), ts=now)])
+    (tmp_path / "recovery").mkdir()
+    (tmp_path / "recovery" / "something.torn").write_bytes(b"x")
+    status, found = findings(tmp_path)
+    assert status == 1
+    warned = {check for check, one in found.items() if one["level"] == "warning"}
+    assert warned == {"unclean ends", "clock", "prices", "unsettled", "damage"}
+    assert "odd (1)" in found["prices"]["text"]
+    assert "litellm-ledger recover" in found["unclean ends"]["text"]
+    assert found["orphans"]["level"] == found["recovery"]["level"] == "note"
+    assert told_status(tmp_path).endswith("5 things need attention.")
+
+
+def told_status(root: Path) -> str:
+    return run("doctor", root).stdout.rstrip("\n")
+
+
+def test_doctor_tells_a_writer_that_does_not_get_on_from_one_that_writes(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    hand.open(1, hand.lines(1, 3, cost=Decimal(1)))
+    with hand.alive(accepted=9, written=3):
+        status, found = findings(tmp_path)
+    assert (status, found["backlog"]["level"]) == (1, "warning")
+    assert found["backlog"]["text"].startswith(
+        "6 records not written, and 1 process did not get on"
+    )
+    with hand.alive(accepted=3):
+        assert findings(tmp_path)[1]["backlog"]["text"] == "1 running writer, nothing unwritten"
