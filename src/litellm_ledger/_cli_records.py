@@ -163,7 +163,6 @@ def export(
     path: Where = None,
     csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="An object a line (the default).")] = False,
-    parquet: Annotated[bool, typer.Option("--parquet", help="Parquet; needs --out.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
     ] = None,
@@ -172,7 +171,7 @@ def export(
     """Hand the records on to other tools, amounts exact."""
     from ._exporting import export_records
 
-    form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
+    form = [n for n, given in (("csv", csv), ("jsonl", jsonl)) if given]
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
     ledger = Ledger(path or default_directory())

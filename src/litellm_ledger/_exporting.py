@@ -1,4 +1,4 @@
-"""Handing records on: JSON lines, CSV, Parquet, in a file or on standard output.
+"""Handing records on: JSON lines or CSV, in a file or on standard output.
 
 Owns the writing of such a file: whole or not at all.  Reads through ``Ledger``; one record in
 memory at a time.
