@@ -171,7 +171,9 @@ class _Asking:
         if data is None:
             return None
         try:
-            return Entry.read(self.key, data, stream=bool(self.asked.kwargs.get("stream")))
+            stream = bool(self.asked.kwargs.get("stream"))
+            ours = self.cache.memory is not None
+            return Entry.read(self.key, data, stream=stream, ours=ours)
         except Unpackable:
             await self.cache.reject(self.key)
             return None

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -202,6 +203,55 @@ def in_flight(root: Path, calls: int) -> Found:
     return look(root, said=json.loads(done.stdout), status=128 - status)
 
 
+@dataclass
+class Shared:
+    """What a burst of equal calls with a cache, and a few calls that differ, left behind.
+
+    Attributes:
+        found: the ledger.  requests: all that the servers saw.
+        paid, hits: records of the burst.  different: paid records of the calls that differ.
+        spent, saved: US dollars, as the report's JSON has them; table: its text.
+    """
+
+    found: Found
+    requests: int
+    paid: int
+    hits: int
+    different: int
+    spent: Decimal
+    saved: Decimal
+    table: str
+
+
+def equal_calls(root: Path, calls: int) -> Shared:
+    """Equal calls at once with a response cache; calls that differ in one thing, twice each."""
+    slow = Behaviour(slow=0.3)
+    with OpenAIServer(default=slow) as server, OpenAIServer(default=slow) as other:
+        found = run(root, "equal", server.base_url, other.base_url, calls)
+        requests = len(server.requests) + len(other.requests)
+    kinds = Counter(
+        ((record.tags or {})["n"] == "different", bool(record.cache_hit))
+        for record in Ledger(root).records()
+    )
+    total = json.loads(_report(root, "--json"))["total"]
+    return Shared(
+        found,
+        requests=requests,
+        paid=kinds[False, False],
+        hits=kinds[False, True],
+        different=kinds[True, False],
+        spent=Decimal(total["cost"]),
+        saved=Decimal(total["saved_cost"]),
+        table=_report(root),
+    )
+
+
+def _report(root: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "litellm_ledger", "report", *options, str(root)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+
 def main() -> int:
     """Show it all; return the exit status."""
     scratch = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="must-show-")
@@ -258,6 +308,18 @@ def main() -> int:
         f"unsettled {found.outcomes['unsettled']}; other outcomes "
         f"{found.total - found.outcomes['unsettled']}; exit status {found.status}",
         found.outcomes == {"unsettled": 7} and found.verified,
+    )
+    shared = equal_calls(root / "equal", 1_000)
+    show(
+        "1,000 equal calls at once with a cache; calls that differ in one thing",
+        f"records {shared.paid} paid, {shared.hits} hits; of {shared.found.said['different']} "
+        f"different calls, twice each, {shared.different} paid; requests {shared.requests} in all; "
+        f"spent ${shared.spent}, saved ${shared.saved}",
+        (shared.paid, shared.hits) == (1, 999)
+        and shared.different == shared.found.said["different"]
+        and shared.requests == 1 + shared.different
+        and shared.found.verified
+        and shared.saved > shared.spent,
     )
     print(f"\n{'All of it holds' if holds else 'It does NOT hold'}. The ledgers are in {root}")
     return 0 if holds else 1

@@ -18,7 +18,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-from litellm_ledger import CompletionStream, LiteLLMClient, UsageRecord, UsageTracker
+from litellm_ledger import (
+    CompletionStream,
+    LiteLLMClient,
+    ResponseCache,
+    UsageRecord,
+    UsageTracker,
+)
 
 Durability = Literal["queued", "written", "synced"]
 
@@ -206,7 +212,38 @@ def in_flight(ledger: str, url: str, calls: str) -> None:
     asyncio.run(main())
 
 
+def equal(ledger: str, url: str, other: str, calls: str) -> None:
+    """Make so many equal calls at once; then some of which each differs in one thing, twice."""
+    import litellm
+
+    litellm.suppress_debug_info = True
+    one: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": MESSAGES, "api_key": "any"}
+    one["api_base"] = url
+    different: dict[str, dict[str, Any]] = {
+        "api_base": {"api_base": other},
+        "api_key": {"api_key": "another"},
+        "header": {"extra_headers": {"x-tenant": "another"}},
+        "seed": {"seed": 7},
+        "n": {"n": 2},
+        "user": {"user": "another"},
+    }
+
+    async def main() -> None:
+        async with LiteLLMClient(ledger, max_retries=0, cache=ResponseCache()) as client:
+            answers = await asyncio.gather(
+                *(client.acompletion(**one, tags={"n": n}) for n in range(int(calls)))
+            )
+            said["returned"] = len({id(answer) for answer in answers})
+            for _ in range(2):
+                for change in different.values():
+                    await client.acompletion(**{**one, **change}, tags={"n": "different"})
+            said["different"] = len(different)
+
+    asyncio.run(main())
+    print(json.dumps(said), flush=True)
+
+
 if __name__ == "__main__":
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    programs = (bursts, streams, nursery, queue, in_flight)
+    programs = (bursts, streams, nursery, queue, in_flight, equal)
     {program.__name__: program for program in programs}[sys.argv[1]](*sys.argv[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -65,3 +66,19 @@ def test_calls_in_flight_at_a_sigkill_are_on_record_as_unsettled(tmp_path: Path)
     assert found.status == 137
     assert found.outcomes == {"unsettled": 7}
     assert found.verified
+
+
+def test_a_thousand_equal_calls_cost_one_and_the_report_shows_the_money_saved(
+    tmp_path: Path,
+) -> None:
+    shared = must_show.equal_calls(tmp_path, 1_000)
+    assert shared.found.said["returned"] == 1_000
+    assert (shared.paid, shared.hits) == (1, 999)
+    assert shared.different == shared.found.said["different"] == 6
+    assert shared.requests == 1 + 6
+    assert shared.found.outcomes == {"ok": 1_000 + 12}
+    assert shared.found.verified
+    one = shared.spent / 7
+    assert (one, shared.saved) == (Decimal("0.0000039"), one * (999 + 6))
+    assert "saved" in shared.table
+    assert f"{shared.saved:f}" in shared.table
