@@ -85,8 +85,8 @@ test-oldest: ## Run the test suite with the oldest dependencies that pyproject.t
 		PYTEST_ARGS="-W default $(PYTEST_ARGS)"
 
 .PHONY: matrix
-matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds
-	@$(PY) -m pytest -m matrix --timeout=3600 $(PYTEST_ARGS)
+matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds; write docs/MATRIX.md
+	@$(PY) -m pytest -m matrix --timeout=3600 -n $(JOBS) --write-matrix $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: $(STEPS)/test ## Run the test suite and report coverage by branch

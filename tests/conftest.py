@@ -2,8 +2,11 @@
 
 import os
 import signal
+import time
 
+import pytest
 from hypothesis import settings
+from tests import tally as tallies
 
 # Otherwise `import litellm` fetches its price map over the network and swaps it while tests run.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -15,3 +18,37 @@ settings.load_profile("ledger")
 # A shell that starts us in the background has SIGINT ignored, and every child would inherit that:
 # no Ctrl-C to test.  A handler of ours is none after exec, so children begin with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> tallies.Tally:
+    """Note what a test tried and what it found lost."""
+
+    def note(method: str, *, tried: int, promised: int, lost: int = 0) -> None:
+        request.node.user_properties.append(("tally", [method, tried, promised, lost]))
+
+    return note
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-matrix", action="store_true", help="write what was tried to docs/MATRIX.md"
+    )
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    reports = {
+        outcome: [r for r in terminalreporter.getreports(outcome) if r.when == "call"]
+        for outcome in ("passed", "failed")
+    }
+    total = tallies.add_up(p for kind in reports.values() for r in kind for p in r.user_properties)
+    if config.getoption("--write-matrix"):
+        outcome = ", ".join(f"{len(kind):,} tests {name}" for name, kind in reports.items())
+        page = tallies.page(total, outcome, time.monotonic() - tallies.BEGAN)
+        tallies.PAGE.write_text(page, "utf-8")
+    for method, (tried, promised, lost) in total.items():
+        terminalreporter.write_line(
+            f"{method}: {tried:,} faults tried, {promised:,} records promised, {lost:,} lost"
+        )

@@ -14,6 +14,7 @@ import pytest
 from tests.children import Child
 from tests.ledgers import assert_finished
 from tests.runs import keys
+from tests.tally import Tally
 
 from litellm_ledger import Ledger
 from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName
@@ -86,8 +87,13 @@ def test_a_kill_at_a_random_moment_loses_nothing_acknowledged(tmp_path: Path, se
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("seed", range(1_000, 4_000))
-def test_thousands_of_kills_lose_nothing_acknowledged(tmp_path: Path, seed: int) -> None:
-    check(tmp_path, killed(tmp_path, seed))
+def test_thousands_of_kills_lose_nothing_acknowledged(
+    tmp_path: Path, seed: int, tally: Tally
+) -> None:
+    acked = killed(tmp_path, seed)
+    lost = len(acked - set(keys(tmp_path)))
+    tally("SIGKILL at a random moment", tried=1, promised=len(acked), lost=lost)
+    check(tmp_path, acked)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,0 +1,89 @@
+"""Every cell of the table of guarantees, and that the page says what is tried here."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from tests.children import Child
+from tests.guarantees import (
+    COUNT,
+    FAULTS,
+    LEVELS,
+    NOTHING,
+    PAGE,
+    PROGRAM,
+    QUEUED,
+    Level,
+    with_tables,
+)
+from tests.runs import assert_closed, keys
+
+from litellm_ledger import Ledger
+from litellm_ledger._recovery import recover
+
+CELLS = [
+    pytest.param(fault, way, level, id=f"{way}-{level}".replace(" ", "_"))
+    for fault in FAULTS
+    for way in fault.ways
+    for level in LEVELS
+]
+
+
+@pytest.mark.parametrize(("fault", "way", "level"), CELLS)
+def test_what_is_lost_of_what_was_acknowledged(
+    tmp_path: Path, fault: object, way: str, level: Level
+) -> None:
+    assert isinstance(fault, type(FAULTS[0]))
+    program = fault.ways[way]
+    # Loops in turn: each fault meets both, and each level does.
+    loop = ("asyncio", "uvloop")[(len(way) + LEVELS.index(level)) % 2]
+    with Child(f"LEVEL = {level!r}\n{PROGRAM}{program.code}", tmp_path, loop=loop) as child:
+        status = child.end()
+    acked = {line.removeprefix("ack ") for line in child.said if line.startswith("ack ")}
+    assert len(acked) >= COUNT, child.stderr
+    there = set(keys(tmp_path))
+    (writer,) = Ledger(tmp_path).verify().writers
+    loss = fault.loses(level)
+    if loss == QUEUED:
+        assert acked - there, "nothing was lost: the cell shows nothing"
+        assert writer.proves == "exact"
+        assert writer.lost == len(acked - there), "the count is known"
+    else:
+        assert loss.startswith(NOTHING)
+        assert acked <= there
+    if program.status != -signal.SIGKILL or level != "queued":
+        assert status == program.status
+    if writer.state == "died":
+        recover(tmp_path)
+        assert set(keys(tmp_path)) == there
+    else:
+        assert_closed(tmp_path)
+    assert len(keys(tmp_path)) == len(set(keys(tmp_path))), "a record twice"
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+ROOT = PAGE.parents[1]
+
+
+def test_the_page_shows_the_tables_that_are_tried() -> None:
+    page = PAGE.read_text("utf-8")
+    assert with_tables(page) == page, "run python -m tests.guarantees"
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    page = PAGE.read_text("utf-8")
+    file = ""
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", page)
+    assert len([name for _, name in named if name]) > 40
+    for path, name in named:
+        file = path or file
+        if not path and not name:
+            continue
+        source = (ROOT / file).read_text("utf-8")
+        assert not name or re.search(rf"^(async )?def {name}\(", source, re.MULTILINE), (
+            f"{file}::{name}"
+        )

@@ -1,0 +1,368 @@
+"""The promise, in one place: what each durability level loses under each fault.
+
+``docs/GUARANTEES.md`` shows this table and ``tests/crash/test_guarantees.py`` tries every cell of
+it, in each of the ways that are named here.  ``python -m tests.guarantees`` writes the table into
+the page.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+Level = Literal["queued", "written", "synced"]
+LEVELS: Final[tuple[Level, ...]] = ("queued", "written", "synced")
+
+NOTHING: Final = "nothing"
+IN_TIME: Final = "nothing, if the disk answers within two seconds"
+QUEUED: Final = "what was queued; the count is known"
+QUEUED_AND_UNSYNCED: Final = "what was queued and what was not synced"
+UNSYNCED: Final = "what was not synced: usually the last second"
+DEVICE: Final = "nothing, if the device honours flushes"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One program in which a fault strikes.
+
+    Attributes:
+        code: what the child does after ``PROGRAM``.
+        status: how it ends.
+    """
+
+    code: str
+    status: int = 0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row: the fault, what each level loses, the ways in which it is tried."""
+
+    name: str
+    queued: str
+    written: str
+    synced: str
+    ways: dict[str, Way]
+
+    def loses(self, level: Level) -> str:
+        loss: str = getattr(self, level)
+        return loss
+
+
+COUNT: Final = 200
+
+PROGRAM: Final = f"""
+from litellm_ledger.testing import FaultyFileSystem
+disk = FaultyFileSystem()
+def tracker(**options):
+    return UsageTracker(PATH, durability=LEVEL, queue_size=10_000, fs=disk, **options)
+async def fill(tracker, first=0, count={COUNT}):
+    for number in range(first, first + count):
+        await tracker.record(usage(number))
+        say("ack", number)
+async def opened(**options):
+    open = tracker(**options)
+    await open.open()
+    await fill(open)
+    return open
+def signal_me(number):
+    os.kill(os.getpid(), number)
+"""
+
+_CLOSED: Final = {
+    "async with": Way("""
+async def main():
+    async with tracker() as open:
+        await fill(open)
+run(main())
+"""),
+    "aclose": Way("""
+async def main():
+    open = await opened()
+    await open.aclose()
+run(main())
+"""),
+}
+
+_LEFT: Final = {
+    "an exception": Way(
+        """
+async def main():
+    global kept
+    kept = await opened()
+    1 / 0
+run(main())
+""",
+        status=1,
+    ),
+    "sys.exit": Way(
+        """
+async def main():
+    global kept
+    kept = await opened()
+    sys.exit(3)
+run(main())
+""",
+        status=3,
+    ),
+    "the loop ends": Way("""
+kept = run(opened())
+"""),
+    "a loop that is never closed": Way("""
+loop = new_loop()
+kept = loop.run_until_complete(opened())
+"""),
+    "a loop in a daemon thread": Way("""
+done = threading.Event()
+async def main():
+    global kept
+    kept = await opened()
+    done.set()
+    await asyncio.Event().wait()
+threading.Thread(target=lambda: run(main()), daemon=True).start()
+done.wait()
+"""),
+}
+
+
+def _signalled(number: int) -> Way:
+    return Way(
+        f"""
+async def main():
+    async with tracker() as open:
+        await fill(open)
+        signal_me({number:d})
+        await asyncio.Event().wait()
+run(main())
+""",
+        status=-number,
+    )
+
+
+def _chained(number: int) -> Way:
+    return Way(f"""
+async def main():
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signal.signal({number:d}, lambda *_: loop.call_soon_threadsafe(stop.set))
+    async with tracker() as open:
+        await fill(open)
+        signal_me({number:d})
+        await stop.wait()
+run(main())
+""")
+
+
+_TWICE: Final = {
+    "SIGTERM twice": Way(
+        """
+async def main():
+    async with tracker() as open:
+        await fill(open)
+        signal_me(signal.SIGTERM)
+        signal_me(signal.SIGTERM)
+        await asyncio.Event().wait()
+run(main())
+""",
+        status=-signal.SIGTERM,
+    ),
+    "a drain that is overdue": Way(
+        """
+async def main():
+    async with tracker(drain_timeout=0.1) as open:
+        await fill(open)
+        signal_me(signal.SIGTERM)
+        while True:
+            time.sleep(0.1)
+run(main())
+""",
+        status=128 + signal.SIGTERM,
+    ),
+}
+
+
+def _killed(blow: str, status: int) -> Way:
+    return Way(
+        f"""
+async def main():
+    async with tracker() as open:
+        await fill(open)
+        {blow}
+run(main())
+""",
+        status=status,
+    )
+
+
+_REFUSED: Final = """
+async def main():
+    async with tracker(sync_interval=0.02) as open:
+        await fill(open, count=20)
+        {fault}
+        filling = asyncio.create_task(fill(open, first=20))
+        while open.statistics().retries < 3:
+            await asyncio.sleep(0.005)
+        disk.heal()
+        await filling
+        if LEVEL != "queued":
+            signal_me(signal.SIGKILL)
+run(main())
+"""
+
+
+def _refusing(fault: str) -> Way:
+    return Way(_REFUSED.format(fault=fault), status=-signal.SIGKILL)
+
+
+FAULTS: Final = (
+    Fault("leaving `async with`, `aclose()`", NOTHING, NOTHING, NOTHING, _CLOSED),
+    Fault(
+        "exception, `sys.exit`, the loop ends around an open client, exit without close",
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        _LEFT,
+    ),
+    Fault(
+        "first SIGTERM or SIGINT, the process ours",
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        {"SIGTERM": _signalled(signal.SIGTERM), "SIGINT": _signalled(signal.SIGINT)},
+    ),
+    Fault(
+        "SIGTERM or SIGINT in a server that ends in good order",
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        {"SIGTERM": _chained(signal.SIGTERM), "SIGINT": _chained(signal.SIGINT)},
+    ),
+    Fault("second signal, or a drain that is overdue", IN_TIME, NOTHING, NOTHING, _TWICE),
+    Fault(
+        "SIGKILL, OOM kill, `os._exit`, a crash of the interpreter, SIGHUP by default",
+        QUEUED,
+        NOTHING,
+        NOTHING,
+        {
+            "SIGKILL": _killed("signal_me(signal.SIGKILL)", -signal.SIGKILL),
+            "os._exit": _killed("os._exit(9)", 9),
+            "abort": _killed("os.abort()", -signal.SIGABRT),
+            "SIGHUP": _killed("signal_me(signal.SIGHUP)", -signal.SIGHUP),
+        },
+    ),
+    Fault(
+        "the disk refuses for a while (full, write errors, sync errors), then works again",
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        {
+            "full": _refusing("disk.fill(free=100)"),
+            "every write fails": _refusing('disk.fail("write", times=None)'),
+            "every sync fails": _refusing('disk.fail("sync", times=None)'),
+        },
+    ),
+    Fault("power cut, crash of the machine", QUEUED_AND_UNSYNCED, UNSYNCED, DEVICE, {}),
+)
+"""The last row has no ways: it is tried on a model of a disk (``tests/power.py``)."""
+
+
+_KILLS: Final = "tests/crash/test_kills.py"
+_POWER: Final = "tests/crash/test_power.py"
+_STEPS: Final = "tests/crash/test_recovery_kills.py"
+_BYTES: Final = "tests/property/test_segment_bytes.py"
+_SEGMENT: Final = "tests/unit/test_segment.py"
+
+SABOTAGE: Final = (
+    (
+        "acknowledging before the write",
+        f"{_KILLS}::test_control_a_ledger_that_acknowledges_before_it_writes_is_caught",
+        f"{_POWER}::test_an_ack_before_the_write_is_caught",
+        f"{_SEGMENT}::test_a_saboteur_of_the_segment_is_caught",
+    ),
+    (
+        "no `fdatasync`",
+        f"{_POWER}::test_a_saboteur_of_the_syncs_is_caught",
+        f"{_SEGMENT}::test_a_saboteur_of_the_segment_is_caught",
+    ),
+    (
+        "no sync of the directory",
+        f"{_POWER}::test_a_saboteur_of_the_syncs_is_caught",
+        f"{_POWER}::test_a_rescue_that_does_not_sync_its_name_is_caught",
+        f"{_SEGMENT}::test_a_saboteur_of_the_segment_is_caught",
+    ),
+    (
+        "a failed sync tried again on the same file",
+        f"{_POWER}::test_a_saboteur_of_the_syncs_is_caught",
+        f"{_BYTES}::test_a_saboteur_of_the_log_is_caught",
+    ),
+    (
+        "a short write not cut back; lines written twice",
+        f"{_BYTES}::test_a_saboteur_of_the_log_is_caught",
+    ),
+    (
+        (
+            "the checksum not looked at; reading stopped at the first damage; a damaged line feed "
+            "that takes the next line along"
+        ),
+        f"{_BYTES}::test_a_saboteur_of_the_scan_is_caught",
+    ),
+    (
+        (
+            "truncating instead of quarantining; cutting before keeping; moving before salvaging; "
+            "the live file removed first"
+        ),
+        f"{_STEPS}::test_a_saboteur_of_the_order_of_steps_is_caught",
+    ),
+    (
+        "a segment of recovery written in place",
+        f"{_STEPS}::test_a_saboteur_that_writes_sealed_segments_in_place_is_caught",
+    ),
+    (
+        "a recovery that does not sync what it salvages",
+        f"{_POWER}::test_a_recovery_that_does_not_sync_what_it_salvages_is_caught",
+    ),
+    (
+        "the naive last resort: the queue without the hand, or beside a write under way",
+        "tests/crash/test_exits.py::test_control_the_naive_last_resort_is_caught",
+    ),
+    (
+        "a promise that is none (acks at `queued`, then SIGKILL)",
+        (
+            "tests/acceptance/test_must_show.py::"
+            "test_the_count_of_lost_acks_finds_them_where_an_ack_promises_nothing"
+        ),
+    ),
+)
+"""What was broken on purpose, and the tests that saw it."""
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "GUARANTEES.md"
+_HEAD: Final = "| fault | `queued` | `written` (default) | `synced` |\n| --- | --- | --- | --- |\n"
+
+
+def table() -> str:
+    """The table as it stands in the page."""
+    rows = (f"| {f.name} | {f.queued} | {f.written} | {f.synced} |\n" for f in FAULTS)
+    return _HEAD + "".join(rows)
+
+
+_CAUGHT: Final = "| broken on purpose | caught by |\n| --- | --- |\n"
+
+
+def sabotage() -> str:
+    """The table of saboteurs as it stands in the page."""
+    rows = (f"| {what} | {', '.join(f'`{t}`' for t in tests)} |\n" for what, *tests in SABOTAGE)
+    return _CAUGHT + "".join(rows)
+
+
+def with_tables(page: str) -> str:
+    """The page with the tables of today in it."""
+    for head, today in ((_HEAD, table()), (_CAUGHT, sabotage())):
+        start = page.index(head)
+        page = page[:start] + today + page[page.index("\n\n", start) + 1 :]
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text("utf-8")), "utf-8")
