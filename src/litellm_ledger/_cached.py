@@ -22,12 +22,14 @@ from ._calling import call, name_positional
 from ._calls import CALLS, Asked
 from ._core import ClientCore
 from ._flights import Flight
-from ._handing import hand_out, label
+from ._handing import hand_out, label, twin_of
 from ._limits import Deadline
 from ._options import CallOptions
 from ._outcome import from_exception
 from ._packing import Unpackable
-from ._replay import keep_stream, replay
+from ._record import UsageRecord
+from ._replay import Frames, replay
+from ._shared_stream import SharedStream
 from ._stream import CompletionStream
 
 __all__ = ["cached_call"]
@@ -56,9 +58,9 @@ async def cached_call(
     if key is None:
         cache.skipped += 1
         return await call(core, name, (), kwargs, tags, options=options, track=track)
-    asking = _Asking(core, cache, Asked(row, kwargs, options.capture_content), key)
-    asking.options, asking.tags, asking.track = options, tags, track
-    asking.prepare(litellm)
+    asked = Asked(row, kwargs, options.capture_content)
+    asking = _Asking(core, cache, key, asked, options=options, tags=tags, track=track)
+    asking.timeout = litellm.Timeout
     return await (asking.stream() if kwargs.get("stream") else asking.answer())
 
 
@@ -77,24 +79,42 @@ class _Landed:
 
 
 class _Asking:
-    """One call of a caller's, from the question to the answer."""
+    """One call of a caller's, from the question to the answer.
 
-    options: CallOptions
-    tags: Mapping[str, Any] | None
-    track: bool
+    Attributes:
+        timeout: LiteLLM's exception of that name.
+    """
 
-    def __init__(self, core: ClientCore, cache: ResponseCache, asked: Asked, key: str) -> None:
+    timeout: Any
+
+    def __init__(
+        self,
+        core: ClientCore,
+        cache: ResponseCache,
+        key: str,
+        asked: Asked,
+        *,
+        options: CallOptions,
+        tags: Mapping[str, Any] | None,
+        track: bool,
+    ) -> None:
         self.core = core
         self.cache = cache
-        self.asked = asked
         self.key = key
+        self.asked = asked
+        self.options = options
+        self.tags = tags
+        self.track = track
+        kwargs = asked.kwargs
         self._began = time.monotonic()
-
-    def prepare(self, litellm: Any) -> None:
-        """Take the time and the tags of this moment; know who may share a request with us."""
-        kwargs, options = self.asked.kwargs, self.options
-        self.attempt = self._attempt()
-        self._timeout = litellm.Timeout
+        self.attempt = Attempt(  # takes the time and the tags of this moment
+            core.tracker,
+            call=asked.call.name,
+            model=asked.model,
+            stream=bool(kwargs.get("stream")),
+            tags=options.tagged(tags),
+            call_id=kwargs.get("litellm_call_id") or str(uuid.uuid4()),
+        )
         # Who is tried as long and as often fails alike; others share the answer, not the failure.
         patience = [repr(kwargs[name]) for name in IMPATIENCE if name in kwargs]
         self._place: Hashable = (
@@ -103,17 +123,6 @@ class _Asking:
             options.max_retries,
             options.deadline,
             *patience,
-        )
-
-    def _attempt(self) -> Attempt:
-        kwargs = self.asked.kwargs
-        return Attempt(
-            self.core.tracker,
-            call=self.asked.call.name,
-            model=self.asked.model,
-            stream=bool(kwargs.get("stream")),
-            tags=self.options.tagged(self.tags),
-            call_id=kwargs.get("litellm_call_id") or str(uuid.uuid4()),
         )
 
     def _call(self) -> Coroutine[Any, Any, Any]:
@@ -211,14 +220,16 @@ class _Asking:
             try:
                 async with Deadline(left, self._too_late).enforced():
                     await self.core.caching.flights.wait(self._place, flight)
-            except self._timeout as late:
+            except self.timeout as late:
                 await self._failed(late, None)
                 raise
         if flight.task.cancelled():
             return None
         exc = flight.task.exception()
         if exc is None:
-            landed: _Landed = flight.task.result()
+            landed = flight.task.result()
+            if not isinstance(landed, _Landed):  # a stream that is open now
+                return _Landed(landed, None)
             if landed.entry is None:
                 return landed
             try:
@@ -227,14 +238,14 @@ class _Asking:
                 return _Landed(None, None)
         if not isinstance(exc, Exception):
             return None
-        if self.options.deadline is not None and isinstance(exc, self._timeout):
+        if self.options.deadline is not None and isinstance(exc, self.timeout):
             return None  # its time was over, ours is not
-        twin = _twin(exc)
+        twin = twin_of(exc)
         await self._failed(twin, getattr(exc, "usage_record", None))
         raise twin
 
     def _too_late(self) -> Exception:
-        error: Exception = self._timeout(
+        error: Exception = self.timeout(
             f"the deadline of {self.options.deadline:g} s passed while an equal call was made",
             model=self.asked.model or "",
             llm_provider="",
@@ -256,11 +267,77 @@ class _Asking:
                 await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
                 self.core.begin(upstream)
                 return CompletionStream(upstream)
+        return await self._streamed()
+
+    async def _streamed(self) -> Any:
+        """Read along with an equal call, or make the request and let others read along."""
+        cache, caching = self.cache, self.core.caching
+        while True:
+            shared: SharedStream | None = caching.streams.get(self._place)
+            if shared is None:
+                flight = caching.flights.find(self._place)
+                first = flight is None
+                if flight is None:
+                    flight = caching.flights.launch(self._place, self._open())
+                shared = await self._board(flight, first)
+                if shared is None:  # what came back is no stream, or came to nothing
+                    if first:
+                        return flight.task.result()
+                    continue
+                if first and shared.open:
+                    return shared.lead(self.asked)
+            if shared.open:
+                cache.hits += 1
+                cache.shared += 1
+                return shared.join(self.asked, self.attempt)
+            cache.misses += 1  # it is too long to be shared from its beginning
+            return await self._call()
+
+    async def _open(self) -> Any:
+        """The body of a flight that opens a stream."""
         self.cache.misses += 1
         answer = await self._call()
-        if isinstance(answer, CompletionStream):
-            keep_stream(self.core, self.cache, self.key, answer)
-        return answer
+        if not isinstance(answer, CompletionStream):
+            return answer
+        streams, place = self.core.caching.streams, self._place
+
+        def done(body: bytes | None, record: UsageRecord | None) -> None:
+            streams.pop(place, None)
+            if body is not None and record is not None:
+                self._keep(Entry.of(self.key, record, body, stream=True).to_bytes())
+
+        shared = streams[place] = SharedStream(
+            self.core, answer, Frames(self.cache.max_bytes), done
+        )
+        return shared
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what was read, in the background if that takes time."""
+        if not self.core.caching.keep_now(self.cache, self.key, data):
+            self.core.in_background(self.cache.keep(self.key, data))
+
+    async def _board(self, flight: Flight, first: bool) -> SharedStream | None:
+        """Wait until a stream is open."""
+        try:
+            if first:
+                await self.core.caching.flights.wait(self._place, flight)
+                found = flight.task.result()
+            else:
+                landed = await self._share(flight)
+                found = None if landed is None else landed.answer
+        except BaseException:
+            self._nobody(flight)
+            raise
+        return found if isinstance(found, SharedStream) else None
+
+    def _nobody(self, flight: Flight) -> None:
+        """End a stream for which its last caller did not wait."""
+        task = flight.task
+        if flight.waiting or not task.done() or task.cancelled() or task.exception() is not None:
+            return
+        shared = task.result()
+        if isinstance(shared, SharedStream):
+            self.core.in_background(shared.end({"status": "abandoned"}))
 
     # -- what is on record -----------------------------------------------------------------------
 
@@ -294,15 +371,3 @@ class _Asking:
         if record is not None:
             await self.core.acknowledge(record)
             label(exc, record)
-
-
-def _twin(exc: Exception) -> Exception:
-    """An exception like another: one object raised in many tasks would mix up their tracebacks."""
-    try:
-        twin = type(exc).__new__(type(exc), *exc.args)
-        twin.__dict__.update(exc.__dict__)
-        twin.args = exc.args
-        twin.__cause__, twin.__suppress_context__ = exc.__cause__, exc.__suppress_context__
-    except Exception:  # a class with ideas of its own
-        return exc
-    return twin.with_traceback(exc.__traceback__)

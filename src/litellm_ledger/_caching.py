@@ -7,7 +7,8 @@ only while there is something to drop, and ends with the client.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Hashable
+from typing import Any, Final
 
 from ._cache import ResponseCache
 from ._flights import Flights
@@ -20,10 +21,16 @@ _SELDOM: Final = 60.0
 
 
 class Caching:
-    """One client's part in the caches that it uses."""
+    """One client's part in the caches that it uses.
+
+    Attributes:
+        flights: requests that are under way.
+        streams: ``SharedStream``s that equal calls can join, by what makes calls equal.
+    """
 
     def __init__(self) -> None:
         self.flights = Flights()
+        self.streams: dict[Hashable, Any] = {}
         self._timers: dict[ResponseCache, asyncio.TimerHandle] = {}
         self._closed = False
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ._record import UsageRecord
 
-__all__ = ["RecordedDict", "hand_out", "label"]
+__all__ = ["RecordedDict", "hand_out", "label", "twin_of"]
 
 
 class RecordedDict(dict[str, Any]):
@@ -43,3 +43,15 @@ def label(exc: BaseException, record: UsageRecord | None) -> None:
     if record is not None:
         with contextlib.suppress(AttributeError, TypeError):
             object.__setattr__(exc, "usage_record", record)
+
+
+def twin_of(exc: Exception) -> Exception:
+    """An exception like another: one object raised in many tasks would mix up their tracebacks."""
+    try:
+        twin = type(exc).__new__(type(exc), *exc.args)
+        twin.__dict__.update(exc.__dict__)
+        twin.args = exc.args
+        twin.__cause__, twin.__suppress_context__ = exc.__cause__, exc.__suppress_context__
+    except Exception:  # a class with ideas of its own
+        return exc
+    return twin.with_traceback(exc.__traceback__)

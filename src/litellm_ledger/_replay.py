@@ -1,8 +1,7 @@
-"""Streams and the response cache: kept while they are read, replayed as if they came anew.
+"""A stream out of the response cache: chunks that are replayed as if they came anew.
 
-Owns the form in which chunks are kept and the two ends: ``keep_stream`` watches a provider's
-stream, ``replay`` stands in for one.  A stream that was not read to its end, or failed, leaves
-nothing behind.  Everything else about streams is ``_stream``'s.
+Owns the form in which chunks are kept, and what stands in for LiteLLM's wrapper and for the client
+where no request was made.  Everything else about streams is ``_stream``'s.
 """
 
 from __future__ import annotations
@@ -14,15 +13,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ._attempt import Attempt
-from ._cache import ResponseCache
 from ._cache_entry import Entry
 from ._calls import Asked
 from ._core import ClientCore
-from ._packing import Unpackable, pack, unpack
-from ._stream import CompletionStream, Upstream
+from ._packing import Unpackable, unpack
+from ._stream import Upstream
 from ._stream_readers import StreamReader
 
-__all__ = ["keep_stream", "replay"]
+__all__ = ["Frames", "FreeHost", "KnownReader", "replay"]
 
 _EXPANSION: Final = 16
 """How much larger than ``max_bytes`` the chunks may be before they are compressed.
@@ -34,99 +32,39 @@ _TURN: Final = 16
 """Chunks that are replayed before other tasks have their turn."""
 
 
-# --- Kept while it is read -------------------------------------------------------------------
+class Frames:
+    """The chunks of one stream as they are kept: packed, framed, compressed as they come.
 
+    Args:
+        most: bytes that may be kept.
+    """
 
-def keep_stream(core: ClientCore, cache: ResponseCache, key: str, stream: CompletionStream) -> None:
-    """Keep a stream's chunks as they are read; at its end, put them into the cache."""
-    upstream = stream._upstream
-    keeper = _Keeper(upstream, cache.max_bytes)
-    upstream.reader = keeper
-    upstream.host = _KeepingHost(core, cache, key, keeper)
-
-
-class _Keeper(StreamReader):
-    """A reader that packs every chunk on its way to the caller, who may change it."""
-
-    def __init__(self, upstream: Upstream, max_bytes: int) -> None:
-        super().__init__(upstream.inner)
-        self._reader = upstream.reader
-        self._all = upstream.usage_asked
-        self._max = max_bytes
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._raw = self._size = 0
         self._parts: list[bytes] | None = []
         self._squeeze = zlib.compressobj(1)
 
-    def see(self, chunk: Any) -> None:
-        self._reader.see(chunk)
-        if self._parts is None or not (self._all or not self._reader.is_extra(chunk)):
-            return
-        try:
-            packed = pack(chunk)
-        except Unpackable:
-            self._parts = None
-            return
+    def add(self, packed: bytes) -> bool:
+        """Add a chunk; tell whether all of them can still be kept."""
+        if self._parts is None:
+            return False
         self._raw += len(packed) + 4
-        self._add(self._squeeze.compress(struct.pack("<I", len(packed)) + packed))
+        self._put(self._squeeze.compress(struct.pack("<I", len(packed)) + packed))
+        return self._parts is not None
 
-    def _add(self, part: bytes) -> None:
+    def _put(self, part: bytes) -> None:
         assert self._parts is not None
         self._parts.append(part)
         self._size += len(part)
-        if self._size > self._max or self._raw > _EXPANSION * self._max:
+        if self._size > self._most or self._raw > _EXPANSION * self._most:
             self._parts = None
 
     def body(self) -> bytes | None:
-        """Return all that was seen, or ``None`` if it cannot be kept."""
+        """Return all of them, or ``None`` if they cannot be kept."""
         if self._parts:
-            self._add(self._squeeze.flush())
+            self._put(self._squeeze.flush())
         return b"".join(self._parts) if self._parts else None
-
-    def is_extra(self, chunk: Any) -> bool:
-        return self._reader.is_extra(chunk)
-
-    def fields(self, *, finished: bool) -> dict[str, Any]:
-        return self._reader.fields(finished=finished)
-
-    def answer(self) -> Any:
-        return self._reader.answer()
-
-    @property
-    def text(self) -> str | None:
-        return self._reader.text
-
-    @property
-    def provider(self) -> str | None:
-        return self._reader.provider
-
-    async def aclose(self) -> None:
-        await self._reader.aclose()
-
-
-class _KeepingHost:
-    """The client, as a stream sees it that is kept: it hears of the end first."""
-
-    def __init__(self, core: ClientCore, cache: ResponseCache, key: str, keeper: _Keeper) -> None:
-        self._core = core
-        self._cache = cache
-        self._key = key
-        self._keeper = keeper
-
-    def ended(self, upstream: Upstream) -> None:
-        """Put what was read to the end into the cache."""
-        self._core.ended(upstream)
-        record = upstream.attempt.record
-        if record is None or record.status != "ok":
-            return
-        body = self._keeper.body()
-        if body is None:
-            return
-        data = Entry.of(self._key, record, body, stream=True).to_bytes()
-        if not self._core.caching.keep_now(self._cache, self._key, data):
-            self._core.in_background(self._cache.keep(self._key, data))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._core, name)
 
 
 # --- Replayed --------------------------------------------------------------------------------
@@ -143,9 +81,9 @@ def replay(core: ClientCore, asked: Asked, attempt: Attempt, entry: Entry) -> Up
     return Upstream(
         inner,
         attempt,
-        _ReplayHost(core),
+        FreeHost(core),
         asked=asked,
-        reader=_ReplayReader(reader, entry.outcome("stored")),
+        reader=KnownReader(reader, entry.outcome("stored")),
         usage_asked=True,  # the chunk that its caller did not ask for was not kept
     )
 
@@ -194,8 +132,8 @@ class _Replayed:
         self._left = iter(())
 
 
-class _ReplayReader(StreamReader):
-    """What is on record of a replay is known before it begins."""
+class KnownReader(StreamReader):
+    """A reader of what nobody is charged for: what goes on record was known before."""
 
     def __init__(self, reader: StreamReader, outcome: dict[str, Any]) -> None:
         super().__init__(reader.inner)
@@ -206,17 +144,20 @@ class _ReplayReader(StreamReader):
         self._reader.see(chunk)
 
     def fields(self, *, finished: bool) -> dict[str, Any]:
-        fields = dict(self._outcome)
-        del fields["status"]  # how it ends, its reader decides
+        fields = {"usage_source": None, **self._outcome}
+        fields.pop("status", None)  # how it ends, its reader decides
         return fields
 
     @property
     def text(self) -> str | None:
         return self._reader.text
 
+    async def aclose(self) -> None:
+        await self.inner.aclose()
 
-class _ReplayHost:
-    """The client, as a replay sees it: nothing is to be estimated or priced."""
+
+class FreeHost:
+    """The client, as such a stream sees it: nothing is to be estimated or priced."""
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core

@@ -105,6 +105,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if total.uncounted:
             counted += f", {total.uncounted:,} unknown (nothing is added for them)"
         notes = [counted + "."]
+        if total.saved_cost:
+            notes.append(
+                f"Saved: ${dollars(total.saved_cost)} by answers from a cache; their tokens are "
+                "in the sums of tokens, and were paid for once."
+            )
         if total.estimated:
             notes.append(
                 "Cost: an estimate covers what was seen of a call that ended early; the provider "

@@ -101,6 +101,7 @@ LINE = {
         "_pricing",
         "_recorded",
         "_replay",
+        "_shared_stream",
         "_stream",
         "_stream_readers",
     },

@@ -132,6 +132,18 @@ def test_a_report_with_everything_known_has_one_note(hand: HandMade) -> None:
     assert Ledger(hand.root).report().notes() == ["Tokens: 2 calls counted by the provider."]
 
 
+def test_money_saved_is_said_with_the_tokens_that_were_paid_for_once(hand: HandMade) -> None:
+    hit = {"input_tokens": 1, "cost": Decimal(0), "cache_hit": True, "saved_cost": Decimal("0.5")}
+    hand.sealed(1, 2, [hand.line(1, input_tokens=1, cost=Decimal("0.5")), hand.line(2, **hit)])
+    assert Ledger(hand.root).report().notes() == [
+        "Tokens: 2 calls counted by the provider.",
+        (
+            "Saved: $0.5 by answers from a cache; their tokens are in the sums of tokens, and "
+            "were paid for once."
+        ),
+    ]
+
+
 def test_too_many_groups_are_said() -> None:
     lines = [Line(id=f"{n}", seq=n, kind="usage", status="ok", model=str(n)) for n in range(5)]
     report = build(lines, ["model"], [], max_groups=2)
