@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ._layout import LIVE, live_name, writer_of_live
-from ._live import is_locked
-from ._reading import Entry, Line
+from ._listing import by_writer, list_segments
+from ._live import is_locked, read_live
+from ._reading import Entry, Line, entries
 
 __all__ = ["Running"]
 
@@ -30,6 +31,7 @@ class Running:
         self._root = root
         self._alive: dict[str, bool] = {}
         self._open: dict[str, int] = {}
+        self._since: dict[str, int] = {}
         try:
             writers = [writer_of_live(path.name) for path in (root / LIVE).iterdir()]
         except OSError:
@@ -37,6 +39,7 @@ class Running:
         for writer in writers:
             if writer is not None:
                 self._alive[writer] = self._lives(writer)
+                self._since[writer] = _oldest(root, writer)
 
     def outcomes(self, lines: Iterable[Entry], fits: Callable[[Line], bool]) -> Iterator[Line]:
         """Pass the outcomes on that ``fits`` wants; note the calls it wants that have none.
@@ -61,6 +64,20 @@ class Running:
                     yield line
         self._note(writer, len(running))
 
+    def look(self, fits: Callable[[Line], bool]) -> None:
+        """Note the calls that have no outcome without reading what ended before them.
+
+        The counters of a writer tell its oldest call in flight; what began later has a larger
+        number.
+        """
+        for writer, family in by_writer(list_segments(self._root)):
+            if writer in self._since:
+                since = self._since[writer]
+                names = [name for name in family if name.last is None or name.last >= since]
+                found = entries(self._root, names, [], family=family)
+                for _ in self.outcomes((e for e in found if e.line.seq >= since), fits):
+                    pass
+
     def counted(self) -> tuple[int, int]:
         """Return the calls of processes that run, and of processes that died unrecovered.
 
@@ -84,3 +101,11 @@ class Running:
             return is_locked(self._root / LIVE / live_name(writer))
         except OSError:  # closed meanwhile, or not ours to look at
             return False
+
+
+def _oldest(root: Path, writer: str) -> int:
+    try:
+        counters = read_live(root / LIVE / live_name(writer))
+    except OSError:
+        return 1
+    return (counters.oldest_in_flight or counters.written + 1) if counters.valid else 1

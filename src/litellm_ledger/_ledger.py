@@ -7,26 +7,24 @@ never imports LiteLLM, needs no event loop (call it in a thread from async code)
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
-from msgspec.structs import replace
 
-from ._errors import InvalidRecord
-from ._frame import decode
-from ._groups import MISSING, check_by
-from ._history import Calls, Operation, newest, operation
-from ._in_flight import Running
-from ._layout import SEGMENTS, SegmentName, split_id
+from ._groups import check_by
+from ._history import Calls, Operation, operation
+from ._layout import SegmentName, split_id
 from ._listing import by_writer, list_segments
 from ._periods import PERIODS, calendar
-from ._reading import Entry, Problem, entries
+from ._reading import Problem, entries, everything, whole
 from ._record import UsageRecord
-from ._report import Report, build
+from ._report import Report
+from ._reporting import list_calls, list_tags, make_report
 from ._selection import Selection, Where
+from ._sql import Table, run_sql
 from ._version import refuse_newer
 
 if TYPE_CHECKING:
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Ledger", "Records", "ReportOptions"]
 
 _KINDS = frozenset({"started", "usage", "gap"})
-
-_MOST_TAGS: Final = 20
-"""Names of tags that are listed when one is not found."""
 
 
 class ReportOptions(TypedDict, total=False):
@@ -130,10 +125,10 @@ class Ledger:
         problems: list[Problem] = []
         lines = (
             entry
-            for entry in self._entries(problems)
+            for entry in everything(self.path, problems)
             if entry.line.kind in wanted and selection.fits(entry.line)
         )
-        return Records(_whole(lines, problems), problems)
+        return Records(whole(lines, problems), problems)
 
     def report(
         self,
@@ -168,21 +163,7 @@ class Ledger:
         if every is not None:
             keys = check_by([every, *keys])
         selection = Selection(since, until, where, calendar(tz, week_start))
-        problems: list[Problem] = []
-        running = Running(self.path)  # before a line is read: who is dead writes no more
-        lines = running.outcomes(self._entries(problems), selection.fits)
-        dates = selection.calendar
-        report = build(lines, keys, problems, calendar=dates, quantiles=quantiles)
-        in_flight, cut_off = running.counted()
-        missing = [name for name in report.by if report.total.calls and _is_on_none(name, report)]
-        known = self._tags(selection) if missing else set()
-        return replace(
-            report,
-            in_flight=in_flight,
-            cut_off=cut_off,
-            missing_tags=tuple(name.removeprefix("tag:") for name in missing),
-            known_tags=tuple(sorted(known)[:_MOST_TAGS]),
-        )
+        return make_report(self.path, keys, selection, quantiles=quantiles)
 
     def calls(
         self,
@@ -201,8 +182,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        found = self.records(since=since, until=until, where=where)
-        return newest(found, limit, found.problems)
+        return list_calls(self.path, Selection(since, until, where), limit)
 
     def operation(self, key: str) -> Operation | None:
         """Return one operation with all its attempts; ``None`` if there is none.
@@ -215,14 +195,30 @@ class Ledger:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
         known = split_id(key)
-        names = self._listed()
+        names = self.segments()
+        refuse_newer(self.path)
         first = next(self._holding(names, known and known[0], key), None)
         if first is None:
             return None
-        whole = first.operation or first.id or key
-        return operation(
-            whole, self._holding(names, (split_id(whole) or ("",))[0], whole, operation=True)
-        )
+        name = first.operation or first.id or key
+        writer = (split_id(name) or ("",))[0]
+        return operation(name, self._holding(names, writer, name, operation=True))
+
+    def sql(
+        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    ) -> Table:
+        """Ask the ledger in DuckDB's SQL: the views ``calls`` and ``records`` (docs/reports.md).
+
+        Args:
+            query: one statement that only reads.
+            parameters: of its ``?`` or ``$name``.
+
+        Raises:
+            MissingExtra: DuckDB is not installed (the extra ``report``).
+            ValueError: the query is none, or fails; the text says why.
+            LedgerPathError, UnsupportedFormat: as for ``records``.
+        """
+        return run_sql(self.path, query, parameters)
 
     def tags(
         self,
@@ -236,7 +232,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        return sorted(self._tags(Selection(since, until, where)))
+        return sorted(list_tags(self.path, Selection(since, until, where)))
 
     def verify(self) -> Verification:
         """Compare what is on the ledger with what its writers counted; see ``Verification``.
@@ -249,11 +245,6 @@ class Ledger:
 
         return verify(self.path)
 
-    def _listed(self) -> list[SegmentName]:
-        names = self.segments()
-        refuse_newer(self.path)
-        return names
-
     def _holding(
         self, names: list[SegmentName], writer: str | None, key: str, *, operation: bool = False
     ) -> Iterator[UsageRecord]:
@@ -262,43 +253,11 @@ class Ledger:
         for owner, group in by_writer(names):
             if writer is None or owner == writer:
                 found = entries(self.path, group, [], having=needle)
-                for record in _whole(found, []):
-                    whole = record.operation or record.id
-                    if whole == key if operation else key in _ids(record):
+                for record in whole(found, []):
+                    mine = (record.operation or record.id,) if operation else _ids(record)
+                    if key in mine:
                         yield record
-
-    def _entries(self, problems: list[Problem]) -> Iterator[Entry]:
-        names = self._listed()  # here, so that a ledger we cannot read is an error of the call
-        return (
-            entry for _, group in by_writer(names) for entry in entries(self.path, group, problems)
-        )
-
-    def _tags(self, selection: Selection) -> set[str]:
-        """The names of all tags; asked only when one that was named is on no call."""
-        found: set[str] = set()
-        for entry in self._entries([]):
-            if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
-                found.update(entry.line.tags)
-        return found
-
-
-def _is_on_none(name: str, report: Report) -> bool:
-    return name.startswith("tag:") and all(row.group[name] == MISSING for row in report.rows)
 
 
 def _ids(record: UsageRecord) -> tuple[str | None, ...]:
     return record.id, record.operation, record.call_id, record.response_id
-
-
-def _whole(lines: Iterator[Entry], problems: list[Problem]) -> Generator[UsageRecord]:
-    for entry in lines:
-        line = entry.line
-        try:
-            record = decode(entry.raw)
-        except InvalidRecord as exc:
-            where = f"{SEGMENTS}/{entry.segment}"
-            problems.append(Problem(where, "damaged", entry.offset, len(entry.raw), 1, str(exc)))
-            continue
-        if line.kind == "gap":  # it may have been cut down
-            record = replace(record, id=line.id, seq=line.seq, gap_until=line.gap_until)
-        yield record

@@ -70,6 +70,23 @@ class Calendar:
             return moment.isoformat(timespec="minutes")
         return date.fromordinal(number + _EPOCH.toordinal()).isoformat()
 
+    def parse(self, every: str, label: str) -> int | None:
+        """Return the number whose label this is, ``None`` if it is none."""
+        try:
+            if every == "month":
+                year, _, month = label.partition("-")
+                number = int(year) * 12 + int(month) - 1
+            elif every == "hour":
+                local = datetime.fromisoformat(label)
+                offset = _seconds(local)
+                start = (local - _EPOCH) // timedelta(seconds=1)
+                number = (start + _HALF) * _SPAN + offset + _HALF
+            else:
+                number = date.fromisoformat(label).toordinal() - _EPOCH.toordinal()
+            return number if self.label(every, number) == label else None
+        except (ValueError, TypeError, OverflowError):
+            return None
+
     # -- in SQL --------------------------------------------------------------------------------
 
     def sql(self, every: str, column: str) -> str:

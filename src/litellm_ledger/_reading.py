@@ -7,7 +7,7 @@ more than one line of a segment in memory, and never stops at damage: that is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,20 +17,24 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from ._frame import checked, newer_version
+from ._errors import InvalidRecord
+from ._frame import checked, decode, newer_version
 from ._layout import SEGMENTS, SegmentName, record_id, split_id
-from ._listing import Vanished, open_segment
+from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._money import usd
+from ._record import UsageRecord
 from ._spans import Spans
-from ._version import newer_format
+from ._version import newer_format, refuse_newer
 
 __all__ = [
     "Entry",
     "Line",
     "Problem",
     "entries",
+    "everything",
     "last_number",
     "settled",
+    "whole",
 ]
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -268,3 +272,32 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
             if line.kind == "usage" and line.status != "unsettled" and key in unsettled:
                 real.add(key)
     return real
+
+
+def everything(root: Path, problems: list[Problem]) -> Iterator[Entry]:
+    """Yield every line of a ledger that counts, writer by writer.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read: at once, not while reading.
+        UnsupportedFormat: it was written by a newer version.
+    """
+    names = list_segments(root)
+    refuse_newer(root)
+    return (entry for _, group in by_writer(names) for entry in entries(root, group, problems))
+
+
+def whole(lines: Iterator[Entry], problems: list[Problem]) -> Generator[UsageRecord]:
+    """Decode lines in full; what cannot be is noted in ``problems``."""
+    for entry in lines:
+        line = entry.line
+        try:
+            record = decode(entry.raw)
+        except InvalidRecord as exc:
+            where = f"{SEGMENTS}/{entry.segment}"
+            problems.append(Problem(where, "damaged", entry.offset, len(entry.raw), 1, str(exc)))
+            continue
+        if line.kind == "gap":  # it may have been cut down
+            record = msgspec.structs.replace(
+                record, id=line.id, seq=line.seq, gap_until=line.gap_until
+            )
+        yield record

@@ -17,6 +17,7 @@ PACKAGE = Path(litellm_ledger.__file__).parent
 # From the ground up.  A module imports from its own layer or from one below.
 LINE = {
     "pure": {
+        "_columns",
         "_content",
         "_errors",
         "_frame",
@@ -45,7 +46,7 @@ LINE = {
         "_tabular",
         "_totals",
     },
-    "disk": {"_fs", "_live", "_mount", "_paths", "_segment", "_version"},
+    "disk": {"_duck", "_fs", "_live", "_mount", "_paths", "_segment", "_version"},
     "ledger": {
         "_dead_writer",
         "_directory",
@@ -55,9 +56,14 @@ LINE = {
         "_in_flight",
         "_ledger",
         "_listing",
+        "_querying",
         "_reading",
         "_recovery",
+        "_relation",
         "_report",
+        "_reporting",
+        "_sql",
+        "_survey",
         "_verdict",
         "_verify",
     },

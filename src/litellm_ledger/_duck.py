@@ -1,0 +1,66 @@
+"""The database that reports run in: DuckDB, in memory, of this process alone, without a network.
+
+Owns its settings and the error when it is not there.  Imported only when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any, Final
+
+from ._errors import MissingExtra
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["available", "connect", "module"]
+
+_THREADS: Final = 4
+_MEMORY: Final = "1GB"
+
+
+def module() -> Any:
+    """Return the module ``duckdb``.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise MissingExtra("duckdb", "report") from None
+    return duckdb
+
+
+def available() -> bool:
+    """Whether DuckDB is installed."""
+    try:
+        module()
+    except MissingExtra:
+        return False
+    return True
+
+
+def connect(memory: str = _MEMORY, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """Open an empty database.  It never fetches an extension: its wheels bring what we need.
+
+    Args:
+        memory: beyond it, sorting and grouping go to a temporary directory of the system's.
+        threads: at most so many; default one a core, at most four.
+
+    Raises:
+        MissingExtra: DuckDB is not installed.
+    """
+    connection: duckdb.DuckDBPyConnection = module().connect(
+        ":memory:",
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "memory_limit": memory,
+            "preserve_insertion_order": False,
+            "temp_directory": os.path.join(tempfile.gettempdir(), f"litellm-ledger-{os.getpid()}"),
+            "threads": threads or min(_THREADS, os.cpu_count() or 1),
+        },
+    )
+    return connection

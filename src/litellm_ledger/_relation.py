@@ -1,0 +1,230 @@
+"""``Relation``: all the lines of a ledger that count, as views of a database.
+
+Owns the parting of a ledger in two.  *Plain* segments, nearly all of it, are read by the database
+itself.  Everything else goes line by line through ``_reading``, where the rules of damage,
+duplicates, gaps and unsettled calls stand: open segments, those that are not whole, those whose
+numbers overlap, and tiny ones, which are faster that way.  Never writes to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+
+import msgspec
+
+from ._columns import COLUMNS, quoted, struct, text_list
+from ._duck import connect, module
+from ._errors import InvalidRecord, LedgerPathError
+from ._frame import decode, encode
+from ._layout import SEGMENTS, SegmentName
+from ._listing import Vanished, by_writer, list_segments
+from ._reading import Entry, Problem, entries
+from ._survey import Surveyed, survey
+from ._version import refuse_newer
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Relation", "ask", "statement"]
+
+_T = TypeVar("_T")
+
+_TRIES: Final = 5
+"""Readings of a ledger whose files are compacted while it is read."""
+
+_SMALL: Final = 32 * 1024
+"""Bytes of a segment below which opening it in the database costs more than reading it here."""
+
+_BATCH: Final = 2_000
+_WIDEST: Final = 2 * 2**20
+"""Bytes of the longest line; the database makes room for several."""
+
+
+def ask(root: Path, question: Callable[[Relation], _T]) -> _T:
+    """Put a question to a ledger.  Files that were compacted meanwhile are found again.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read.
+        UnsupportedFormat: it was written by a newer version.
+        MissingExtra: DuckDB is not installed.
+    """
+    duck = module()
+    trusting = True
+    for left in reversed(range(_TRIES)):
+        try:
+            with Relation(root, trusting=trusting) as relation:
+                return question(relation)
+        except duck.IOException as exc:
+            if not left:
+                raise LedgerPathError(f"cannot read the ledger at {root}: {exc}") from exc
+        except (duck.InvalidInputException, duck.ConversionException):
+            if not trusting or not str(root).isprintable():
+                raise
+            trusting = False
+    raise AssertionError("unreachable")
+
+
+class Relation:
+    """A database with the views ``records`` and ``calls``; a context manager.
+
+    Args:
+        root: the ledger.
+        trusting: let the database read what has a true checksum.  Where that fails on something
+            another program wrote, every line is read here.
+
+    Attributes:
+        database: the connection.
+        problems: the places that hold no valid record.
+    """
+
+    def __init__(self, root: Path, *, trusting: bool = True) -> None:
+        self.root = root
+        self.problems: list[Problem] = []
+        names = list_segments(root)
+        refuse_newer(root)
+        plain, rest = _part(root, names)
+        if not trusting or not str(root).isprintable():
+            rest += [_Rest([name], names) for name in plain]
+            plain = []
+        self.database: duckdb.DuckDBPyConnection = connect()
+        try:
+            self._load(rest)
+            lines = ["SELECT * FROM line_by_line"]
+            if plain:
+                lines.append(_json([root / SEGMENTS / str(name) for name in plain]))
+            self.database.execute(
+                statement("views")
+                .replace("{lines}", " UNION ALL BY NAME ".join(lines))
+                .replace("{columns}", ", ".join(COLUMNS))
+            )
+        except BaseException:
+            self.database.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.database.close()
+
+    def rows(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run a query and return all that it answers."""
+        return self.database.execute(query, parameters).fetchall()
+
+    def _load(self, rest: Sequence[_Rest]) -> None:
+        columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+        self.database.execute(f"CREATE TABLE line_by_line ({columns})")
+        batch: list[str] = []
+        for names, family in rest:
+            for entry in entries(self.root, names, self.problems, family=family):
+                text = _text(entry)
+                if text is None:
+                    where = f"{SEGMENTS}/{entry.segment}"
+                    lost = Problem(where, "damaged", entry.offset, len(entry.raw), 1, "no record")
+                    self.problems.append(lost)
+                    continue
+                batch.append(text)
+                if len(batch) == _BATCH:
+                    self._insert(batch)
+                    batch.clear()
+        if batch:
+            self._insert(batch)
+
+    def _insert(self, lines: list[str]) -> None:
+        insert = f"INSERT INTO line_by_line {statement('lines').format(struct=_structure())}"
+        self.database.execute(insert, [lines])
+
+
+class _Rest(NamedTuple):
+    """Segments of one writer to be read line by line, together, and all that the writer has."""
+
+    names: list[SegmentName]
+    family: list[SegmentName]
+
+
+def _part(root: Path, names: Sequence[SegmentName]) -> tuple[list[SegmentName], list[_Rest]]:
+    plain: list[SegmentName] = []
+    rest: list[_Rest] = []
+    for _, family in by_writer(names):
+        for together in _overlapping(root, family):
+            name, found = together[0]
+            if len(together) == 1 and found.plain and found.size >= _SMALL:
+                plain.append(name)
+            else:
+                rest.append(_Rest([name for name, _ in together], family))
+    return plain, rest
+
+
+def _overlapping(
+    root: Path, family: Sequence[SegmentName]
+) -> Iterator[list[tuple[SegmentName, Surveyed]]]:
+    """Yield a writer's segments, those together whose numbers overlap, directly or not."""
+    together: list[tuple[SegmentName, Surveyed]] = []
+    end = 0
+    for name in family:
+        try:
+            found = survey(root, name)
+        except Vanished:
+            continue
+        except OSError:
+            found = Surveyed(plain=False, last=0, size=0)  # the reader will say what is the matter
+        if together and name.first > end:
+            yield together
+            together = []
+        together.append((name, found))
+        end = max(end, found.last, name.last or 0)
+    if together:
+        yield together
+
+
+def _text(entry: Entry) -> str | None:
+    """Return a line as the database understands it; ``None`` if it is no record after all."""
+    line = entry.line
+    if line.kind != "gap" and _is_ours(entry):
+        return entry.raw.decode()
+    try:
+        record = decode(entry.raw)
+    except InvalidRecord:
+        return None
+    if line.kind == "gap":  # it may have been cut down
+        record = msgspec.structs.replace(record, id=line.id, seq=line.seq, gap_until=line.gap_until)
+    return encode(record).decode()
+
+
+def _is_ours(entry: Entry) -> bool:
+    """Whether a line has the form in which this library writes, which a database reads as we do."""
+    line = entry.line
+    tags = b"" if line.tags is None else b'"tags":%b' % msgspec.json.encode(line.tags)
+    return tags in entry.raw and entry.raw.startswith(b'{"v":1,"id":"%b","seq":' % line.id.encode())
+
+
+def _json(paths: Sequence[Path]) -> str:
+    return (
+        f"SELECT * FROM read_json({text_list(map(_literally, paths))}, columns={struct(COLUMNS)}, "
+        f"format='newline_delimited', maximum_object_size={_WIDEST})"
+    )
+
+
+def _literally(path: Path) -> str:
+    """Write a path so that nothing in it is taken for a pattern."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path))
+
+
+@cache
+def statement(name: str) -> str:
+    """Return the text of ``sql/<name>.sql``, its places in braces still open."""
+    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text("utf-8")
+
+
+@cache
+def _structure() -> str:
+    return quoted(msgspec.json.encode(COLUMNS).decode())

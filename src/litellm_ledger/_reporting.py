@@ -1,0 +1,123 @@
+"""Questions about a whole ledger, answered by whoever answers sooner.
+
+Owns the choice: a small ledger is read line by line; a large one is given to the database, where
+that is installed.  Both use the same definitions and come to the same figures, to the picodollar.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from ._duck import available
+from ._groups import MISSING
+from ._history import Calls, newest
+from ._in_flight import Running
+from ._layout import ARCHIVE, SEGMENTS
+from ._querying import calls as asked_calls
+from ._querying import report as asked_report
+from ._querying import tags as asked_tags
+from ._reading import Problem, everything, whole
+from ._relation import ask
+from ._report import Report, build
+from ._selection import Selection
+
+__all__ = ["list_calls", "list_tags", "make_report"]
+
+_LARGE: Final = 8 * 2**20
+"""Bytes that are read line by line in the time that the database takes to be there."""
+
+_MOST_TAGS: Final = 20
+"""Names of tags that are listed when one is not found."""
+
+
+def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
+    """Add up outcomes by group; see ``Ledger.report``."""
+    running = Running(root)  # before a line is read: who is dead writes no more
+    large = _is_large(root)
+    if large:
+        report, known = ask(
+            root,
+            lambda lines: _with_tags(
+                asked_report(lines, by, selection, quantiles=quantiles),
+                lambda: asked_tags(lines, selection),
+            ),
+        )
+        running.look(selection.fits)
+    else:
+        problems: list[Problem] = []
+        lines = running.outcomes(everything(root, problems), selection.fits)
+        dates = selection.calendar
+        report, known = _with_tags(
+            build(lines, by, problems, calendar=dates, quantiles=quantiles),
+            lambda: _tags(root, selection),
+        )
+    in_flight, cut_off = running.counted()
+    return replace(
+        report,
+        in_flight=in_flight,
+        cut_off=cut_off,
+        missing_tags=_missing(report),
+        known_tags=tuple(sorted(known)[:_MOST_TAGS]),
+    )
+
+
+def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
+    """List outcomes, the newest first; see ``Ledger.calls``."""
+    if _is_large(root):
+        return ask(root, lambda lines: asked_calls(lines, selection, limit))
+    problems: list[Problem] = []
+    wanted = (
+        entry
+        for entry in everything(root, problems)
+        if entry.line.kind == "usage" and selection.fits(entry.line)
+    )
+    return newest(whole(wanted, problems), limit, problems)
+
+
+def list_tags(root: Path, selection: Selection) -> set[str]:
+    """Return the names of the tags that the outcomes asked for have."""
+    if _is_large(root):
+        return ask(root, lambda lines: asked_tags(lines, selection))
+    return _tags(root, selection)
+
+
+def _is_large(root: Path) -> bool:
+    size = 0
+    for part in (SEGMENTS, ARCHIVE):
+        try:
+            with os.scandir(root / part) as files:
+                for file in files:
+                    size += file.stat().st_size
+                    if size > _LARGE:
+                        return available()
+        except OSError:
+            continue
+    return False
+
+
+def _missing(report: Report) -> tuple[str, ...]:
+    """Return the tags among the keys that are on none of the calls."""
+    return tuple(
+        name.removeprefix("tag:")
+        for name in report.by
+        if name.startswith("tag:")
+        and report.total.calls
+        and all(row.group[name] == MISSING for row in report.rows)
+    )
+
+
+def _with_tags(report: Report, tags: Callable[[], set[str]]) -> tuple[Report, set[str]]:
+    return report, tags() if _missing(report) else set()
+
+
+def _tags(root: Path, selection: Selection) -> set[str]:
+    found: set[str] = set()
+    for entry in everything(root, []):
+        if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
+            found.update(entry.line.tags)
+    return found

@@ -1,0 +1,100 @@
+"""Which segments can be given to a database as they are: whole, in order, every checksum true.
+
+Owns the look at every byte that comes before any JSON is parsed, so that a torn or altered line is
+neither an error nor a row of nothing.  Reads, keeps one line in memory, judges no content.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from ._frame import checked
+from ._layout import SEGMENTS, SegmentName, split_id
+from ._listing import open_segment
+from ._scan import Head
+
+__all__ = ["Surveyed", "survey"]
+
+_LONGEST: Final = 2**20
+"""Bytes of a line beyond which a database needs larger buffers than it is given."""
+
+_ID: Final = b'{"v":1,"id":"'
+_KNOWN: dict[tuple[str, int, int, int], Surveyed] = {}
+_KEPT: Final = 100_000
+_head: Final = msgspec.json.Decoder(Head)
+
+
+class Surveyed(NamedTuple):
+    """What is known of a segment.
+
+    Attributes:
+        plain: it can be read as it is.
+        last: the largest number in it, whatever its name says.
+        size: in bytes.
+    """
+
+    plain: bool
+    last: int
+    size: int
+
+
+def survey(root: Path, name: SegmentName) -> Surveyed:
+    """Look at a segment.  A sealed one never changes, so what was found is remembered.
+
+    Plain is: sealed; each line valid and written as this library writes it; the numbers without a
+    hole from the first of the name to the last; no ``unsettled`` outcome, which another line may
+    beat.
+
+    Raises:
+        OSError: it is gone or cannot be read.
+    """
+    file, name = open_segment(root, name)
+    with file:
+        state = os.fstat(file.fileno())
+        key = (str(root / SEGMENTS / str(name)), state.st_ino, state.st_size, state.st_mtime_ns)
+        known = _KNOWN.get(key)
+        if known is not None:
+            return known
+        prefix = b"%b%b-" % (_ID, name.writer.encode())
+        begin, end = len(prefix), len(prefix) + 16
+        plain = not name.open
+        expected = name.first
+        last = 0
+        for raw in file:
+            if (
+                raw[:begin] == prefix
+                and raw[-11:-3] == b"%08x" % crc32(raw[:-19])
+                and raw[-19:-11] == b',"crc":"'
+                and raw[-3:] == b'"}\n'
+            ):
+                number = int(raw[begin:end])
+                if number == expected:
+                    expected += 1
+                    if b'"unsettled"' in raw or len(raw) > _LONGEST:
+                        plain = False
+                    continue
+            plain = False
+            last = max(last, _number(raw, name.writer))
+        last = max(last, expected - 1)
+    found = Surveyed(plain and last == name.last, last, state.st_size)
+    if not name.open:
+        if len(_KNOWN) >= _KEPT:
+            _KNOWN.clear()
+        _KNOWN[key] = found
+    return found
+
+
+def _number(raw: bytes, writer: str) -> int:
+    """Return the last number that a valid line of an odd form stands for, 0 for anything else."""
+    if not checked(raw):
+        return 0
+    try:
+        head = _head.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 0
+    return head.last if split_id(head.id) == (writer, head.seq) else 0

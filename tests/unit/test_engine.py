@@ -1,0 +1,290 @@
+"""Two ways to a report, one truth: line by line, by the database, and reckoned in plain Python."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.generated import Reckoning, as_sums, make_ledger
+from tests.ledger_by_hand import NOON, HandMade, spoil
+
+from litellm_ledger import Ledger, MissingExtra, _relation, _reporting
+from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
+from litellm_ledger._frame import encode
+from litellm_ledger._relation import Relation, ask
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Reckoning]]:
+    root = tmp_path_factory.mktemp("glob[1]*") / "us'age?"
+    make_ledger(root, 20_000, segment=700_000)
+    yield root, Reckoning(root)
+    shutil.rmtree(root)
+
+
+@pytest.fixture(params=["database", "line by line"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_reporting, "_LARGE", 0 if request.param == "database" else 2**60)
+
+
+CASES: list[tuple[list[str], str]] = [
+    ([], "UTC"),
+    (["model"], "UTC"),
+    (["provider", "status", "error"], "UTC"),
+    (["day", "tag:user"], "Europe/Berlin"),
+    (["hour"], "Europe/Berlin"),
+    (["hour", "model"], "America/New_York"),
+    (["week", "tag:team é'\""], "America/New_York"),
+    (["month", "usage_source"], "Australia/Brisbane"),
+]
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("by", "zone"), CASES)
+def test_a_report_is_what_plain_python_reckons(
+    made: tuple[Path, Reckoning], by: list[str], zone: str
+) -> None:
+    root, truth = made
+    report = Ledger(root).report(by, tz=zone, week_start="sunday")
+    rows = report.rows if by else [report.total]
+    found = {tuple(row.group.values()): as_sums(row) for row in rows}
+    expected = truth.sums(by, zone)
+    assert found == {
+        group: {name: value for name, value in sums.items() if value}
+        for group, sums in expected.items()
+    }
+    assert as_sums(report.total) == {n: v for n, v in truth.sums([])[()].items() if v}
+    assert sum(problem.lines for problem in report.problems) == truth.damaged
+    assert truth.damaged
+
+
+def test_the_database_reads_most_of_it_by_itself(made: tuple[Path, Reckoning]) -> None:
+    with Relation(made[0]) as relation:
+        ((odd,),) = relation.rows("SELECT count(*) FROM line_by_line")
+        ((all_,),) = relation.rows("SELECT count(*) FROM records")
+    assert 0 < odd < all_ / 1.2
+
+
+@pytest.mark.usefixtures("engine")
+def test_quantiles_are_those_of_plain_python(made: tuple[Path, Reckoning]) -> None:
+    root, truth = made
+    total = Ledger(root).report([], quantiles=True).total
+    for name in ("latency_ms", "ttft_ms"):
+        spread = getattr(total, name)
+        found = (spread.count, spread.p50, spread.p90, spread.p99, spread.max)
+        assert found == truth.spread(name)
+
+
+SELECTIONS: list[dict[str, Any]] = [
+    {"since": datetime(2025, 3, 30, tzinfo=UTC), "until": datetime(2025, 10, 26, tzinfo=UTC)},
+    {"where": {"tag:user": ["user-1", "user-2", "(none)"], "status": "ok"}},
+    {"where": {"day": "2025-10-26", "model": "o3 \"preview\" 'x'"}, "tz": "Europe/Berlin"},
+    {"where": {"hour": "2025-10-26T02:00+01:00"}, "tz": "Europe/Berlin"},
+    {"where": {"month": ["2025-03", "no month", "(none)"], "tag:team é'\"": ""}},
+    {"where": {"week": "2025-03-24"}, "every": "day"},
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_a_selection_means_the_same_to_both(
+    made: tuple[Path, Reckoning], selection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for large in (0, 2**60):
+        monkeypatch.setattr(_reporting, "_LARGE", large)
+        found.append(Ledger(made[0]).report(["model", "tag:user"], quantiles=True, **selection))
+    assert found[0].total.calls
+    assert found[0].rows == found[1].rows
+    assert found[0].total == found[1].total
+
+
+def test_the_newest_calls_are_the_same_to_both(
+    made: tuple[Path, Reckoning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for large in (0, 2**60):
+        monkeypatch.setattr(_reporting, "_LARGE", large)
+        ledger = Ledger(made[0])
+        assert ledger.tags(where={"status": "ok"}) == ["team é'\"", "user"]
+        found.append((ledger.calls(limit=50), ledger.calls(where={"status": "error"}, limit=None)))
+    assert found[0][0].records == found[1][0].records
+    assert found[0][0].matched == found[1][0].matched == len(made[1].outcomes)
+    assert found[0][1].records == found[1][1].records
+    assert len(found[0][1]) == found[0][1].matched > 100
+
+
+def test_calls_in_flight_are_found_without_reading_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 3, [hand.started(1), hand.outcome(2, of=1), hand.started(3)])
+    hand.open(4, [hand.outcome(4, of=3), hand.started(5), hand.started(6), hand.outcome(7, of=6)])
+    monkeypatch.setattr(_reporting, "_LARGE", 0)
+    hand.live(7, oldest=5)
+    report = Ledger(tmp_path).report()
+    assert (report.total.calls, report.in_flight, report.cut_off) == (3, 0, 1)
+    with hand.alive(7):
+        assert Ledger(tmp_path).report().in_flight == 0  # none, it says, up to what is written
+    assert Ledger(tmp_path).report(where={"model": "other"}).cut_off == 0
+
+
+# -- SQL ---------------------------------------------------------------------------------------
+
+
+def test_sql_sees_the_calls_that_count_with_exact_money(made: tuple[Path, Reckoning]) -> None:
+    root, truth = made
+    table = Ledger(root).sql(
+        "SELECT tags['user'] AS who, count(*) AS n, sum(cost) AS usd, sum(cost_picousd) AS pico "
+        "FROM calls WHERE model = $model GROUP BY who ORDER BY who",
+        {"model": "gpt-4o-mini"},
+    )
+    assert table.columns == ["who", "n", "usd", "pico"]
+    expected = truth.sums(["model", "tag:user"])
+    assert len(table) == 101
+    for row in table.to_dicts():
+        sums = expected["gpt-4o-mini", row["who"] or "(none)"]
+        assert (row["n"], row["pico"]) == (sums["calls"], sums["cost"])
+        assert row["usd"] == Decimal(sums["cost"]).scaleb(-12)
+    assert sum(problem.lines for problem in table.problems) == truth.damaged
+    ((kinds,),) = Ledger(root).sql("SELECT list(DISTINCT kind ORDER BY kind) FROM records")
+    assert kinds == ["gap", "started", "usage"]
+    zoned = Ledger(root).sql("SELECT ts AT TIME ZONE 'UTC' FROM calls LIMIT 1")
+    assert zoned.types == ["TIMESTAMP WITH TIME ZONE"]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT nothing FROM calls", "nothing"),
+        ("SELEC 1", "syntax"),
+        ("", "one statement that only reads"),
+        ("SELECT 1; SELECT 2", "one statement that only reads"),
+        ("COPY calls TO 'x.csv'", "one statement that only reads"),
+        ("INSTALL httpfs", "one statement that only reads"),
+        ("DROP VIEW calls", "one statement that only reads"),
+        ("SELECT CAST(model AS INTEGER) FROM calls", "m"),
+    ],
+)
+def test_a_query_that_cannot_be_is_refused_in_words(tmp_path: Path, query: str, says: str) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 2)
+    with pytest.raises(ValueError, match=says):
+        Ledger(tmp_path).sql(query)
+
+
+def test_without_the_extra_reports_go_on_and_sql_says_what_to_install(
+    made: tuple[Path, Reckoning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_reporting, "_LARGE", 0)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    root, truth = made
+    assert Ledger(root).report([]).total.calls == len(truth.outcomes)
+    with pytest.raises(MissingExtra, match=r"litellm-ledger\[report\]"):
+        Ledger(root).sql("SELECT 1")
+
+
+# -- what others write, and what changes meanwhile ---------------------------------------------
+
+
+@pytest.fixture
+def by_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_reporting, "_LARGE", 0)
+    monkeypatch.setattr(_relation, "_SMALL", 0)
+
+
+def foreign(hand: HandMade, seq: int, members: str) -> bytes:
+    """A line of another program's: true checksum, a form of its own."""
+    from zlib import crc32
+
+    body = f'{{"v":1,"id":"{hand.id(seq)}","seq":{seq},"kind":"usage",{members}'.encode()
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+@pytest.mark.usefixtures("by_database")
+def test_what_the_database_cannot_take_is_read_by_us(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    twice = '"status":"ok","model":"m","tags":{"user":"a","user":"b"},"cost_picousd":5'
+    hand.sealed(1, 3, [hand.line(1), foreign(hand, 2, twice), hand.line(3, cost=Decimal(1))])
+    rows = Ledger(tmp_path).report(["tag:user"]).rows
+    assert [(row.group["tag:user"], row.cost) for row in rows] == [
+        ("(none)", Decimal(1)),
+        ("b", Decimal(5).scaleb(-12)),
+    ]
+
+
+@pytest.mark.usefixtures("by_database")
+def test_a_file_that_goes_while_it_is_read_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = HandMade(tmp_path)
+    one = hand.sealed(1, 2)
+    two = hand.sealed(3, 4)
+    seen = []
+
+    def count(relation: Relation) -> int:
+        seen.append(relation)
+        two.unlink(missing_ok=True)
+        ((found,),) = relation.rows("SELECT count(*) FROM calls")
+        return int(found)
+
+    assert ask(tmp_path, count) == 2
+    assert len(seen) == 2
+    monkeypatch.setattr(_relation, "survey", lambda root, name: _relation.Surveyed(True, 2, 99))
+    one.rename(one.with_name("elsewhere"))
+    monkeypatch.setattr(_relation, "list_segments", lambda root: [hand_name(hand)])
+    with pytest.raises(LedgerPathError, match="cannot read the ledger"):
+        ask(tmp_path, count)
+
+
+def hand_name(hand: HandMade) -> Any:
+    from litellm_ledger._layout import SegmentName
+
+    return SegmentName(hand.writer, 1, 2)
+
+
+@pytest.mark.usefixtures("by_database")
+def test_a_sealed_segment_that_was_damaged_since_is_not_believed(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    path = hand.sealed(1, 3, [hand.line(n, cost=Decimal(n)) for n in (1, 2, 3)])
+    ledger = Ledger(tmp_path)
+    assert ledger.report([]).total.cost == Decimal(6)
+    spoil(path, line=1)
+    report = ledger.report([])
+    assert report.total.cost == Decimal(4)
+    assert [(p.what, p.lines) for p in report.problems] == [("damaged", 1)]
+    spoil(path, line=3, at=-3)  # in the frame around the checksum of the last line
+    assert ledger.report([]).total.cost == Decimal(1)
+
+
+@pytest.mark.usefixtures("by_database")
+def test_an_empty_ledger_is_no_error_and_a_missing_one_is(tmp_path: Path) -> None:
+    HandMade(tmp_path / "empty")
+    assert Ledger(tmp_path / "empty").report(quantiles=True).total.calls == 0
+    assert Ledger(tmp_path / "empty").sql("FROM calls").rows == []
+    with pytest.raises(LedgerPathError, match="no ledger"):
+        Ledger(tmp_path / "nowhere").sql("FROM calls")
+
+
+@pytest.mark.usefixtures("by_database")
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    line = encode(hand_record(hand)).replace(b'{"v":1,', b'{"v":2,')
+    from zlib import crc32
+
+    body = line[:-19]
+    hand.sealed(1, 1, [b'%b,"crc":"%08x"}\n' % (body, crc32(body))])
+    for ask_ in (lambda: Ledger(tmp_path).report(), lambda: Ledger(tmp_path).sql("FROM calls")):
+        with pytest.raises(UnsupportedFormat):
+            ask_()
+
+
+def hand_record(hand: HandMade) -> Any:
+    from litellm_ledger import UsageRecord
+
+    return UsageRecord(id=hand.id(1), seq=1, ts=NOON, model="m")
