@@ -93,9 +93,12 @@ class _Queue(asyncio.Queue["Accepted | Signal"]):
         self._queue: deque[Accepted | Signal] = deque()
         self.hand: list[Accepted | Signal] = []
 
-    def put_quietly(self, item: Accepted) -> None:
-        """Put it in and wake nobody; who does so writes it, or puts ``Signal.WAKE`` behind it."""
-        self._queue.append(item)
+    @property
+    def quietly(self) -> deque[Accepted | Signal]:
+        """What waits.  An append to it wakes nobody; so it is written in the task's place, or the
+        task has been woken for what is before it, or ``Signal.WAKE`` follows.
+        """
+        return self._queue
 
     def _get(self) -> Accepted | Signal:
         item = self._queue[0]
@@ -149,6 +152,7 @@ class Backlog:
         self.live = LiveFile(fs, directory, writer)
         self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
         self.queue = _Queue()
+        self._waiting = self.queue.quietly
         self.inbox: deque[Entry] = deque()
         self.accepted = 0
         self.late = False
@@ -196,19 +200,19 @@ class Backlog:
     def accept(self, record: UsageRecord) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
-        self._queue(record, None)
+        self.put(record, None)
         return record
 
-    def accept_unseen(self, record: UsageRecord) -> None:
-        """``accept`` for a caller who does not want the numbered record: a third of the time."""
-        self._queue(record, datetime.now(UTC))
+    def put(self, record: UsageRecord, now: datetime | None) -> None:
+        """``accept`` with a time for whoever does not want the numbered record: the task makes it.
 
-    def _queue(self, record: UsageRecord, now: datetime | None) -> None:
+        That takes the caller a third of the time.
+        """
         money = record.cost
         cost = None if money is None else whole(money)
         seq = self.accepted + 1
-        if self.quiet:
-            self.queue.put_quietly((seq, now, record, cost))
+        if self.quiet or self._waiting:  # the task has been woken for what waits before this
+            self._waiting.append((seq, now, record, cost))
         else:
             try:
                 self.queue.put_nowait((seq, now, record, cost))
@@ -237,9 +241,9 @@ class Backlog:
     def line(self, item: Accepted) -> bytes:
         """Encode a waiting record whatever it holds: what JSON cannot take is left out and said."""
         seq, now, record, cost = item
-        record = wire(record.__copy__() if now is None else self._completed(record, seq, now), cost)
+        record = record.__copy__() if now is None else self._completed(record, seq, now)
         try:
-            return encode_wire(record)
+            return encode_wire(wire(record, cost))
         except Exception as exc:
             _log.error("record %d holds what cannot be stored (%s); stored without it", seq, exc)
             for name in record.__struct_fields__:

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -139,7 +140,7 @@ class Intake:
         if backlog.late:
             self._take(record, backlog.accept)
         else:
-            backlog.accept_unseen(record)
+            backlog.put(record, record.ts or datetime.now(UTC))
         return True
 
     def start(self, record: UsageRecord) -> UsageRecord:

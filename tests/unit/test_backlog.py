@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -189,8 +190,7 @@ def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_no
 
 ACCEPTING = {
     Backlog.accept.__code__,
-    Backlog.accept_unseen.__code__,
-    Backlog._queue.__code__,
+    Backlog.put.__code__,
     _Queue.put_nowait.__code__,
 }
 
@@ -321,7 +321,7 @@ def test_what_json_cannot_hold_is_stored_without_it_and_said(
 ) -> None:
     backlog = backlog_in(tmp_path)
     record = usage("odd", meta={"fine": 1})
-    backlog.accept_unseen(record)
+    backlog.put(record, record.ts or datetime.now(UTC))
     assert record.meta is not None
     record.meta["fine"] = object()  # changed after it was checked
     backlog.accept(usage("next"))
