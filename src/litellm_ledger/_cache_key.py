@@ -7,10 +7,9 @@ header can be read from it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from . import _litellm
@@ -45,11 +44,17 @@ _surroundings = Surroundings()
 
 
 async def cache_key(
-    call: Call, kwargs: Mapping[str, Any], litellm: Any, *, namespace: str, ignore: frozenset[str]
+    call: Call,
+    kwargs: Mapping[str, Any],
+    litellm: Any,
+    *,
+    namespace: str,
+    ignore: frozenset[str],
+    off_loop: Callable[..., Awaitable[Any]],
 ) -> str | None:
     """Return the key of a call; ``None``: it cannot be compared, or must not be kept.
 
-    Files are read to their end, off the loop, and left at the position where they were.
+    Files are read to their end, by ``off_loop``, and left at the position where they were.
     """
     if any(kwargs.get(name) for name in _STATEFUL):
         return None
@@ -59,7 +64,7 @@ async def cache_key(
         for name in call.files:
             given = asked.get(name)
             if given is not None and type(given) is not bytes:
-                asked[name] = await asyncio.to_thread(_file, given)
+                asked[name] = await off_loop(_file, given)
         parts = [_FORM, _litellm.version(), namespace, call.name]
         around = _surroundings.fingerprint(litellm)
         return hashlib.sha256(fingerprint([parts, around, asked])).hexdigest()

@@ -7,6 +7,7 @@ made as if there were none.  ``_calling`` makes the requests.
 
 from __future__ import annotations
 
+import copy
 import time
 import uuid
 from collections.abc import Coroutine, Hashable, Mapping
@@ -54,7 +55,14 @@ async def cached_call(
         name_positional(getattr(litellm, row.positional), args, kwargs)
     key = None
     if row.keeps is not None:
-        key = await cache_key(row, kwargs, litellm, namespace=cache.namespace, ignore=cache.ignore)
+        key = await cache_key(
+            row,
+            kwargs,
+            litellm,
+            namespace=cache.namespace,
+            ignore=cache.ignore,
+            off_loop=core.off_loop,
+        )
     if key is None:
         cache.skipped += 1
         return await call(core, name, (), kwargs, tags, options=options, track=track)
@@ -130,7 +138,7 @@ class _Asking:
         options, left = self.options, self._left()
         if left is not None:
             options = replace(options, deadline=max(left, 0.001))
-        kwargs = dict(self.asked.kwargs)
+        kwargs = _own(self.asked.kwargs)
         name = self.asked.call.name
         return call(self.core, name, (), kwargs, self.tags, options=options, track=self.track)
 
@@ -263,8 +271,8 @@ class _Asking:
             except Unpackable:
                 await self.cache.reject(self.key)
             else:
-                self.cache.hits += 1
                 await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
+                self.cache.hits += 1
                 self.core.begin(upstream)
                 return CompletionStream(upstream)
         return await self._streamed()
@@ -287,9 +295,10 @@ class _Asking:
                 if first and shared.open:
                     return shared.lead(self.asked)
             if shared.open:
+                stream = shared.join(self.asked, self.attempt)
                 cache.hits += 1
                 cache.shared += 1
-                return shared.join(self.asked, self.attempt)
+                return stream
             cache.misses += 1  # it is too long to be shared from its beginning
             return await self._call()
 
@@ -345,15 +354,15 @@ class _Asking:
         """Record that an answer cost nothing, then hand it out."""
         entry, answer, asked = landed.entry, landed.answer, self.asked
         assert entry is not None
-        self.cache.hits += 1
         fields = entry.outcome(how)
         if asked.capture:
             fields |= asked.content(asked.call.wrote(answer))
         if how == "stored":
             await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
         else:
-            self.cache.shared += 1
             self.attempt.join()
+            self.cache.shared += 1
+        self.cache.hits += 1
         record = self.attempt.settle(fields)
         if record is None:
             return answer
@@ -371,3 +380,18 @@ class _Asking:
         if record is not None:
             await self.core.acknowledge(record)
             label(exc, record)
+
+
+def _own(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that nobody changes while a request for several callers is under way.
+
+    The caller who made them may be cancelled and go on with them; what is sent, again perhaps, must
+    still be what the key says.  An open file cannot be copied and is taken as it is.
+    """
+    own = {}
+    for name, value in kwargs.items():
+        try:
+            own[name] = copy.deepcopy(value)
+        except Exception:
+            own[name] = value
+    return own

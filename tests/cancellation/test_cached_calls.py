@@ -225,6 +225,33 @@ async def test_the_deadline_holds_for_a_call_that_waits_for_another(
     assert len({error.usage_record.id for error in errors}) == 3
 
 
+@pytest.mark.asyncio
+async def test_who_began_it_and_was_cancelled_may_change_what_it_asked(
+    client: LiteLLMClient, fake: FakeLiteLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    real = fake.acompletion
+
+    async def acompletion(**kwargs: Any) -> Any:
+        found = await real(**kwargs)  # as if it were sent, or sent again, when the gate opens
+        sent.append(kwargs["messages"][0]["content"])
+        return found
+
+    monkeypatch.setattr(fake, "acompletion", acompletion)
+    assert fake.gate is not None
+    call: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    first = asyncio.create_task(client.acompletion(**call))
+    await fake.gate.entered.wait()
+    second = asyncio.create_task(client.acompletion(**CALL))
+    await turns(20)
+    first.cancel()
+    await asyncio.wait({first}, timeout=WAIT)
+    call["messages"][0]["content"] = "something else"
+    let_go(fake)
+    await second
+    assert sent == ["hi"]
+
+
 # -- the close ----------------------------------------------------------------------------------
 
 
