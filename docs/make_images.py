@@ -1,10 +1,11 @@
-"""Make `docs/images/report.svg`: what `litellm-ledger report` prints on a terminal.
+"""Make the pictures in `docs/images/`.
 
-    python docs/make_images.py [LEDGER]
+    python docs/make_images.py
 
-Without a ledger it runs `examples/demo.py` for one (half a minute).  The picture is the command's
-own output, taken from a terminal; nothing in it is typed in by hand, and nothing is fetched when it
-is shown.
+`report.svg` is what `litellm-ledger daily` prints on a terminal; `page-*.png` is the page that
+`litellm-ledger html` writes, in Chromium (`apt-get install chromium fonts-dejavu-core`).  Both are
+of the ledger that `sample.py` writes.  Nothing in them is typed in by hand, and nothing is fetched
+when they are shown.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import io
 import os
 import pty
+import shutil
 import struct
 import subprocess
 import sys
@@ -23,10 +25,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-ROOT = Path(__file__).resolve().parent.parent
-IMAGE = ROOT / "docs" / "images" / "report.svg"
-COMMAND = ("report", "usage/", "--by", "tag:user")
-WIDTH = 142
+DOCS = Path(__file__).resolve().parent
+IMAGES = DOCS / "images"
+COMMAND = ("daily", "usage/", "--since", "2025-11-01")
+WIDTH, HEIGHT = 134, 40
+PAGE = ("html", "report.html", "usage/")
+# Name, width and height in CSS pixels, whether dark.
+SHOTS = (
+    ("page-light", 1200, 1560, False),
+    ("page-dark", 1200, 1560, True),
+    ("page-phone-light", 390, 1560, False),
+    ("page-phone-dark", 390, 1560, True),
+)
 
 # Rich's own frame without its fonts, which would be fetched from the network.
 SVG = """\
@@ -59,15 +69,14 @@ SVG = """\
 """
 
 
-def on_a_terminal(ledger: Path) -> str:
+def on_a_terminal(cwd: Path, *arguments: str) -> str:
     """Run the command on a terminal of ``WIDTH`` columns; return what it sends there."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, WIDTH, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
     env = {**os.environ, "TERM": "xterm-256color"}
     env.pop("COLUMNS", None)
-    arguments = [str(ledger) if word == "usage/" else word for word in COMMAND]
     with subprocess.Popen(
-        [sys.executable, "-m", "litellm_ledger", *arguments], stdout=theirs, env=env
+        [sys.executable, "-m", "litellm_ledger", *arguments], cwd=cwd, stdout=theirs, env=env
     ) as child:
         os.close(theirs)
         sent = b""
@@ -92,19 +101,36 @@ def draw(output: str, to: Path) -> None:
     to.write_text("".join(line.rstrip() + "\n" for line in svg.splitlines()), encoding="utf-8")
 
 
+def shoot(page: Path, to: Path, width: int, height: int, *, dark: bool) -> None:
+    """Take a picture of a page as Chromium shows it."""
+    chromium = shutil.which("chromium") or sys.exit("chromium is not installed")
+    subprocess.run(
+        [
+            chromium,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            f"--window-size={width},{height}",
+            f"--screenshot={to}",
+            page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
 def main() -> None:
-    if len(sys.argv) > 1:
-        draw(on_a_terminal(Path(sys.argv[1])), IMAGE)
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            ledger = Path(scratch) / "usage"
-            subprocess.run(
-                [sys.executable, ROOT / "examples" / "demo.py", ledger],
-                stdout=subprocess.DEVNULL,
-                check=True,
-            )
-            draw(on_a_terminal(ledger), IMAGE)
-    sys.stdout.write(f"{IMAGE.relative_to(ROOT)}\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        subprocess.run([sys.executable, DOCS / "sample.py", home / "usage"], check=True)
+        draw(on_a_terminal(home, *COMMAND), IMAGES / "report.svg")
+        subprocess.run([sys.executable, "-m", "litellm_ledger", *PAGE], cwd=home, check=True)
+        for name, width, height, dark in SHOTS:
+            shoot(home / "report.html", IMAGES / f"{name}.png", width, height, dark=dark)
+    for path in sorted(IMAGES.iterdir()):
+        sys.stdout.write(f"{path.relative_to(DOCS.parent)}\n")
 
 
 if __name__ == "__main__":

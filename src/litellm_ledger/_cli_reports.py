@@ -6,6 +6,7 @@ Owns their words and flags.  The sums are ``Ledger.report``'s, the looks ``_prin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,7 @@ import typer
 from ._flags import Output, Where, command
 from ._ledger import Ledger
 from ._paths import default_directory
+from ._periods import PERIODS
 from ._question import Question, named
 
 __all__ = ["add_to"]
@@ -43,6 +45,7 @@ def add_to(app: typer.Typer) -> None:
         _add_period(app, name, period, words)
     command(app)(report)
     command(app)(top)
+    command(app, forms=())(html)
 
 
 def _add_period(app: typer.Typer, name: str, period: str, words: str) -> None:
@@ -137,4 +140,37 @@ def _top_tags(path: Path | None, question: Question, output: Output, limit: int)
         found = ledger.report([f"tag:{name}" for name in names], **question.everything())
     asked = Asked(path=ledger.path, report=by_tag(found), question=question)
     print_top(asked, limit, output)
+    return 0
+
+
+def html(
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The page to write; - is standard output.")
+    ],
+    question: Question,
+    output: Output,
+    path: Where = None,
+    by: Annotated[
+        str, typer.Option(help="The key that the chart of cost is stacked by.")
+    ] = "model",
+    every: Annotated[
+        str | None, typer.Option(help="hour, day, week or month; by default as it fits.")
+    ] = None,
+) -> int:
+    """The same as pictures: one page in one file, for mail and archive."""
+    from ._exporting import target
+    from ._page import render
+    from ._page_data import READINGS, gather
+    from ._progress import progress
+
+    if out.is_dir():
+        raise ValueError(f"{out} is a directory; the page comes first: html report.html {out}")
+    if every is not None and every not in PERIODS:
+        raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
+    ledger = Ledger(path or default_directory())
+    with progress(f"reading {ledger.path}", READINGS) as advance:
+        now = datetime.now(UTC)
+        page = gather(ledger, question, by=named(by), every=every, made=now, advance=advance)
+    with target(out) as to:
+        to.write(render(page))
     return 0

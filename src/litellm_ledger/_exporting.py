@@ -22,7 +22,7 @@ from ._question import Question
 from ._reading import Problem
 from ._record import UsageRecord
 
-__all__ = ["export_records"]
+__all__ = ["export_records", "target"]
 
 
 def export_records(
@@ -38,7 +38,7 @@ def export_records(
     numbers = sum((name.last or name.first) - name.first + 1 for name in ledger.segments())
     with progress(f"exporting {ledger.path}", numbers) as advance:
         records = _counted(found, advance)
-        with _target(out) as to:
+        with target(out) as to:
             if form == "csv":
                 csv_writer(to).writerows(record_row(record) for record in records)
             else:
@@ -62,7 +62,7 @@ def _counted(found: Iterator[UsageRecord], advance: Callable[[int], None]) -> It
 
 
 @contextmanager
-def _target(out: Path | None) -> Iterator[TextIO]:
+def target(out: Path | None) -> Iterator[TextIO]:
     """Yield where to write: standard output, or a file that gets its name when it is whole."""
     if out is None or str(out) == "-":
         yield sys.stdout

@@ -128,12 +128,14 @@ def _table(
     total = asked.report.total
     labels: list[list[str]] = []
     rows: list[Row] = []
+    below: list[int] = []
     for outer, inner in groups:
         labels.append([clean(outer.group[key]) for key in asked.by])
         rows.append(outer)
         for row in inner:
-            below = f"└ {clean(row.group[asked.inner or ''])}"
-            labels.append([below, *[""] * (len(asked.by) - 1)])
+            below.append(len(rows))
+            label = f"└ {clean(row.group[asked.inner or ''])}"
+            labels.append([label, *[""] * (len(asked.by) - 1)])
             rows.append(row)
     if asked.by:
         labels.append(["total", *[""] * (len(asked.by) - 1)])
@@ -156,7 +158,7 @@ def _table(
         columns[-1] = replace(columns[-1], bars=[part / most for part in shares[:-1]])
     if not output.md:
         _headline(asked, groups, period, output)
-    show(columns, total=bool(asked.by), md=output.md, color=output.color)
+    show(columns, total=bool(asked.by), below=below, md=output.md, color=output.color)
 
 
 def _title(key: str, question: Question) -> str:

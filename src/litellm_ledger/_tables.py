@@ -7,7 +7,7 @@ standard output is a terminal, never writes colour, bars or boxes into a pipe.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from shutil import get_terminal_size
@@ -151,13 +151,18 @@ def write_notes(notes: Iterable[str], *, md: bool = False) -> None:
 
 
 def show(
-    columns: Sequence[Column], *, total: bool = False, md: bool = False, color: bool = True
+    columns: Sequence[Column],
+    *,
+    total: bool = False,
+    below: Collection[int] = (),
+    md: bool = False,
+    color: bool = True,
 ) -> None:
-    """Print a table; with ``total`` the last row is set apart."""
+    """Print a table; ``total``: the last row is set apart; ``below``: rows that are quieter."""
     if md:
         _markdown(columns, total=total)
     elif on_terminal():
-        _rich(columns, total=total, color=color)
+        _rich(columns, total=total, below=below, color=color)
     else:
         _plain(columns)
 
@@ -193,7 +198,7 @@ def _console(*, color: bool) -> Any:
     return Console(width=size.columns, height=size.lines, no_color=not color or None)
 
 
-def _rich(columns: Sequence[Column], *, total: bool, color: bool) -> None:
+def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], color: bool) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -231,8 +236,9 @@ def _rich(columns: Sequence[Column], *, total: bool, color: bool) -> None:
             room -= width + 3
             table.add_column("", style="cyan", no_wrap=True, min_width=width)
             drawn.append([bar(share, width) for share in column.bars][: len(drawn[0])])
-    for row in zip(*drawn, strict=True):
-        table.add_row(*map(Text, row))
+    for at, row in enumerate(zip(*drawn, strict=True)):
+        quiet = "dim" if at in below else ""
+        table.add_row(*(Text(cell, "dim" if cell in ("0", "-") else quiet) for cell in row))
     console.print(table)
     if len(kept) < len(columns):
         left_out = ", ".join(column.title for column in columns if column not in kept)

@@ -121,6 +121,8 @@ LINE = {
         "_cli_reports",
         "_exporting",
         "_flags",
+        "_page",
+        "_page_data",
         "_printing",
         "_printing_health",
         "_printing_report",

@@ -1,0 +1,388 @@
+"""What a report page shows: its charts and tables as figures and words, not yet as HTML.
+
+Owns the questions that the page asks of the ledger, how finely time is cut, and which groups are
+shown apart.  Everything that is summed is summed by ``Ledger.report``; a chart's numbers are floats
+to draw with, its words are the exact amounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+import msgspec
+
+from ._groups import MISSING, Row
+from ._ledger import Ledger
+from ._periods import PERIODS, Calendar, calendar
+from ._question import Question
+from ._report import Report, added, dollars
+from ._tables import clean
+
+__all__ = ["READINGS", "Chart", "Page", "Series", "Top", "gather", "money"]
+
+_APART: Final = 7
+"""Groups with a colour of their own; all others share one."""
+_TOP: Final = 10
+_TAGS: Final = 3
+_OTHERS: Final = "all others"
+
+READINGS: Final = 8
+"""About as often the ledger is read for one page."""
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """One colour of a chart: a number to draw and a text to read for each label."""
+
+    name: str
+    color: int
+    values: list[float | None]
+    texts: list[str]
+
+
+class Chart(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart over time.
+
+    Attributes:
+        labels: periods in full; ``short``: for the axis.
+        totals: texts of the sums, for a stack.
+    """
+
+    id: str
+    title: str
+    about: str
+    kind: Literal["stack", "line"]
+    unit: Literal["usd", "tokens", "calls", "ms"]
+    labels: list[str]
+    short: list[str]
+    series: list[Series]
+    totals: list[str] = []
+
+
+class Top(msgspec.Struct, frozen=True, kw_only=True):
+    """The dearest groups of one key; ``others`` is what all the rest comes to."""
+
+    key: str
+    rows: list[tuple[str, Row]]
+    others: tuple[int, Row] | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it.
+
+    Attributes:
+        every: the period that time is cut into; ``None`` without a single call.
+        errors: what failed, by the name of the exception.
+    """
+
+    path: str
+    made: datetime
+    question: Question
+    every: str | None
+    first: str = ""
+    last: str = ""
+    total: Row
+    notes: list[str]
+    charts: list[Chart] = []
+    tops: list[Top] = []
+    errors: list[tuple[str, Row]] = []
+    statuses: list[tuple[str, Row]] = []
+
+
+def money(cost: Decimal) -> str:
+    """Write an exact amount of US dollars, with cents at least."""
+    text = dollars(abs(cost))
+    places = max(2, len(text.partition(".")[2].rstrip("0")))
+    return f"{'-' if cost < 0 else ''}${abs(cost):,.{places}f}"
+
+
+def gather(
+    ledger: Ledger,
+    question: Question,
+    *,
+    by: str = "model",
+    every: str | None = None,
+    made: datetime,
+    advance: Callable[[int], None] = lambda step: None,
+) -> Page:
+    """Ask the ledger.
+
+    Args:
+        by: the key whose groups are stacked in the chart of cost.
+        every: a period; by default hours for a few days, then days, weeks, months.
+        advance: called after each reading with 1.
+    """
+    asked = question.everything()
+
+    def report(keys: Sequence[str], **more: Any) -> Report:
+        found = ledger.report(keys, **{**asked, **more})
+        advance(1)
+        return found
+
+    main = report([every or "day", by, "status"])
+    if every is None and main.rows:
+        wanted = _fitting({row.group["day"] for row in main.rows} - {MISSING})
+        every = wanted
+        if wanted != "day":
+            main = report([wanted, by, "status"])
+    page = Page(
+        path=str(ledger.path),
+        made=made,
+        question=question,
+        every=every if main.rows else None,
+        total=main.total,
+        notes=main.notes(),
+    )
+    if not main.rows or every is None:
+        return page
+    dates = calendar(question.tz, question.week_start)
+    labels = _periods(every, [row.group[every] for row in main.rows], dates)
+    speed = report([every], quantiles=True)
+    tops = [_top(report([key]), key) for key in _keys(ledger, question, by)]
+    tops = [top for top in tops if len(top.rows) > 1 or top.key == by]  # else it says nothing
+    errors = report(["error"], where={**question.where, "status": ["error"]})
+    statuses = [(name, added(rows)) for name, rows in _grouped(main.rows, "status").items()]
+    return msgspec.structs.replace(
+        page,
+        first=labels[0],
+        last=labels[-1],
+        charts=[
+            chart
+            for chart in (
+                _spend(main.rows, every, by, labels),
+                _tokens(main.rows, every, labels),
+                _speed(speed.rows, every, labels),
+                _failures(main.rows, every, labels),
+            )
+            if chart is not None
+        ],
+        tops=tops,
+        errors=[(row.group["error"], row) for row in errors.rows][:_TOP],
+        statuses=sorted(statuses, key=lambda pair: _STATUSES.index(pair[0])),
+    )
+
+
+_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
+
+
+def _keys(ledger: Ledger, question: Question, by: str) -> list[str]:
+    """The keys whose dearest are listed: the model, and the first few tags, ``user`` first."""
+    tags = sorted(ledger.tags(**question.selection()), key=lambda name: (name != "user", name))
+    keys = [f"tag:{name}" for name in tags[:_TAGS]]
+    return list(dict.fromkeys([*keys[:1], by, "model", *keys[1:]]))[: _TAGS + 1]
+
+
+def _fitting(days: Iterable[str]) -> str:
+    known = sorted(days)
+    if not known:
+        return "day"
+    span = (date.fromisoformat(known[-1]) - date.fromisoformat(known[0])).days + 1
+    return "hour" if span <= 3 else "day" if span <= 92 else "week" if span <= 730 else "month"
+
+
+def _periods(every: str, seen: Iterable[str], dates: Calendar) -> list[str]:
+    """Return all periods from the first to the last, those without a call too."""
+    known = [label for label in dict.fromkeys(seen) if label != MISSING]
+    undated = [MISSING] if MISSING in seen or not known else []
+    if not known:
+        return undated
+    if every == "hour":
+        at = [datetime.fromisoformat(label) for label in known]
+        moment, end = min(at).astimezone(UTC), max(at)
+        hours = []
+        while moment <= end:
+            hours.append(dates.label("hour", dates.number("hour", moment)))
+            moment += timedelta(hours=1)
+        return list(dict.fromkeys(hours)) + undated
+    if every == "month":
+        first, last = (int(x[:4]) * 12 + int(x[5:7]) - 1 for x in (min(known), max(known)))
+        return [f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(first, last + 1)] + undated
+    begin, until = date.fromisoformat(min(known)), date.fromisoformat(max(known))
+    step = 7 if every == "week" else 1
+    return [
+        (begin + timedelta(days=at)).isoformat() for at in range(0, (until - begin).days + 1, step)
+    ] + undated
+
+
+def _short(every: str, labels: Sequence[str]) -> list[str]:
+    """Labels of an axis: the time of an hour, the day and month of a day, a month as it is."""
+    if every == "month":
+        return list(labels)
+    if every != "hour":
+        return [
+            label if label == MISSING else f"{date.fromisoformat(label):%d %b}".lstrip("0")
+            for label in labels
+        ]
+    shown, day = [], ""
+    for label in labels:
+        new = label[:10] != day
+        day = label[:10]
+        time = label[11:16]
+        shown.append(f"{date.fromisoformat(day):%d %b} {time}".lstrip("0") if new else time)
+    return shown
+
+
+def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.group[key], []).append(row)
+    return found
+
+
+def _stack(
+    named: Sequence[tuple[str, int, dict[str, Any]]],
+    labels: Sequence[str],
+    text: Callable[[Any], str],
+) -> tuple[list[Series], list[str]]:
+    """Return the series of a stack, and the texts of its totals."""
+    series = [
+        Series(
+            name=clean(name),
+            color=color,
+            values=[float(values.get(label, 0)) for label in labels],
+            texts=[text(values.get(label, 0)) for label in labels],
+        )
+        for name, color, values in named
+    ]
+    totals = [text(sum(values.get(label, 0) for *_, values in named)) for label in labels]
+    return series, totals
+
+
+def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
+    groups = {name: added(found) for name, found in _grouped(rows, by).items()}
+    ordered = sorted(groups, key=lambda name: (-groups[name].cost, -groups[name].calls, name))
+    apart = ordered if len(ordered) <= _APART + 1 else ordered[:_APART]
+    rest = set(ordered) - set(apart)
+    named: list[tuple[str, int, dict[str, Any]]] = []
+    for at, name in enumerate(apart):
+        mine = [row for row in rows if row.group[by] == name]
+        priced = any(row.priced for row in mine)
+        named.append((name if priced else f"{name} (no price)", at, _costs(mine, every)))
+    if rest:
+        others = [row for row in rows if row.group[by] in rest]
+        named.append((f"{_OTHERS} ({len(rest)})", _APART, _costs(others, every)))
+    series, totals = _stack(named, labels, lambda cost: money(Decimal(cost)))
+    return Chart(
+        id="spend",
+        title=f"Cost by {every}",
+        about=f"US dollars, stacked by {by.removeprefix('tag:')}; what could not be priced is not "
+        "in it.",
+        kind="stack",
+        unit="usd",
+        labels=labels,
+        short=_short(every, labels),
+        series=series,
+        totals=totals,
+    )
+
+
+def _costs(rows: Iterable[Row], every: str) -> dict[str, Any]:
+    return {
+        label: sum((row.cost for row in found), Decimal(0))
+        for label, found in _grouped(rows, every).items()
+    }
+
+
+def _tokens(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
+    sums = {label: added(found) for label, found in _grouped(rows, every).items()}
+    parts: list[tuple[str, int, Callable[[Row], int]]] = [
+        (
+            "input, fresh",
+            0,
+            lambda r: max(0, r.input_tokens - r.cache_read_tokens - r.cache_write_tokens),
+        ),
+        ("input, read from cache", 4, lambda r: r.cache_read_tokens),
+        ("input, written to cache", 3, lambda r: r.cache_write_tokens),
+        ("output", 1, lambda r: max(0, r.output_tokens - r.reasoning_tokens)),
+        ("output, reasoning", 5, lambda r: r.reasoning_tokens),
+    ]
+    named = [
+        (name, color, {label: of(row) for label, row in sums.items()})
+        for name, color, of in parts
+        if any(of(row) for row in sums.values())
+    ]
+    if not named:
+        return None
+    series, totals = _stack(named, labels, "{:,}".format)
+    return Chart(
+        id="tokens",
+        title="Tokens",
+        about="What was read and written, and what of it came from the provider's prompt cache or "
+        "went into reasoning.",
+        kind="stack",
+        unit="tokens",
+        labels=labels,
+        short=_short(every, labels),
+        series=series,
+        totals=totals,
+    )
+
+
+def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
+    at = {row.group[every]: row for row in rows}
+    series = []
+    for name, color, field, part in (
+        ("whole answer, p50", 0, "latency_ms", "p50"),
+        ("whole answer, p90", 5, "latency_ms", "p90"),
+        ("first token, p50", 2, "ttft_ms", "p50"),
+        ("first token, p90", 3, "ttft_ms", "p90"),
+    ):
+        found = [getattr(at[label], field) if label in at else None for label in labels]
+        values = [None if one is None else getattr(one, part) for one in found]
+        if any(value is not None for value in values):
+            texts = ["-" if value is None else _ms(value) for value in values]
+            series.append(Series(name=name, color=color, values=values, texts=texts))
+    if not series:
+        return None
+    return Chart(
+        id="speed",
+        title="How long calls took",
+        about="Of calls that succeeded: half were faster than p50, nine of ten faster than p90.",
+        kind="line",
+        unit="ms",
+        labels=labels,
+        short=_short(every, labels),
+        series=series,
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value / 1000:,.2f} s" if value >= 1000 else f"{value:,.0f} ms"
+
+
+def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
+    parts = (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
+    by_label = {label: added(found) for label, found in _grouped(rows, every).items()}
+    named = [
+        (status, color, {label: getattr(row, status) for label, row in by_label.items()})
+        for status, color in parts
+        if any(getattr(row, status) for row in by_label.values())
+    ]
+    if not named:
+        return None
+    series, totals = _stack(named, labels, "{:,}".format)
+    return Chart(
+        id="failures",
+        title="Calls that did not end well",
+        about="Errors, cancelled calls, streams left early, and calls whose process died.",
+        kind="stack",
+        unit="calls",
+        labels=labels,
+        short=_short(every, labels),
+        series=series,
+        totals=totals,
+    )
+
+
+def _top(report: Report, key: str) -> Top:
+    rows = sorted(report.rows, key=lambda row: (-row.cost, -row.calls))
+    if key in PERIODS:
+        rows = report.rows
+    rest = rows[_TOP:]
+    return Top(
+        key=key,
+        rows=[(row.group[key], row) for row in rows[:_TOP]],
+        others=(len(rest), added(rest)) if rest else None,
+    )

@@ -1,0 +1,330 @@
+"""The page: right figures, nothing fetched, nothing in a record can run; shown by Chromium."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ledger_by_hand import NOON, HandMade, spoil
+from typer.testing import CliRunner
+
+import litellm_ledger
+from litellm_ledger import Ledger
+from litellm_ledger._cli import app
+from litellm_ledger._page import render
+from litellm_ledger._page_data import Page, gather, money
+from litellm_ledger._question import Question
+
+EVIL = "<script>alert(1)</script>\"'&\x1b[31m"
+DAY = timedelta(days=1)
+PARTS = Path(litellm_ledger.__file__).parent / "page"
+
+
+def fill(hand: HandMade, days: int = 10) -> None:
+    lines, seq = [], 0
+    for day in range(days):
+        for model, cost in (("small", "0.0000045"), ("big", "1.25"), (EVIL, None)):
+            seq += 1
+            lines.append(
+                hand.line(
+                    seq, ts=NOON + day * DAY, model=model, cost=cost and Decimal(cost),
+                    input_tokens=100, cache_read_tokens=40, output_tokens=30, reasoning_tokens=10,
+                    latency_ms=100.0 * (day + 1), ttft_ms=10.0, tags={"user": f"u{day % 3}"},
+                )
+            )  # fmt: skip
+        seq += 1
+        lines.append(hand.line(seq, ts=NOON + day * DAY, status="error", error="RateLimitError"))
+        seq += 1
+        lines.append(
+            hand.line(
+                seq, ts=NOON + day * DAY, status="abandoned", usage_source="estimated",
+                cost=Decimal("0.5"), input_tokens=7,
+            )
+        )  # fmt: skip
+    hand.sealed(1, seq, lines)
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> HandMade:
+    hand = HandMade(tmp_path / "usage")
+    fill(hand)
+    return hand
+
+
+def page_of(hand: HandMade, **asked: Any) -> Page:
+    question = asked.pop("question", Question())
+    return gather(Ledger(hand.root), question, made=datetime(2025, 2, 1, tzinfo=UTC), **asked)
+
+
+class Tags(HTMLParser):
+    """Notes what a page refers to, and checks that it closes what it opens."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.refers: list[str] = []
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.said: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "action", "data", "poster"):
+                self.refers.append(str(value))
+            if name == "id":
+                self.ids.add(str(value))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "script" not in self.open and "style" not in self.open:
+            self.said.append(data)
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+
+def test_the_figures_are_those_of_the_report(hand: HandMade) -> None:
+    page = page_of(hand)
+    report = Ledger(hand.root).report(every="day")
+    assert (page.every, page.first, page.last) == ("day", "2025-01-01", "2025-01-10")
+    assert page.total == report.total
+    charts = {chart.id: chart for chart in page.charts}
+    assert list(charts) == ["spend", "tokens", "speed", "failures"]
+    spend = charts["spend"]
+    assert [series.name for series in spend.series][:2] == ["big", "m"]
+    assert spend.totals == ["$1.7500045"] * 10
+    assert spend.series[0].texts[0] == "$1.25"
+    tokens = charts["tokens"]
+    assert {series.name: series.values[0] for series in tokens.series} == {
+        "input, fresh": 187.0,
+        "input, read from cache": 120.0,
+        "output": 60.0,
+        "output, reasoning": 30.0,
+    }
+    assert tokens.totals[0] == "397"
+    assert charts["failures"].totals == ["2"] * 10
+    speed = {series.name: series for series in charts["speed"].series}
+    assert speed["whole answer, p50"].values[-1] == 1000.0
+    assert speed["whole answer, p50"].texts[-1] == "1.00 s"
+    assert [top.key for top in page.tops] == ["tag:user", "model"]
+    assert page.errors[0][0] == "RateLimitError"
+
+
+def test_many_groups_are_the_dearest_apart_and_the_others_together(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    lines = [hand.line(n, model=f"m{n:02}", cost=Decimal(n), tags={"user": f"u{n}"})
+             for n in range(1, 21)]  # fmt: skip
+    hand.sealed(1, 20, lines)
+    page = page_of(hand)
+    spend = page.charts[0]
+    assert [series.name for series in spend.series] == [
+        "m20", "m19", "m18", "m17", "m16", "m15", "m14", "all others (13)",
+    ]  # fmt: skip
+    assert spend.series[-1].texts[0] == "$91.00"
+    assert spend.totals[0] == "$210.00"
+    (top,) = [top for top in page.tops if top.key == "model"]
+    assert len(top.rows) == 10
+    assert top.others is not None
+    assert (top.others[0], top.others[1].cost) == (10, Decimal(55))
+
+
+@pytest.mark.parametrize(
+    ("days", "every", "labels"),
+    [(0, "hour", 1), (2, "hour", 49), (10, "day", 11), (200, "week", 29), (900, "month", 30)],
+)
+def test_time_is_cut_as_it_fits_and_has_no_holes(
+    tmp_path: Path, days: int, every: str, labels: int
+) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 2, [hand.line(1, ts=NOON), hand.line(2, ts=NOON + days * DAY)])
+    page = page_of(hand)
+    assert page.every == every
+    assert len(page.charts[0].labels) == labels
+    assert page_of(hand, every="month").every == "month"
+
+
+def test_the_hours_of_a_day_of_25_are_25(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    first = datetime(2025, 10, 25, 22, tzinfo=UTC)
+    ends = [hand.line(1, ts=first), hand.line(2, ts=first + timedelta(hours=24))]
+    hand.sealed(1, 2, ends)
+    page = page_of(hand, question=Question(tz="Europe/Berlin"))
+    labels = page.charts[0].labels
+    assert len(labels) == len(set(labels)) == 25
+    assert {label[:10] for label in labels} == {"2025-10-26"}
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [("0", "$0.00"), ("1.5", "$1.50"), ("0.0000045", "$0.0000045"), ("1234567", "$1,234,567.00")],
+)
+def test_amounts_are_exact(cost: str, text: str) -> None:
+    assert money(Decimal(cost)) == text
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def test_the_page_refers_to_nothing_and_nothing_in_a_record_can_run(hand: HandMade) -> None:
+    text = render(page_of(hand))
+    assert "default-src 'none'" in text
+    tags = Tags(text)
+    assert (tags.refers, tags.open) == ([], [])
+    assert not re.search(r"@import|url\(|sourceMappingURL|//cdn", text)
+    assert "<script>alert" not in text
+    assert "\x1b" not in text
+    assert "<script>alert(1)</script>" in "".join(tags.said)  # as words
+    assert text.count("<script") == 3
+    assert text.count("</script>") == 3
+
+
+def test_every_figure_of_a_chart_is_in_a_table_too(hand: HandMade) -> None:
+    page = page_of(hand)
+    tags = Tags(render(page))
+    said = "\n".join(tags.said)
+    for chart in page.charts:
+        assert f"chart-{chart.id}" in tags.ids
+        for series in chart.series:
+            assert all(text in said for text in series.texts)
+    for note in page.notes:
+        assert note in said
+    assert "$17.500045+" in said
+
+
+def run(*args: object) -> Any:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.mark.parametrize("kind", ["empty", "live", "damaged"])
+def test_the_command_writes_one_whole_file_on_any_ledger(tmp_path: Path, kind: str) -> None:
+    hand = HandMade(tmp_path / "usage")
+    if kind == "live":
+        hand.open(1, [hand.started(1), hand.line(2, cost=Decimal(1))], tail=b'{"half')
+    if kind == "damaged":
+        fill(hand)
+        spoil(next((hand.root / "segments").iterdir()), line=3)
+    out = tmp_path / "report.html"
+    done = run("html", out, hand.root)
+    assert (done.exit_code, done.output) == (0, "")
+    text = out.read_text(encoding="utf-8")
+    assert Tags(text).open == []
+    assert ("Damage: 1 place in 1 file" in text) is (kind == "damaged")
+    assert ("no call on record" in text) is (kind == "empty")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "usage"]
+    assert run("html", "-", hand.root).stdout.startswith("<!doctype html>")
+
+
+def test_what_cannot_be_is_one_line(hand: HandMade, tmp_path: Path) -> None:
+    for args, words in (
+        ([hand.root], "the page comes first"),
+        ([tmp_path / "x.html", hand.root, "--every", "year"], "no period 'year'"),
+        ([tmp_path / "x.html", tmp_path / "nowhere"], "no ledger at"),
+        ([tmp_path / "no" / "x.html", hand.root], "No such file"),
+    ):
+        done = run("html", *args)
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert words in done.stderr
+
+
+def test_chart_js_is_what_was_published_with_its_licence() -> None:
+    script = (PARTS / "chart.umd.min.js").read_bytes()
+    digest = "87364cc2b2a76a6684929e7d6b80b18a897794db38400caff1fcf1791c6925d2"
+    assert hashlib.sha256(script).hexdigest() == digest
+    assert b"Chart.js v4.6.1" in script
+    assert "The MIT License" in (PARTS / "chart.LICENSE.md").read_text(encoding="utf-8")
+
+
+# -- in a browser ----------------------------------------------------------------------------------
+
+FIRST = """<script>
+window.problems = [];
+addEventListener("error", (event) => window.problems.push(String(event.message)));
+addEventListener("securitypolicyviolation", (event) => window.problems.push(event.blockedURI));
+</script>"""
+LAST = """<script>
+const root = document.documentElement;
+const painted = [...document.querySelectorAll("canvas")].map((canvas) => {
+  const bytes = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  const seen = new Set();
+  for (let at = 0; at < bytes.length; at += 4)
+    if (bytes[at + 3] === 255) seen.add((bytes[at] << 16) | (bytes[at + 1] << 8) | bytes[at + 2]);
+  return seen.size;
+});
+root.dataset.found = JSON.stringify({
+  drawn: root.dataset.drawn, painted, problems: window.problems,
+  width: innerWidth, wide: root.scrollWidth,
+  columns: [...document.querySelectorAll(".card:not(.wide)")]
+    .map((card) => Math.round(card.getBoundingClientRect().left)),
+  fetched: performance.getEntriesByType("resource").map((entry) => entry.name),
+  back: getComputedStyle(document.body).backgroundColor,
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        if os.getuid() == 0 and shutil.which("apt-get"):
+            pytest.fail("no chromium: apt-get install --no-install-recommends chromium (.ci/run)")
+        pytest.skip("no chromium here, and no way to install it")
+    return found
+
+
+@pytest.fixture
+def shown(hand: HandMade, tmp_path: Path) -> Path:
+    """The page, with a look at it from inside."""
+    text = render(page_of(hand))
+    file = tmp_path / "page.html"
+    file.write_text(
+        text.replace("<title>", f"{FIRST}<title>").replace("</body>", f"{LAST}</body>"), "utf-8"
+    )
+    return file
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1280, 2), (390, 1)])
+@pytest.mark.parametrize("dark", [False, True])
+def test_chromium_draws_every_chart_and_fetches_nothing(
+    chromium: str, shown: Path, tmp_path: Path, width: int, columns: int, dark: bool
+) -> None:
+    done = subprocess.run(
+        [
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            f"--window-size={width},1600", "--dump-dom", shown.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    match = re.search(r'data-found="([^"]*)"', done.stdout)
+    assert match, done.stdout[:300]
+    found = json.loads(match[1].replace("&quot;", '"'))
+    assert (found["problems"], found["fetched"]) == ([], [])
+    assert found["drawn"] == "4"
+    assert all(colors >= 4 for colors in found["painted"]), "a chart is empty"
+    assert len(found["painted"]) == 4
+    assert found["wide"] <= found["width"], "it must be scrolled sideways"
+    assert len(set(found["columns"])) == columns
+    assert found["back"] == ("rgb(14, 18, 23)" if dark else "rgb(244, 245, 247)")
+
+
+def test_the_pictures_of_the_guides_can_be_made_anew() -> None:
+    root = Path(__file__).resolve().parents[2]
+    source = (root / "docs" / "make_images.py").read_text(encoding="utf-8")
+    for path in (root / "docs" / "images").iterdir():
+        assert path.stem in source
+    assert "sample.py" in source
