@@ -91,7 +91,7 @@ async def make(client: LiteLLMClient, call: Call, url: str) -> None:
     if call.how.startswith("stream"):
         await read(client, options, call.how)
     elif call.how == "cancelled":
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(2.0):  # when the request has left, on a busy machine too
             await client.acompletion(**options)
     else:
         timeout = 0.5 if call.how == "time-out" else 30

@@ -243,10 +243,12 @@ async def test_an_answer_from_litellms_cache_costs_nothing(
     to: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("soundfile", reason="LiteLLM needs it to answer from its cache")
-    monkeypatch.setattr(litellm, "cache", litellm.Cache())
+    cache = litellm.Cache()
+    monkeypatch.setattr(litellm, "cache", cache)
     async with LiteLLMClient(tmp_path, capture=True):
         for _ in range(2):
             await litellm.acompletion(MODEL, MESSAGES, **to)
+            await until(lambda: cache.cache.cache_dict)  # LiteLLM fills it in the background
     first, second = records(tmp_path)
     assert (first.cost, first.cache_hit) == (COST, None)
     assert (second.cost, second.cache_hit, second.saved_cost) == (0, True, COST)
