@@ -5,6 +5,7 @@ Owns their words and flags.  The records are ``Ledger``'s, the looks ``_printing
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
     command(app, forms=("json",))(show)
     command(app, forms=("json",))(tail)
     command(app, forms=("json",))(records)
+    command(app)(sql)
     command(app, forms=())(export)
 
 
@@ -157,12 +159,35 @@ def _tell_problems(problems: Sequence[object]) -> None:
         complain(f"{len(problems):,} {places} no valid record; run litellm-ledger verify")
 
 
+def sql(
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="One SELECT; - reads it from standard input.")
+    ],
+    output: Output,
+    path: Where = None,
+) -> int:
+    """Ask in SQL, over the views calls and records (docs/reports.md lists their columns)."""
+    from ._printing_sql import print_answer
+    from ._progress import working
+
+    if query == "-":
+        query = sys.stdin.read()
+    ledger = Ledger(path or default_directory())
+    with working(f"asking {ledger.path}"):
+        found = ledger.sql(query)
+    print_answer(ledger.path, found, output)
+    return 0
+
+
 def export(
     question: Question,
     output: Output,
     path: Where = None,
     csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="An object a line (the default).")] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Parquet (needs -o, and the extra report).")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
     ] = None,
@@ -171,7 +196,7 @@ def export(
     """Hand the records on to other tools, amounts exact."""
     from ._exporting import export_records
 
-    form = [n for n, given in (("csv", csv), ("jsonl", jsonl)) if given]
+    form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
     ledger = Ledger(path or default_directory())

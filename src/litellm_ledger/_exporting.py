@@ -1,4 +1,4 @@
-"""Handing records on: JSON lines or CSV, in a file or on standard output.
+"""Handing records on: JSON lines, CSV, Parquet, in a file or on standard output.
 
 Owns the writing of such a file: whole or not at all.  Reads through ``Ledger``; one record in
 memory at a time.
@@ -11,18 +11,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from ._columns import quoted
 from ._ledger import Ledger
 from ._printing import csv_writer, record_dict, record_row
-from ._progress import progress
+from ._progress import progress, working
 from ._question import Question
 from ._reading import Problem
 from ._record import UsageRecord
 
-__all__ = ["export_records", "target"]
+if TYPE_CHECKING:
+    from ._relation import Relation
+
+__all__ = ["export_records", "part_of", "target"]
 
 
 def export_records(
@@ -33,7 +37,10 @@ def export_records(
     Raises:
         LedgerPathError, UnsupportedFormat: the ledger cannot be read.
         OSError: the file cannot be written; nothing is left of it.
+        MissingExtra: Parquet without DuckDB.
     """
+    if form == "parquet":
+        return _parquet(ledger, question, kinds, out)
     found = ledger.records(kinds=kinds, **question.selection())
     numbers = sum((name.last or name.first) - name.first + 1 for name in ledger.segments())
     with progress(f"exporting {ledger.path}", numbers) as advance:
@@ -45,6 +52,31 @@ def export_records(
                 for record in records:
                     to.write(msgspec.json.encode(record_dict(record)).decode() + "\n")
     return found.problems
+
+
+def _parquet(
+    ledger: Ledger, question: Question, kinds: Sequence[str], out: Path | None
+) -> list[Problem]:
+    """Have the database write the file: its views, so its columns; in no order."""
+    from ._querying import condition
+    from ._relation import ask
+    from ._selection import Selection
+
+    if out is None or str(out) == "-":
+        raise ValueError("Parquet is not for reading as it comes; name a file: -o FILE")
+    where, values = condition(Selection(**question.selection()))
+
+    def write(relation: Relation) -> list[Problem]:
+        with part_of(out) as part:
+            relation.database.execute(
+                f"COPY (SELECT * FROM records WHERE kind IN ({', '.join(map(quoted, kinds))}) "
+                f"AND {where}) TO {quoted(str(part))} (FORMAT parquet, COMPRESSION zstd)",
+                values,
+            )
+        return relation.problems
+
+    with working(f"exporting {ledger.path}"):
+        return ask(ledger.path, write)
 
 
 def _counted(found: Iterator[UsageRecord], advance: Callable[[int], None]) -> Iterator[UsageRecord]:
@@ -67,10 +99,16 @@ def target(out: Path | None) -> Iterator[TextIO]:
     if out is None or str(out) == "-":
         yield sys.stdout
         return
+    with part_of(out) as part, part.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+@contextmanager
+def part_of(out: Path) -> Iterator[Path]:
+    """Yield where to write a file; it is renamed when it is whole, and removed when it is not."""
     part = out.with_name(f".{out.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            yield file
+        yield part
         os.replace(part, out)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from ._selection import Selection
 from ._spread import MEASURED
 from ._totals import FIELDS, Totals
 
-__all__ = ["calls", "report", "tags"]
+__all__ = ["calls", "condition", "report", "tags"]
 
 _SUMS: Final = {
     "calls": "count(*)",
@@ -45,7 +45,7 @@ def report(
     """Add up outcomes by group; see ``Ledger.report``."""
     keys = [_key(name, selection.calendar) for name in by]
     named = "".join(f", {key} AS k{at}" for at, key in enumerate(keys))
-    where, values = _where(selection)
+    where, values = condition(selection)
     label = _label(by, selection.calendar)
     sums = ", ".join(_SUMS.get(name, f"sum({name})") for name in FIELDS)
     totals = Totals(by, max_groups=MAX_GROUPS, calendar=selection.calendar)
@@ -77,7 +77,7 @@ def report(
 
 def calls(relation: Relation, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
-    where, values = _where(selection)
+    where, values = condition(selection)
     names = [name for name in COLUMNS if name not in ("gap_until", "reason")]
     query = statement("calls").format(
         columns=", ".join(names), where=where, limit="ALL" if limit is None else int(limit)
@@ -104,7 +104,7 @@ def _record_of(names: Sequence[str], row: Sequence[Any]) -> UsageRecord:
 
 def tags(relation: Relation, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
-    where, values = _where(selection)
+    where, values = condition(selection)
     return {name for (name,) in relation.rows(statement("tags").format(where=where), values)}
 
 
@@ -133,7 +133,7 @@ def _label(by: Sequence[str], calendar: Calendar) -> Callable[[Sequence[Any]], _
     return label
 
 
-def _where(selection: Selection) -> tuple[str, list[Any]]:
+def condition(selection: Selection) -> tuple[str, list[Any]]:
     """Return a condition over the columns, and the values of its parameters."""
     conditions, parameters = ["true"], list[Any]()
     for sign, bound in ((">=", selection.since), ("<", selection.until)):

@@ -344,7 +344,21 @@ def test_an_output_that_cannot_show_a_character_is_no_error(hand: HandMade) -> N
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["path"], ["report"], ["records", "--json"], ["verify"], ["recover"]]
+    "args",
+    [
+        [],
+        ["--help"],
+        ["path"],
+        ["report"],
+        ["top", "users"],
+        ["calls"],
+        ["records", "--json"],
+        ["export"],
+        ["html", "-"],
+        ["doctor"],
+        ["verify"],
+        ["recover"],
+    ],
 )
 def test_no_command_but_ask_imports_litellm_or_an_event_loop(
     hand: HandMade, args: list[str]
@@ -352,7 +366,8 @@ def test_no_command_but_ask_imports_litellm_or_an_event_loop(
     code = (
         "import sys, atexit\n"
         "from litellm_ledger.__main__ import main\n"
-        "atexit.register(lambda: print({'litellm', 'asyncio', 'rich.table'} & set(sys.modules)))\n"
+        "heavy = {'litellm', 'asyncio', 'duckdb', 'rich.table'}\n"
+        "atexit.register(lambda: print(heavy & set(sys.modules)))\n"
         f"sys.argv = ['litellm-ledger', *{args!r}]\n"
         "main()\n"
     )

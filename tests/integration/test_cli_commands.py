@@ -423,6 +423,67 @@ def test_export_is_every_record_and_exact(whole: HandMade, tmp_path: Path) -> No
     assert len(narrowed) == 2
 
 
+def test_a_parquet_file_has_the_same_records(whole: HandMade, tmp_path: Path) -> None:
+    import duckdb
+
+    out = tmp_path / "it's all.parquet"
+    assert told("export", whole.root, "--parquet", "-o", out, "--where", "model=big") == ""
+    rows = duckdb.read_parquet(str(out)).order("seq").project("seq, cost, tags['user']")
+    assert rows.fetchall() == [(3, Decimal("1.25"), "bob"), (4, Decimal("0.75"), "bob")]
+    told("export", whole.root, "--parquet", "-o", out, "--all-kinds")
+    assert duckdb.read_parquet(str(out)).count("*").fetchall() == [(10,)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, "usage"]
+    done = run("export", whole.root, "--parquet")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "name a file: -o FILE" in done.stderr
+    assert run("export", whole.root, "--parquet", "-o", tmp_path / "no" / "x").exit_code == 2
+
+
+# -- sql -------------------------------------------------------------------------------------------
+
+QUERY = (
+    "SELECT model, count(*) AS n, sum(cost) AS usd, max(ts) AS last FROM calls "
+    "GROUP BY 1 ORDER BY 2, 1"
+)
+
+
+@pytest.mark.parametrize("form", ["", "--json", "--csv", "--md"])
+def test_sql_answers_on_every_ledger_in_every_form(ledger: Path, form: str) -> None:
+    said = told("sql", QUERY, ledger, *form.split())
+    assert said
+    if form == "--json":
+        found = json.loads(said)
+        assert set(found) == {"path", "columns", "types", "rows", "problems"}
+        assert found["columns"] == ["model", "n", "usd", "last"]
+
+
+def test_sql_is_exact_and_only_reads(whole: HandMade) -> None:
+    found = json.loads(told("sql", QUERY, whole.root, "--json"))
+    assert found["rows"] == [
+        ["new", 1, None, "2025-01-03T12:00:00.000001Z"],
+        ["big", 2, "2.000000000000", "2025-01-02T12:00:00.000001Z"],
+        ["m", 4, "0.500004500000", "2025-01-03T12:00:00.000001Z"],
+    ]
+    assert told(
+        "sql", "SELECT tags FROM calls WHERE seq = 2", whole.root, "--csv"
+    ).splitlines() == [
+        "tags",
+        '"{""user"":""alice"",""env"":""prod""}"',
+    ]
+    assert told("sql", "SELECT 1 WHERE false", whole.root) == "No rows.\n"
+    for query, words in (
+        ("DELETE FROM records", "give one statement that only reads"),
+        ("SELECT nonsense FROM calls", '"nonsense" not found'),
+        ("SELECT 1; SELECT 2", "give one statement"),
+        ("", "give one statement"),
+    ):
+        done = run("sql", query, whole.root)
+        assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert words in done.stderr
+    asked = CliRunner().invoke(app, ["sql", "-", str(whole.root)], input="SELECT 42 AS x")
+    assert asked.stdout.split() == ["x", "42"]
+
+
 def test_an_export_that_fails_leaves_no_half_file(whole: HandMade, tmp_path: Path) -> None:
     done = run("export", whole.root, "-o", tmp_path / "no" / "where.jsonl")
     assert done.exit_code == 2

@@ -126,6 +126,7 @@ LINE = {
         "_printing",
         "_printing_health",
         "_printing_report",
+        "_printing_sql",
         "_progress",
         "_tables",
         "fastapi",
