@@ -98,7 +98,7 @@ def price_conditions(
         if entry is None:
             return found
         for key in entry if input_tokens else ():
-            match = _ABOVE.fullmatch(key)
+            match = _ABOVE.fullmatch(key) if key.startswith("input_cost_per_token_above") else None
             if match and input_tokens:
                 threshold = int(match[1]) * (1_000 if match[2] else 1)
                 if found.get("above", 0) < threshold < input_tokens:

@@ -168,13 +168,13 @@ def _view(source: Any) -> Any:
     A pydantic model's fields lie in its ``__dict__`` and further members in ``__pydantic_extra__``;
     looking there costs a tenth of a ``getattr`` that fails.
     """
-    if isinstance(source, Mapping):
+    if type(source) is dict:
         return source
     own = getattr(source, "__dict__", None)
     if own and hasattr(source, "__pydantic_extra__"):
         extra = source.__pydantic_extra__
         return {**own, **extra} if extra else own
-    return _Attributes(source)
+    return source if isinstance(source, Mapping) else _Attributes(source)
 
 
 class _Attributes:

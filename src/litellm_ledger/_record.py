@@ -143,34 +143,33 @@ class UsageRecord(
         for value in _counts(self):
             if value is not None and (type(value) is not int or not 0 <= value <= MAX_INT):
                 self._refuse_count()
-        for at, value in enumerate(_texts(self)):
-            if value is not None:
-                if not isinstance(value, str):
-                    raise InvalidRecord(f"{_TEXTS[at]} must be text, not {type(value).__name__}")
-                if type(value) is not str or len(value) > MAX_TEXT or not value.isascii():
-                    put(self, _TEXTS[at], cut(value))
+        for value in _texts(self):
+            if value is not None and (
+                type(value) is not str or len(value) > MAX_TEXT or not value.isascii()
+            ):
+                self._cut_texts(put)
+                break
         if self.audio_seconds is not None:
             put(self, "audio_seconds", _check_seconds(self.audio_seconds))
         if self.cost is not None:
             put(self, "cost", _check_money("cost", self.cost))
         if self.saved_cost is not None:
             put(self, "saved_cost", _check_money("saved_cost", self.saved_cost))
-        for name, known in _WORDS:
-            value = getattr(self, name)
-            if value is not None and value not in known:
+        for value, (name, known) in zip(_words(self), _WORDS, strict=True):
+            if value is None:
+                continue
+            if value not in known:
                 raise InvalidRecord(f"{name} must be one of {', '.join(known)}, not {value!r}")
-            if value is not None and type(value) is not str:
+            if type(value) is not str:
                 put(self, name, str.__str__(value))  # an enum member, say: plain text is stored
-        for name in ("stream", "cache_hit"):
-            value = getattr(self, name)
+        flags: Any = (("stream", self.stream), ("cache_hit", self.cache_hit))
+        for name, value in flags:
             if value is not None and type(value) is not bool:
                 raise InvalidRecord(f"{name} must be True or False, not {value!r}")
-        for name in ("latency_ms", "ttft_ms"):
-            value = getattr(self, name)
-            if value is not None:
-                value = _plain_float(name, value)
-                # a clock step: unknown beats absurd
-                put(self, name, value if math.isfinite(value) and value >= 0 else None)
+        if self.latency_ms is not None:
+            put(self, "latency_ms", _duration("latency_ms", self.latency_ms))
+        if self.ttft_ms is not None:
+            put(self, "ttft_ms", _duration("ttft_ms", self.ttft_ms))
         if self.kind != "gap" and (self.gap_until is not None or self.reason is not None):
             raise InvalidRecord("gap_until and reason are the ledger's own")
         if self.ts is not None and getattr(self.ts, "tzinfo", None) is not UTC:
@@ -189,6 +188,13 @@ class UsageRecord(
             put(self, "content", _own_json("content", self.content, MAX_CONTENT))
         if self.kind == "usage":
             self._complete_outcome(put)
+
+    def _cut_texts(self, put: Any) -> None:
+        for name, value in zip(_TEXTS, _texts(self), strict=True):
+            if value is not None:
+                if not isinstance(value, str):
+                    raise InvalidRecord(f"{name} must be text, not {type(value).__name__}")
+                put(self, name, cut(value))
 
     def _refuse_count(self) -> None:
         for name in _COUNTS:
@@ -239,6 +245,7 @@ _WORDS: Final = (
 )
 _counts: Final = attrgetter(*_COUNTS)
 _texts: Final = attrgetter(*_TEXTS)
+_words: Final = attrgetter(*[name for name, _ in _WORDS])
 
 
 def cut(text: str) -> str:
@@ -308,6 +315,12 @@ def _own_json(name: str, value: Any, most: int | None = None) -> dict[str, Any]:
             raise
         raise InvalidRecord(f"{name} cannot be stored as JSON: {exc}") from None
     return own
+
+
+def _duration(name: str, value: Any) -> float | None:
+    value = value if type(value) is float else _plain_float(name, value)
+    # after a step of the clock: unknown beats absurd
+    return value if math.isfinite(value) and value >= 0 else None
 
 
 def _plain_float(name: str, value: Any) -> float:

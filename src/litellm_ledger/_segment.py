@@ -21,7 +21,7 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Iterator, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -96,30 +96,45 @@ class SegmentLog:
             Stuck: the lock was not free within ``timeout`` seconds (-1: wait for ever; 0: no wait).
             OSError: what the disk said.
         """
-        with self._hold(timeout):
+        self._hold(timeout)
+        try:
             self._append(first, lines)
+        finally:
+            self._lock.release()
 
     def append_gap(self, line: bytes, first: int, last: int) -> None:
         """Append the one line that stands for the numbers ``first`` … ``last``."""
-        with self._hold(-1):
+        self._hold(-1)
+        try:
             self._append(first, [line])
             self._advance(last)
+        finally:
+            self._lock.release()
 
     def sync(self, *, timeout: float = -1) -> None:
         """Make everything written durable.  Raises like ``append``."""
-        with self._hold(timeout):
+        self._hold(timeout)
+        try:
             self._sync()
+        finally:
+            self._lock.release()
 
     def append_and_sync(self, first: int, lines: Sequence[bytes]) -> None:
         """Append, then sync, in one hop to a thread."""
-        with self._hold(-1):
+        self._hold(-1)
+        try:
             self._append(first, lines)
             self._sync()
+        finally:
+            self._lock.release()
 
     def seal(self, *, timeout: float = -1) -> None:
         """Sync, give the open segment its final name, make that name durable.  Idempotent."""
-        with self._hold(timeout):
+        self._hold(timeout)
+        try:
             self._seal()
+        finally:
+            self._lock.release()
 
     def quick(self, size: int) -> bool:
         """Whether an append of ``size`` bytes now is one plain write: no rotation, no new file."""
@@ -142,18 +157,19 @@ class SegmentLog:
 
     # -- under the lock ------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _hold(self, timeout: float) -> Iterator[None]:
+    def _hold(self, timeout: float) -> None:
+        """Take the lock.  The caller releases it: a context manager would cost as much as a write.
+
+        Raises:
+            Stuck: it was not free in time, or the log was given up.
+        """
         if not self._lock.acquire(timeout != 0, timeout if timeout > 0 else -1):
             raise Stuck(
                 errno.EAGAIN, "another thread is still busy with the segment", str(self._dir)
             )
-        try:
-            if self._abandoned:
-                raise Stuck(errno.EBADF, "the segment was given up", str(self._dir))
-            yield
-        finally:
+        if self._abandoned:
             self._lock.release()
+            raise Stuck(errno.EBADF, "the segment was given up", str(self._dir))
 
     def _append(self, first: int, lines: Sequence[bytes]) -> None:
         done = self.written + 1 - first
