@@ -33,6 +33,7 @@ from tests.ledgers import (
     put,
     put_live,
 )
+from tests.tally import Tally
 
 from litellm_ledger._frame import checked, decode
 from litellm_ledger._layout import SEGMENTS, SegmentName
@@ -250,15 +251,14 @@ def test_recovery_keeps_every_intact_record_and_every_damaged_byte(what: list[Ch
         assert recover(root, fs=QUICK).writers == ()
 
 
-@given(st.integers(0, 8 * len(DATA) - 1))
-@settings(max_examples=40)
-def test_recovery_after_a_flipped_bit_loses_one_record_at_most(bit: int) -> None:
+def recover_flipped(bit: int, last: int | None) -> None:
+    """Flip one bit of an open or sealed segment and recover: that line is lost, and no other."""
     flipped = bytearray(DATA)
     flipped[bit // 8] ^= 1 << bit % 8
     hit = DOZEN[sum(stop <= bit // 8 for stop in ENDS)]
     with ledger() as root:
-        put(root, [bytes(flipped)], 1)
-        put_live(root, 14)
+        put(root, [bytes(flipped)], 1, last)
+        put_live(root, 14, oldest=1)
         recover(root, fs=QUICK)
         assert_finished(root)
         after = found(root)
@@ -269,6 +269,29 @@ def test_recovery_after_a_flipped_bit_loses_one_record_at_most(bit: int) -> None
                 assert after[record.seq] == content
         if decode(hit).kind != "gap":
             assert after[decode(hit).seq or 0] in ("lost", "quarantined")
+        assert any(DATA[: bit // 8] == saved[: bit // 8] for saved in kept(root).values()) or (
+            hit == DOZEN[-1]
+        ), "the damaged original is gone"
+
+
+open_or_sealed = pytest.mark.parametrize("last", [None, 14], ids=["open", "sealed"])
+
+
+@open_or_sealed
+@given(bit=st.integers(0, 8 * len(DATA) - 1))
+@settings(max_examples=40)
+def test_recovery_after_a_flipped_bit_loses_one_record_at_most(bit: int, last: int | None) -> None:
+    recover_flipped(bit, last)
+
+
+@pytest.mark.matrix
+@open_or_sealed
+def test_recovery_after_any_flipped_bit_loses_one_record_at_most(
+    last: int | None, tally: Tally
+) -> None:
+    for bit in range(8 * len(DATA)):
+        recover_flipped(bit, last)
+    tally("one bit of a segment flipped", tried=bit + 1, promised=(bit + 1) * (len(DOZEN) - 1))
 
 
 # -- the log against a plain list ------------------------------------------------------------------

@@ -1,0 +1,93 @@
+"""Processes in one directory, killed at random and begun again, while another one reads.
+
+Every new process recovers what the dead have left; the reader verifies and counts all the while.
+It may see a dead writer's loss, which is counted, but never damage, and never a record less than
+before.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tests.children import Child
+from tests.tally import Tally
+
+from litellm_ledger import Ledger
+from litellm_ledger._recovery import recover
+
+WORK = """
+async def work(tracker, name):
+    for number in range(1_000_000):
+        key = f"{NAME}-{name}-{number}"
+        await tracker.record(usage(key))
+        say("ack", key)
+        await asyncio.sleep(0.02)  # eight of us share the machine with the reader
+async def main():
+    async with UsageTracker(PATH, durability=LEVEL) as tracker:
+        say("ready")
+        await asyncio.gather(*[work(tracker, name) for name in range(3)])
+run(main())
+"""
+
+
+def begin(path: Path, name: int) -> Child:
+    level = ("written", "synced")[name // 2 % 2]
+    settings = f"NAME, LEVEL = {name}, {level!r}\n"
+    return Child(settings + WORK, path, loop=("asyncio", "uvloop")[name % 2])
+
+
+def check(path: Path, processes: int, kills: int, seed: int, tally: Tally) -> None:
+    dice = random.Random(seed)
+    ledger = Ledger(path)
+    children = [begin(path, name) for name in range(processes)]
+    over: list[Child] = []
+    seen = 0
+    try:
+        for child in children:
+            child.expect("ready")
+        for round_ in range(kills):
+            at = dice.randrange(processes)
+            children[at].kill()
+            assert children[at].end() == -signal.SIGKILL
+            over.append(children[at])
+            children[at] = begin(path, processes + round_)
+            for writer in ledger.verify().writers:
+                assert not writer.problems, writer
+                assert not writer.quarantined, writer
+            found = sum(1 for _ in ledger.records())
+            assert found >= seen, "records that were there are gone"
+            seen = found
+            children[at].expect("ready")
+            time.sleep(dice.random() * 0.05)  # so that the next one is struck at some other point
+    finally:
+        for child in children:
+            child.kill()
+            child.end()
+            child.__exit__(None, None, None)
+    said = [line for child in [*over, *children] for line in child.said]
+    acked = {line.removeprefix("ack ") for line in said if line.startswith("ack ")}
+    there = [record.call_id for record in ledger.records()]
+    lost = acked - set(there)
+    tally("many processes, one killed", tried=kills, promised=len(acked), lost=len(lost))
+    assert not lost
+    recover(path)
+    after = [record.call_id for record in ledger.records()]
+    assert sorted(after, key=str) == sorted(there, key=str)
+    assert len(after) == len(set(after))
+    assert {writer.state for writer in ledger.verify().writers} <= {"recovered", "closed"}
+    for child in over:
+        child.__exit__(None, None, None)
+
+
+def test_eight_processes_killed_at_random_while_a_ninth_reads(tmp_path: Path, tally: Tally) -> None:
+    check(tmp_path, 8, 8, 0, tally)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_eight_processes_killed_very_often(tmp_path: Path, seed: int, tally: Tally) -> None:
+    check(tmp_path, 8, 40, seed, tally)
