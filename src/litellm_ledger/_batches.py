@@ -4,7 +4,8 @@ Owns the rule.  Creating a batch and asking about it cost nothing, and are recor
 time that a batch is seen in its final state, its usage and cost go on the record of that call, with
 ``meta.batch.counted``; every later one costs nothing again.  "First" means in this process and, for
 what earlier processes saw, on the ledger: the segments that were written to since the batch was
-created are searched for its id.  Two processes that ask in the same moment may both count it.
+created, and the archive, are searched for its id.  Two processes that ask in the same moment may
+both count it.
 
 The usage is the provider's own where it sends one with the batch; else the output file is read as
 LiteLLM reads it.  Where neither can be had, the cost is unknown and the next call tries again.
@@ -20,7 +21,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ._archive import batch_archived
 from ._calls import Asked
+from ._errors import LedgerError, MissingExtra
 from ._frame import checked
 from ._layout import SEGMENTS
 from ._litellm import price_version, version
@@ -151,7 +154,8 @@ async def _in_time(work: Awaitable[Any]) -> Any:
 def on_ledger(directory: Path, name: str, since: float) -> bool:
     """Whether a line says that this batch was counted; blocks.
 
-    Looks into segments that were written to since the Unix time ``since``.
+    Looks into segments that were written to since the Unix time ``since``, and for records since
+    then in the archive.
     """
     needle = b'"response_id":"%b"' % name.encode("utf-8", "replace")
     try:
@@ -163,11 +167,17 @@ def on_ledger(directory: Path, name: str, since: float) -> bool:
             if ".jsonl" in path and os.stat(path).st_mtime >= since and _holds(path, needle):
                 return True
         except FileNotFoundError:  # sealed meanwhile: the name is another one, the lines the same
-            name = Path(path).name.partition(".jsonl")[0]
-            if any(_holds(p, needle) for p in (directory / SEGMENTS).glob(f"{name}-*.jsonl")):
+            stem = Path(path).name.partition(".jsonl")[0]
+            if any(_holds(p, needle) for p in (directory / SEGMENTS).glob(f"{stem}-*.jsonl")):
                 return True
         except OSError as exc:
             _log.warning("a segment could not be searched for a batch: %s", exc.strerror)
+    try:
+        return batch_archived(directory, name, since)
+    except MissingExtra as exc:
+        _log.warning("the archive is not searched for batches that were counted before: %s", exc)
+    except LedgerError as exc:
+        _log.error("the archive could not be searched for a batch: %s", exc)
     return False
 
 

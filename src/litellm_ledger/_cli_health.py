@@ -21,7 +21,7 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for function in (doctor, verify, recover):
+    for function in (doctor, verify, recover, compact):
         command(app, forms=("json",))(function)
     command(app)(path)
     command(app, forms=("json",))(ask)
@@ -86,6 +86,32 @@ def recover(output: Output, path: Where = None) -> int:
     else:
         print_recovery(ledger.path, result)
     return 2 if failed else 0
+
+
+def compact(
+    output: Output,
+    path: Where = None,
+    today: Annotated[
+        bool, typer.Option("--today", help="Also segments of today (UTC), not past days only.")
+    ] = False,
+) -> int:
+    """Join sealed segments into Parquet files in archive/; everything reads as before."""
+    from datetime import UTC, datetime, timedelta
+
+    from ._compacting import compact as compact_directory
+    from ._printing_health import print_compaction
+    from ._progress import working
+
+    directory = path or default_directory()
+    until = datetime.now(UTC).date() + timedelta(days=1) if today else None
+    with working(f"compacting {directory}"):
+        result = compact_directory(directory, until=until)
+    status = settle(int(bool(result.left or result.broken)))
+    if output.json:
+        put_json({"path": str(directory), **msgspec.to_builtins(result)})
+    else:
+        print_compaction(directory, result)
+    return status
 
 
 def path() -> int:

@@ -25,6 +25,8 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
+from ._archive import list_archive, read_archived
+from ._errors import MissingExtra
 from ._fs import FileSystem
 from ._layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
 from ._live import LiveCounters, read_live, same_boot
@@ -81,6 +83,7 @@ class _Segment:
 
     name: SegmentName
     found: Scan | None = None
+    archived: bool = False
 
     @property
     def last(self) -> int:
@@ -102,6 +105,7 @@ class DeadWriter:
     lost: int = 0
     damaged: int = 0
     unsettled: int = 0
+    _archive_known: bool = True
 
     def finish(self, live: Path) -> RecoveredWriter:
         """Do all of it.  An ``OSError`` ends in the result; nothing else is swallowed."""
@@ -167,12 +171,22 @@ class DeadWriter:
     def _list(self) -> list[_Segment]:
         names = map(SegmentName.parse, _files(self._segments, f"{self.writer}."))
         segments = [_Segment(name) for name in names if name is not None]
+        here = {segment.name for segment in segments}
+        compacted, self._archive_known = _compacted(self.directory)
+        segments += [
+            _Segment(name, archived=True)
+            for name in compacted
+            if name.writer == self.writer and name not in here
+        ]
         return sorted(segments, key=lambda s: (s.name.first, s.name.last or 0))
 
     def _read(self, segment: _Segment) -> Scan:
         if segment.found is None:
             path = self._segments / str(segment.name)
-            segment.found = scan(path.read_bytes(), self.writer, segment.name.first)
+            data = read_archived(self.directory, segment.name) if segment.archived else None
+            if data is None:
+                data = path.read_bytes()
+            segment.found = scan(data, self.writer, segment.name.first)
             for head, _ in segment.found.lines:
                 if head.v > 1:
                     raise newer_format(path, head.v)
@@ -199,6 +213,8 @@ class DeadWriter:
         names = {segment.name for segment in group}
         for segment in sorted(group, key=lambda s: s.name.open):  # what may be in the way first
             found, name = self._read(segment), segment.name
+            if segment.archived:
+                continue  # it was whole when it went there, and stays as it is
             if not name.open:
                 if not is_whole(name, found):
                     self._salvage(name, max(segment.last, last_number(found)), held, names)
@@ -309,7 +325,7 @@ class DeadWriter:
             self._write(SegmentName(self.writer, first, last), lines)
         self.unsettled = len(calls)
         # Holes come after that: as long as there is one, a later run looks at every call again.
-        if not _has_archive(self.directory):  # what is missing may have moved there
+        if self._archive_known:  # else what is missing may be there
             for start, end in covered.missing(1, covered.last):
                 name = SegmentName(self.writer, start, end)
                 self._write(name, [gap_line(self.writer, start, end, "lost")])
@@ -345,8 +361,16 @@ def _numbered(name: str) -> Iterator[str]:
         yield f"{name}.{number}"
 
 
-def _has_archive(directory: Path) -> bool:
-    return any(name.endswith(".parquet") for name in _files(directory / ARCHIVE, ""))
+def _compacted(directory: Path) -> tuple[list[SegmentName], bool]:
+    """Return the segments in the archive, and whether these are all that may be there."""
+    files = [name for name in _files(directory / ARCHIVE, "") if name.endswith(".parquet")]
+    if not files:
+        return [], True
+    try:
+        whole = list_archive(directory)
+    except MissingExtra:  # a server without DuckDB must start all the same
+        return [], False
+    return [name for file in whole for name in file.names], len(whole) == len(files)
 
 
 def _files(directory: Path, prefix: str) -> list[str]:

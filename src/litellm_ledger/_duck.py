@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ._errors import MissingExtra
@@ -14,7 +16,7 @@ from ._errors import MissingExtra
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["available", "connect", "module"]
+__all__ = ["available", "connect", "literally", "module", "statement"]
 
 _THREADS: Final = 4
 _MEMORY: Final = "1GB"
@@ -42,12 +44,15 @@ def available() -> bool:
     return True
 
 
-def connect(memory: str = _MEMORY, threads: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    memory: str = _MEMORY, threads: int | None = None, *, ordered: bool = False
+) -> duckdb.DuckDBPyConnection:
     """Open an empty database.  It never fetches an extension: its wheels bring what we need.
 
     Args:
         memory: beyond it, sorting and grouping go to a temporary directory of the system's.
         threads: at most so many; default one a core, at most four.
+        ordered: write files in the order of their rows.
 
     Raises:
         MissingExtra: DuckDB is not installed.
@@ -58,9 +63,20 @@ def connect(memory: str = _MEMORY, threads: int | None = None) -> duckdb.DuckDBP
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "memory_limit": memory,
-            "preserve_insertion_order": False,
+            "preserve_insertion_order": ordered,
             "temp_directory": os.path.join(tempfile.gettempdir(), f"litellm-ledger-{os.getpid()}"),
             "threads": threads or min(_THREADS, os.cpu_count() or 1),
         },
     )
     return connection
+
+
+def literally(path: Path) -> str:
+    """Write a path so that the database takes nothing in it for a pattern."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path))
+
+
+@cache
+def statement(name: str) -> str:
+    """Return the text of ``sql/<name>.sql``, its places in braces still open."""
+    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text("utf-8")

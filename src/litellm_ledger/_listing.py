@@ -6,10 +6,12 @@ Owns the listing and the opening.  Never writes, never reads a line.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
+from ._archive import archived, read_archived
 from ._errors import LedgerPathError
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName
 
@@ -28,15 +30,17 @@ def list_segments(root: Path) -> list[SegmentName]:
     """List the segments of a ledger by writer and first number.
 
     Listed twice: a directory that is read while a file in it is renamed may show neither name.
+    Those in the archive come last: a segment is there before it goes from ``segments/``.
 
     Raises:
+        MissingExtra: some are in the archive, and DuckDB is not installed.
         LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
     """
     before = _names(root)
     after = _names(root)
     there = {(name.writer, name.first) for name in after}
     after += [name for name in before if name.open and (name.writer, name.first) not in there]
-    return sorted(after, key=_order)
+    return sorted({*after, *archived(root)}, key=_order)
 
 
 def _order(name: SegmentName) -> tuple[str, int, int]:
@@ -86,10 +90,13 @@ def open_segment(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
         return open(root / SEGMENTS / str(name), "rb"), name
     except FileNotFoundError as exc:
         if not name.open:
-            raise
+            data = read_archived(root, name)
+            if data is None:
+                raise
+            return BytesIO(data), name
         gone = exc
     for _ in range(2):  # a look during the renaming may show neither name
-        for other in _names(root):
+        for other in {*_names(root), *archived(root)}:
             if not other.open and (other.writer, other.first) == (name.writer, name.first):
-                return open(root / SEGMENTS / str(other), "rb"), other
+                return open_segment(root, other)
     raise Vanished(gone.errno, gone.strerror, gone.filename) from None

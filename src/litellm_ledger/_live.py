@@ -40,6 +40,7 @@ __all__ = [
     "LiveFile",
     "is_locked",
     "lock",
+    "lock_directory",
     "mark_recovery",
     "read_live",
     "same_boot",
@@ -161,6 +162,17 @@ def mark_recovery(fd: int, pid: int) -> None:
     magic, *_, before = struct.unpack("=8Q", image)
     if magic == MAGIC and before < 2**32:
         os.pwrite(fd, struct.pack("=Q", pid), SIZE - 8)
+
+
+def lock_directory(path: Path) -> int | None:
+    """Lock a directory for this process; return the descriptor, or ``None`` if it is locked."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def unlock(fd: int) -> None:

@@ -1,6 +1,6 @@
-"""What ``verify``, ``recover`` and ``doctor`` print.
+"""What ``verify``, ``recover``, ``compact`` and ``doctor`` print.
 
-Owns the text form of verifications, recoveries and findings.  Draws nothing itself
+Owns the text form of verifications, recoveries, compactions and findings.  Draws nothing itself
 (that is ``_tables``) and reads no ledger.
 """
 
@@ -15,10 +15,11 @@ from ._tables import Column, clean, show, write, write_marked
 from ._verdict import Verification, WriterVerdict
 
 if TYPE_CHECKING:
+    from ._compacting import Compaction
     from ._doctor import Finding
     from ._recovery import RecoveryReport
 
-__all__ = ["print_findings", "print_recovery", "print_verification"]
+__all__ = ["print_compaction", "print_findings", "print_recovery", "print_verification"]
 
 
 def print_verification(found: Verification, *, every: bool = False) -> None:
@@ -46,6 +47,8 @@ def print_verification(found: Verification, *, every: bool = False) -> None:
     if found.recovery:
         write()
         write(f"Kept in recovery/ for you to look at: {', '.join(map(clean, found.recovery))}")
+    for problem in found.archive:
+        write(f"{problem.file}: {problem.detail}")
     write()
     for sentence in found.cannot_prove():
         write(f"Cannot prove: {sentence}")
@@ -142,6 +145,22 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
     if not report.writers:
         write(f"Nothing to recover in {path}: no writer has died.")
         write("Damage in sealed segments is left as it is; litellm-ledger verify names it.")
+
+
+def print_compaction(path: Path, done: Compaction) -> None:
+    """Print what compaction did and what it left alone."""
+    if done.segments:
+        less = f"{done.bytes_before:,} bytes are now {done.bytes_after:,}"
+        files = f"{len(done.files):,} {'file' if len(done.files) == 1 else 'files'}"
+        write(f"{_segments(done.segments)} with {done.records:,} lines joined into {files}: {less}")
+    if done.finished:
+        write(f"{_segments(done.finished)} removed that an earlier run had joined")
+    if not done.segments and not done.finished:
+        write(f"Nothing to compact in {path}: no sealed segment of a past day.")
+    for problem in done.left:
+        write(f"left as it is: {problem.file}: {problem.detail}")
+    for file in done.broken:
+        write(f"NOT WHOLE, nothing in it is read: {file}; restore it from a backup")
 
 
 def _segments(count: int) -> str:

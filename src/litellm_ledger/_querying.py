@@ -13,12 +13,13 @@ from typing import Any, Final
 import msgspec
 
 from ._columns import COLUMNS, quoted
+from ._duck import statement
 from ._groups import KEYS, MISSING, Quantiles
 from ._history import Calls
 from ._money import usd
 from ._periods import PERIODS, Calendar
 from ._record import UsageRecord
-from ._relation import Relation, statement
+from ._relation import Relation
 from ._report import MAX_GROUPS, Report, finish
 from ._selection import Selection
 from ._spread import MEASURED

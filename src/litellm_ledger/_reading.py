@@ -17,9 +17,10 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from ._archive import list_archive
 from ._errors import InvalidRecord
 from ._frame import checked, decode, newer_version
-from ._layout import SEGMENTS, SegmentName, record_id, split_id
+from ._layout import ARCHIVE, SEGMENTS, SegmentName, record_id, split_id
 from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._money import usd
 from ._record import UsageRecord
@@ -30,6 +31,7 @@ __all__ = [
     "Entry",
     "Line",
     "Problem",
+    "archive_problems",
     "entries",
     "everything",
     "last_number",
@@ -274,6 +276,14 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     return real
 
 
+def archive_problems(root: Path) -> list[Problem]:
+    """Return the files in the archive that are not whole; nothing in them is believed."""
+    broken: list[Path] = []
+    list_archive(root, broken)
+    detail = "not what its name says, or not readable; restore it from a backup"
+    return [Problem(f"{ARCHIVE}/{path.name}", "unreadable", detail=detail) for path in broken]
+
+
 def everything(root: Path, problems: list[Problem]) -> Iterator[Entry]:
     """Yield every line of a ledger that counts, writer by writer.
 
@@ -283,6 +293,7 @@ def everything(root: Path, problems: list[Problem]) -> Iterator[Entry]:
     """
     names = list_segments(root)
     refuse_newer(root)
+    problems += archive_problems(root)
     return (entry for _, group in by_writer(names) for entry in entries(root, group, problems))
 
 

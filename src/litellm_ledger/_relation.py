@@ -8,7 +8,7 @@ numbers overlap, and tiny ones, which are faster that way.  Never writes to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from ._archive import Place, archived, parquet
 from ._columns import COLUMNS, quoted, struct, text_list
-from ._duck import connect, module
+from ._duck import connect, literally, module, statement
 from ._errors import InvalidRecord, LedgerPathError
 from ._frame import decode, encode
 from ._layout import SEGMENTS, SegmentName
 from ._listing import Vanished, by_writer, list_segments
-from ._reading import Entry, Problem, entries
+from ._reading import Entry, Problem, archive_problems, entries
 from ._survey import Surveyed, survey
 from ._version import refuse_newer
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Relation", "ask", "statement"]
+__all__ = ["Relation", "ask"]
 
 _T = TypeVar("_T")
 
@@ -86,16 +87,23 @@ class Relation:
         self.problems: list[Problem] = []
         names = list_segments(root)
         refuse_newer(root)
-        plain, rest = _part(root, names)
+        self.problems += archive_problems(root)
+        places = archived(root)
+        plain, rest = _part(root, names, places)
         if not trusting or not str(root).isprintable():
             rest += [_Rest([name], names) for name in plain]
             plain = []
+        files = {place[0].path: place[0] for name in plain if (place := places.get(name))}
+        by_us = [places[name] for names, _ in rest for name in names if name in places]
+        plain = [name for name in plain if name not in places]
         self.database: duckdb.DuckDBPyConnection = connect()
         try:
             self._load(rest)
             lines = ["SELECT * FROM line_by_line"]
             if plain:
                 lines.append(_json([root / SEGMENTS / str(name) for name in plain]))
+            if files:
+                lines.append(parquet(list(files.values()), by_us))
             self.database.execute(
                 statement("views")
                 .replace("{lines}", " UNION ALL BY NAME ".join(lines))
@@ -151,13 +159,15 @@ class _Rest(NamedTuple):
     family: list[SegmentName]
 
 
-def _part(root: Path, names: Sequence[SegmentName]) -> tuple[list[SegmentName], list[_Rest]]:
+def _part(
+    root: Path, names: Sequence[SegmentName], places: Mapping[SegmentName, Place]
+) -> tuple[list[SegmentName], list[_Rest]]:
     plain: list[SegmentName] = []
     rest: list[_Rest] = []
     for _, family in by_writer(names):
-        for together in _overlapping(root, family):
+        for together in _overlapping(root, family, places):
             name, found = together[0]
-            if len(together) == 1 and found.plain and found.size >= _SMALL:
+            if len(together) == 1 and found.plain and (found.size >= _SMALL or name in places):
                 plain.append(name)
             else:
                 rest.append(_Rest([name for name, _ in together], family))
@@ -165,14 +175,14 @@ def _part(root: Path, names: Sequence[SegmentName]) -> tuple[list[SegmentName], 
 
 
 def _overlapping(
-    root: Path, family: Sequence[SegmentName]
+    root: Path, family: Sequence[SegmentName], places: Mapping[SegmentName, Place]
 ) -> Iterator[list[tuple[SegmentName, Surveyed]]]:
     """Yield a writer's segments, those together whose numbers overlap, directly or not."""
     together: list[tuple[SegmentName, Surveyed]] = []
     end = 0
     for name in family:
         try:
-            found = survey(root, name)
+            found = _compacted(places[name]) if name in places else survey(root, name)
         except Vanished:
             continue
         except OSError:
@@ -184,6 +194,15 @@ def _overlapping(
         end = max(end, found.last, name.last or 0)
     if together:
         yield together
+
+
+def _compacted(place: Place) -> Surveyed:
+    """What is known of a segment in the archive: it was whole when it was put there."""
+    file, number = place
+    source = file.sources[number]
+    return Surveyed(
+        not (source.unsettled or source.odd), file.names[number].last or 0, source.bytes
+    )
 
 
 def _text(entry: Entry) -> str | None:
@@ -209,20 +228,9 @@ def _is_ours(entry: Entry) -> bool:
 
 def _json(paths: Sequence[Path]) -> str:
     return (
-        f"SELECT * FROM read_json({text_list(map(_literally, paths))}, columns={struct(COLUMNS)}, "
+        f"SELECT * FROM read_json({text_list(map(literally, paths))}, columns={struct(COLUMNS)}, "
         f"format='newline_delimited', maximum_object_size={_WIDEST})"
     )
-
-
-def _literally(path: Path) -> str:
-    """Write a path so that nothing in it is taken for a pattern."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path))
-
-
-@cache
-def statement(name: str) -> str:
-    """Return the text of ``sql/<name>.sql``, its places in braces still open."""
-    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text("utf-8")
 
 
 @cache

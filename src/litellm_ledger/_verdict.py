@@ -119,16 +119,18 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         path: the directory.
         writers: one verdict each, by start.
         recovery: files in ``recovery/``: torn tails and quarantined originals, for a person to see.
+        archive: files in ``archive/`` that are not whole.
     """
 
     path: str
     writers: list[WriterVerdict]
     recovery: list[str] = []
+    archive: list[Problem] = []
 
     @property
     def ok(self) -> bool:
         """Nothing is lost or damaged, as far as can be known."""
-        return all(writer.ok for writer in self.writers)
+        return all(writer.ok for writer in self.writers) and not self.archive
 
     def total(self, field: str) -> int:
         """Sum a count over the writers: ``found``, ``lost``, ``torn_bytes``, …"""
@@ -169,6 +171,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             "path": self.path,
             "writers": writers,
             "recovery": self.recovery,
+            "archive": msgspec.to_builtins(self.archive),
             "cannot_prove": self.cannot_prove(),
         }
 

@@ -15,7 +15,7 @@ from ._frame import newer_version
 from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
 from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._live import LiveCounters, is_locked, read_live, same_boot
-from ._reading import Problem, settled
+from ._reading import Problem, archive_problems, settled
 from ._scan import Head, Scan, scan
 from ._spans import Spans
 from ._verdict import Proof, State, Verification, WriterVerdict
@@ -50,7 +50,9 @@ def verify(root: Path) -> Verification:
         found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
         touched = any(name.startswith(writer) for name in recovery)
         verdicts.append(_judge(writer, live.get(writer), found, touched))
-    return Verification(path=str(root), writers=verdicts, recovery=recovery)
+    return Verification(
+        path=str(root), writers=verdicts, recovery=recovery, archive=archive_problems(root)
+    )
 
 
 def _alive(state: tuple[bool, LiveCounters] | None) -> bool:

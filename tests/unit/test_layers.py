@@ -48,6 +48,8 @@ LINE = {
     },
     "disk": {"_duck", "_fs", "_live", "_mount", "_paths", "_segment", "_version"},
     "ledger": {
+        "_archive",
+        "_compacting",
         "_dead_writer",
         "_directory",
         "_doctor",

@@ -439,7 +439,7 @@ def test_the_json_form_has_every_count(hand: HandMade) -> None:
     spoil(hand.sealed(1, 3), line=1)
     plain = Ledger(hand.root).verify().to_dict()
     (writer,) = plain["writers"]
-    assert set(plain) == {"ok", "path", "writers", "recovery", "cannot_prove"}
+    assert set(plain) == {"ok", "path", "writers", "recovery", "archive", "cannot_prove"}
     assert (writer["ok"], writer["clean"], writer["lost"], writer["found"]) == (False, True, 1, 2)
     assert writer["problems"][0]["offset"] == len(hand.line(1))
 

@@ -1,0 +1,306 @@
+"""The archive: compacted segments, read back byte for byte as they were.
+
+Owns the names in ``archive/`` and the way from a row to the line that it was.  A segment in the
+archive is still a segment: it is listed and opened under its name, so that whoever reads, verifies
+or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from ._columns import COLUMNS, quoted
+from ._duck import connect, literally, module, statement
+from ._errors import LedgerPathError
+from ._layout import ARCHIVE, SegmentName
+from ._version import newer_format
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = [
+    "FORMAT_KEY",
+    "SOURCES_KEY",
+    "ArchiveFile",
+    "Place",
+    "Source",
+    "archived",
+    "batch_archived",
+    "content_name",
+    "digest",
+    "list_archive",
+    "parquet",
+    "read_archived",
+    "rebuilt",
+]
+
+FORMAT_KEY: Final = "litellm_ledger_format"
+SOURCES_KEY: Final = "litellm_ledger_sources"
+_FORMAT: Final = b"1"
+
+_NAME: Final = re.compile(r"\d{4}-\d{2}-\d{2}\.([0-9a-f]{16})\.parquet", re.ASCII)
+_AT_ONCE: Final = 8 * 2**20
+"""Bytes of small segments that are read together, since who reads one reads the next as well."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A segment that was compacted, as the metadata of an archive file tells it.
+
+    Attributes:
+        name: of the segment.
+        bytes, sha256: of the segment as it was.
+        lines: rows that it is now.
+        unsettled: how many of them are ``unsettled`` outcomes.
+        odd: how many of them the columns do not tell in full: they are to be read as lines.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    lines: int
+    unsettled: int = 0
+    odd: int = 0
+
+
+class ArchiveFile(NamedTuple):
+    """A file in the archive that is whole; column ``source`` counts through ``sources``."""
+
+    path: Path
+    sources: list[Source]
+    names: list[SegmentName]
+
+
+Place = tuple[ArchiveFile, int]
+"""Where a compacted segment is: in which file, as which of its sources."""
+
+_known: dict[tuple[str, int, int], ArchiveFile | None] = {}
+_places: dict[tuple[Path, ...], dict[SegmentName, Place]] = {}
+_ahead: dict[Path, dict[SegmentName, bytes]] = {}
+_lock: Final = threading.Lock()
+_database: tuple[int, duckdb.DuckDBPyConnection] | None = None
+
+
+def content_name(day: str, sha256: str) -> str:
+    """Return the name of an archive file: its day, and its content in short."""
+    return f"{day}.{sha256[:16]}.parquet"
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_archive(root: Path, broken: list[Path] | None = None) -> list[ArchiveFile]:
+    """List the files of the archive by name; what is not whole goes to ``broken``.
+
+    A file is named after its content, which is checked the first time that this process meets it.
+
+    Raises:
+        MissingExtra: there is an archive, and DuckDB is not installed.
+        UnsupportedFormat: a newer version wrote it.
+        LedgerPathError: it cannot be read.
+    """
+    found = []
+    try:
+        paths = sorted(root / ARCHIVE / name for name in os.listdir(root / ARCHIVE))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as exc:
+        raise LedgerPathError(
+            f"cannot list {root / ARCHIVE}: {exc.strerror}; read it as the user who owns it"
+        ) from exc
+    for path in paths:
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        state = path.stat()
+        key = str(path), state.st_size, state.st_mtime_ns
+        if key not in _known:
+            _known[key] = _opened(path, match[1])
+        file = _known[key]
+        if file is not None:
+            found.append(file)
+        elif broken is not None:
+            broken.append(path)
+    return found
+
+
+def _opened(path: Path, sha256: str) -> ArchiveFile | None:
+    duck = module()
+    try:
+        if not digest(path).startswith(sha256):
+            return None
+    except OSError as exc:
+        raise LedgerPathError(f"cannot read {path}: {exc.strerror}") from exc
+    with _reader() as database:
+        try:
+            rows = database.execute(
+                f"SELECT key, value FROM parquet_kv_metadata({_from(path)})"
+            ).fetchall()
+        except duck.Error:
+            return None
+    metadata = {key.decode("utf-8", "replace"): value for key, value in rows}
+    version = metadata.get(FORMAT_KEY)
+    if version != _FORMAT:
+        if version is not None:
+            raise newer_format(path, version.decode("utf-8", "replace"))
+        return None
+    try:
+        sources = msgspec.json.decode(metadata[SOURCES_KEY], type=list[Source])
+    except (msgspec.DecodeError, KeyError):
+        return None
+    names = [SegmentName.parse(source.name) for source in sources]
+    if None in names:
+        return None
+    return ArchiveFile(path, sources, [name for name in names if name is not None])
+
+
+def _reader() -> duckdb.DuckDBPyConnection:
+    """Return a cursor of a database that this process keeps: opening one takes 50 ms."""
+    with _lock:
+        if _database is None or _database[0] != os.getpid():  # never one of before a fork
+            _open_database()
+        assert _database is not None
+        return _database[1].cursor()
+
+
+def _open_database() -> None:
+    global _database
+    _database = os.getpid(), connect(threads=1)
+
+
+def archived(root: Path) -> dict[SegmentName, Place]:
+    """Return where each compacted segment is: the file, and its number in there."""
+    files = list_archive(root)
+    key = tuple(file.path for file in files)
+    with _lock:
+        if key not in _places:
+            _places.clear()
+            _places[key] = {
+                name: (file, number) for file in files for number, name in enumerate(file.names)
+            }
+        return _places[key]
+
+
+def read_archived(root: Path, name: SegmentName) -> bytes | None:
+    """Return a compacted segment as it was; ``None`` if it is not in the archive.
+
+    A line whose row was altered has a checksum that does not hold, as in a segment.
+
+    Raises:
+        MissingExtra, UnsupportedFormat, LedgerPathError: as ``list_archive``.
+    """
+    with _lock:
+        data = _ahead.get(root, {}).pop(name, None)
+    if data is not None:
+        return data
+    place = archived(root).get(name)
+    if place is None:
+        return None
+    file, number = place
+    end, size = number, 0
+    while end < len(file.sources) and (end == number or size < _AT_ONCE):
+        size += file.sources[end].bytes
+        end += 1
+    with _reader() as database:
+        read: dict[SegmentName, list[bytes]] = {key: [] for key in file.names[number:end]}
+        try:
+            for at, line in rebuilt(database, file.path, number, end):
+                read[file.names[at]].append(line)
+        except module().Error as exc:
+            raise LedgerPathError(f"cannot read {file.path}: {exc}") from exc
+    ahead = {key: b"".join(lines) for key, lines in read.items()}
+    data = ahead.pop(name)
+    with _lock:
+        _ahead.clear()
+        _ahead[root] = ahead
+    return data
+
+
+# -- from a row to the line that it was --------------------------------------------------------
+
+_TEXT: Final = {"ts": str | None, "meta": msgspec.Raw | None, "content": msgspec.Raw | None}
+_PYTHON: Final = {"BIGINT": int, "DOUBLE": float, "BOOLEAN": bool, "VARCHAR": str}
+_Row: Final = msgspec.defstruct(
+    "_Row",
+    [
+        (name, kind) if name in ("id", "seq", "kind") else (name, kind, None)
+        for name, kind in (
+            (name, _TEXT.get(name, _PYTHON.get(sql, dict))) for name, sql in COLUMNS.items()
+        )
+    ],
+    tag_field="v",
+    tag=1,
+    omit_defaults=True,
+    gc=False,
+)
+_encode: Final = msgspec.json.Encoder().encode
+_META, _CONTENT = list(COLUMNS).index("meta"), list(COLUMNS).index("content")
+
+
+def rebuilt(
+    database: duckdb.DuckDBPyConnection, path: Path, first: int, end: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the source, line) of the sources ``first`` … ``end - 1``, in their order."""
+    ts = "strftime(make_timestamp(epoch_us(ts)), '%Y-%m-%dT%H:%M:%S.%fZ')"
+    columns = ", ".join(ts if name == "ts" else name for name in COLUMNS)
+    result = database.execute(
+        f"SELECT source, line, crc, {columns} FROM read_parquet({_from(path)}) "
+        f"WHERE source >= {first} AND source < {end} ORDER BY source, seq"
+    )
+    while rows := result.fetchmany(1_000):
+        for source, line, crc, *values in rows:
+            yield source, _line(values, crc) if line is None else line.encode()
+
+
+def _line(values: list[Any], crc: int) -> bytes:
+    for at in (_META, _CONTENT):
+        if values[at] is not None:
+            values[at] = msgspec.Raw(values[at].encode())
+    return b'%b,"crc":"%08x"}\n' % (_encode(_Row(*values))[:-1], crc)
+
+
+def _from(path: Path) -> str:
+    return quoted(literally(path))
+
+
+def parquet(files: Sequence[ArchiveFile], leave_out: Sequence[Place]) -> str:
+    """Return a query for the rows of archive files, without those of some sources."""
+    paths = ", ".join(_from(file.path) for file in files)
+    columns = ", ".join(
+        {"ts": "make_timestamp(epoch_us(ts)) AS ts", "meta": "meta::JSON AS meta"}.get(
+            name, "content::JSON AS content" if name == "content" else name
+        )
+        for name in COLUMNS
+    )
+    query = f"SELECT {columns} FROM read_parquet([{paths}], filename=true)"
+    if leave_out:
+        pairs = ", ".join(f"({quoted(str(file.path))}, {number})" for file, number in leave_out)
+        query += f" WHERE (filename, source) NOT IN ({pairs})"
+    return query
+
+
+def batch_archived(root: Path, name: str, since: float) -> bool:
+    """Whether a compacted record of this Unix time or later says that a batch was counted.
+
+    Raises:
+        MissingExtra, UnsupportedFormat, LedgerPathError: as ``list_archive``.
+    """
+    files = list_archive(root)
+    if not files:
+        return False
+    with _reader() as database:
+        query = statement("batch").format(rows=parquet(files, []))
+        try:
+            return bool(database.execute(query, [name, since]).fetchone())
+        except module().Error as exc:
+            raise LedgerPathError(f"cannot read the archive of {root}: {exc}") from exc

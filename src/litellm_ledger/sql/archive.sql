@@ -1,0 +1,10 @@
+-- One archive file: the rows in the order of their segments, and the segments in its metadata.
+
+COPY (SELECT source, line, crc, {columns} FROM staged ORDER BY source, seq)
+TO {path} (
+    FORMAT parquet,
+    COMPRESSION zstd,
+    ROW_GROUP_SIZE 20480,
+    USE_TMP_FILE false,
+    KV_METADATA {{{format_key}: '1', {sources_key}: {sources}}}
+)

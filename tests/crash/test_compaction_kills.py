@@ -1,0 +1,145 @@
+"""Compaction killed or failed at every step of itself: nothing lost, nothing doubled."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.disks import QUICK
+from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
+
+from litellm_ledger import Ledger, LedgerPathError, _compacting
+from litellm_ledger._compacting import Compaction, compact
+from litellm_ledger.testing import FaultyFileSystem, Killed
+
+LATER = date(2030, 1, 1)
+
+
+class Case:
+    """A ledger of two writers, and what it says."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.original, self._root = tmp_path / "original", tmp_path / "usage"
+        hand, other = HandMade(self.original), HandMade(self.original, OTHER_WRITER)
+        hand.sealed(1, 3, [hand.started(1), hand.outcome(2, of=1), hand.started(3)])
+        hand.sealed(3, 5, [hand.started(3), hand.line(4), hand.gap(5, 5)])  # overlaps
+        hand.sealed(6, 6, [hand.outcome(6, of=3, status="unsettled")])
+        spoil(hand.sealed(7, 9), line=1)
+        other.sealed(1, 2)
+        other.open(3, other.lines(3, 4))
+        self.said = self.says(self.original)
+        disk = FaultyFileSystem(QUICK)
+        self.whole = compact(self.fresh(), until=LATER, fs=disk)
+        self.steps = len(disk.calls)
+        assert self.whole.segments == 4
+        assert self.says(self._root) == self.said
+
+    def fresh(self) -> Path:
+        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.copytree(self.original, self._root)
+        return self._root
+
+    @staticmethod
+    def says(root: Path) -> Any:
+        ledger = Ledger(root)
+        records = list(ledger.records(kinds=("usage", "started", "gap")))
+        return records, ledger.verify().writers, ledger.report(["model"]).rows
+
+    def check(self, root: Path) -> Compaction:
+        assert self.says(root) == self.said
+        done = compact(root, until=LATER, fs=QUICK)
+        assert self.says(root) == self.said
+        assert not [path for path in (root / "archive").iterdir() if path.suffix == ".tmp"]
+        assert len(list((root / "segments").iterdir())) == 2  # the damaged and the open one
+        return done
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def test_killed_at_every_step_nothing_is_lost_or_doubled_and_the_next_run_ends_it(
+    case: Case,
+) -> None:
+    assert case.steps >= 10
+    finished = 0
+    for step in range(1, case.steps + 1):
+        root = case.fresh()
+        disk = FaultyFileSystem(QUICK)
+        disk.kill(step)
+        with pytest.raises(Killed):
+            compact(root, until=LATER, fs=disk)
+        finished += case.check(root).finished
+    assert finished
+
+
+def test_killed_twice_it_is_no_worse(case: Case) -> None:
+    for first in range(3, case.steps + 1, 2):
+        root = case.fresh()
+        for step in (first, 4):
+            disk = FaultyFileSystem(QUICK)
+            disk.kill(step)
+            with suppress(Killed):
+                compact(root, until=LATER, fs=disk)
+        case.check(root)
+
+
+def test_a_step_that_fails_is_an_error_that_says_where_and_the_next_run_ends_it(
+    case: Case,
+) -> None:
+    for step in range(1, case.steps + 1):
+        root = case.fresh()
+        disk = FaultyFileSystem(QUICK)
+        disk.fail("*", nth=step, error=errno.EIO)
+        with suppress(OSError):
+            compact(root, until=LATER, fs=disk)
+        case.check(root)
+
+
+def test_a_temporary_file_of_a_run_that_was_killed_is_removed(case: Case) -> None:
+    root = case.fresh()
+    (root / "archive").mkdir()
+    (root / "archive" / "half.tmp").write_bytes(b"PAR1 and no end")
+    case.check(root)
+
+
+def test_a_disk_that_is_full_for_the_database_leaves_everything(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = case.fresh()
+    statement = _compacting.statement
+
+    def elsewhere(name: str) -> str:
+        text = statement(name)
+        return text.replace("TO {path}", "TO '/dev/full'") if name == "archive" else text
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_compacting, "statement", elsewhere)
+        with pytest.raises(LedgerPathError, match="cannot write"):
+            compact(root, until=LATER)
+    case.check(root)
+
+
+def test_a_segment_put_in_place_of_its_source_meanwhile_is_not_removed(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = case.fresh()
+
+    class Meddling(FaultyFileSystem):
+        def rename(self, old: Path, new: Path) -> None:
+            super().rename(old, new)
+            for path in (root / "segments").iterdir():
+                shutil.copy(path, path.with_suffix(".copy"))
+                path.with_suffix(".copy").rename(path)
+
+    done = compact(root, until=LATER, fs=Meddling(QUICK))
+    assert done.segments == 4
+    assert len(list((root / "segments").iterdir())) == 6
+    assert case.says(root) == case.said
+    assert case.check(root).finished == 4

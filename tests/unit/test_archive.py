@@ -1,0 +1,369 @@
+"""The archive: what was compacted reads as before, byte for byte, whoever reads it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+from tests.generated import Reckoning, as_sums, make_ledger
+from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
+from typer.testing import CliRunner, Result
+
+from litellm_ledger import (
+    Ledger,
+    LedgerPathError,
+    MissingExtra,
+    UnsupportedFormat,
+    _archive,
+    _compacting,
+    _reporting,
+)
+from litellm_ledger._batches import on_ledger
+from litellm_ledger._cli import app
+from litellm_ledger._compacting import compact
+from litellm_ledger._layout import SegmentName
+from litellm_ledger._listing import list_segments, open_segment
+from litellm_ledger._recovery import recover
+from litellm_ledger._relation import Relation
+
+LATER = date(2030, 1, 1)
+ALL = ("usage", "started", "gap")
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> HandMade:
+    return HandMade(tmp_path / "us'age [1]")
+
+
+def contents(root: Path) -> dict[SegmentName, bytes]:
+    found = {}
+    for name in list_segments(root):
+        file, _ = open_segment(root, name)
+        with file:
+            found[name] = file.read()
+    return found
+
+
+def files(root: Path, part: str) -> list[str]:
+    return sorted(os.listdir(root / part))
+
+
+def test_a_compacted_ledger_says_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ledger(tmp_path, 4_000, segment=150_000)
+    ledger, truth = Ledger(tmp_path), Reckoning(tmp_path)
+    before = contents(tmp_path)
+    records = list(ledger.records(kinds=ALL))
+    verdict = ledger.verify()
+    monkeypatch.setattr(_compacting, "_FILE", 500_000)
+    monkeypatch.setattr(_archive, "_AT_ONCE", 200_000)
+    done = compact(tmp_path, until=LATER)
+    assert done.segments > 10
+    assert done.bytes_after < done.bytes_before / 4
+    assert len(done.files) > 3
+    assert {problem.file for problem in done.left} == {
+        problem.file for writer in verdict.writers for problem in writer.problems
+    }
+    assert contents(tmp_path) == before
+    assert list(ledger.records(kinds=ALL)) == records
+    assert ledger.verify() == verdict
+    expected = {name: value for name, value in truth.sums([])[()].items() if value}
+    for large in (0, 2**60):
+        monkeypatch.setattr(_reporting, "_LARGE", large)
+        report = ledger.report(["month", "tag:user"], tz="Europe/Berlin")
+        assert as_sums(report.total) == expected
+        assert {tuple(r.group.values()): as_sums(r)["calls"] for r in report.rows} == {
+            group: sums["calls"]
+            for group, sums in truth.sums(["month", "tag:user"], "Europe/Berlin").items()
+        }
+        assert sum(problem.lines for problem in report.problems) == truth.damaged
+    again = compact(tmp_path, until=LATER)
+    assert (again.files, again.segments, again.finished) == ((), 0, 0)
+
+
+def odd(hand: HandMade, seq: int, members: str) -> bytes:
+    body = f'{{"v":1,"id":"{hand.id(seq)}","seq":{seq},"kind":"usage",{members}'.encode()
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def test_lines_in_a_form_of_their_own_come_back_byte_for_byte(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        odd(hand, 1, '"status":"ok","from_the_future":{"a":[1,null]},"model":"m"'),
+        odd(
+            hand,
+            2,
+            '"status":"ok","meta":{"x": 1.50,  "y":"\\u00e9\\/","big":123456789012345678901}',
+        ),
+        odd(hand, 3, '"status":"ok","tags":{"a":"1","a":"2"},"model":null'),
+        odd(hand, 4, '"model":"m","status":"ok","latency_ms":3,"ts":"2025-01-01T12:00:00.5Z"'),
+        odd(hand, 5, '"status":"ok","cost_picousd":1e3,"input_tokens":5.0'),
+        hand.line(6, meta={"n": 1e22, "t": "\x00\x1f\u2028é", "l": [{}, [], None, True]}),
+        hand.line(7, content={"messages": [{"role": "user", "content": "hi\n"}]}),
+        hand.line(8, tags={}, latency_ms=0.1, ttft_ms=1e-7, audio_seconds=2.0, stream=False),
+        hand.line(9, cost=Decimal("9223372.036854775807"), saved_cost=Decimal(-1)),
+        hand.line(10, model="\x00'\"é\U0001f600", ts=datetime(1999, 1, 1, tzinfo=UTC)),
+        hand.line(11, ts=None, model=None),
+    ]
+    hand.sealed(1, 11, lines)
+    before = contents(hand.root)
+    records = list(Ledger(hand.root).records())
+    by_tag = Ledger(hand.root).report(["tag:a"]).rows
+    done = compact(hand.root, until=LATER)
+    assert (done.segments, done.records, files(hand.root, "segments")) == (1, 11, [])
+    monkeypatch.setattr(_reporting, "_LARGE", 0)
+    assert Ledger(hand.root).report(["tag:a"]).rows == by_tag
+    assert contents(hand.root) == before
+    assert list(Ledger(hand.root).records()) == records
+    assert Ledger(hand.root).verify().ok
+
+
+def test_members_of_a_later_version_are_kept_and_the_rest_is_read_by_the_database(
+    hand: HandMade,
+) -> None:
+    body = '"ts":"2025-01-01T12:00:00.000001Z","model":"m","status":"ok","new":1'
+    hand.sealed(1, 2, [odd(hand, 1, body), hand.line(2)])
+    before = contents(hand.root)
+    compact(hand.root, until=LATER)
+    assert contents(hand.root) == before
+    with Relation(hand.root) as relation:
+        assert relation.rows("SELECT count(*) FROM line_by_line") == [(0,)]
+        assert relation.rows("SELECT count(*) FROM calls WHERE model = 'm'") == [(2,)]
+
+
+def test_only_past_days_are_compacted_unless_more_is_asked_for(hand: HandMade) -> None:
+    now = datetime.now(UTC)
+    hand.sealed(1, 1, [hand.line(1, ts=now - timedelta(days=1))])
+    hand.sealed(2, 2, [hand.line(2, ts=now)])
+    assert compact(hand.root).segments == 1
+    assert len(files(hand.root, "segments")) == 1
+    assert compact(hand.root, until=(now + timedelta(days=1)).date()).segments == 1
+    assert [name[:10] for name in files(hand.root, "archive")] == [
+        (now - timedelta(days=1)).date().isoformat(),
+        now.date().isoformat(),
+    ]
+
+
+def test_what_a_live_or_dead_writer_may_need_stays(hand: HandMade) -> None:
+    hand.sealed(1, 2)
+    hand.sealed(3, 4, [hand.started(3), hand.line(4)])
+    hand.sealed(5, 6)
+    hand.sealed(7, 8)
+    other = HandMade(hand.root, OTHER_WRITER)
+    other.sealed(1, 2)
+    other.live(2)  # dead: recover first
+    with hand.alive(8):
+        hand.live(8, oldest=4)
+    with hand.live(8, oldest=4).open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert compact(hand.root, until=LATER).records == 2  # 1 and 2; 4 is in flight
+        hand.live(8)
+        assert compact(hand.root, until=LATER).records == 4  # not the newest
+    recover(hand.root)
+    assert compact(hand.root, until=LATER).segments >= 2
+    assert Ledger(hand.root).verify().ok
+
+
+def test_one_run_at_a_time(hand: HandMade) -> None:
+    hand.sealed(1, 2)
+    (hand.root / "archive").mkdir()
+    fd = os.open(hand.root / "archive", os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with pytest.raises(LedgerPathError, match="another process"):
+        compact(hand.root, until=LATER)
+    os.close(fd)
+    assert compact(hand.root, until=LATER).segments == 1
+
+
+def test_a_damaged_segment_stays_and_is_named(hand: HandMade) -> None:
+    good = hand.sealed(1, 3)
+    bad = hand.sealed(4, 6)
+    spoil(bad, line=1)
+    short = hand.sealed(7, 9, hand.lines(7, 8))
+    done = compact(hand.root, until=LATER)
+    assert done.segments == 1
+    assert [problem.file for problem in done.left] == [
+        f"segments/{bad.name}",
+        f"segments/{short.name}",
+    ]
+    assert not good.exists()
+    assert bad.exists()
+    assert short.exists()
+
+
+def test_one_flipped_bit_in_the_archive_is_seen(hand: HandMade) -> None:
+    hand.sealed(1, 200)
+    compact(hand.root, until=LATER)
+    assert Ledger(hand.root).verify().ok
+    (path,) = (hand.root / "archive").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(bytes(data))
+    hand.sealed(201, 201)
+    found = Ledger(hand.root).verify()
+    assert not found.ok
+    assert [problem.file for problem in found.archive] == [f"archive/{path.name}"]
+    assert found.writers[0].lost == 200
+    report = Ledger(hand.root).report()
+    assert (report.total.calls, len(report.problems)) == (1, 1)
+    assert compact(hand.root, until=LATER).broken == (f"archive/{path.name}",)
+
+
+def test_a_row_that_was_altered_has_a_checksum_that_does_not_hold(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.sealed(1, 3)
+    compact(hand.root, until=LATER)
+    real = _archive._line
+
+    def altered(values: list[Any], crc: int) -> bytes:
+        return real([values[0], *values[1:7], "other", *values[8:]], crc)
+
+    monkeypatch.setattr(_archive, "_line", altered)
+    assert list(Ledger(hand.root).records()) == []
+    assert Ledger(hand.root).verify().writers[0].found == 0
+
+
+def test_a_newer_archive_is_refused(hand: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    hand.sealed(1, 3)
+    compact(hand.root, until=LATER)
+    monkeypatch.setattr(_archive, "_FORMAT", b"0")
+    _archive._known.clear()
+    with pytest.raises(UnsupportedFormat, match="version 1"):
+        Ledger(hand.root).segments()
+    _archive._known.clear()
+
+
+def test_without_duckdb_an_archive_is_an_error_that_says_what_to_install(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.sealed(1, 3)
+    compact(hand.root, until=LATER)
+    _archive._known.clear()
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for ask in (Ledger(hand.root).report, Ledger(hand.root).verify, Ledger(hand.root).segments):
+        with pytest.raises(MissingExtra, match=r"litellm-ledger\[report\]"):
+            ask()
+    with pytest.raises(MissingExtra):
+        compact(hand.root, until=LATER)
+
+
+# -- others that read -----------------------------------------------------------------------------
+
+
+def test_recovery_knows_what_is_in_the_archive(hand: HandMade) -> None:
+    hand.sealed(1, 3, [hand.started(1), hand.line(2), hand.line(3)])
+    hand.sealed(4, 5)
+    compact(hand.root, until=LATER)
+    hand.sealed(8, 9)
+    hand.open(10, [hand.line(10)], tail=b"torn")
+    hand.live(12, boot=1)  # the machine was restarted: every line is looked at
+    (done,) = recover(hand.root).writers
+    assert (done.error, done.lost, done.unsettled) == (None, 4, 1)
+    gaps = [(r.seq, r.gap_until) for r in Ledger(hand.root).records(kinds=["gap"])]
+    assert gaps == [(6, 7), (11, 12)]
+    (lost,) = Ledger(hand.root).records(where={"status": "unsettled"})
+    assert lost.operation == hand.id(1)
+
+
+def test_recovery_without_duckdb_calls_nothing_lost_that_may_be_in_the_archive(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.sealed(1, 3)
+    compact(hand.root, until=LATER)
+    hand.open(4, [hand.line(4)])
+    hand.live(4)
+    _archive._known.clear()
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    (done,) = recover(hand.root).writers
+    assert (done.error, done.lost) == (None, 0)
+    assert files(hand.root, "live") == []
+
+
+def test_a_batch_in_the_archive_is_not_counted_again(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = {"batch": {"status": "completed", "counted": True}}
+    hand.sealed(1, 2, [hand.line(1, response_id="b'1", meta=done), hand.line(2, response_id="b2")])
+    compact(hand.root, until=LATER)
+    noon = NOON.timestamp()
+    assert on_ledger(hand.root, "b'1", noon - 60)
+    assert not on_ledger(hand.root, "b'1", noon + 60)
+    assert not on_ledger(hand.root, "b2", 0)
+    _archive._known.clear()
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    assert not on_ledger(hand.root, "b'1", 0)
+
+
+def test_segments_compacted_while_they_are_read_are_found(hand: HandMade) -> None:
+    for first in range(1, 101, 10):
+        hand.sealed(first, first + 9)
+    found = Ledger(hand.root).records()
+    seen = [next(found).seq for _ in range(15)]
+    compact(hand.root, until=LATER)
+    assert files(hand.root, "segments") == []
+    seen += [record.seq for record in found]
+    assert seen == list(range(1, 101))
+    assert found.problems == []
+
+
+def test_an_operation_is_found_in_the_archive(hand: HandMade) -> None:
+    hand.sealed(1, 2, [hand.started(1), hand.outcome(2, of=1, call_id="key")])
+    compact(hand.root, until=LATER)
+    found = Ledger(hand.root).operation("key")
+    assert found is not None
+    assert found.attempts[0].started is not None
+
+
+def test_compaction_stays_within_its_memory(tmp_path: Path) -> None:
+    make_ledger(tmp_path, 20_000, segment=20 * 2**20)
+    script = (
+        "import resource, sys, datetime; from pathlib import Path\n"
+        "from litellm_ledger._compacting import compact\n"
+        "done = compact(Path(sys.argv[1]), until=datetime.date(2030, 1, 1))\n"
+        "assert done.records > 10_000, done\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=100)
+    assert int(done.stdout) < 300, "MiB"
+
+
+def test_the_command_says_what_it_joined_and_what_it_left(hand: HandMade) -> None:
+    hand.sealed(1, 3)
+    spoil(hand.sealed(4, 5), line=0)
+    first = command("compact", hand.root, "--json")
+    plain = json.loads(first.stdout)
+    assert (first.exit_code, plain["segments"], plain["records"]) == (1, 1, 3)
+    assert plain["left"][0]["file"].startswith("segments/")
+    (hand.root / "segments" / Path(plain["left"][0]["file"]).name).unlink()
+    again = command("compact", hand.root)
+    assert (again.exit_code, again.stdout) == (
+        0,
+        f"Nothing to compact in {hand.root}: no sealed segment of a past day.\n",
+    )
+    now = hand.line(6, ts=datetime.now(UTC))
+    hand.sealed(6, 6, [now])
+    assert command("compact", hand.root).stdout.startswith("Nothing to compact")
+    assert command("compact", hand.root, "--today").stdout.startswith("1 segment with 1 lines")
+    path = next((hand.root / "archive").iterdir())
+    path.write_bytes(b"PAR1")
+    broken = command("compact", hand.root)
+    assert broken.exit_code == 1
+    assert f"NOT WHOLE, nothing in it is read: archive/{path.name}" in broken.stdout
+    assert command("verify", hand.root).exit_code == 1
+
+
+def command(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="litellm-ledger")
