@@ -91,11 +91,13 @@ LINE = {
         "_litellm_needs",
     },
     "client": {
+        "_asker",
         "_attempt",
         "_batches",
         "_cache_entry",
         "_cache_key",
         "_cached",
+        "_cached_stream",
         "_calling",
         "_calls",
         "_capture",
