@@ -18,6 +18,8 @@ VENV := .venv
 CONSTRAINTS := requirements/constraints.txt
 TEST_GROUPS := --group test --group peers
 PYTEST_ARGS :=
+# Sections of the benchmarks, or --quick; none: all of them, and the page is written.
+BENCH_ARGS :=
 # Processes that share the suite, a file at a time: one per core. JOBS=0 runs it in one process.
 JOBS := auto
 
@@ -109,8 +111,8 @@ types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright o
 	@[ -z "$(wildcard examples/*.py)" ] || $(ACTIVE) $(PY) -m pyright
 
 .PHONY: bench
-bench: $(STEPS)/test ## Run every benchmark
-	@for f in $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))); do echo "==> $$f"; $(PY) "$$f" || exit 1; done
+bench: $(STEPS)/bench ## Measure, against peers in the same run, and write docs/BENCHMARKS.md
+	@$(PY) -m benchmarks $(BENCH_ARGS)
 
 uv_compile = $(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universal \
 	--python-version 3.11 --all-extras --no-annotate --no-emit-index-url --no-emit-find-links \
@@ -119,7 +121,7 @@ uv_compile = $(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universa
 .PHONY: constraints
 constraints: $(STEPS)/python ## Refresh the pinned versions in requirements/
 	@$(PIP) install uv $(quietly)
-	@$(uv_compile) --group build --group lint --group peers --group test -o requirements/constraints.txt
+	@$(uv_compile) --group bench --group build --group lint --group peers --group test -o requirements/constraints.txt
 	@$(uv_compile) --resolution lowest-direct -o requirements/oldest.txt
 	@git diff --stat -- requirements
 
@@ -187,6 +189,11 @@ $(STEPS)/demo: $(STEPS)/wheel
 
 $(STEPS)/test: $(STEPS)/wheel
 	$(call install_wheel,the wheel with all extras and the test tools,"$$(ls $(VENV)/wheel/*.whl)[all]" $(TEST_GROUPS))
+
+$(STEPS)/bench: $(STEPS)/test
+	@echo "==> $(VENV): installing what we are measured against"
+	@$(PIP) install -c $(CONSTRAINTS) --group bench $(quietly)
+	@touch $@
 
 $(STEPS)/lint: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
 	@echo "==> $(VENV): installing the lint and type tools"

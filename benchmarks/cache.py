@@ -1,9 +1,6 @@
-"""What a hit costs: a call answered by the response cache against the same call to a mock.
+"""What a hit costs: a call answered by the response cache, against the same call to a mock.
 
-    python benchmarks/cache.py            # about a minute
-
-The peer is ``litellm.acompletion(mock_response=…)``: what LiteLLM itself takes when the provider
-takes no time at all.  The client's mock call is there as well, and what a cache costs a miss.
+``python -m benchmarks cache`` runs this section alone.
 """
 
 from __future__ import annotations
@@ -12,28 +9,37 @@ import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from _rounds import compare, header
+from ._rounds import race
+from ._size import Size
+from ._table import Table, quantity, times
 
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+__all__ = ["run"]
 
-ANSWER = "A record of every amount that comes in or goes out."
-CALL: dict[str, Any] = {
+ANSWER: Final = "A record of every amount that comes in or goes out."
+CALL: Final[dict[str, Any]] = {
     "model": "gpt-4o-mini",
     "messages": [{"role": "user", "content": "What is a ledger?"}],
     "mock_response": ANSWER,
 }
-LONG = {
+LONG: Final = {
     **CALL,
     "messages": [{"role": "user", "content": "word " * 20_000}],
     "mock_response": ANSWER * 200,
 }
+_Call = Callable[..., Awaitable[Any]]
 
 
-async def hits() -> None:
+def run(size: Size) -> list[Table]:
+    """Return the table of this section."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    return [asyncio.run(_table(size))]
+
+
+async def _table(size: Size) -> Table:
     import litellm
 
     from litellm_ledger import LiteLLMClient, ResponseCache
@@ -42,65 +48,59 @@ async def hits() -> None:
     # LiteLLM puts a third of a call's work off to a worker: a round ends when that is done.
     from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER as LOGGING
 
-    async def one_by_one(function: Callable[..., Any], call: dict[str, Any]) -> None:
-        for _ in range(100):
+    count, few = size(100, 3), size(20, 2)
+    seeds = itertools.count()
+
+    async def one_by_one(call: dict[str, Any], function: _Call) -> None:
+        for _ in range(count):
             await function(**call)
         await LOGGING.flush()
 
-    async def at_once(function: Callable[..., Any], call: dict[str, Any]) -> None:
-        await asyncio.gather(*[function(**call) for _ in range(100)])
+    async def at_once(call: dict[str, Any], function: _Call) -> None:
+        await asyncio.gather(*[function(**call) for _ in range(count)])
         await LOGGING.flush()
 
-    async def streamed(function: Callable[..., Any]) -> None:
-        for _ in range(20):
-            async for _ in await function(**CALL, stream=True):
+    async def streamed(call: dict[str, Any], function: _Call) -> None:
+        for _ in range(few):
+            async for _ in await function(**call, stream=True):
                 pass
         await LOGGING.flush()
 
-    seeds = itertools.count()
-
-    async def misses(function: Callable[..., Any]) -> None:
-        for _ in range(50):
-            await function(**CALL, seed=next(seeds))
+    async def misses(call: dict[str, Any], function: _Call) -> None:
+        for _ in range(count):
+            await function(**call, seed=next(seeds))
         await LOGGING.flush()
 
-    header("A call through the client, its record acked, against bare litellm.acompletion (mock)")
+    table = Table(
+        "Response cache",
+        ["", "ms a call", "peer, ms a call", "× the peer"],
+        "Calls through the client, each with its record acknowledged at `written`. The peer of a "
+        "hit is bare `litellm.acompletion(mock_response=…)`: what LiteLLM takes when the provider "
+        "takes no time at all. The peer of a miss, its answer kept, is the client without a cache.",
+    )
     with tempfile.TemporaryDirectory() as directory:
         async with LiteLLMClient(directory, cache=ResponseCache(maxsize=1_000)) as client:
-            bare = litellm.acompletion
-            cached, plain = client.acompletion, client.with_options(cache=None).acompletion
-            for name, function, run, call in (
-                ("hit, one by one", cached, one_by_one, CALL),
-                ("hit, 100 at once", cached, at_once, CALL),
-                ("hit, 100 kB asked", cached, one_by_one, LONG),
-                ("no cache, one by one", plain, one_by_one, CALL),
+            bare, cached = litellm.acompletion, client.acompletion
+            plain = client.with_options(cache=None).acompletion
+            for name, how, peer, call, operations in (
+                ("hit, one by one", one_by_one, bare, CALL, count),
+                ("hit, 100 at once", at_once, bare, CALL, count),
+                ("hit, 100 kB asked", one_by_one, bare, LONG, count),
+                ("hit, a stream replayed", streamed, bare, CALL, few),
+                ("miss, one by one", misses, plain, CALL, count),
             ):
-                found = await compare(
-                    name,
-                    partial(run, function, call),
-                    partial(run, bare, call),
-                    operations=100,
-                    rounds=20,
+                found = await race(
+                    {
+                        "ours": (partial(how, call, cached), operations),
+                        "peer": (partial(how, call, peer), operations),
+                    },
+                    rounds=size(9, 1),
                 )
-                found.show()
-            found = await compare(
-                "hit, a stream replayed",
-                partial(streamed, cached),
-                partial(streamed, bare),
-                operations=20,
-                rounds=10,
-            )
-            found.show()
-            header("A miss, its answer kept, against the client without a cache")
-            found = await compare(
-                "miss, one by one",
-                partial(misses, cached),
-                partial(misses, plain),
-                operations=50,
-                rounds=20,
-            )
-            found.show()
-
-
-if __name__ == "__main__":
-    asyncio.run(hits())
+                ours, theirs = found["ours"], found["peer"]
+                table.add(
+                    name,
+                    quantity(ours.median * 1e3),
+                    quantity(theirs.median * 1e3),
+                    times(ours.over(theirs)),
+                )
+    return table

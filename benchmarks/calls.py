@@ -1,0 +1,158 @@
+"""What the client adds to a call, against bare LiteLLM, and what LiteLLM's own callback adds.
+
+``python -m benchmarks calls`` runs this section alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from ._peers import file_logger
+from ._rounds import race
+from ._size import Size
+from ._table import Table, quantity
+
+__all__ = ["run"]
+
+ANSWER: Final = "A record of every amount that comes in or goes out."
+_Call = Callable[..., Awaitable[Any]]
+
+
+def run(size: Size) -> list[Table]:
+    """Return the table of this section."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    return [asyncio.run(_table(size))]
+
+
+async def _table(size: Size) -> Table:
+    import litellm
+
+    from litellm_ledger import LiteLLMClient
+
+    litellm.suppress_debug_info = True  # this program's own choice: no banners in the table
+    table = Table(
+        "Calls through the client",
+        [
+            "",
+            "bare, ms a call",
+            "the client adds",
+            "by processor time",
+            "LiteLLM's callback to a file adds",
+        ],
+        "The same call with bare `litellm.acompletion`, with `client.acompletion` (both records "
+        "acknowledged at `written`), and bare with a `CustomLogger` that writes a line to a file. "
+        "A mock answers inside LiteLLM; HTTP is `litellm_ledger.testing.OpenAIServer` in another "
+        "process. A round ends when LiteLLM's logging, which it puts off to a task, is done: else "
+        "whoever yields to the loop more often is charged for more of it.",
+    )
+    messages = [{"role": "user", "content": "What is a ledger?"}]
+    mock = {"model": "gpt-4o-mini", "messages": messages, "mock_response": ANSWER}
+    with tempfile.TemporaryDirectory() as directory, _server() as url:
+        http = {
+            "model": "openai/gpt-4o-mini",
+            "messages": messages,
+            "api_base": url,
+            "api_key": "none",
+        }
+        logger = file_logger(Path(directory, "callback.jsonl"))
+        async with LiteLLMClient(Path(directory, "usage")) as client:
+            bare = litellm.acompletion
+            for transport, call in (("mock", mock), ("HTTP", http)):
+                for kind, stream in (("plain", False), ("stream", True)):
+                    for name, how in (("one by one", _one_by_one), ("100 at once", _at_once)):
+                        count = size(100, 3)
+                        given = {**call, "stream": True} if stream else call
+                        one = partial(how, count, given)
+                        found = await race(
+                            {
+                                "bare": (partial(one, bare), count),
+                                "ours": (partial(one, client.acompletion), count),
+                                "callback": (partial(_heard, logger, partial(one, bare)), count),
+                            },
+                            rounds=size(24 if (transport, kind) == ("mock", "plain") else 9, 1),
+                        )
+                        base, ours = found["bare"], found["ours"]
+                        table.add(
+                            f"{transport}, {kind}, {name}",
+                            quantity(base.median * 1e3),
+                            _added(ours.over(base)),
+                            _added(ours.cpu_over(base)),
+                            _added(found["callback"].over(base)),
+                        )
+        if not logger.file.tell():
+            raise RuntimeError("LiteLLM never called the callback: its column says nothing")
+        logger.file.close()
+        await litellm.close_litellm_async_clients()
+    return table
+
+
+def _added(ratios: list[float]) -> str:
+    ordered = sorted(100 * (ratio - 1) for ratio in ratios)
+    low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
+    return f"{statistics.median(ordered):+.1f} % ({low:+.1f} to {high:+.1f})"
+
+
+async def _ask(call: dict[str, Any], function: _Call) -> None:
+    answer = await function(**call)
+    if call.get("stream"):
+        async for _ in answer:
+            pass
+
+
+async def _one_by_one(count: int, call: dict[str, Any], function: _Call) -> None:
+    for _ in range(count):
+        await _ask(call, function)
+    await _logged()
+
+
+async def _at_once(count: int, call: dict[str, Any], function: _Call) -> None:
+    await asyncio.gather(*[_ask(call, function) for _ in range(count)])
+    await _logged()
+
+
+async def _logged() -> None:
+    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+
+    await asyncio.sleep(0)
+    await GLOBAL_LOGGING_WORKER.flush()
+
+
+async def _heard(logger: Any, run: Callable[[], Awaitable[None]]) -> None:
+    """Run with LiteLLM's callback; LiteLLM copies it into many lists, and all are put back."""
+    import litellm
+
+    lists = [
+        found
+        for name in dir(litellm)
+        if name.endswith("callback") or name == "callbacks"
+        if isinstance(found := getattr(litellm, name), list)
+    ]
+    before = [list(one) for one in lists]
+    litellm.callbacks.append(logger)
+    try:
+        await run()
+    finally:
+        for one, old in zip(lists, before, strict=True):
+            one[:] = old
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[str]:
+    command = [sys.executable, "-m", "litellm_ledger.testing"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.send_signal(signal.SIGTERM)

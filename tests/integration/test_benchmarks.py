@@ -1,0 +1,56 @@
+"""Every section of the benchmarks still runs, in tiny counts; nothing here is about speed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from benchmarks import loss
+from benchmarks.__main__ import SECTIONS
+from benchmarks._doomed import MAKERS
+from benchmarks._page import write_figures, write_part
+from benchmarks._peers import INSTALL, Langfuse, OpenTelemetry, missing
+from benchmarks._size import Size
+from benchmarks._table import Table
+
+ABSENT = [peer.name for peer in (OpenTelemetry, Langfuse) if missing(peer)]
+
+
+@pytest.mark.parametrize("section", sorted({*SECTIONS} - {"loss"}))
+def test_every_section_runs_and_says_what_is_not_installed(section: str) -> None:
+    tables: list[Table] = import_module(f"benchmarks.{section}").run(Size(quick=True))
+    assert tables
+    for table in tables:
+        assert all(len(row) == len(table.head) for row in table.rows)
+        assert len(table.rows) > 1
+        for name, figure, *_ in table.rows:
+            assert figure, f"{name} has no figure"
+            assert (figure == INSTALL) == (name in ABSENT) or section == "starting"
+
+
+def test_nothing_that_the_ledger_acknowledged_is_lost_in_the_loss_table() -> None:
+    (table,) = loss.run(Size(quick=True))
+    absent = [kind for name, kind in MAKERS.items() if loss.absent(kind)]
+    assert len(absent) == len(ABSENT)
+    assert sum(row[1] == INSTALL for row in table.rows) == len(absent)
+    ours = [row for row in table.rows if row[0].startswith("ledger")]
+    assert len(ours) == 3
+    for name, *cells in ours:
+        for title, cell in zip(table.head[1:], cells, strict=True):
+            if name != "ledger, record_nowait()" or "SIGKILL" not in title:
+                assert cell.startswith("0 of "), (name, title, cell)
+
+
+def test_a_part_of_the_page_is_replaced_and_the_other_kept(tmp_path: Path) -> None:
+    page = tmp_path / "BENCHMARKS.md"
+    write_part(page, "soak", "## Soak\n\nfirst\n")
+    write_figures(
+        page, {"Recording": [Table("T", ["", "µs"], rows=[["a", "1"]])], "Start": None}, 60
+    )
+    write_part(page, "soak", "## Soak\n\nsecond\n")
+    text = page.read_text(encoding="utf-8")
+    assert "| a | 1 |" in text
+    assert "This section failed in this run." in text
+    assert "second" in text
+    assert "first" not in text
