@@ -167,10 +167,13 @@ def html(
         raise ValueError(f"{out} is a directory; the page comes first: html report.html {out}")
     if every is not None and every not in PERIODS:
         raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
+    by = named(by)
+    if by in PERIODS:
+        raise ValueError(f"--by {by}: time goes along the chart; --every {by} cuts it so")
     ledger = Ledger(path or default_directory())
     with progress(f"reading {ledger.path}", READINGS) as advance:
         now = datetime.now(UTC)
-        page = gather(ledger, question, by=named(by), every=every, made=now, advance=advance)
+        page = gather(ledger, question, by=by, every=every, made=now, advance=advance)
     with target(out) as to:
         to.write(render(page))
     return 0

@@ -16,7 +16,7 @@ import msgspec
 
 from ._groups import MISSING, Row
 from ._ledger import Ledger
-from ._periods import PERIODS, Calendar, calendar
+from ._periods import Calendar, calendar
 from ._question import Question
 from ._report import Report, added, dollars
 from ._tables import clean
@@ -29,7 +29,7 @@ _TOP: Final = 10
 _TAGS: Final = 3
 _OTHERS: Final = "all others"
 
-READINGS: Final = 8
+READINGS: Final = 6
 """About as often the ledger is read for one page."""
 
 
@@ -121,29 +121,36 @@ def gather(
         advance(1)
         return found
 
-    main = report([every or "day", by, "status"])
-    if every is None and main.rows:
-        wanted = _fitting({row.group["day"] for row in main.rows} - {MISSING})
-        every = wanted
-        if wanted != "day":
-            main = report([wanted, by, "status"])
+    dates = calendar(question.tz, question.week_start)
+    keys = list(dict.fromkeys([by, "status", "error"]))
+    main = report([every or "day", *keys])
+    rows = main.rows
+    if every is None and rows:
+        every = _fitting({row.group["day"] for row in rows} - {MISSING})
+        if every == "hour":  # days can be joined here, and not cut
+            rows = report([every, *keys]).rows
+        elif every != "day":
+            rows = [_in_period(row, every, dates) for row in rows]
     page = Page(
         path=str(ledger.path),
         made=made,
         question=question,
-        every=every if main.rows else None,
+        every=every if rows else None,
         total=main.total,
         notes=main.notes(),
     )
-    if not main.rows or every is None:
+    if not rows or every is None:
         return page
-    dates = calendar(question.tz, question.week_start)
-    labels = _periods(every, [row.group[every] for row in main.rows], dates)
+    labels = _periods(every, [row.group[every] for row in rows], dates)
     speed = report([every], quantiles=True)
-    tops = [_top(report([key]), key) for key in _keys(ledger, question, by)]
+    tops = []
+    for key in _keys(ledger, question, by):
+        found = rows if key in keys else report([key]).rows
+        tops.append(_top(found, key))
     tops = [top for top in tops if len(top.rows) > 1 or top.key == by]  # else it says nothing
-    errors = report(["error"], where={**question.where, "status": ["error"]})
-    statuses = [(name, added(rows)) for name, rows in _grouped(main.rows, "status").items()]
+    failed = [row for row in rows if row.group["status"] == "error"]
+    errors = [(name, added(found)) for name, found in _grouped(failed, "error").items()]
+    statuses = [(name, added(found)) for name, found in _grouped(rows, "status").items()]
     return msgspec.structs.replace(
         page,
         first=labels[0],
@@ -151,15 +158,15 @@ def gather(
         charts=[
             chart
             for chart in (
-                _spend(main.rows, every, by, labels),
-                _tokens(main.rows, every, labels),
+                _spend(rows, every, by, labels),
+                _tokens(rows, every, labels),
                 _speed(speed.rows, every, labels),
-                _failures(main.rows, every, labels),
+                _failures(rows, every, labels),
             )
             if chart is not None
         ],
         tops=tops,
-        errors=[(row.group["error"], row) for row in errors.rows][:_TOP],
+        errors=sorted(errors, key=lambda pair: -pair[1].calls)[:_TOP],
         statuses=sorted(statuses, key=lambda pair: _STATUSES.index(pair[0])),
     )
 
@@ -172,6 +179,19 @@ def _keys(ledger: Ledger, question: Question, by: str) -> list[str]:
     tags = sorted(ledger.tags(**question.selection()), key=lambda name: (name != "user", name))
     keys = [f"tag:{name}" for name in tags[:_TAGS]]
     return list(dict.fromkeys([*keys[:1], by, "model", *keys[1:]]))[: _TAGS + 1]
+
+
+def _in_period(row: Row, every: str, dates: Calendar) -> Row:
+    """Put the sums of a day under the week or month that it is in."""
+    day = row.group["day"]
+    label = day
+    if day != MISSING:
+        number = date.fromisoformat(day).toordinal() - date(1970, 1, 1).toordinal()
+        label = day[:7]
+        if every == "week":
+            label = dates.label("week", number - (number + 3 - dates.week_start) % 7)
+    group = {every if key == "day" else key: value for key, value in row.group.items()}
+    return msgspec.structs.replace(row, group={**group, every: label})
 
 
 def _fitting(days: Iterable[str]) -> str:
@@ -376,13 +396,8 @@ def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
     )
 
 
-def _top(report: Report, key: str) -> Top:
-    rows = sorted(report.rows, key=lambda row: (-row.cost, -row.calls))
-    if key in PERIODS:
-        rows = report.rows
-    rest = rows[_TOP:]
-    return Top(
-        key=key,
-        rows=[(row.group[key], row) for row in rows[:_TOP]],
-        others=(len(rest), added(rest)) if rest else None,
-    )
+def _top(rows: Iterable[Row], key: str) -> Top:
+    groups = [(name, added(found)) for name, found in _grouped(rows, key).items()]
+    groups.sort(key=lambda pair: (-pair[1].cost, -pair[1].calls, pair[0]))
+    rest = [row for _, row in groups[_TOP:]]
+    return Top(key=key, rows=groups[:_TOP], others=(len(rest), added(rest)) if rest else None)

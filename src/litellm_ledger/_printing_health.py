@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ._reading import Problem
-from ._tables import Column, clean, show, write, write_marked
+from ._tables import Column, clean, show, tell, write, write_marked
 from ._verdict import Verification, WriterVerdict
 
 if TYPE_CHECKING:
@@ -35,24 +35,24 @@ def print_verification(found: Verification, *, every: bool = False) -> None:
         show(_counts(listed))
         write()
         for writer in listed:
-            write(f"{writer.writer}: {writer.sentence()}.")
+            tell(f"{writer.writer}: {writer.sentence()}.")
             for problem in writer.problems:
-                write(f"  {_problem(problem)}")
+                tell(f"  {_problem(problem)}")
     if len(listed) < len(found.writers):
-        write(_summed_up([writer for writer in found.writers if writer.ok and writer.clean]))
+        tell(_summed_up([writer for writer in found.writers if writer.ok and writer.clean]))
     if any(problem.what == "damaged" for writer in listed for problem in writer.problems):
-        write(_OF_DAMAGE)
+        tell(_OF_DAMAGE)
     if any(writer.lost and writer.state in ("died", "recovered") for writer in listed):
-        write(_OF_LOSS)
+        tell(_OF_LOSS)
     if found.recovery:
         write()
-        write(f"Kept in recovery/ for you to look at: {', '.join(map(clean, found.recovery))}")
+        tell(f"Kept in recovery/ for you to look at: {', '.join(map(clean, found.recovery))}")
     for problem in found.archive:
-        write(f"{problem.file}: {problem.detail}")
+        tell(f"{problem.file}: {problem.detail}")
     write()
     for sentence in found.cannot_prove():
-        write(f"Cannot prove: {sentence}")
-    write(_bottom_line(found))
+        tell(f"Cannot prove: {sentence}")
+    tell(_bottom_line(found))
 
 
 _OF_LOSS: Final = (
@@ -181,8 +181,6 @@ def print_findings(findings: Sequence[Finding], *, color: bool = True) -> None:
     warnings = sum(1 for finding in findings if finding.level == "warning")
     write()
     if warnings:
-        write(f"{warnings:,} {'thing needs' if warnings == 1 else 'things need'} attention.")
+        tell(f"{warnings:,} {'thing needs' if warnings == 1 else 'things need'} attention.")
     else:
-        write(
-            "Nothing needs attention.  (litellm-ledger verify proves that all records are there.)"
-        )
+        tell("Nothing needs attention.  (litellm-ledger verify proves that all records are there.)")

@@ -23,7 +23,17 @@ from ._periods import PERIODS
 from ._question import Question
 from ._report import Report, added, row_dict
 from ._spread import MEASURED
-from ._tables import Column, amounts, clean, headline, on_terminal, show, write, write_notes
+from ._tables import (
+    Column,
+    amounts,
+    clean,
+    headline,
+    on_terminal,
+    rounded,
+    show,
+    write,
+    write_notes,
+)
 
 __all__ = ["Asked", "print_report", "print_top"]
 
@@ -80,7 +90,7 @@ def print_report(asked: Asked, output: Output) -> None:
         else:
             _table(asked, asked.groups(), output)
             write()
-        write_notes(_notes(report), md=output.md)
+        write_notes(_notes(asked, output), md=output.md)
 
 
 def print_top(asked: Asked, limit: int, output: Output) -> None:
@@ -101,12 +111,20 @@ def print_top(asked: Asked, limit: int, output: Output) -> None:
         groups = [*groups[:limit], (msgspec.structs.replace(added(others), group=label), [])]
     _table(asked, groups, output, share=True)
     write()
-    write_notes(_notes(asked.report), md=output.md)
+    write_notes(_notes(asked, output), md=output.md)
 
 
-def _notes(report: Report) -> list[str]:
-    floor = ["+ marks a cost that may really be higher, for the reasons below."]
-    return [*(floor if report.total.priced and _floor(report.total) else []), *report.notes()]
+def _notes(asked: Asked, output: Output) -> list[str]:
+    total, notes = asked.report.total, asked.report.notes()
+    if total.priced and _floor(total):
+        notes.insert(0, "+ marks a cost that may really be higher, for the reasons below.")
+    if not _exact(output) and rounded([row.cost for row in [*asked.report.rows, total]]):
+        notes.append("Costs are rounded to a millionth of a dollar here; --json has every digit.")
+    return notes
+
+
+def _exact(output: Output) -> bool:
+    return output.md or not on_terminal()
 
 
 def _others(count: int) -> str:
@@ -144,13 +162,12 @@ def _table(
         Column(_title(key, asked.question), [label[at] for label in labels], left=True)
         for at, key in enumerate(asked.by)
     ]
-    exact = output.md or not on_terminal()
-    columns += _sums(rows, exact=exact)
+    columns += _sums(rows, exact=_exact(output))
     whole = total.cost or Decimal(1)
     shares = [float(row.cost / whole) for row in rows]
     if share:
         columns.append(
-            Column("share", [f"{100 * part:.1f}%" if total.cost else "-" for part in shares], 7)
+            Column("share", [f"{100 * part:.1f}%" if total.cost else "-" for part in shares])
         )
     period = next((key for key in asked.by if key in PERIODS), None)
     if asked.by and (period or share) and not asked.inner:

@@ -23,7 +23,9 @@ __all__ = [
     "clean",
     "headline",
     "on_terminal",
+    "rounded",
     "show",
+    "tell",
     "write",
     "write_marked",
     "write_notes",
@@ -96,6 +98,11 @@ def amounts(costs: Sequence[Decimal | None], *, exact: bool = True) -> list[str]
     ]
 
 
+def rounded(costs: Sequence[Decimal | None]) -> bool:
+    """Tell whether ``amounts`` leaves digits out when it need not be exact."""
+    return amounts(costs) != amounts(costs, exact=False)
+
+
 def _shortest(text: str) -> str:
     return text.rstrip("0") if "." in text else text
 
@@ -139,15 +146,23 @@ def headline(text: str, values: Sequence[float] = (), *, color: bool = True) -> 
     write()
 
 
+def tell(sentence: str) -> None:
+    """Write a sentence, on a terminal folded between words."""
+    if not on_terminal():
+        write(sentence)
+        return
+    from rich.text import Text
+
+    _console(color=True).print(Text(sentence))
+
+
 def write_notes(notes: Iterable[str], *, md: bool = False) -> None:
     """Write the sentences under a table, on a terminal folded between words."""
     for note in notes:
-        if md or not on_terminal():
-            write(f"- {note}" if md else note)
+        if md:
+            write(f"- {note}")
         else:
-            from rich.text import Text
-
-            _console(color=True).print(Text(note))
+            tell(note)
 
 
 def show(

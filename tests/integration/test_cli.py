@@ -6,10 +6,12 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -430,6 +432,7 @@ def test_nothing_in_a_record_can_draw_on_the_terminal(hand: HandMade) -> None:
 FAKE = """
 import sys, types, litellm_ledger, litellm_ledger._litellm
 from datetime import UTC, datetime
+from datetime import timedelta
 from decimal import Decimal
 from litellm_ledger._record import UsageRecord
 
@@ -482,3 +485,60 @@ def test_a_call_that_fails_is_one_line_and_status_2(tmp_path: Path) -> None:
         "litellm-ledger: the call failed: RuntimeError: no such model "
         f"(on record: litellm-ledger records {tmp_path})\n"
     )
+
+
+# -- the looks of a terminal, of the reports -------------------------------------------------------
+
+
+@pytest.fixture
+def month(tmp_path: Path) -> Path:
+    """Thirty days, three models, costs with more digits than a terminal shows."""
+    hand = HandMade(tmp_path / "usage")
+    lines = [
+        hand.line(
+            seq,
+            ts=NOON + timedelta(days=seq % 30),
+            model=f"m{seq % 3}",
+            input_tokens=seq,
+            cost=Decimal(seq) + Decimal("0.00000000001"),
+        )
+        for seq in range(1, 91)
+    ]
+    hand.sealed(1, 90, lines)
+    return hand.root
+
+
+def test_a_terminal_gets_a_sparkline_and_bars_where_there_is_room(month: Path) -> None:
+    wide = on_terminal(120, "daily", month, NO_COLOR="1", TERM="dumb")
+    first = wide.splitlines()[0]
+    assert first.startswith("$4,095.0000000009 in 90 calls  ")
+    assert set(first.split()[-1]) <= set("▁▂▃▄▅▆▇█")
+    assert len(first.split()[-1]) == 30
+    assert sum("█" in line for line in wide.splitlines()) >= 25, "bars"
+    assert "Costs are rounded to a millionth of a dollar here; --json has every digit." in wide
+    narrow = on_terminal(44, "daily", month, NO_COLOR="1", TERM="dumb")
+    assert sum("█" in line for line in narrow.splitlines()) <= 2
+    table = narrow[: narrow.index("(left out")]
+    assert max(map(len, table.splitlines())) <= 44
+    assert "$4,095.000000" in table
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["daily", "--breakdown"], ["top", "models"], ["calls", "-n", "3"], ["doctor"], ["verify"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("width", [40, 100])
+def test_every_table_fits_and_words_say_what_colour_says(
+    month: Path, args: list[str], width: int
+) -> None:
+    plain = on_terminal(width, args[0], *args[1:], month, TERM="dumb", NO_COLOR="1")
+    assert "\x1b" not in plain
+    assert max(map(len, plain.splitlines())) <= width + 1
+    colored = on_terminal(width, args[0], *args[1:], month, TERM="xterm-256color")
+    assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == plain
+
+
+def test_no_colour_is_no_colour(month: Path) -> None:
+    assert "\x1b[36m" in on_terminal(100, "daily", month, TERM="xterm-256color")
+    assert "\x1b[36m" not in on_terminal(100, "daily", month, "--no-color", TERM="xterm-256color")

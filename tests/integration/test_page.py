@@ -157,6 +157,26 @@ def test_time_is_cut_as_it_fits_and_has_no_holes(
     assert page_of(hand, every="month").every == "month"
 
 
+@pytest.mark.parametrize("by", ["status", "tag:user", "error", "provider"])
+def test_another_key_may_be_stacked(hand: HandMade, by: str) -> None:
+    page = page_of(hand, by=by)
+    assert page.charts[0].totals == ["$1.7500045"] * 10
+    assert by in [top.key for top in page.tops]
+    for row in [row for top in page.tops if top.key == by for _, row in top.rows]:
+        assert row.calls
+
+
+def test_weeks_begin_as_asked_where_days_are_joined(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    lines = [hand.line(day + 1, ts=NOON + day * DAY, cost=Decimal(day)) for day in range(120)]
+    hand.sealed(1, 120, lines)
+    for start in ("monday", "friday"):
+        page = page_of(hand, question=Question(week_start=start))
+        rows = Ledger(tmp_path).report([], every="week", week_start=start).rows
+        assert page.charts[0].labels == [row.group["week"] for row in rows]
+        assert page.charts[0].totals == [money(row.cost) for row in rows]
+
+
 def test_the_hours_of_a_day_of_25_are_25(tmp_path: Path) -> None:
     hand = HandMade(tmp_path)
     first = datetime(2025, 10, 25, 22, tzinfo=UTC)
@@ -232,6 +252,7 @@ def test_what_cannot_be_is_one_line(hand: HandMade, tmp_path: Path) -> None:
     for args, words in (
         ([hand.root], "the page comes first"),
         ([tmp_path / "x.html", hand.root, "--every", "year"], "no period 'year'"),
+        ([tmp_path / "x.html", hand.root, "--by", "day"], "time goes along the chart"),
         ([tmp_path / "x.html", tmp_path / "nowhere"], "no ledger at"),
         ([tmp_path / "no" / "x.html", hand.root], "No such file"),
     ):
