@@ -30,6 +30,7 @@ LOOK_BACK: Final = timedelta(days=30)
 
 _LITTLE_SPACE: Final = 512 * 2**20
 _FEW_FILES: Final = 1_000
+_MANY_SEGMENTS: Final = 1_000
 _CLOCK: Final = timedelta(seconds=60)
 _PAUSE: Final = 0.3
 """Seconds between two looks at a backlog: a writer that gets on has written by then."""
@@ -71,6 +72,15 @@ def examine(ledger: Ledger) -> list[Finding]:
             )
         )
     found.append(_clock(ledger.path, writers))
+    sealed = sum(not name.open for name in names)
+    if sealed > _MANY_SEGMENTS:
+        found.append(
+            _note(
+                "segments",
+                f"{sealed:,} sealed segments: litellm-ledger compact joins those of past days, and "
+                "reports take a fraction of the time",
+            )
+        )
     found += _calls(ledger)
     return found
 

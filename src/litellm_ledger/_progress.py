@@ -41,7 +41,12 @@ class _Shown:
             if self.total is not None:
                 parts += [BarColumn(), TextColumn("{task.percentage:>3.0f}%")]
             self._bar = Progress(
-                *parts, TimeElapsedColumn(), console=Console(stderr=True), transient=True
+                *parts,
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=False,  # what is exported there is not Rich's to print
+                redirect_stderr=False,
             )
             self._task = self._bar.add_task(self.what, total=self.total, completed=self.done)
             self._bar.start()

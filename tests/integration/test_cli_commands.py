@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._cli import app
+from litellm_ledger._exporting import part_of
 
 DAY = timedelta(days=1)
 READING = {
@@ -490,7 +491,17 @@ def test_an_export_that_fails_leaves_no_half_file(whole: HandMade, tmp_path: Pat
     done = run("export", whole.root, "-o", tmp_path / "no" / "where.jsonl")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["usage"]
+    (tmp_path / "here.jsonl").write_text("as it was")
+
+    def interrupted() -> None:
+        with part_of(tmp_path / "here.jsonl") as part:
+            part.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here.jsonl", "usage"]
+    assert (tmp_path / "here.jsonl").read_text() == "as it was"
 
 
 # -- doctor ----------------------------------------------------------------------------------------
