@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -31,7 +31,7 @@ from ._fs import FileSystem
 from ._layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
 from ._live import LiveCounters, read_live, same_boot
 from ._salvage import Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
-from ._scan import Scan, scan
+from ._scan import Head, Scan, scan
 from ._segment import write_sealed
 from ._spans import Spans
 from ._version import newer_format
@@ -153,7 +153,10 @@ class DeadWriter:
                 for segment in group:
                     covered.add_range(segment.name.first, last_number(self._read(segment)))
                     segment.found = None  # as large as the file
-        self._continue(covered, accepted, calls)
+        # An open segment is read whatever it holds; a call in it that began before `since` ended in
+        # one that was not.
+        running = [call for call in calls if call[0].seq >= since]
+        self._continue(covered, accepted, running)
         if self._segments.is_dir():
             self.fs.sync_directory(self._segments)
         if known == "unknown":
@@ -311,7 +314,7 @@ class DeadWriter:
 
     # -- the numbering goes on -----------------------------------------------------------------
 
-    def _continue(self, covered: Spans, accepted: int, calls: OpenCalls) -> None:
+    def _continue(self, covered: Spans, accepted: int, calls: Sequence[tuple[Head, bytes]]) -> None:
         """Settle the calls that were in flight; stand in for the numbers that never arrived."""
         first, last = covered.last + 1, max(covered.last, accepted)
         lines = []

@@ -162,6 +162,17 @@ def test_reads_sealed_segments_only_from_the_oldest_in_flight(root: Path) -> Non
     assert recover_one(root).unsettled == 1
 
 
+def test_a_call_that_ended_in_a_segment_that_is_not_read_is_not_unsettled(root: Path) -> None:
+    """As after a failed sync: the file that failed stays open although later ones are sealed."""
+    put(root, [*lines(1, 2), line(3, "started")], 1)
+    put(root, [line(3, "started")], 3, 3)
+    put(root, [line(4, op=3)], 4, 4)
+    put_live(root, 4)
+    done = recover_one(root)
+    assert (done.unsettled, done.lost) == (0, 0)
+    assert list(found(root)) == [1, 2, 3, 4]
+
+
 def test_looks_at_every_call_when_an_outcome_that_was_written_is_gone(root: Path) -> None:
     put(root, [line(1, "started"), line(2)], 1, 2)
     put(root, [line(3), damaged(4)], 3)
