@@ -20,6 +20,9 @@ TEST_GROUPS := --group test --group peers
 PYTEST_ARGS :=
 # Sections of the benchmarks, or --quick; none: all of them, and the page is written.
 BENCH_ARGS :=
+# How many records `make soak` writes, and the minutes after which it begins nothing more.
+RECORDS := 10000000
+MINUTES := 20
 # Processes that share the suite, a file at a time: one per core. JOBS=0 runs it in one process.
 JOBS := auto
 
@@ -113,6 +116,10 @@ types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright o
 .PHONY: bench
 bench: $(STEPS)/bench ## Measure, against peers in the same run, and write docs/BENCHMARKS.md
 	@$(PY) -m benchmarks $(BENCH_ARGS)
+
+.PHONY: soak
+soak: $(STEPS)/test ## Write and check ten million records, or RECORDS=…; at most MINUTES=…
+	@$(PY) -m benchmarks.soak --records $(RECORDS) --minutes $(MINUTES) --page docs/BENCHMARKS.md
 
 uv_compile = $(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universal \
 	--python-version 3.11 --all-extras --no-annotate --no-emit-index-url --no-emit-find-links \

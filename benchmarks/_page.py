@@ -20,10 +20,10 @@ PAGE: Final = ROOT / "docs" / "BENCHMARKS.md"
 _HEAD: Final = """\
 # Benchmarks
 
-Measured by `make bench` (about seven minutes), which writes this page; do not edit it. Every figure
-stands beside a peer or a limit that was measured in the same run and in turns with it, because
-absolute figures say more about the machine. `a (b–c)` is the median and the quartiles of all
-rounds. What each section does is in [benchmarks/](../benchmarks/README.md).
+Measured by `make bench` (about seven minutes) and `make soak`, which write this page; do not edit
+it. Every figure stands beside a peer or a limit that was measured in the same run and in turns with
+it, because absolute figures say more about the machine. `a (b–c)` is the median and the quartiles
+of all rounds. What each section does is in [benchmarks/](../benchmarks/README.md).
 """
 _PARTS: Final = ("figures", "soak")
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from benchmarks import loss
 from benchmarks.__main__ import SECTIONS
+from benchmarks._census import take
 from benchmarks._doomed import MAKERS
 from benchmarks._page import write_figures, write_part
 from benchmarks._peers import INSTALL, Langfuse, OpenTelemetry, missing
 from benchmarks._size import Size
 from benchmarks._table import Table
+from benchmarks._work import made
+from benchmarks.soak import Soak, report, soak
+
+from litellm_ledger import UsageTracker
 
 ABSENT = [peer.name for peer in (OpenTelemetry, Langfuse) if missing(peer)]
 
@@ -40,6 +46,47 @@ def test_nothing_that_the_ledger_acknowledged_is_lost_in_the_loss_table() -> Non
         for title, cell in zip(table.head[1:], cells, strict=True):
             if name != "ledger, record_nowait()" or "SIGKILL" not in title:
                 assert cell.startswith("0 of "), (name, title, cell)
+
+
+def test_the_soak_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    found = soak(tmp_path, 6_000, 60.0, cycle=2_000)
+    assert found.problems == []
+    assert found.made == 6_000
+    assert found.kills == len(found.cycles) == 3
+    assert found.compacted
+    assert "Nothing lost" in report(found, tmp_path)
+
+
+def test_the_census_notices_what_is_missing_and_what_is_there_twice(tmp_path: Path) -> None:
+    async def write() -> None:
+        async with UsageTracker(tmp_path) as tracker:
+            for n in range(10):
+                await tracker.record(made(n))
+
+    asyncio.run(write())
+    (path,) = (tmp_path / "segments").iterdir()
+    path.write_bytes(path.read_bytes().replace(b'"call_id":"', b'"call_id":"s-'))
+    assert take(tmp_path).missing("s", 10) == 0
+
+    lines = path.read_bytes().splitlines(keepends=True)
+    again = lines[0].replace(b'"id":"2', b'"id":"3')
+    path.write_bytes(b"".join([*lines[:7], lines[8], lines[8], again]))
+    census = take(tmp_path)
+    assert (census.missing("s", 10), census.copies, census.doubled) == (2, 1, 1)
+    assert census.total() == 8
+
+
+def test_a_soak_that_lost_or_grew_says_so() -> None:
+    steady = {"done": 1, "peak": 100, "resident": 100, "descriptors": 8, "threads": 1}
+    grown = {**steady, "peak": 200, "descriptors": 9}
+    found = Soak(cycles=[steady] * 3 + [grown], lost=2, doubled=3, verified=True)
+    found.judge()
+    assert found.problems == [
+        "2 acknowledged records are missing",
+        "3 records are there twice",
+        "memory grew (peak): 100 to 200 bytes",
+        "descriptors grew from 8 to 9",
+    ]
 
 
 def test_a_part_of_the_page_is_replaced_and_the_other_kept(tmp_path: Path) -> None:
