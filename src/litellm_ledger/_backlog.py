@@ -110,7 +110,12 @@ class _Queue(asyncio.Queue["Accepted | Signal"]):
         """Move up to ``most`` items to the hand at once: a tenth of the cost of as many ``get``."""
         waiting = self._queue
         most = min(most, len(waiting))
-        self.hand += islice(waiting, most)
+        while True:
+            try:
+                self.hand.extend(islice(waiting, most))
+                break
+            except RuntimeError:  # a signal handler has recorded since ``islice``; nothing is taken
+                pass
         for _ in range(most):
             waiting.popleft()
 
@@ -140,6 +145,7 @@ class Backlog:
         accepted: the last number given.
         late: the writer task is gone; what is accepted now is written at once, synchronously,
             and synced too if ``sync_late``.
+        accepting: a number is being given; a finalizer that strikes now must not take it.
         quiet: what is accepted wakes nobody; whoever set this sees to its being written.
         seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
         in_flight: numbers of ``started`` records whose call has not ended, oldest first.
@@ -158,6 +164,7 @@ class Backlog:
         self.late = False
         self.sync_late = False
         self.sealed = False
+        self.accepting = False
         self.quiet = False
         self.seal_when_idle = False
         self.in_flight: dict[int, None] = {}
@@ -199,6 +206,7 @@ class Backlog:
 
     def accept(self, record: UsageRecord) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
+        self.accepting = True
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
         self.put(record, None)
         return record
@@ -208,10 +216,14 @@ class Backlog:
 
         That takes the caller a third of the time.
         """
+        self.accepting = True
         money = record.cost
         cost = None if money is None else whole(money)
         seq = self.accepted + 1
-        if self.quiet or self._waiting:  # the task has been woken for what waits before this
+        # In a burst of ``record_nowait`` the task has been woken for what waits before this one; it
+        # is woken again now and then all the same: a finalizer that records may strike inside
+        # asyncio's ``get``, before the task can be woken.  Whoever waits for an answer always wakes.
+        if self.quiet or (now is not None and self._waiting and seq % 64):
             self._waiting.append((seq, now, record, cost))
         else:
             try:
@@ -222,6 +234,7 @@ class Backlog:
         self._cells[ACCEPTED] = seq
         if self.on_usage is not None and record.kind == "usage":
             self.on_usage(record, cost)
+        self.accepting = False
 
     def _completed(self, record: UsageRecord, seq: int, now: datetime) -> UsageRecord:
         """Return a copy with everything that the ledger itself gives a record."""

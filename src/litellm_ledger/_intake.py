@@ -137,7 +137,9 @@ class Intake:
             self.check_loop()
         if not self._room.at_once():
             return False
-        if backlog.late:
+        if backlog.accepting:  # in a finalizer, which struck while another record is being accepted
+            self.submit(Entry(record, backlog.accept))
+        elif backlog.late:
             self._take(record, backlog.accept)
         else:
             backlog.put(record, record.ts or datetime.now(UTC))
@@ -322,6 +324,8 @@ class Intake:
             self._take_inbox(backlog)
             if sync and self._synced.passed < backlog.accepted:
                 backlog.queue.put_nowait(Signal.SYNC)
+            elif not backlog.queue.empty():
+                backlog.queue.put_nowait(Signal.WAKE)
         acks = self._synced if sync else self._written
         target = backlog.accepted
         future = acks.wait_for(target, self._loop)

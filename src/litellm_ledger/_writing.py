@@ -121,6 +121,7 @@ class WriteLoop:
             pass
         if queue.hand:
             queue.give_back()
+        if not queue.empty():  # also what a finalizer has recorded meanwhile
             queue.put_nowait(Signal.WAKE)
 
     async def _commit(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -483,6 +485,92 @@ async def test_a_lone_call_leaves_a_slow_or_failing_disk_to_the_writer_task(
         assert await call > 0
         assert tracker.statistics().written == 4
     assert kinds(tmp_path) == ["started", "ok", "started", "ok"]
+
+
+class Noting:
+    """Records when it is collected, as a user's ``__del__`` may."""
+
+    def __init__(self, tracker: UsageTracker, noted: list[int]) -> None:
+        self.cycle, self.tracker, self.noted = self, tracker, noted
+
+    def __del__(self) -> None:
+        self.tracker.record_nowait(usage("finalizer"))
+        self.noted.append(1)
+
+
+@pytest.mark.parametrize("threshold", [2, 3, 5, 7, 11, 13])
+async def test_finalizers_that_record_wherever_they_strike_lose_and_hold_up_nothing(
+    tmp_path: Path, threshold: int
+) -> None:
+    noted: list[int] = []
+    before = gc.get_threshold()
+    async with UsageTracker(tmp_path) as tracker:
+        gc.set_threshold(threshold, 1_000, 1_000)
+        try:
+            for _ in range(150):
+                Noting(tracker, noted)
+                await asyncio.wait_for(lone_call(tracker), WAIT)
+                Noting(tracker, noted)
+                tracker.record_nowait(usage("between"))
+                await asyncio.wait_for(tracker.record(usage("waits")), WAIT)
+        finally:
+            gc.set_threshold(*before)
+        gc.collect()
+        await asyncio.wait_for(tracker.flush(), WAIT)
+        assert tracker.totals().calls == 450 + len(noted)
+    assert noted
+    assert_once(tmp_path)
+    assert len(keys(tmp_path)) == 450 + len(noted)
+
+
+@pytest.mark.parametrize("next_step", ["record", "flush", "record_nowait"])
+async def test_a_record_that_woke_nobody_is_written_with_what_comes_next(
+    tmp_path: Path, next_step: str
+) -> None:
+    """As one that a finalizer puts in while asyncio's ``get`` is about to wait."""
+    async with UsageTracker(tmp_path) as tracker:
+        await tracker.record(usage(0))
+        backlog = tracker._writer.backlog
+        backlog.quiet = True
+        tracker.record_nowait(usage(1))
+        backlog.quiet = False
+        await turns(5)
+        assert tracker.statistics().written == 1
+        if next_step == "record":
+            await asyncio.wait_for(tracker.record(usage(2)), WAIT)
+        elif next_step == "flush":
+            await tracker.flush(WAIT)
+        else:
+            for number in range(64):
+                tracker.record_nowait(usage(number))
+            await until(lambda: tracker.statistics().queue_depth == 0)
+    assert_once(tmp_path)
+
+
+async def test_a_signal_handler_that_records_is_taken_as_any_other(tmp_path: Path) -> None:
+    struck = 0
+    async with UsageTracker(tmp_path, queue_size=1_000_000, handle_signals=False) as tracker:
+
+        def handler(*_: object) -> None:
+            nonlocal struck
+            struck += 1
+            tracker.record_nowait(usage("handler"))
+
+        before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+        recorded = 0
+        try:
+            while struck < 2_000:
+                for _ in range(50):
+                    tracker.record_nowait(usage("loop"))
+                    recorded += 1
+                await tracker.flush(WAIT)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        await tracker.flush(WAIT)
+        assert tracker.statistics().written == recorded + struck
+    assert_once(tmp_path)
 
 
 class SlowClock:
