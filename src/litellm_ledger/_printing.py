@@ -128,6 +128,8 @@ def _table(records: Sequence[UsageRecord], *, md: bool = False, color: bool = Tr
     other_kinds = any(record.kind != "usage" for record in records)
     repeated = any((record.attempt or 1) > 1 for record in records)
     kinds = [Column("kind", [r.kind for r in records], 7, left=True)] if other_kinds else []
+    failed = any(record.error for record in records)
+    errors = [Column("error", [clean(r.error) for r in records], 5, left=True)] if failed else []
     attempts = [Column("attempt", [_number(r.attempt) for r in records], 5)] if repeated else []
     show(
         [
@@ -135,6 +137,7 @@ def _table(records: Sequence[UsageRecord], *, md: bool = False, color: bool = Tr
             *kinds,
             Column("model", [clean(r.model) for r in records], left=True),
             Column("status", [clean(_status(r)) for r in records], left=True),
+            *errors,
             *attempts,
             Column("input", [_tokens(r, r.input_tokens) for r in records], 7),
             Column("output", [_tokens(r, r.output_tokens) for r in records], 7),
@@ -159,7 +162,7 @@ def _utc(moment: datetime) -> str:
 def _status(record: UsageRecord) -> str | None:
     if record.kind == "gap":
         return f"{record.reason} to {record.gap_until}"
-    return f"{record.status} ({record.error})" if record.error else record.status
+    return record.status
 
 
 def _number(value: float | None) -> str:
@@ -194,12 +197,13 @@ def tail_line(record: UsageRecord, output: Output) -> str:
     return "  ".join(
         [
             _time(record),
-            f"{clean(_status(record) if record.kind != 'started' else 'started'):<10}",
+            f"{clean(_status(record) if record.kind != 'started' else 'started'):<9}",
             f"{clean(record.model, 28):<20}",
             f"{_tokens(record, record.input_tokens):>8}",
             f"{_tokens(record, record.output_tokens):>7}",
             f"{cost:>12}",
             f"{_number(record.latency_ms):>7} ms",
+            *([clean(record.error)] if record.error else []),
             clean(_tags(record)),
         ]
     ).rstrip()
@@ -235,7 +239,9 @@ def print_operation(found: Operation) -> None:
     for attempt in found.attempts:
         write()
         if attempt.outcome is not None:
-            write(f"attempt {attempt.number}: {clean(_status(attempt.outcome))}")
+            error = attempt.outcome.error
+            named = f" ({clean(error)})" if error else ""
+            write(f"attempt {attempt.number}: {clean(_status(attempt.outcome))}{named}")
             print_record(attempt.outcome)
         else:
             write(f"attempt {attempt.number}: started, no outcome on record yet")

@@ -214,9 +214,9 @@ def _sums(rows: list[Row], *, exact: bool) -> list[Column]:
             Column(
                 f"{title} {part}",
                 ["-" if one is None else _ms(getattr(one, part)) for one in found],
-                keep - at,
+                keep - (part == "p99"),
             )
-            for at, part in enumerate(("p50", "p90", "p99"))
+            for part in ("p50", "p90", "p99")
         ]
 
     saved = [row.saved_cost for row in rows]
@@ -240,8 +240,8 @@ def _sums(rows: list[Row], *, exact: bool) -> list[Column]:
         *count("reasoning", "reasoning_tokens", 3),
         *count("estimated", "estimated", 6),
         *count("unpriced", "unpriced", 7),
-        *spread("latency", "latency_ms", 6),
-        *spread("first token", "ttft_ms", 5),
+        *spread("latency", "latency_ms", 9),  # there only because it was asked for
+        *spread("first", "ttft_ms", 8),
         *([Column("saved", _nothing(saved, exact=exact), 4)] if any(saved) else []),
         *([Column("wasted", _nothing(wasted, exact=exact), 4)] if any(wasted) else []),
         Column("cost", costs),

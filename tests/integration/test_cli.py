@@ -163,6 +163,7 @@ def test_records_show_the_newest_last_and_say_how_many_there_are(hand: HandMade)
         "(UTC)",
         "model",
         "status",
+        "error",
         "input",
         "output",
         "cost",
@@ -170,7 +171,7 @@ def test_records_show_the_newest_last_and_say_how_many_there_are(hand: HandMade)
         "tags",
         "id",
     ]
-    assert "error (RateLimitError)" in lines[1]
+    assert lines[1].split()[3:5] == ["error", "RateLimitError"]
     assert r"odd\x1b[31m\n" in lines[2]
     assert "\x1b" not in done.stdout
     assert lines[-1] == "The newest 2 of 4; --limit 0 shows all."

@@ -252,7 +252,7 @@ def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> N
 
 def test_latencies_are_quantiles_of_what_was_measured(whole: HandMade) -> None:
     lines = told("report", whole.root, "--latency").splitlines()
-    assert "latency p50  latency p90  latency p99  first token p50" in lines[0]
+    assert "latency p50  latency p90  latency p99  first p50" in lines[0]
     assert "12.0 s" in lines[1]
     assert "120 ms" in "\n".join(lines)
     row = json.loads(told("report", whole.root, "--latency", "--json"))["rows"][0]
