@@ -324,6 +324,10 @@ SABOTAGE: Final = (
         f"{_POWER}::test_a_recovery_that_does_not_sync_what_it_salvages_is_caught",
     ),
     (
+        "a compaction that syncs nothing",
+        f"{_POWER}::test_a_compaction_that_syncs_nothing_is_caught",
+    ),
+    (
         "the naive last resort: the queue without the hand, or beside a write under way",
         "tests/crash/test_exits.py::test_control_the_naive_last_resort_is_caught",
     ),

@@ -26,7 +26,7 @@ from tests.disks import QUICK
 from litellm_ledger import _live
 from litellm_ledger._frame import checked
 from litellm_ledger._fs import FileSystem
-from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS
+from litellm_ledger._layout import ARCHIVE, LIVE, RECOVERY, SEGMENTS
 
 BLOCK = 512
 """Bytes that reach the medium together."""
@@ -235,8 +235,12 @@ class Medium:
                 self._files[event.file] = _File()
                 self._now[event.path] = event.file
                 self._changes.append(event)
-            case "known":
+            case "known" if event.path in self._now:
                 self._alias[event.file] = self._now[event.path]
+            case "known":  # made by somebody who writes past us: a database
+                self._files[event.file] = _File([_Edit(0, event.data)])
+                self._now[event.path] = event.file
+                self._changes.append(event._replace(what="create"))
             case "write":
                 assert file is not None
                 file.edits.append(_Edit(event.at, event.data))
@@ -269,7 +273,7 @@ class Medium:
         for change in self._changes:
             if names == "all" or (names == "some" and dice.random() < 0.5):
                 _apply(present, change)
-        for part in (SEGMENTS, LIVE, RECOVERY):
+        for part in (SEGMENTS, LIVE, RECOVERY, ARCHIVE):
             (target / part).mkdir(parents=True, exist_ok=True)
         for path, number in present.items():
             where = target / path.relative_to(self.root)

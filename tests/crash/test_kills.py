@@ -86,10 +86,8 @@ def test_a_kill_at_a_random_moment_loses_nothing_acknowledged(tmp_path: Path, se
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("seed", range(1_000, 4_000))
-def test_thousands_of_kills_lose_nothing_acknowledged(
-    tmp_path: Path, seed: int, tally: Tally
-) -> None:
+@pytest.mark.parametrize("seed", range(1_000, 2_200))
+def test_very_many_kills_lose_nothing_acknowledged(tmp_path: Path, seed: int, tally: Tally) -> None:
     acked = killed(tmp_path, seed)
     lost = len(acked - set(keys(tmp_path)))
     tally("SIGKILL at a random moment", tried=1, promised=len(acked), lost=lost)

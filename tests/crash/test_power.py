@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,23 @@ from typing import Any
 import pytest
 from tests.crash.test_recovery_kills import SCENARIOS, Scenario, damage_in_the_middle
 from tests.disks import QUICK
+from tests.ledger_by_hand import OTHER_WRITER, HandMade
 from tests.ledgers import assert_finished, directory, found
 from tests.power import Event, Medium, Recorder, states
 from tests.runs import usage
 from tests.tally import Tally
 from tests.unit.test_segment import NeverSyncs, NeverSyncsTheDirectory, RetriesTheSync
 
-from litellm_ledger import Ledger, UsageTracker, _backlog, _recovery, _segment, _tracker
+from litellm_ledger import (
+    Ledger,
+    LedgerPathError,
+    UsageTracker,
+    _backlog,
+    _recovery,
+    _segment,
+    _tracker,
+)
+from litellm_ledger._compacting import compact
 from litellm_ledger._dead_writer import DeadWriter
 from litellm_ledger._layout import SegmentName
 from litellm_ledger._recovery import recover
@@ -231,6 +243,51 @@ def test_power_cuts_during_recovery_by_the_thousand(
     tmp_path: Path, scratch: Scratch, scenario: Scenario, seed: int, tally: Tally
 ) -> None:
     check_recovery(scenario, tmp_path / "base", scratch, seed=seed, rounds=10, tally=tally)
+
+
+# -- compaction ------------------------------------------------------------------------------------
+
+
+def check_compaction(tmp_path: Path, scratch: Scratch) -> int:
+    """Cut the power after every call of a compaction; what was there before is there."""
+    base = tmp_path / "base"
+    hand, other = HandMade(base), HandMade(base, OTHER_WRITER)
+    hand.sealed(1, 3, [hand.started(1), hand.outcome(2, of=1), hand.started(3)])
+    hand.sealed(4, 6)
+    other.sealed(1, 2)
+    other.open(3, other.lines(3, 4))
+    said = list(Ledger(base).records(kinds=("started", "usage")))
+    running = tmp_path / "usage"
+    shutil.copytree(base, running)
+    disk = Recorder()
+    assert compact(running, until=date(2030, 1, 1), fs=disk).segments == 3
+    count = 0
+    for where, root in states(disk.events, Medium(running, base), scratch.fresh):
+        count += 1
+        there = list(Ledger(root).records(kinds=("started", "usage")))
+        assert there == said, f"something is gone {where}"
+        assert not Ledger(root).verify().total("lost"), where
+    return count
+
+
+def test_a_power_cut_during_compaction_takes_no_record(tmp_path: Path, scratch: Scratch) -> None:
+    assert check_compaction(tmp_path, scratch) > 50
+
+
+class NeverSyncsAnything(Recorder):
+    def sync(self, fd: int) -> None:
+        pass
+
+    def sync_directory(self, path: Path) -> None:
+        pass
+
+
+def test_a_compaction_that_syncs_nothing_is_caught(
+    tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "Recorder", NeverSyncsAnything)
+    with pytest.raises((AssertionError, LedgerPathError), match=r"is gone|cannot read"):
+        check_compaction(tmp_path, scratch)
 
 
 # -- saboteurs -------------------------------------------------------------------------------------
