@@ -12,8 +12,9 @@ import multiprocessing
 import random
 import re
 import zlib
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -34,11 +35,16 @@ _AUTUMN = datetime(2025, 10, 25, 12, tzinfo=UTC)
 # -- making ------------------------------------------------------------------------------------
 
 
-def make_ledger(root: Path, lines: int, *, seed: int = 1, segment: int = SEGMENT) -> None:
-    """Write about ``lines`` lines by four processes, segments of about ``segment`` bytes."""
+def make_ledger(
+    root: Path, lines: int, *, seed: int = 1, segment: int = SEGMENT, damage: float = 0.5
+) -> None:
+    """Write about ``lines`` lines by four processes, segments of about ``segment`` bytes.
+
+    ``damage``: which part of the segments has a line damaged.
+    """
     for part in ("segments", "live", "recovery"):
         (root / part).mkdir(parents=True, exist_ok=True)
-    jobs = [(root, number, lines // 4, seed, segment) for number in range(4)]
+    jobs = [(root, number, lines // 4, seed, segment, damage) for number in range(4)]
     if lines < 50_000:
         for job in jobs:
             _Maker(*job).make()
@@ -54,11 +60,14 @@ def _make(*job: Any) -> None:
 class _Maker:
     """One writer: sealed segments, one of them doubled in part, and an open one with a torn end."""
 
-    def __init__(self, root: Path, number: int, lines: int, seed: int, segment: int) -> None:
+    def __init__(
+        self, root: Path, number: int, lines: int, seed: int, segment: int, damage: float
+    ) -> None:
         self.root = root
         self.writer = f"20250101T00000{number}Z-{seed:08x}{number:08x}"
         self.lines = lines
         self.segment = segment
+        self.damage = damage
         self.random = random.Random(seed * 1000 + number)
         self.seq = self.first = 1
         self.held: list[bytes] = []
@@ -157,11 +166,11 @@ class _Maker:
         name = f"{self.writer}.{self.first:016d}-{self.seq - 1:016d}.jsonl"
         lines = list(self.held)
         if doubled and len(lines) > 4:
-            half = lines[len(lines) // 2 :]
+            half = lines[-min(len(lines) // 2, 2_000) :]
             first = int(json.loads(half[0])["seq"])
             twin = f"{self.writer}.{first:016d}-{self.seq - 1:016d}.jsonl"
             (self.root / "segments" / twin).write_bytes(b"".join(half))
-        elif self.random.random() < 0.5:
+        elif self.random.random() < self.damage:
             at = self.random.randrange(len(lines))
             spot = self.random.randrange(len(lines[at]) - 1)
             line = bytearray(lines[at])
@@ -186,78 +195,144 @@ _WASTED = ("error", "cancelled", "abandoned")
 _NAME = re.compile(r"(\d{8}T\d{6}Z-[0-9a-f]{16})\.(\d{16})(?:-(\d{16})\.jsonl|\.jsonl\.open)")
 
 
+Question = tuple[tuple[str, ...], str]
+"""Group keys, and the zone of the periods among them."""
+
+Sums = dict[tuple[str, ...], dict[str, int]]
+
+
 class Reckoning:
-    """Every outcome of a ledger that counts, as a dict of its members."""
+    """What a ledger says, to the questions that are named beforehand: one pass, little memory."""
 
-    def __init__(self, root: Path) -> None:
-        self.damaged = 0
-        self.numbers: dict[str, set[int]] = defaultdict(set)
-        outcomes: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    def __init__(self, root: Path, questions: Iterable[Question] = ()) -> None:
+        self.damaged = self.calls = self.records = 0
+        self._sums: dict[Question, Sums] = {}
+        self._spread = {"latency_ms": array("d"), "ttft_ms": array("d")}
+        asked = tuple({((), "UTC"), *questions})
+        files = defaultdict(list)
         for path in sorted((root / "segments").iterdir()):
-            match = _NAME.fullmatch(path.name)
-            if match is None:
-                continue
-            writer, first = match[1], int(match[2])
-            for record in self._lines(path, writer, first):
-                if record["kind"] == "gap" or record["seq"] in self.numbers[writer]:
-                    continue
-                self.numbers[writer].add(record["seq"])
-                if record["kind"] == "usage":
-                    key = record.get("operation") or record["id"], record.get("attempt") or 1
-                    outcomes[key].append(record)
-        self.outcomes = [
-            record
-            for together in outcomes.values()
-            for record in ([r for r in together if r["status"] != "unsettled"] or together[:1])
-        ]
+            if match := _NAME.fullmatch(path.name):
+                files[match[1]].append(path)
+        jobs = [(writer, paths, asked) for writer, paths in files.items()]
+        if sum(path.stat().st_size for paths in files.values() for path in paths) < 2**26:
+            parts = [_Part(*job) for job in jobs]
+        else:
+            with multiprocessing.get_context("spawn").Pool(2) as pool:
+                parts = pool.starmap(_Part, jobs, chunksize=1)
+        for part in parts:
+            self.damaged += part.damaged
+            self.calls += part.calls
+            self.records += part.records
+            for name, values in part.spread.items():
+                self._spread[name].extend(values)
+            for question, found in part.sums.items():
+                into = self._sums.setdefault(question, {})
+                for group, sums in found.items():
+                    row = into.setdefault(group, {})
+                    for name, value in sums.items():
+                        row[name] = row.get(name, 0) + value
 
-    def _lines(self, path: Path, writer: str, first: int) -> Iterator[dict[str, Any]]:
-        data = path.read_bytes()
-        for line in data.splitlines(keepends=True):
-            body, end = line[:-19], line[-19:]
-            if end == b',"crc":"%08x"}\n' % zlib.crc32(body):
-                record = json.loads(line)
-                if record["id"] == f"{writer}-{record['seq']:016d}" and record["seq"] >= first:
-                    yield record
-                    continue
-            if line.endswith(b"\n") or not path.name.endswith(".open"):
-                self.damaged += 1
-
-    def sums(self, by: list[str], zone: str = "UTC") -> dict[tuple[str, ...], dict[str, int]]:
-        """Return group -> name -> sum; money in picodollars."""
-        found: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for record in self.outcomes:
-            into = found[tuple(_value(record, key, zone) for key in by)]
-            status, source = record["status"], record["usage_source"]
-            cost = record.get("cost_picousd")
-            into["calls"] += 1
-            into[status] += 1
-            into["retries"] += record["attempt"] > 1
-            into["cache_hits"] += bool(record.get("cache_hit"))
-            for kind in ("input", "output", "total", "cache_read", "cache_write", "reasoning"):
-                into[f"{kind}_tokens"] += record.get(f"{kind}_tokens") or 0
-            into["cost"] += cost or 0
-            into["saved_cost"] += record.get("saved_cost_picousd") or 0
-            into["priced"] += cost is not None
-            into["unpriced"] += cost is None and status == "ok"
-            into["unknown_cost"] += cost is None and status not in ("ok", "error")
-            into["estimated_cost"] += (cost or 0) if source == "estimated" else 0
-            into["wasted_cost"] += (
-                (cost or 0) if status in ("error", "cancelled", "abandoned") else 0
-            )
-            into["provider_reported"] += source == "provider"
-            into["estimated"] += source == "estimated"
-            into["uncounted"] += source == "none" and status != "error"
-        return found
+    def sums(self, by: Sequence[str] = (), zone: str = "UTC") -> Sums:
+        """Return group -> name -> sum, those that are not 0; money in picodollars."""
+        return {
+            group: {name: value for name, value in sums.items() if value}
+            for group, sums in self._sums[tuple(by), zone].items()
+        }
 
     def spread(self, name: str) -> tuple[int, float, float, float, float]:
         """Return count, the three quantiles and the largest over all calls that succeeded."""
-        values = sorted(r[name] for r in self.outcomes if r["status"] == "ok" and name in r)
+        values = sorted(self._spread[name])
         p50, p90, p99 = (values[-(-per * len(values) // 100) - 1] for per in (50, 90, 99))
         return len(values), p50, p90, p99, values[-1]
 
 
-@lru_cache(maxsize=1_000_000)
+class _Part:
+    """What one writer's files say."""
+
+    def __init__(self, writer: str, paths: list[Path], asked: tuple[Question, ...]) -> None:
+        self.writer, self.paths = writer, paths
+        self.damaged = self.calls = self.records = 0
+        self.sums: dict[Question, Sums] = {
+            question: defaultdict(lambda: defaultdict(int)) for question in asked
+        }
+        self.spread = {"latency_ms": array("d"), "ttft_ms": array("d")}
+        unsettled: dict[tuple[str, int], dict[str, Any]] = {}
+        for record in self._lines(b'"unsettled"'):
+            unsettled.setdefault(_call(record), record)
+        seen = bytearray()
+        for record in self._lines():
+            seq = record["seq"]
+            if record["kind"] == "gap":
+                continue
+            if seq >= len(seen):
+                seen.extend(bytes(seq + 1_000_000))
+            if seen[seq]:
+                continue
+            seen[seq] = 1
+            self.records += 1
+            if record["kind"] == "usage" and record["status"] != "unsettled":
+                unsettled.pop(_call(record), None)
+                self._add(record)
+        for record in unsettled.values():
+            self._add(record)
+        self.sums = {q: {g: dict(row) for g, row in sums.items()} for q, sums in self.sums.items()}
+
+    def _lines(self, having: bytes = b"") -> Iterator[dict[str, Any]]:
+        self.damaged = 0
+        for path in self.paths:
+            first = int(_NAME.fullmatch(path.name)[2])  # type: ignore[index]
+            with path.open("rb") as file:
+                for line in file:
+                    if having not in line:
+                        continue
+                    body, end = line[:-19], line[-19:]
+                    if end == b',"crc":"%08x"}\n' % zlib.crc32(body):
+                        record = json.loads(line)
+                        seq = record["seq"]
+                        if record["id"] == f"{self.writer}-{seq:016d}" and seq >= first:
+                            yield record
+                            continue
+                    if line.endswith(b"\n") or not path.name.endswith(".open"):
+                        self.damaged += 1
+
+    def _add(self, record: dict[str, Any]) -> None:
+        self.calls += 1
+        status, source = record["status"], record["usage_source"]
+        cost = record.get("cost_picousd")
+        adds = {
+            "calls": 1,
+            status: 1,
+            "retries": record["attempt"] > 1,
+            "cache_hits": bool(record.get("cache_hit")),
+            "cost": cost or 0,
+            "saved_cost": record.get("saved_cost_picousd") or 0,
+            "priced": cost is not None,
+            "unpriced": cost is None and status == "ok",
+            "unknown_cost": cost is None and status not in ("ok", "error"),
+            "estimated_cost": (cost or 0) if source == "estimated" else 0,
+            "wasted_cost": (cost or 0) if status in _WASTED else 0,
+            "provider_reported": source == "provider",
+            "estimated": source == "estimated",
+            "uncounted": source == "none" and status != "error",
+        }
+        for kind in ("input", "output", "total", "cache_read", "cache_write", "reasoning"):
+            adds[f"{kind}_tokens"] = record.get(f"{kind}_tokens") or 0
+        for (by, zone), sums in self.sums.items():
+            into = sums[tuple([_value(record, key, zone) for key in by])]
+            for name, value in adds.items():
+                if value:
+                    into[name] += value
+        if status == "ok":
+            for name, values in self.spread.items():
+                if name in record:
+                    values.append(record[name])
+
+
+def _call(record: dict[str, Any]) -> tuple[str, int]:
+    return record.get("operation") or record["id"], record.get("attempt") or 1
+
+
+@lru_cache(maxsize=100_000)
 def _local(ts: str, zone: str) -> datetime:
     return datetime.fromisoformat(ts).astimezone(ZoneInfo(zone))
 

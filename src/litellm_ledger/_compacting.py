@@ -235,7 +235,7 @@ class _Run:
     ) -> Source:
         """Check a segment and put its lines into the table."""
         sha256 = hashlib.sha256()
-        count = unsettled = 0
+        count = gaps = unsettled = 0
         lines: list[str] = []
         insert = statement("stage").format(
             number=number, struct=quoted(msgspec.json.encode(COLUMNS).decode())
@@ -243,6 +243,7 @@ class _Run:
         path = self.segments / str(candidate.name)
         for head, raw in _whole_lines(path, candidate.name):
             sha256.update(raw)
+            gaps += head.kind == "gap"
             unsettled += head.status == "unsettled"
             count += 1
             lines.append(raw.decode())
@@ -252,7 +253,7 @@ class _Run:
         if lines:
             database.execute(insert, [lines])
         name = str(candidate.name)
-        return Source(name, candidate.size, sha256.hexdigest(), count, unsettled)
+        return Source(name, candidate.size, sha256.hexdigest(), count, gaps, unsettled)
 
     def _write(
         self,

@@ -91,19 +91,13 @@ class Relation:
         places = archived(root)
         plain, rest = _part(root, names, places)
         if not trusting or not str(root).isprintable():
-            rest += [_Rest([name], names) for name in plain]
+            rest += [_Rest([piece.name], names) for piece in plain]
             plain = []
-        files = {place[0].path: place[0] for name in plain if (place := places.get(name))}
-        by_us = [places[name] for names, _ in rest for name in names if name in places]
-        plain = [name for name in plain if name not in places]
         self.database: duckdb.DuckDBPyConnection = connect()
         try:
             self._load(rest)
-            lines = ["SELECT * FROM line_by_line"]
-            if plain:
-                lines.append(_json([root / SEGMENTS / str(name) for name in plain]))
-            if files:
-                lines.append(parquet(list(files.values()), by_us))
+            lines = ["SELECT * FROM line_by_line", *_json(root, plain, places)]
+            lines += _parquet(plain, rest, places)
             self.database.execute(
                 statement("views")
                 .replace("{lines}", " UNION ALL BY NAME ".join(lines))
@@ -152,6 +146,13 @@ class Relation:
         self.database.execute(insert, [lines])
 
 
+class _Piece(NamedTuple):
+    """A segment for the database; where others hold the beginning, from a number on."""
+
+    name: SegmentName
+    since: int
+
+
 class _Rest(NamedTuple):
     """Segments of one writer to be read line by line, together, and all that the writer has."""
 
@@ -161,16 +162,24 @@ class _Rest(NamedTuple):
 
 def _part(
     root: Path, names: Sequence[SegmentName], places: Mapping[SegmentName, Place]
-) -> tuple[list[SegmentName], list[_Rest]]:
-    plain: list[SegmentName] = []
+) -> tuple[list[_Piece], list[_Rest]]:
+    plain: list[_Piece] = []
     rest: list[_Rest] = []
     for _, family in by_writer(names):
         for together in _overlapping(root, family, places):
-            name, found = together[0]
-            if len(together) == 1 and found.plain and (found.size >= _SMALL or name in places):
-                plain.append(name)
-            else:
-                rest.append(_Rest([name for name, _ in together], family))
+            if len(together) == 1:
+                name, found = together[0]
+                if found.plain and (found.size >= _SMALL or name in places):
+                    plain.append(_Piece(name, name.first))
+                    continue
+            elif all(found.dense for _, found in together):
+                since = 0
+                for name, found in together:
+                    if found.last >= since:
+                        plain.append(_Piece(name, max(since, name.first)))
+                        since = found.last + 1
+                continue
+            rest.append(_Rest([name for name, _ in together], family))
     return plain, rest
 
 
@@ -226,11 +235,40 @@ def _is_ours(entry: Entry) -> bool:
     return tags in entry.raw and entry.raw.startswith(b'{"v":1,"id":"%b","seq":' % line.id.encode())
 
 
-def _json(paths: Sequence[Path]) -> str:
+def _json(
+    root: Path, plain: Sequence[_Piece], places: Mapping[SegmentName, Place]
+) -> Iterator[str]:
+    """Yield queries for the segments that are JSON lines."""
+    pieces = [piece for piece in plain if piece.name not in places]
+    whole = [name for name, since in pieces if since == name.first]
+    if whole:
+        yield _read(root, whole)
+    for name, since in pieces:
+        if since > name.first:
+            yield f"{_read(root, [name])} WHERE seq >= {since}"
+
+
+def _read(root: Path, names: Sequence[SegmentName]) -> str:
+    paths = text_list(literally(root / SEGMENTS / str(name)) for name in names)
     return (
-        f"SELECT * FROM read_json({text_list(map(literally, paths))}, columns={struct(COLUMNS)}, "
+        f"SELECT * FROM read_json({paths}, columns={struct(COLUMNS)}, "
         f"format='newline_delimited', maximum_object_size={_WIDEST})"
     )
+
+
+def _parquet(
+    plain: Sequence[_Piece], rest: Sequence[_Rest], places: Mapping[SegmentName, Place]
+) -> Iterator[str]:
+    """Yield a query for the segments in the archive."""
+    pieces = [(places[piece.name], piece) for piece in plain if piece.name in places]
+    files = {place[0].path: place[0] for place, _ in pieces}
+    if files:
+        taken = {piece.name for piece in plain}
+        others = [
+            place for name, place in places.items() if name not in taken and place[0].path in files
+        ]
+        cut = [(place, since) for place, (name, since) in pieces if since > name.first]
+        yield parquet(list(files.values()), others, cut)
 
 
 @cache

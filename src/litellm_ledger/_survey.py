@@ -23,6 +23,9 @@ __all__ = ["Surveyed", "survey"]
 _LONGEST: Final = 2**20
 """Bytes of a line beyond which a database needs larger buffers than it is given."""
 
+_GAP: Final = 400
+"""Bytes that no gap line has."""
+
 _ID: Final = b'{"v":1,"id":"'
 _KNOWN: dict[tuple[str, int, int, int], Surveyed] = {}
 _KEPT: Final = 100_000
@@ -34,6 +37,7 @@ class Surveyed(NamedTuple):
 
     Attributes:
         plain: it can be read as it is.
+        dense: besides, each of its numbers is a record, so that of what overlaps one may be cut.
         last: the largest number in it, whatever its name says.
         size: in bytes.
     """
@@ -41,14 +45,15 @@ class Surveyed(NamedTuple):
     plain: bool
     last: int
     size: int
+    dense: bool = False
 
 
 def survey(root: Path, name: SegmentName) -> Surveyed:
     """Look at a segment.  A sealed one never changes, so what was found is remembered.
 
     Plain is: sealed; each line valid and written as this library writes it; the numbers without a
-    hole from the first of the name to the last; no ``unsettled`` outcome, which another line may
-    beat.
+    hole from the first of the name to the last; neither a gap nor an ``unsettled`` outcome, which
+    another line may beat.
 
     Raises:
         OSError: it is gone or cannot be read.
@@ -75,13 +80,19 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
                 number = int(raw[begin:end])
                 if number == expected:
                     expected += 1
-                    if b'"unsettled"' in raw or len(raw) > _LONGEST:
+                    size = len(raw)
+                    if (
+                        b'"unsettled"' in raw
+                        or size > _LONGEST
+                        or (size < _GAP and b'"gap"' in raw)
+                    ):
                         plain = False
                     continue
             plain = False
             last = max(last, _number(raw, name.writer))
         last = max(last, expected - 1)
-    found = Surveyed(plain and last == name.last, last, state.st_size)
+    plain = plain and last == name.last
+    found = Surveyed(plain, last, state.st_size, plain)
     if not name.open:
         if len(_KNOWN) >= _KEPT:
             _KNOWN.clear()

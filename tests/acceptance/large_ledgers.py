@@ -1,0 +1,176 @@
+"""Reports of large ledgers, checked to the picodollar, with the time and memory of each command.
+
+    python -m tests.acceptance.large_ledgers [--lines 1000000] [--small 10000] [--keep DIRECTORY]
+
+Makes a ledger by four processes (see ``tests.generated``), reckons in plain Python what it says,
+and runs the commands on it, each in a process of its own: as JSON lines, then compacted.  Also a
+ledger of many small segments.  Exit status 1 if a figure differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.generated import Question, Reckoning, make_ledger
+
+QUESTIONS: list[Question] = [
+    (("model", "status"), "UTC"),
+    (("day", "tag:user"), "Europe/Berlin"),
+    (("hour",), "America/New_York"),
+    (("week",), "Europe/Berlin"),
+]
+_COUNTS = frozenset({"group", "latency_ms", "ttft_ms", "breakdown"})
+
+
+class Command:
+    """One run of the program: what it said, seconds, and peak memory in MiB."""
+
+    def __init__(self, *args: object) -> None:
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "litellm_ledger", *map(str, args)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        errors: list[bytes] = []
+        reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))  # type: ignore[union-attr]
+        reader.start()
+        self.said = process.stdout.read()
+        reader.join()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.seconds = time.perf_counter() - began
+        self.memory = used.ru_maxrss // 1024
+        self.status = process.returncode
+        self.errors = errors[0].decode()
+
+    def json(self) -> Any:
+        return json.loads(self.said)
+
+
+class Check:
+    """The runs, a line each, and whether all was as reckoned."""
+
+    def __init__(self) -> None:
+        self.good = True
+
+    def run(self, what: str, *args: object) -> Command:
+        done = Command(*args)
+        name = " ".join(str(arg) for arg in args if not isinstance(arg, Path))
+        print(f"{what:8} {name:66.66} {done.seconds:7.2f} s {done.memory:5d} MiB", flush=True)
+        return done
+
+    def equal(self, what: str, found: Any, expected: Any) -> None:
+        if found != expected:
+            self.good = False
+            print(f"DIFFERS  {what}: {str(found)[:200]} instead of {str(expected)[:200]}")
+
+
+def sums_of(row: dict[str, Any]) -> dict[str, int]:
+    """Turn a row of a report's JSON into what the reckoning has."""
+    found = {}
+    for name, value in row.items():
+        if name in _COUNTS:
+            continue
+        if isinstance(value, str):
+            value = int(Decimal(value).scaleb(12))
+        if value:
+            found[name] = value
+    return found
+
+
+def commands(check: Check, what: str, root: Path, truth: Reckoning) -> None:
+    """Run every command that reads the whole ledger."""
+    for by, zone in QUESTIONS:
+        args = ["report", root, "--by", ",".join(by), "--tz", zone, "--json"]
+        report = check.run(what, *args, "--week-start", "sunday").json()
+        found = {tuple(row["group"].values()): sums_of(row) for row in report["rows"]}
+        check.equal(f"{by}", found, truth.sums(by, zone))
+        check.equal("total", sums_of(report["total"]), truth.sums()[()])
+        damaged = sum(problem["lines"] for problem in report["problems"])
+        check.equal("damaged lines", damaged, truth.damaged)
+    latency = check.run(what, "daily", root, "--latency", "--json").json()["total"]
+    for name in ("latency_ms", "ttft_ms"):
+        spread = tuple(latency[name][key] for key in ("count", "p50", "p90", "p99", "max"))
+        check.equal(name, spread, truth.spread(name))
+    top = check.run(what, "top", "users", root, "--json").json()
+    check.equal("top", sums_of(top["total"])["cost"], truth.sums()[()]["cost"])
+    calls = check.run(what, "calls", root, "-n", 20, "--json").json()
+    check.equal("calls", (calls["matched"], len(calls["calls"])), (truth.calls, 20))
+    query = "SELECT model, count(*), sum(cost_picousd) FROM calls GROUP BY model"
+    answer = check.run(what, "sql", query, root, "--json")
+    check.equal("sql", answer.status, 0)
+    shown = check.run(what, "show", calls["calls"][0]["id"], root, "--json").json()
+    check.equal("show", bool(shown["attempts"]), True)
+    verdict = check.run(what, "verify", root, "--json").json()
+    check.equal("found", sum(writer["found"] for writer in verdict["writers"]), truth.records)
+    places = [p for writer in verdict["writers"] for p in writer["problems"]]
+    check.equal("damage", sum(problem["lines"] for problem in places), truth.damaged)
+    listed = check.run(what, "records", root, "--json", "--limit", 1)
+    check.equal("records", listed.said.count(b"\n"), 1)
+    with tempfile.TemporaryDirectory(dir=root.parent) as out:
+        for form in ("parquet", "csv"):
+            done = check.run(what, "export", root, f"--{form}", "--out", Path(out) / "x")
+            check.equal(f"export {form}", done.status, 0)
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--small", type=int, default=10_000, help="small segments; 0: leave out")
+    parser.add_argument("--keep", type=Path, help="make it there, and leave it")
+    options = parser.parse_args()
+    home = options.keep or Path(tempfile.mkdtemp(prefix="large-ledgers-"))
+    check = Check()
+    try:
+        root = home / "usage"
+        began = time.perf_counter()
+        make_ledger(root, options.lines, segment=64 * 2**20, damage=0.1)
+        size = sum(path.stat().st_size for path in (root / "segments").iterdir())
+        print(f"{options.lines:,} lines, {size / 2**20:,.0f} MiB, made in {_since(began)}")
+        began = time.perf_counter()
+        truth = Reckoning(root, QUESTIONS)
+        print(
+            f"{truth.calls:,} outcomes, {truth.damaged} damaged lines, reckoned in {_since(began)}"
+        )
+        commands(check, "lines", root, truth)
+        done = check.run("lines", "compact", root, "--today", "--json")
+        check.equal("memory of compact under 300 MiB", done.memory < 300, True)
+        result = done.json()
+        print(
+            f"compacted {result['records']:,} lines: {result['bytes_before']:,} bytes are now "
+            f"{result['bytes_after']:,}; {len(result['left'])} damaged segments left"
+        )
+        commands(check, "archive", root, truth)
+        shutil.rmtree(root)
+        if options.small:
+            began = time.perf_counter()
+            make_ledger(root, options.small * 20, segment=8_000, damage=0.01)
+            count = len(list((root / "segments").iterdir()))
+            print(f"{count:,} small segments, made in {_since(began)}")
+            commands(check, "small", root, Reckoning(root, QUESTIONS))
+            check.run("small", "compact", root, "--today", "--json")
+    finally:
+        if options.keep is None:
+            shutil.rmtree(home)
+    print("all as reckoned" if check.good else "NOT as reckoned")
+    return int(not check.good)
+
+
+def _since(began: float) -> str:
+    return f"{time.perf_counter() - began:.0f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
