@@ -222,7 +222,7 @@ class Backlog:
         seq = self.accepted + 1
         # In a burst of ``record_nowait`` the task has been woken for what waits before this one; it
         # is woken again now and then all the same: a finalizer that records may strike inside
-        # asyncio's ``get``, before the task can be woken.  Whoever waits for an answer always wakes.
+        # asyncio's ``get``, before the task can be woken.  Who waits for an answer always wakes.
         if self.quiet or (now is not None and self._waiting and seq % 64):
             self._waiting.append((seq, now, record, cost))
         else:
