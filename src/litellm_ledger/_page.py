@@ -96,15 +96,20 @@ def _header(page: Page) -> str:
     if page.every is None:
         span = "no call on record"
     else:
-        ends = dict.fromkeys([page.first, page.last])
+        ends = dict.fromkeys([_when(page.first), _when(page.last)])
         span = " to ".join(f'<span class="whole">{_text(end)}</span>' for end in ends)
-    asked = [f"days of {page.question.tz}"]
+    asked = [f"times and days of {page.question.tz}"]
     asked += [f"{key} = {' or '.join(values)}" for key, values in page.question.where.items()]
     made = f"made {page.made:%Y-%m-%d %H:%M} UTC from {page.path}"
     return (
         f"<header>\n<h1>What language models cost, {span}</h1>\n"
         f'<p class="quiet">{_text("; ".join([*asked, made]))}</p>\n</header>\n'
     )
+
+
+def _when(label: str) -> str:
+    """A period for a headline: of an hour the time on the clock, without its offset."""
+    return label[:16].replace("T", " ")
 
 
 def _tiles(page: Page) -> str:

@@ -15,6 +15,9 @@
   function compact(value) {
     return new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(value);
   }
+  const keys = Chart.defaults.plugins.legend.labels.generateLabels;
+  const dashed = (shown) => (key) =>
+    ({ ...key, lineDash: shown.data.datasets[key.datasetIndex].borderDash, lineWidth: 2 });
   function options(chart) {
     const stacked = chart.kind === "stack";
     const grid = { color: color("--line"), drawTicks: false };
@@ -24,7 +27,7 @@
       interaction: { mode: "index", intersect: false },
       scales: {
         x: {
-          stacked, grid: { display: false }, border: { color: color("--line") },
+          stacked, offset: stacked || chart.labels.length === 1, grid: { display: false }, border: { color: color("--line") },
           ticks: { ...ticks, maxRotation: 0, autoSkipPadding: narrow.matches ? 14 : 22,
                    callback: (_, at) => chart.short[at] },
         },
@@ -37,7 +40,8 @@
         legend: {
           display: chart.series.length > 1, position: "bottom", align: "start",
           labels: { color: color("--text"), boxWidth: 12, boxHeight: 12, padding: 12, font: { size: 12 },
-                    usePointStyle: !stacked, pointStyleWidth: 30 },
+                    usePointStyle: !stacked, pointStyleWidth: 30,
+                    generateLabels: stacked ? keys : (shown) => keys(shown).map(dashed(shown)) },
         },
         tooltip: {
           itemSort: stacked ? (a, b) => b.raw - a.raw : undefined,
@@ -61,7 +65,7 @@
       }
       return { label: one.name, data: one.values, borderColor: paint, backgroundColor: paint,
                borderWidth: 2, borderDash: dashes[at % dashes.length], spanGaps: true, tension: .25,
-               pointStyle: "line", pointRadius: chart.labels.length > 1 ? 0 : 4, pointHoverRadius: 4 };
+               pointStyle: "line", pointRadius: chart.labels.length > 1 ? 0 : 12, pointHoverRadius: 5 };
     });
   }
   const drawn = data.charts.map((chart) => {
