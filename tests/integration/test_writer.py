@@ -528,7 +528,7 @@ async def test_a_record_that_woke_nobody_is_written_with_what_comes_next(
     tmp_path: Path, next_step: str
 ) -> None:
     """As one that a finalizer puts in while asyncio's ``get`` is about to wait."""
-    async with UsageTracker(tmp_path) as tracker:
+    async with UsageTracker(tmp_path, sync_interval=1_000) as tracker:
         await tracker.record(usage(0))
         backlog = tracker._writer.backlog
         backlog.quiet = True
