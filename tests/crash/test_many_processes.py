@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from tests.tally import Tally
 
 from litellm_ledger import Ledger
 from litellm_ledger._recovery import recover
+
+ROOT = Path(__file__).parents[2]
 
 WORK = """
 async def work(tracker, name):
@@ -85,6 +89,47 @@ def check(path: Path, processes: int, kills: int, seed: int, tally: Tally) -> No
 
 def test_eight_processes_killed_at_random_while_a_ninth_reads(tmp_path: Path, tally: Tally) -> None:
     check(tmp_path, 8, 8, 0, tally)
+
+
+PYTHONS = [Path(sys.executable), *sorted(ROOT.glob(".venv-*/bin/python"))]
+"""This interpreter, and those that ``make test-all`` has set up."""
+
+LIFE = """
+import asyncio, os, sys
+from litellm_ledger import UsageRecord, UsageTracker
+async def main():
+    async with UsageTracker(sys.argv[1], handle_signals=False) as tracker:
+        for number in range(200):
+            await tracker.record(UsageRecord(call_id=f"{sys.argv[3]}-{number}"))
+        for number in range(50):
+            tracker.record_nowait(UsageRecord(call_id=f"{sys.argv[3]}-late-{number}"))
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+READ = """
+import sys
+from pathlib import Path
+from litellm_ledger import Ledger
+from litellm_ledger._recovery import recover
+recover(Path(sys.argv[1]))
+found = Ledger(sys.argv[1]).verify()
+print(found.total("found"), found.total("lost"), len(list(Ledger(sys.argv[1]).records())))
+"""
+
+
+def test_interpreters_of_different_versions_share_a_ledger(tmp_path: Path) -> None:
+    lives = [
+        subprocess.Popen([python, "-c", LIFE, str(tmp_path), end, f"{number}-{end}"])
+        for number, python in enumerate(PYTHONS)
+        for end in ("closed", "killed")
+    ]
+    for process in lives:
+        process.wait()
+    pairs = len(PYTHONS)
+    for python in PYTHONS:
+        said = subprocess.check_output([python, "-c", READ, str(tmp_path)], text=True)
+        assert [int(word) for word in said.split()] == [450 * pairs, 50 * pairs, 450 * pairs]
 
 
 @pytest.mark.matrix
