@@ -71,6 +71,12 @@ async def _table(size: Size) -> Table:
             await function(**call, seed=next(seeds))
         await LOGGING.flush()
 
+    async def first_streams(call: dict[str, Any], function: _Call) -> None:
+        for _ in range(few):
+            async for _ in await function(**call, stream=True, seed=next(seeds)):
+                pass
+        await LOGGING.flush()
+
     table = Table(
         "Response cache",
         ["", "ms a call", "peer, ms a call", "× the peer"],
@@ -88,6 +94,7 @@ async def _table(size: Size) -> Table:
                 ("hit, 100 kB asked", one_by_one, bare, LONG, count),
                 ("hit, a stream replayed", streamed, bare, CALL, few),
                 ("miss, one by one", misses, plain, CALL, count),
+                ("miss, a stream kept", first_streams, plain, CALL, few),
             ):
                 found = await race(
                     {

@@ -141,6 +141,9 @@ def answer_from(body: bytes) -> Any:
     """
     answer = unpack(body)
     hidden = getattr(answer, "_hidden_params", None)
-    if isinstance(hidden, dict):
-        hidden |= {"cache_hit": True, "response_cost": 0.0}
+    for name, value in (("cache_hit", True), ("response_cost", 0.0)):
+        if isinstance(hidden, dict):
+            hidden[name] = value
+        elif hidden is not None:  # LiteLLM's HiddenParams, of text completions
+            setattr(hidden, name, value)
     return answer

@@ -32,6 +32,30 @@ _TEXTUAL: Final = (Decimal, date, datetime, time, timedelta, UUID)
 
 _TUPLE, _SET, _ENUM, _MODEL, _TYPE, _TEXT, _MAP, _BINARY = range(1, 9)
 
+_HIDDEN: Final = frozenset(
+    {
+        "_response_ms",
+        "additional_headers",
+        "audio_transcription_duration",
+        "created_at",
+        "custom_llm_provider",
+        "headers",
+        "litellm_model_name",
+        "model",
+        "model_id",
+        "original_response",
+        "provider_response_model",
+        "received_model_id",
+        "region_name",
+        "response_cost",
+        "usage",
+    }
+)
+"""What is kept of LiteLLM's hidden parameters.  The address may hold a key, and is not."""
+
+_SECRET: Final = ("auth", "cookie", "key", "token")
+"""Parts of the names of headers that are not kept."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -125,7 +149,7 @@ def _kept(value: Any, kind: type) -> Ext:
         hidden = vars(value).get("_hidden_params")
         answer = value.response
         headers = [pair for pair in answer.headers.items() if pair[0] in ("content-type", "date")]
-        parts = [name, answer.status_code, headers, answer.content, _private({"_": hidden or {}})]
+        parts = [name, answer.status_code, headers, answer.content, {"_": _hidden(hidden or {})}]
         return Ext(_BINARY, _encode(_tree(parts, _kept)))
     raise Unpackable(f"{kind.__name__} cannot be stored")
 
@@ -141,25 +165,46 @@ def _state(value: Any, other: Any) -> list[Any]:
 
 
 def _private(private: Any) -> Any:
-    """Hidden attributes as far as they can be stored: LiteLLM puts all sorts of things there."""
+    """Hidden attributes, as far as they say something of the answer and can be stored."""
     if private is None:
         return None
     kept: dict[str, Any] = {}
     for name, value in private.items():
-        entries = value.items() if type(value) is dict else [(None, value)]
-        for entry, item in entries:
-            try:
-                tree = _tree(item, _kept)
-                _encode(tree)
-            except Exception:
-                continue
-            if entry is None:
-                kept[name] = tree
-            else:
-                kept.setdefault(name, {})[entry] = tree
-        if type(value) is dict:
-            kept.setdefault(name, {})
+        if name == "_hidden_params" and _is_model(type(value)):
+            state = {**dict.fromkeys(value.__dict__), **_hidden({**value.__dict__})}
+            extra = _hidden(value.__pydantic_extra__ or {})
+            parts = [_class_name(type(value)), state, sorted(state), extra, None]
+            kept[name] = Ext(_MODEL, _encode(parts))
+        elif isinstance(value, dict):
+            kept[name] = _hidden(value) if name == "_hidden_params" else _headers(value)
+        else:  # its name has to be there: it is read without a look whether it is
+            kept[name] = value if type(value) in _PLAIN else None
     return kept
+
+
+def _hidden(params: Mapping[str, Any]) -> dict[str, Any]:
+    """LiteLLM puts all sorts of things there, in some versions the arguments of the call."""
+    kept: dict[str, Any] = {}
+    for name in _HIDDEN.intersection(params):
+        value = params[name]
+        try:
+            tree = _headers(value) if isinstance(value, Mapping) else _tree(value, _kept)
+            _encode(tree)
+        except Exception:
+            continue
+        kept[name] = tree
+    return kept
+
+
+def _headers(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Headers of an answer, but for those that may let somebody in."""
+    return {
+        name: value
+        for name, value in found.items()
+        if type(name) is str
+        and type(value) in _PLAIN
+        and not any(word in name.lower() for word in _SECRET)
+    }
 
 
 def _compared(value: Any, kind: type) -> Any:

@@ -109,7 +109,6 @@ class SharedStream:
     async def _fetch(self) -> None:
         while True:
             await self._wanted.wait()
-            self._wanted.clear()
             try:
                 chunk = await self.source.__anext__()
             except BaseException as exc:
@@ -118,6 +117,7 @@ class SharedStream:
                     return
                 raise
             self._parts.append(self._packed(chunk))
+            self._wanted.clear()  # this was it, for all who asked meanwhile
             self._wake()
 
     def _packed(self, chunk: Any) -> _Part:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import os
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
@@ -27,6 +28,7 @@ from litellm_ledger import (
     UsageRecord,
 )
 from litellm_ledger import _litellm_needs as needs
+from litellm_ledger._cache_entry import Entry
 from litellm_ledger._calls import CALLS
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
@@ -593,11 +595,15 @@ async def test_an_answer_is_kept_for_its_time_and_no_longer(
     assert (found.expired, found.entries, found.hits, found.misses) == (1, 1, 1, 2)
 
 
+@pytest.mark.parametrize("stream", [False, True])
 async def test_what_has_expired_is_dropped_in_the_background(
-    server: OpenAIServer, client: LiteLLMClient, clock: Clock
+    server: OpenAIServer, client: LiteLLMClient, clock: Clock, stream: bool
 ) -> None:
     short = ResponseCache(ttl=0.5, timer=clock)
-    await client.with_options(cache=short).acompletion(**to(server))
+    answer = await client.with_options(cache=short).acompletion(**to(server, stream=stream))
+    if stream:
+        async for _ in answer:
+            pass
     assert short.memory is not None
     held = short.memory._entries._Cache__data
     assert len(held) == 1
@@ -788,21 +794,42 @@ async def test_an_error_is_shared_by_those_who_waited_and_never_kept(
 # --- Privacy -----------------------------------------------------------------------------------
 
 
-async def test_no_key_header_or_prompt_is_in_the_keys_of_the_store(
-    server: OpenAIServer, client: LiteLLMClient
+SAID = {
+    "messages": [{"role": "user", "content": "s3cr3t-prompt"}],
+    "prompt": "s3cr3t-prompt",
+    "input": "s3cr3t-prompt",
+    "query": "s3cr3t-prompt",
+    "file": ("s3cr3t.wav", b"s3cr3t"),
+    "image": b"s3cr3t",
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_key_header_or_prompt_is_in_the_store(
+    server: OpenAIServer, client: LiteLLMClient, name: str, stream: bool
 ) -> None:
+    if stream and name not in STREAMS:
+        pytest.skip("it has no stream")
+    more: dict[str, Any] = {"stream": True} if stream else {}
+    await packages(name, **more)
     memory: dict[str, bytes] = {}
     view = client.with_options(cache=ResponseCache(store=Shared(memory), namespace="s3cr3t-space"))
-    await view.acompletion(
-        **to(
-            server,
-            api_key="sk-s3cr3t",
-            extra_headers={"x-tenant": "s3cr3t-header"},
-            messages=[{"role": "user", "content": "s3cr3t-prompt"}],
-            user="s3cr3t-user",
-        )
-    )
+    more |= {argument: value for argument, value in SAID.items() if argument in MADE[name]}
+    if name not in ("anthropic_messages", "arerank"):
+        more["user"] = "s3cr3t-user"
+    header = "headers" if name == "arerank" else "extra_headers"
+    more |= {header: {"x-tenant": "s3cr3t-header"}, "metadata": {"user_id": "s3cr3t-metadata"}}
+    answer = await getattr(view, name)(**to(server, name, api_key="sk-s3cr3t", **more))
+    if stream:
+        async for _ in answer:
+            pass
+        await client.flush()
+        async with asyncio.timeout(20):
+            while not memory:  # noqa: ASYNC110 - kept in the background
+                await asyncio.sleep(0.01)
     ((key, value),) = memory.items()
     assert len(key) == 64
     assert set(key) <= set("0123456789abcdef")
-    assert b"s3cr3t" not in value
+    kept = Entry.read(key, value, stream=stream).body
+    assert b"s3cr3t" not in value + (zlib.decompress(kept) if stream else kept)

@@ -131,6 +131,31 @@ async def test_who_comes_in_the_middle_has_it_from_the_beginning(
     assert len(server.requests) == 1
 
 
+async def test_a_reader_who_changes_a_chunk_changes_it_for_nobody_else(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    first, second, third = await opened(client, 3, to(server))
+    for stream in (first, second):
+        async for chunk in stream:
+            chunk.choices[0].delta.content = "changed"
+    assert await read(third) == WORDS
+    assert await read(await client.acompletion(**to(server))) == WORDS
+
+
+async def test_nobody_reads_ahead(server: OpenAIServer, client: LiteLLMClient) -> None:
+    streams = await opened(client, 3, to(server, Behaviour(chunk_delay=0.05)))
+    tasks = []
+    for stream in streams:  # the second asks while the first waits for the provider
+        tasks.append(asyncio.create_task(anext(stream)))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    await asyncio.sleep(0.2)  # time enough for one more
+    (shared,) = client._core.caching.streams.values()
+    assert len(shared._parts) == 1
+    await asyncio.gather(*map(read, streams))
+
+
 async def test_a_reader_may_wait_for_another_in_the_same_task(
     server: OpenAIServer, client: LiteLLMClient
 ) -> None:

@@ -61,6 +61,28 @@ async def test_only_the_last_who_leaves_ends_it() -> None:
     assert flights.find("k") is None
 
 
+async def test_a_flight_that_is_being_cancelled_is_not_found() -> None:
+    flights, cleaned = Flights(), asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await cleaned.wait()
+
+    flight = flights.launch("k", slow_to_end())
+    (task,) = await waiting(flights, flight, 1)
+    task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not flight.task.done()
+    assert not task.done()  # it waits until the request is on record
+    assert flights.find("k") is None
+    cleaned.set()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+
 async def test_a_waiter_that_is_collected_leaves_as_if_cancelled() -> None:
     flights, work = Flights(), Work()
     flight = flights.launch("k", work.run())

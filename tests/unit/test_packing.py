@@ -138,7 +138,15 @@ def answer() -> Any:
     litellm: Any = pytest.importorskip("litellm")
     usage = litellm.Usage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
     made = litellm.ModelResponse(model="m", usage=usage, choices=[{"message": {"content": "a"}}])
-    made._hidden_params = {"response_cost": 0.5, "connection": object(), "headers": {"a": "b"}}
+    made._hidden_params = {
+        "response_cost": 0.5,
+        "model_id": object(),
+        "headers": {"a": "b", "Set-Cookie": "s3cr3t", "x-api-key": "s3cr3t"},
+        "optional_params": {"user": "s3cr3t"},
+        "litellm_params": {"api_key": "s3cr3t"},
+        "api_base": "https://host/?key=s3cr3t",
+    }
+    made._response_headers = {"a": "b", "authorization": "s3cr3t"}
     object.__setattr__(made, "usage_record", object())
     return made
 
@@ -153,6 +161,8 @@ def test_an_answer_of_litellms_comes_back_whole_but_for_what_cannot_be_kept() ->
     assert again.model_fields_set == made.model_fields_set
     assert again.usage.prompt_tokens == 1
     assert again._hidden_params == {"response_cost": 0.5, "headers": {"a": "b"}}
+    assert again._response_headers == {"a": "b"}
+    assert b"s3cr3t" not in pack(made)
     assert not hasattr(again, "usage_record")
     pickle.dumps(again)
     again.choices[0].message.content = "changed"
