@@ -142,17 +142,29 @@ async def test_a_reader_who_changes_a_chunk_changes_it_for_nobody_else(
     assert await read(await client.acompletion(**to(server))) == WORDS
 
 
-async def test_nobody_reads_ahead(server: OpenAIServer, client: LiteLLMClient) -> None:
-    streams = await opened(client, 3, to(server, Behaviour(chunk_delay=0.05)))
+async def test_nobody_reads_ahead(
+    server: OpenAIServer, client: LiteLLMClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = await opened(client, 3, to(server))
+    for stream in streams:
+        await some(stream, 1)
+    (shared,) = client._core.caching.streams.values()
+    here, real, gate = len(shared._parts), shared.source.__anext__, asyncio.Event()
+
+    async def later() -> Any:
+        await gate.wait()
+        return await real()
+
+    monkeypatch.setattr(shared.source, "__anext__", later, raising=False)
     tasks = []
-    for stream in streams:  # the second asks while the first waits for the provider
+    for stream in streams:  # the others ask while the first one waits for the provider
         tasks.append(asyncio.create_task(anext(stream)))  # type: ignore[arg-type]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    gate.set()
     await asyncio.gather(*tasks)
     await asyncio.sleep(0.2)  # time enough for one more
-    (shared,) = client._core.caching.streams.values()
-    assert len(shared._parts) == 1
+    assert len(shared._parts) == here + 1
     await asyncio.gather(*map(read, streams))
 
 
