@@ -104,7 +104,7 @@ def tail(
     shown: set[str | None] = set()
 
     def put(record: UsageRecord) -> None:
-        typer.echo(tail_line(record, output))  # at once, also into a pipe
+        typer.echo(tail_line(record, question, output))  # at once, also into a pipe
 
     selection = Selection(**question.selection())
     if limit:
@@ -145,10 +145,10 @@ def records(
         most = 20 if limit is None else limit
         if most:
             kept = newest(found, most)
-            print_records(kept.records[::-1], kept.matched, color=output.color)
+            print_records(kept.records[::-1], kept.matched, question, color=output.color)
         else:
             every = list(found)
-            print_records(every, len(every), color=output.color)
+            print_records(every, len(every), question, color=output.color)
     _tell_problems(found.problems)
     return 0
 

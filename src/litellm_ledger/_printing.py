@@ -17,6 +17,7 @@ import msgspec
 
 from ._flags import Output, put_json
 from ._history import Calls, Operation
+from ._periods import calendar
 from ._question import Question
 from ._record import UsageRecord
 from ._report import dollars
@@ -96,14 +97,12 @@ def print_calls(path: Path, found: Calls, question: Question, output: Output) ->
         asked = " for what you asked" if any(question.selection().values()) else ""
         write(f"No calls on record in {path}{asked}.")
     else:
-        _table(found.records, md=output.md, color=output.color)
+        _table(found.records, question.tz, md=output.md, color=output.color)
         write()
     notes = []
     if found.matched > len(found):
         notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
-    estimated = sum(record.usage_source == "estimated" for record in found)
-    if estimated:
-        notes.append(f"~ {estimated:,} of these have estimated tokens and cost.")
+    notes += _estimated(found.records)
     if found.problems:
         notes.append(
             f"Damage: {len(found.problems):,} "
@@ -113,18 +112,30 @@ def print_calls(path: Path, found: Calls, question: Question, output: Output) ->
     write_notes(notes, md=output.md)
 
 
-def print_records(records: Sequence[UsageRecord], seen: int, *, color: bool = True) -> None:
+def print_records(
+    records: Sequence[UsageRecord], seen: int, question: Question, *, color: bool = True
+) -> None:
     """Print a table of records."""
     if not records:
         write("No records.")
         return
-    _table(records, color=color)
+    _table(records, question.tz, color=color)
+    notes = _estimated(records)
     if seen > len(records):
+        notes.append(f"The newest {len(records):,} of {seen:,}; --limit 0 shows all.")
+    if notes:
         write()
-        write(f"The newest {len(records):,} of {seen:,}; --limit 0 shows all.")
+        write_notes(notes)
 
 
-def _table(records: Sequence[UsageRecord], *, md: bool = False, color: bool = True) -> None:
+def _estimated(records: Sequence[UsageRecord]) -> list[str]:
+    count = sum(record.usage_source == "estimated" for record in records)
+    return [f"~ {count:,} of these have estimated tokens and cost."] if count else []
+
+
+def _table(
+    records: Sequence[UsageRecord], tz: str, *, md: bool = False, color: bool = True
+) -> None:
     other_kinds = any(record.kind != "usage" for record in records)
     repeated = any((record.attempt or 1) > 1 for record in records)
     kinds = [Column("kind", [r.kind for r in records], 7, left=True)] if other_kinds else []
@@ -133,7 +144,7 @@ def _table(records: Sequence[UsageRecord], *, md: bool = False, color: bool = Tr
     attempts = [Column("attempt", [_number(r.attempt) for r in records], 5)] if repeated else []
     show(
         [
-            Column("time (UTC)", [_time(r) for r in records], 8, left=True),
+            Column(f"time ({tz})", [_time(r, tz) for r in records], 8, left=True),
             *kinds,
             Column("model", [clean(r.model) for r in records], left=True),
             Column("status", [clean(_status(r)) for r in records], left=True),
@@ -151,8 +162,11 @@ def _table(records: Sequence[UsageRecord], *, md: bool = False, color: bool = Tr
     )
 
 
-def _time(record: UsageRecord) -> str:
-    return "-" if record.ts is None else record.ts.strftime("%Y-%m-%d %H:%M:%S")
+def _time(record: UsageRecord, tz: str) -> str:
+    """When it began, as clocks showed it in a zone."""
+    if record.ts is None:
+        return "-"
+    return record.ts.astimezone(calendar(tz).zone).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _utc(moment: datetime) -> str:
@@ -189,14 +203,14 @@ def _tags(record: UsageRecord) -> str:
     return " ".join(f"{key}={value}" for key, value in (record.tags or {}).items())
 
 
-def tail_line(record: UsageRecord, output: Output) -> str:
+def tail_line(record: UsageRecord, question: Question, output: Output) -> str:
     """Return a record as one line."""
     if output.json:
         return msgspec.json.encode(record_dict(record)).decode()
     cost = "-" if record.kind != "usage" else _costs([record])[0]
     return "  ".join(
         [
-            _time(record),
+            _time(record, question.tz),
             f"{clean(_status(record) if record.kind != 'started' else 'started'):<9}",
             f"{clean(record.model, 28):<20}",
             f"{_tokens(record, record.input_tokens):>8}",

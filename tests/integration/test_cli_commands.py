@@ -348,6 +348,26 @@ def test_calls_are_the_newest_first_and_say_what_is_estimated(whole: HandMade) -
     assert {"id", "cost", "tags", "ts"} <= set(header)
 
 
+def test_times_in_tables_are_those_of_the_zone(whole: HandMade) -> None:
+    for command in ("calls", "records"):
+        lines = told(
+            command, whole.root, "--tz", "Asia/Kolkata", "--where", "env=prod"
+        ).splitlines()
+        assert lines[0].startswith("time (Asia/Kolkata)  ")
+        assert lines[1].startswith("2025-01-01 17:30:00  ")
+    line = told("tail", whole.root, "--tz", "Asia/Kolkata", "-n", "1")
+    assert line.startswith("2025-01-03 17:30:00  ")
+    plain = json.loads(told("calls", whole.root, "--tz", "Asia/Kolkata", "--json"))
+    assert plain["calls"][-1]["ts"] == "2025-01-01T12:00:00.000001Z"
+
+
+def test_every_table_of_records_says_what_is_estimated(whole: HandMade) -> None:
+    for command in ("calls", "records"):
+        said = told(command, whole.root)
+        assert "~$0.75" in said
+        assert "~ 1 of these have estimated tokens and cost." in said
+
+
 @pytest.mark.parametrize("seq", [7, 8, 9, 10])
 def test_show_gives_an_operation_with_its_attempts(whole: HandMade, seq: int) -> None:
     said = told("show", whole.id(seq), whole.root)
