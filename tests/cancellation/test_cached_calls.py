@@ -199,10 +199,10 @@ async def test_an_answer_that_cannot_be_kept_is_asked_for_by_each(
 async def test_the_deadline_of_the_first_is_not_that_of_the_next(
     client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
 ) -> None:
-    view = client.with_options(deadline=1.0)
+    view = client.with_options(deadline=2.0)
     first = asyncio.create_task(view.acompletion(**CALL))
     await turns(20)
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.0)
     second = asyncio.create_task(view.acompletion(**CALL))
     await asyncio.wait({first}, timeout=WAIT)
     assert isinstance(first.exception(), Timeout)

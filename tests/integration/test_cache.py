@@ -47,6 +47,8 @@ CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "three words here"}],
 }
 COST = Decimal("0.00000345")
+WAIT = 60.0
+"""Seconds after which something that should have happened has not, on a slow machine too."""
 MADE: dict[str, dict[str, Any]] = {
     "acompletion": CHAT,
     "atext_completion": {
@@ -250,7 +252,9 @@ async def test_a_stream_that_was_not_read_to_its_end_is_not_kept(
         reading = asyncio.create_task(read())
         if ending == "cancelled":
             await asyncio.to_thread(
-                server.wait_for, lambda seen, n=turn + 1: len(seen) == n and seen[-1].chunks == 2
+                server.wait_for,
+                lambda seen, n=turn + 1: len(seen) == n and seen[-1].chunks == 2,
+                WAIT,
             )
             reading.cancel()
         await asyncio.wait({reading})
@@ -393,7 +397,9 @@ async def test_namespaces_keep_apart(server: OpenAIServer, client: LiteLLMClient
     assert len(server.requests) == 3  # three caches
     memory: dict[str, bytes] = {}
     for namespace in ("a", "b", "a", "b"):
-        view = client.with_options(cache=ResponseCache(namespace=namespace, store=Shared(memory)))
+        view = client.with_options(
+            cache=ResponseCache(namespace=namespace, store=Shared(memory), store_timeout=WAIT)
+        )
         await view.acompletion(**to(server))
     assert len(server.requests) == 5
     assert len(memory) == 2
@@ -608,7 +614,7 @@ async def test_what_has_expired_is_dropped_in_the_background(
     held = short.memory._entries._Cache__data
     assert len(held) == 1
     clock.now += 1
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT):
         while held:  # noqa: ASYNC110 - a timer of the client's does it, and tells nobody
             await asyncio.sleep(0.01)
 
@@ -663,7 +669,7 @@ async def test_a_store_elsewhere_is_used_by_all_who_have_it(
 ) -> None:
     memory: dict[str, bytes] = {}
     for number in range(2):
-        cache = ResponseCache(store=Shared(memory))
+        cache = ResponseCache(store=Shared(memory), store_timeout=WAIT)
         view = client.with_options(cache=cache)
         await asyncio.gather(*[view.acompletion(**to(server)) for _ in range(50)])
         for _ in range(2):
@@ -750,7 +756,7 @@ async def test_an_entry_that_is_not_the_one_that_was_asked_for_is_no_answer(
     server: OpenAIServer, client: LiteLLMClient
 ) -> None:
     memory: dict[str, bytes] = {}
-    view = client.with_options(cache=ResponseCache(store=Shared(memory)))
+    view = client.with_options(cache=ResponseCache(store=Shared(memory), store_timeout=WAIT))
     await view.acompletion(**to(server))
     await view.acompletion(**to(server, seed=1))
     first, second = memory
@@ -814,7 +820,9 @@ async def test_no_key_header_or_prompt_is_in_the_store(
     more: dict[str, Any] = {"stream": True} if stream else {}
     await packages(name, **more)
     memory: dict[str, bytes] = {}
-    view = client.with_options(cache=ResponseCache(store=Shared(memory), namespace="s3cr3t-space"))
+    view = client.with_options(
+        cache=ResponseCache(store=Shared(memory), store_timeout=WAIT, namespace="s3cr3t-space")
+    )
     more |= {argument: value for argument, value in SAID.items() if argument in MADE[name]}
     if name not in ("anthropic_messages", "arerank"):
         more["user"] = "s3cr3t-user"
@@ -825,7 +833,7 @@ async def test_no_key_header_or_prompt_is_in_the_store(
         async for _ in answer:
             pass
         await client.flush()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT):
             while not memory:  # noqa: ASYNC110 - kept in the background
                 await asyncio.sleep(0.01)
     ((key, value),) = memory.items()

@@ -27,7 +27,7 @@ pytestmark = [
 
 WORDS = "word1 word2 word3 word4 word5"
 COST = Decimal("0.00000345")
-WAIT = 20.0
+WAIT = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ async def test_the_last_reader_who_leaves_ends_the_providers_stream(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    await asyncio.to_thread(server.wait_for, lambda seen: seen[0].disconnected)
+    await asyncio.to_thread(server.wait_for, lambda seen: seen[0].disconnected, WAIT)
     status = "abandoned" if how == "closed" else "cancelled"
     records = outcomes(client)
     assert [record.status for record in records] == [status] * 3
@@ -292,9 +292,9 @@ async def test_a_stream_that_is_refused_is_refused_for_all(
 async def test_the_first_is_cancelled_before_the_stream_is_open(
     server: OpenAIServer, client: LiteLLMClient
 ) -> None:
-    call = to(server, Behaviour(slow=0.3))
+    call = to(server, Behaviour(slow=2))
     tasks = [asyncio.create_task(client.acompletion(**call)) for _ in range(3)]
-    await asyncio.to_thread(server.wait_for, len)
+    await asyncio.to_thread(server.wait_for, len, WAIT)
     tasks[0].cancel()
     streams = await asyncio.gather(*tasks[1:])
     assert [await read(stream) for stream in streams] == [WORDS, WORDS]
@@ -305,9 +305,9 @@ async def test_the_first_is_cancelled_before_the_stream_is_open(
 async def test_all_are_cancelled_before_the_stream_is_open(
     server: OpenAIServer, client: LiteLLMClient
 ) -> None:
-    call = to(server, Behaviour(slow=5))
+    call = to(server, Behaviour(hang=True))
     tasks = [asyncio.create_task(client.acompletion(**call)) for _ in range(3)]
-    await asyncio.to_thread(server.wait_for, len)
+    await asyncio.to_thread(server.wait_for, len, WAIT)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
@@ -324,7 +324,7 @@ async def test_a_stream_for_which_nobody_waited_in_the_end_is_closed(
     task.cancel()
     await asyncio.wait({task})
     assert task.cancelled()
-    await asyncio.to_thread(server.wait_for, lambda seen: seen[0].disconnected)
+    await asyncio.to_thread(server.wait_for, lambda seen: seen[0].disconnected, WAIT)
     async with asyncio.timeout(WAIT):
         while client._core._streams:  # noqa: ASYNC110 - a task of the client's does it
             await asyncio.sleep(0.01)
