@@ -320,3 +320,17 @@ def test_the_loop_ends_around_calls_that_share_a_request(
     gc.collect()
     assert [record.status for record in outcomes(tmp_path)] == ["cancelled"]
     assert_once(tmp_path)
+
+
+def test_a_cache_outlives_its_clients_and_their_loops(
+    fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
+) -> None:
+    async def main(number: int) -> bool | None:
+        async with LiteLLMClient(
+            tmp_path / str(number), handle_signals=False, cache=cache
+        ) as client:
+            fake.gate = None
+            return (await client.acompletion(**CALL)).usage_record.cache_hit
+
+    assert [asyncio.run(main(number)) for number in range(3)] == [None, True, True]
+    assert fake.calls == 1
