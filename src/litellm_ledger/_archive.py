@@ -40,6 +40,7 @@ __all__ = [
     "parquet",
     "read_archived",
     "rebuilt",
+    "unsettled_in",
 ]
 
 FORMAT_KEY: Final = "litellm_ledger_format"
@@ -190,6 +191,12 @@ def archived(root: Path) -> dict[SegmentName, Place]:
                 name: (file, number) for file in files for number, name in enumerate(file.names)
             }
         return _places[key]
+
+
+def unsettled_in(place: Place) -> int:
+    """Return how many ``unsettled`` outcomes a compacted segment has."""
+    file, number = place
+    return file.sources[number].unsettled
 
 
 def read_archived(root: Path, name: SegmentName) -> bytes | None:

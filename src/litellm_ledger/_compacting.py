@@ -17,21 +17,20 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
-from zlib import crc32
 
 import msgspec
 
-from ._archive import FORMAT_KEY, SOURCES_KEY, Source, content_name, digest, list_archive, rebuilt
-from ._columns import COLUMNS, quoted
-from ._duck import connect, module, statement
-from ._errors import InvalidRecord, LedgerError, LedgerPathError
-from ._frame import SUFFIX, checked, decode, newer_version
+from ._archive import Source, content_name, digest, list_archive
+from ._duck import connect, module
+from ._errors import LedgerError, LedgerPathError
+from ._frame import checked, newer_version
 from ._fs import REAL, FileSystem
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName, live_name, record_id
 from ._listing import by_writer, list_segments
 from ._live import is_locked, lock_directory, read_live
 from ._reading import Problem
 from ._scan import Head
+from ._staging import Staging, write_file
 from ._version import newer_format, refuse_newer
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ __all__ = ["Compaction", "compact"]
 _FILE: Final = 64 * 2**20
 """Bytes of segments that go into one file, unless a single one is larger."""
 
-_BATCH: Final = 1_000
 _MEMORY: Final = "180MB"
 _head: Final = msgspec.json.Decoder(Head)
 
@@ -192,22 +190,19 @@ class _Run:
     def _join(self, group: Sequence[_Candidate]) -> tuple[Path, list[Source]] | None:
         temporary = self.archive / f"{group[0].name}.tmp"
         with connect(_MEMORY, threads=1, ordered=True) as database:
-            columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-            database.execute(
-                f"CREATE TABLE staged (source INTEGER, line VARCHAR, crc UINTEGER, {columns})"
-            )
+            staging = Staging(database)
             sources: list[Source] = []
             moved: list[_Candidate] = []
             for candidate in group:
                 try:
-                    sources.append(self._stage(database, candidate, len(sources)))
+                    sources.append(self._stage(staging, candidate, len(sources)))
                     moved.append(candidate)
-                except _NotWholeError as exc:
-                    database.execute(f"DELETE FROM staged WHERE source = {len(sources)}")
-                    where = f"{SEGMENTS}/{candidate.name}"
-                    self.left.append(Problem(where, "damaged", detail=str(exc)))
-                except FileNotFoundError:
-                    database.execute(f"DELETE FROM staged WHERE source = {len(sources)}")
+                except (_NotWholeError, FileNotFoundError) as exc:
+                    staging.drop(len(sources))
+                    if isinstance(exc, _NotWholeError):
+                        where = f"{SEGMENTS}/{candidate.name}"
+                        self.left.append(Problem(where, "damaged", detail=str(exc)))
+            staging.flush()
             if not sources:
                 return None
             try:
@@ -230,28 +225,16 @@ class _Run:
             if _stamp(path.stat()) == candidate.stamp:  # not one that was put there meanwhile
                 self.fs.unlink(path)
 
-    def _stage(
-        self, database: duckdb.DuckDBPyConnection, candidate: _Candidate, number: int
-    ) -> Source:
+    def _stage(self, staging: Staging, candidate: _Candidate, number: int) -> Source:
         """Check a segment and put its lines into the table."""
         sha256 = hashlib.sha256()
         count = gaps = unsettled = 0
-        lines: list[str] = []
-        insert = statement("stage").format(
-            number=number, struct=quoted(msgspec.json.encode(COLUMNS).decode())
-        )
-        path = self.segments / str(candidate.name)
-        for head, raw in _whole_lines(path, candidate.name):
+        for head, raw in _whole_lines(self.segments / str(candidate.name), candidate.name):
             sha256.update(raw)
             gaps += head.kind == "gap"
             unsettled += head.status == "unsettled"
             count += 1
-            lines.append(raw.decode())
-            if len(lines) == _BATCH:
-                database.execute(insert, [lines])
-                lines.clear()
-        if lines:
-            database.execute(insert, [lines])
+            staging.add(number, raw.decode())
         name = str(candidate.name)
         return Source(name, candidate.size, sha256.hexdigest(), count, gaps, unsettled)
 
@@ -262,23 +245,8 @@ class _Run:
         sources: list[Source],
         moved: Sequence[_Candidate],
     ) -> None:
-        """Write the table, durable, and make sure that every source can be read back from it.
-
-        A line that its columns do not give back byte for byte (it has a member that we do not know,
-        say) is kept as it is in the column ``line``.
-        """
-        names = [self.segments / str(candidate.name) for candidate in moved]
-        _copy(database, path, sources)
-        different = list(_different(database, path, names))
-        if different:
-            keep = "UPDATE staged SET line = $3 WHERE source = $1 AND seq = $2"
-            for at, seq, raw, line in different:
-                database.execute(keep, [at, seq, raw.decode()])
-                if not _means(line, raw):
-                    sources[at] = msgspec.structs.replace(sources[at], odd=sources[at].odd + 1)
-            _copy(database, path, sources)
-            if next(_different(database, path, names), None) is not None:
-                raise LedgerPathError(f"{path} does not read back as it was written; try again")
+        """Write the file, durable, and make sure that every source can be read back from it."""
+        write_file(database, path, sources, [self.segments / str(c.name) for c in moved])
         fd = self.fs.open(path)
         try:
             self.fs.sync(fd)
@@ -355,45 +323,3 @@ def _whole_lines(path: Path, name: SegmentName) -> Iterator[tuple[Head, bytes]]:
             yield head, raw
     if expected - 1 != name.last:
         raise _NotWholeError(f"ends with number {expected - 1}, its name says {name.last}")
-
-
-def _copy(database: duckdb.DuckDBPyConnection, path: Path, sources: Sequence[Source]) -> None:
-    database.execute(
-        statement("archive").format(
-            path=quoted(str(path)),
-            columns=", ".join("ts AT TIME ZONE 'UTC' AS ts" if n == "ts" else n for n in COLUMNS),
-            format_key=FORMAT_KEY,
-            sources_key=SOURCES_KEY,
-            sources=quoted(msgspec.json.encode(sources).decode()),
-        )
-    )
-
-
-def _different(
-    database: duckdb.DuckDBPyConnection, path: Path, names: Sequence[Path]
-) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """Yield (source, number, line, what came back) of the lines that the file does not give back.
-
-    Raises:
-        LedgerPathError: it has other rows than the sources have lines.
-    """
-    found = rebuilt(database, path, 0, len(names))
-    for at, source in enumerate(names):
-        with open(source, "rb") as file:
-            for raw in file:
-                number, line = next(found, (-1, b""))
-                if number != at:
-                    raise LedgerPathError(f"{path} does not hold what was written; try again")
-                if line != raw:
-                    yield at, _head.decode(raw).seq, raw, line
-    if next(found, None) is not None:
-        raise LedgerPathError(f"{path} does not hold what was written; try again")
-
-
-def _means(line: bytes, raw: bytes) -> bool:
-    """Whether the columns, written as a line, are the same record as the line."""
-    body = line[:-SUFFIX]
-    try:
-        return decode(b'%b,"crc":"%08x"}\n' % (body, crc32(body))) == decode(raw)
-    except InvalidRecord:
-        return False

@@ -12,20 +12,17 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-import msgspec
-
 from ._groups import check_by
-from ._history import Calls, Operation, operation
-from ._layout import SegmentName, split_id
-from ._listing import by_writer, list_segments
+from ._history import Calls, Operation
+from ._layout import SegmentName
+from ._listing import list_segments
 from ._periods import PERIODS, calendar
-from ._reading import Problem, entries, everything, whole
+from ._reading import Problem, everything, whole
 from ._record import UsageRecord
 from ._report import Report
-from ._reporting import list_calls, list_tags, make_report
+from ._reporting import find_operation, list_calls, list_tags, make_report
 from ._selection import Selection, Where
 from ._sql import Table, run_sql
-from ._version import refuse_newer
 
 if TYPE_CHECKING:
     from ._verdict import Verification
@@ -194,15 +191,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        known = split_id(key)
-        names = self.segments()
-        refuse_newer(self.path)
-        first = next(self._holding(names, known and known[0], key), None)
-        if first is None:
-            return None
-        name = first.operation or first.id or key
-        writer = (split_id(name) or ("",))[0]
-        return operation(name, self._holding(names, writer, name, operation=True))
+        return find_operation(self.path, key)
 
     def sql(
         self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
@@ -244,20 +233,3 @@ class Ledger:
         from ._verify import verify  # needs file locks, which reading does not
 
         return verify(self.path)
-
-    def _holding(
-        self, names: list[SegmentName], writer: str | None, key: str, *, operation: bool = False
-    ) -> Iterator[UsageRecord]:
-        """Yield the records with this key, or of this operation; ``writer``: whose they are."""
-        needle = msgspec.json.encode(key)[1:-1]  # as it stands in a line
-        for owner, group in by_writer(names):
-            if writer is None or owner == writer:
-                found = entries(self.path, group, [], having=needle)
-                for record in whole(found, []):
-                    mine = (record.operation or record.id,) if operation else _ids(record)
-                    if key in mine:
-                        yield record
-
-
-def _ids(record: UsageRecord) -> tuple[str | None, ...]:
-    return record.id, record.operation, record.call_id, record.response_id

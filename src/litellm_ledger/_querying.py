@@ -15,7 +15,7 @@ import msgspec
 from ._columns import COLUMNS, quoted
 from ._duck import statement
 from ._groups import KEYS, MISSING, Quantiles
-from ._history import Calls
+from ._history import Calls, Operation, operation
 from ._money import usd
 from ._periods import PERIODS, Calendar
 from ._record import UsageRecord
@@ -86,6 +86,17 @@ def calls(relation: Relation, selection: Selection, limit: int | None) -> Calls:
     found = [_record_of(names, row) for row in relation.rows(query, values)]
     ((matched,),) = relation.rows(f"SELECT count(*) FROM calls WHERE {where}", values)
     return Calls(records=found, matched=matched, problems=relation.problems)
+
+
+def find_operation(relation: Relation, key: str) -> Operation | None:
+    """Return one operation with its attempts; see ``Ledger.operation``."""
+    found = relation.rows(statement("whose"), [key])
+    if not found:
+        return None
+    names = [name for name in COLUMNS if name not in ("gap_until", "reason")]
+    query = statement("operation").format(columns=", ".join(names))
+    rows = relation.rows(query, [found[0][0]])
+    return operation(found[0][0], [_record_of(names, row) for row in rows])
 
 
 def _record_of(names: Sequence[str], row: Sequence[Any]) -> UsageRecord:

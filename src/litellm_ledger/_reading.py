@@ -7,7 +7,7 @@ more than one line of a segment in memory, and never stops at damage: that is no
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from ._archive import list_archive
+from ._archive import archived, list_archive, unsettled_in
 from ._errors import InvalidRecord
 from ._frame import checked, decode, newer_version
 from ._layout import ARCHIVE, SEGMENTS, SegmentName, record_id, split_id
@@ -113,11 +113,16 @@ _line: Final = msgspec.json.Decoder(Line)
 
 
 def _segment(
-    root: Path, name: SegmentName, problems: list[Problem], having: bytes = b""
+    root: Path,
+    name: SegmentName,
+    problems: list[Problem],
+    having: bytes = b"",
+    wanted: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Entry]:
     """Yield the valid lines of one segment in file order; note the rest in ``problems``.
 
-    With ``having`` only lines that contain these bytes are looked at.
+    With ``having`` only lines that contain these bytes are looked at, with ``wanted`` only those
+    that it wants.
     """
     try:
         file, name = open_segment(root, name)
@@ -134,6 +139,8 @@ def _segment(
         for raw in file:
             start, offset = offset, offset + len(raw)
             if having and having not in raw:
+                continue
+            if wanted is not None and not wanted(raw):
                 continue
             line = None
             if checked(raw):
@@ -201,6 +208,7 @@ def entries(
     *,
     having: bytes = b"",
     family: Sequence[SegmentName] | None = None,
+    beaten: set[tuple[str, int]] | None = None,
 ) -> Iterator[Entry]:
     """Yield every line of one writer that counts, by number, each number once.
 
@@ -210,10 +218,10 @@ def entries(
         names: segments of one writer; those whose numbers overlap must be among them together.
         having: only lines that contain these bytes are looked at.
         family: all segments of the writer, where an ``unsettled`` call may have its real outcome.
+        beaten: the calls known to have one; then nothing is looked for.
     """
     seen, told = Spans(), Spans()
     gaps: list[Entry] = []
-    beaten: set[tuple[str, int]] | None = None
     for entry in _merged(root, names, problems, having):
         line = entry.line
         while gaps and line.seq > last_number(gaps[0].line):
@@ -258,7 +266,10 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     unsettled: set[tuple[str, int]] = set()
     real: set[tuple[str, int]] = set()
     ignored: list[Problem] = []
+    compacted = archived(root)
     for name in names:
+        if name in compacted and not unsettled_in(compacted[name]):
+            continue
         for entry in _segment(root, name, ignored, having=b"unsettled"):
             line = entry.line
             if line.status == "unsettled":
@@ -268,12 +279,24 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     for name in names if unsettled else ():
         if name.last is not None and name.last < oldest:
             continue
-        for entry in _segment(root, name, ignored, having=b"usage"):
+        for entry in _segment(root, name, ignored, b"usage", _of({key for key, _ in unsettled})):
             line = entry.line
             key = line.operation or line.id, line.attempt or 1
             if line.kind == "usage" and line.status != "unsettled" and key in unsettled:
                 real.add(key)
     return real
+
+
+def _of(operations: Iterable[str]) -> Callable[[bytes], bool]:
+    """Return what tells, before a line is checked and parsed, whether it may be of these."""
+    wanted = frozenset(operation.encode() for operation in operations)
+    member = b'"operation":"'
+
+    def may_be(raw: bytes) -> bool:
+        at = raw.find(member) + len(member)
+        return at < len(member) or raw[at : raw.find(b'"', at)] in wanted
+
+    return may_be
 
 
 def archive_problems(root: Path) -> list[Problem]:

@@ -89,20 +89,23 @@ class Relation:
         refuse_newer(root)
         self.problems += archive_problems(root)
         places = archived(root)
-        plain, rest = _part(root, names, places)
-        if not trusting or not str(root).isprintable():
-            rest += [_Rest([piece.name], names) for piece in plain]
-            plain = []
+        trusting = trusting and str(root).isprintable()
+        plain, rest = _part(root, names, places, trusting=trusting)
         self.database: duckdb.DuckDBPyConnection = connect()
         try:
             self._load(rest)
             lines = ["SELECT * FROM line_by_line", *_json(root, plain, places)]
-            lines += _parquet(plain, rest, places)
+            lines += _parquet(plain, places)
             self.database.execute(
                 statement("views")
                 .replace("{lines}", " UNION ALL BY NAME ".join(lines))
                 .replace("{columns}", ", ".join(COLUMNS))
             )
+            ((unsettled,),) = self.rows(
+                "SELECT count(*) FROM line_by_line WHERE status = 'unsettled'"
+            )
+            if unsettled:
+                self.database.execute(statement("settle"))
         except BaseException:
             self.database.close()
             raise
@@ -122,12 +125,13 @@ class Relation:
         """Run a query and return all that it answers."""
         return self.database.execute(query, parameters).fetchall()
 
-    def _load(self, rest: Sequence[_Rest]) -> None:
+    def _load(self, rest: Sequence[list[SegmentName]]) -> None:
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
         self.database.execute(f"CREATE TABLE line_by_line ({columns})")
         batch: list[str] = []
-        for names, family in rest:
-            for entry in entries(self.root, names, self.problems, family=family):
+        told: set[tuple[str, int]] = set()
+        for names in rest:
+            for entry in entries(self.root, names, self.problems, beaten=told):
                 text = _text(entry)
                 if text is None:
                     where = f"{SEGMENTS}/{entry.segment}"
@@ -153,21 +157,20 @@ class _Piece(NamedTuple):
     since: int
 
 
-class _Rest(NamedTuple):
-    """Segments of one writer to be read line by line, together, and all that the writer has."""
-
-    names: list[SegmentName]
-    family: list[SegmentName]
-
-
 def _part(
-    root: Path, names: Sequence[SegmentName], places: Mapping[SegmentName, Place]
-) -> tuple[list[_Piece], list[_Rest]]:
+    root: Path,
+    names: Sequence[SegmentName],
+    places: Mapping[SegmentName, Place],
+    *,
+    trusting: bool,
+) -> tuple[list[_Piece], list[list[SegmentName]]]:
     plain: list[_Piece] = []
-    rest: list[_Rest] = []
+    rest: list[list[SegmentName]] = []
     for _, family in by_writer(names):
         for together in _overlapping(root, family, places):
-            if len(together) == 1:
+            if not trusting:
+                pass
+            elif len(together) == 1:
                 name, found = together[0]
                 if found.plain and (found.size >= _SMALL or name in places):
                     plain.append(_Piece(name, name.first))
@@ -179,7 +182,7 @@ def _part(
                         plain.append(_Piece(name, max(since, name.first)))
                         since = found.last + 1
                 continue
-            rest.append(_Rest([name for name, _ in together], family))
+            rest.append([name for name, _ in together])
     return plain, rest
 
 
@@ -256,9 +259,7 @@ def _read(root: Path, names: Sequence[SegmentName]) -> str:
     )
 
 
-def _parquet(
-    plain: Sequence[_Piece], rest: Sequence[_Rest], places: Mapping[SegmentName, Place]
-) -> Iterator[str]:
+def _parquet(plain: Sequence[_Piece], places: Mapping[SegmentName, Place]) -> Iterator[str]:
     """Yield a query for the segments in the archive."""
     pieces = [(places[piece.name], piece) for piece in plain if piece.name in places]
     files = {place[0].path: place[0] for place, _ in pieces}

@@ -7,26 +7,32 @@ that is installed.  Both use the same definitions and come to the same figures, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
+from ._archive import archived
 from ._duck import available
 from ._groups import MISSING
-from ._history import Calls, newest
+from ._history import Calls, Operation, newest, operation
 from ._in_flight import Running
-from ._layout import ARCHIVE, SEGMENTS
+from ._layout import ARCHIVE, SEGMENTS, SegmentName, split_id
+from ._listing import by_writer, list_segments
 from ._querying import calls as asked_calls
+from ._querying import find_operation as asked_operation
 from ._querying import report as asked_report
 from ._querying import tags as asked_tags
-from ._reading import Problem, everything, whole
+from ._reading import Problem, entries, everything, whole
+from ._record import UsageRecord
 from ._relation import ask
 from ._report import Report, build
 from ._selection import Selection
+from ._version import refuse_newer
 
-__all__ = ["list_calls", "list_tags", "make_report"]
+__all__ = ["find_operation", "list_calls", "list_tags", "make_report"]
 
 _LARGE: Final = 8 * 2**20
 """Bytes that are read line by line in the time that the database takes to be there."""
@@ -84,6 +90,40 @@ def list_tags(root: Path, selection: Selection) -> set[str]:
     if _is_large(root):
         return ask(root, lambda lines: asked_tags(lines, selection))
     return _tags(root, selection)
+
+
+def find_operation(root: Path, key: str) -> Operation | None:
+    """Return one operation with its attempts; see ``Ledger.operation``.
+
+    Lines are searched for the bytes of the key, which is sooner than any database; rows of the
+    archive are for the database.
+    """
+    names = list_segments(root)
+    refuse_newer(root)
+    if archived(root):
+        return ask(root, lambda lines: asked_operation(lines, key))
+    known = split_id(key)
+    first = next(_holding(root, names, known and known[0], key), None)
+    if first is None:
+        return None
+    name = first.operation or first.id or key
+    writer = (split_id(name) or ("",))[0]
+    return operation(name, _holding(root, names, writer, name, whose=True))
+
+
+def _holding(
+    root: Path, names: list[SegmentName], writer: str | None, key: str, *, whose: bool = False
+) -> Iterator[UsageRecord]:
+    """Yield the records with this key, or (``whose``) of this operation, of one writer or all."""
+    needle = msgspec.json.encode(key)[1:-1]  # as it stands in a line
+    for owner, group in by_writer(names):
+        if writer is None or owner == writer:
+            for record in whole(entries(root, group, [], having=needle), []):
+                keys = [record.operation or record.id]
+                if not whose:
+                    keys += [record.id, record.call_id, record.response_id]
+                if key in keys:
+                    yield record
 
 
 def _is_large(root: Path) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
 
-from litellm_ledger import Ledger, LedgerPathError, _compacting
+from litellm_ledger import Ledger, LedgerPathError, _staging
 from litellm_ledger._compacting import Compaction, compact
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
@@ -113,14 +113,14 @@ def test_a_disk_that_is_full_for_the_database_leaves_everything(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = case.fresh()
-    statement = _compacting.statement
+    statement = _staging.statement
 
     def elsewhere(name: str) -> str:
         text = statement(name)
         return text.replace("TO {path}", "TO '/dev/full'") if name == "archive" else text
 
     with monkeypatch.context() as patched:
-        patched.setattr(_compacting, "statement", elsewhere)
+        patched.setattr(_staging, "statement", elsewhere)
         with pytest.raises(LedgerPathError, match="cannot write"):
             compact(root, until=LATER)
     case.check(root)

@@ -318,9 +318,18 @@ def test_segments_compacted_while_they_are_read_are_found(hand: HandMade) -> Non
 def test_an_operation_is_found_in_the_archive(hand: HandMade) -> None:
     hand.sealed(1, 2, [hand.started(1), hand.outcome(2, of=1, call_id="key")])
     compact(hand.root, until=LATER)
-    found = Ledger(hand.root).operation("key")
-    assert found is not None
-    assert found.attempts[0].started is not None
+    hand.sealed(3, 3)
+    ledger = Ledger(hand.root)
+    for key in ("key", hand.id(1), hand.id(2)):
+        found = ledger.operation(key)
+        assert found is not None
+        assert found.id == hand.id(1)
+        assert found.attempts[0].started is not None
+        assert found.attempts[0].outcome is not None
+    alone = ledger.operation(hand.id(3))
+    assert alone is not None
+    assert alone.attempts[0].started is None
+    assert ledger.operation("nothing") is None
 
 
 def test_compaction_stays_within_its_memory(tmp_path: Path) -> None:

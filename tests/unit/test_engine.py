@@ -214,6 +214,16 @@ def test_what_the_database_cannot_take_is_read_by_us(tmp_path: Path) -> None:
     ]
 
 
+def test_every_line_is_read_by_us_if_need_be(made: tuple[Path, Reckoning]) -> None:
+    with Relation(made[0], trusting=False) as relation:
+        total = relation.rows("SELECT count(*), sum(cost_picousd) FROM calls")
+        rest = relation.rows(
+            "SELECT count(*) FROM records EXCEPT SELECT count(*) FROM line_by_line"
+        )
+    assert total == [(made[1].calls, made[1].sums()[()]["cost"])]
+    assert rest == []
+
+
 @pytest.mark.usefixtures("by_database")
 def test_a_file_that_goes_while_it_is_read_is_looked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

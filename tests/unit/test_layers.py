@@ -65,6 +65,7 @@ LINE = {
         "_report",
         "_reporting",
         "_sql",
+        "_staging",
         "_survey",
         "_verdict",
         "_verify",

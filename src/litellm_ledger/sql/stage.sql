@@ -1,8 +1,8 @@
--- Checked lines of one segment into the table that becomes an archive file.
+-- Checked lines ($1) of the sources of these numbers ($2) into the table of an archive file.
 
 INSERT INTO staged
-SELECT {number} AS source, NULL AS line, CAST('0x' || crc AS UINTEGER) AS crc, unnest(record)
+SELECT source, NULL AS line, CAST('0x' || crc AS UINTEGER) AS crc, unnest(record)
 FROM (
-    SELECT line[-11:-4] AS crc, from_json(line, {struct}) AS record
-    FROM (SELECT unnest($1::VARCHAR[]) AS line)
+    SELECT source, line[-11:-4] AS crc, from_json(line, {struct}) AS record
+    FROM (SELECT unnest($1::VARCHAR[]) AS line, unnest($2::INTEGER[]) AS source)
 )
