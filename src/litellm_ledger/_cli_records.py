@@ -69,6 +69,7 @@ def show(
     from ._printing import operation_dict, print_operation
     from ._progress import working
 
+    _not_a_directory(key, "show ID PATH")
     ledger = Ledger(path or default_directory())
     with working(f"looking for {key}"):
         found = ledger.operation(key)
@@ -82,6 +83,11 @@ def show(
     else:
         print_operation(found)
     return 0
+
+
+def _not_a_directory(text: str, order: str) -> None:
+    if len(text) < 1_000 and Path(text).is_dir():
+        raise ValueError(f"{text} is a directory; it comes last: {order}")
 
 
 def tail(
@@ -170,6 +176,7 @@ def sql(
     from ._printing_sql import print_answer
     from ._progress import working
 
+    _not_a_directory(query, "sql QUERY PATH")
     if query == "-":
         query = sys.stdin.read()
     ledger = Ledger(path or default_directory())

@@ -154,6 +154,31 @@ def test_without_a_command_it_is_daily(whole: HandMade, monkeypatch: pytest.Monk
     assert "Commands:" in told("--help")
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["daily", "report", "top users", "top tags", "calls", "show x", "tail", "tail -f", "records",
+     "export", "export --parquet -o x", "doctor", "verify", "recover", "html -", "compact"],
+)  # fmt: skip
+def test_every_command_says_in_one_line_that_there_is_no_ledger(
+    tmp_path: Path, command: str
+) -> None:
+    first, *rest = command.split()
+    done = run(first, *rest[:1], tmp_path / "nowhere", *rest[1:])
+    if rest[:1] and rest[0].startswith("-") and rest[0] != "-":
+        done = run(first, tmp_path / "nowhere", *rest)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"litellm-ledger: no ledger at {tmp_path / 'nowhere'}: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_in_the_wrong_place_is_said(whole: HandMade) -> None:
+    for args in (["sql", whole.root, "SELECT 1"], ["show", whole.root, "x"]):
+        done = run(*args)
+        assert done.exit_code == 2
+        assert "it comes last: " in done.stderr
+
+
 # -- reports ---------------------------------------------------------------------------------------
 
 
