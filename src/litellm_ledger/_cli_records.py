@@ -86,7 +86,7 @@ def show(
 
 
 def _not_a_directory(text: str, order: str) -> None:
-    if len(text) < 1_000 and Path(text).is_dir():
+    if 0 < len(text) < 1_000 and Path(text).is_dir():
         raise ValueError(f"{text} is a directory; it comes last: {order}")
 
 

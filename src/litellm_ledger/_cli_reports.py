@@ -23,8 +23,9 @@ __all__ = ["add_to"]
 By = Annotated[
     list[str],
     typer.Option(
+        metavar="KEYS",
         help="Keys, comma-separated: model, provider, call, status, error, hour, day, week, month "
-        "…; any other word is a tag."
+        "…; any other word is a tag.",
     ),
 ]
 Breakdown = Annotated[bool, typer.Option("--breakdown", help="Below each row its models.")]

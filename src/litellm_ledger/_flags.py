@@ -29,7 +29,7 @@ __all__ = ["Output", "Where", "command", "complain", "put_json", "settle"]
 Where = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[PATH]",
+        metavar="PATH",
         help="Directory of the ledger; $LITELLM_LEDGER_DIR or your data directory by default.",
         show_default=False,
     ),
@@ -59,6 +59,14 @@ _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
     "where": (list[str], [], "Only calls with KEY=VALUE: tag:env=prod. Repeat it for more."),
     "tz": (str, "UTC", "Time zone of days and of times without one: Europe/Berlin, local."),
     "week_start": (str, "monday", "The day on which weeks begin."),
+}
+_METAVARS: Final = {
+    "since": "WHEN",
+    "until": "WHEN",
+    "last": "SPAN",
+    "where": "KEY=VALUE",
+    "tz": "ZONE",
+    "week_start": "WEEKDAY",
 }
 _FORMS: Final = {
     "json": "Print JSON, amounts as exact decimal text.",
@@ -107,7 +115,10 @@ def _question_flags() -> list[inspect.Parameter]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=Annotated[kind, typer.Option(help=words, show_default=bool(default))],
+            annotation=Annotated[
+                kind,
+                typer.Option(help=words, metavar=_METAVARS[name], show_default=bool(default)),
+            ],
         )
         for name, (kind, default, words) in _ASKING.items()
     ]
