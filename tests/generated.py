@@ -40,7 +40,7 @@ def make_ledger(
 ) -> None:
     """Write about ``lines`` lines by four processes, segments of about ``segment`` bytes.
 
-    ``damage``: in which part of the segments, besides each writer's first, a line is damaged.
+    ``damage``: in which part of the segments, besides the very first, a line is damaged.
     """
     for part in ("segments", "live", "recovery"):
         (root / part).mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,7 @@ class _Maker:
     ) -> None:
         self.root = root
         self.writer = f"20250101T00000{number}Z-{seed:08x}{number:08x}"
+        self.number = number
         self.lines = lines
         self.segment = segment
         self.damage = damage
@@ -170,7 +171,7 @@ class _Maker:
             first = int(json.loads(half[0])["seq"])
             twin = f"{self.writer}.{first:016d}-{self.seq - 1:016d}.jsonl"
             (self.root / "segments" / twin).write_bytes(b"".join(half))
-        elif self.first == 1 or self.random.random() < self.damage:
+        elif self.first == self.number + 1 or self.random.random() < self.damage:
             at = self.random.randrange(len(lines))
             spot = self.random.randrange(len(lines[at]) - 1)
             line = bytearray(lines[at])

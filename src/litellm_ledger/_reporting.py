@@ -37,6 +37,9 @@ __all__ = ["find_operation", "list_calls", "list_tags", "make_report"]
 _LARGE: Final = 8 * 2**20
 """Bytes that are read line by line in the time that the database takes to be there."""
 
+_ARCHIVED: Final = 200
+"""How many bytes of lines take as long to read line by line as one byte of the archive."""
+
 _MOST_TAGS: Final = 20
 """Names of tags that are listed when one is not found."""
 
@@ -128,11 +131,11 @@ def _holding(
 
 def _is_large(root: Path) -> bool:
     size = 0
-    for part in (SEGMENTS, ARCHIVE):
+    for part, worth in ((SEGMENTS, 1), (ARCHIVE, _ARCHIVED)):
         try:
             with os.scandir(root / part) as files:
                 for file in files:
-                    size += file.stat().st_size
+                    size += worth * file.stat().st_size
                     if size > _LARGE:
                         return available()
         except OSError:

@@ -103,7 +103,7 @@ def test_lines_in_a_form_of_their_own_come_back_byte_for_byte(
             2,
             '"status":"ok","meta":{"x": 1.50,  "y":"\\u00e9\\/","big":123456789012345678901}',
         ),
-        odd(hand, 3, '"status":"ok","tags":{"a":"1","a":"2"},"model":null'),
+        odd(hand, 3, '"status":"ok","tags":{"b":"1","a":"2"},"model":null,"images":0'),
         odd(hand, 4, '"model":"m","status":"ok","latency_ms":3,"ts":"2025-01-01T12:00:00.5Z"'),
         odd(hand, 5, '"status":"ok","cost_picousd":1e3,"input_tokens":5.0'),
         hand.line(6, meta={"n": 1e22, "t": "\x00\x1f\u2028é", "l": [{}, [], None, True]}),

@@ -2,5 +2,5 @@
 
 SELECT 1
 FROM ({rows})
-WHERE response_id = $1 AND epoch(ts) >= $2 AND meta->>'$.batch.counted' = 'true'
+WHERE response_id = $1 AND epoch(ts) >= $2 AND (meta->>'$.batch.counted') = 'true'
 LIMIT 1
