@@ -121,7 +121,12 @@ class _Queue(asyncio.Queue["Accepted | Signal"]):
 
     def give_back(self) -> None:
         """Put what is in the hand to the front again; while it moves it is in both places."""
-        self._queue.extendleft(reversed(self.hand))
+        waiting = self._queue
+        for at, item in enumerate(self.hand):
+            if waiting and item is waiting[0]:  # not popped: the handler of a signal has raised
+                del self.hand[at:]
+                break
+        waiting.extendleft(reversed(self.hand))
         self.hand.clear()
 
     def held(self) -> list[Accepted]:
@@ -146,7 +151,7 @@ class Backlog:
         late: the writer task is gone; what is accepted now is written at once, synchronously,
             and synced too if ``sync_late``.
         accepting: a number is being given; a finalizer that strikes now must not take it.
-        quiet: what is accepted wakes nobody; whoever set this sees to its being written.
+        quiet: what is accepted next wakes nobody; whoever set this sees to its being written.
         seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
         in_flight: numbers of ``started`` records whose call has not ended, oldest first.
         untracked: calls in flight for which no ``started`` record was written.
@@ -206,6 +211,8 @@ class Backlog:
 
     def accept(self, record: UsageRecord) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
+        if self.accepting:
+            self._mend()
         self.accepting = True
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
         self.put(record, None)
@@ -224,6 +231,7 @@ class Backlog:
         # is woken again now and then all the same: a finalizer that records may strike inside
         # asyncio's ``get``, before the task can be woken.  Who waits for an answer always wakes.
         if self.quiet or (now is not None and self._waiting and seq % 64):
+            self.quiet = False
             self._waiting.append((seq, now, record, cost))
         else:
             try:
@@ -235,6 +243,11 @@ class Backlog:
         if self.on_usage is not None and record.kind == "usage":
             self.on_usage(record, cost)
         self.accepting = False
+
+    def _mend(self) -> None:
+        """Go on where the handler of a signal has raised in the middle of an acceptance."""
+        held = self.queue.held()
+        self.accepted = max(self.accepted, self.log.written, held[-1][0] if held else 0)
 
     def _completed(self, record: UsageRecord, seq: int, now: datetime) -> UsageRecord:
         """Return a copy with everything that the ledger itself gives a record."""

@@ -7,14 +7,26 @@ Measured with a task cancelled during its drain, 10 records queued: a plain ``aw
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
-__all__ = ["outlive_cancellation", "wait_until"]
+__all__ = ["outlive_cancellation", "seconds", "wait_until"]
 
 T = TypeVar("T")
+
+
+def seconds(name: str, value: Any) -> float:
+    """Return a time-out as every wait takes it: infinity is as long as a lock can wait.
+
+    Raises:
+        ValueError: no number, or NaN, with which no deadline ever comes.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise ValueError(f"{name} must be seconds, not {value!r}")
+    return min(value, threading.TIMEOUT_MAX)
 
 
 async def outlive_cancellation(task: asyncio.Future[T]) -> T:

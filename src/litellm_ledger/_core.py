@@ -24,7 +24,7 @@ from ._batches import Batches
 from ._caching import Caching
 from ._calls import Asked
 from ._capture import Capture
-from ._closing import outlive_cancellation, wait_until
+from ._closing import outlive_cancellation, seconds, wait_until
 from ._draining import Draining
 from ._errors import LedgerClosed
 from ._executor import DiskThread
@@ -176,7 +176,7 @@ class ClientCore:
             await self.tracker.aclose(timeout)  # never opened, or its loop is gone
             return
         if self._closing is None:
-            budget = self._drain_timeout if timeout is None else timeout
+            budget = self._drain_timeout if timeout is None else seconds("timeout", timeout)
             self.limit.close(lambda: LedgerClosed(refusal(State.DRAINING, "the client")))
             self._closing = self._loop.create_task(
                 self._close(budget), name="litellm-ledger-client", context=contextvars.Context()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from ._backlog import Backlog, Entry, Signal
+from ._closing import seconds
 from ._errors import FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
 from ._late import LATE_BUDGET, LATE_ON_LOOP, LateSaver
 from ._record import UsageRecord
@@ -52,7 +53,7 @@ class Intake:
         self._ledger = ledger
         self.durability: Durability = durability
         self.queue_size = queue_size
-        self.drain_timeout = drain_timeout
+        self.drain_timeout = seconds("drain_timeout", drain_timeout)
         self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
         self.what = "writer"  # what the user made and reads of in errors: also tracker, client
 
@@ -165,11 +166,10 @@ class Intake:
             return self._take(record, act)
         backlog.quiet = True
         try:
-            record = act(record)
-        finally:
+            return act(record)
+        finally:  # also if the handler of a signal raises just now
             backlog.quiet = False
-        self._hurry(backlog)
-        return record
+            self._hurry(backlog)
 
     def _hurry(self, backlog: Backlog) -> None:
         """Called when one record waits and nobody was woken: it may be written here and now."""
@@ -192,11 +192,13 @@ class Intake:
         """
         backlog = self.backlog
         backlog.inbox.append(entry)
-        if not backlog.late and not self._woken:  # one wake-up for all that arrive until it runs
+        loop = self._loop
+        assert loop is not None
+        # One wake-up for all that arrive until it runs; a loop that is closed meanwhile never does.
+        if not backlog.late and (not self._woken or loop.is_closed()):
             self._woken = True
             try:
-                assert self._loop is not None
-                self._loop.call_soon_threadsafe(self._wake)
+                loop.call_soon_threadsafe(self._wake)
             except RuntimeError:  # the loop is closed
                 backlog.late = True
         if backlog.late:
@@ -303,7 +305,10 @@ class Intake:
         Raises:
             FlushTimeout: not in time; nothing is lost, the records stay queued.
             LedgerFailed: the writer died.
+            ValueError: ``timeout`` is no number of seconds.
         """
+        if timeout is not None:
+            timeout = seconds("timeout", timeout)
         if self._backlog is None:
             return
         backlog = self._backlog

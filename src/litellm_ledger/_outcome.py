@@ -371,8 +371,8 @@ def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
         return
     if fields.get("provider") in _COST_ELSEWHERE:
         return
-    for source in (member(final, "usage"), usage):
-        cost = _money(member(source, "cost"))
-        if cost:
-            fields["cost"], fields["cost_source"] = cost, "litellm"
-            return
+    if member(usage, "cost") is not None:
+        return  # the server's own figure, which LiteLLM passes on in place of its price
+    cost = _money(member(member(final, "usage"), "cost"))
+    if cost:
+        fields["cost"], fields["cost_source"] = cost, "litellm"

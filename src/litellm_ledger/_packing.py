@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -25,7 +26,9 @@ from msgspec.msgpack import Ext
 __all__ = ["Unpackable", "fingerprint", "pack", "unpack"]
 
 _HOMES: Final = ("litellm.", "openai.")
-"""Where classes may come from that are made from bytes."""
+"""Where classes may come from that are made from bytes …"""
+_TYPES: Final = ("litellm.types.", "openai.types.")
+"""… and which of those modules are imported for that: they hold types and do nothing else."""
 
 _PLAIN: Final = frozenset({NoneType, bool, int, float, str, bytes})
 _TEXTUAL: Final = (Decimal, date, datetime, time, timedelta, UUID)
@@ -241,7 +244,9 @@ def _class_of(name: str) -> Any:
     if not module.startswith(_HOMES):
         raise Unpackable(f"{name} is not a class of LiteLLM's or OpenAI's")
     try:
-        found: Any = import_module(module)
+        found: Any = sys.modules.get(module)
+        if found is None and module.startswith(_TYPES):
+            found = import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
     except Exception as exc:

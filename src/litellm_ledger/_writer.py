@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 from . import _process
 from ._backlog import Backlog, Signal
-from ._closing import outlive_cancellation, wait_until
+from ._closing import outlive_cancellation, seconds, wait_until
 from ._directory import prepare, refused
 from ._errors import DrainTimeout
 from ._executor import DiskThread
@@ -236,7 +236,9 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             DrainTimeout: the deadline passed with records unwritten; says how many, and how many of
                 them the last resort still saved.
             WrongLoop: its own loop is running elsewhere.
+            ValueError: ``timeout`` is no number of seconds.
         """
+        budget = self.drain_timeout if timeout is None else seconds("timeout", timeout)
         if self.state is State.UNOPENED and self._opening is None:
             self.state = State.CLOSED
             self._executor.stop()
@@ -244,10 +246,9 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         if self._loop is not asyncio.get_running_loop():
             if self._loop is not None and self._loop.is_running():
                 self.check_loop()
-            self.finish_now(self.drain_timeout if timeout is None else timeout)
+            self.finish_now(budget)
             return
         if self._close_task is None:
-            budget = self.drain_timeout if timeout is None else timeout
             self._close_task = self._spawn(self._close(budget), "litellm-ledger-close")
         await outlive_cancellation(self._close_task)
 

@@ -107,9 +107,9 @@ class WriteLoop:
         of the loop.  If it is not one quick write, the task does it.
         """
         queue = backlog.queue
-        queue.take(1)
         try:
-            (item,) = queue.hand
+            queue.take(1)
+            item = queue.hand[0] if queue.hand else Signal.WAKE
             if not isinstance(item, Signal):
                 line = backlog.line(item)
                 if self._write_direct(backlog.log, item[0], [line], len(line)):
@@ -117,12 +117,13 @@ class WriteLoop:
                     self.bytes += len(line)
                     queue.hand.clear()
                     self._progress(backlog)
-        except Exception:  # the task will meet it as well, and knows what to do
+        except (OSError, RuntimeError):  # the task will meet it as well, and knows what to do
             pass
-        if queue.hand:
-            queue.give_back()
-        if not queue.empty():  # also what a finalizer has recorded meanwhile
-            queue.put_nowait(Signal.WAKE)
+        finally:  # also if the handler of a signal raises just now
+            if queue.hand:
+                queue.give_back()
+            if not queue.empty():  # also what a finalizer has recorded meanwhile
+                queue.put_nowait(Signal.WAKE)
 
     async def _commit(
         self,

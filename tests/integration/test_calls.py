@@ -511,6 +511,19 @@ async def test_a_provider_that_says_nothing_is_priced_by_the_map(
     assert only(client).cost_source in ("litellm", None)
 
 
+async def test_a_figure_of_a_server_that_bills_nobody_is_no_price_in_streams_either(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    asked = to(server, "acompletion", Behaviour(cost=0.5, chunks=3))
+    answer = await client.acompletion(**asked)
+    stream = await client.acompletion(**asked, stream=True)
+    async for _ in stream:
+        pass
+    for record in (answer.usage_record, stream.usage_record):
+        assert (record.cost_source, record.usage_source) == ("litellm", "provider")
+        assert record.cost == answer.usage_record.cost < Decimal("0.1")
+
+
 async def test_what_chose_the_price_is_noted(server: OpenAIServer, client: LiteLLMClient) -> None:
     flex = to(server, "acompletion", Behaviour(service_tier="flex")) | {"model": "openai/gpt-5"}
     await client.acompletion(**flex, service_tier="flex")

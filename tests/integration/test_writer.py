@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import itertools
 import logging
+import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -545,6 +548,86 @@ async def test_a_record_that_woke_nobody_is_written_with_what_comes_next(
                 tracker.record_nowait(usage(number))
             await until(lambda: tracker.statistics().queue_depth == 0)
     assert_once(tmp_path)
+
+
+class Alarm(BaseException):
+    """What a handler of a signal raises: a time-out, a KeyboardInterrupt."""
+
+
+def raise_at(line: int, work: Callable[[], object]) -> bool:
+    """Run ``work``; raise ``Alarm`` at its ``line``-th line of ours; tell whether there was one."""
+    files = ("_backlog.py", "_intake.py", "_writing.py", "_totals.py")
+    left = line
+
+    def trace(frame: Any, event: str, arg: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(files):
+            return trace if event == "call" else None
+        left -= event == "line"
+        if left == 0:
+            sys.settrace(None)
+            raise Alarm
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except Alarm:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+async def test_an_exception_out_of_a_signal_handler_stops_and_doubles_nothing(
+    tmp_path: Path,
+) -> None:
+    for line in itertools.count(1):
+        path = tmp_path / str(line)
+        async with UsageTracker(path, sync_interval=1_000, handle_signals=False) as tracker:
+            await tracker.record(usage(0))
+            begun = UsageRecord(kind="started", model="m")
+            struck = raise_at(line, lambda t=tracker, b=begun: t._writer.start(b))
+            for _ in range(2):
+                await asyncio.wait_for(start(tracker), WAIT)
+            assert tracker.statistics().queue_depth == 0, f"at line {line}"
+        assert_once(path)
+        if not struck:
+            break
+    assert line > 40
+
+
+async def test_threads_are_answered_when_the_loop_was_closed_before_it_took_their_records(
+    tmp_path: Path,
+) -> None:
+    def work() -> None:
+        loop = asyncio.new_event_loop()
+        tracker = UsageTracker(tmp_path, handle_signals=False)
+        loop.run_until_complete(tracker.open())
+        first = tracker.record_threadsafe(usage("before"))  # wakes a loop that never runs again
+        loop.close()
+        second = tracker.record_threadsafe(usage("after"))
+        assert [f.result(WAIT).call_id for f in (first, second)] == ["before", "after"]
+        tracker._writer.finish_now(WAIT)
+
+    await asyncio.to_thread(work)
+    assert keys(tmp_path) == ["before", "after"]
+
+
+@pytest.mark.parametrize("absurd", [math.nan, "10", True])
+async def test_a_timeout_that_is_no_number_of_seconds_is_refused(
+    tmp_path: Path, absurd: Any
+) -> None:
+    with pytest.raises(ValueError, match="drain_timeout must be seconds"):
+        UsageTracker(tmp_path, drain_timeout=absurd)
+    async with UsageTracker(tmp_path) as tracker:
+        with pytest.raises(ValueError, match="timeout must be seconds"):
+            await tracker.aclose(absurd)
+        with pytest.raises(ValueError, match="timeout must be seconds"):
+            await tracker.flush(absurd)
+        await tracker.record(usage(0))
+        await tracker.aclose(math.inf)
+    assert_closed(tmp_path)
 
 
 async def test_a_signal_handler_that_records_is_taken_as_any_other(tmp_path: Path) -> None:
