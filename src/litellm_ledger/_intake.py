@@ -19,10 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from ._backlog import Backlog, Entry, Signal
+from ._backlog import Backlog
 from ._closing import seconds
 from ._errors import FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
 from ._late import LATE_BUDGET, LATE_ON_LOOP, LateSaver
+from ._queue import Entry, Signal
 from ._record import UsageRecord
 from ._state import State, refusal
 from ._waiters import Acks, Room

@@ -24,13 +24,13 @@ from typing import Any, Literal, Never, Self, Unpack
 from msgspec.structs import force_setattr
 
 from . import _process, _signals
-from ._backlog import Entry
 from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
 from ._groups import Row
 from ._hints import AsyncOnly, callers_level
 from ._ledger import Ledger, ReportOptions
+from ._queue import Entry
 from ._record import UsageRecord
 from ._report import Report
 from ._state import State

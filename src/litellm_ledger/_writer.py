@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from . import _process
-from ._backlog import Backlog, Signal
+from ._backlog import Backlog
 from ._closing import outlive_cancellation, seconds, wait_until
 from ._directory import prepare, refused
 from ._errors import DrainTimeout
@@ -32,6 +32,7 @@ from ._fs import REAL, FileSystem
 from ._hints import AsyncOnly
 from ._intake import Durability, Intake
 from ._late import LateSaver
+from ._queue import Signal
 from ._state import State, advance
 from ._statistics import Statistics
 from ._writing import WriteLoop

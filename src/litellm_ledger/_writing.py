@@ -20,7 +20,8 @@ from typing import Any, Final
 
 import aiofiles.os
 
-from ._backlog import Backlog, Signal
+from ._backlog import Backlog
+from ._queue import Signal
 from ._segment import UNSYNCED_SOFT, SegmentLog, Stuck
 
 __all__ = ["WriteLoop"]

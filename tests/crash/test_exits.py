@@ -522,7 +522,7 @@ def test_thirty_ordinary_ends_with_a_threaded_write_under_way(tmp_path: Path, lo
 
 NAIVE = """
 from litellm_ledger._writer import AsyncUsageWriter
-from litellm_ledger._backlog import Signal
+from litellm_ledger._queue import Signal
 async def naive(self, backlog):
     try:
         await self._writing.serve(backlog)

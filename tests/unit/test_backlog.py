@@ -22,10 +22,11 @@ from tests.ledgers import directory
 from tests.runs import assert_once, keys, usage
 
 from litellm_ledger import UsageRecord
-from litellm_ledger._backlog import Backlog, Entry, _Queue
+from litellm_ledger._backlog import Backlog
 from litellm_ledger._executor import DiskThread
 from litellm_ledger._fs import REAL, FileSystem
 from litellm_ledger._live import WRITTEN
+from litellm_ledger._queue import Entry, RecordQueue
 from litellm_ledger._segment import SegmentLog
 from litellm_ledger._writing import WriteLoop
 from litellm_ledger.testing import FaultyFileSystem
@@ -124,7 +125,7 @@ def serve(backlog: Backlog) -> None:
     queue.hand.clear()
 
 
-MOVING = {_Queue._get.__code__, _Queue.take.__code__, serve.__code__}
+MOVING = {RecordQueue._get.__code__, RecordQueue.take.__code__, serve.__code__}
 WRITING = {SegmentLog.append.__code__, SegmentLog._append.__code__}
 
 
@@ -151,7 +152,7 @@ def test_a_strike_between_any_two_bytecodes_of_the_writer_loses_and_doubles_noth
 
 
 TIMER: Any = object()
-AT_ONCE = {WriteLoop.at_once.__code__, _Queue.take.__code__, _Queue.give_back.__code__}
+AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue.take.__code__, RecordQueue.give_back.__code__}
 
 
 @pytest.mark.parametrize("written", [True, False], ids=["written", "left to the task"])
@@ -191,7 +192,7 @@ def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_no
 ACCEPTING = {
     Backlog.accept.__code__,
     Backlog.put.__code__,
-    _Queue.put_nowait.__code__,
+    RecordQueue.put_nowait.__code__,
 }
 
 

@@ -12,8 +12,9 @@ from tests.ledgers import WRITER, directory
 from tests.runs import WAIT, assert_once, usage
 
 from litellm_ledger import _late
-from litellm_ledger._backlog import Backlog, Entry
+from litellm_ledger._backlog import Backlog
 from litellm_ledger._late import LateSaver
+from litellm_ledger._queue import Entry
 from litellm_ledger.testing import FaultyFileSystem
 
 

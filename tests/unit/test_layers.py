@@ -81,7 +81,7 @@ LINE = {
         "_process",
         "_waiters",
     },
-    "writer": {"_backlog", "_intake", "_late", "_writer", "_writing"},
+    "writer": {"_backlog", "_intake", "_late", "_queue", "_writer", "_writing"},
     "tracker": {"_signals", "_tags", "_tracker"},
     "litellm": {
         "_litellm",
