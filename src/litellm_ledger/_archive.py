@@ -215,8 +215,8 @@ def read_archived(root: Path, name: SegmentName) -> bytes | None:
     if place is None:
         return None
     file, number = place
-    end, size = number, 0
-    while end < len(file.sources) and (end == number or size < _AT_ONCE):
+    end, size = number + 1, file.sources[number].bytes
+    while end < len(file.sources) and size + file.sources[end].bytes <= _AT_ONCE:
         size += file.sources[end].bytes
         end += 1
     with _reader() as database:

@@ -72,7 +72,7 @@ def examine(ledger: Ledger) -> list[Finding]:
             )
         )
     found.append(_clock(ledger.path, writers))
-    sealed = sum(not name.open for name in names)
+    sealed = sum(path.suffix == ".jsonl" for path in _files(ledger.path / SEGMENTS))
     if sealed > _MANY_SEGMENTS:
         found.append(
             _note(

@@ -42,21 +42,38 @@ class Command:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stderr is not None
+        said: list[bytes] = []
         errors: list[bytes] = []
-        reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))  # type: ignore[union-attr]
-        reader.start()
-        self.said = process.stdout.read()
-        reader.join()
+        readers = [
+            threading.Thread(target=lambda: said.append(process.stdout.read())),  # type: ignore[union-attr]
+            threading.Thread(target=lambda: errors.append(process.stderr.read())),  # type: ignore[union-attr]
+        ]
+        for reader in readers:
+            reader.start()
+        self.memory = 0
+        while readers[0].is_alive() or readers[1].is_alive():
+            self.memory = max(self.memory, _peak(process.pid))
+            time.sleep(0.02)
+        self.said = said[0]
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         self.seconds = time.perf_counter() - began
         self.work = used.ru_utime + used.ru_stime
-        self.memory = used.ru_maxrss // 1024
         self.status = process.returncode
         self.errors = errors[0].decode()
 
     def json(self) -> Any:
         return json.loads(self.said)
+
+
+def _peak(pid: int) -> int:
+    """The most memory so far, in MiB; what ``wait4`` tells begins with that of the parent."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(found[0]) // 1024 if found else 0
 
 
 class Check:

@@ -315,6 +315,25 @@ def test_segments_compacted_while_they_are_read_are_found(hand: HandMade) -> Non
     assert found.problems == []
 
 
+def test_small_segments_are_read_together_and_large_ones_alone(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first, last in ((1, 1), (2, 2), (3, 60), (61, 61)):
+        hand.sealed(first, last)
+    compact(hand.root, until=LATER)
+    read = []
+    real = _archive.rebuilt
+
+    def seen(database: Any, path: Path, first: int, end: int) -> Any:
+        read.append((first, end))
+        return real(database, path, first, end)
+
+    monkeypatch.setattr(_archive, "rebuilt", seen)
+    monkeypatch.setattr(_archive, "_AT_ONCE", 1_000)
+    assert [record.seq for record in Ledger(hand.root).records()] == list(range(1, 62))
+    assert read == [(0, 2), (2, 3), (3, 4)]
+
+
 def test_an_operation_is_found_in_the_archive(hand: HandMade) -> None:
     hand.sealed(1, 2, [hand.started(1), hand.outcome(2, of=1, call_id="key")])
     compact(hand.root, until=LATER)
