@@ -46,6 +46,8 @@ def pytest_terminal_summary(
     total = tallies.add_up(p for kind in reports.values() for r in kind for p in r.user_properties)
     if config.getoption("--write-matrix"):
         outcome = ", ".join(f"{len(kind):,} tests {name}" for name, kind in reports.items())
+        if config.getoption("keyword"):
+            outcome += f" (a part of the matrix: -k '{config.getoption('keyword')}')"
         page = tallies.page(total, outcome, time.monotonic() - tallies.BEGAN)
         tallies.PAGE.write_text(page, "utf-8")
     for method, (tried, promised, lost) in total.items():
