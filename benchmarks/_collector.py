@@ -15,6 +15,11 @@ from typing import Self
 __all__ = ["Collector"]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that was killed: that is what we do to clients."""
+
+
 class Collector:
     """Answers 200 to every POST.  ``up=False``: connections are refused until ``rise()``."""
 
@@ -47,7 +52,7 @@ class Collector:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(self._socket.getsockname(), Handler, bind_and_activate=False)
+        server = _Server(self._socket.getsockname(), Handler, bind_and_activate=False)
         server.socket.close()
         server.socket = self._socket
         server.daemon_threads = True

@@ -40,9 +40,6 @@ from ._work import made
 
 __all__ = ["MAKERS"]
 
-_AT_ONCE: Final = 16
-"""Tasks that make records at once."""
-
 _MESSAGES: Final = [{"role": "user", "content": "What is a ledger?"}]
 
 
@@ -205,7 +202,7 @@ async def program(
             if pause:
                 await asyncio.sleep(pause)
 
-    await asyncio.gather(*[some() for _ in range(_AT_ONCE)])
+    await asyncio.gather(*[some() for _ in range(int(order["at_once"]))])
     if order["close"]:
         await maker.close()
     elif order["wait"]:

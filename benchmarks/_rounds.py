@@ -43,11 +43,20 @@ class Timed:
         return [mine / theirs for mine, theirs in zip(self.cpu, other.cpu, strict=True)]
 
 
-async def race(contenders: Mapping[str, Contender], *, rounds: int) -> dict[str, Timed]:
-    """Run all in turns, ``rounds`` times after one to warm up, each time in another order."""
+async def race(
+    contenders: Mapping[str, Contender], *, rounds: int, seconds: float = 30.0
+) -> dict[str, Timed]:
+    """Run all in turns, ``rounds`` times after one to warm up, each time in another order.
+
+    After ``seconds`` it begins no further round, but for the first two: a slow machine gets fewer
+    rounds, not a longer run.
+    """
+    until = time.monotonic() + seconds
     found = {name: Timed() for name in contenders}
     names = list(contenders)
     for turn in range(rounds + 1):
+        if turn > 2 and time.monotonic() > until:
+            break
         order = names[turn % len(names) :] + names[: turn % len(names)]
         gc.collect()
         for name in order if turn % 2 else reversed(order):

@@ -71,7 +71,7 @@ async def _table(size: Size) -> Table:
             for transport, call in (("mock", mock), ("HTTP", http)):
                 for kind, stream in (("plain", False), ("stream", True)):
                     for name, how in (("one by one", _one_by_one), ("100 at once", _at_once)):
-                        count = size(100, 3)
+                        count = size(50 if how is _one_by_one and call is http else 100, 3)
                         given = {**call, "stream": True} if stream else call
                         one = partial(how, count, given)
                         found = await race(
@@ -80,7 +80,8 @@ async def _table(size: Size) -> Table:
                                 "ours": (partial(one, client.acompletion), count),
                                 "callback": (partial(_heard, logger, partial(one, bare)), count),
                             },
-                            rounds=size(24 if (transport, kind) == ("mock", "plain") else 9, 1),
+                            rounds=size(20 if (transport, kind) == ("mock", "plain") else 9, 1),
+                            seconds=12 if (transport, kind) == ("mock", "plain") else 7,
                         )
                         base, ours = found["bare"], found["ours"]
                         table.add(

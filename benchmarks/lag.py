@@ -68,7 +68,7 @@ async def _table(size: Size) -> Table:
         "the loop makes records at a steady rate; the medians of several runs in turns. The timer "
         "alone is as late as the first row says. Who cannot keep the rate has its share instead.",
     )
-    seconds, rounds = size(1.5, 0.1), size(3, 1)
+    seconds, rounds = size(0.8, 0.1), size(3, 1)
     kinds = [kind for kind in _KINDS if not missing(kind)]
     seen: dict[tuple[type[Recorder], int], list[_Seen]] = {}
     with tempfile.TemporaryDirectory() as directory, Collector() as collector:

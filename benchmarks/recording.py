@@ -108,7 +108,7 @@ async def _peers(size: Size) -> list[Table]:
         most = size(100_000, 100)
         contenders[LIMIT] = _plain(partial(limit, root / "limit", most)), most
         contenders[LONG] = _plain(partial(limit, root / "limit", most, long=True)), most
-        found = await race(contenders, rounds=size(7, 1))
+        found = await race(contenders, rounds=size(7, 1), seconds=35)
 
     caller = Table(
         "The caller's side of one record",
@@ -227,7 +227,8 @@ async def _levels(size: Size) -> Table:
                             "ours": (partial(ours, tracker), records),
                             "limit": (_plain(bound), records),
                         },
-                        rounds=size(5, 1),
+                        rounds=size(7, 1),
+                        seconds=2.5,
                     )
             how = {0: "burst", 1: "one by one"}.get(at_once, f"{at_once} at once")
             table.add(
@@ -270,7 +271,7 @@ async def _drain(size: Size) -> Table:
             kind.name: (partial(close, kind, records), records) for kind, records in kinds.items()
         }
         contenders[LIMIT] = _plain(partial(limit, root / "limit", most, syncs=1)), most
-        found = await race(contenders, rounds=size(5, 1))
+        found = await race(contenders, rounds=size(5, 1), seconds=20)
     table.add(LIMIT, quantity(found[LIMIT].median * 1e8), "1")
     for kind in (LedgerRecorder, Bare, Sqlite, *PEERS[:3]):
         if missing(kind):

@@ -212,7 +212,9 @@ def report(found: Soak, directory: Path) -> str:
     return (
         f"## Soak\n\n`make soak`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
         f"{file_system(directory)}. "
-        f"{verdict} Courses are over the cycles: first, median, last.\n\n{table.markdown()}"
+        f"{verdict} Courses are over the cycles: first, median, last. The step in memory after "
+        "the first is DuckDB, which recovering a killed writer loads once there is an archive.\n\n"
+        f"{table.markdown()}"
     )
 
 

@@ -60,7 +60,10 @@ def _imports(size: Size) -> Table:
     there = {name: code for name, (code, need) in _IMPORTS.items() if need is None or _has(need)}
     # The slow ones say enough in few rounds.
     slow = {name for name in there if "litellm`" in name or "langfuse" in name}
+    until = time.monotonic() + 25
     for turn in range(size(11, 1)):
+        if turn > 3 and time.monotonic() > until:
+            break
         base = _took(_BASE, env)
         for name, code in there.items():
             if name not in slow or (turn % 3 == 0 and not size.quick):
@@ -113,6 +116,7 @@ async def _openings(size: Size) -> Table:
                 "SQLite (WAL, synchronous=FULL)": (sqlite, 1),
             },
             rounds=size(41, 1),
+            seconds=6,
         )
     base = found["SQLite (WAL, synchronous=FULL)"]
     for name, timed in found.items():

@@ -35,6 +35,7 @@ def test_every_section_runs_and_says_what_is_not_installed(section: str) -> None
             assert (figure == INSTALL) == (name in ABSENT) or section == "starting"
 
 
+@pytest.mark.timeout(300)
 def test_nothing_that_the_ledger_acknowledged_is_lost_in_the_loss_table() -> None:
     (table,) = loss.run(Size(quick=True))
     absent = [kind for name, kind in MAKERS.items() if loss.absent(kind)]
@@ -45,7 +46,7 @@ def test_nothing_that_the_ledger_acknowledged_is_lost_in_the_loss_table() -> Non
     for name, *cells in ours:
         for title, cell in zip(table.head[1:], cells, strict=True):
             if name != "ledger, record_nowait()" or "SIGKILL" not in title:
-                assert cell.startswith("0 of "), (name, title, cell)
+                assert cell.startswith(("0 of ", "not with --quick")), (name, title, cell)
 
 
 def test_the_soak_loses_and_doubles_nothing(tmp_path: Path) -> None:
