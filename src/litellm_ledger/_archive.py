@@ -86,8 +86,9 @@ Place = tuple[ArchiveFile, int]
 _known: dict[tuple[str, int, int], ArchiveFile | None] = {}
 _places: dict[tuple[Path, ...], dict[SegmentName, Place]] = {}
 _ahead: dict[Path, dict[SegmentName, bytes]] = {}
-_lock: Final = threading.Lock()
-_database: tuple[int, duckdb.DuckDBPyConnection] | None = None
+_lock = threading.Lock()
+_database: duckdb.DuckDBPyConnection | None = None
+_inherited: list[object] = []
 
 
 def content_name(day: str, sha256: str) -> str:
@@ -169,15 +170,27 @@ def _opened(path: Path, sha256: str) -> ArchiveFile | None:
 def _reader() -> duckdb.DuckDBPyConnection:
     """Return a cursor of a database that this process keeps: opening one takes 50 ms."""
     with _lock:
-        if _database is None or _database[0] != os.getpid():  # never one of before a fork
+        if _database is None:
             _open_database()
         assert _database is not None
-        return _database[1].cursor()
+        return _database.cursor()
 
 
 def _open_database() -> None:
     global _database
-    _database = os.getpid(), connect(threads=1)
+    _database = connect(threads=1)
+
+
+def _forked() -> None:
+    """Begin anew in a forked child; what the parent has open is neither used nor closed there."""
+    global _database, _lock
+    _inherited.append(_database)
+    _database, _lock = None, threading.Lock()
+    _ahead.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def archived(root: Path) -> dict[SegmentName, Place]:

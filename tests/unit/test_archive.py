@@ -335,6 +335,23 @@ def test_small_segments_are_read_together_and_large_ones_alone(
     assert read == [(0, 2), (2, 3), (3, 4)]
 
 
+def test_a_forked_child_reads_the_archive_with_a_database_of_its_own(hand: HandMade) -> None:
+    hand.sealed(1, 3)
+    compact(hand.root, until=LATER)
+    script = (
+        "import os, sys; from litellm_ledger import Ledger, _archive\n"
+        "ledger = Ledger(sys.argv[1])\n"
+        "assert len(list(ledger.records())) == 3\n"
+        "_archive._lock.acquire()\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(len(list(ledger.records())))\n"
+        "_archive._lock.release()\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script, str(hand.root)]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 3
+
+
 def test_an_operation_is_found_in_the_archive(hand: HandMade) -> None:
     hand.sealed(1, 2, [hand.started(1), hand.outcome(2, of=1, call_id="key")])
     compact(hand.root, until=LATER)
