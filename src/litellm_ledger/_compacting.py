@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -22,7 +23,7 @@ import msgspec
 
 from ._archive import Source, content_name, digest, list_archive
 from ._duck import connect, module
-from ._errors import LedgerError, LedgerPathError
+from ._errors import LedgerError, LedgerPathError, UnsupportedPlatform
 from ._frame import checked, newer_version
 from ._fs import REAL, FileSystem
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName, live_name, record_id
@@ -94,7 +95,12 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
         LedgerPathError: there is no ledger; it cannot be read or written; another run is at work.
         UnsupportedFormat: a newer version wrote it.
         MissingExtra: DuckDB is not installed.
+        UnsupportedPlatform: not POSIX.
     """
+    if os.name != "posix":
+        raise UnsupportedPlatform(
+            f"a ledger cannot be compacted on {sys.platform}, which lacks flock"
+        )
     module()
     list_segments(root)
     refuse_newer(root)

@@ -13,7 +13,7 @@ import pytest
 from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
 
-from litellm_ledger import Ledger, LedgerPathError, _staging
+from litellm_ledger import Ledger, LedgerPathError, _compacting, _staging
 from litellm_ledger._compacting import Compaction, compact
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
@@ -64,19 +64,39 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
-def test_killed_at_every_step_nothing_is_lost_or_doubled_and_the_next_run_ends_it(
-    case: Case,
-) -> None:
-    assert case.steps >= 10
+def kill_at_every_step(case: Case) -> int:
+    """Return how many segments were left to a next run that removed them."""
     finished = 0
     for step in range(1, case.steps + 1):
         root = case.fresh()
         disk = FaultyFileSystem(QUICK)
         disk.kill(step)
-        with pytest.raises(Killed):
+        with suppress(Killed):
             compact(root, until=LATER, fs=disk)
         finished += case.check(root).finished
-    assert finished
+    return finished
+
+
+def test_killed_at_every_step_nothing_is_lost_or_doubled_and_the_next_run_ends_it(
+    case: Case,
+) -> None:
+    assert case.steps >= 10
+    assert kill_at_every_step(case)
+
+
+def test_a_saboteur_that_removes_segments_before_the_file_has_its_name_is_caught(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = _compacting._Run._write
+
+    def sabotaged(self: Any, database: Any, path: Any, sources: Any, moved: Any) -> None:
+        write(self, database, path, sources, moved)
+        for candidate in moved:
+            self._remove(candidate)
+
+    monkeypatch.setattr(_compacting._Run, "_write", sabotaged)
+    with pytest.raises(AssertionError):
+        kill_at_every_step(case)
 
 
 def test_killed_twice_it_is_no_worse(case: Case) -> None:
