@@ -44,7 +44,7 @@ def pytest_terminal_summary(
         for outcome in ("passed", "failed")
     }
     total = tallies.add_up(p for kind in reports.values() for r in kind for p in r.user_properties)
-    if config.getoption("--write-matrix"):
+    if config.getoption("--write-matrix") and not hasattr(config, "workerinput"):
         outcome = ", ".join(f"{len(kind):,} tests {name}" for name, kind in reports.items())
         if config.getoption("keyword"):
             outcome += f" (a part of the matrix: -k '{config.getoption('keyword')}')"
