@@ -27,6 +27,7 @@ from litellm_ledger import Ledger
 
 from ._collector import Collector
 from ._doomed import MAKERS, Callback, Client, Generations, Maker, Rows, Spans
+from ._page import ROOT
 from ._peers import INSTALL, Langfuse, OpenTelemetry, missing
 from ._size import Size
 from ._table import Table
@@ -145,6 +146,7 @@ class _Nursery:
             stdout=subprocess.PIPE,
             text=True,
             env=env,
+            cwd=ROOT,
         )
         self.expect("ready")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ._collector import Collector
+from ._page import ROOT
 from ._peers import (
     INSTALL,
     Bare,
@@ -83,8 +84,9 @@ def run(size: Size) -> list[Table]:
 
 def _apart(kind: type[Recorder], count: int, url: str) -> float:
     command = [sys.executable, "-m", __name__, kind.__name__, str(count), url]
+    env = {**os.environ, **_NO_EXPORT}
     done = subprocess.run(
-        command, env={**os.environ, **_NO_EXPORT}, stdout=subprocess.PIPE, check=True, timeout=60
+        command, env=env, stdout=subprocess.PIPE, check=True, timeout=120, cwd=ROOT
     )
     return float(done.stdout)
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from litellm_ledger import UsageTracker
 
+from ._page import ROOT
 from ._peers import INSERT, connect, row
 from ._size import Size
 from ._table import Table, per_second, quantity, spread
@@ -88,7 +89,11 @@ def _all(kind: str, count: int, records: int) -> tuple[float, float]:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    [*command, str(n)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=ROOT,
                 )
             )
             for n in range(count)
