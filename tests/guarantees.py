@@ -324,6 +324,13 @@ SABOTAGE: Final = (
         f"{_POWER}::test_a_recovery_that_does_not_sync_what_it_salvages_is_caught",
     ),
     (
+        "a compaction that removes segments before the file has its name",
+        (
+            "tests/crash/test_compaction_kills.py::"
+            "test_a_saboteur_that_removes_segments_before_the_file_has_its_name_is_caught"
+        ),
+    ),
+    (
         "a compaction that syncs nothing",
         f"{_POWER}::test_a_compaction_that_syncs_nothing_is_caught",
     ),
