@@ -66,28 +66,19 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
         if known is not None:
             return known
         prefix = b"%b%b-" % (_ID, name.writer.encode())
-        begin, end = len(prefix), len(prefix) + 16
+        end = len(prefix) + 16
         plain = not name.open
         expected = name.first
         last = 0
         for raw in file:
-            if (
-                raw[:begin] == prefix
-                and raw[-11:-3] == b"%08x" % crc32(raw[:-19])
-                and raw[-19:-11] == b',"crc":"'
-                and raw[-3:] == b'"}\n'
+            if raw[:end] == b"%b%016d" % (prefix, expected) and (
+                raw[-19:] == b',"crc":"%08x"}\n' % crc32(raw[:-19])
             ):
-                number = int(raw[begin:end])
-                if number == expected:
-                    expected += 1
-                    size = len(raw)
-                    if (
-                        b'"unsettled"' in raw
-                        or size > _LONGEST
-                        or (size < _GAP and b'"gap"' in raw)
-                    ):
-                        plain = False
-                    continue
+                expected += 1
+                size = len(raw)
+                if b'"unsettled"' in raw or size > _LONGEST or (size < _GAP and b'"gap"' in raw):
+                    plain = False
+                continue
             plain = False
             last = max(last, _number(raw, name.writer))
         last = max(last, expected - 1)
