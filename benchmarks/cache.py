@@ -102,7 +102,7 @@ async def _table(size: Size) -> Table:
                         "peer": (partial(how, call, peer), operations),
                     },
                     rounds=size(9, 1),
-                    seconds=5,
+                    seconds=4,
                 )
                 ours, theirs = found["ours"], found["peer"]
                 table.add(
