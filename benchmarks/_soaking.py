@@ -101,6 +101,7 @@ async def steady(directory: Path, records: int, cycle: int, seconds: float, seed
             "retries": retries,
             "peak": peak,
             "resident": resident(),
+            "blocks": sys.getallocatedblocks(),
             "descriptors": len(os.listdir("/proc/self/fd")),
             "threads": threading.active_count(),
         }

@@ -79,11 +79,11 @@ class Soak:
             self.problems.append("verify found damage")
         quarter = len(self.cycles) // 4
         if quarter:
-            for name in ("resident", "peak"):
+            for name in ("resident", "peak", "blocks"):
                 early = statistics.median(self.of(name)[quarter : 2 * quarter])
                 late = statistics.median(self.of(name)[-quarter:])
                 if late > early * (1 + _GROWTH):
-                    self.problems.append(f"memory grew ({name}): {early:,.0f} to {late:,.0f} bytes")
+                    self.problems.append(f"memory grew ({name}): {early:,.0f} to {late:,.0f}")
         for name in ("descriptors", "threads"):
             seen = self.of(name)
             if seen and seen[-1] > seen[0]:
@@ -200,6 +200,7 @@ def report(found: Soak, directory: Path) -> str:
         ),
         ("lines written anew after a failed sync, same id", f"{found.copies:,}"),
         ("memory after a close, MiB", _course(found.of("resident"), mib)),
+        ("blocks of memory that Python holds", _course(found.of("blocks"))),
         ("most memory while it wrote, MiB", _course(found.of("peak"), mib)),
         ("descriptors after a close", _course(found.of("descriptors"))),
         ("threads after a close", _course(found.of("threads"))),

@@ -78,14 +78,14 @@ def test_the_census_notices_what_is_missing_and_what_is_there_twice(tmp_path: Pa
 
 
 def test_a_soak_that_lost_or_grew_says_so() -> None:
-    steady = {"done": 1, "peak": 100, "resident": 100, "descriptors": 8, "threads": 1}
+    steady = {"done": 1, "peak": 100, "resident": 100, "blocks": 9, "descriptors": 8, "threads": 1}
     grown = {**steady, "peak": 200, "descriptors": 9}
     found = Soak(cycles=[steady] * 3 + [grown], lost=2, doubled=3, verified=True)
     found.judge()
     assert found.problems == [
         "2 acknowledged records are missing",
         "3 records are there twice",
-        "memory grew (peak): 100 to 200 bytes",
+        "memory grew (peak): 100 to 200",
         "descriptors grew from 8 to 9",
     ]
 
