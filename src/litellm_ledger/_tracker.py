@@ -256,7 +256,7 @@ class UsageTracker(AsyncOnly):
                 self._missed()
         except BaseException:
             # Cancelled, or the writer died, before the request left: the call ends here.
-            self.settle(replace_outcome(started, "cancelled"), started)
+            self.settle(_cancelled(started), started)
             raise
         return started
 
@@ -367,17 +367,15 @@ class UsageTracker(AsyncOnly):
                 _signals.leave(self._member)
 
 
-def replace_outcome(started: UsageRecord, status: str) -> UsageRecord:
-    """Turn a ``started`` record into an outcome of the same attempt with nothing used."""
+def _cancelled(started: UsageRecord) -> UsageRecord:
+    """Make an outcome of a ``started`` record: of the same attempt, with nothing used."""
     outcome = copy(started)
-    for name, value in (("kind", "usage"), ("status", status), ("usage_source", "none")):
+    for name, value in (("kind", "usage"), ("status", "cancelled"), ("usage_source", "none")):
         force_setattr(outcome, name, value)
     return outcome
 
 
-def _weak_close(
-    close: weakref.WeakMethod[_Close], writer: AsyncUsageWriter
-) -> Callable[[], Awaitable[None]]:
+def _weak_close(close: weakref.WeakMethod[_Close], writer: AsyncUsageWriter) -> _Close:
     """Close without keeping the tracker or client alive."""
 
     async def close_if_alive() -> None:
