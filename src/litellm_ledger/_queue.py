@@ -57,10 +57,8 @@ Without a time it has been completed already, for a caller who wanted to see it.
 
 
 class RecordQueue(asyncio.Queue["Accepted | Signal"]):
-    """The asyncio queue of records.  What is taken from it appears in ``hand`` first.
-
-    A signal handler may strike between any two bytecodes; a record may then be in both places (its
-    number tells), but never in neither.
+    """The asyncio queue of records.  What is taken from it appears in ``hand`` first: a record may
+    be in both places for a moment (its number tells), but never in neither.
     """
 
     def _init(self, maxsize: int) -> None:
