@@ -1,14 +1,14 @@
 """What a report page shows: its charts and tables as figures and words, not yet as HTML.
 
-Owns the questions that the page asks of the ledger, how finely time is cut, and which groups are
-shown apart.  Everything that is summed is summed by ``Ledger.report``; a chart's numbers are floats
-to draw with, its words are the exact amounts.
+Owns the questions that the page asks of the ledger, and which groups are shown apart.  Everything
+that is summed is summed by ``Ledger.report``; a chart's numbers are floats to draw with, its words
+are the exact amounts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -16,7 +16,8 @@ import msgspec
 
 from ._groups import MISSING, Row
 from ._ledger import Ledger
-from ._periods import Calendar, calendar
+from ._page_time import fitting, in_period, periods, short
+from ._periods import calendar
 from ._question import Question
 from ._report import Report, added, dollars
 from ._tables import clean
@@ -28,6 +29,7 @@ _APART: Final = 7
 _TOP: Final = 10
 _TAGS: Final = 3
 _OTHERS: Final = "all others"
+_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
 
 READINGS: Final = 6
 """About as often the ledger is read for one page."""
@@ -126,11 +128,11 @@ def gather(
     main = report([every or "day", *keys])
     rows = main.rows
     if every is None and rows:
-        every = _fitting({row.group["day"] for row in rows} - {MISSING})
+        every = fitting({row.group["day"] for row in rows} - {MISSING})
         if every == "hour":  # days can be joined here, and not cut
             rows = report([every, *keys]).rows
         elif every != "day":
-            rows = [_in_period(row, every, dates) for row in rows]
+            rows = [in_period(row, every, dates) for row in rows]
     page = Page(
         path=str(ledger.path),
         made=made,
@@ -141,7 +143,7 @@ def gather(
     )
     if not rows or every is None:
         return page
-    labels = _periods(every, [row.group[every] for row in rows], dates)
+    labels = periods(every, [row.group[every] for row in rows], dates)
     speed = report([every], quantiles=True)
     tops = []
     for key in _keys(ledger, question, by):
@@ -171,77 +173,11 @@ def gather(
     )
 
 
-_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
-
-
 def _keys(ledger: Ledger, question: Question, by: str) -> list[str]:
     """The keys whose dearest are listed: the model, and the first few tags, ``user`` first."""
     tags = sorted(ledger.tags(**question.selection()), key=lambda name: (name != "user", name))
     keys = [f"tag:{name}" for name in tags[:_TAGS]]
     return list(dict.fromkeys([*keys[:1], by, "model", *keys[1:]]))[: _TAGS + 1]
-
-
-def _in_period(row: Row, every: str, dates: Calendar) -> Row:
-    """Put the sums of a day under the week or month that it is in."""
-    day = row.group["day"]
-    label = day
-    if day != MISSING:
-        number = date.fromisoformat(day).toordinal() - date(1970, 1, 1).toordinal()
-        label = day[:7]
-        if every == "week":
-            label = dates.label("week", number - (number + 3 - dates.week_start) % 7)
-    group = {every if key == "day" else key: value for key, value in row.group.items()}
-    return msgspec.structs.replace(row, group={**group, every: label})
-
-
-def _fitting(days: Iterable[str]) -> str:
-    known = sorted(days)
-    if not known:
-        return "day"
-    span = (date.fromisoformat(known[-1]) - date.fromisoformat(known[0])).days + 1
-    return "hour" if span <= 3 else "day" if span <= 92 else "week" if span <= 730 else "month"
-
-
-def _periods(every: str, seen: Iterable[str], dates: Calendar) -> list[str]:
-    """Return all periods from the first to the last, those without a call too."""
-    known = [label for label in dict.fromkeys(seen) if label != MISSING]
-    undated = [MISSING] if MISSING in seen or not known else []
-    if not known:
-        return undated
-    if every == "hour":
-        at = [datetime.fromisoformat(label) for label in known]
-        moment, end = min(at).astimezone(UTC), max(at)
-        hours = []
-        while moment <= end:
-            hours.append(dates.label("hour", dates.number("hour", moment)))
-            moment += timedelta(hours=1)
-        return list(dict.fromkeys(hours)) + undated
-    if every == "month":
-        first, last = (int(x[:4]) * 12 + int(x[5:7]) - 1 for x in (min(known), max(known)))
-        return [f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(first, last + 1)] + undated
-    begin, until = date.fromisoformat(min(known)), date.fromisoformat(max(known))
-    step = 7 if every == "week" else 1
-    return [
-        (begin + timedelta(days=at)).isoformat() for at in range(0, (until - begin).days + 1, step)
-    ] + undated
-
-
-def _short(every: str, labels: Sequence[str]) -> list[str]:
-    """Labels of an axis: the time of an hour, the day and month of a day, a month as it is."""
-    if every == "month":
-        return list(labels)
-    if every != "hour":
-        return [
-            label if label == MISSING else f"{date.fromisoformat(label):%d %b}".lstrip("0")
-            for label in labels
-        ]
-    shown, day = [], ""
-    for label in labels:
-        new = label[:10] != day
-        day = label[:10]
-        time = label[11:16]
-        shown.append(f"{date.fromisoformat(day):%d %b} {time}".lstrip("0") if new else time)
-    return shown
 
 
 def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
@@ -292,7 +228,7 @@ def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
         kind="stack",
         unit="usd",
         labels=labels,
-        short=_short(every, labels),
+        short=short(every, labels),
         series=series,
         totals=totals,
     )
@@ -334,7 +270,7 @@ def _tokens(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         kind="stack",
         unit="tokens",
         labels=labels,
-        short=_short(every, labels),
+        short=short(every, labels),
         series=series,
         totals=totals,
     )
@@ -363,7 +299,7 @@ def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         kind="line",
         unit="ms",
         labels=labels,
-        short=_short(every, labels),
+        short=short(every, labels),
         series=series,
     )
 
@@ -390,7 +326,7 @@ def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         kind="stack",
         unit="calls",
         labels=labels,
-        short=_short(every, labels),
+        short=short(every, labels),
         series=series,
         totals=totals,
     )

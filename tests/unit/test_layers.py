@@ -30,6 +30,7 @@ LINE = {
         "_outcome_sse",
         "_outcome_units",
         "_packing",
+        "_page_time",
         "_periods",
         "_prices",
         "_question",
