@@ -6,13 +6,16 @@ import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from litellm_ledger import _live
+from litellm_ledger import Ledger, _live
 from litellm_ledger._frame import encode
 from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name, record_id
 from litellm_ledger._record import UsageRecord
 from litellm_ledger._scan import Head, scan
+
+if TYPE_CHECKING:
+    from litellm_ledger import LiteLLMClient
 
 WRITER = "20260102T030405Z-0123456789abcdef"
 OTHER = "20260102T030406Z-fedcba9876543210"
@@ -137,3 +140,9 @@ def assert_finished(root: Path, writer: str = WRITER) -> None:
 
 def heads(content: Sequence[tuple[Head, bytes]]) -> list[int]:
     return [head.seq for head, _ in content]
+
+
+def outcomes(client: LiteLLMClient) -> list[UsageRecord]:
+    """The outcomes on an open client's ledger, whoever wrote them."""
+    assert client.usage.directory is not None
+    return list(Ledger(client.usage.directory).records())

@@ -18,18 +18,16 @@ import pytest
 import pytest_asyncio
 from pydantic import BaseModel
 from tests.leaks import collected
+from tests.ledgers import outcomes
+from tests.packages import packages
 
 from litellm_ledger import (
     CompletionStream,
     Ledger,
     LiteLLMClient,
-    MissingExtra,
     ResponseCache,
-    UsageRecord,
 )
-from litellm_ledger import _litellm_needs as needs
 from litellm_ledger._cache_entry import Entry
-from litellm_ledger._calls import CALLS
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 __all__ = ["collected"]  # a fixture
@@ -113,20 +111,6 @@ def to(server: OpenAIServer, name: str = "acompletion", **more: Any) -> dict[str
     if name in ("anthropic_messages", "arerank"):
         root = root.removesuffix("/v1")
     return {**MADE[name], "api_base": root, "api_key": "any", **more}
-
-
-async def packages(name: str, **kwargs: Any) -> None:
-    need = CALLS[name].need(kwargs)
-    if need is not None:
-        try:
-            await needs.require(need.modules, need.install, name)
-        except MissingExtra as exc:
-            pytest.skip(str(exc))
-
-
-def outcomes(client: LiteLLMClient) -> list[UsageRecord]:
-    assert client.usage.directory is not None
-    return list(Ledger(client.usage.directory).records())
 
 
 def plain(answer: Any) -> Any:

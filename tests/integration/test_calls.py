@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.leaks import collected
+from tests.ledgers import outcomes
+from tests.packages import packages
 
 from litellm_ledger import Ledger, LiteLLMClient, MissingExtra, ModelPrice, UsageRecord
 from litellm_ledger import _litellm_needs as needs
@@ -142,21 +144,6 @@ def behaving(server: OpenAIServer, name: str, behaviour: Behaviour) -> Iterator[
     else:
         server.clear()
         yield server, to(server, name, behaviour)
-
-
-async def packages(name: str, **kwargs: Any) -> None:
-    """Skip where LiteLLM lacks a package for this call."""
-    need = CALLS[name].need(kwargs)
-    if need is not None:
-        try:
-            await needs.require(need.modules, need.install, name)
-        except MissingExtra as exc:
-            pytest.skip(str(exc))
-
-
-def outcomes(client: LiteLLMClient) -> list[UsageRecord]:
-    assert client.usage.directory is not None
-    return list(Ledger(client.usage.directory).records())
 
 
 def only(client: LiteLLMClient) -> UsageRecord:

@@ -13,8 +13,9 @@ import litellm
 import pytest
 import pytest_asyncio
 from tests.leaks import collected
+from tests.ledgers import outcomes
 
-from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, ResponseCache, UsageRecord
+from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, ResponseCache
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 __all__ = ["collected"]  # a fixture
@@ -77,11 +78,6 @@ async def some(stream: CompletionStream, count: int = 2) -> str:
         chunk = await anext(stream)
         text += chunk.choices[0].delta.content or ""
     return text
-
-
-def outcomes(client: LiteLLMClient) -> list[UsageRecord]:
-    assert client.usage.directory is not None
-    return list(Ledger(client.usage.directory).records())
 
 
 async def opened(client: LiteLLMClient, count: int, call: dict[str, Any]) -> list[CompletionStream]:
