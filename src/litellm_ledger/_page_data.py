@@ -151,8 +151,6 @@ def gather(
         tops.append(_top(found, key))
     tops = [top for top in tops if len(top.rows) > 1 or top.key == by]  # else it says nothing
     failed = [row for row in rows if row.group["status"] == "error"]
-    errors = [(name, added(found)) for name, found in _grouped(failed, "error").items()]
-    statuses = [(name, added(found)) for name, found in _grouped(rows, "status").items()]
     return msgspec.structs.replace(
         page,
         first=labels[0],
@@ -168,8 +166,8 @@ def gather(
             if chart is not None
         ],
         tops=tops,
-        errors=sorted(errors, key=lambda pair: -pair[1].calls)[:_TOP],
-        statuses=sorted(statuses, key=lambda pair: _STATUSES.index(pair[0])),
+        errors=sorted(_sums(failed, "error").items(), key=lambda pair: -pair[1].calls)[:_TOP],
+        statuses=sorted(_sums(rows, "status").items(), key=lambda pair: _STATUSES.index(pair[0])),
     )
 
 
@@ -185,6 +183,10 @@ def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row.group[key], []).append(row)
     return found
+
+
+def _sums(rows: Iterable[Row], key: str) -> dict[str, Row]:
+    return {name: added(found) for name, found in _grouped(rows, key).items()}
 
 
 def _stack(
@@ -207,7 +209,7 @@ def _stack(
 
 
 def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
-    groups = {name: added(found) for name, found in _grouped(rows, by).items()}
+    groups = _sums(rows, by)
     ordered = sorted(groups, key=lambda name: (-groups[name].cost, -groups[name].calls, name))
     apart = ordered if len(ordered) <= _APART + 1 else ordered[:_APART]
     rest = set(ordered) - set(apart)
@@ -242,7 +244,7 @@ def _costs(rows: Iterable[Row], every: str) -> dict[str, Any]:
 
 
 def _tokens(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
-    sums = {label: added(found) for label, found in _grouped(rows, every).items()}
+    sums = _sums(rows, every)
     parts: list[tuple[str, int, Callable[[Row], int]]] = [
         (
             "input, fresh",
@@ -310,7 +312,7 @@ def _ms(value: float) -> str:
 
 def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
     parts = (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
-    by_label = {label: added(found) for label, found in _grouped(rows, every).items()}
+    by_label = _sums(rows, every)
     named = [
         (status, color, {label: getattr(row, status) for label, row in by_label.items()})
         for status, color in parts
@@ -333,7 +335,7 @@ def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
 
 
 def _top(rows: Iterable[Row], key: str) -> Top:
-    groups = [(name, added(found)) for name, found in _grouped(rows, key).items()]
+    groups = list(_sums(rows, key).items())
     groups.sort(key=lambda pair: (-pair[1].cost, -pair[1].calls, pair[0]))
     rest = [row for _, row in groups[_TOP:]]
     return Top(key=key, rows=groups[:_TOP], others=(len(rest), added(rest)) if rest else None)
