@@ -17,6 +17,7 @@ import msgspec
 from . import __version__
 from ._groups import Row
 from ._page_data import Chart, Page, Top, money
+from ._plurals import counted
 from ._tables import amounts, clean
 
 __all__ = ["render"]
@@ -229,7 +230,7 @@ def _top_card(top: Top, total: Row) -> str:
     listed = list(top.rows)
     if top.others is not None:
         count, rest = top.others
-        listed.append((f"{count:,} {'other' if count == 1 else 'others'}", rest))
+        listed.append((counted(count, "other"), rest))
     costs = amounts([row.cost if row.priced else None for _, row in listed], exact=False)
     rows = [
         _top_row(_text(name), row, f"{cost}{_floor(row) if row.priced else ''}", total, most)

@@ -18,6 +18,7 @@ import msgspec
 from ._flags import Output, put_json
 from ._history import Calls, Operation
 from ._periods import calendar
+from ._plurals import counted
 from ._question import Question
 from ._record import UsageRecord
 from ._report import dollars
@@ -105,8 +106,7 @@ def print_calls(path: Path, found: Calls, question: Question, output: Output) ->
     notes += _estimated(found.records)
     if found.problems:
         notes.append(
-            f"Damage: {len(found.problems):,} "
-            f"{'place' if len(found.problems) == 1 else 'places'} passed over; "
+            f"Damage: {counted(len(found.problems), 'place')} passed over; "
             "run litellm-ledger verify."
         )
     write_notes(notes, md=output.md)
@@ -240,10 +240,9 @@ def operation_dict(found: Operation) -> dict[str, Any]:
 
 def print_operation(found: Operation) -> None:
     """Print an operation: what it came to, then each attempt, a member a line."""
-    count = len(found.attempts)
     outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
     known = [outcome.cost for outcome in outcomes if outcome.cost is not None]
-    said = f"operation {found.id}: {count:,} {'attempt' if count == 1 else 'attempts'}"
+    said = f"operation {found.id}: {counted(len(found.attempts), 'attempt')}"
     if known:
         said += f", {amounts([sum(known[1:], known[0])])[0]}"
     unknown = len(outcomes) - len(known)

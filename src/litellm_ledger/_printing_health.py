@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ._plurals import counted
 from ._reading import Problem
 from ._tables import Column, clean, show, tell, write, write_marked
 from ._verdict import Verification, WriterVerdict
@@ -69,10 +70,9 @@ _OF_DAMAGE: Final = (
 
 def _summed_up(writers: list[WriterVerdict]) -> str:
     records = sum(writer.found for writer in writers)
-    count = len(writers)
     return (
-        f"{count:,} {'writer' if count == 1 else 'writers'} closed cleanly, nothing missing: "
-        f"{records:,} {'record' if records == 1 else 'records'} (--all shows each)."
+        f"{counted(len(writers), 'writer')} closed cleanly, nothing missing: "
+        f"{counted(records, 'record')} (--all shows each)."
     )
 
 
@@ -102,9 +102,8 @@ def _problem(problem: Problem) -> str:
         return f"{problem.file}: {problem.what}: {clean(problem.detail)}"
     if not problem.length:
         return f"{problem.file}: lines missing before byte {problem.offset:,}"
-    lines = "line" if problem.lines == 1 else "lines"
     return (
-        f"{problem.file}: {problem.lines:,} damaged {lines}, "
+        f"{problem.file}: {counted(problem.lines, 'damaged line')}, "
         f"{problem.length:,} bytes from byte {problem.offset:,}"
     )
 
@@ -119,7 +118,7 @@ def _bottom_line(found: Verification) -> str:
     parts = [
         f"{found.total('lost'):,} lost" if found.total("lost") else "",
         f"{found.total('quarantined'):,} quarantined" if found.total("quarantined") else "",
-        f"{damage:,} damaged {'place' if damage == 1 else 'places'}" if damage else "",
+        counted(damage, "damaged place") if damage else "",
     ]
     return f"NOT OK: {', '.join(filter(None, parts))}."
 
@@ -130,7 +129,7 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
         if writer.error:
             write(f"{writer.writer}: NOT FINISHED: {writer.error}; run this again")
             continue
-        sealed, least = _segments(len(writer.sealed)), "" if writer.exact else "at least "
+        sealed, least = counted(len(writer.sealed), "segment"), "" if writer.exact else "at least "
         write(
             f"{writer.writer}: {sealed} sealed, {least}{writer.lost:,} lost, "
             f"{writer.damaged:,} damaged, {writer.unsettled:,} unsettled, "
@@ -151,20 +150,16 @@ def print_compaction(path: Path, done: Compaction) -> None:
     """Print what compaction did and what it left alone."""
     if done.segments:
         less = f"{done.bytes_before:,} bytes are now {done.bytes_after:,}"
-        files = f"{len(done.files):,} {'file' if len(done.files) == 1 else 'files'}"
-        write(f"{_segments(done.segments)} with {done.records:,} lines joined into {files}: {less}")
+        segments, files = counted(done.segments, "segment"), counted(len(done.files), "file")
+        write(f"{segments} with {done.records:,} lines joined into {files}: {less}")
     if done.finished:
-        write(f"{_segments(done.finished)} removed that an earlier run had joined")
+        write(f"{counted(done.finished, 'segment')} removed that an earlier run had joined")
     if not done.segments and not done.finished:
         write(f"Nothing to compact in {path}: no sealed segment of a past day.")
     for problem in done.left:
         write(f"left as it is: {problem.file}: {problem.detail}")
     for file in done.broken:
         write(f"NOT WHOLE, nothing in it is read: {file}; restore it from a backup")
-
-
-def _segments(count: int) -> str:
-    return f"{count:,} {'segment' if count == 1 else 'segments'}"
 
 
 _MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("LOOK", "bold red")}

@@ -20,6 +20,7 @@ import msgspec
 from ._flags import Output, put_json
 from ._groups import Row
 from ._periods import PERIODS
+from ._plurals import counted
 from ._question import Question
 from ._report import Report, added, row_dict
 from ._spread import MEASURED
@@ -128,7 +129,7 @@ def _exact(output: Output) -> bool:
 
 
 def _others(count: int) -> str:
-    return f"({count:,} {'other' if count == 1 else 'others'})"
+    return f"({counted(count, 'other')})"
 
 
 def _scope(asked: Asked) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from ._groups import MISSING, Quantiles, Row
 from ._money import usd, whole
 from ._periods import PERIODS, Calendar
+from ._plurals import counted
 from ._reading import Line, Problem
 from ._spread import MEASURED, Spread
 from ._tabular import to_arrow, to_pandas, to_polars
@@ -89,22 +90,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.problems:
             files = len({problem.file for problem in self.problems})
-            places = len(self.problems)
             notes.append(
-                f"Damage: {places:,} {'place' if places == 1 else 'places'} in {files:,} "
-                f"{'file' if files == 1 else 'files'} not counted; run litellm-ledger verify."
+                f"Damage: {counted(len(self.problems), 'place')} in {counted(files, 'file')} not "
+                "counted; run litellm-ledger verify."
             )
         return notes
 
     def _counting(self) -> list[str]:
         """Who counted, and what is unknown."""
         total = self.total
-        counted = f"Tokens: {_calls(total.provider_reported)} counted by the provider"
+        said = f"Tokens: {_calls(total.provider_reported)} counted by the provider"
         if total.estimated:
-            counted += f", {total.estimated:,} estimated"
+            said += f", {total.estimated:,} estimated"
         if total.uncounted:
-            counted += f", {total.uncounted:,} unknown (nothing is added for them)"
-        notes = [counted + "."]
+            said += f", {total.uncounted:,} unknown (nothing is added for them)"
+        notes = [said + "."]
         if total.saved_cost:
             notes.append(
                 f"Saved: ${dollars(total.saved_cost)} by answers from a cache; their tokens are "
@@ -275,4 +275,4 @@ def row_dict(row: Row) -> dict[str, Any]:
 
 
 def _calls(count: int) -> str:
-    return f"{count:,} call" if count == 1 else f"{count:,} calls"
+    return counted(count, "call")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ._plurals import counted
 from ._reading import Problem
 
 __all__ = ["Proof", "State", "Verification", "WriterVerdict"]
@@ -81,8 +82,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         if self.torn_bytes:
             say.append(f"{self.torn_bytes:,} torn bytes at its end")
         if self.problems:
-            count = len(self.problems)
-            say.append(f"damage in {count:,} {'place' if count == 1 else 'places'}")
+            say.append(f"damage in {counted(len(self.problems), 'place')}")
         if self.recoverer is not None:
             say.append(f"process {self.recoverer} is recovering it now")
         elif self.state == "died":
@@ -143,14 +143,14 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         died = sum(1 for writer in least if writer.state in ("died", "alive"))
         if died:
             open_ends.append(
-                f"{died:,} {_writers(died)} whose counters are older than the last start of the "
+                f"{counted(died, 'writer')} whose counters are older than the last start of the "
                 "machine, or unreadable: what was accepted just before the end may be more than "
                 "they say."
             )
         orphaned = len(least) - died
         if orphaned:
             open_ends.append(
-                f"{orphaned:,} {_writers(orphaned)} without counters: records after the last one "
+                f"{counted(orphaned, 'writer')} without counters: records after the last one "
                 "found cannot be ruled out."
             )
         if any(writer.state in ("closed", "recovered") for writer in self.writers):
@@ -174,7 +174,3 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             "archive": msgspec.to_builtins(self.archive),
             "cannot_prove": self.cannot_prove(),
         }
-
-
-def _writers(count: int) -> str:
-    return "writer" if count == 1 else "writers"

@@ -32,6 +32,7 @@ LINE = {
         "_packing",
         "_page_time",
         "_periods",
+        "_plurals",
         "_prices",
         "_question",
         "_record",
