@@ -18,6 +18,8 @@ settings.load_profile("ledger")
 # A shell that starts us in the background has SIGINT ignored, and every child would inherit that:
 # no Ctrl-C to test.  A handler of ours is none after exec, so children begin with the default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup's doing
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture

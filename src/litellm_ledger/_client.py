@@ -23,7 +23,7 @@ from ._core import ClientCore
 from ._fs import REAL, FileSystem
 from ._hints import AsyncOnly, instead
 from ._operation import need_tenacity
-from ._options import AbandonedStream, CallOptions, Keep
+from ._options import OURS, AbandonedStream, CallOptions, Keep, refuse_ours
 from ._prices import ModelPrice
 from ._statistics import Statistics
 from ._tracker import UsageTracker
@@ -222,6 +222,8 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         tags: Mapping[str, Any] | list[str] | None,
     ) -> Any:
         """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
+        if not OURS.isdisjoint(kwargs):
+            refuse_ours(name, kwargs)
         kwargs.update((name, value) for name, value in given.items() if value is not None)
         if isinstance(tags, list):
             kwargs["tags"] = tags

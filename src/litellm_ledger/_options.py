@@ -17,7 +17,15 @@ from ._record import clean_tags
 if TYPE_CHECKING:
     from ._cache import ResponseCache
 
-__all__ = ["THEIRS", "AbandonedStream", "CallOptions", "Keep", "without_inner_retries"]
+__all__ = [
+    "OURS",
+    "THEIRS",
+    "AbandonedStream",
+    "CallOptions",
+    "Keep",
+    "refuse_ours",
+    "without_inner_retries",
+]
 
 
 AbandonedStream = Literal["close", "drain"]
@@ -37,6 +45,38 @@ THEIRS: Final = (
     "context_window_fallback_dict",
 )
 """LiteLLM's own arguments that send more than one request for one call."""
+
+
+OURS: Final = frozenset(
+    {
+        "ack_timeout",
+        "capture_content",
+        "deadline",
+        "drain_timeout",
+        "durability",
+        "fetch_prices",
+        "handle_signals",
+        "ledger",
+        "max_concurrency",
+        "on_abandoned_stream",
+        "prices",
+        "queue_size",
+        "tag",
+        "track_in_flight",
+    }
+)
+"""Options of the client; LiteLLM, which has none of these names, would send them to the provider."""
+
+
+def refuse_ours(name: str, kwargs: Mapping[str, Any]) -> None:
+    """Raise ``TypeError`` if a call is given an option of the client's."""
+    for option in OURS.intersection(kwargs):
+        where = "client.with_options" if option in CallOptions.__slots__ else "LiteLLMClient"
+        hint = "tags={...}" if option == "tag" else f"{where}({option}=...)"
+        raise TypeError(
+            f"{name}() got {option!r}, which is no argument of a call and would be sent to the "
+            f"provider; use {hint}, or extra_body if the provider is to get it"
+        )
 
 
 class _TrueZero(int):

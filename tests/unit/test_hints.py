@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litellm_ledger import AsyncUsageWriter, LedgerClosed, LiteLLMClient, UsageTracker
+from litellm_ledger import AsyncUsageWriter, Ledger, LedgerClosed, LiteLLMClient, UsageTracker
 from litellm_ledger._intake import Intake
 
 
@@ -68,3 +69,21 @@ def test_an_error_names_what_the_user_made(client: Any, tmp_path: Path) -> None:
         assert isinstance(made, Intake)
         with pytest.raises(LedgerClosed, match=f"^the {what} for {tmp_path} is not open"):
             made.check_open()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("deadline", "client.with_options(deadline=...)"),
+        ("max_concurrency", "LiteLLMClient(max_concurrency=...)"),
+        ("tag", "tags={...}"),
+    ],
+)
+async def test_an_option_of_the_client_is_not_sent_to_the_provider(
+    tmp_path: Path, option: str, hint: str
+) -> None:
+    async with LiteLLMClient(tmp_path, handle_signals=False) as client:
+        with pytest.raises(TypeError, match=re.escape(hint)):
+            await client.acompletion(model="m", messages=[], **{option: 1})
+    assert not list(Ledger(tmp_path).records(kinds=("started", "usage")))
