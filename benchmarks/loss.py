@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 from typing import Final
@@ -72,7 +72,6 @@ class _Lost:
     doubled: int = 0
     refused: int = 0
     silent: int = 0
-    by_run: list[int] = field(default_factory=list)
 
 
 def run(size: Size) -> list[Table]:

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +32,6 @@ _NAMES: Final = {
     "ledger": "litellm-ledger, one directory",
     "sqlite": "SQLite (WAL), one database",
 }
-_Batch = Callable[[int], Awaitable[None]]
 
 
 def run(size: Size) -> list[Table]:

@@ -27,7 +27,6 @@ from litellm_ledger._record import UsageRecord
 
 MODELS = ("gpt-4o-mini", "claude-sonnet-4", "gemini-2.5-flash", "o3 \"preview\" 'x'")
 SEGMENT = 8 * 2**20
-_YEAR = datetime(2025, 1, 1, tzinfo=UTC)
 _SPRING = datetime(2025, 3, 29, 12, tzinfo=UTC)
 _AUTUMN = datetime(2025, 10, 25, 12, tzinfo=UTC)
 
