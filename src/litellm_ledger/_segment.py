@@ -102,15 +102,6 @@ class SegmentLog:
         finally:
             self._lock.release()
 
-    def append_gap(self, line: bytes, first: int, last: int) -> None:
-        """Append the one line that stands for the numbers ``first`` … ``last``."""
-        self._hold(-1)
-        try:
-            self._append(first, [line])
-            self._advance(last)
-        finally:
-            self._lock.release()
-
     def sync(self, *, timeout: float = -1) -> None:
         """Make everything written durable.  Raises like ``append``."""
         self._hold(timeout)

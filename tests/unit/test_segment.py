@@ -300,18 +300,6 @@ def test_a_hole_in_the_numbers_is_refused(root: Path) -> None:
         log.append(2, lines(2, 2))
 
 
-def test_a_gap_moves_the_numbers_on(root: Path) -> None:
-    from tests.ledgers import gap
-
-    log = SegmentLog(QUICK, root, WRITER)
-    log.append(1, lines(1, 1))
-    log.append_gap(gap(2, 5), 2, 5)
-    log.append(6, lines(6, 6))
-    log.seal()
-    assert segment_names(root) == [f"{WRITER}.0000000000000001-0000000000000006.jsonl"]
-    assert found(root)[3] == "lost"
-
-
 def test_a_directory_removed_under_us_is_made_again(root: Path) -> None:
     disk = ForgetfulDisk()
     log = SegmentLog(disk, root, WRITER)
