@@ -58,7 +58,6 @@ class SegmentLog:
         directory: Path,
         writer: str,
         *,
-        first: int = 1,
         cells: MutableSequence[int] | memoryview | None = None,
         rotate_bytes: int = ROTATE_BYTES,
     ) -> None:
@@ -81,8 +80,8 @@ class SegmentLog:
         self.unsynced_bytes = 0
         self.segments = 0
         self.left_open = False  # an open file that we do not touch any more was left behind
-        self.written = first - 1
-        self.synced = first - 1
+        self.written = 0
+        self.synced = 0
 
     # -- the four operations -------------------------------------------------------------------
 
