@@ -65,7 +65,7 @@ OURS: Final = frozenset(
         "track_in_flight",
     }
 )
-"""Options of the client; LiteLLM, which has none of these names, would send them to the provider."""
+"""Options of the client; LiteLLM, which has none of these, would send them to the provider."""
 
 
 def refuse_ours(name: str, kwargs: Mapping[str, Any]) -> None:
