@@ -308,7 +308,9 @@ class _Part:
             "saved_cost": record.get("saved_cost_picousd") or 0,
             "priced": cost is not None,
             "unpriced": cost is None and status == "ok",
-            "unknown_cost": cost is None and status not in ("ok", "error"),
+            "unknown_cost": cost is None
+            and status != "ok"
+            and (status != "error" or source != "none"),
             "estimated_cost": (cost or 0) if source == "estimated" else 0,
             "wasted_cost": (cost or 0) if status in _WASTED else 0,
             "provider_reported": source == "provider",

@@ -102,7 +102,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         saved_cost: US dollars that answers from a cache did not cost.
         priced: outcomes with a known cost, 0 included.
         unpriced: ``ok`` outcomes whose cost is unknown.
-        unknown_cost: cancelled, abandoned and unsettled ones of unknown cost, which may be billed.
+        unknown_cost: cancelled, abandoned and unsettled ones of unknown cost, which may be billed,
+            and failed ones with tokens.  A failed call without tokens is taken as not billed.
         provider_reported, estimated: outcomes whose tokens the provider counted, or we did.
         uncounted: outcomes, failed calls apart, whose tokens nobody counted.
         latency_ms, ttft_ms: of ``ok`` outcomes, where quantiles were asked for and one says it.
@@ -135,6 +136,16 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     uncounted: int = 0
     latency_ms: Quantiles | None = None
     ttft_ms: Quantiles | None = None
+
+    @property
+    def known_cost(self) -> Decimal | None:
+        """``cost``, or ``None`` if nothing has a known cost and something may be billed."""
+        return self.cost if self.priced or not (self.unpriced or self.unknown_cost) else None
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether ``cost`` may really be higher: part of it is unknown, or was estimated."""
+        return bool(self.unpriced or self.unknown_cost or self.estimated_cost)
 
 
 KEYS: Final = (

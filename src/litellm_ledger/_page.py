@@ -84,13 +84,11 @@ def _text(value: str | None) -> str:
 
 
 def _floor(row: Row) -> str:
-    return "+" if row.unpriced or row.unknown_cost else ""
+    return "+" if row.is_floor and row.known_cost is not None else ""
 
 
 def _cost(row: Row) -> str:
-    if not row.priced:
-        return "unknown" if row.calls else money(Decimal(0))
-    return money(row.cost) + _floor(row)
+    return "unknown" if row.known_cost is None else money(row.cost) + _floor(row)
 
 
 def _header(page: Page) -> str:
@@ -120,8 +118,8 @@ def _tiles(page: Page) -> str:
     cached = _percent(total.cache_read_tokens, total.input_tokens)
     tiles = [
         (
-            f"{_rounded(total.cost)}{mark}" if total.priced or not total.calls else "unknown",
-            f"exactly {_cost(total)}" if total.priced else "cost",
+            f"{_rounded(total.cost)}{mark}" if total.known_cost is not None else "unknown",
+            f"exactly {_cost(total)}" if total.known_cost is not None else "cost",
         ),
         (
             f"{total.calls:,}",
@@ -231,9 +229,9 @@ def _top_card(top: Top, total: Row) -> str:
     if top.others is not None:
         count, rest = top.others
         listed.append((counted(count, "other"), rest))
-    costs = amounts([row.cost if row.priced else None for _, row in listed], exact=False)
+    costs = amounts([row.known_cost for _, row in listed], exact=False)
     rows = [
-        _top_row(_text(name), row, f"{cost}{_floor(row) if row.priced else ''}", total, most)
+        _top_row(_text(name), row, f"{cost}{_floor(row)}", total, most)
         for (name, row), cost in zip(listed, costs, strict=True)
     ]
     key = top.key.removeprefix("tag:")
@@ -245,7 +243,7 @@ def _top_row(name: str, row: Row, cost: str, total: Row, most: Decimal) -> list[
     width = 100 * float(row.cost / most) if most and row.cost <= most else 0
     bar = f'<td class="share"><i style="width:{width:.1f}%"></i></td>'
     exact = f'<td title="{escape(_cost(row))}">{escape(cost)}</td>'
-    share = _percent(row.cost, total.cost) if row.priced else "–"
+    share = "–" if row.known_cost is None else _percent(row.cost, total.cost)
     return [name, bar if width else '<td class="share"></td>', f"{row.calls:,}", exact, share]
 
 
@@ -257,7 +255,7 @@ def _waste_card(page: Page) -> str:
         [
             clean(name),
             f"{row.calls:,}",
-            money(row.cost) if row.priced else "-",
+            "-" if row.known_cost is None else _cost(row),
             f"{row.unknown_cost:,}" if row.unknown_cost else "-",
         ]
         for name, row in bad
@@ -285,7 +283,7 @@ def _exactness_card(page: Page) -> str:
     priced = [
         ("with a cost", total.priced, "--c2"),
         ("answers that could not be priced", total.unpriced, "--c1"),
-        ("cut calls of unknown cost", total.unknown_cost, "--c5"),
+        ("cut or failed calls of unknown cost", total.unknown_cost, "--c5"),
     ]
     estimated = total.estimated_cost
     inner = "<p>Tokens, by calls that used any</p>\n" + _parts(counted)

@@ -216,8 +216,8 @@ def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
     named: list[tuple[str, int, dict[str, Any]]] = []
     for at, name in enumerate(apart):
         mine = [row for row in rows if row.group[by] == name]
-        priced = any(row.priced for row in mine)
-        named.append((name if priced else f"{name} (no price)", at, _costs(mine, every)))
+        known = groups[name].known_cost is not None
+        named.append((name if known else f"{name} (no price)", at, _costs(mine, every)))
     if rest:
         others = [row for row in rows if row.group[by] in rest]
         named.append((f"{_OTHERS} ({len(rest)})", _APART, _costs(others, every)))

@@ -117,7 +117,7 @@ def print_top(asked: Asked, limit: int, output: Output) -> None:
 
 def _notes(asked: Asked, output: Output) -> list[str]:
     total, notes = asked.report.total, asked.report.notes()
-    if total.priced and _floor(total):
+    if _floor(total):
         notes.insert(0, "+ marks a cost that may really be higher, for the reasons below.")
     if not _exact(output) and rounded([row.cost for row in [*asked.report.rows, total]]):
         notes.append("Costs are rounded to a millionth of a dollar here; --json has every digit.")
@@ -167,9 +167,11 @@ def _table(
     whole = total.cost or Decimal(1)
     shares = [float(row.cost / whole) for row in rows]
     if share:
-        columns.append(
-            Column("share", [f"{100 * part:.1f}%" if total.cost else "-" for part in shares])
-        )
+        cells = [
+            "-" if not total.cost or row.known_cost is None else f"{100 * part:.1f}%"
+            for row, part in zip(rows, shares, strict=True)
+        ]
+        columns.append(Column("share", cells))
     period = next((key for key in asked.by if key in PERIODS), None)
     if asked.by and (period or share) and not asked.inner:
         most = max(shares[:-1], default=0) or 1
@@ -187,7 +189,7 @@ def _headline(
     asked: Asked, groups: Sequence[tuple[Row, list[Row]]], period: str | None, output: Output
 ) -> None:
     total = asked.report.total
-    said = f"{amounts([total.cost])[0]}{_floor(total)} in {total.calls:,} calls"
+    said = f"{amounts([total.known_cost])[0]}{_floor(total)} in {total.calls:,} calls"
     values: list[float] = []
     if period:
         ordered = groupby(groups, key=lambda pair: pair[0].group[period])
@@ -196,8 +198,8 @@ def _headline(
 
 
 def _floor(row: Row) -> str:
-    """A mark for an amount that is a floor: something in it could not be priced."""
-    return "+" if row.unpriced or row.unknown_cost else ""
+    """A mark for an amount that may really be higher."""
+    return "+" if row.is_floor and row.known_cost is not None else ""
 
 
 def _sums(rows: list[Row], *, exact: bool) -> list[Column]:
@@ -222,8 +224,8 @@ def _sums(rows: list[Row], *, exact: bool) -> list[Column]:
 
     saved = [row.saved_cost for row in rows]
     wasted = [row.wasted_cost for row in rows]
-    costs = amounts([row.cost if row.priced else None for row in rows], exact=exact)
-    marks = [_floor(row) if row.priced else "" for row in rows]
+    costs = amounts([row.known_cost for row in rows], exact=exact)
+    marks = [_floor(row) for row in rows]
     if any(marks):
         costs = [cost + (mark or " ") for cost, mark in zip(costs, marks, strict=True)]
     return [

@@ -19,7 +19,7 @@ from ._periods import PERIODS, Calendar
 from ._plurals import counted
 from ._reading import Line, Problem
 from ._spread import MEASURED, Spread
-from ._tabular import to_arrow, to_pandas, to_polars
+from ._tabular import COSTS, to_arrow, to_pandas, to_polars
 from ._totals import Totals
 
 __all__ = [
@@ -122,8 +122,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             )
         if total.unknown_cost:
             notes.append(
-                f"Cost: {_calls(total.unknown_cost)} cancelled, abandoned or unsettled without a "
-                "known cost; the provider may bill them."
+                f"Cost: {_calls(total.unknown_cost)} cancelled, abandoned, unsettled or failed "
+                "halfway without a known cost; the provider may bill them."
             )
         if total.unsettled:
             notes.append(
@@ -267,10 +267,12 @@ def dollars(cost: Decimal) -> str:
 
 
 def row_dict(row: Row) -> dict[str, Any]:
-    """Return a row as plain JSON values; money is decimal text."""
+    """Return a row as plain JSON values; money is decimal text, a cost that is unknown ``None``."""
     plain: dict[str, Any] = msgspec.to_builtins(row)
     for name in MONEY:
         plain[name] = dollars(getattr(row, name))
+    if row.known_cost is None:
+        plain |= dict.fromkeys(COSTS)
     return plain
 
 

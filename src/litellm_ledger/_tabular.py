@@ -14,9 +14,11 @@ from ._errors import MissingExtra
 from ._groups import Row
 from ._spread import MEASURED
 
-__all__ = ["to_arrow", "to_pandas", "to_polars"]
+__all__ = ["COSTS", "to_arrow", "to_pandas", "to_polars"]
 
 _MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
+COSTS: Final = ("cost", "estimated_cost", "wasted_cost")
+"""The amounts of a row that are unknown where its cost is."""
 _SPREAD: Final = ("count", "p50", "p90", "p99", "max")
 
 
@@ -28,7 +30,9 @@ def _columns(by: Sequence[str], rows: Sequence[Row]) -> dict[str, tuple[str, lis
     for name in Row.__struct_fields__:
         if name == "group":
             continue
-        values = [getattr(row, name) for row in rows]
+        values = [
+            None if name in COSTS and row.known_cost is None else getattr(row, name) for row in rows
+        ]
         if name not in MEASURED:
             columns[name] = ("money" if name in _MONEY else "count", values)
         elif any(value is not None for value in values):

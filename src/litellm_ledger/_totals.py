@@ -208,11 +208,12 @@ def _fold(into: dict[str, int], key: tuple[Any, ...], sums: _Sums) -> None:
         into[name] += getattr(sums, name)
     if status in _STATUSES:
         into[status] += sums.calls
-    if status != "error" or source in ("provider", "estimated"):
+    used = status != "error" or source in ("provider", "estimated")
+    if used:
         into[_COUNTERS.get(source, "uncounted")] += sums.calls
     if status == "ok":
         into["unpriced"] += sums.calls - sums.priced
-    elif status != "error":
+    elif used:
         into["unknown_cost"] += sums.calls - sums.priced
     if source == "estimated":
         into["estimated_pico"] += sums.pico

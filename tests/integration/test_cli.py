@@ -77,7 +77,7 @@ def test_a_report_in_a_pipe_is_plain_aligned_text(hand: HandMade) -> None:
         ),
         (
             "m              (none)        1   0      1      0       0             0         0"
-            "     unknown"
+            "  $0.0000000"
         ),
         (
             r"odd\x1b[31m\n  (none)        1   1      0      1       1             2         1"

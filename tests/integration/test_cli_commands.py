@@ -193,7 +193,7 @@ def test_a_day_is_a_row_and_what_is_not_known_is_marked(whole: HandMade) -> None
     assert lines[0].startswith("day (UTC)   calls  ok  error  cancelled  abandoned  retries")
     assert [line.split()[-1] for line in lines[1:5]] == [
         "$0.5000045",
-        "$2.0000000",
+        "$2.0000000+",
         "unknown",
         "$2.5000045+",
     ]
@@ -233,7 +233,7 @@ def test_a_breakdown_has_the_models_below_each_row(whole: HandMade) -> None:
     for row in plain["rows"]:
         inner = row["breakdown"]
         assert sum(one["calls"] for one in inner) == row["calls"]
-        assert sum(Decimal(one["cost"]) for one in inner) == Decimal(row["cost"])
+        assert sum(Decimal(one["cost"] or 0) for one in inner) == Decimal(row["cost"] or 0)
     users = json.loads(told("report", whole.root, "--by", "user", "--breakdown", "--json"))["rows"]
     assert [(row["group"]["tag:user"], row["cost"]) for row in users] == [
         ("bob", "2"),
@@ -292,7 +292,7 @@ def test_csv_and_markdown_are_exact_and_whole(whole: HandMade) -> None:
     assert {row["model"]: row["cost"] for row in rows} == {
         "big": "2",
         "m": "0.5000045",
-        "new": "0",
+        "new": "",
     }
     assert {row["model"]: row["unpriced"] for row in rows}["new"] == "1"
     table = told("report", whole.root, "--md").splitlines()

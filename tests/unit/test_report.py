@@ -119,12 +119,42 @@ def test_what_is_unknown_is_said_and_not_summed_as_zero(hand: HandMade) -> None:
         ),
         "Cost: 2 calls that succeeded could not be priced; the real sum is higher.",
         (
-            "Cost: 2 calls cancelled, abandoned or unsettled without a known cost; "
+            "Cost: 2 calls cancelled, abandoned, unsettled or failed halfway without a known cost; "
             "the provider may bill them."
         ),
         "Unsettled: 1 call in flight when the process died; their outcome is unknown.",
         "Damage: 1 place in 1 file not counted; run litellm-ledger verify.",
     ]
+
+
+def test_a_group_of_unknown_cost_is_not_0_and_one_that_nobody_bills_is(hand: HandMade) -> None:
+    lines = [
+        hand.line(1, model="refused", status="error", error="RateLimitError"),
+        hand.line(2, model="broken", status="error", input_tokens=5, usage_source="estimated"),
+        hand.line(3, model="cut", status="cancelled"),
+        hand.line(4, model="new", input_tokens=5),
+        hand.line(5, model="free", input_tokens=5, cost=Decimal(0)),
+        hand.line(6, model="guess", status="abandoned", cost=Decimal(1), usage_source="estimated"),
+    ]
+    hand.sealed(1, 6, lines)
+    report = Ledger(hand.root).report(["model"])
+    rows = {row.group["model"]: row for row in report.rows}
+    zero = Decimal(0)
+    assert {name: (row.known_cost, row.is_floor) for name, row in rows.items()} == {
+        "refused": (zero, False),
+        "broken": (None, True),
+        "cut": (None, True),
+        "new": (None, True),
+        "free": (zero, False),
+        "guess": (Decimal(1), True),
+    }
+    assert report.total.known_cost == 1
+    plain = {row["group"]["model"]: row for row in report.to_dict()["rows"]}
+    parts = ("cost", "estimated_cost", "wasted_cost")
+    assert {plain[name][part] for name in ("broken", "cut", "new") for part in parts} == {None}
+    assert {plain[name][part] for name in ("refused", "free") for part in parts} == {"0"}
+    columns = report.to_arrow().to_pylist()
+    assert {one["model"] for one in columns if one["cost"] is None} == {"broken", "cut", "new"}
 
 
 def test_a_report_with_everything_known_has_one_note(hand: HandMade) -> None:
