@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__, _cli_health, _cli_records, _cli_reports
+from ._flags import complain, home
 
 __all__ = ["app"]
 
@@ -31,8 +32,12 @@ class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         first = args[0] if args else ""
         named = first in _OURS or first in self.commands
-        if not named and (not args or first.startswith("-") or Path(first).is_dir()):
+        path = home(Path(first)) or Path()
+        if not named and (not args or first.startswith("-") or path.is_dir()):
             args = [_DEFAULT, *args]
+        elif not named and len(path.parts) + first.endswith("/") > 1:  # no command looks like that
+            complain(f"there is no directory {first}; litellm-ledger --help lists the commands")
+            raise typer.Exit(2)
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 

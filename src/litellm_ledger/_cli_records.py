@@ -133,7 +133,12 @@ def records(
     path: Where = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, help="Only the newest so many; 0: all. [default: 20, with --json all]"),
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            help="Only the newest so many; 0: all. [default: 20, with --json all]",
+        ),
     ] = None,
     all_kinds: Kinds = False,
 ) -> int:

@@ -24,7 +24,13 @@ from ._errors import LedgerError
 from ._periods import calendar
 from ._question import Question, question
 
-__all__ = ["Output", "Where", "command", "complain", "put_json", "settle"]
+__all__ = ["Output", "Where", "command", "complain", "home", "put_json", "settle"]
+
+
+def home(path: Path | None) -> Path | None:
+    """Expand ``~``: a quoted one comes as it was written."""
+    return path and Path(os.path.expanduser(path))
+
 
 Where = Annotated[
     Path | None,
@@ -32,6 +38,7 @@ Where = Annotated[
         metavar="PATH",
         help="Directory of the ledger; $LITELLM_LEDGER_DIR or your data directory by default.",
         show_default=False,
+        callback=home,
     ),
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Final, Protocol
 
 import msgspec
@@ -179,8 +180,11 @@ def key_of(name: str, calendar: Calendar = _UTC) -> Callable[[Countable], str]:
     if name.startswith("tag:") and len(name) > len("tag:"):
         tag = name.removeprefix("tag:")
         return lambda record: MISSING if record.tags is None else record.tags.get(tag, MISSING)
+    near = get_close_matches(name, [*KEYS, *PERIODS], n=1, cutoff=0.8)
+    meant = near[0] if near else f"tag:{name}" if name.isidentifier() else ""
+    hint = f"did you mean {meant!r}? There" if meant else "there"
     raise ValueError(
-        f"no group key {name!r}; there are {', '.join((*KEYS, *PERIODS))} and tag:NAME"
+        f"no group key {name!r}; {hint} are {', '.join((*KEYS, *PERIODS))} and tag:NAME"
     )
 
 

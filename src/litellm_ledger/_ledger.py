@@ -174,12 +174,14 @@ class Ledger:
 
         Args:
             since, until, where: as for ``records``.
-            limit: at most so many; ``None``: all, which are then held in memory.
+            limit: at most so many; 0 or ``None``: all, which are then held in memory.
 
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        return list_calls(self.path, Selection(since, until, where), limit)
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ValueError(f"limit={limit!r}: give a whole number, 0 or None for all")
+        return list_calls(self.path, Selection(since, until, where), limit or None)
 
     def operation(self, key: str) -> Operation | None:
         """Return one operation with all its attempts; ``None`` if there is none.

@@ -27,6 +27,7 @@ class Selection:
 
     Raises:
         ValueError: a bound without a time zone, or a key that does not exist.
+        TypeError: a bound that is no ``datetime``.
     """
 
     __slots__ = ("_tests", "calendar", "since", "until", "where")
@@ -39,6 +40,10 @@ class Selection:
         calendar: Calendar | None = None,
     ) -> None:
         for name, bound in (("since", since), ("until", until)):
+            if bound is not None and not isinstance(bound, datetime):
+                raise TypeError(
+                    f"{name}={bound!r} is no datetime: datetime(2025, 3, 30, tzinfo=timezone.utc)"
+                )
             if bound is not None and bound.tzinfo is None:
                 raise ValueError(
                     f"{name} must be timezone-aware: datetime(..., tzinfo=timezone.utc)"

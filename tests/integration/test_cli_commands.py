@@ -179,6 +179,20 @@ def test_a_directory_in_the_wrong_place_is_said(whole: HandMade) -> None:
         assert "it comes last: " in done.stderr
 
 
+def test_a_path_that_is_not_there_is_said_and_home_is_expanded(
+    whole: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run("usgae/")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        "litellm-ledger: there is no directory usgae/; litellm-ledger --help lists the commands\n",
+    )
+    assert "No such command" in run("usgae").stderr
+    monkeypatch.setenv("HOME", str(whole.root.parent))
+    for args in (["report"], []):
+        assert told(*args, f"~/{whole.root.name}") == told(*args, whole.root)
+
+
 # -- reports ---------------------------------------------------------------------------------------
 
 
@@ -362,6 +376,7 @@ def test_calls_are_the_newest_first_and_say_what_is_estimated(whole: HandMade) -
         "The newest 4 of 7; --limit 0 shows all.",
         "~ 1 of these have estimated tokens and cost.",
     ]
+    assert len(told("records", whole.root, "-n", "2").splitlines()) == 5
     plain = json.loads(told("calls", whole.root, "--where", "user=bob", "--json"))
     assert plain["matched"] == 2
     assert [call["cost"] for call in plain["calls"]] == ["0.75", "1.25"]

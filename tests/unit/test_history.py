@@ -28,6 +28,10 @@ def test_calls_come_newest_first_across_writers_and_say_how_many_there_are(hand:
     assert (len(calls), calls.matched, len(calls.problems)) == (3, 5, 1)
     every = Ledger(hand.root).calls(limit=None)
     assert (len(every), every.records[-1].ts) == (5, None)
+    assert Ledger(hand.root).calls(limit=0) == every
+    for wrong in (-1, 2.0, "3", True):
+        with pytest.raises(ValueError, match="give a whole number, 0 or None for all"):
+            Ledger(hand.root).calls(limit=wrong)  # type: ignore[arg-type]
     some = Ledger(hand.root).calls(where={"model": ["m2", "m3"]}, since=NOON + 3 * hour)
     assert [call.model for call in some] == ["m3"]
 

@@ -215,8 +215,14 @@ def test_arguments_that_cannot_be_right_are_refused(hand: HandMade) -> None:
         ledger.records(since=datetime(2025, 1, 1))  # noqa: DTZ001 - that is the point
     with pytest.raises(ValueError, match="no such kind: bogus"):
         ledger.records(kinds=("bogus",))
-    with pytest.raises(ValueError, match="no group key 'user'; there are model"):
+    with pytest.raises(
+        ValueError, match=r"no group key 'user'; did you mean 'tag:user'\? There are model"
+    ):
         ledger.records(where={"user": "a"})
+    with pytest.raises(ValueError, match="no group key 'modle'; did you mean 'model'"):
+        ledger.report(["modle"])
+    with pytest.raises(TypeError, match="since='2025-01-01' is no datetime"):
+        ledger.report(since="2025-01-01")  # type: ignore[arg-type]
 
 
 def test_a_segment_sealed_after_it_was_listed_is_found_under_its_new_name(hand: HandMade) -> None:
