@@ -206,7 +206,7 @@ def export(
     all_kinds: Kinds = False,
 ) -> int:
     """Hand the records on to other tools, amounts exact."""
-    from ._exporting import export_records
+    from ._exporting import export_records, tell_written
 
     form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
     if len(form) > 1:
@@ -214,5 +214,6 @@ def export(
     ledger = Ledger(path or default_directory())
     kinds = ("started", "usage", "gap") if all_kinds else ("usage",)
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out)
+    tell_written(out)
     _tell_problems(problems)
     return 0

@@ -159,7 +159,7 @@ def html(
     ] = None,
 ) -> int:
     """The same as pictures: one page in one file, for mail and archive."""
-    from ._exporting import target
+    from ._exporting import target, tell_written
     from ._page import render
     from ._page_data import READINGS, gather
     from ._progress import progress
@@ -177,4 +177,5 @@ def html(
         page = gather(ledger, question, by=by, every=every, made=now, advance=advance)
     with target(out) as to:
         to.write(render(page))
+    tell_written(out)
     return 0

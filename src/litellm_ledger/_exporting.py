@@ -17,6 +17,7 @@ import msgspec
 
 from ._columns import quoted
 from ._ledger import Ledger
+from ._plurals import counted
 from ._printing import csv_writer, record_dict, record_row
 from ._progress import progress, working
 from ._question import Question
@@ -26,7 +27,7 @@ from ._record import UsageRecord
 if TYPE_CHECKING:
     from ._relation import Relation
 
-__all__ = ["export_records", "part_of", "target"]
+__all__ = ["export_records", "part_of", "target", "tell_written"]
 
 
 def export_records(
@@ -105,7 +106,13 @@ def target(out: Path | None) -> Iterator[TextIO]:
 
 @contextmanager
 def part_of(out: Path) -> Iterator[Path]:
-    """Yield where to write a file; it is renamed when it is whole, and removed when it is not."""
+    """Yield where to write a file; it is renamed when it is whole, and removed when it is not.
+
+    Raises:
+        FileNotFoundError: the directory that it is to be in is not there.
+    """
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {out.parent}; make it, or name another")
     part = out.with_name(f".{out.name}.part")
     try:
         yield part
@@ -113,3 +120,11 @@ def part_of(out: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def tell_written(out: Path | None) -> None:
+    """Say on standard error which file was written, if one was."""
+    if out is not None and str(out) != "-":
+        size = out.stat().st_size
+        text = counted(size, "byte") if size < 1_000 else f"{size / 1_000:,.0f} kB"
+        sys.stderr.write(f"wrote {out}, {text}\n")

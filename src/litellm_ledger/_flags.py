@@ -62,7 +62,7 @@ _Text = str | None
 _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
     "since": (_Text, None, "Only calls from then on: 2025-03-30, 2025-03-30T14:00, today …"),
     "until": (_Text, None, "Only calls before then; of a day, its end."),
-    "last": (_Text, None, "Only the last 24h, 7d, 4w, 12m; the current one is the last of them."),
+    "last": (_Text, None, "Only the last 24h, 7d, 4w, 12mo; the current one is the last of them."),
     "where": (list[str], [], "Only calls with KEY=VALUE: tag:env=prod. Repeat it for more."),
     "tz": (str, "UTC", "Time zone of days and of times without one: Europe/Berlin, local."),
     "week_start": (str, "monday", "The day on which weeks begin."),

@@ -20,7 +20,7 @@ from ._periods import PERIODS, WEEKDAYS
 __all__ = ["Question", "conditions", "last", "midnight", "moment", "named", "question"]
 
 _DAY: Final = timedelta(days=1)
-_LAST: Final = re.compile(r"(\d{1,5})\s*(h|d|w|m)")
+_LAST: Final = re.compile(r"(\d{1,5})\s*(h|d|w|mo)")
 _FORMS: Final = "a day (2025-03-30), a month (2025-03), a time (2025-03-30T14:00), today, yesterday"
 
 
@@ -131,10 +131,19 @@ def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monda
     Raises:
         ValueError: it is none; the text shows the forms.
     """
-    found = _LAST.fullmatch(text.strip().lower())
+    given = text.strip().lower()
+    if re.fullmatch(r"\d+\s*m(in)?", given):
+        number = re.sub(r"\D", "", given)
+        raise ValueError(
+            f"--last {text!r}: months are {number}mo; minutes there are none, give hours (1h), "
+            "or a time: --since 2025-03-30T14:00"
+        )
+    found = _LAST.fullmatch(given)
     count = int(found[1]) if found else 0
     if not found or not count:
-        raise ValueError(f"--last {text!r} is no span; give hours, days, weeks or months: 24h, 7d")
+        raise ValueError(
+            f"--last {text!r} is no span; give hours, days, weeks or months: 24h, 7d, 4w, 12mo"
+        )
     local = now.astimezone(zone)
     try:
         if found[2] == "h":

@@ -550,7 +550,12 @@ def test_sql_is_exact_and_only_reads(whole: HandMade) -> None:
 def test_an_export_that_fails_leaves_no_half_file(whole: HandMade, tmp_path: Path) -> None:
     done = run("export", whole.root, "-o", tmp_path / "no" / "where.jsonl")
     assert done.exit_code == 2
+    assert done.stderr.startswith(f"litellm-ledger: there is no directory {tmp_path / 'no'};")
     assert done.stderr.count("\n") == 1
+    done = run("export", whole.root, "-o", tmp_path / "there.jsonl")
+    assert done.stderr.startswith(f"wrote {tmp_path / 'there.jsonl'}, ")
+    assert done.stderr.endswith(" kB\n")
+    (tmp_path / "there.jsonl").unlink()
     (tmp_path / "here.jsonl").write_text("as it was")
 
     def interrupted() -> None:

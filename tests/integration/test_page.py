@@ -239,7 +239,8 @@ def test_the_command_writes_one_whole_file_on_any_ledger(tmp_path: Path, kind: s
         spoil(next((hand.root / "segments").iterdir()), line=3)
     out = tmp_path / "report.html"
     done = run("html", out, hand.root)
-    assert (done.exit_code, done.output) == (0, "")
+    size = f"{out.stat().st_size / 1_000:,.0f} kB"
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"wrote {out}, {size}\n")
     text = out.read_text(encoding="utf-8")
     assert Tags(text).open == []
     assert ("Damage: 1 place in 1 file" in text) is (kind == "damaged")
@@ -254,7 +255,7 @@ def test_what_cannot_be_is_one_line(hand: HandMade, tmp_path: Path) -> None:
         ([tmp_path / "x.html", hand.root, "--every", "year"], "no period 'year'"),
         ([tmp_path / "x.html", hand.root, "--by", "day"], "time goes along the chart"),
         ([tmp_path / "x.html", tmp_path / "nowhere"], "no ledger at"),
-        ([tmp_path / "no" / "x.html", hand.root], "No such file"),
+        ([tmp_path / "no" / "x.html", hand.root], f"there is no directory {tmp_path / 'no'}"),
     ):
         done = run("html", *args)
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1)

@@ -64,8 +64,8 @@ def test_what_is_no_moment_is_said_with_the_forms_there_are(text: str) -> None:
         ("7D", UTC, at(2025, 3, 24)),
         ("1w", UTC, at(2025, 3, 24)),
         ("2w", UTC, at(2025, 3, 17)),
-        ("1m", UTC, at(2025, 3, 1)),
-        ("4m", UTC, at(2024, 12, 1)),
+        ("1mo", UTC, at(2025, 3, 1)),
+        ("4mo", UTC, at(2024, 12, 1)),
     ],
 )
 def test_the_last_so_many_have_the_current_one_among_them(
@@ -74,12 +74,18 @@ def test_the_last_so_many_have_the_current_one_among_them(
     assert last(text, zone, NOW) == begin
 
 
+@pytest.mark.parametrize("text", ["30m", "30min", "30 M"])
+def test_minutes_are_not_taken_for_months(text: str) -> None:
+    with pytest.raises(ValueError, match="months are 30mo; minutes there are none"):
+        last(text, UTC, NOW)
+
+
 def test_the_last_weeks_begin_on_the_day_that_was_asked_for() -> None:
     assert last("1w", UTC, NOW, "sunday") == at(2025, 3, 30)
     assert last("1w", UTC, NOW, "saturday") == at(2025, 3, 29)
 
 
-@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "7 fortnights", "1.5d", "99999m"])
+@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "7 fortnights", "1.5d", "99999mo"])
 def test_what_is_no_span_is_said(text: str) -> None:
     with pytest.raises(ValueError, match=r"^--last "):
         last(text, UTC, NOW)
