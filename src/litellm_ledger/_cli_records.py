@@ -185,8 +185,12 @@ def sql(
     if query == "-":
         query = sys.stdin.read()
     ledger = Ledger(path or default_directory())
-    with working(f"asking {ledger.path}"):
-        found = ledger.sql(query)
+    try:
+        with working(f"asking {ledger.path}"):
+            found = ledger.sql(query)
+    except ValueError as exc:
+        complain(exc, lines=True)  # the database draws a caret below the place
+        return 2
     print_answer(ledger.path, found, output)
     return 0
 

@@ -202,9 +202,11 @@ def _guarded(function: Callable[[], int]) -> int:
         return 2
 
 
-def complain(what: object) -> None:
-    """Write one line to standard error."""
-    sys.stderr.write("litellm-ledger: " + " ".join(str(what).split()) + "\n")
+def complain(what: object, *, lines: bool = False) -> None:
+    """Write one line to standard error; with ``lines`` those that there are, blank ones apart."""
+    said = [line.rstrip() for line in str(what).splitlines() if line.strip()]
+    text = "\n".join(said) if lines else " ".join(str(what).split())
+    sys.stderr.write(f"litellm-ledger: {text}\n")
 
 
 def put_json(value: Any, *, indent: bool = True) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from ._flags import Output, put_json
 from ._report import dollars
-from ._tables import Column, clean, show, write, write_notes
+from ._tables import Column, clean, show, show_upright, too_wide, write, write_notes
 
 if TYPE_CHECKING:
     from ._sql import Table
@@ -43,22 +43,22 @@ def print_answer(path: Path, table: Table, output: Output) -> None:
         out.writerows([_text(value, "") for value in row] for row in table)
         return
     if table.rows:
-        columns = list(zip(*table.rows, strict=True))
-        show(
-            [
-                Column(
-                    clean(name),
-                    [clean(_text(value, "-")) for value in values],
-                    left=not all(
-                        isinstance(value, int | float | Decimal) or value is None
-                        for value in values
-                    ),
-                )
-                for name, values in zip(table.columns, columns, strict=True)
-            ],
-            md=output.md,
-            color=output.color,
-        )
+        columns = [
+            Column(
+                clean(name),
+                [clean(_text(value, "-")) for value in values],
+                left=not all(
+                    isinstance(value, int | float | Decimal) or value is None for value in values
+                ),
+            )
+            for name, values in zip(table.columns, zip(*table.rows, strict=True), strict=True)
+        ]
+        if too_wide(columns) and not output.md:
+            show_upright(columns)
+            write()
+            write_notes(["Too wide for this terminal, so a line a column; --csv has a line a row."])
+        else:
+            show(columns, md=output.md, color=output.color)
     else:
         write("No rows.")
     if table.problems:

@@ -182,6 +182,22 @@ def show(
         _plain(columns)
 
 
+def too_wide(columns: Sequence[Column]) -> bool:
+    """Tell whether a terminal is too narrow for these columns."""
+    return on_terminal() and sum(c.width + 3 for c in columns) + 1 > get_terminal_size().columns
+
+
+def show_upright(columns: Sequence[Column]) -> None:
+    """Print each row as lines of a title and a cell, for rows that are too wide."""
+    longest = max(_width(column.title) for column in columns)
+    for at in range(len(columns[0].cells)):
+        if at:
+            write()
+        for column in columns:
+            space = " " * (longest - _width(column.title))
+            write(f"{column.title}{space}  {column.cells[at]}".rstrip())
+
+
 def _plain(columns: Sequence[Column]) -> None:
     rows = [[column.title for column in columns]]
     rows += [list(row) for row in zip(*(column.cells for column in columns), strict=True)]

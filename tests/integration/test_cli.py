@@ -425,6 +425,19 @@ def test_a_narrow_terminal_drops_columns_and_says_so(hand: HandMade, width: int)
     assert "total tokens" in shown[shown.index("(left out") :].replace("\n", " ")
 
 
+def test_an_answer_too_wide_for_the_terminal_has_a_line_a_column(hand: HandMade) -> None:
+    query = "SELECT id, model, cost, tags, kind FROM calls ORDER BY seq LIMIT 2"
+    shown = on_terminal(60, "sql", query, hand.root, NO_COLOR="1", TERM="dumb")
+    rows = [line.split() for line in shown.splitlines()]
+    assert [row[:1] for row in rows[:6]] == [["id"], ["model"], ["cost"], ["tags"], ["kind"], []]
+    assert rows[0][1].endswith("0000000000000002")
+    assert shown.splitlines()[2].index("0.0000045") == len("model  ")
+    assert "so a line a column" in shown
+    wide = on_terminal(200, "sql", query, hand.root, NO_COLOR="1", TERM="dumb")
+    assert wide.split()[:5] == ["id", "model", "cost", "tags", "kind"]
+    assert "line a column" not in wide
+
+
 def test_nothing_in_a_record_can_draw_on_the_terminal(hand: HandMade) -> None:
     shown = on_terminal(120, "report", hand.root, NO_COLOR="1", TERM="dumb")
     assert r"odd\x1b[31m\n" in shown
