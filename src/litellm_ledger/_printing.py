@@ -242,9 +242,10 @@ def print_operation(found: Operation) -> None:
     """Print an operation: what it came to, then each attempt, a member a line."""
     outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
     known = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    guessed = any(outcome.usage_source == "estimated" for outcome in outcomes)
     said = f"operation {found.id}: {counted(len(found.attempts), 'attempt')}"
     if known:
-        said += f", {amounts([sum(known[1:], known[0])])[0]}"
+        said += f", {amounts([sum(known[1:], known[0])])[0]}{'+' if guessed else ''}"
     unknown = len(outcomes) - len(known)
     if unknown:
         said += f", {unknown:,} of unknown cost"

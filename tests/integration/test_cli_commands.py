@@ -412,6 +412,7 @@ def test_every_table_of_records_says_what_is_estimated(whole: HandMade) -> None:
 def test_show_gives_an_operation_with_its_attempts(whole: HandMade, seq: int) -> None:
     said = told("show", whole.id(seq), whole.root)
     assert said.startswith(f"operation {whole.id(7)}: 2 attempts, $0.50, 1 of unknown cost\n")
+    assert told("show", whole.id(4), whole.root).splitlines()[0].endswith(": 1 attempt, $0.75+")
     assert "attempt 1: error (RateLimitError)\n" in said
     assert "attempt 2: ok\n" in said
     plain = json.loads(told("show", whole.id(seq), whole.root, "--json"))

@@ -124,6 +124,20 @@ def test_the_figures_are_those_of_the_report(hand: HandMade) -> None:
     assert page.errors[0][0] == "RateLimitError"
 
 
+def test_a_cost_that_rests_on_an_estimate_is_marked(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    cut = {"status": "abandoned", "usage_source": "estimated"}
+    lines = [
+        hand.line(1, model="whole", cost=Decimal("0.25"), input_tokens=1),
+        hand.line(2, model="cut", cost=Decimal("0.5"), input_tokens=7, **cut),
+    ]
+    hand.sealed(1, 2, lines)
+    text = render(page_of(hand))
+    assert "exactly $0.75+" in text
+    assert ">$0.50+</td>" in text
+    assert ">$0.25</td>" in text
+
+
 def test_many_groups_are_the_dearest_apart_and_the_others_together(tmp_path: Path) -> None:
     hand = HandMade(tmp_path)
     lines = [hand.line(n, model=f"m{n:02}", cost=Decimal(n), tags={"user": f"u{n}"})
