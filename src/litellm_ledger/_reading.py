@@ -35,6 +35,7 @@ __all__ = [
     "entries",
     "everything",
     "last_number",
+    "segment_lines",
     "settled",
     "whole",
 ]
@@ -112,7 +113,7 @@ class Problem:
 _line: Final = msgspec.json.Decoder(Line)
 
 
-def _segment(
+def segment_lines(
     root: Path,
     name: SegmentName,
     problems: list[Problem],
@@ -120,6 +121,8 @@ def _segment(
     wanted: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Entry]:
     """Yield the valid lines of one segment in file order; note the rest in ``problems``.
+
+    None, if it has vanished.
 
     With ``having`` only lines that contain these bytes are looked at, with ``wanted`` only those
     that it wants.
@@ -187,7 +190,7 @@ def _merged(
         bound = heap[0][0] if heap else None
         entry = waiting.pop(at, None)
         if entry is None:
-            streams[at] = _segment(root, names[at], problems, having)
+            streams[at] = segment_lines(root, names[at], problems, having)
             entry = next(streams[at], None)
         stream = streams[at]
         while entry is not None:
@@ -270,7 +273,7 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     for name in names:
         if name in compacted and not unsettled_in(compacted[name]):
             continue
-        for entry in _segment(root, name, ignored, having=b"unsettled"):
+        for entry in segment_lines(root, name, ignored, having=b"unsettled"):
             line = entry.line
             if line.status == "unsettled":
                 unsettled.add((line.operation or line.id, line.attempt or 1))
@@ -279,7 +282,9 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     for name in names if unsettled else ():
         if name.last is not None and name.last < oldest:
             continue
-        for entry in _segment(root, name, ignored, b"usage", _of({key for key, _ in unsettled})):
+        for entry in segment_lines(
+            root, name, ignored, b"usage", _of({key for key, _ in unsettled})
+        ):
             line = entry.line
             key = line.operation or line.id, line.attempt or 1
             if line.kind == "usage" and line.status != "unsettled" and key in unsettled:

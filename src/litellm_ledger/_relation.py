@@ -1,15 +1,18 @@
 """``Relation``: all the lines of a ledger that count, as views of a database.
 
-Owns the parting of a ledger in two.  *Plain* segments, nearly all of it, are read by the database
-itself.  Everything else goes line by line through ``_reading``, where the rules of damage,
-duplicates, gaps and unsettled calls stand: open segments, those that are not whole, those whose
-numbers overlap, and tiny ones, which are faster that way.  Never writes to the ledger.
+Owns the parting of a ledger in three.  *Plain* segments, nearly all of it, are read by the database
+itself.  Of *sound* ones, which are open or damaged and nothing else, it reads a copy of the valid
+lines.  Everything else goes line by line through ``_reading``, where the rules of duplicates, gaps
+and unsettled calls stand: also segments whose numbers overlap, and tiny ones, which are faster that
+way.  Never writes to the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
@@ -17,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 import msgspec
 
 from ._archive import Place, archived, parquet
-from ._columns import COLUMNS, quoted, struct, text_list
+from ._columns import COLUMNS, definitions, struct, structure, text_list
 from ._duck import connect, literally, module, statement
 from ._errors import InvalidRecord, LedgerPathError
 from ._frame import decode, encode
 from ._layout import SEGMENTS, SegmentName
 from ._listing import Vanished, by_writer, list_segments
-from ._reading import Entry, Problem, archive_problems, entries
+from ._reading import Entry, Problem, archive_problems, entries, segment_lines
 from ._survey import Surveyed, survey
 from ._version import refuse_newer
 
@@ -40,6 +43,11 @@ _TRIES: Final = 5
 _SMALL: Final = 32 * 1024
 """Bytes of a segment below which opening it in the database costs more than reading it here."""
 
+_WORTH_A_COPY: Final = 256 * 1024
+_COPIES: Final = 512 * 2**20
+"""Bytes that copies may take on the temporary file system; what is beyond goes line by line."""
+
+_PREFIX: Final = "litellm-ledger-"
 _BATCH: Final = 2_000
 _WIDEST: Final = 2 * 2**20
 """Bytes of the longest line; the database makes room for several."""
@@ -90,12 +98,13 @@ class Relation:
         self.problems += archive_problems(root)
         places = archived(root)
         trusting = trusting and str(root).isprintable()
-        plain, rest = _part(root, names, places, trusting=trusting)
-        self.database: duckdb.DuckDBPyConnection = connect()
+        parts = _part(root, names, places, trusting=trusting)
+        self._open = contextlib.ExitStack()
+        self.database: duckdb.DuckDBPyConnection = self._open.enter_context(connect())
         try:
-            self._load(rest)
-            lines = ["SELECT * FROM line_by_line", *_json(root, plain, places)]
-            lines += _parquet(plain, places)
+            self._load(parts.rest)
+            lines = ["SELECT * FROM line_by_line", *_json(root, parts.plain, places)]
+            lines += [*self._copied(parts.sound), *_parquet(parts.plain, places)]
             self.database.execute(
                 statement("views")
                 .replace("{lines}", " UNION ALL BY NAME ".join(lines))
@@ -107,7 +116,7 @@ class Relation:
             if unsettled:
                 self.database.execute(statement("settle"))
         except BaseException:
-            self.database.close()
+            self._open.close()
             raise
 
     def __enter__(self) -> Self:
@@ -119,15 +128,14 @@ class Relation:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.database.close()
+        self._open.close()
 
     def rows(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a query and return all that it answers."""
         return self.database.execute(query, parameters).fetchall()
 
     def _load(self, rest: Sequence[list[SegmentName]]) -> None:
-        columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
-        self.database.execute(f"CREATE TABLE line_by_line ({columns})")
+        self.database.execute(f"CREATE TABLE line_by_line ({definitions()})")
         batch: list[str] = []
         told: set[tuple[str, int]] = set()
         for names in rest:
@@ -146,8 +154,20 @@ class Relation:
             self._insert(batch)
 
     def _insert(self, lines: list[str]) -> None:
-        insert = f"INSERT INTO line_by_line {statement('lines').format(struct=_structure())}"
+        insert = f"INSERT INTO line_by_line {statement('lines').format(struct=structure())}"
         self.database.execute(insert, [lines])
+
+    def _copied(self, sound: Mapping[SegmentName, int]) -> Iterator[str]:
+        """Yield a query for segments whose valid lines the database can read."""
+        if not sound:
+            return
+        kept = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
+        for name, size in sound.items():
+            lines = segment_lines(self.root, name, self.problems)
+            looked_at = takewhile(lambda entry: entry.offset < size, lines)  # noqa: B023 - used at once
+            with open(kept / str(name), "wb") as copy:
+                copy.writelines(entry.raw for entry in looked_at)
+        yield _read(kept / str(name) for name in sound)
 
 
 class _Piece(NamedTuple):
@@ -157,15 +177,22 @@ class _Piece(NamedTuple):
     since: int
 
 
+class _Parts(NamedTuple):
+    """How each segment of a ledger is read."""
+
+    plain: list[_Piece]
+    sound: dict[SegmentName, int]  # and how many bytes of it were looked at
+    rest: list[list[SegmentName]]
+
+
 def _part(
     root: Path,
     names: Sequence[SegmentName],
     places: Mapping[SegmentName, Place],
     *,
     trusting: bool,
-) -> tuple[list[_Piece], list[list[SegmentName]]]:
-    plain: list[_Piece] = []
-    rest: list[list[SegmentName]] = []
+) -> _Parts:
+    parts = _Parts([], {}, [])
     for _, family in by_writer(names):
         for together in _overlapping(root, family, places):
             if not trusting:
@@ -173,17 +200,22 @@ def _part(
             elif len(together) == 1:
                 name, found = together[0]
                 if found.plain and (found.size >= _SMALL or name in places):
-                    plain.append(_Piece(name, name.first))
+                    parts.plain.append(_Piece(name, name.first))
+                    continue
+                if found.sound and _WORTH_A_COPY <= found.size <= _COPIES - sum(
+                    parts.sound.values()
+                ):
+                    parts.sound[name] = found.size
                     continue
             elif all(found.dense for _, found in together):
                 since = 0
                 for name, found in together:
                     if found.last >= since:
-                        plain.append(_Piece(name, max(since, name.first)))
+                        parts.plain.append(_Piece(name, max(since, name.first)))
                         since = found.last + 1
                 continue
-            rest.append([name for name, _ in together])
-    return plain, rest
+            parts.rest.append([name for name, _ in together])
+    return parts
 
 
 def _overlapping(
@@ -245,14 +277,14 @@ def _json(
     pieces = [piece for piece in plain if piece.name not in places]
     whole = [name for name, since in pieces if since == name.first]
     if whole:
-        yield _read(root, whole)
+        yield _read(root / SEGMENTS / str(name) for name in whole)
     for name, since in pieces:
         if since > name.first:
-            yield f"{_read(root, [name])} WHERE seq >= {since}"
+            yield f"{_read([root / SEGMENTS / str(name)])} WHERE seq >= {since}"
 
 
-def _read(root: Path, names: Sequence[SegmentName]) -> str:
-    paths = text_list(literally(root / SEGMENTS / str(name)) for name in names)
+def _read(files: Iterable[Path]) -> str:
+    paths = text_list(map(literally, files))
     return (
         f"SELECT * FROM read_json({paths}, columns={struct(COLUMNS)}, "
         f"format='newline_delimited', maximum_object_size={_WIDEST})"
@@ -270,8 +302,3 @@ def _parquet(plain: Sequence[_Piece], places: Mapping[SegmentName, Place]) -> It
         ]
         cut = [(place, since) for place, (name, since) in pieces if since > name.first]
         yield parquet(list(files.values()), others, cut)
-
-
-@cache
-def _structure() -> str:
-    return quoted(msgspec.json.encode(COLUMNS).decode())

@@ -1,4 +1,4 @@
-"""Which segments can be given to a database as they are: whole, in order, every checksum true.
+"""Which segments can be given to a database as they are, and which but for what is damaged.
 
 Owns the look at every byte that comes before any JSON is parsed, so that a torn or altered line is
 neither an error nor a row of nothing.  Reads, keeps one line in memory, judges no content.
@@ -37,15 +37,17 @@ class Surveyed(NamedTuple):
 
     Attributes:
         plain: it can be read as it is.
-        dense: besides, each of its numbers is a record, so that of what overlaps one may be cut.
         last: the largest number in it, whatever its name says.
         size: in bytes.
+        dense: each of its numbers is a record, so that of what overlaps one may be cut.
+        sound: its valid lines can be read as they are, though there may be others.
     """
 
     plain: bool
     last: int
     size: int
     dense: bool = False
+    sound: bool = False
 
 
 def survey(root: Path, name: SegmentName) -> Surveyed:
@@ -53,7 +55,8 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
 
     Plain is: sealed; each line valid and written as this library writes it; the numbers without a
     hole from the first of the name to the last; neither a gap nor an ``unsettled`` outcome, which
-    another line may beat.
+    another line may beat.  Sound is an open one, or one with holes or damage, whose valid lines are
+    so otherwise.
 
     Raises:
         OSError: it is gone or cannot be read.
@@ -66,24 +69,32 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
         if known is not None:
             return known
         prefix = b"%b%b-" % (_ID, name.writer.encode())
-        end = len(prefix) + 16
-        plain = not name.open
+        start, end = len(prefix), len(prefix) + 16
+        dense = not name.open
+        sound = True
         expected = name.first
         last = 0
         for raw in file:
-            if raw[:end] == b"%b%016d" % (prefix, expected) and (
-                raw[-19:] == b',"crc":"%08x"}\n' % crc32(raw[:-19])
+            if raw[:end] != b"%b%016d" % (prefix, expected) or (
+                raw[-19:] != b',"crc":"%08x"}\n' % crc32(raw[:-19])
             ):
-                expected += 1
-                size = len(raw)
-                if b'"unsettled"' in raw or size > _LONGEST or (size < _GAP and b'"gap"' in raw):
-                    plain = False
-                continue
-            plain = False
-            last = max(last, _number(raw, name.writer))
+                dense = False
+                if not checked(raw):
+                    continue
+                number = raw[start:end]
+                if raw[:start] != prefix or not number.isdigit() or int(number) < expected:
+                    sound = False
+                    last = max(last, _number(raw, name.writer))
+                    continue
+                expected = int(number)
+            expected += 1
+            size = len(raw)
+            if b'"unsettled"' in raw or size > _LONGEST or (size < _GAP and b'"gap"' in raw):
+                sound = False
+                last = max(last, _number(raw, name.writer))
         last = max(last, expected - 1)
-    plain = plain and last == name.last
-    found = Surveyed(plain, last, state.st_size, plain)
+    plain = dense and sound and last == name.last
+    found = Surveyed(plain, last, state.st_size, dense=plain, sound=sound)
     if not name.open:
         if len(_KNOWN) >= _KEPT:
             _KNOWN.clear()
@@ -93,8 +104,6 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
 
 def _number(raw: bytes, writer: str) -> int:
     """Return the last number that a valid line of an odd form stands for, 0 for anything else."""
-    if not checked(raw):
-        return 0
     try:
         head = _head.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from tests.generated import Reckoning, as_sums, make_ledger
-from tests.ledger_by_hand import NOON, HandMade, spoil
+from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 
 from litellm_ledger import Ledger, MissingExtra, _relation, _reporting
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._frame import encode
+from litellm_ledger._layout import SegmentName
 from litellm_ledger._relation import Relation, ask
+from litellm_ledger._survey import Surveyed, survey
 
 CASES: list[tuple[list[str], str]] = [
     ([], "UTC"),
@@ -40,9 +42,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Recko
     shutil.rmtree(root)
 
 
-@pytest.fixture(params=["database", "line by line"])
+@pytest.fixture(params=["database", "database without copies", "line by line"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reporting, "_LARGE", 0 if request.param == "database" else 2**60)
+    monkeypatch.setattr(_reporting, "_LARGE", 2**60 if request.param == "line by line" else 0)
+    if request.param == "database without copies":
+        monkeypatch.setattr(_relation, "_COPIES", 0)
 
 
 @pytest.mark.usefixtures("engine")
@@ -130,6 +134,75 @@ def test_calls_in_flight_are_found_without_reading_everything(
     assert Ledger(tmp_path).report(where={"model": "other"}).cut_off == 0
 
 
+# -- segments that are not whole ---------------------------------------------------------------
+
+
+def flip(raw: bytes) -> bytes:
+    return raw[:60] + bytes([raw[60] ^ 1]) + raw[61:]
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize(
+    ("change", "sound"),
+    [
+        (lambda hand, lines: [*lines[:3], flip(lines[3]), flip(lines[4]), *lines[5:]], True),
+        (lambda hand, lines: [flip(lines[0]), *lines[1:]], True),
+        (lambda hand, lines: [*lines[:-1], flip(lines[-1])], True),
+        (lambda hand, lines: [*lines[:3], b"\n\nnothing\n", *lines[4:]], True),
+        (lambda hand, lines: [*lines[:3], *lines[5:]], True),
+        (lambda hand, lines: [*lines[:3], lines[3][:-1] + lines[4], *lines[5:]], True),
+        (lambda hand, lines: [*lines, lines[0][:50]], True),
+        (lambda hand, lines: [flip(line) for line in lines], True),
+        (lambda hand, lines: [*lines[:3], lines[2], *lines[3:]], False),
+        (lambda hand, lines: [lines[1], lines[0], *lines[2:]], False),
+        (lambda hand, lines: [*lines[:5], hand.gap(6, 8), *lines[8:]], False),
+        (lambda hand, lines: [*lines[:-1], hand.outcome(10, of=9, status="unsettled")], False),
+        (lambda hand, lines: [HandMade(hand.root, OTHER_WRITER).line(1), *lines[1:]], False),
+    ],
+)
+def test_what_is_not_whole_says_the_same_to_both(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[HandMade, list[bytes]], list[bytes]],
+    sound: bool,
+    is_open: bool,
+) -> None:
+    hand = HandMade(tmp_path)
+    lines = change(hand, [hand.line(n, cost=Decimal(n), model=f"m{n}") for n in range(1, 11)])
+    path = hand.open(1, lines) if is_open else hand.sealed(1, 10, lines)
+    monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
+    found = []
+    for large in (0, 2**60):
+        monkeypatch.setattr(_reporting, "_LARGE", large)
+        report = Ledger(tmp_path).report(["model"])
+        listed = Ledger(tmp_path).calls(limit=None)
+        found.append((report.rows, report.total, report.problems, listed.records))
+    assert found[0] == found[1]
+    name = SegmentName.parse(path.name)
+    assert name is not None
+    assert survey(tmp_path, name).sound == sound
+    with Relation(tmp_path) as relation:
+        ((by_line,),) = relation.rows("SELECT count(*) FROM line_by_line")
+    assert (by_line == 0) == sound
+
+
+def test_what_is_written_after_the_look_is_left_for_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = HandMade(tmp_path)
+    path = hand.open(1, hand.lines(1, 3))
+    monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
+
+    def and_then(root: Path, name: SegmentName) -> Surveyed:
+        found = survey(root, name)
+        path.write_bytes(path.read_bytes() + hand.gap(4, 9))
+        return found
+
+    monkeypatch.setattr(_relation, "survey", and_then)
+    with Relation(tmp_path) as relation:
+        assert relation.rows("SELECT count(*), max(seq) FROM records") == [(3, 3)]
+
+
 # -- SQL ---------------------------------------------------------------------------------------
 
 
@@ -192,6 +265,7 @@ def test_without_the_extra_reports_go_on_and_sql_says_what_to_install(
 def by_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_reporting, "_LARGE", 0)
     monkeypatch.setattr(_relation, "_SMALL", 0)
+    monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
 
 
 def foreign(hand: HandMade, seq: int, members: str) -> bytes:
