@@ -28,9 +28,10 @@ from ._frame import checked
 from ._layout import SEGMENTS
 from ._litellm import price_version, version
 from ._litellm_cost import batch_cost, batch_output
-from ._outcome import from_response, member
+from ._litellm_strays import Strays
+from ._outcome import from_response, member, note
 from ._prices import price_of
-from ._pricing import Pricing, note
+from ._pricing import Pricing
 
 __all__ = ["Batches"]
 
@@ -46,6 +47,7 @@ _DAY: Final = 86_400.0
 
 class _Host(Protocol):
     pricing: Pricing
+    strays: Strays
 
     @property
     def directory(self) -> Path | None: ...
@@ -110,7 +112,8 @@ class Batches:
             if model:
                 cost = await self._host.off_loop(batch_cost, answer, model, provider)
         elif member(answer, "output_file_id"):
-            found = await _in_time(batch_output(answer, provider, dict(asked.kwargs)))
+            reading = batch_output(answer, provider, dict(asked.kwargs))
+            found = await _in_time(self._host.strays.watch(reading))
             if found is not None:
                 usage, cost, model = found
                 fields |= from_response({"usage": usage})

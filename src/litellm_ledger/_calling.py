@@ -116,7 +116,7 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     await attempt.begin(write=request.track, ack_timeout=core.ack_timeout)
     try:
         with ours():
-            answer = await request.function(**asked.kwargs)
+            answer = await _ask(core, request)
     except BaseException as exc:
         await _failed(core, request, operation, attempt, exc)
         raise
@@ -124,6 +124,8 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     if request.stream and hasattr(answer, "__anext__"):
         upstream = _upstream(core, request, attempt, answer)
         upstream.drain = request.drain
+        if asked.call.strays:  # some are asked for at the first read
+            upstream.watch = partial(core.strays.watch, given=asked.kwargs.get("client"))
         upstream.deadline = operation.deadline
         core.begin(upstream)
         return CompletionStream(upstream)
@@ -134,6 +136,18 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     operation.record = record  # should the caller be cancelled while it waits for the ack
     await core.acknowledge(record)
     return hand_out(answer, record)
+
+
+async def _ask(core: ClientCore, request: _Request) -> Any:
+    asked = request.asked
+    if not asked.call.strays:
+        return await request.function(**asked.kwargs)
+    try:
+        return await core.strays.watch(
+            request.function(**asked.kwargs), given=asked.kwargs.get("client")
+        )
+    finally:
+        core.close_strays()
 
 
 async def _answered(core: ClientCore, asked: Asked, attempt: Attempt, answer: Any) -> None:

@@ -80,6 +80,7 @@ class Call:
         batch: a job that is billed when it is done, not when it is asked about.
         keeps: whether a response cache may keep an answer; ``None``: it keeps none of this call.
         files: arguments that are files, compared by what they hold.
+        strays: LiteLLM makes an HTTP client for each of them and leaves it to the collector.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Call:
     batch: bool = False
     keeps: Callable[[Any], bool] | None = _always
     files: tuple[str, ...] = ()
+    strays: bool = False
 
     @property
     def asks_usage(self) -> bool:
@@ -206,6 +208,7 @@ CALLS: Final[dict[str, Call]] = {
             reader=TextReader,
             tokens=True,
             wrote=_text_wrote,
+            strays=True,
         ),
         Call("aembedding", ("input",), "embedding", tokens=True),
         Call(
@@ -264,7 +267,7 @@ CALLS: Final[dict[str, Call]] = {
             wrote=_member("results"),
         ),
         Call("aocr", ("document",), "ocr", units=pages, wrote=_member("pages")),
-        Call("acreate_batch", (), "acreate_batch", batch=True, keeps=None),
-        Call("aretrieve_batch", (), "aretrieve_batch", batch=True, keeps=None),
+        Call("acreate_batch", (), "acreate_batch", batch=True, keeps=None, strays=True),
+        Call("aretrieve_batch", (), "aretrieve_batch", batch=True, keeps=None, strays=True),
     )
 }

@@ -31,6 +31,7 @@ from ._executor import DiskThread
 from ._limits import Limit
 from ._litellm_cost import estimate
 from ._litellm_http import acquire_http, release_http
+from ._litellm_strays import Strays
 from ._ours import our_context
 from ._prices import ModelPrice
 from ._pricing import Pricing
@@ -98,6 +99,7 @@ class ClientCore:
         self._drain_timeout = drain_timeout
         self._fetch_prices = fetch_prices
         self.repeated = 0
+        self.strays = Strays()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._estimator = DiskThread("litellm-ledger-estimate")
@@ -120,6 +122,7 @@ class ClientCore:
         self.caching = Caching()
         self.limit = Limit(self.limit.most)
         self.repeated = 0
+        self.strays = Strays()
         self._loop = self._closing = None
 
     # -- life ----------------------------------------------------------------------------------
@@ -200,9 +203,13 @@ class ClientCore:
                 await self.tracker.aclose(max(0.1, deadline - time.monotonic()))
             finally:
                 self._rest()
-                closing = self._loop.create_task(release_http(self._loop))
+                closing = self._loop.create_task(self._release(self._loop))
                 await wait_until(closing, max(deadline, time.monotonic() + _HTTP))
                 closing.cancel()
+
+    async def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        await self.strays.close()
+        await release_http(loop)
 
     def _rest(self) -> None:
         """Leave nothing behind once the client is closed and its last stream has ended."""
@@ -236,8 +243,14 @@ class ClientCore:
     def ended(self, upstream: Unsettled) -> None:
         """Forget a stream: it is settled."""
         self._streams.discard(upstream)
+        self.close_strays()
         if self._closing is not None and self._closing.done():
             self._rest()
+
+    def close_strays(self) -> None:
+        """Close what LiteLLM has dropped and what has nothing under way, in a task."""
+        if self.strays and self.is_here():
+            self.in_background(self.strays.close())
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run the end of a stream as a task that ``aclose`` waits for."""

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from ._litellm import loaded
 
-__all__ = ["acquire_http", "release_http"]
+__all__ = ["acquire_http", "is_idle", "is_kept", "release_http"]
 
 
 class _Use:
@@ -117,20 +117,43 @@ def _transports(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Any, Any
             continue
         if getattr(owner, "_owns_client", True) is False:
             continue
-        client = getattr(owner, "_client", None) or owner
+        client = _httpx(owner)
         if client is None or client is supplied:
             continue
-        mounts = getattr(client, "_mounts", None)
-        for transport in (
-            getattr(client, "_transport", None),
-            *(mounts.values() if isinstance(mounts, dict) else ()),
-        ):
+        for transport in _parts(client):
             session = getattr(transport, "client", None)
             if session is not None:  # LiteLLM's transport on aiohttp; a factory before first use
                 if getattr(transport, "_owns_session", False) and _of_loop(session, loop):
                     yield key, owner, transport
             elif getattr(transport, "_pool", None) is not None and key.endswith(mine):
                 yield key, owner, transport
+
+
+def is_kept(owner: Any) -> bool:
+    """Whether somebody keeps an SDK client for other calls: LiteLLM's cache, or the user."""
+    litellm: Any = loaded()
+    if _httpx(owner) is vars(litellm).get("aclient_session"):
+        return True
+    return any(owner is kept for kept in litellm.in_memory_llm_clients_cache.cache_dict.values())
+
+
+def is_idle(owner: Any) -> bool:
+    """Whether no request of a client's is under way."""
+    return not any(_busy(transport) for transport in _parts(_httpx(owner)))
+
+
+def _httpx(owner: Any) -> Any:
+    """The HTTP client below one of the SDK's or of LiteLLM's."""
+    return getattr(owner, "_client", None) or owner
+
+
+def _parts(client: Any) -> list[Any]:
+    """The transports of an HTTP client."""
+    mounts = getattr(client, "_mounts", None)
+    return [
+        getattr(client, "_transport", None),
+        *(mounts.values() if isinstance(mounts, dict) else ()),
+    ]
 
 
 class _Session:

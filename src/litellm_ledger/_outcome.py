@@ -26,7 +26,15 @@ from ._errors import InvalidRecord
 from ._money import from_litellm
 from ._record import MAX_INT
 
-__all__ = ["from_exception", "from_response", "from_stream", "member", "merged", "usage_fields"]
+__all__ = [
+    "from_exception",
+    "from_response",
+    "from_stream",
+    "member",
+    "merged",
+    "note",
+    "usage_fields",
+]
 
 _ZERO: Final = Decimal(0)
 _DELTA_TEXT: Final = (
@@ -61,6 +69,12 @@ def merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     if below and above:
         both["meta"] = {**below, **above}
     return both
+
+
+def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
+    """Add to the ``meta`` of an outcome."""
+    if meta:
+        fields["meta"] = {**(fields.get("meta") or {}), **meta}
 
 
 def usage_fields(usage: Any) -> dict[str, Any]:
@@ -287,11 +301,6 @@ def _tier(*holders: Any) -> dict[str, Any]:
     return {}
 
 
-def _put_meta(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
-    if meta:
-        fields["meta"] = {**fields.get("meta", {}), **meta}
-
-
 def _said_cost(usage: Any, provider: Any) -> Decimal | None:
     """What the provider itself says that it will bill."""
     return _money(member(usage, "cost")) if provider in _SAYS_COST else None
@@ -312,7 +321,7 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
     if counts:
         fields.update(counts)
         fields["usage_source"] = "provider"
-    _put_meta(fields, _tier(response, usage))
+    note(fields, _tier(response, usage))
     cost, source = _said_cost(usage, fields.get("provider")), "provider"
     if cost is None:
         cost, source = _money(member(hidden, "response_cost")), "litellm"
@@ -340,7 +349,7 @@ def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str
             whole = not choices or (ended and not wrote_after)
             fields.update(counts)
             fields["usage_source"] = "provider" if whole else "estimated"
-            _put_meta(fields, _tier(chunk, usage, *chunks[:1]))
+            note(fields, _tier(chunk, usage, *chunks[:1]))
             if whole:
                 _put_cost(fields, final, usage)
             else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -76,6 +76,7 @@ class Upstream:
         "reader",
         "reading_on",
         "usage_asked",
+        "watch",
     )
 
     def __init__(
@@ -96,6 +97,7 @@ class Upstream:
         self.reader = reader
         self.usage_asked = usage_asked
         self.drain = drain
+        self.watch: Callable[[Any], Any] | None = None  # around the first read (``Strays``)
         self.deadline: Deadline | None = None  # for its reader; reading on has its own bounds
         self.reading_on = False  # it was left, and has a place among those that are read on
         self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
@@ -111,20 +113,25 @@ class Upstream:
     async def read_chunk(self) -> Any:
         """Return the next chunk, having noted what it says."""
         chunk = await self._next()
+        self.watch = None
         self.attempt.first_token()
         self.reader.see(chunk)
         return chunk
 
+    def _advance(self) -> Any:
+        chunk = self.inner.__anext__()
+        return chunk if self.watch is None else self.watch(chunk)
+
     async def _next(self) -> Any:
         if not self.drain:
             with ours():
-                return await self.inner.__anext__()
+                return await self._advance()
         # A cancellation that travelled into the read would end the stream, and nothing could be
         # read on: the read is a task of its own, which a cancelled reader leaves to who reads on.
         if self.pending is None:
             with ours():
                 self.pending = self.loop.create_task(
-                    self.inner.__anext__(), name="litellm-ledger-stream-read"
+                    self._advance(), name="litellm-ledger-stream-read"
                 )
         await asyncio.wait({self.pending})
         pending, self.pending = self.pending, None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import pickle
-import wave
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.leaks import collected
+from tests.arguments import ARGUMENTS, STREAMS, check, to
 from tests.ledgers import outcomes
 from tests.packages import packages
 
@@ -24,64 +22,14 @@ from litellm_ledger import _litellm_needs as needs
 from litellm_ledger._calls import CALLS
 from litellm_ledger._litellm import load_sync
 from litellm_ledger._litellm_cost import price_conditions
+from litellm_ledger._litellm_strays import Strays
 from litellm_ledger.testing import Behaviour, OpenAIServer
-
-__all__ = ["collected"]  # a fixture
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    # LiteLLM makes a client of its own for some calls (embeddings, audio, moderation, batches) and
-    # leaves its session to the garbage collector, wherever that happens to run.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:(?s)Unclosed:ResourceWarning"),
-    # Its types for batches and responses do not match what it puts there.
+    # LiteLLM's types for batches and responses do not match what it puts there.
     pytest.mark.filterwarnings("ignore:(?s)Pydantic serializer warnings:UserWarning"),
 ]
-
-MESSAGES = [{"role": "user", "content": "three words here"}]
-STREAMS = ("acompletion", "atext_completion", "aresponses", "anthropic_messages")
-
-
-def sound(seconds: int) -> tuple[str, bytes]:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as audio:
-        audio.setnchannels(1)
-        audio.setsampwidth(2)
-        audio.setframerate(8_000)
-        audio.writeframes(bytes(16_000 * seconds))
-    return ("sound.wav", file.getvalue())
-
-
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "acompletion": {"model": "openai/gpt-4o-mini", "messages": MESSAGES},
-    "atext_completion": {
-        "model": "text-completion-openai/gpt-3.5-turbo-instruct",
-        "prompt": "three words here",
-    },
-    "aembedding": {"model": "openai/text-embedding-3-small", "input": ["three words here"]},
-    "aresponses": {"model": "openai/gpt-4o-mini", "input": "three words here"},
-    "anthropic_messages": {
-        "model": "anthropic/claude-haiku-4-5",
-        "messages": MESSAGES,
-        "max_tokens": 10,
-    },
-    "aimage_generation": {"model": "openai/gpt-image-1", "prompt": "three words here", "n": 2},
-    "aimage_edit": {
-        "model": "openai/gpt-image-1",
-        "prompt": "three words here",
-        "image": b"\x89PNG\r\n\x1a\n",
-    },
-    "atranscription": {"model": "openai/whisper-1", "file": sound(3)},
-    "aspeech": {"model": "openai/tts-1", "input": "three words here", "voice": "alloy"},
-    "amoderation": {"model": "omni-moderation-latest", "input": "three words here"},
-    "arerank": {"model": "cohere/rerank-v3.5", "query": "one", "documents": ["two", "three"]},
-    "acreate_batch": {
-        "completion_window": "24h",
-        "endpoint": "/v1/chat/completions",
-        "input_file_id": "file-1",
-    },
-    "aretrieve_batch": {"batch_id": "batch_00000000"},
-}
 
 # What is on record of an answer: tokens in and out, cost, and what else is counted.
 RECORDED: dict[str, dict[str, Any]] = {
@@ -106,29 +54,10 @@ RECORDED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[OpenAIServer]:
-    load_sync().suppress_debug_info = True  # type: ignore[attr-defined]
-    with OpenAIServer() as running:
-        yield running
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(tmp_path: Path) -> AsyncIterator[LiteLLMClient]:
     async with LiteLLMClient(tmp_path / "usage", max_retries=0) as opened:
         yield opened
-
-
-def to(server: OpenAIServer, name: str, behaviour: Behaviour | None = None) -> dict[str, Any]:
-    """The arguments of a call to the local server."""
-    root = server.base_url
-    if name in ("anthropic_messages", "arerank"):
-        root = root.removesuffix("/v1")
-    headers = {} if behaviour is None else behaviour.headers()
-    where = {"api_base": root, "api_key": "any", "extra_headers": headers}
-    if name == "arerank":
-        where["headers"] = where.pop("extra_headers")
-    return {**ARGUMENTS[name], **where, "timeout": 20.0}
 
 
 DEAF = ("atranscription", "aspeech", "amoderation")
@@ -154,13 +83,6 @@ def only(client: LiteLLMClient) -> UsageRecord:
     started, outcome = records
     assert (outcome.operation, outcome.attempt, outcome.ts) == (started.id, 1, started.ts)
     return outcome
-
-
-def check(record: UsageRecord, name: str, **expected: Any) -> None:
-    assert record.call == name
-    for field, value in expected.items():
-        wanted = Decimal(value) if field == "cost" and value is not None else value
-        assert getattr(record, field) == wanted, field
 
 
 # --- Answers ---------------------------------------------------------------------------------
@@ -189,7 +111,9 @@ async def test_an_answer_dumps_and_compares_as_litellms_own(
     await packages(name)
     litellm: Any = load_sync()
     ours = await getattr(client, name)(**to(server, name))
-    theirs = await getattr(litellm, name)(**to(server, name), num_retries=0)
+    strays = Strays()  # what LiteLLM leaves open is no matter here
+    theirs = await strays.watch(getattr(litellm, name)(**to(server, name), num_retries=0))
+    await strays.close()
     assert isinstance(ours, type(theirs))
     assert hasattr(ours, "usage_record")
     if name == "aspeech":
@@ -374,66 +298,6 @@ async def test_a_reader_that_is_cancelled_leaves_a_record(
         await task
     await client.flush()
     check(only(client), name, status="cancelled", usage_source="estimated")
-
-
-# --- Batches ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("no_usage", [False, True])
-async def test_a_batch_is_billed_once_however_often_one_asks(
-    server: OpenAIServer, client: LiteLLMClient, no_usage: bool
-) -> None:
-    batch = await client.acreate_batch(**to(server, "acreate_batch"))
-    behaviour = Behaviour(no_usage=no_usage)  # then the output file is read
-    given = to(server, "aretrieve_batch", behaviour) | {"batch_id": batch.id}
-    for _ in range(4):
-        await client.aretrieve_batch(**given)
-    # Again, all at once, and by a client of its own: what is on the ledger counts.
-    await asyncio.gather(*(client.aretrieve_batch(**given) for _ in range(3)))
-    assert client.usage.directory is not None
-    async with LiteLLMClient(client.usage.directory) as other:
-        await other.aretrieve_batch(**given)
-    found = [record for record in outcomes(client) if record.call == "aretrieve_batch"]
-    assert len(found) == 8
-    counted = [record for record in found if record.cost]
-    assert len(counted) == 1
-    assert counted[0].cost == Decimal("0.00000345")  # half the price of 6 in, 10 out
-    check(counted[0], "aretrieve_batch", input_tokens=6, output_tokens=10, model="gpt-4o-mini")
-    assert counted[0].meta is not None
-    assert counted[0].meta["batch"] == {"status": "completed", "counted": True}
-    assert counted[0].meta["price"]["batch"] is True
-    assert sum(record.cost or 0 for record in found) == counted[0].cost
-
-
-async def test_batches_finished_at_the_same_time_in_one_client_are_counted_once_each(
-    server: OpenAIServer, client: LiteLLMClient
-) -> None:
-    made = [await client.acreate_batch(**to(server, "acreate_batch")) for _ in range(2)]
-    given = to(server, "aretrieve_batch")
-    for batch in made:
-        await client.aretrieve_batch(**given | {"batch_id": batch.id})
-    await asyncio.gather(
-        *(client.aretrieve_batch(**given | {"batch_id": batch.id}) for batch in made * 5)
-    )
-    counted = [record.response_id for record in outcomes(client) if record.cost]
-    assert sorted(filter(None, counted)) == sorted(batch.id for batch in made)
-
-
-async def test_a_batch_whose_cost_cannot_be_had_is_tried_again(
-    server: OpenAIServer, client: LiteLLMClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from litellm_ledger import _batches
-
-    batch = await client.acreate_batch(**to(server, "acreate_batch"))
-    given = to(server, "aretrieve_batch") | {"batch_id": batch.id}
-    await client.aretrieve_batch(**given)
-    with monkeypatch.context() as patch:
-        patch.setattr(_batches, "batch_cost", lambda *args: None)
-        await client.aretrieve_batch(**given)
-    await client.aretrieve_batch(**given)
-    await client.aretrieve_batch(**given)
-    costs = [record.cost for record in outcomes(client)][1:]
-    assert costs == [0, None, Decimal("0.00000345"), 0]
 
 
 # --- Prices ----------------------------------------------------------------------------------

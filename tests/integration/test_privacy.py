@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.leaks import collected
 
 from litellm_ledger import Ledger, LiteLLMClient, MissingExtra
 from litellm_ledger._calls import CALLS as TABLE
@@ -18,13 +17,8 @@ from litellm_ledger._litellm import load_sync
 from litellm_ledger._litellm_needs import require
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
-__all__ = ["collected"]  # a fixture
-
 pytestmark = [
     pytest.mark.asyncio,
-    # LiteLLM leaves sessions, and coroutines of calls that were cut short, to the collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:(?s)Unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:(?s)Pydantic serializer warnings:UserWarning"),
 ]
 

@@ -92,6 +92,7 @@ LINE = {
         "_litellm_hooks",
         "_litellm_http",
         "_litellm_needs",
+        "_litellm_strays",
     },
     "client": {
         "_asker",

@@ -1,0 +1,173 @@
+"""After every call of LiteLLM, made through a client that is closed, no connection is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.arguments import ARGUMENTS, STREAMS, to
+
+from litellm_ledger import LiteLLMClient
+from litellm_ledger._litellm import load_sync
+from litellm_ledger._litellm_strays import Strays
+from litellm_ledger.testing import Behaviour, OpenAIServer
+
+ROOT = Path(__file__).parents[2]
+
+# A process of its own: the server's connections are no business of the collector's here.
+CHILD = """
+import asyncio, os, sys, types
+from litellm_ledger import LiteLLMClient
+from tests.arguments import to
+
+server, name, stream, path, tells = types.SimpleNamespace(base_url=sys.argv[1]), *sys.argv[2:]
+if tells == "no":
+    from litellm_ledger import _core
+    async def watch(self, call, given=None):
+        return await call
+    async def close(self):
+        pass
+    _core.Strays.watch, _core.Strays.close = watch, close
+
+def sockets():
+    found = 0
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{number}").startswith("socket:")
+        except FileNotFoundError:
+            pass
+    return found
+
+async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60  # LiteLLM's first call takes its time
+    before = sockets()
+    async with LiteLLMClient(path) as client:
+        given = to(server, name)
+        if name == "aretrieve_batch":
+            batch = await client.acreate_batch(**to(server, "acreate_batch"))
+            given["batch_id"] = batch.id
+        # Of a batch that is done LiteLLM's logging reads the output, in its own time.
+        for _ in range(1 if name == "aretrieve_batch" else 3):
+            answer = await getattr(client, name)(**given, **({"stream": True} if stream else {}))
+            if stream:
+                async for _ in answer:
+                    pass
+        del answer
+    assert sockets() == before, (before, sockets())
+
+asyncio.run(main())
+"""
+
+
+def run(server: OpenAIServer, path: Path, name: str, stream: str, tells: str) -> str:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-X", "dev", "-W", "ignore::UserWarning", "-c", CHILD),
+            *(server.base_url, name, stream, str(path), tells),
+        ],
+        cwd=ROOT,
+        env={"PYTHONPATH": ":".join([str(ROOT), *sys.path]), "PATH": "", "HOME": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "stream"), [(name, "") for name in ARGUMENTS] + [(name, "yes") for name in STREAMS]
+)
+def test_no_connection_is_left(
+    server: OpenAIServer, tmp_path: Path, name: str, stream: str
+) -> None:
+    assert run(server, tmp_path, name, stream, "yes") == ""
+
+
+@pytest.mark.parametrize(("name", "stream"), [("atext_completion", ""), ("acreate_batch", "")])
+def test_what_litellm_drops_is_there_to_be_found(
+    server: OpenAIServer, tmp_path: Path, name: str, stream: str
+) -> None:
+    """The control: unwatched, they leave something to see."""
+    assert "nclosed" in run(server, tmp_path, name, stream, "no")
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_the_user_gave_is_left_open(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    load_sync()
+    from openai import AsyncOpenAI
+
+    given = to(server, "atext_completion")
+    async with AsyncOpenAI(base_url=given["api_base"], api_key="any") as theirs:
+        async with LiteLLMClient(tmp_path) as client:
+            await client.atext_completion(**given, client=theirs)
+            stream = await client.atext_completion(**given, client=theirs, stream=True)
+            assert [chunk async for chunk in stream]
+        assert not theirs.is_closed()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_litellm_keeps_is_left_open(server: OpenAIServer) -> None:
+    litellm: Any = load_sync()
+    strays = Strays()
+    await strays.watch(litellm.acompletion(**to(server, "acompletion")))
+    assert not strays
+
+
+@pytest.mark.asyncio
+async def test_only_what_is_idle_is_closed(server: OpenAIServer) -> None:
+    litellm: Any = load_sync()
+    strays = Strays()
+    slow = to(server, "atext_completion", Behaviour(chunk_delay=0.02))
+    stream = await litellm.atext_completion(**slow, stream=True)
+    await strays.watch(anext(stream))
+    await strays.watch(litellm.atext_completion(**to(server, "atext_completion")))
+    assert len(strays) == 2
+    await strays.close()
+    assert len(strays) == 1
+    assert [chunk async for chunk in stream]
+    await strays.close()
+    assert not strays
+
+
+@pytest.mark.asyncio
+async def test_a_call_that_is_watched_ends_as_it_would_have() -> None:
+    ended: list[str] = []
+
+    async def call(how: str) -> str:
+        try:
+            await asyncio.sleep(0)
+            if how == "raises":
+                raise KeyError(how)
+            if how == "stops":
+                raise StopAsyncIteration(how)
+            await asyncio.sleep(60 if how in ("cancelled", "closed") else 0)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        except GeneratorExit:
+            ended.append("closed")
+            raise
+        return how
+
+    assert await Strays().watch(call("returns")) == "returns"
+    with pytest.raises(KeyError, match="raises"):
+        await Strays().watch(call("raises"))
+    with pytest.raises(StopAsyncIteration):
+        await Strays().watch(call("stops"))
+    task = asyncio.create_task(Strays().watch(call("cancelled")))
+    await asyncio.sleep(0.01)
+    task.cancel("why")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    watching = Strays().watch(call("closed"))
+    watching.send(None)
+    watching.send(None)
+    watching.close()
+    assert ended == ["cancelled", "closed"]
