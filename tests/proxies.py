@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.ports import free_port
 
 KEY = "sk-of-the-tests"
 START = 100.0
@@ -48,7 +48,7 @@ class Proxy:
     """`litellm --config ...` on a free port of the loopback; `close()` ends it."""
 
     def __init__(self, directory: Path) -> None:
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self._log = directory / "attempts.jsonl"
         self._output = directory / "output.txt"
         config = directory / "config.yaml"
@@ -110,10 +110,3 @@ class Proxy:
             if {line["id"] for line in found} == ids or time.monotonic() > end:
                 return found
             time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

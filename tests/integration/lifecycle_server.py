@@ -15,12 +15,12 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi import BackgroundTasks, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
 from tests import fakes
 from tests.runs import usage
 
-from litellm_ledger import LiteLLMClient, UsageTracker
+from litellm_ledger import LedgerClosed, LiteLLMClient, UsageTracker
 from litellm_ledger.fastapi import get_client, ledger_lifespan
 
 fake = fakes.install(pytest.MonkeyPatch())
@@ -66,6 +66,12 @@ async def call(client: LiteLLMClient) -> str:
     answer = await client.acompletion(model="m", messages=[])
     say("ack", answer.usage_record.id)
     return str(answer.usage_record.id)
+
+
+@app.exception_handler(LedgerClosed)
+async def closing(request: Request, exc: LedgerClosed) -> JSONResponse:
+    """hypercorn takes requests while it ends the lifespan."""
+    return JSONResponse({"detail": str(exc)}, 503)
 
 
 @app.get("/ready")

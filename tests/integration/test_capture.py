@@ -16,10 +16,13 @@ import litellm
 import openai
 import pydantic
 import pytest
+from tests.leaks import collected
 from tests.runs import until
 
 from litellm_ledger import Ledger, LedgerClosed, LiteLLMClient, UsageRecord
 from litellm_ledger.testing import Behaviour, OpenAIServer
+
+__all__ = ["collected"]  # a fixture
 
 pytestmark = pytest.mark.asyncio
 

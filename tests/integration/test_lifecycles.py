@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 from tests.runs import keys
 from tests.tally import Tally
 
@@ -78,9 +78,7 @@ class Server:
     """One server process and all that it says."""
 
     def __init__(self, name: str, app: str, ledger: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         command = [part.format(app=f"{APP}:{app}", port=self.port) for part in SERVERS[name]]
         early = {"EARLY": "1"} if name == "gunicorn-preload" and app == "app" else {}
         self.log: list[str] = []
