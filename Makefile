@@ -66,8 +66,19 @@ demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no n
 	@$(PY) examples/demo.py
 
 .PHONY: test
-test: $(STEPS)/test ## Run the test suite against the built wheel
+test: $(STEPS)/test chromium ## Run the test suite against the built wheel
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# The one system package that tests use, and only those of the pages of `litellm-ledger html`. Where
+# it cannot be installed (no root, another system) they are skipped; where that fails, they fail.
+.PHONY: chromium
+chromium:
+	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "==> installing chromium"; \
+		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install \
+			--no-install-recommends chromium; } >>$(LOG) 2>&1 || tail -n 40 $(LOG) >&2; \
+	fi
 
 .PHONY: test-all
 test-all: ## Run the test suite on Python 3.11, 3.12 and 3.13, where found
@@ -94,7 +105,7 @@ matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds; writ
 	@$(PY) -m pytest -m matrix --timeout=3600 -n $(JOBS) --write-matrix $(PYTEST_ARGS)
 
 .PHONY: coverage
-coverage: $(STEPS)/test ## Run the test suite and report coverage by branch
+coverage: $(STEPS)/test chromium ## Run the test suite and report coverage by branch
 	@$(PY) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: lint

@@ -316,7 +316,7 @@ def chromium() -> str:
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         if os.getuid() == 0 and shutil.which("apt-get"):
-            pytest.fail("no chromium: apt-get install --no-install-recommends chromium (.ci/run)")
+            pytest.fail("no chromium: apt-get install --no-install-recommends chromium")
         pytest.skip("no chromium here, and no way to install it")
     return found
 
