@@ -9,10 +9,10 @@ import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+from ._asking import Call, ask, at_once, logged, one_by_one
 from ._rounds import race
 from ._size import Size
 from ._table import Table, quantity, times
@@ -30,7 +30,7 @@ LONG: Final = {
     "messages": [{"role": "user", "content": "word " * 20_000}],
     "mock_response": ANSWER * 200,
 }
-_Call = Callable[..., Awaitable[Any]]
+STREAM: Final = {**CALL, "stream": True}
 
 
 def run(size: Size) -> list[Table]:
@@ -45,37 +45,13 @@ async def _table(size: Size) -> Table:
     from litellm_ledger import LiteLLMClient, ResponseCache
 
     litellm.suppress_debug_info = True  # this program's own choice: no banners in the table
-    # LiteLLM puts a third of a call's work off to a worker: a round ends when that is done.
-    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER as LOGGING
-
     count, few = size(100, 3), size(20, 2)
     seeds = itertools.count()
 
-    async def one_by_one(call: dict[str, Any], function: _Call) -> None:
-        for _ in range(count):
-            await function(**call)
-        await LOGGING.flush()
-
-    async def at_once(call: dict[str, Any], function: _Call) -> None:
-        await asyncio.gather(*[function(**call) for _ in range(count)])
-        await LOGGING.flush()
-
-    async def streamed(call: dict[str, Any], function: _Call) -> None:
-        for _ in range(few):
-            async for _ in await function(**call, stream=True):
-                pass
-        await LOGGING.flush()
-
-    async def misses(call: dict[str, Any], function: _Call) -> None:
-        for _ in range(count):
-            await function(**call, seed=next(seeds))
-        await LOGGING.flush()
-
-    async def first_streams(call: dict[str, Any], function: _Call) -> None:
-        for _ in range(few):
-            async for _ in await function(**call, stream=True, seed=next(seeds)):
-                pass
-        await LOGGING.flush()
+    async def misses(operations: int, call: dict[str, Any], function: Call) -> None:
+        for _ in range(operations):
+            await ask({**call, "seed": next(seeds)}, function)
+        await logged()
 
     table = Table(
         "Response cache",
@@ -92,14 +68,14 @@ async def _table(size: Size) -> Table:
                 ("hit, one by one", one_by_one, bare, CALL, count),
                 ("hit, 100 at once", at_once, bare, CALL, count),
                 ("hit, 100 kB asked", one_by_one, bare, LONG, count),
-                ("hit, a stream replayed", streamed, bare, CALL, few),
+                ("hit, a stream replayed", one_by_one, bare, STREAM, few),
                 ("miss, one by one", misses, plain, CALL, count),
-                ("miss, a stream kept", first_streams, plain, CALL, few),
+                ("miss, a stream kept", misses, plain, STREAM, few),
             ):
                 found = await race(
                     {
-                        "ours": (partial(how, call, cached), operations),
-                        "peer": (partial(how, call, peer), operations),
+                        "ours": (partial(how, operations, call, cached), operations),
+                        "peer": (partial(how, operations, call, peer), operations),
                     },
                     rounds=size(9, 1),
                     seconds=4,

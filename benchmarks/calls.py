@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from ._asking import at_once, one_by_one
 from ._peers import file_logger
 from ._rounds import race
 from ._size import Size
@@ -26,7 +27,6 @@ from ._table import Table, quantity
 __all__ = ["run"]
 
 ANSWER: Final = "A record of every amount that comes in or goes out."
-_Call = Callable[..., Awaitable[Any]]
 
 
 def run(size: Size) -> list[Table]:
@@ -70,8 +70,8 @@ async def _table(size: Size) -> Table:
             bare = litellm.acompletion
             for transport, call in (("mock", mock), ("HTTP", http)):
                 for kind, stream in (("plain", False), ("stream", True)):
-                    for name, how in (("one by one", _one_by_one), ("100 at once", _at_once)):
-                        count = size(50 if how is _one_by_one and call is http else 100, 3)
+                    for name, how in (("one by one", one_by_one), ("100 at once", at_once)):
+                        count = size(50 if how is one_by_one and call is http else 100, 3)
                         # With its usage, which the client asks for by itself: LiteLLM's own work
                         # for that is a third of a mock stream, and none of ours.
                         usage = {"stream": True, "stream_options": {"include_usage": True}}
@@ -105,31 +105,6 @@ def _added(ratios: list[float]) -> str:
     ordered = sorted(100 * (ratio - 1) for ratio in ratios)
     low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
     return f"{statistics.median(ordered):+.1f} % ({low:+.1f} to {high:+.1f})"
-
-
-async def _ask(call: dict[str, Any], function: _Call) -> None:
-    answer = await function(**call)
-    if call.get("stream"):
-        async for _ in answer:
-            pass
-
-
-async def _one_by_one(count: int, call: dict[str, Any], function: _Call) -> None:
-    for _ in range(count):
-        await _ask(call, function)
-    await _logged()
-
-
-async def _at_once(count: int, call: dict[str, Any], function: _Call) -> None:
-    await asyncio.gather(*[_ask(call, function) for _ in range(count)])
-    await _logged()
-
-
-async def _logged() -> None:
-    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
-
-    await asyncio.sleep(0)
-    await GLOBAL_LOGGING_WORKER.flush()
 
 
 async def _heard(logger: Any, run: Callable[[], Awaitable[None]]) -> None:

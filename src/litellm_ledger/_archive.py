@@ -20,6 +20,7 @@ import msgspec
 from ._columns import COLUMNS, quoted
 from ._duck import connect, literally, module, statement
 from ._errors import LedgerPathError
+from ._frame import SEALED
 from ._layout import ARCHIVE, SegmentName
 from ._version import newer_format
 
@@ -296,7 +297,7 @@ def _line(members: str, crc: int) -> bytes:
         body = _encode(_decode(members))
     except msgspec.DecodeError:  # then the line itself is in the row beside it
         body = b"{}"
-    return b'%b,"crc":"%08x"}\n' % (body[:-1], crc)
+    return SEALED % (body[:-1], crc)
 
 
 def _from(path: Path) -> str:

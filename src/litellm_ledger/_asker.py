@@ -26,7 +26,7 @@ from ._flights import Flight
 from ._handing import label, twin_of
 from ._limits import Deadline
 from ._options import CallOptions
-from ._outcome import from_exception
+from ._outcome import from_exception, note
 from ._packing import Unpackable
 
 __all__ = ["Asker"]
@@ -168,7 +168,7 @@ class Asker:
         fields = from_exception(exc)
         cache = {"operation": getattr(paid, "operation", None), "how": "shared"}
         fields |= {"cost": Decimal(0), "usage_source": "none"}
-        fields["meta"] = {**(fields.get("meta") or {}), "cache": cache}
+        note(fields, {"cache": cache})
         self.attempt.join()
         record = self.attempt.settle(fields)
         if record is not None:

@@ -52,7 +52,6 @@ class Backlog:
         late: the writer task is gone; what is accepted now is written at once, synchronously,
             and synced too if ``sync_late``.
         accepting: a number is being given; a finalizer that strikes now must not take it.
-        quiet: what is accepted next wakes nobody; whoever set this sees to its being written.
         seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
         in_flight: numbers of ``started`` records whose call has not ended, oldest first.
         untracked: calls in flight for which no ``started`` record was written.
@@ -71,7 +70,6 @@ class Backlog:
         self.sync_late = False
         self.sealed = False
         self.accepting = False
-        self.quiet = False
         self.seal_when_idle = False
         self.in_flight: dict[int, None] = {}
         self.untracked = 0
@@ -110,16 +108,19 @@ class Backlog:
 
     # -- accepting -----------------------------------------------------------------------------
 
-    def accept(self, record: UsageRecord) -> UsageRecord:
-        """Number a record and queue it; return it as it will be written.  One block, no await."""
+    def accept(self, record: UsageRecord, *, wake: bool = True) -> UsageRecord:
+        """Number a record and queue it; return it as it will be written.  One block, no await.
+
+        Without ``wake`` nobody is told: the caller sees to its being written.
+        """
         if self.accepting:
             self._mend()
         self.accepting = True
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
-        self.put(record, None)
+        self.put(record, None, wake=wake)
         return record
 
-    def put(self, record: UsageRecord, now: datetime | None) -> None:
+    def put(self, record: UsageRecord, now: datetime | None, *, wake: bool = True) -> None:
         """``accept`` with a time for whoever does not want the numbered record: the task makes it.
 
         That takes the caller a third of the time.
@@ -131,8 +132,7 @@ class Backlog:
         # In a burst of ``record_nowait`` the task has been woken for what waits before this one; it
         # is woken again now and then all the same: a finalizer that records may strike inside
         # asyncio's ``get``, before the task can be woken.  Who waits for an answer always wakes.
-        if self.quiet or (now is not None and self._waiting and seq % 64):
-            self.quiet = False
+        if not wake or (now is not None and self._waiting and seq % 64):
             self._waiting.append((seq, now, record, cost))
         else:
             try:
@@ -179,17 +179,17 @@ class Backlog:
             force_setattr(record, "meta", {"unstorable": type(exc).__name__})
             return encode_wire(record)
 
-    def start(self, record: UsageRecord) -> UsageRecord:
+    def start(self, record: UsageRecord, *, wake: bool = True) -> UsageRecord:
         """Accept a ``started`` record and hold its call in flight."""
-        record = self.accept(record)
+        record = self.accept(record, wake=wake)
         self.in_flight[self.accepted] = None
         if len(self.in_flight) == 1:
             self._cells[OLDEST] = self.accepted
         return record
 
-    def settle(self, record: UsageRecord, settles: int) -> UsageRecord:
+    def settle(self, record: UsageRecord, settles: int, *, wake: bool = True) -> UsageRecord:
         """Accept an outcome; its call is no longer in flight once that is written."""
-        record = self.accept(record)
+        record = self.accept(record, wake=wake)
         if settles:
             self._settling.append((self.accepted, settles))
         else:

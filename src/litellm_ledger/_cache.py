@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from ._cache_store import CacheStore, MemoryStore
+from ._options import is_number
 from ._statistics import CacheStatistics
 
 __all__ = ["ResponseCache"]
@@ -63,7 +64,7 @@ class ResponseCache:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, value in (("ttl", ttl), ("store_timeout", store_timeout)):
-            if not _is_number(value) or not 0 < value < math.inf:
+            if not is_number(value) or not 0 < value < math.inf:
                 raise ValueError(f"{name} must be seconds above 0, not {value!r}")
         for name, value in (("maxsize", maxsize), ("max_bytes", max_bytes)):
             if type(value) is not int or value < 1:
@@ -185,7 +186,3 @@ class ResponseCache:
         if not self._failing:
             self._failing = True
             _log.warning("the store of the response cache failed: %s; calls go on without it", why)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

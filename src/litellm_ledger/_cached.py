@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._asker import Asker
-from ._cache import ResponseCache
 from ._cache_entry import Entry, answer_bytes, answer_from
 from ._cache_key import cache_key
 from ._cached_stream import StreamAsker
@@ -29,7 +28,6 @@ __all__ = ["cached_call"]
 
 async def cached_call(
     core: ClientCore,
-    cache: ResponseCache,
     name: str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -38,7 +36,9 @@ async def cached_call(
     options: CallOptions,
     track: bool,
 ) -> Any:
-    """``_calling.call``, unless ``cache`` has the answer or an equal call is getting it."""
+    """``_calling.call``, unless the cache has the answer or an equal call is getting it."""
+    cache = options.cache
+    assert cache is not None
     await core.ready()
     litellm: Any = await core.litellm()
     row = CALLS[name]

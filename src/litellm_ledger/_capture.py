@@ -23,7 +23,7 @@ from ._litellm_cost import estimate_stream
 from ._litellm_hooks import answer_cost, flush_logging, follow, register
 from ._money import from_litellm
 from ._ours import is_ours
-from ._outcome import from_exception, from_response, usage_fields
+from ._outcome import from_exception, from_response, merged, usage_fields
 from ._record import UsageRecord
 
 if TYPE_CHECKING:
@@ -292,4 +292,4 @@ def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]
 
 
 def _marked(fields: dict[str, Any]) -> dict[str, Any]:
-    return {**fields, "meta": {**(fields.get("meta") or {}), "captured": True}}
+    return merged(fields, {"meta": {"captured": True}})

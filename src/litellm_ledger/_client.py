@@ -23,7 +23,7 @@ from ._core import ClientCore
 from ._fs import REAL, FileSystem
 from ._hints import AsyncOnly, instead
 from ._operation import need_tenacity
-from ._options import OURS, AbandonedStream, CallOptions, Keep, refuse_ours
+from ._options import AbandonedStream, CallOptions, Keep, refuse_ours
 from ._prices import ModelPrice
 from ._statistics import Statistics
 from ._tracker import UsageTracker
@@ -222,24 +222,13 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         tags: Mapping[str, Any] | list[str] | None,
     ) -> Any:
         """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
-        if not OURS.isdisjoint(kwargs):
-            refuse_ours(name, kwargs)
+        refuse_ours(name, kwargs)
         kwargs.update((name, value) for name, value in given.items() if value is not None)
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
-        if self._options.cache is not None:
-            return await cached_call(
-                self._core,
-                self._options.cache,
-                name,
-                args,
-                kwargs,
-                tags,
-                options=self._options,
-                track=self._track_in_flight,
-            )
-        return await call(
+        make = call if self._options.cache is None else cached_call
+        return await make(
             self._core,
             name,
             args,

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import anyio
 
+from ._options import is_number
+
 __all__ = ["outlive_cancellation", "seconds", "wait_until"]
 
 T = TypeVar("T")
@@ -24,9 +26,9 @@ def seconds(name: str, value: Any) -> float:
     Raises:
         ValueError: no number, or NaN, with which no deadline ever comes.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if not is_number(value) or value != value:
         raise ValueError(f"{name} must be seconds, not {value!r}")
-    return min(value, threading.TIMEOUT_MAX)
+    return min(float(value), threading.TIMEOUT_MAX)
 
 
 async def outlive_cancellation(task: asyncio.Future[T]) -> T:

@@ -6,9 +6,12 @@ Owns the list, for reading JSON lines and for the views that people query.  Pure
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final
 
-__all__ = ["COLUMNS", "quoted", "struct", "text_list"]
+import msgspec
+
+__all__ = ["COLUMNS", "OF_RECORD", "definitions", "quoted", "struct", "structure", "text_list"]
 
 COLUMNS: Final = {
     "id": "VARCHAR",
@@ -53,6 +56,9 @@ COLUMNS: Final = {
 }
 """Member to type; ``ts`` is in UTC."""
 
+OF_RECORD: Final = tuple(name for name in COLUMNS if name not in ("gap_until", "reason"))
+"""Those that an outcome or a ``started`` record may have."""
+
 
 def quoted(text: str) -> str:
     """Write a text as an SQL literal."""
@@ -67,3 +73,14 @@ def text_list(texts: Iterable[str]) -> str:
 def struct(columns: Mapping[str, str]) -> str:
     """Write names and types as the struct that ``read_json`` takes for ``columns``."""
     return "{" + ", ".join(f"{name}: {quoted(kind)}" for name, kind in columns.items()) + "}"
+
+
+def definitions() -> str:
+    """Write the columns as ``CREATE TABLE`` takes them."""
+    return ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+
+
+@cache
+def structure() -> str:
+    """Write the columns as the text that ``from_json`` takes for a structure."""
+    return quoted(msgspec.json.encode(COLUMNS).decode())

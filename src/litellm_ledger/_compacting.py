@@ -28,7 +28,7 @@ from ._frame import checked, newer_version
 from ._fs import REAL, FileSystem
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName, live_name, record_id
 from ._listing import by_writer, list_segments
-from ._live import is_locked, lock_directory, read_live
+from ._live import is_locked, lock_directory, read_live, unlock
 from ._reading import Problem
 from ._scan import Head
 from ._staging import Staging, write_file
@@ -117,7 +117,7 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
             exc.errno, f"cannot compact the ledger at {root}: {exc.strerror or exc}", exc.filename
         ) from exc
     finally:
-        os.close(held)
+        unlock(held)
 
 
 class _Run:

@@ -23,10 +23,22 @@ from ._errors import InvalidRecord, UnsupportedFormat
 from ._money import MAX_PICOUSD, usd, whole
 from ._record import UsageRecord
 
-__all__ = ["SUFFIX", "checked", "decode", "encode", "encode_wire", "newer_version", "wire"]
+__all__ = [
+    "SEALED",
+    "SUFFIX",
+    "checked",
+    "decode",
+    "encode",
+    "encode_wire",
+    "newer_version",
+    "wire",
+]
 
 SUFFIX: Final = 19
 """Length in bytes of ``,"crc":"xxxxxxxx"}`` and the line feed."""
+
+SEALED: Final = b'%b,"crc":"%08x"}\n'
+"""A line, of its bytes up to the suffix and their checksum."""
 
 
 class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
@@ -65,7 +77,7 @@ def wire(record: UsageRecord, cost_picousd: int | None) -> UsageRecord:
 def encode_wire(record: UsageRecord) -> bytes:
     """Encode what ``wire`` has prepared."""
     body = _encode(record)[:-1]
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+    return SEALED % (body, crc32(body))
 
 
 def _pico(cost: Decimal | None) -> int | None:

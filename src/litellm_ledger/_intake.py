@@ -158,18 +158,14 @@ class Intake:
         """
         return self._take_alone(record, partial(self.backlog.settle, settles=settles))
 
-    def _take_alone(
-        self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]
-    ) -> UsageRecord:
+    def _take_alone(self, record: UsageRecord, act: Callable[..., UsageRecord]) -> UsageRecord:
         """Accept; and if this is the only call there is, have the record written at once."""
         backlog = self.backlog
         if self.durability != "written" or backlog.late or not backlog.idle:
             return self._take(record, act)
-        backlog.quiet = True
         try:
-            return act(record)
+            return act(record, wake=False)
         finally:  # also if the handler of a signal raises just now
-            backlog.quiet = False
             self._hurry(backlog)
 
     def _hurry(self, backlog: Backlog) -> None:

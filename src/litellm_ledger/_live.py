@@ -141,13 +141,7 @@ def same_boot(counters: LiveCounters) -> bool:
 
 def lock(path: Path) -> int | None:
     """Take a dead writer's lock; return the descriptor that holds it, or ``None`` if it is held."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
+    return _flock(path, os.O_RDWR)
 
 
 def mark_recovery(fd: int, pid: int) -> None:
@@ -166,7 +160,11 @@ def mark_recovery(fd: int, pid: int) -> None:
 
 def lock_directory(path: Path) -> int | None:
     """Lock a directory for this process; return the descriptor, or ``None`` if it is locked."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return _flock(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _flock(path: Path, flags: int) -> int | None:
+    fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -176,7 +174,7 @@ def lock_directory(path: Path) -> int | None:
 
 
 def unlock(fd: int) -> None:
-    """Give back what ``lock`` took, also if a child forked meanwhile holds the descriptor too."""
+    """Give a lock back, also if a child that was forked meanwhile holds the descriptor too."""
     try:
         fcntl.flock(fd, fcntl.LOCK_UN)
     finally:

@@ -23,6 +23,7 @@ __all__ = [
     "AbandonedStream",
     "CallOptions",
     "Keep",
+    "is_number",
     "refuse_ours",
     "without_inner_retries",
 ]
@@ -66,6 +67,11 @@ OURS: Final = frozenset(
     }
 )
 """Options of the client; LiteLLM, which has none of these, would send them to the provider."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number, and no ``bool``, which is an ``int`` only for Python."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def refuse_ours(name: str, kwargs: Mapping[str, Any]) -> None:
@@ -122,7 +128,7 @@ class CallOptions:
         retries, deadline = self.max_retries, self.deadline
         if retries is not None and (type(retries) is not int or retries < 0):
             raise ValueError(f"max_retries must be a whole number from 0, or None, not {retries!r}")
-        if deadline is not None and not (_is_number(deadline) and 0 < deadline < math.inf):
+        if deadline is not None and not (is_number(deadline) and 0 < deadline < math.inf):
             raise ValueError(f"deadline must be seconds above 0, or None, not {deadline!r}")
         if self.on_abandoned_stream not in get_args(AbandonedStream):
             raise ValueError(
@@ -165,7 +171,3 @@ def without_inner_retries(kwargs: dict[str, Any]) -> None:
     """
     kwargs["max_retries"] = _NO_RETRIES
     kwargs["num_retries"] = 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

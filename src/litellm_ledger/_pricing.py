@@ -15,6 +15,7 @@ from typing import Any
 from . import _litellm
 from ._calls import CALLS, Asked
 from ._litellm_cost import compute_cost, is_priced, price_conditions, provider_of
+from ._outcome import note
 from ._prices import ModelPrice, find_price, price_of, price_table
 
 __all__ = ["Pricing"]
@@ -85,11 +86,6 @@ class Pricing:
             if conditions:
                 known = (fields.get("meta") or {}).get("price") or {}
                 note(fields, {"price": {**known, **conditions}})
-
-
-def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
-    """Add to the ``meta`` of an outcome."""
-    fields["meta"] = {**(fields.get("meta") or {}), **meta}
 
 
 def _put_own(fields: dict[str, Any], price: ModelPrice) -> None:

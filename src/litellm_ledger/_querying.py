@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ._columns import COLUMNS, quoted
+from ._columns import OF_RECORD, quoted
 from ._duck import statement
 from ._groups import KEYS, MISSING, Quantiles
 from ._history import Calls, Operation, operation
@@ -79,11 +79,10 @@ def report(
 def calls(relation: Relation, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
     where, values = condition(selection)
-    names = [name for name in COLUMNS if name not in ("gap_until", "reason")]
     query = statement("calls").format(
-        columns=", ".join(names), where=where, limit="ALL" if limit is None else int(limit)
+        columns=", ".join(OF_RECORD), where=where, limit="ALL" if limit is None else int(limit)
     )
-    found = [_record_of(names, row) for row in relation.rows(query, values)]
+    found = [_record_of(row) for row in relation.rows(query, values)]
     ((matched,),) = relation.rows(f"SELECT count(*) FROM calls WHERE {where}", values)
     return Calls(records=found, matched=matched, problems=relation.problems)
 
@@ -93,15 +92,14 @@ def find_operation(relation: Relation, key: str) -> Operation | None:
     found = relation.rows(statement("whose"), [key])
     if not found:
         return None
-    names = [name for name in COLUMNS if name not in ("gap_until", "reason")]
-    query = statement("operation").format(columns=", ".join(names))
+    query = statement("operation").format(columns=", ".join(OF_RECORD))
     rows = relation.rows(query, [found[0][0]])
-    return operation(found[0][0], [_record_of(names, row) for row in rows])
+    return operation(found[0][0], [_record_of(row) for row in rows])
 
 
-def _record_of(names: Sequence[str], row: Sequence[Any]) -> UsageRecord:
+def _record_of(row: Sequence[Any]) -> UsageRecord:
     """Make a record of a row of the view ``records``."""
-    fields = {name: value for name, value in zip(names, row, strict=True) if value is not None}
+    fields = {name: value for name, value in zip(OF_RECORD, row, strict=True) if value is not None}
     if "ts" in fields:
         fields["ts"] = fields["ts"].replace(tzinfo=UTC)
     for name in ("cost", "saved_cost"):

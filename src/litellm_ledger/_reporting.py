@@ -47,9 +47,8 @@ _MOST_TAGS: Final = 20
 def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
     running = Running(root)  # before a line is read: who is dead writes no more
-    large = _is_large(root)
-    if large:
-        report, known = ask(
+    if _is_large(root):
+        report = ask(
             root,
             lambda lines: _with_tags(
                 asked_report(lines, by, selection, quantiles=quantiles),
@@ -61,18 +60,12 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
         problems: list[Problem] = []
         lines = running.outcomes(everything(root, problems), selection.fits)
         dates = selection.calendar
-        report, known = _with_tags(
+        report = _with_tags(
             build(lines, by, problems, calendar=dates, quantiles=quantiles),
             lambda: _tags(root, selection),
         )
     in_flight, cut_off = running.counted()
-    return replace(
-        report,
-        in_flight=in_flight,
-        cut_off=cut_off,
-        missing_tags=_missing(report),
-        known_tags=tuple(sorted(known)[:_MOST_TAGS]),
-    )
+    return replace(report, in_flight=in_flight, cut_off=cut_off)
 
 
 def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
@@ -154,8 +147,11 @@ def _missing(report: Report) -> tuple[str, ...]:
     )
 
 
-def _with_tags(report: Report, tags: Callable[[], set[str]]) -> tuple[Report, set[str]]:
-    return report, tags() if _missing(report) else set()
+def _with_tags(report: Report, tags: Callable[[], set[str]]) -> Report:
+    """Say which tags are on no call; then, and only then, which there are is looked up."""
+    missing = _missing(report)
+    known = tuple(sorted(tags())[:_MOST_TAGS]) if missing else ()
+    return replace(report, missing_tags=missing, known_tags=known)
 
 
 def _tags(root: Path, selection: Selection) -> set[str]:

@@ -14,10 +14,10 @@ from zlib import crc32
 import msgspec
 
 from ._archive import FORMAT_KEY, SOURCES_KEY, Source, rebuilt
-from ._columns import COLUMNS, quoted
+from ._columns import COLUMNS, definitions, quoted, structure
 from ._duck import statement
 from ._errors import InvalidRecord, LedgerPathError
-from ._frame import SUFFIX, decode
+from ._frame import SEALED, SUFFIX, decode
 from ._scan import Head
 
 if TYPE_CHECKING:
@@ -34,14 +34,11 @@ class Staging:
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
         self._database = database
-        self._insert = statement("stage").format(
-            struct=quoted(msgspec.json.encode(COLUMNS).decode())
-        )
+        self._insert = statement("stage").format(struct=structure())
         self._numbers: list[int] = []
         self._lines: list[str] = []
-        columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
         database.execute(
-            f"CREATE TABLE staged (source INTEGER, line VARCHAR, crc UINTEGER, {columns})"
+            f"CREATE TABLE staged (source INTEGER, line VARCHAR, crc UINTEGER, {definitions()})"
         )
 
     def add(self, number: int, line: str) -> None:
@@ -135,6 +132,6 @@ def _means(line: bytes, raw: bytes) -> bool:
     """Whether the columns, written as a line, are the same record as the line."""
     body = line[:-SUFFIX]
     try:
-        return decode(b'%b,"crc":"%08x"}\n' % (body, crc32(body))) == decode(raw)
+        return decode(SEALED % (body, crc32(body))) == decode(raw)
     except InvalidRecord:
         return False

@@ -1,4 +1,4 @@
-"""Servers that are started once for all of these tests."""
+"""Servers that are started once for many of these tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 from tests.proxies import Proxy
+
+from litellm_ledger._litellm import load_sync
+from litellm_ledger.testing import OpenAIServer
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OpenAIServer]:
+    """A server that speaks OpenAI's API, for all tests of a module."""
+    load_sync().suppress_debug_info = True  # type: ignore[attr-defined]
+    with OpenAIServer() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

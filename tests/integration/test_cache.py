@@ -8,7 +8,7 @@ import logging
 import os
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import litellm
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel
-from tests.leaks import collected
 from tests.ledgers import outcomes
 from tests.packages import packages
 
@@ -30,13 +29,8 @@ from litellm_ledger import (
 from litellm_ledger._cache_entry import Entry
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
-__all__ = ["collected"]  # a fixture
-
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    # LiteLLM leaves sessions of some calls to the garbage collector, wherever that happens to run.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:(?s)Unclosed:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:(?s)Pydantic serializer warnings:UserWarning"),
 ]
 
@@ -77,13 +71,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[OpenAIServer]:
-    litellm.suppress_debug_info = True
-    with OpenAIServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,30 +12,18 @@ from typing import Any
 import litellm
 import pytest
 import pytest_asyncio
-from tests.leaks import collected
 from tests.ledgers import outcomes
 
 from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, ResponseCache
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
-__all__ = ["collected"]  # a fixture
-
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:(?s)Unclosed:ResourceWarning"),
 ]
 
 WORDS = "word1 word2 word3 word4 word5"
 COST = Decimal("0.00000345")
 WAIT = 60.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[OpenAIServer]:
-    litellm.suppress_debug_info = True
-    with OpenAIServer() as running:
-        yield running
 
 
 @pytest.fixture

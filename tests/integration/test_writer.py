@@ -533,10 +533,7 @@ async def test_a_record_that_woke_nobody_is_written_with_what_comes_next(
     """As one that a finalizer puts in while asyncio's ``get`` is about to wait."""
     async with UsageTracker(tmp_path, sync_interval=1_000) as tracker:
         await tracker.record(usage(0))
-        backlog = tracker._writer.backlog
-        backlog.quiet = True
-        tracker.record_nowait(usage(1))
-        backlog.quiet = False
+        tracker._writer.backlog.accept(usage(1), wake=False)
         await turns(5)
         assert tracker.statistics().written == 1
         if next_step == "record":

@@ -164,8 +164,7 @@ def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_no
         backlog = backlog_in(path)
         backlog.accept(usage("before"))
         serve(backlog)
-        backlog.quiet = True
-        backlog.accept(usage("lone"))
+        backlog.accept(usage("lone"), wake=False)
         writing = WriteLoop(
             DiskThread(), durable=False, sync_interval=1.0, progress=lambda written, synced: None
         )
