@@ -172,10 +172,10 @@ def html(
     if by in PERIODS:
         raise ValueError(f"--by {by}: time goes along the chart; --every {by} cuts it so")
     ledger = Ledger(path or default_directory())
-    with progress(f"reading {ledger.path}", READINGS) as advance:
-        now = datetime.now(UTC)
-        page = gather(ledger, question, by=by, every=every, made=now, advance=advance)
-    with target(out) as to:
+    with target(out) as to:  # first: what cannot be written need not be read
+        with progress(f"reading {ledger.path}", READINGS) as advance:
+            now = datetime.now(UTC)
+            page = gather(ledger, question, by=by, every=every, made=now, advance=advance)
         to.write(render(page))
     tell_written(out)
     return 0
