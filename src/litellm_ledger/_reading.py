@@ -35,7 +35,6 @@ __all__ = [
     "entries",
     "everything",
     "last_number",
-    "segment_lines",
     "settled",
     "whole",
 ]
@@ -113,7 +112,7 @@ class Problem:
 _line: Final = msgspec.json.Decoder(Line)
 
 
-def segment_lines(
+def _segment(
     root: Path,
     name: SegmentName,
     problems: list[Problem],
@@ -121,8 +120,6 @@ def segment_lines(
     wanted: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Entry]:
     """Yield the valid lines of one segment in file order; note the rest in ``problems``.
-
-    None, if it has vanished.
 
     With ``having`` only lines that contain these bytes are looked at, with ``wanted`` only those
     that it wants.
@@ -190,7 +187,7 @@ def _merged(
         bound = heap[0][0] if heap else None
         entry = waiting.pop(at, None)
         if entry is None:
-            streams[at] = segment_lines(root, names[at], problems, having)
+            streams[at] = _segment(root, names[at], problems, having)
             entry = next(streams[at], None)
         stream = streams[at]
         while entry is not None:
@@ -273,7 +270,7 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     for name in names:
         if name in compacted and not unsettled_in(compacted[name]):
             continue
-        for entry in segment_lines(root, name, ignored, having=b"unsettled"):
+        for entry in _segment(root, name, ignored, having=b"unsettled"):
             line = entry.line
             if line.status == "unsettled":
                 unsettled.add((line.operation or line.id, line.attempt or 1))
@@ -282,9 +279,7 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     for name in names if unsettled else ():
         if name.last is not None and name.last < oldest:
             continue
-        for entry in segment_lines(
-            root, name, ignored, b"usage", _of({key for key, _ in unsettled})
-        ):
+        for entry in _segment(root, name, ignored, b"usage", _of({key for key, _ in unsettled})):
             line = entry.line
             key = line.operation or line.id, line.attempt or 1
             if line.kind == "usage" and line.status != "unsettled" and key in unsettled:

@@ -12,10 +12,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -24,10 +23,11 @@ from ._columns import COLUMNS, definitions, struct, structure, text_list
 from ._duck import connect, literally, module, statement
 from ._errors import InvalidRecord, LedgerPathError
 from ._frame import decode, encode
-from ._layout import SEGMENTS, SegmentName
-from ._listing import Vanished, by_writer, list_segments
-from ._reading import Entry, Problem, archive_problems, entries, segment_lines
+from ._layout import SEGMENTS, SegmentName, split_id
+from ._listing import Vanished, by_writer, list_segments, open_segment
+from ._reading import Entry, Problem, archive_problems, entries
 from ._survey import Surveyed, survey
+from ._surveyors import survey_ahead
 from ._version import refuse_newer
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ _WORTH_A_COPY: Final = 256 * 1024
 _COPIES: Final = 512 * 2**20
 """Bytes that copies may take on the temporary file system; what is beyond goes line by line."""
 
+_BLOCK: Final = 2**20
 _PREFIX: Final = "litellm-ledger-"
 _BATCH: Final = 2_000
 _WIDEST: Final = 2 * 2**20
@@ -103,18 +104,17 @@ class Relation:
         self.database: duckdb.DuckDBPyConnection = self._open.enter_context(connect())
         try:
             self._load(parts.rest)
-            lines = ["SELECT * FROM line_by_line", *_json(root, parts.plain, places)]
-            lines += [*self._copied(parts.sound), *_parquet(parts.plain, places)]
+            own = ["SELECT * FROM line_by_line", *self._copied(parts.sound)]
             self.database.execute(
                 statement("views")
-                .replace("{lines}", " UNION ALL BY NAME ".join(lines))
+                .replace("{lines}", _union(own, root, parts.plain, places))
                 .replace("{columns}", ", ".join(COLUMNS))
             )
-            ((unsettled,),) = self.rows(
-                "SELECT count(*) FROM line_by_line WHERE status = 'unsettled'"
-            )
-            if unsettled:
-                self.database.execute(statement("settle"))
+            oldest = self._unsettled()
+            if oldest:
+                near = [piece for piece in parts.plain if _may_settle(piece.name, oldest)]
+                lines = _union(own, root, near, places)
+                self.database.execute(statement("settle").replace("{lines}", lines))
         except BaseException:
             self._open.close()
             raise
@@ -157,17 +157,47 @@ class Relation:
         insert = f"INSERT INTO line_by_line {statement('lines').format(struct=structure())}"
         self.database.execute(insert, [lines])
 
-    def _copied(self, sound: Mapping[SegmentName, int]) -> Iterator[str]:
+    def _unsettled(self) -> dict[str, int]:
+        """Return writers with calls on record as unsettled, and the first number of one.
+
+        A call is named after its first record, so that its outcome cannot stand before that.
+        """
+        oldest: dict[str, int] = {}
+        query = "SELECT coalesce(operation, id) FROM line_by_line WHERE status = 'unsettled'"
+        for (name,) in self.rows(query):
+            writer, number = split_id(name) or ("", 0)
+            oldest[writer] = min(number, oldest.get(writer, number))
+        return oldest
+
+    def _copied(self, sound: Mapping[SegmentName, Surveyed]) -> Iterator[str]:
         """Yield a query for segments whose valid lines the database can read."""
         if not sound:
             return
         kept = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
-        for name, size in sound.items():
-            lines = segment_lines(self.root, name, self.problems)
-            looked_at = takewhile(lambda entry: entry.offset < size, lines)  # noqa: B023 - used at once
-            with open(kept / str(name), "wb") as copy:
-                copy.writelines(entry.raw for entry in looked_at)
-        yield _read(kept / str(name) for name in sound)
+        copies = []
+        for name, found in sound.items():
+            try:
+                file, now = open_segment(self.root, name)
+            except Vanished:
+                continue
+            with file, open(kept / str(name), "wb") as copy:
+                at = 0
+                for start, length, _ in (*found.bad, (found.size, 0, 0)):
+                    _copy(file, copy, at, start)
+                    at = start + length
+            copies.append(kept / str(name))
+            for start, length, lines in found.bad:
+                torn = now.open and start + length == found.size
+                what: Literal["torn", "damaged"] = "torn" if torn else "damaged"
+                self.problems.append(Problem(f"{SEGMENTS}/{now}", what, start, length, lines))
+        if copies:
+            yield _read(copies)
+
+
+def _copy(file: BinaryIO, to: BinaryIO, start: int, end: int) -> None:
+    file.seek(start)
+    while block := file.read(min(_BLOCK, end - start)):
+        start += to.write(block)
 
 
 class _Piece(NamedTuple):
@@ -181,7 +211,7 @@ class _Parts(NamedTuple):
     """How each segment of a ledger is read."""
 
     plain: list[_Piece]
-    sound: dict[SegmentName, int]  # and how many bytes of it were looked at
+    sound: dict[SegmentName, Surveyed]
     rest: list[list[SegmentName]]
 
 
@@ -193,6 +223,8 @@ def _part(
     trusting: bool,
 ) -> _Parts:
     parts = _Parts([], {}, [])
+    room = _COPIES
+    survey_ahead(root, (name for name in names if name not in places))
     for _, family in by_writer(names):
         for together in _overlapping(root, family, places):
             if not trusting:
@@ -202,10 +234,9 @@ def _part(
                 if found.plain and (found.size >= _SMALL or name in places):
                     parts.plain.append(_Piece(name, name.first))
                     continue
-                if found.sound and _WORTH_A_COPY <= found.size <= _COPIES - sum(
-                    parts.sound.values()
-                ):
-                    parts.sound[name] = found.size
+                if found.sound and _WORTH_A_COPY <= found.size <= room:
+                    parts.sound[name] = found
+                    room -= found.size
                     continue
             elif all(found.dense for _, found in together):
                 since = 0
@@ -281,6 +312,23 @@ def _json(
     for name, since in pieces:
         if since > name.first:
             yield f"{_read([root / SEGMENTS / str(name)])} WHERE seq >= {since}"
+
+
+def _union(
+    own: Sequence[str],
+    root: Path,
+    pieces: Sequence[_Piece],
+    places: Mapping[SegmentName, Place],
+) -> str:
+    """Return a query for the lines that we have read and those in ``pieces``."""
+    read = [*own, *_json(root, pieces, places), *_parquet(pieces, places)]
+    return " UNION ALL BY NAME ".join(read)
+
+
+def _may_settle(name: SegmentName, oldest: Mapping[str, int]) -> bool:
+    """Whether an outcome of a call that is on record as unsettled can be there."""
+    first = oldest.get(name.writer, oldest.get(""))
+    return first is not None and (name.last or first) >= first
 
 
 def _read(files: Iterable[Path]) -> str:

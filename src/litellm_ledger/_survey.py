@@ -18,7 +18,7 @@ from ._layout import SEGMENTS, SegmentName, split_id
 from ._listing import open_segment
 from ._scan import Head
 
-__all__ = ["Surveyed", "survey"]
+__all__ = ["Learnt", "Surveyed", "ahead", "learn", "learnt", "survey"]
 
 _LONGEST: Final = 2**20
 """Bytes of a line beyond which a database needs larger buffers than it is given."""
@@ -26,8 +26,10 @@ _LONGEST: Final = 2**20
 _GAP: Final = 400
 """Bytes that no gap line has."""
 
+_PLACES: Final = 1_000
+"""Damaged places in a segment beyond which it is read line by line."""
+
 _ID: Final = b'{"v":1,"id":"'
-_KNOWN: dict[tuple[str, int, int, int], Surveyed] = {}
 _KEPT: Final = 100_000
 _head: Final = msgspec.json.Decoder(Head)
 
@@ -38,9 +40,10 @@ class Surveyed(NamedTuple):
     Attributes:
         plain: it can be read as it is.
         last: the largest number in it, whatever its name says.
-        size: in bytes.
+        size: in bytes, without a line that is not complete.
         dense: each of its numbers is a record, so that of what overlaps one may be cut.
-        sound: its valid lines can be read as they are, though there may be others.
+        sound: its valid lines can be read as they are; there are others only in ``bad``.
+        bad: where there is no valid line: offset, length in bytes, lines.
     """
 
     plain: bool
@@ -48,6 +51,38 @@ class Surveyed(NamedTuple):
     size: int
     dense: bool = False
     sound: bool = False
+    bad: tuple[tuple[int, int, int], ...] = ()
+
+
+_Key = tuple[str, int, int, int]
+Learnt = list[tuple[_Key, Surveyed]]
+
+_known: Final[dict[_Key, Surveyed]] = {}
+
+
+def _key(root: Path, name: SegmentName, state: os.stat_result) -> _Key:
+    return str(root / SEGMENTS / str(name)), state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def ahead(root: Path, name: SegmentName) -> int:
+    """Return how many bytes a look at a sealed segment would read: 0 if it was looked at."""
+    try:
+        state = os.stat(root / SEGMENTS / str(name))
+    except OSError:
+        return 0
+    return 0 if name.open or _key(root, name, state) in _known else state.st_size
+
+
+def learnt() -> Learnt:
+    """Return what this process knows, for another one."""
+    return list(_known.items())
+
+
+def learn(told: Learnt) -> None:
+    """Know what another process has found."""
+    if len(_known) + len(told) > _KEPT:
+        _known.clear()
+    _known.update(told)
 
 
 def survey(root: Path, name: SegmentName) -> Surveyed:
@@ -64,8 +99,8 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
     file, name = open_segment(root, name)
     with file:
         state = os.fstat(file.fileno())
-        key = (str(root / SEGMENTS / str(name)), state.st_ino, state.st_size, state.st_mtime_ns)
-        known = _KNOWN.get(key)
+        key = _key(root, name, state)
+        known = _known.get(key)
         if known is not None:
             return known
         prefix = b"%b%b-" % (_ID, name.writer.encode())
@@ -73,13 +108,16 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
         dense = not name.open
         sound = True
         expected = name.first
-        last = 0
+        last = offset = 0
+        bad: list[tuple[int, int, int]] = []
         for raw in file:
+            offset += len(raw)
             if raw[:end] != b"%b%016d" % (prefix, expected) or (
                 raw[-19:] != b',"crc":"%08x"}\n' % crc32(raw[:-19])
             ):
                 dense = False
                 if not checked(raw):
+                    offset = _note(raw, offset, bad, is_open=name.open)
                     continue
                 number = raw[start:end]
                 if raw[:start] != prefix or not number.isdigit() or int(number) < expected:
@@ -94,12 +132,24 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
                 last = max(last, _number(raw, name.writer))
         last = max(last, expected - 1)
     plain = dense and sound and last == name.last
-    found = Surveyed(plain, last, state.st_size, dense=plain, sound=sound)
+    sound = sound and len(bad) < _PLACES
+    found = Surveyed(plain, last, offset, dense=plain, sound=sound, bad=tuple(bad[:_PLACES]))
     if not name.open:
-        if len(_KNOWN) >= _KEPT:
-            _KNOWN.clear()
-        _KNOWN[key] = found
+        learn([(key, found)])
     return found
+
+
+def _note(raw: bytes, end: int, bad: list[tuple[int, int, int]], *, is_open: bool) -> int:
+    """Note a line that is not valid; return where what was looked at ends."""
+    start = end - len(raw)
+    if is_open and raw[-1:] != b"\n":
+        return start  # the writer is in the middle of it, or died there
+    if bad and sum(bad[-1][:2]) == start:
+        start, length, lines = bad.pop()
+        bad.append((start, length + len(raw), lines + 1))
+    else:
+        bad.append((start, len(raw), 1))
+    return end
 
 
 def _number(raw: bytes, writer: str) -> int:

@@ -69,6 +69,7 @@ LINE = {
         "_sql",
         "_staging",
         "_survey",
+        "_surveyors",
         "_verdict",
         "_verify",
     },
