@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -143,25 +143,34 @@ def records(
     all_kinds: Kinds = False,
 ) -> int:
     """Records as they stand, the newest last; with --json one object a line."""
-    from ._history import newest
+    from ._history import Calls, newest
     from ._printing import print_records, record_dict
 
     ledger = Ledger(path or default_directory())
-    kinds = ("started", "usage", "gap") if all_kinds else ("usage",)
-    found = ledger.records(kinds=kinds, **question.selection())
+    most = 20 if limit is None and not output.json else limit
+    kept: Calls | None = None
+    found: Iterable[UsageRecord]
+    if most and not all_kinds:
+        kept = ledger.calls(limit=most, **question.selection())
+        found, problems = kept.records[::-1], kept.problems
+    else:
+        read = ledger.records(kinds=_kinds(all_kinds), **question.selection())
+        if most:
+            kept = newest(read, most)
+        found, problems = kept.records[::-1] if kept is not None else read, read.problems
     if output.json:
-        for record in newest(found, limit).records[::-1] if limit else found:
+        for record in found:
             put_json(record_dict(record), indent=False)
     else:
-        most = 20 if limit is None else limit
-        if most:
-            kept = newest(found, most)
-            print_records(kept.records[::-1], kept.matched, question, color=output.color)
-        else:
-            every = list(found)
-            print_records(every, len(every), question, color=output.color)
-    _tell_problems(found.problems)
+        every = list(found)
+        matched = len(every) if kept is None else kept.matched
+        print_records(every, matched, question, color=output.color)
+    _tell_problems(problems)
     return 0
+
+
+def _kinds(every: bool) -> tuple[str, ...]:
+    return ("started", "usage", "gap") if every else ("usage",)
 
 
 def _tell_problems(problems: Sequence[object]) -> None:
@@ -216,7 +225,7 @@ def export(
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
     ledger = Ledger(path or default_directory())
-    kinds = ("started", "usage", "gap") if all_kinds else ("usage",)
+    kinds = _kinds(all_kinds)
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out)
     tell_written(out)
     _tell_problems(problems)

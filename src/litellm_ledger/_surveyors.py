@@ -37,7 +37,10 @@ def survey_ahead(root: Path, names: Iterable[SegmentName]) -> None:
     count = min(_MOST, os.cpu_count() or 1, len(largest))
     mine, *others = [largest[at::count] for at in range(count)]
     with contextlib.ExitStack() as stack:
-        processes = [_begin(stack, root, share) for share in others]
+        processes = []
+        for share in others:
+            with contextlib.suppress(OSError):  # there is no such program, or no room for it
+                processes.append(_begin(stack, root, share))
         _look(root, mine)
         for process in processes:
             assert process.stdout is not None
