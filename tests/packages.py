@@ -10,14 +10,22 @@ from litellm_ledger import MissingExtra
 from litellm_ledger import _litellm_needs as needs
 from litellm_ledger._calls import CALLS
 
-__all__ = ["packages"]
+__all__ = ["missing", "packages"]
 
 
-async def packages(name: str, **kwargs: Any) -> None:
-    """Skip where LiteLLM lacks a package for this call."""
+async def missing(name: str, **kwargs: Any) -> str:
+    """Say what LiteLLM lacks for this call; nothing, if it lacks nothing."""
     need = CALLS[name].need(kwargs)
     if need is not None:
         try:
             await needs.require(need.modules, need.install, name)
         except MissingExtra as exc:
-            pytest.skip(str(exc))
+            return str(exc)
+    return ""
+
+
+async def packages(name: str, **kwargs: Any) -> None:
+    """Skip where LiteLLM lacks a package for this call."""
+    lacks = await missing(name, **kwargs)
+    if lacks:
+        pytest.skip(lacks)
