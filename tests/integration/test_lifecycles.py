@@ -220,17 +220,22 @@ def check(name: str, traffic: str, number: int, times: int, path: Path, tally: T
     said = [line for line in server.log if any(word in line for word in OURS)]
     assert not said, "\n".join(said)
     found = Ledger(path).verify()
-    assert found.ok
+    killed = is_killed(name, traffic, number)
+    # What a kill finds between accepting and writing is lost: at most one record a request.
+    most = 3 if killed else 0
+    assert found.total("lost") <= most
+    assert found.ok or found.total("lost")
     if times == 1:
         assert status == STATUS.get((name, number), 0)
-        if not is_killed(name, traffic, number):
+        if not killed:
             assert {writer.state for writer in found.writers} == {"closed"}
             assert not found.total("in_flight")
     for writer in recover(path).writers:
         assert writer.error is None
-        assert writer.lost == 0
-    assert Ledger(path).verify().ok
-    assert not Ledger(path).verify().total("in_flight")
+        assert writer.lost <= most
+    found = Ledger(path).verify()
+    assert found.ok or 0 < found.total("lost") <= most
+    assert not found.total("in_flight")
     if name == "gunicorn-preload":
         assert "early" in keys(path)
 
