@@ -277,7 +277,7 @@ def rebuilt(
     A row comes as one text, because fetching thirty values takes several times as long.  It is not
     yet the line: how numbers and text are written is not the database's to say.
     """
-    rows = f"FROM read_parquet({_from(path)}) WHERE source >= {first} AND source < {end}"
+    rows = f"FROM {_rows(_from(path))} WHERE source >= {first} AND source < {end}"
     counts = ", ".join(f"count({name})" for name in COLUMNS)
     there = database.execute(f"SELECT {counts} {rows}").fetchone() or ()
     members = "".join(
@@ -304,6 +304,11 @@ def _from(path: Path) -> str:
     return quoted(literally(path))
 
 
+def _rows(paths: str) -> str:
+    """Read files; a directory named like ``model=x`` is no value of theirs."""
+    return f"read_parquet({paths}, filename=true, hive_partitioning=false)"
+
+
 def parquet(
     files: Sequence[ArchiveFile],
     leave_out: Sequence[Place] = (),
@@ -318,7 +323,7 @@ def parquet(
     """
     paths = ", ".join(_from(file.path) for file in files)
     columns = ", ".join(_READ.get(name, name) for name in COLUMNS)
-    query = f"SELECT {columns} FROM read_parquet([{paths}], filename=true)"
+    query = f"SELECT {columns} FROM {_rows(f'[{paths}]')}"
     conditions = [f"NOT {_is(place)}" for place in leave_out]
     conditions += [f"(seq >= {since} OR NOT {_is(place)})" for place, since in cut]
     return query + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
@@ -333,7 +338,7 @@ _READ: Final = {
 
 def _is(place: Place) -> str:
     file, number = place
-    return f"(source = {number} AND filename = {quoted(str(file.path))})"
+    return f"(source = {number} AND filename = {quoted(str(file.path.absolute()))})"
 
 
 def batch_archived(root: Path, name: str, since: float) -> bool:

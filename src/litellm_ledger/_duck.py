@@ -64,16 +64,24 @@ def connect(
             "autoload_known_extensions": False,
             "memory_limit": memory,
             "preserve_insertion_order": ordered,
-            "temp_directory": os.path.join(tempfile.gettempdir(), f"litellm-ledger-{os.getpid()}"),
+            "temp_directory": _spill(),
             "threads": threads or min(_THREADS, os.cpu_count() or 1),
         },
     )
     return connection
 
 
+def _spill() -> str:
+    """Where to put what does not fit into memory; nowhere if there is no such place."""
+    try:
+        return os.path.join(tempfile.gettempdir(), f"litellm-ledger-{os.getpid()}")
+    except FileNotFoundError:
+        return ""
+
+
 def literally(path: Path) -> str:
-    """Write a path so that the database takes nothing in it for a pattern."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path))
+    """Write a path so that the database takes nothing in it for a pattern, a home or an address."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path.absolute()))
 
 
 @cache

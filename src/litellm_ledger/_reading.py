@@ -34,6 +34,7 @@ __all__ = [
     "archive_problems",
     "entries",
     "everything",
+    "first_of",
     "last_number",
     "settled",
     "whole",
@@ -274,8 +275,7 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
             line = entry.line
             if line.status == "unsettled":
                 unsettled.add((line.operation or line.id, line.attempt or 1))
-    # An operation is named after its first record, so its outcome cannot stand before that.
-    oldest = min(((split_id(operation) or ("", 0))[1] for operation, _ in unsettled), default=0)
+    oldest = min((first_of(operation, names[0].writer) for operation, _ in unsettled), default=0)
     for name in names if unsettled else ():
         if name.last is not None and name.last < oldest:
             continue
@@ -287,6 +287,15 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     return real
 
 
+def first_of(operation: str, writer: str) -> int:
+    """Return the number before which no outcome of an operation can stand at a writer's.
+
+    An operation is named after its first record, unless a user has named it.
+    """
+    owner, number = split_id(operation) or ("", 0)
+    return number if owner == writer else 0
+
+
 def _of(operations: Iterable[str]) -> Callable[[bytes], bool]:
     """Return what tells, before a line is checked and parsed, whether it may be of these."""
     wanted = frozenset(operation.encode() for operation in operations)
@@ -294,7 +303,8 @@ def _of(operations: Iterable[str]) -> Callable[[bytes], bool]:
 
     def may_be(raw: bytes) -> bool:
         at = raw.find(member) + len(member)
-        return at < len(member) or raw[at : raw.find(b'"', at)] in wanted
+        name = raw[at : raw.find(b'"', at)]
+        return at < len(member) or not name or b"\\" in name or name in wanted
 
     return may_be
 

@@ -22,10 +22,10 @@ from ._archive import Place, archived, parquet
 from ._columns import COLUMNS, definitions, struct, structure, text_list
 from ._duck import connect, literally, module, statement
 from ._errors import InvalidRecord, LedgerPathError
-from ._frame import decode, encode
+from ._frame import decode
 from ._layout import SEGMENTS, SegmentName, split_id
 from ._listing import Vanished, by_writer, list_segments, open_segment
-from ._reading import Entry, Problem, archive_problems, entries
+from ._reading import Entry, Problem, archive_problems, entries, first_of
 from ._survey import Surveyed, survey
 from ._surveyors import survey_ahead
 from ._version import refuse_newer
@@ -72,7 +72,7 @@ def ask(root: Path, question: Callable[[Relation], _T]) -> _T:
             if not left:
                 raise LedgerPathError(f"cannot read the ledger at {root}: {exc}") from exc
         except (duck.InvalidInputException, duck.ConversionException):
-            if not trusting or not str(root).isprintable():
+            if not trusting or not _can_name(root):
                 raise
             trusting = False
     raise AssertionError("unreachable")
@@ -98,13 +98,14 @@ class Relation:
         refuse_newer(root)
         self.problems += archive_problems(root)
         places = archived(root)
-        trusting = trusting and str(root).isprintable()
+        trusting = trusting and _can_name(root)
         parts = _part(root, names, places, trusting=trusting)
         self._open = contextlib.ExitStack()
         self.database: duckdb.DuckDBPyConnection = self._open.enter_context(connect())
         try:
+            copied = self._copied(parts)
             self._load(parts.rest)
-            own = ["SELECT * FROM line_by_line", *self._copied(parts.sound)]
+            own = ["SELECT * FROM line_by_line", *copied]
             self.database.execute(
                 statement("views")
                 .replace("{lines}", _union(own, root, parts.plain, places))
@@ -137,9 +138,10 @@ class Relation:
     def _load(self, rest: Sequence[list[SegmentName]]) -> None:
         self.database.execute(f"CREATE TABLE line_by_line ({definitions()})")
         batch: list[str] = []
-        told: set[tuple[str, int]] = set()
+        told: dict[str, set[tuple[str, int]]] = {}
         for names in rest:
-            for entry in entries(self.root, names, self.problems, beaten=told):
+            beaten = told.setdefault(names[0].writer, set())
+            for entry in entries(self.root, names, self.problems, beaten=beaten):
                 text = _text(entry)
                 if text is None:
                     where = f"{SEGMENTS}/{entry.segment}"
@@ -158,40 +160,58 @@ class Relation:
         self.database.execute(insert, [lines])
 
     def _unsettled(self) -> dict[str, int]:
-        """Return writers with calls on record as unsettled, and the first number of one.
-
-        A call is named after its first record, so that its outcome cannot stand before that.
-        """
+        """Return writers with calls on record as unsettled, and the first number of an outcome."""
         oldest: dict[str, int] = {}
-        query = "SELECT coalesce(operation, id) FROM line_by_line WHERE status = 'unsettled'"
-        for (name,) in self.rows(query):
-            writer, number = split_id(name) or ("", 0)
+        query = "SELECT id, operation FROM line_by_line WHERE status = 'unsettled'"
+        for key, name in self.rows(query):
+            writer, number = split_id(key) or ("", 0)
+            number = first_of(name or key, writer)
             oldest[writer] = min(number, oldest.get(writer, number))
         return oldest
 
-    def _copied(self, sound: Mapping[SegmentName, Surveyed]) -> Iterator[str]:
-        """Yield a query for segments whose valid lines the database can read."""
-        if not sound:
-            return
-        kept = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
+    def _copied(self, parts: _Parts) -> list[str]:
+        """Return a query for copies of sound segments; one that cannot be copied is left over."""
+        kept: Path | None = None
         copies = []
-        for name, found in sound.items():
+        for name, found in parts.sound.items():
             try:
-                file, now = open_segment(self.root, name)
+                kept = kept or Path(
+                    self._open.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))
+                )
+                now = self._copy_to(kept / str(name), name, found)
             except Vanished:
                 continue
-            with file, open(kept / str(name), "wb") as copy:
-                at = 0
-                for start, length, _ in (*found.bad, (found.size, 0, 0)):
-                    _copy(file, copy, at, start)
-                    at = start + length
+            except OSError:  # there is no room for it
+                parts.rest.append([name])
+                continue
+            if now != name and found.bad:  # recovered meanwhile: the places are others now
+                parts.rest.append([name])
+                continue
             copies.append(kept / str(name))
             for start, length, lines in found.bad:
                 torn = now.open and start + length == found.size
                 what: Literal["torn", "damaged"] = "torn" if torn else "damaged"
                 self.problems.append(Problem(f"{SEGMENTS}/{now}", what, start, length, lines))
-        if copies:
-            yield _read(copies)
+        return [_read(copies)] if copies else []
+
+    def _copy_to(self, path: Path, name: SegmentName, found: Surveyed) -> SegmentName:
+        """Copy the valid lines of a segment; return the name under which it was found."""
+        file, now = open_segment(self.root, name)
+        try:
+            with file, open(path, "wb") as copy:
+                at = 0
+                for start, length, _ in (*found.bad, (found.size, 0, 0)):
+                    _copy(file, copy, at, start)
+                    at = start + length
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        return now
+
+
+def _can_name(root: Path) -> bool:
+    """Whether the database can be told where it is: a backslash in a pattern parts names for it."""
+    return str(root).isprintable() and "\\" not in str(root.absolute())
 
 
 def _copy(file: BinaryIO, to: BinaryIO, start: int, end: int) -> None:
@@ -224,7 +244,8 @@ def _part(
 ) -> _Parts:
     parts = _Parts([], {}, [])
     room = _COPIES
-    survey_ahead(root, (name for name in names if name not in places))
+    if trusting:
+        survey_ahead(root, (name for name in names if name not in places))
     for _, family in by_writer(names):
         for together in _overlapping(root, family, places):
             if not trusting:
@@ -286,12 +307,12 @@ def _text(entry: Entry) -> str | None:
     if line.kind != "gap" and _is_ours(entry):
         return entry.raw.decode()
     try:
-        record = decode(entry.raw)
+        decode(entry.raw)
     except InvalidRecord:
         return None
-    if line.kind == "gap":  # it may have been cut down
-        record = msgspec.structs.replace(record, id=line.id, seq=line.seq, gap_until=line.gap_until)
-    return encode(record).decode()
+    # Not the record, which is completed; and a gap may have been cut down.
+    members = msgspec.json.decode(entry.raw) | msgspec.to_builtins(line)
+    return msgspec.json.encode(members).decode()
 
 
 def _is_ours(entry: Entry) -> bool:
@@ -327,7 +348,7 @@ def _union(
 
 def _may_settle(name: SegmentName, oldest: Mapping[str, int]) -> bool:
     """Whether an outcome of a call that is on record as unsettled can be there."""
-    first = oldest.get(name.writer, oldest.get(""))
+    first = oldest.get(name.writer)
     return first is not None and (name.last or first) >= first
 
 
@@ -335,7 +356,7 @@ def _read(files: Iterable[Path]) -> str:
     paths = text_list(map(literally, files))
     return (
         f"SELECT * FROM read_json({paths}, columns={struct(COLUMNS)}, "
-        f"format='newline_delimited', maximum_object_size={_WIDEST})"
+        f"format='newline_delimited', maximum_object_size={_WIDEST}, hive_partitioning=false)"
     )
 
 

@@ -368,3 +368,116 @@ def hand_record(hand: HandMade) -> Any:
     from litellm_ledger import UsageRecord
 
     return UsageRecord(id=hand.id(1), seq=1, ts=NOON, model="m")
+
+
+# -- where a ledger is, and what there is room for ---------------------------------------------
+
+
+def both(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    found = []
+    for large in (0, 2**60):
+        monkeypatch.setattr(_reporting, "_LARGE", large)
+        report = Ledger(root).report(["model", "status"])
+        found.append((report.rows, report.total, sorted(map(str, report.problems))))
+    return found
+
+
+def half_damaged(root: Path) -> HandMade:
+    hand = HandMade(root)
+    for first, last in ((1, 3), (4, 5)):
+        lines = [hand.line(n, cost=Decimal(n), model=f"m{n}") for n in range(first, last + 1)]
+        hand.sealed(first, last, lines)
+    hand.open(6, [hand.line(6), flip(hand.line(7)), hand.line(8)])
+    return hand
+
+
+@pytest.mark.usefixtures("by_database")
+@pytest.mark.parametrize(
+    "name", ["model=x/status=ok", "~", "~root", "file:", "a\\[b", "new\nline", "\udcff"]
+)
+def test_the_name_of_a_directory_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("litellm_ledger._surveyors._WORTH_IT", 1)
+    half_damaged(Path(name))
+    by_duck, by_us = both(Path(name), monkeypatch)
+    assert by_us == by_duck
+    assert len(by_us[0]) == 6
+
+
+@pytest.mark.usefixtures("by_database")
+def test_without_room_for_a_copy_lines_are_read_by_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_damaged(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    by_duck, by_us = both(tmp_path, monkeypatch)
+    assert by_us == by_duck
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", list)  # there is no place at all
+    by_duck, by_us = both(tmp_path, monkeypatch)
+    assert by_us == by_duck
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
+    monkeypatch.setattr(_relation, "_copy", full)
+    assert both(tmp_path, monkeypatch) == [by_us, by_us]
+
+
+@pytest.mark.usefixtures("by_database")
+def test_a_segment_that_is_recovered_after_the_look_is_read_by_us(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand = HandMade(tmp_path)
+    lines = hand.lines(1, 9)
+    # what was damaged is as long as the lines that stand there afterwards
+    path = hand.open(1, [lines[0], b"x" * (2 * len(lines[0]) - 1) + b"\n", *lines[1:]])
+
+    def and_then(root: Path, name: SegmentName) -> Surveyed:
+        found = survey(root, name)
+        if path.exists():
+            path.unlink()
+            hand.sealed(1, 9, lines)
+        return found
+
+    monkeypatch.setattr(_relation, "survey", and_then)
+    with Relation(tmp_path) as relation:
+        assert relation.rows("SELECT count(*) FROM records") == [(9,)]
+
+
+@pytest.mark.usefixtures("by_database")
+def test_operations_that_users_name_are_settled_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = HandMade(tmp_path), HandMade(tmp_path, OTHER_WRITER)
+    for name in ("op", 'a "b"', one.id(7), two.id(1)):
+        for hand in (one, two):
+            first = 1 + 10 * len(list((tmp_path / "segments").iterdir()))
+            about = {"operation": name, "attempt": 0}
+            lines = hand.lines(first, first + 9)
+            lines[3] = hand.line(first + 3, status="unsettled", model=f"{name} {hand.writer}")
+            lines[5] = hand.line(first + 5, status="unsettled", **about)
+            hand.sealed(first, first + 9, lines)
+            if hand is one:
+                hand.open(first + 10, [hand.line(first + 10, status="error", **about)])
+    by_duck, by_us = both(tmp_path, monkeypatch)
+    assert by_us == by_duck
+    assert by_us[1].unsettled == 8 + 4
+
+
+@pytest.mark.usefixtures("by_database")
+def test_what_a_line_of_another_program_leaves_out_stays_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zlib import crc32
+
+    hand = HandMade(tmp_path)
+    body = f'{{"v": 1,"id":"{hand.id(1)}","seq":1,"kind":"usage","input_tokens":3'.encode()
+    hand.sealed(1, 1, [b'%b,"crc":"%08x"}\n' % (body, crc32(body))])
+    by_duck, by_us = both(tmp_path, monkeypatch)
+    assert by_us == by_duck
+    assert (by_us[1].input_tokens, by_us[1].total_tokens, by_us[1].ok) == (3, 0, 0)
