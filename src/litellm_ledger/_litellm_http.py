@@ -134,7 +134,8 @@ def is_kept(owner: Any) -> bool:
     litellm: Any = loaded()
     if _httpx(owner) is vars(litellm).get("aclient_session"):
         return True
-    return any(owner is kept for kept in litellm.in_memory_llm_clients_cache.cache_dict.values())
+    cached = list(litellm.in_memory_llm_clients_cache.cache_dict.values())  # other threads add some
+    return any(owner is kept for kept in cached)
 
 
 def is_idle(owner: Any) -> bool:

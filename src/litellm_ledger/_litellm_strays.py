@@ -3,14 +3,17 @@
 For some calls (``Call.strays``) LiteLLM makes a client of the provider's SDK that it keeps nowhere.
 It is part of a reference cycle, so its connection stays open until the collector comes by, which
 then warns of it, or logs an error.  While such a call waits for its answer, its client is among
-the local variables of the coroutines that wait; there it is found.  It is closed once it is idle.
+the local variables of LiteLLM's coroutines that wait; there it is found.  It is closed once it is
+idle.
 
-A client that is in LiteLLM's cache, or that the user supplied, is nobody's stray.
+A client that is in LiteLLM's cache, or that the user supplied, is nobody's stray; nor is one that
+is only the SDK's or a handler's of the user's own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import sys
@@ -46,20 +49,19 @@ class Strays:
             return await watched
         finally:
             for client in watched.found:
-                if client is not given and not is_kept(client):
+                if client is not given:
                     self._clients[id(client)] = client
 
     async def close(self) -> None:
         """Close those that have nothing under way; the others are left for the next time."""
-        idle = [client for client in self._clients.values() if is_idle(client)]
-        for client in idle:
-            del self._clients[id(client)]
-        for client in idle:
-            try:
-                await client.close()
-            except Exception:
-                pass
-        for _ in range(_TURNS if idle else 0):
+        closed = False
+        for key, client in list(self._clients.items()):
+            if key in self._clients and is_idle(client):
+                del self._clients[key]
+                closed = True
+                with contextlib.suppress(Exception):
+                    await client.close()
+        for _ in range(_TURNS if closed else 0):
             await asyncio.sleep(0)
 
 
@@ -68,6 +70,7 @@ class _Watched:
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self.found: list[Any] = []
+        self._seen: list[Any] = []
         self._coroutine = coroutine
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -89,19 +92,28 @@ class _Watched:
                 except BaseException as exc:
                     thrown = exc
         finally:
+            thrown = None  # no cycle of an exception and the frame that holds it
             coroutine.close()
 
     def _look(self) -> None:
         openai: Any = sys.modules.get("openai")
         at: Any = self._coroutine if openai is not None else None
         while at is not None:
-            frame = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
-            for holder in frame.f_locals.values() if frame is not None else ():
-                if isinstance(holder, openai.AsyncOpenAI) and not any(
-                    holder is client for client in self.found
+            frame: Any = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
+            for holder in frame.f_locals.values() if _is_litellms(frame) else ():
+                # Not isinstance(), which asks an object that stands for another one.
+                if issubclass(type(holder), openai.AsyncOpenAI) and not any(
+                    holder is client for client in self._seen
                 ):
-                    self.found.append(holder)
+                    self._seen.append(holder)
+                    if not is_kept(holder):
+                        self.found.append(holder)
             at = _awaited(at)
+
+
+def _is_litellms(frame: Any) -> bool:
+    name = frame.f_globals.get("__name__") if frame is not None else None
+    return isinstance(name, str) and name.partition(".")[0] == "litellm"
 
 
 def _awaited(at: Any) -> Any:
@@ -110,10 +122,15 @@ def _awaited(at: Any) -> Any:
         at = at.cr_await
     elif inspect.isasyncgen(at):
         at = at.ag_await
-    if at is None or inspect.iscoroutine(at) or inspect.isasyncgen(at):
+    elif inspect.isgenerator(at):
+        at = at.gi_yieldfrom
+    if at is None or _is_one(at):
         return at
     # ``anext()`` of a generator, and a coroutine's ``__await__``, do not tell whose they are.
-    for behind in gc.get_referents(at):
-        if inspect.iscoroutine(behind) or inspect.isasyncgen(behind):
-            return behind
+    if type(at).__module__ == "builtins":
+        return next(filter(_is_one, gc.get_referents(at)), None)
     return None
+
+
+def _is_one(at: Any) -> bool:
+    return inspect.iscoroutine(at) or inspect.isasyncgen(at) or inspect.isgenerator(at)

@@ -6,6 +6,8 @@ import asyncio
 import json
 import subprocess
 import sys
+import types
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,74 @@ async def test_a_client_that_the_user_gave_is_left_open(
             stream = await client.atext_completion(**given, client=theirs, stream=True)
             assert [chunk async for chunk in stream]
         assert not theirs.is_closed()
+
+
+@pytest.mark.asyncio
+async def test_a_client_of_a_handler_of_the_users_is_left_open(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    litellm: Any = load_sync()
+    from openai import AsyncOpenAI
+
+    given = to(server, "acompletion")
+    async with AsyncOpenAI(base_url=given["api_base"], api_key="any") as theirs:
+
+        class Handler(litellm.CustomLLM):  # type: ignore[misc,name-defined]
+            async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
+                await theirs.chat.completions.create(model="m", messages=given["messages"])
+                return litellm.ModelResponse()
+
+        mine = {"provider": "mine", "custom_handler": Handler()}
+        monkeypatch.setattr(litellm, "custom_provider_map", [mine])
+        async with LiteLLMClient(tmp_path) as client:
+            await client.atext_completion(model="mine/model", prompt="three words here")
+        assert not theirs.is_closed()
+
+
+@pytest.mark.asyncio
+async def test_watching_asks_nothing_of_what_is_not_litellms() -> None:
+    load_sync()
+    from openai import AsyncOpenAI
+
+    class Proxy:
+        @property
+        def __class__(self) -> Any:  # as of an object of a request, outside of one
+            raise RuntimeError("there is no request")
+
+    @types.coroutine
+    def hold(_: object) -> Generator[None]:
+        yield
+
+    async def call() -> str:
+        stands_for = Proxy()
+        await hold(asyncio.current_task().get_coro())  # type: ignore[union-attr]
+        del stands_for
+        return "returns"
+
+    namespace = {"__name__": "litellm.anything", "call": call, "Proxy": Proxy}
+    exec("async def theirs():\n stands_for = Proxy()\n return await call()", namespace)
+    async with AsyncOpenAI(api_key="any"):
+        strays = Strays()
+        assert await strays.watch(namespace["theirs"]()) == "returns"  # type: ignore[operator]
+        assert not strays
+
+
+@pytest.mark.asyncio
+async def test_one_that_cannot_be_closed_keeps_no_other_open() -> None:
+    closed: list[str] = []
+
+    class Client:
+        _mounts = None
+
+        async def close(self) -> None:
+            closed.append("tried")
+            raise RuntimeError if len(closed) == 1 else asyncio.CancelledError
+
+    strays = Strays()
+    strays._clients = {number: Client() for number in range(3)}
+    with pytest.raises(asyncio.CancelledError):
+        await strays.close()
+    assert len(strays) == 1  # that one is still known
 
 
 @pytest.mark.asyncio
