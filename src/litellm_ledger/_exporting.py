@@ -69,9 +69,10 @@ def _parquet(
 
     def write(relation: Relation) -> list[Problem]:
         with part_of(out) as part:
+            to = quoted(str(part.absolute()))
             relation.database.execute(
                 f"COPY (SELECT * FROM records WHERE kind IN ({', '.join(map(quoted, kinds))}) "
-                f"AND {where}) TO {quoted(str(part))} (FORMAT parquet, COMPRESSION zstd)",
+                f"AND {where}) TO {to} (FORMAT parquet, COMPRESSION zstd)",
                 values,
             )
         return relation.problems

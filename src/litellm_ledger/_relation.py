@@ -75,6 +75,10 @@ def ask(root: Path, question: Callable[[Relation], _T]) -> _T:
             if not trusting or not _can_name(root):
                 raise
             trusting = False
+        except RuntimeError as exc:
+            if str(exc) == "Query interrupted":  # all that the database says of a Ctrl-C
+                raise KeyboardInterrupt from exc
+            raise
     raise AssertionError("unreachable")
 
 

@@ -98,7 +98,7 @@ def write_file(
 def _copy(database: duckdb.DuckDBPyConnection, path: Path, sources: Sequence[Source]) -> None:
     database.execute(
         statement("archive").format(
-            path=quoted(str(path)),
+            path=quoted(str(path.absolute())),
             columns=", ".join("ts AT TIME ZONE 'UTC' AS ts" if n == "ts" else n for n in COLUMNS),
             format_key=FORMAT_KEY,
             sources_key=SOURCES_KEY,

@@ -247,6 +247,22 @@ def test_a_query_that_cannot_be_is_refused_in_words(tmp_path: Path, query: str, 
         Ledger(tmp_path).sql(query)
 
 
+@pytest.mark.parametrize(
+    ("says", "becomes"), [("Query interrupted", KeyboardInterrupt), ("other", RuntimeError)]
+)
+def test_ctrl_c_ends_a_query_as_it_ends_everything(
+    tmp_path: Path, says: str, becomes: type[BaseException]
+) -> None:
+    """In the words of the database, whose long steps do not end at once."""
+    HandMade(tmp_path).sealed(1, 2)
+
+    def query(relation: Relation) -> None:
+        raise RuntimeError(says)
+
+    with pytest.raises(becomes):
+        ask(tmp_path, query)
+
+
 def test_without_the_extra_reports_go_on_and_sql_says_what_to_install(
     made: tuple[Path, Reckoning], monkeypatch: pytest.MonkeyPatch
 ) -> None:
