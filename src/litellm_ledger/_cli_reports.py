@@ -28,7 +28,10 @@ By = Annotated[
         "…; any other word is a tag.",
     ),
 ]
-Breakdown = Annotated[bool, typer.Option("--breakdown", help="Below each row its models.")]
+Breakdown = Annotated[
+    bool,
+    typer.Option("--breakdown", help="Below each row its models (of models, the providers)."),
+]
 Latency = Annotated[
     bool, typer.Option("--latency", help="Also how long calls took, and to the first token.")
 ]

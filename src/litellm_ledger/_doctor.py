@@ -203,7 +203,8 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         yield _warning(
             "unsettled",
             f"{_count(count, 'call')} {span} died with their process: the provider may bill them; "
-            "litellm-ledger calls --where status=unsettled",
+            + ("litellm-ledger recover puts them on record, then " if report.cut_off else "")
+            + "litellm-ledger calls --where status=unsettled",
         )
     else:
         yield _ok("unsettled", f"no call {span} died with its process")

@@ -68,6 +68,8 @@ def connect(
             "threads": threads or min(_THREADS, os.cpu_count() or 1),
         },
     )
+    # Else times are those of the machine: `ts >= ?` of an aware time would mean another moment.
+    connection.execute("SET TimeZone = 'UTC'")
     return connection
 
 

@@ -114,7 +114,7 @@ def _when(label: str) -> str:
 def _tiles(page: Page) -> str:
     total = page.total
     failed = total.error + total.cancelled + total.abandoned + total.unsettled
-    mark = '<span class="floor" title="may really be higher">+</span>' if _floor(total) else ""
+    mark = '<span class="floor" title="may really be higher">+</span>' if page.is_floor else ""
     cached = _percent(total.cache_read_tokens, total.input_tokens)
     tiles = [
         (
@@ -273,8 +273,9 @@ def _waste_card(page: Page) -> str:
 
 def _exactness_card(page: Page) -> str:
     total = page.total
+    notes = f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in page.notes)}</ul>\n"
     if not total.calls:
-        return ""
+        return _card("How sure that is", "", notes, kind="wide sure") if page.notes else ""
     counted = [
         ("counted by the provider", total.provider_reported, "--c2"),
         ("estimated by us", total.estimated, "--c1"),
@@ -291,7 +292,7 @@ def _exactness_card(page: Page) -> str:
     inner += f"<p>Of {_cost(total)}, {money(total.cost - estimated)} rests on the provider's count"
     inner += f" and {money(estimated)} ({_percent(estimated, total.cost)}) on an estimate.</p>\n"
     inner += "<p>Amounts by group are rounded here, those under the charts are exact.</p>"
-    inner += f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in page.notes)}</ul>\n"
+    inner += notes
     return _card(
         "How sure these figures are",
         "Sums are exact; what is unknown is never taken for zero.",

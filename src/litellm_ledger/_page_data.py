@@ -87,6 +87,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     last: str = ""
     total: Row
     notes: list[str]
+    is_floor: bool
     charts: list[Chart] = []
     tops: list[Top] = []
     errors: list[tuple[str, Row]] = []
@@ -140,6 +141,7 @@ def gather(
         every=every if rows else None,
         total=main.total,
         notes=main.notes(),
+        is_floor=main.is_floor,
     )
     if not rows or every is None:
         return page

@@ -28,7 +28,7 @@ def print_verification(found: Verification, *, every: bool = False) -> None:
 
     Those that closed cleanly with nothing missing are summed up in a line, unless ``every``.
     """
-    if not found.writers:
+    if not found.writers and not found.archive:
         write(f"No writer has used {found.path} yet.")
         return
     listed = [writer for writer in found.writers if every or not (writer.ok and writer.clean)]
@@ -119,6 +119,7 @@ def _bottom_line(found: Verification) -> str:
         f"{found.total('lost'):,} lost" if found.total("lost") else "",
         f"{found.total('quarantined'):,} quarantined" if found.total("quarantined") else "",
         counted(damage, "damaged place") if damage else "",
+        f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
     ]
     return f"NOT OK: {', '.join(filter(None, parts))}."
 
@@ -155,7 +156,7 @@ def print_compaction(path: Path, done: Compaction) -> None:
     if done.finished:
         write(f"{counted(done.finished, 'segment')} removed that an earlier run had joined")
     if not done.segments and not done.finished:
-        write(f"Nothing to compact in {path}: no sealed segment of a past day.")
+        write(f"Nothing to compact in {path}: no sealed segment that may be.")
     for problem in done.left:
         write(f"left as it is: {problem.file}: {problem.detail}")
     for file in done.broken:

@@ -84,6 +84,8 @@ def print_report(asked: Asked, output: Output) -> None:
         put_json(_plain(asked))
     elif output.csv:
         _csv(report.by, report.rows if report.by else [report.total])
+        for note in report.warnings():
+            sys.stderr.write(f"{note}\n")
     else:
         if not report.total.calls:
             begun = report.in_flight or report.cut_off
@@ -117,7 +119,7 @@ def print_top(asked: Asked, limit: int, output: Output) -> None:
 
 def _notes(asked: Asked, output: Output) -> list[str]:
     total, notes = asked.report.total, asked.report.notes()
-    if _floor(total):
+    if total.calls and asked.report.is_floor:
         notes.insert(0, "+ marks a cost that may really be higher, for the reasons below.")
     if not _exact(output) and rounded([row.cost for row in [*asked.report.rows, total]]):
         notes.append("Costs are rounded to a millionth of a dollar here; --json has every digit.")
@@ -163,7 +165,8 @@ def _table(
         Column(_title(key, asked.question), [label[at] for label in labels], left=True)
         for at, key in enumerate(asked.by)
     ]
-    columns += _sums(rows, exact=_exact(output))
+    marks = [*map(_floor, rows[:-1]), _mark(asked.report)]
+    columns += _sums(rows, marks, exact=_exact(output))
     whole = total.cost or Decimal(1)
     shares = [float(row.cost / whole) for row in rows]
     if share:
@@ -189,7 +192,7 @@ def _headline(
     asked: Asked, groups: Sequence[tuple[Row, list[Row]]], period: str | None, output: Output
 ) -> None:
     total = asked.report.total
-    said = f"{amounts([total.known_cost])[0]}{_floor(total)} in {total.calls:,} calls"
+    said = f"{amounts([total.known_cost])[0]}{_mark(asked.report)} in {total.calls:,} calls"
     values: list[float] = []
     if period:
         ordered = groupby(groups, key=lambda pair: pair[0].group[period])
@@ -202,7 +205,12 @@ def _floor(row: Row) -> str:
     return "+" if row.is_floor and row.known_cost is not None else ""
 
 
-def _sums(rows: list[Row], *, exact: bool) -> list[Column]:
+def _mark(report: Report) -> str:
+    """The same for the total, which calls in no row may be missing from."""
+    return "+" if report.is_floor and report.total.known_cost is not None else ""
+
+
+def _sums(rows: list[Row], marks: list[str], *, exact: bool) -> list[Column]:
     """Return the columns of sums; apart from the main ones only those that are not all zero."""
 
     def count(title: str, field: str, keep: int, *, always: bool = False) -> list[Column]:
@@ -225,7 +233,6 @@ def _sums(rows: list[Row], *, exact: bool) -> list[Column]:
     saved = [row.saved_cost for row in rows]
     wasted = [row.wasted_cost for row in rows]
     costs = amounts([row.known_cost for row in rows], exact=exact)
-    marks = [_floor(row) for row in rows]
     if any(marks):
         costs = [cost + (mark or " ") for cost, mark in zip(costs, marks, strict=True)]
     return [

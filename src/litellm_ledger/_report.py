@@ -42,6 +42,9 @@ MAX_GROUPS: Final = 1_000_000
 """Groups kept apart in one report; far beyond what anybody reads, well within memory."""
 
 
+_MISSING: Final = ("In flight", "Cut off", "Not read", "Damage")
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Sums by group.
 
@@ -88,10 +91,30 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             notes.append(
                 f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
             )
-        if self.problems:
-            files = len({problem.file for problem in self.problems})
+        return notes + self._damage()
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the total may really be higher: for its own reasons, or for what is missing."""
+        return self.total.is_floor or bool(self.cut_off or self.problems)
+
+    def warnings(self) -> list[str]:
+        """Return those of the notes that speak of calls which are in no row."""
+        return [note for note in self.notes() if note.startswith(_MISSING)]
+
+    def _damage(self) -> list[str]:
+        unread = sorted({problem.file for problem in self.problems if problem.what == "unreadable"})
+        places = [problem for problem in self.problems if problem.what != "unreadable"]
+        notes = []
+        if unread:
             notes.append(
-                f"Damage: {counted(len(self.problems), 'place')} in {counted(files, 'file')} not "
+                f"Not read: {', '.join(unread[:3])}{' …' if len(unread) > 3 else ''}; nothing in "
+                f"{'it' if len(unread) == 1 else 'them'} is counted; run litellm-ledger verify."
+            )
+        if places:
+            files = len({problem.file for problem in places})
+            notes.append(
+                f"Damage: {counted(len(places), 'place')} in {counted(files, 'file')} not "
                 "counted; run litellm-ledger verify."
             )
         return notes
@@ -112,8 +135,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             )
         if total.estimated:
             notes.append(
-                "Cost: an estimate covers what was seen of a call that ended early; the provider "
-                "may have written, and bill, more."
+                "Cost: an estimate covers what was seen of a call that ended early, or whose "
+                "provider sent no usage; it may have written, and bill, more."
             )
         if total.unpriced:
             notes.append(

@@ -64,6 +64,8 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
             build(lines, by, problems, calendar=dates, quantiles=quantiles),
             lambda: _tags(root, selection),
         )
+    if selection.where and not report.total.calls:
+        report = _with_asked(report, root, selection)
     in_flight, cut_off = running.counted()
     return replace(report, in_flight=in_flight, cut_off=cut_off)
 
@@ -152,6 +154,15 @@ def _with_tags(report: Report, tags: Callable[[], set[str]]) -> Report:
     missing = _missing(report)
     known = tuple(sorted(tags())[:_MOST_TAGS]) if missing else ()
     return replace(report, missing_tags=missing, known_tags=known)
+
+
+def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
+    """Say which of the tags that were asked for are on no call of that time at all."""
+    asked = [name.removeprefix("tag:") for name in selection.where if name.startswith("tag:")]
+    known = list_tags(root, Selection(selection.since, selection.until)) if asked else set()
+    missing = tuple(name for name in asked if name not in known)
+    listed = tuple(sorted(known)[:_MOST_TAGS]) if missing else ()
+    return replace(report, missing_tags=missing, known_tags=listed)
 
 
 def _tags(root: Path, selection: Selection) -> set[str]:

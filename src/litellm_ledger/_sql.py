@@ -5,9 +5,10 @@ Owns the refusal of statements that do anything but read, and the words for what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,6 +17,9 @@ from ._reading import Problem
 from ._relation import Relation, ask
 
 __all__ = ["Table", "run_sql"]
+
+
+_ANALYZE: Final = re.compile("analy[sz]e", re.IGNORECASE)
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,8 @@ def run_sql(
         allowed = (duck.StatementType.SELECT, duck.StatementType.EXPLAIN)
         if len(statements) != 1 or statements[0].type not in allowed:
             raise ValueError("give one statement that only reads: SELECT, FROM, WITH, SUMMARIZE …")
+        if statements[0].type == duck.StatementType.EXPLAIN and _ANALYZE.search(query):
+            raise ValueError("EXPLAIN ANALYZE runs what it explains; leave ANALYZE out")
         result = database.execute(statements[0], parameters)
         described = result.description or []
         return Table(

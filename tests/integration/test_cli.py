@@ -155,6 +155,46 @@ def test_a_tag_that_is_on_no_call_is_named_with_those_that_are(hand: HandMade) -
 # -- records --------------------------------------------------------------------------------------
 
 
+def test_a_tag_that_is_asked_for_and_on_no_call_is_named_too(hand: HandMade) -> None:
+    hand.sealed(1, 1, [hand.line(1, tags={"user": "alice"})])
+    done = run("report", hand.root, "--where", "tag:usr=alice")
+    assert "tag:usr is on none of these calls; they have tag:user." in done.stdout
+    done = run("report", hand.root, "--where", "tag:user=bob")
+    assert "on none of these" not in done.stdout
+
+
+def test_what_is_missing_marks_the_total_and_is_said_beside_csv(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    path = hand.sealed(1, 3, hand.lines(1, 3, cost=Decimal(2), status="ok", usage_source="none"))
+    assert "+" not in run("report", tmp_path).stdout
+    spoil(path, 1)
+    said = run("report", tmp_path).stdout
+    row, total = said.splitlines()[1:3]
+    assert row.split()[-1] == "$4.00"
+    assert total.split()[-1] == "$4.00+"
+    assert "+ marks a cost that may really be higher" in said
+    done = run("report", tmp_path, "--csv")
+    assert done.stdout.count("\n") == 2
+    assert done.stderr == "Damage: 1 place in 1 file not counted; run litellm-ledger verify.\n"
+
+
+def test_an_archive_that_cannot_be_read_is_named_and_nothing_is_said_to_be_exact(
+    hand: HandMade,
+) -> None:
+    hand.sealed(1, 3, hand.lines(1, 3, cost=Decimal(2), status="ok"))
+    assert run("compact", hand.root, "--today").returncode == 0
+    (file,) = (hand.root / "archive").iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    done = run("verify", hand.root)
+    assert done.returncode == 1
+    assert f"archive/{file.name}" in done.stdout
+    assert "NOT OK: 1 file in archive/ not readable." in done.stdout
+    done = run("daily", hand.root)
+    assert f"Not read: archive/{file.name}; nothing in it is counted" in done.stdout
+    page = run("html", "-", hand.root).stdout
+    assert f"Not read: archive/{file.name}" in page
+
+
 def test_records_show_the_newest_last_and_say_how_many_there_are(hand: HandMade) -> None:
     done = run("records", hand.root, "--limit", 2)
     lines = done.stdout.splitlines()

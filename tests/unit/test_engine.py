@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -236,6 +237,9 @@ def test_sql_sees_the_calls_that_count_with_exact_money(made: tuple[Path, Reckon
         ("SELECT 1; SELECT 2", "one statement that only reads"),
         ("COPY calls TO 'x.csv'", "one statement that only reads"),
         ("INSTALL httpfs", "one statement that only reads"),
+        ("EXPLAIN ANALYZE COPY calls TO 'x.csv'", "leave ANALYZE out"),
+        ("explain/**/analyse--\n create table t as select 1", "leave ANALYZE out"),
+        ('EXPLAIN (FORMAT json, "ANALYZE") DELETE FROM line_by_line', "leave ANALYZE out"),
         ("DROP VIEW calls", "one statement that only reads"),
         ("SELECT CAST(model AS INTEGER) FROM calls", "m"),
     ],
@@ -261,6 +265,23 @@ def test_ctrl_c_ends_a_query_as_it_ends_everything(
 
     with pytest.raises(becomes):
         ask(tmp_path, query)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_times_mean_the_same_on_every_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        HandMade(tmp_path).sealed(1, 2)
+        ledger = Ledger(tmp_path)
+        query = "SELECT count(*) FILTER (ts >= $1), count(*) FILTER (ts <= $1) FROM calls"
+        assert ledger.sql(query, [NOON]).rows == [(2, 2)]
+        assert ledger.sql("SELECT current_setting('TimeZone')").rows == [("UTC",)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_without_the_extra_reports_go_on_and_sql_says_what_to_install(

@@ -114,8 +114,8 @@ def test_what_is_unknown_is_said_and_not_summed_as_zero(hand: HandMade) -> None:
             "3 unknown (nothing is added for them)."
         ),
         (
-            "Cost: an estimate covers what was seen of a call that ended early; the provider "
-            "may have written, and bill, more."
+            "Cost: an estimate covers what was seen of a call that ended early, or whose "
+            "provider sent no usage; it may have written, and bill, more."
         ),
         "Cost: 2 calls that succeeded could not be priced; the real sum is higher.",
         (
