@@ -180,7 +180,7 @@ def _clock(path: Path, writers: set[str]) -> Finding:
             f"{(ahead or later)[0]} is from the future: this machine's clock is wrong now, or was; "
             "days and spans of reports follow what it said",
         )
-    return _ok("clock", "nothing is from the future")
+    return _ok("clock", "no writer and no file is from the future")
 
 
 def _calls(ledger: Ledger) -> Iterator[Finding]:

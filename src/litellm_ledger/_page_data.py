@@ -224,6 +224,10 @@ def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
         others = [row for row in rows if row.group[by] in rest]
         named.append((f"{_OTHERS} ({len(rest)})", _APART, _costs(others, every)))
     series, totals = _stack(named, labels, lambda cost: money(Decimal(cost)))
+    for at, name in enumerate(apart):
+        if groups[name].known_cost is None:
+            texts = ["unknown" if label in named[at][2] else "–" for label in labels]
+            series[at] = msgspec.structs.replace(series[at], texts=texts)
     return Chart(
         id="spend",
         title=f"Cost by {every}",

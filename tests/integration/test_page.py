@@ -138,6 +138,20 @@ def test_a_cost_that_rests_on_an_estimate_is_marked(tmp_path: Path) -> None:
     assert ">$0.25</td>" in text
 
 
+def test_what_could_not_be_priced_is_no_zero_in_the_figures(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    days = [datetime(2025, 1, day, 12, tzinfo=UTC) for day in (1, 2)]
+    lines = [
+        hand.line(1, ts=days[0], model="priced", status="ok", cost=Decimal(1), input_tokens=1),
+        hand.line(2, ts=days[0], model="odd", status="ok", input_tokens=1),
+        hand.line(3, ts=days[1], model="priced", status="ok", cost=Decimal(1), input_tokens=1),
+    ]
+    hand.sealed(1, 3, lines)
+    spend = next(chart for chart in page_of(hand, every="day").charts if chart.id == "spend")
+    texts = {series.name: series.texts for series in spend.series}
+    assert texts == {"priced": ["$1.00", "$1.00"], "odd (no price)": ["unknown", "–"]}
+
+
 def test_many_groups_are_the_dearest_apart_and_the_others_together(tmp_path: Path) -> None:
     hand = HandMade(tmp_path)
     lines = [hand.line(n, model=f"m{n:02}", cost=Decimal(n), tags={"user": f"u{n}"})
