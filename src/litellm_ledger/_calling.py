@@ -116,7 +116,8 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     await attempt.begin(write=request.track, ack_timeout=core.ack_timeout)
     try:
         with ours():
-            answer = await _ask(core, request)
+            sent = request.function(**asked.kwargs)
+            answer = await (_watched(core, asked, sent) if asked.call.strays else sent)
     except BaseException as exc:
         await _failed(core, request, operation, attempt, exc)
         raise
@@ -138,14 +139,10 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     return hand_out(answer, record)
 
 
-async def _ask(core: ClientCore, request: _Request) -> Any:
-    asked = request.asked
-    if not asked.call.strays:
-        return await request.function(**asked.kwargs)
+async def _watched(core: ClientCore, asked: Asked, sent: Any) -> Any:
+    """Wait for a call that leaves HTTP clients behind; see ``Strays``."""
     try:
-        return await core.strays.watch(
-            request.function(**asked.kwargs), given=asked.kwargs.get("client")
-        )
+        return await core.strays.watch(sent, given=asked.kwargs.get("client"))
     finally:
         core.close_strays()
 
