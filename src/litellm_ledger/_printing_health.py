@@ -156,7 +156,7 @@ def print_compaction(path: Path, done: Compaction) -> None:
     if done.finished:
         write(f"{counted(done.finished, 'segment')} removed that an earlier run had joined")
     if not done.segments and not done.finished:
-        write(f"Nothing to compact in {path}: no sealed segment that may be.")
+        write(f"Nothing to compact in {path}: no sealed segment of a past day is left.")
     for problem in done.left:
         write(f"left as it is: {problem.file}: {problem.detail}")
     for file in done.broken:

@@ -396,7 +396,7 @@ def test_the_command_says_what_it_joined_and_what_it_left(hand: HandMade) -> Non
     again = command("compact", hand.root)
     assert (again.exit_code, again.stdout) == (
         0,
-        f"Nothing to compact in {hand.root}: no sealed segment of a past day.\n",
+        f"Nothing to compact in {hand.root}: no sealed segment of a past day is left.\n",
     )
     now = hand.line(6, ts=datetime.now(UTC))
     hand.sealed(6, 6, [now])
