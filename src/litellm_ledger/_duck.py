@@ -16,7 +16,7 @@ from ._errors import MissingExtra
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["available", "connect", "literally", "module", "statement"]
+__all__ = ["available", "connect", "cores", "literally", "module", "statement"]
 
 _THREADS: Final = 4
 _MEMORY: Final = "1GB"
@@ -65,12 +65,17 @@ def connect(
             "memory_limit": memory,
             "preserve_insertion_order": ordered,
             "temp_directory": _spill(),
-            "threads": threads or min(_THREADS, os.cpu_count() or 1),
+            "threads": threads or cores(),
         },
     )
     # Else times are those of the machine: `ts >= ?` of an aware time would mean another moment.
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def cores() -> int:
+    """How many processor cores a report may take: at most four."""
+    return min(_THREADS, os.cpu_count() or 1)
 
 
 def _spill() -> str:

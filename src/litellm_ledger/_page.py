@@ -18,6 +18,7 @@ from . import __version__
 from ._groups import Row
 from ._page_data import Chart, Page, Top, money
 from ._plurals import counted
+from ._report import floor_mark
 from ._tables import amounts, clean
 
 __all__ = ["render"]
@@ -83,12 +84,8 @@ def _text(value: str | None) -> str:
     return escape(clean(value, 120))
 
 
-def _floor(row: Row) -> str:
-    return "+" if row.is_floor and row.known_cost is not None else ""
-
-
 def _cost(row: Row) -> str:
-    return "unknown" if row.known_cost is None else money(row.cost) + _floor(row)
+    return "unknown" if row.known_cost is None else money(row.cost) + floor_mark(row)
 
 
 def _header(page: Page) -> str:
@@ -231,7 +228,7 @@ def _top_card(top: Top, total: Row) -> str:
         listed.append((counted(count, "other"), rest))
     costs = amounts([row.known_cost for _, row in listed], exact=False)
     rows = [
-        _top_row(_text(name), row, f"{cost}{_floor(row)}", total, most)
+        _top_row(_text(name), row, f"{cost}{floor_mark(row)}", total, most)
         for (name, row), cost in zip(listed, costs, strict=True)
     ]
     key = top.key.removeprefix("tag:")

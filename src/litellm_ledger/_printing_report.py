@@ -22,7 +22,7 @@ from ._groups import Row
 from ._periods import PERIODS
 from ._plurals import counted
 from ._question import Question
-from ._report import Report, added, row_dict
+from ._report import Report, added, floor_mark, row_dict
 from ._spread import MEASURED
 from ._tables import (
     Column,
@@ -165,7 +165,7 @@ def _table(
         Column(_title(key, asked.question), [label[at] for label in labels], left=True)
         for at, key in enumerate(asked.by)
     ]
-    marks = [*map(_floor, rows[:-1]), _mark(asked.report)]
+    marks = [*map(floor_mark, rows[:-1]), _mark(asked.report)]
     columns += _sums(rows, marks, exact=_exact(output))
     whole = total.cost or Decimal(1)
     shares = [float(row.cost / whole) for row in rows]
@@ -200,13 +200,8 @@ def _headline(
     headline(said, values, color=output.color)
 
 
-def _floor(row: Row) -> str:
-    """A mark for an amount that may really be higher."""
-    return "+" if row.is_floor and row.known_cost is not None else ""
-
-
 def _mark(report: Report) -> str:
-    """The same for the total, which calls in no row may be missing from."""
+    """``floor_mark`` of the total, which calls in no row may be missing from."""
     return "+" if report.is_floor and report.total.known_cost is not None else ""
 
 

@@ -42,9 +42,6 @@ MAX_GROUPS: Final = 1_000_000
 """Groups kept apart in one report; far beyond what anybody reads, well within memory."""
 
 
-_MISSING: Final = ("In flight", "Cut off", "Not read", "Damage")
-
-
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Sums by group.
 
@@ -74,6 +71,27 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Say in sentences what the sums do not: who counted, what is unknown, what is damaged."""
         total = self.total
         notes = self._counting() if total.calls else []
+        notes += self._begun()
+        for tag in self.missing_tags:
+            known = ", ".join(f"tag:{name}" for name in self.known_tags) or "no tags at all"
+            notes.append(f"tag:{tag} is on none of these calls; they have {known}.")
+        if self.folded:
+            notes.append(
+                f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
+            )
+        return notes + self._damage()
+
+    def warnings(self) -> list[str]:
+        """Return those of the notes that speak of calls which are in no row."""
+        return self._begun() + self._damage()
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the total may really be higher: for its own reasons, or for what is missing."""
+        return self.total.is_floor or bool(self.cut_off or self.problems)
+
+    def _begun(self) -> list[str]:
+        notes = []
         if self.in_flight:
             notes.append(
                 f"In flight: {_calls(self.in_flight)} of running processes without an outcome yet, "
@@ -84,23 +102,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 f"Cut off: {_calls(self.cut_off)} in flight when the process died, not counted "
                 "above; litellm-ledger recover puts them on record as unsettled."
             )
-        for tag in self.missing_tags:
-            known = ", ".join(f"tag:{name}" for name in self.known_tags) or "no tags at all"
-            notes.append(f"tag:{tag} is on none of these calls; they have {known}.")
-        if self.folded:
-            notes.append(
-                f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
-            )
-        return notes + self._damage()
-
-    @property
-    def is_floor(self) -> bool:
-        """Whether the total may really be higher: for its own reasons, or for what is missing."""
-        return self.total.is_floor or bool(self.cut_off or self.problems)
-
-    def warnings(self) -> list[str]:
-        """Return those of the notes that speak of calls which are in no row."""
-        return [note for note in self.notes() if note.startswith(_MISSING)]
+        return notes
 
     def _damage(self) -> list[str]:
         unread = sorted({problem.file for problem in self.problems if problem.what == "unreadable"})
@@ -282,6 +284,11 @@ def _moment(period: str, label: str) -> tuple[float, str]:
     if period == "hour" and label[:1].isdigit():
         return datetime.fromisoformat(label).timestamp(), label
     return 0.0, label
+
+
+def floor_mark(row: Row) -> str:
+    """A mark for an amount that may really be higher."""
+    return "+" if row.is_floor and row.known_cost is not None else ""
 
 
 def dollars(cost: Decimal) -> str:

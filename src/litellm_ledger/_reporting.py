@@ -152,15 +152,17 @@ def _missing(report: Report) -> tuple[str, ...]:
 def _with_tags(report: Report, tags: Callable[[], set[str]]) -> Report:
     """Say which tags are on no call; then, and only then, which there are is looked up."""
     missing = _missing(report)
-    known = tuple(sorted(tags())[:_MOST_TAGS]) if missing else ()
-    return replace(report, missing_tags=missing, known_tags=known)
+    return _named(report, missing, tags() if missing else set())
 
 
 def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
     """Say which of the tags that were asked for are on no call of that time at all."""
     asked = [name.removeprefix("tag:") for name in selection.where if name.startswith("tag:")]
     known = list_tags(root, Selection(selection.since, selection.until)) if asked else set()
-    missing = tuple(name for name in asked if name not in known)
+    return _named(report, tuple(name for name in asked if name not in known), known)
+
+
+def _named(report: Report, missing: tuple[str, ...], known: set[str]) -> Report:
     listed = tuple(sorted(known)[:_MOST_TAGS]) if missing else ()
     return replace(report, missing_tags=missing, known_tags=listed)
 

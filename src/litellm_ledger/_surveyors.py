@@ -7,7 +7,6 @@ or one core, or a process failed, is looked at when its turn comes.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from ._duck import cores
 from ._layout import SegmentName
 from ._survey import Learnt, ahead, learn, learnt, survey
 
@@ -24,9 +24,6 @@ __all__ = ["survey_ahead"]
 _WORTH_IT: Final = 128 * 2**20
 """Bytes that one core looks at in half a second; a process takes a tenth of one to begin."""
 
-_MOST: Final = 4
-"""Processes, this one included: as many as the database has threads."""
-
 
 def survey_ahead(root: Path, names: Iterable[SegmentName]) -> None:
     """Look at those segments that are sealed; ``survey`` knows then."""
@@ -34,7 +31,7 @@ def survey_ahead(root: Path, names: Iterable[SegmentName]) -> None:
     if sum(sizes.values()) < _WORTH_IT or not _is_python():
         return
     largest = sorted(filter(sizes.get, sizes), key=lambda name: -sizes[name])
-    count = min(_MOST, os.cpu_count() or 1, len(largest))
+    count = min(cores(), len(largest))
     mine, *others = [largest[at::count] for at in range(count)]
     with contextlib.ExitStack() as stack:
         processes = []

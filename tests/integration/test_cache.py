@@ -17,6 +17,7 @@ import litellm
 import pytest
 import pytest_asyncio
 from pydantic import BaseModel
+from tests.arguments import ARGUMENTS, STREAMS
 from tests.ledgers import outcomes
 from tests.packages import packages
 
@@ -34,34 +35,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:(?s)Pydantic serializer warnings:UserWarning"),
 ]
 
-CHAT: dict[str, Any] = {
-    "model": "openai/gpt-4o-mini",
-    "messages": [{"role": "user", "content": "three words here"}],
-}
+CHAT = ARGUMENTS["acompletion"]
 COST = Decimal("0.00000345")
 WAIT = 60.0
 """Seconds after which something that should have happened has not, on a slow machine too."""
 MADE: dict[str, dict[str, Any]] = {
-    "acompletion": CHAT,
-    "atext_completion": {
-        "model": "text-completion-openai/gpt-3.5-turbo-instruct",
-        "prompt": "three words here",
-    },
-    "aembedding": {"model": "openai/text-embedding-3-small", "input": ["three words here"]},
-    "aresponses": {"model": "openai/gpt-4o-mini", "input": "three words here"},
-    "anthropic_messages": {
-        "model": "anthropic/claude-haiku-4-5",
-        "messages": CHAT["messages"],
-        "max_tokens": 10,
-    },
+    **{name: given for name, given in ARGUMENTS.items() if "batch" not in name},
     "aimage_generation": {"model": "openai/gpt-image-1", "prompt": "three words here"},
     "aimage_edit": {"model": "openai/gpt-image-1", "prompt": "three", "image": b"\x89PNG\r\n"},
     "atranscription": {"model": "openai/whisper-1", "file": ("sound.wav", b"RIFF....WAVE")},
-    "aspeech": {"model": "openai/tts-1", "input": "three words here", "voice": "alloy"},
-    "amoderation": {"model": "omni-moderation-latest", "input": "three words here"},
-    "arerank": {"model": "cohere/rerank-v3.5", "query": "one", "documents": ["two", "three"]},
 }
-STREAMS = ("acompletion", "atext_completion", "aresponses", "anthropic_messages")
 
 
 class Clock:
