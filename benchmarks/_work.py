@@ -14,7 +14,19 @@ from msgspec import structs
 
 from litellm_ledger import UsageRecord
 
-__all__ = ["BATCH", "COST", "TAGS", "as_called", "fields", "limit", "line_bytes", "made"]
+__all__ = [
+    "BATCH",
+    "COST",
+    "TAGS",
+    "Line",
+    "as_called",
+    "fields",
+    "limit",
+    "line",
+    "line_bytes",
+    "made",
+    "sealed",
+]
 
 BATCH: Final = 256
 """Records in one write of the limit: as many as the ledger's writer takes at most."""
@@ -51,7 +63,7 @@ def fields(n: int) -> dict[str, Any]:
     }
 
 
-class _Line(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
+class Line(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
     """A line of the ledger as it is on disk, written down a second time: owes ours nothing."""
 
     id: str
@@ -63,20 +75,20 @@ class _Line(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="v", tag
     call: str
     model: str
     response_model: str | None = None
-    provider: str
-    status: str
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    usage_source: str
-    cost_picousd: int
+    provider: str | None = None
+    status: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    usage_source: str | None = None
+    cost_picousd: int | None = None
     cost_source: str | None = None
     price_version: str | None = None
     latency_ms: float | None = None
     ttft_ms: float | None = None
     stream: bool | None = None
-    tags: dict[str, str]
-    call_id: str
+    tags: dict[str, str] | None = None
+    call_id: str | None = None
     response_id: str | None = None
     meta: dict[str, str] | None = None
 
@@ -105,7 +117,8 @@ def as_called() -> UsageRecord:
     return structs.replace(made(1), **_AS_CALLED)
 
 
-def _line(*, long: bool) -> _Line:
+def line(*, long: bool) -> Line:
+    """Make a line of the ledger, with all that a call writes or with what a caller gives."""
     given: dict[str, Any] = {
         **fields(1),
         "ts": _NOW,
@@ -113,7 +126,7 @@ def _line(*, long: bool) -> _Line:
         "attempt": 1,
         **(_AS_CALLED if long else {}),
     }
-    return _Line(
+    return Line(
         id=_ID,
         seq=1,
         kind="usage",
@@ -124,9 +137,15 @@ def _line(*, long: bool) -> _Line:
     )
 
 
+def sealed(line: Line) -> bytes:
+    """Encode a line, with its checksum."""
+    body = _encode(line)[:-1]
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
 def line_bytes(*, long: bool) -> int:
     """Return the size of one line of the limit."""
-    return len(_encode(_line(long=long))) + 18
+    return len(_encode(line(long=long))) + 18
 
 
 def limit(
@@ -137,7 +156,7 @@ def limit(
     The same record each time: nothing is numbered, queued, counted, checked or promised.  ``syncs``
     calls of ``fdatasync`` are spread over it.
     """
-    line = _line(long=long)
+    one = line(long=long)
     every = records / syncs if syncs else float("inf")
     due = every
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -145,7 +164,7 @@ def limit(
         for start in range(0, records, batch):
             lines = []
             for _ in range(min(batch, records - start)):
-                body = _encode(line)[:-1]
+                body = _encode(one)[:-1]  # not ``sealed``: a call of a function is a tenth of it
                 lines.append(b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
             os.write(fd, b"".join(lines))
             if start + batch >= due:

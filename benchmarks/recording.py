@@ -20,6 +20,7 @@ from litellm_ledger import UsageTracker
 from litellm_ledger._fs import FileSystem
 
 from ._collector import Collector
+from ._least import Least
 from ._peers import INSTALL, PEERS, Bare, LedgerRecorder, Recorder, Sqlite, missing
 from ._rounds import Contender, Timed, race
 from ._size import Size
@@ -69,7 +70,7 @@ class _Commits(Sqlite):
 
 
 OURS: Final[tuple[type[Recorder], ...]] = (LedgerRecorder, _MadeBefore, _AsCalled, _Synced)
-FAST: Final = (*OURS, Bare, _Encoded, Sqlite)
+FAST: Final = (*OURS, Least, Bare, _Encoded, Sqlite)
 """Those fast enough that a burst of the full size takes no time."""
 
 
@@ -80,7 +81,7 @@ def run(size: Size) -> list[Table]:
 
 
 def _bursts(size: Size) -> dict[type[Recorder], int]:
-    kinds = (*OURS, Bare, _Encoded, *PEERS, _Commits)
+    kinds = (*OURS, Least, Bare, _Encoded, *PEERS, _Commits)
     few, many = size(3_000, 20), size(100_000, 100)
     return {kind: many if kind in FAST else few for kind in kinds if not missing(kind)}
 
@@ -131,9 +132,12 @@ async def _peers(size: Size) -> list[Table]:
         ["", "records/s", "share of the limit"],
         "The same bursts until the last record is where it belongs: with the operating system, "
         "through `fdatasync` (synced), in the database, with the collector. Langfuse and "
-        "OpenTelemetry have a queue large enough for the burst here; with their own they drop.",
+        "OpenTelemetry have a queue large enough for the burst here; with their own they drop. "
+        "*The least* (`_least.py`) writes what a call writes and promises nothing: what any ledger "
+        "can reach that goes through an `asyncio.Queue`.",
     )
-    kinds = (_MadeBefore, _AsCalled, LedgerRecorder, _Synced, Bare, Sqlite, _Commits, *PEERS[:3])
+    ours = (_MadeBefore, _AsCalled, LedgerRecorder, _Synced)
+    kinds = (*ours, Least, Bare, Sqlite, _Commits, *PEERS[:3])
     through.add(LIMIT, per_second(found[LIMIT].median), "1")
     through.add(LONG, per_second(found[LONG].median), "1")
     for kind in kinds:
@@ -141,7 +145,7 @@ async def _peers(size: Size) -> list[Table]:
             through.add(kind.name, INSTALL)
             continue
         mine = found[kind.name]
-        bound = found[LONG if kind is _AsCalled else LIMIT]
+        bound = found[LONG if kind in (_AsCalled, Least) else LIMIT]
         through.add(kind.name, per_second(mine.median), spread(bound.over(mine)))
     return [caller, through]
 

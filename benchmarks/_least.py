@@ -1,0 +1,124 @@
+"""The least that such a ledger could cost: the same lines on disk, and nothing promised.
+
+Two floors.  They tell our distance from the limit apart from the distance that any ledger has which
+is written in Python and goes through an ``asyncio.Queue``.  Neither checks a value, adds up totals,
+knows tags, waits for room, acknowledges, syncs, or tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import uuid
+from copy import copy
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from ._asking import Call
+from ._peers import Recorder
+from ._work import BATCH, Line, line, sealed
+
+__all__ = ["Least", "LeastCall"]
+
+_ID: Final = "20260101T000000Z-0123456789abcdef-{:016d}"
+
+
+class Least(Recorder):
+    """A record into the queue; one task gives each a number and its id, encodes and writes."""
+
+    name = "the least: a queue, and a task that numbers, encodes and writes"
+    line = line(long=True)
+
+    async def open(self) -> None:
+        self.waiting: asyncio.Queue[tuple[int, Line]] = asyncio.Queue()
+        self.fd = os.open(self.directory / "least", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self.task = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        waiting = self.waiting
+        while True:
+            taken = [await waiting.get()]
+            while len(taken) < BATCH and not waiting.empty():
+                taken.append(waiting.get_nowait())
+            lines = []
+            for number, given in taken:
+                numbered = copy(given)
+                numbered.seq = number
+                numbered.id = _ID.format(number)
+                lines.append(sealed(numbered))
+            os.write(self.fd, b"".join(lines))
+            for _ in taken:
+                waiting.task_done()
+            await asyncio.sleep(0)
+
+    def put(self, n: int) -> None:
+        self.waiting.put_nowait((n, self.line))
+
+    async def flush(self) -> None:
+        await self.waiting.join()
+
+    async def close(self) -> None:
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+        os.close(self.fd)
+
+
+class LeastCall:
+    """``litellm.acompletion`` with the two lines of a call written around it, nothing between."""
+
+    def __init__(self, path: Path, bare: Call) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._bare = bare
+        self._last = 0
+
+    async def __call__(self, **kwargs: Any) -> Any:
+        ts, began = datetime.now(UTC), time.perf_counter()
+        operation = self._next()
+        common: dict[str, Any] = {
+            "ts": ts,
+            "operation": operation,
+            "attempt": 1,
+            "call": "acompletion",
+            "model": kwargs["model"],
+            "stream": False,
+            "call_id": kwargs.setdefault("litellm_call_id", str(uuid.uuid4())),
+        }
+        self._write(Line(id=operation, seq=self._last, kind="started", **common))
+        answer = await self._bare(**kwargs)
+        usage, hidden = answer.usage, answer._hidden_params
+        outcome = Line(
+            id=self._next(),
+            seq=self._last,
+            kind="usage",
+            response_model=answer.model,
+            provider=hidden["custom_llm_provider"],
+            status="ok",
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.completion_tokens,
+            total_tokens=usage.total_tokens,
+            usage_source="provider",
+            cost_picousd=int(Decimal(repr(hidden["response_cost"])).scaleb(12)),
+            cost_source="litellm",
+            latency_ms=round((time.perf_counter() - began) * 1000, 3),
+            response_id=answer.id,
+            meta={"litellm": "1.106.2"},
+            **common,
+        )
+        self._write(outcome)
+        object.__setattr__(answer, "usage_record", outcome)
+        return answer
+
+    def _next(self) -> str:
+        self._last += 1
+        return _ID.format(self._last)
+
+    def _write(self, one: Line) -> None:
+        os.write(self._fd, sealed(one))
+
+    def close(self) -> None:
+        os.close(self._fd)
