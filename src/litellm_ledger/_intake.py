@@ -28,11 +28,14 @@ from ._record import UsageRecord
 from ._state import State, refusal
 from ._waiters import Acks, Room
 
-__all__ = ["Durability", "Intake"]
+__all__ = ["TURN", "Durability", "Intake"]
 
 Durability = Literal["queued", "written", "synced"]
 
 _log = logging.getLogger("litellm_ledger")
+TURN: Final = 32
+"""Every so many records wait for the writer task even when it has nothing else to do: who records in
+a loop, each written at once, would otherwise never let anybody else run.  About 0.3 ms."""
 _OPEN: Final = State.OPEN  # a member looked up through its class costs the hot path 50 ns
 
 
@@ -121,7 +124,7 @@ class Intake:
 
         Never waits.  On the loop's thread; other threads use ``submit``.
         """
-        return self._take(record, self.backlog.accept)
+        return self._take_alone(record, self.backlog.accept)
 
     def accept_nowait(self, record: UsageRecord) -> bool:
         """Queue a record if there is room and nobody waits for it; tell whether it was taken.
@@ -159,9 +162,14 @@ class Intake:
         return self._take_alone(record, partial(self.backlog.settle, settles=settles))
 
     def _take_alone(self, record: UsageRecord, act: Callable[..., UsageRecord]) -> UsageRecord:
-        """Accept; and if this is the only call there is, have the record written at once."""
+        """Accept; and if nothing else is under way, have the record written at once."""
         backlog = self.backlog
-        if self.durability != "written" or backlog.late or not backlog.idle:
+        if (
+            self.durability != "written"
+            or backlog.late
+            or not backlog.idle
+            or not (backlog.accepted + 1) % TURN
+        ):
             return self._take(record, act)
         try:
             return act(record, wake=False)

@@ -118,6 +118,8 @@ class WriteLoop:
                     self.bytes += len(line)
                     queue.hand.clear()
                     self._progress(backlog)
+                    if backlog.log.unsynced_bytes >= UNSYNCED_SOFT:
+                        queue.put_nowait(Signal.SYNC)
         except (OSError, RuntimeError):  # the task will meet it as well, and knows what to do
             pass
         finally:  # also if the handler of a signal raises just now
