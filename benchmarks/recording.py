@@ -109,7 +109,7 @@ async def _peers(size: Size) -> list[Table]:
         most = size(100_000, 100)
         contenders[LIMIT] = _plain(partial(limit, root / "limit", most)), most
         contenders[LONG] = _plain(partial(limit, root / "limit", most, long=True)), most
-        found = await race(contenders, rounds=size(7, 1), seconds=30)
+        found = await race(contenders, rounds=size(7, 1), seconds=80)
 
     caller = Table(
         "The caller's side of one record",

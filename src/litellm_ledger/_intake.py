@@ -34,8 +34,8 @@ Durability = Literal["queued", "written", "synced"]
 
 _log = logging.getLogger("litellm_ledger")
 TURN: Final = 32
-"""Every so many records wait for the writer task even when it has nothing else to do: who records in
-a loop, each written at once, would otherwise never let anybody else run.  About 0.3 ms."""
+"""Every so many records wait for the writer task even when it has nothing else to do: who records
+in a loop, each written at once, would otherwise let nobody else run.  About 0.3 ms."""
 _OPEN: Final = State.OPEN  # a member looked up through its class costs the hot path 50 ns
 
 

@@ -20,6 +20,10 @@ _WORTH_IT: Final = frozenset({408, 409, 429})
 _NEVER: Final = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 """Codes that come with 429 and stay until somebody pays."""
 
+_NOT_MADE: Final = "OpenAIError"
+"""What OpenAI's SDK raises before it makes a request: it has no key.  LiteLLM says 500.  What comes
+of a request is of a class below this one."""
+
 _NOT_SENT: Final = frozenset(
     {
         "ClientConnectorError",
@@ -68,7 +72,7 @@ def worth_retrying(exc: BaseException, outside: BaseException | None = None) -> 
     if type(status) is int:
         if status == 429:
             return not any(getattr(link, "code", None) in _NEVER for link in _chain(exc, outside))
-        return status in _WORTH_IT or status >= 500
+        return status in _WORTH_IT or (status >= 500 and not _lacks_a_key(exc, outside))
     # LiteLLM puts a status on all that it knows; these two come through from below it.
     return type(exc).__module__ == "builtins" and isinstance(exc, ConnectionError | TimeoutError)
 
@@ -116,6 +120,13 @@ def may_be_billed(exc: BaseException, outside: BaseException | None = None) -> b
     if names & _NOT_SENT or names & _ANSWERED:
         return False
     return bool(names & _SENT) or type(exc).__name__ == "Timeout"
+
+
+def _lacks_a_key(exc: BaseException, outside: BaseException | None) -> bool:
+    return any(
+        type(link).__name__ == _NOT_MADE and type(link).__module__.partition(".")[0] == "openai"
+        for link in _chain(exc, outside)
+    )
 
 
 def _chain(exc: BaseException | None, outside: BaseException | None) -> Iterator[BaseException]:

@@ -181,6 +181,18 @@ async def test_what_is_not_worth_it_is_sent_once(
     assert len(server.requests) == len(outcomes(tmp_path)) == 1
 
 
+async def test_a_missing_key_is_no_reason_to_ask_again(
+    client: LiteLLMClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    async with client:
+        with pytest.raises(
+            openai.InternalServerError, match="Missing credentials"
+        ):  # LiteLLM's 500
+            await client.with_options(max_retries=3).acompletion("gpt-4o-mini", MESSAGES)
+    assert len(outcomes(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("status", [408, 409, 500, 503, 529])
 async def test_what_is_worth_it_is_sent_again(
     client: LiteLLMClient, server: OpenAIServer, status: int, tmp_path: Path

@@ -67,6 +67,19 @@ def test_nobody_pays_between_two_attempts() -> None:
     assert worth_retrying(error(429, cause=cause), outside=cause)
 
 
+def test_a_missing_key_is_not_found_by_waiting() -> None:
+    def cause(name: str, module: str) -> BaseException:
+        return type(name, (Exception,), {"__module__": module})()  # type: ignore[no-any-return]
+
+    missing = cause("OpenAIError", "openai")
+    assert not worth_retrying(error(500, cause=missing))
+    assert worth_retrying(error(500, cause=missing), outside=missing)
+    assert worth_retrying(error(500, cause=cause("InternalServerError", "openai")))
+    assert worth_retrying(
+        error(500, cause=cause("OpenAIError", "litellm.llms.openai.common_utils"))
+    )
+
+
 @pytest.mark.parametrize(
     ("status", "said", "worth"),
     [(500, "false", False), (400, "true", True), (500, "perhaps", True), (400, "perhaps", False)],
