@@ -129,7 +129,7 @@ class Ledger:
 
     def report(
         self,
-        by: Sequence[str] = ("model",),
+        by: Sequence[str] | None = ("model",),
         *,
         since: datetime | None = None,
         until: datetime | None = None,
@@ -144,7 +144,8 @@ class Ledger:
         Args:
             by: group keys: ``model``, ``provider``, ``call``, ``status``, ``response_model``,
                 ``error``, ``usage_source``, ``cost_source``, ``tag:NAME``, and the periods
-                ``hour``, ``day``, ``week``, ``month``; several at once; none for the total alone.
+                ``hour``, ``day``, ``week``, ``month``; several at once; ``[]`` or ``None`` for the
+                total alone.
             since, until, where: as for ``records``.
             every: a period to begin with: ``every="day", by=["model"]`` is ``by=["day", "model"]``.
             tz: the zone that periods are of: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
@@ -156,7 +157,7 @@ class Ledger:
         """
         if every is not None and every not in PERIODS:
             raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
-        keys = check_by(by)
+        keys = check_by(() if by is None else by)
         if every is not None:
             keys = check_by([every, *keys])
         selection = Selection(since, until, where, calendar(tz, week_start))

@@ -318,7 +318,7 @@ class UsageTracker(AsyncOnly):
         return self._totals.summary(by)
 
     async def report(
-        self, by: Sequence[str] = ("model",), **options: Unpack[ReportOptions]
+        self, by: Sequence[str] | None = ("model",), **options: Unpack[ReportOptions]
     ) -> Report:
         """Report on the whole ledger, all writers and all time; arguments as of ``Ledger.report``.
 

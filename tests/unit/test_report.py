@@ -82,6 +82,7 @@ def test_no_key_gives_the_total_alone(hand: HandMade) -> None:
     hand.sealed(1, 2)
     report = Ledger(hand.root).report([])
     assert (report.rows, report.total.calls) == ([], 2)
+    assert Ledger(hand.root).report(None).total == report.total
 
 
 def test_selection_narrows_a_report(hand: HandMade) -> None:
