@@ -76,6 +76,7 @@ class SegmentLog:
         self._unsynced: list[bytes] = []  # in the open file
         self._doubtful: list[bytes] = []  # before those, in files that failed us: to be rescued …
         self._doubtful_last = 0  # … up to this number
+        self._midway: tuple[int, int] | None = None  # while writing: how it was before
         self._temporary = 0
         self.unsynced_bytes = 0
         self.segments = 0
@@ -160,6 +161,19 @@ class SegmentLog:
         if self._abandoned:
             self._lock.release()
             raise Stuck(errno.EBADF, "the segment was given up", str(self._dir))
+        if self._midway is not None:
+            self._start_over(*self._midway)
+
+    def _start_over(self, count: int, written: int) -> None:
+        """The handler of a signal has raised inside a write: how far it came, nobody knows.
+
+        What it was to write is written anew, to another file; nobody has been told otherwise yet.
+        """
+        del self._unsynced[count:]
+        self.unsynced_bytes = sum(map(len, self._doubtful)) + sum(map(len, self._unsynced))
+        self.written = written
+        self._distrust()
+        self._midway = None
 
     def _append(self, first: int, lines: Sequence[bytes]) -> None:
         done = self.written + 1 - first
@@ -199,6 +213,7 @@ class SegmentLog:
         assert self._fd is not None
         data = lines[0] if len(lines) == 1 else b"".join(lines)
         sent = 0
+        self._midway = len(self._unsynced), self.written
         try:
             while sent < len(data):
                 sent += self._fs.write(self._fd, data if not sent else memoryview(data)[sent:])
@@ -215,8 +230,10 @@ class SegmentLog:
             self._wrote(data[:kept], first + whole - 1)
             if torn:
                 self._distrust()
+            self._midway = None
             raise
         self._wrote(data, first + len(lines) - 1)
+        self._midway = None
 
     def _wrote(self, data: bytes, last: int) -> None:
         if data:

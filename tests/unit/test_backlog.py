@@ -21,7 +21,7 @@ import pytest
 from tests.ledgers import directory
 from tests.runs import assert_once, keys, usage
 
-from litellm_ledger import UsageRecord
+from litellm_ledger import Ledger, UsageRecord
 from litellm_ledger._backlog import Backlog
 from litellm_ledger._executor import DiskThread
 from litellm_ledger._fs import REAL, FileSystem
@@ -182,6 +182,41 @@ def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_no
             backlog.save_now(0.05, seal=True)
         assert keys(path) == ["before", "lone"], f"before bytecode {count}"
         assert_once(path)
+        backlog.live.release()
+        if not struck:
+            break
+    assert count > 20
+
+
+SEGMENT = {
+    getattr(SegmentLog, name).__code__
+    for name in ("append", "_hold", "_append", "_write", "_wrote", "_advance")
+}
+
+
+@pytest.mark.parametrize("codes", [AT_ONCE, SEGMENT], ids=["hand", "segment"])
+def test_after_a_strike_between_any_two_bytecodes_of_a_lone_write_the_writer_goes_on(
+    tmp_path: Path, codes: set[CodeType]
+) -> None:
+    """The handler of a signal has raised, and the program has caught that: Ctrl-C, say."""
+    for count in itertools.count(1):
+        path = tmp_path / str(count)
+        backlog = backlog_in(path)
+        backlog.accept(usage("before"))
+        serve(backlog)
+        writing = WriteLoop(
+            DiskThread(), durable=False, sync_interval=1.0, progress=lambda written, synced: None
+        )
+        writing._timer = TIMER
+        backlog.accept(usage("lone"), wake=False)
+        struck = strike_before(
+            count, codes, lambda w=writing, b=backlog: w.at_once(b), lambda: None
+        )
+        backlog.accept(usage("after"), wake=False)
+        assert backlog.save_now(0.05, seal=True) == 0
+        assert keys(path) == ["before", "lone", "after"], f"before bytecode {count}"
+        (found,) = Ledger(path).verify().writers
+        assert (found.lost, found.problems, found.found) == (0, [], 3), f"before bytecode {count}"
         backlog.live.release()
         if not struck:
             break
