@@ -84,7 +84,7 @@ class SegmentLog:
         self.written = 0
         self.synced = 0
 
-    # -- the four operations -------------------------------------------------------------------
+    # -- the operations ------------------------------------------------------------------------
 
     def append(self, first: int, lines: Sequence[bytes], *, timeout: float = -1) -> None:
         """Hand ``lines``, numbered from ``first``, to the operating system.
@@ -99,6 +99,31 @@ class SegmentLog:
         self._hold(timeout)
         try:
             self._append(first, lines)
+        finally:
+            self._lock.release()
+
+    def append_now(self, first: int, lines: Sequence[bytes], size: int) -> bool:
+        """``append`` of ``size`` bytes if it is one plain write, without rotation, a new file or
+        waiting for anybody; tell whether it was done.
+
+        Raises:
+            OSError: what the disk said.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if (
+                self._fd is None
+                or self._abandoned
+                or self._midway is not None
+                or first != self.written + 1
+                or self._end + size >= self._rotate_bytes
+                or self.unsynced_bytes >= UNSYNCED_HARD
+                or int(time.time()) // _DAY != self._day
+            ):
+                return False
+            self._write(first, lines)
+            return True
         finally:
             self._lock.release()
 
@@ -126,15 +151,6 @@ class SegmentLog:
             self._seal()
         finally:
             self._lock.release()
-
-    def quick(self, size: int) -> bool:
-        """Whether an append of ``size`` bytes now is one plain write: no rotation, no new file."""
-        return (
-            self._fd is not None
-            and self._end + size < self._rotate_bytes
-            and self.unsynced_bytes < UNSYNCED_HARD
-            and int(time.time()) // _DAY == self._day
-        )
 
     def abandon(self) -> None:
         """Give the log up while another thread is stuck in it; every later operation refuses."""

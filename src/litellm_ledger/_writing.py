@@ -22,7 +22,7 @@ import aiofiles.os
 
 from ._backlog import Backlog
 from ._queue import Signal
-from ._segment import UNSYNCED_SOFT, SegmentLog, Stuck
+from ._segment import UNSYNCED_SOFT, SegmentLog
 
 __all__ = ["WriteLoop"]
 
@@ -109,8 +109,7 @@ class WriteLoop:
         """
         queue = backlog.queue
         try:
-            queue.take(1)
-            item = queue.hand[0] if queue.hand else Signal.WAKE
+            item = queue.get_nowait()
             if not isinstance(item, Signal):
                 line = backlog.line(item)
                 if self._write_direct(backlog.log, item[0], [line], len(line)):
@@ -121,6 +120,8 @@ class WriteLoop:
                     if backlog.log.unsynced_bytes >= UNSYNCED_SOFT:
                         queue.put_nowait(Signal.SYNC)
         except (OSError, RuntimeError):  # the task will meet it as well, and knows what to do
+            pass
+        except asyncio.QueueEmpty:  # a finalizer or a handler has seen to it
             pass
         finally:  # also if the handler of a signal raises just now
             if queue.hand:
@@ -181,11 +182,11 @@ class WriteLoop:
     def _write_direct(self, log: SegmentLog, first: int, lines: Sequence[bytes], size: int) -> bool:
         """Write from the loop if that is one quick system call; tell whether it was done."""
         began = time.perf_counter()
-        if size > DIRECT_BYTES or began < self._direct_after or not log.quick(size):
-            return False
-        try:
-            log.append(first, lines, timeout=0)
-        except Stuck:
+        if (
+            size > DIRECT_BYTES
+            or began < self._direct_after
+            or not log.append_now(first, lines, size)
+        ):
             return False
         self._watch(time.perf_counter() - began)
         return True

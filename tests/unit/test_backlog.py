@@ -152,7 +152,7 @@ def test_a_strike_between_any_two_bytecodes_of_the_writer_loses_and_doubles_noth
 
 
 TIMER: Any = object()
-AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue.take.__code__, RecordQueue.give_back.__code__}
+AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue._get.__code__, RecordQueue.give_back.__code__}
 
 
 @pytest.mark.parametrize("written", [True, False], ids=["written", "left to the task"])
@@ -189,8 +189,7 @@ def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_no
 
 
 SEGMENT = {
-    getattr(SegmentLog, name).__code__
-    for name in ("append", "_hold", "_append", "_write", "_wrote", "_advance")
+    getattr(SegmentLog, name).__code__ for name in ("append_now", "_write", "_wrote", "_advance")
 }
 
 

@@ -214,7 +214,7 @@ def test_too_much_unsynced_stops_appending_until_a_sync_succeeds(
     disk = ForgetfulDisk()
     log = SegmentLog(disk, root, WRITER)
     log.append(1, lines(1, 3))
-    assert not log.quick(1)
+    assert not log.append_now(4, lines(4, 4), 1)
     disk.fail("sync", times=2)  # of the segment, and of the rescue
     with pytest.raises(OSError, match="Input/output"):
         log.append(4, lines(4, 12))
@@ -243,13 +243,13 @@ def test_rotates_when_the_utc_day_changes(root: Path, monkeypatch: pytest.Monkey
     now = time.time()
     log = SegmentLog(QUICK, root, WRITER)
     log.append(1, lines(1, 1))
-    assert log.quick(100)
+    assert log.append_now(2, lines(2, 2), 100)
     monkeypatch.setattr(time, "time", lambda: now + 86_400)
-    assert not log.quick(100)
-    log.append(2, lines(2, 2))
+    assert not log.append_now(3, lines(3, 3), 100)
+    log.append(3, lines(3, 3))
     assert segment_names(root) == [
-        f"{WRITER}.0000000000000001-0000000000000001.jsonl",
-        f"{WRITER}.0000000000000002.jsonl.open",
+        f"{WRITER}.0000000000000001-0000000000000002.jsonl",
+        f"{WRITER}.0000000000000003.jsonl.open",
     ]
     log.seal()
 
