@@ -21,9 +21,9 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from ._fs import FileSystem
 from ._layout import SEGMENTS, SegmentName
@@ -38,6 +38,8 @@ UNSYNCED_HARD: Final = 2 * UNSYNCED_SOFT
 """… and at which appending stops until a sync succeeds."""
 
 _DAY: Final = 86_400
+
+T = TypeVar("T")
 
 
 class Stuck(OSError):
@@ -66,7 +68,7 @@ class SegmentLog:
         self._writer = writer
         self._cells = cells if cells is not None else [0] * 8
         self._rotate_bytes = rotate_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._fd: int | None = None
         self._name: SegmentName | None = None
         self._end = 0
@@ -96,11 +98,7 @@ class SegmentLog:
             Stuck: the lock was not free within ``timeout`` seconds (-1: wait for ever; 0: no wait).
             OSError: what the disk said.
         """
-        self._hold(timeout)
-        try:
-            self._append(first, lines)
-        finally:
-            self._lock.release()
+        self._locked(timeout, self._append, first, lines)
 
     def append_now(self, first: int, lines: Sequence[bytes], size: int) -> bool:
         """``append`` of ``size`` bytes if it is one plain write, without rotation, a new file or
@@ -109,48 +107,22 @@ class SegmentLog:
         Raises:
             OSError: what the disk said.
         """
-        if not self._lock.acquire(blocking=False):
-            return False
         try:
-            if (
-                self._fd is None
-                or self._abandoned
-                or self._midway is not None
-                or first != self.written + 1
-                or self._end + size >= self._rotate_bytes
-                or self.unsynced_bytes >= UNSYNCED_HARD
-                or int(time.time()) // _DAY != self._day
-            ):
-                return False
-            self._write(first, lines)
-            return True
-        finally:
-            self._lock.release()
+            return self._locked(0, self._append_now, first, lines, size)
+        except Stuck:
+            return False
 
     def sync(self, *, timeout: float = -1) -> None:
         """Make everything written durable.  Raises like ``append``."""
-        self._hold(timeout)
-        try:
-            self._sync()
-        finally:
-            self._lock.release()
+        self._locked(timeout, self._sync)
 
     def append_and_sync(self, first: int, lines: Sequence[bytes]) -> None:
         """Append, then sync, in one hop to a thread."""
-        self._hold(-1)
-        try:
-            self._append(first, lines)
-            self._sync()
-        finally:
-            self._lock.release()
+        self._locked(-1, self._append_and_sync, first, lines)
 
     def seal(self, *, timeout: float = -1) -> None:
         """Sync, give the open segment its final name, make that name durable.  Idempotent."""
-        self._hold(timeout)
-        try:
-            self._seal()
-        finally:
-            self._lock.release()
+        self._locked(timeout, self._seal)
 
     def abandon(self) -> None:
         """Give the log up while another thread is stuck in it; every later operation refuses."""
@@ -158,27 +130,37 @@ class SegmentLog:
 
     def forget(self) -> None:
         """In a forked child: close the parent's descriptor and refuse every later operation."""
-        self._lock = threading.Lock()  # the parent's other threads do not exist here
+        self._lock = threading.RLock()  # the parent's other threads do not exist here
         self._distrust()
         self._abandoned = True
 
     # -- under the lock ------------------------------------------------------------------------
 
-    def _hold(self, timeout: float) -> None:
-        """Take the lock.  The caller releases it: a context manager would cost as much as a write.
+    def _locked(self, timeout: float, work: Callable[..., T], *args: Any) -> T:
+        """Do some work under the lock.
+
+        The handler of a signal may raise between any two bytecodes, and the lock must not stay
+        locked for that.  So it is taken inside the ``try``, and is a lock that knows its owner:
+        to release what was not taken is an error, and no harm.
 
         Raises:
             Stuck: it was not free in time, or the log was given up.
         """
-        if not self._lock.acquire(timeout != 0, timeout if timeout > 0 else -1):
-            raise Stuck(
-                errno.EAGAIN, "another thread is still busy with the segment", str(self._dir)
-            )
-        if self._abandoned:
-            self._lock.release()
-            raise Stuck(errno.EBADF, "the segment was given up", str(self._dir))
-        if self._midway is not None:
-            self._start_over(*self._midway)
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            raise Stuck(errno.EDEADLK, "this thread is in the middle of it", str(self._dir))
+        try:
+            if not self._lock.acquire(timeout != 0, timeout if timeout > 0 else -1):
+                raise Stuck(errno.EAGAIN, "another thread is busy with it", str(self._dir))
+            if self._abandoned:
+                raise Stuck(errno.EBADF, "the segment was given up", str(self._dir))
+            if self._midway is not None:
+                self._start_over(*self._midway)
+            return work(*args)
+        finally:
+            try:
+                self._lock.release()
+            except RuntimeError:  # not taken
+                pass
 
     def _start_over(self, count: int, written: int) -> None:
         """The handler of a signal has raised inside a write: how far it came, nobody knows.
@@ -190,6 +172,22 @@ class SegmentLog:
         self.written = written
         self._distrust()
         self._midway = None
+
+    def _append_now(self, first: int, lines: Sequence[bytes], size: int) -> bool:
+        if (
+            self._fd is None
+            or first != self.written + 1
+            or self._end + size >= self._rotate_bytes
+            or self.unsynced_bytes >= UNSYNCED_HARD
+            or int(time.time()) // _DAY != self._day
+        ):
+            return False
+        self._write(first, lines)
+        return True
+
+    def _append_and_sync(self, first: int, lines: Sequence[bytes]) -> None:
+        self._append(first, lines)
+        self._sync()
 
     def _append(self, first: int, lines: Sequence[bytes]) -> None:
         done = self.written + 1 - first

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -39,6 +40,9 @@ SLOW_WRITE: Final = 0.02
 processor away for 5 to 10 ms; only beyond that is it the disk) …"""
 SLOW_PENALTY: Final = 1.0
 """… for this long after the last slow one, so a stalled disk does not hold the loop twice."""
+TURN: Final = 0.0005
+"""Seconds of writing in the task's place after which the task has a turn, and with it everybody
+else: who records in a loop, each record written at once, would otherwise keep the event loop."""
 RETRY_FIRST: Final = 0.01
 RETRY_LAST: Final = 1.0
 
@@ -67,6 +71,7 @@ class WriteLoop:
         self._tell = progress
         self._timer: asyncio.TimerHandle | None = None
         self._direct_after = 0.0
+        self._in_its_place = 0.0
         self._unsynced_since: float | None = None
         self.retries = 0
         self.last_error: str | None = None
@@ -93,6 +98,8 @@ class WriteLoop:
                 else:
                     lines.append(backlog.line(item))
                     first = first or item[0]
+            # Who comes alone may go on without us; of those who come together we make batches.
+            self._in_its_place = 0.0 if len(lines) < 2 else math.inf
             size = sum(map(len, lines))
             if lines:
                 line_size = max(64, size // len(lines))
@@ -105,9 +112,14 @@ class WriteLoop:
         """Do the task's work in its place: write the one record that was put in quietly.
 
         For a caller who is alone, and would only wait until the task has had its turn: two rounds
-        of the loop.  If it is not one quick write, the task does it.
+        of the loop.  If it is not one quick write, or the task has had no turn for too long, or its
+        last batch was of several records, the task does it.
         """
         queue = backlog.queue
+        if self._in_its_place > TURN:
+            queue.put_nowait(Signal.WAKE)
+            return
+        began = time.perf_counter()
         try:
             item = queue.get_nowait()
             if not isinstance(item, Signal):
@@ -128,6 +140,7 @@ class WriteLoop:
                 queue.give_back()
             if not queue.empty():  # also what a finalizer has recorded meanwhile
                 queue.put_nowait(Signal.WAKE)
+            self._in_its_place += time.perf_counter() - began
 
     async def _commit(
         self,

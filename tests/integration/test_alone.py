@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tests.runs import assert_closed, assert_once, keys, usage
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
-from litellm_ledger._intake import TURN
+from litellm_ledger._fs import FileSystem
+from litellm_ledger._intake import Durability
 from litellm_ledger.testing import FaultyFileSystem
 
 pytestmark = pytest.mark.asyncio
@@ -24,6 +29,23 @@ def without_waiting(tracker: UsageTracker, key: object) -> UsageRecord:
     return record
 
 
+@contextlib.contextmanager
+def turning() -> Iterator[list[None]]:
+    """Count the turns of the loop."""
+    turns: list[None] = []
+
+    async def turn() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns.append(None)
+
+    task = asyncio.create_task(turn())
+    try:
+        yield turns
+    finally:
+        task.cancel()
+
+
 async def test_a_record_that_comes_alone_is_written_before_the_loop_turns(tmp_path: Path) -> None:
     async with UsageTracker(tmp_path) as tracker:
         first = await tracker.record(usage(1))  # its segment is made by the task
@@ -32,34 +54,40 @@ async def test_a_record_that_comes_alone_is_written_before_the_loop_turns(tmp_pa
         assert tracker.statistics().written == 2
 
 
-@pytest.mark.parametrize("durability", ["written", "queued", "synced"])
+@pytest.mark.parametrize("durability", get_args(Durability))
 async def test_a_loop_of_records_does_not_keep_the_event_loop(
-    tmp_path: Path, durability: str
+    tmp_path: Path, durability: Durability
 ) -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            await asyncio.sleep(0)
-            turns += 1
-
-    async with UsageTracker(tmp_path, durability=durability, queue_size=TURN) as tracker:  # type: ignore[arg-type]
+    async with UsageTracker(tmp_path, durability=durability) as tracker:
         await tracker.record(usage(0))  # makes the segment, which takes its time
-        task = asyncio.create_task(others())
-        for number in range(1, 10 * TURN):
-            await tracker.record(usage(number))
-        task.cancel()
-        assert turns >= 9
-    assert_once(tmp_path, range(10 * TURN))
+        with turning() as turns:
+            for number in range(1, 2_000):
+                await tracker.record(usage(number))
+        assert len(turns) > 5
+    assert_once(tmp_path, range(2_000))
     assert_closed(tmp_path)
+
+
+async def test_a_slow_disk_keeps_the_loop_for_one_write_and_not_for_many(tmp_path: Path) -> None:
+    class Slow(FileSystem):
+        def write(self, fd: int, data: bytes | memoryview) -> int:
+            time.sleep(0.005)
+            return super().write(fd, data)
+
+    async with UsageTracker(tmp_path, fs=Slow()) as tracker:
+        await tracker.record(usage(0))
+        with turning() as turns:
+            for number in range(1, 20):
+                await tracker.record(usage(number))
+        assert len(turns) > 15
+    assert_once(tmp_path, range(20))
 
 
 async def test_what_waits_is_not_overtaken(tmp_path: Path) -> None:
     async with UsageTracker(tmp_path) as tracker:
         tracker.record_nowait(usage("first"))
-        await asyncio.gather(*[tracker.record(usage(number)) for number in range(2 * TURN)])
-    assert keys(tmp_path) == ["first", *[str(number) for number in range(2 * TURN)]]
+        await asyncio.gather(*[tracker.record(usage(number)) for number in range(50)])
+    assert keys(tmp_path) == ["first", *[str(number) for number in range(50)]]
 
 
 async def test_a_disk_that_refuses_the_write_at_once_gets_it_from_the_task(tmp_path: Path) -> None:

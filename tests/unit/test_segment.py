@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.disks import QUICK, ForgetfulDisk
@@ -222,6 +223,44 @@ def test_too_much_unsynced_stops_appending_until_a_sync_succeeds(
     log.append(4, lines(4, 12))
     assert log.synced >= 3
     check(root, log, disk)
+
+
+class _StruckLock:
+    """The handler of a signal raises as soon as the lock is taken, once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._calm = False
+
+    def acquire(self, blocking: bool, timeout: float) -> bool:
+        got = self._lock.acquire(blocking, timeout)
+        if not self._calm:
+            self._calm = True
+            raise KeyboardInterrupt
+        return got
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)
+
+
+def test_a_handler_that_raises_leaves_no_lock_behind(root: Path) -> None:
+    log = SegmentLog(QUICK, root, WRITER)
+    log._lock = _StruckLock()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        log.append(1, lines(1, 1))
+    elsewhere = threading.Thread(target=lambda: log.append(1, lines(1, 1), timeout=1))
+    elsewhere.start()
+    elsewhere.join()
+    assert log.written == 1
+
+
+def test_who_is_in_the_middle_of_it_is_told_so_and_does_not_wait(root: Path) -> None:
+    log = SegmentLog(QUICK, root, WRITER)
+    log.append(1, lines(1, 1))
+    with log._lock, pytest.raises(Stuck):
+        log.append(2, lines(2, 2))
+    log.append(2, lines(2, 2))
+    assert log.written == 2
 
 
 # -- rotation, sealing, the cells ----------------------------------------------------------------

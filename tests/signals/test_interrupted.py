@@ -1,0 +1,82 @@
+"""A signal handler that raises, wherever it strikes, and a program that catches that and goes on.
+
+Ctrl-C in a notebook, say, or SIGALRM for a time-out.  What is struck may be asyncio itself, whose
+task then sleeps for ever (docs/GUARANTEES.md); so a program closes and opens again when a flush
+does not come back, and ends without the end of the loop.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.children import run
+from tests.runs import keys
+
+from litellm_ledger import Ledger
+
+STRUCK = """
+import random
+from litellm_ledger import DrainTimeout, FlushTimeout
+
+class Interrupt(BaseException):
+    pass
+
+def interrupt(*_):
+    raise Interrupt
+
+def interrupted(tracker, number, seen):
+    # Record, as far as it comes without a turn of the loop.
+    recording = tracker.record(usage(number))
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 4e-5))
+            recording.send(None)
+        except StopIteration:
+            seen.append(number)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except Interrupt:
+        return True
+    finally:
+        recording.close()
+    return False
+
+async def main():
+    signal.signal(signal.SIGALRM, interrupt)
+    seen, strikes, number = [], 0, 0
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        tracker = UsageTracker(PATH, handle_signals=False)
+        await tracker.open()
+        awake = True
+        while awake and time.monotonic() < end:
+            number += 1
+            strikes += interrupted(tracker, number, seen)
+            try:
+                await tracker.flush(0.3)
+            except FlushTimeout:
+                awake = False
+        began = time.monotonic()
+        try:
+            await tracker.aclose(0.5)
+        except DrainTimeout:
+            pass
+        assert time.monotonic() - began < 5, "the close hung"
+    say("strikes", strikes)
+    say("seen", *seen)
+    os._exit(0)
+
+run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_handlers_that_raise_at_random_lose_and_double_nothing(tmp_path: Path, loop: str) -> None:
+    strikes, seen = (line.split()[1:] for line in run(STRUCK, tmp_path, loop=loop).said)
+    assert int(strikes[0]) > 100
+    found = keys(tmp_path)
+    assert len(found) == len(set(found))
+    assert set(seen) <= set(found)
+    verification = Ledger(tmp_path).verify()
+    assert verification.ok, [writer.sentence() for writer in verification.writers]
