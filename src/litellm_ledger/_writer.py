@@ -280,6 +280,10 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         left = self._on_new_thread(self.finish_now, (end - time.monotonic()) / 2)
         await wait_until(left, end)
         await asyncio.wait({self._task}, timeout=_OVERTIME)
+        if not self._task.done():
+            # The handler of a signal raised while asyncio was waking it: nothing reaches it any
+            # more, no cancellation either, and whoever ends the loop would wait for it for ever.
+            asyncio.Future.set_result(self._task, None)
         self._progress(backlog.log.written, backlog.log.synced)
         self._fail_waiters(self._refusal())
         lost = backlog.accepted - self._safe(backlog)

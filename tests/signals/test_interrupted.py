@@ -80,3 +80,36 @@ def test_handlers_that_raise_at_random_lose_and_double_nothing(tmp_path: Path, l
     assert set(seen) <= set(found)
     verification = Ledger(tmp_path).verify()
     assert verification.ok, [writer.sentence() for writer in verification.writers]
+
+
+ASLEEP = """
+class Interrupt(BaseException):
+    pass
+
+def interrupt(*_, **__):
+    raise Interrupt
+
+async def main():
+    loop = asyncio.get_running_loop()
+    async with UsageTracker(PATH, drain_timeout=1) as tracker:
+        await tracker.record(usage("before"))
+        call_soon, loop.call_soon = loop.call_soon, interrupt
+        try:
+            tracker.record_nowait(usage("asleep"))
+        except Interrupt:
+            say("struck")
+        loop.call_soon = call_soon
+        tracker.record_nowait(usage("after"))
+    say("closed")
+
+run(main())
+"""
+
+
+def test_a_task_that_nobody_can_wake_holds_up_neither_the_close_nor_the_end(
+    tmp_path: Path,
+) -> None:
+    child = run(ASLEEP, tmp_path)
+    assert child.said == ["struck", "closed"]
+    assert keys(tmp_path) == ["before", "asleep", "after"]
+    assert Ledger(tmp_path).verify().ok
