@@ -231,7 +231,9 @@ class SegmentLog:
         try:
             while sent < len(data):
                 sent += self._fs.write(self._fd, data if not sent else memoryview(data)[sent:])
-        except OSError:
+        except OSError as exc:
+            if exc.errno is None:  # not the disk's: the time-out of a signal handler
+                raise
             whole, kept = 0, 0
             while whole < len(lines) and kept + len(lines[whole]) <= sent:
                 kept += len(lines[whole])

@@ -131,7 +131,10 @@ class WriteLoop:
                     self._progress(backlog)
                     if backlog.log.unsynced_bytes >= UNSYNCED_SOFT:
                         queue.put_nowait(Signal.SYNC)
-        except (OSError, RuntimeError):  # the task will meet it as well, and knows what to do
+        except OSError as exc:  # the task will meet it as well, and knows what to do
+            if exc.errno is None:  # no error of the disk's: the time-out of a signal handler
+                raise
+        except RuntimeError:  # no loop is running, or it is closed
             pass
         except asyncio.QueueEmpty:  # a finalizer or a handler has seen to it
             pass

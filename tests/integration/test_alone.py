@@ -99,3 +99,25 @@ async def test_a_disk_that_refuses_the_write_at_once_gets_it_from_the_task(tmp_p
         assert tracker.statistics().retries == 2
         without_waiting(tracker, 3)
     assert_once(tmp_path, [1, 2, 3])
+
+
+async def test_a_time_out_by_a_signal_handler_is_not_taken_for_the_disks(tmp_path: Path) -> None:
+    class Struck(FileSystem):
+        rings = False
+
+        def write(self, fd: int, data: bytes | memoryview) -> int:
+            sent = super().write(fd, data)
+            if self.rings:
+                self.rings = False
+                raise TimeoutError("time is up")  # an OSError, as far as its class goes
+            return sent
+
+    disk = Struck()
+    async with UsageTracker(tmp_path, fs=disk) as tracker:
+        await tracker.record(usage(1))
+        disk.rings = True
+        with pytest.raises(TimeoutError, match="time is up"):
+            await tracker.record(usage(2))
+        await tracker.record(usage(3))
+    assert keys(tmp_path) == ["1", "2", "3"]
+    assert Ledger(tmp_path).verify().ok
