@@ -7,8 +7,6 @@ knows tags, waits for room, acknowledges, syncs, or tries again.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import time
 import uuid
@@ -19,53 +17,31 @@ from pathlib import Path
 from typing import Any, Final
 
 from ._asking import Call
-from ._peers import Recorder
-from ._work import BATCH, Line, line, sealed
+from ._peers import Bare
+from ._work import Line, line, sealed
 
 __all__ = ["Least", "LeastCall"]
 
 _ID: Final = "20260101T000000Z-0123456789abcdef-{:016d}"
 
 
-class Least(Recorder):
+class Least(Bare):
     """A record into the queue; one task gives each a number and its id, encodes and writes."""
 
     name = "the least: a queue, and a task that numbers, encodes and writes"
     line = line(long=True)
 
-    async def open(self) -> None:
-        self.waiting: asyncio.Queue[tuple[int, Line]] = asyncio.Queue()
-        self.fd = os.open(self.directory / "least", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        self.task = asyncio.create_task(self._write())
-
-    async def _write(self) -> None:
-        waiting = self.waiting
-        while True:
-            taken = [await waiting.get()]
-            while len(taken) < BATCH and not waiting.empty():
-                taken.append(waiting.get_nowait())
-            lines = []
-            for number, given in taken:
-                numbered = copy(given)
-                numbered.seq = number
-                numbered.id = _ID.format(number)
-                lines.append(sealed(numbered))
-            os.write(self.fd, b"".join(lines))
-            for _ in taken:
-                waiting.task_done()
-            await asyncio.sleep(0)
+    def lines(self, taken: list[tuple[int, Line]]) -> list[bytes]:
+        lines = []
+        for number, given in taken:
+            numbered = copy(given)
+            numbered.seq = number
+            numbered.id = _ID.format(number)
+            lines.append(sealed(numbered))
+        return lines
 
     def put(self, n: int) -> None:
         self.waiting.put_nowait((n, self.line))
-
-    async def flush(self) -> None:
-        await self.waiting.join()
-
-    async def close(self) -> None:
-        self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.task
-        os.close(self.fd)
 
 
 class LeastCall:

@@ -39,6 +39,7 @@ __all__ = [
     "missing",
 ]
 
+_encode = msgspec.json.Encoder().encode
 INSTALL: Final = "not installed; in a checkout: `pip install --group bench`"
 
 
@@ -103,25 +104,29 @@ class Bare(Recorder):
     name = "bare queue of dicts and a task"
 
     async def open(self) -> None:
-        self.waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.waiting: asyncio.Queue[Any] = asyncio.Queue()
         self.fd = os.open(self.directory / "bare", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self.task = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
-        encode = msgspec.json.Encoder().encode
         waiting = self.waiting
         while True:
             taken = [await waiting.get()]
             while len(taken) < BATCH and not waiting.empty():
                 taken.append(waiting.get_nowait())
-            lines = []
-            for item in taken:
-                body = encode(item)[:-1]
-                lines.append(b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
-            os.write(self.fd, b"".join(lines))
+            os.write(self.fd, b"".join(self.lines(taken)))
             for _ in taken:
                 waiting.task_done()
             await asyncio.sleep(0)
+
+    def lines(self, taken: list[Any]) -> list[bytes]:
+        """Encode a batch."""
+        encode = _encode
+        lines = []
+        for item in taken:
+            body = encode(item)[:-1]
+            lines.append(b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
+        return lines
 
     def put(self, n: int) -> None:
         self.waiting.put_nowait(fields(n))

@@ -126,7 +126,7 @@ def serve(backlog: Backlog) -> None:
 
 
 MOVING = {RecordQueue._get.__code__, RecordQueue.take.__code__, serve.__code__}
-WRITING = {SegmentLog.append.__code__, SegmentLog._append.__code__}
+WRITING = {getattr(SegmentLog, name).__code__ for name in ("append", "_locked", "_append")}
 
 
 @pytest.mark.parametrize("codes", [MOVING, WRITING], ids=["moving", "writing"])
@@ -155,20 +155,26 @@ TIMER: Any = object()
 AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue._get.__code__, RecordQueue.give_back.__code__}
 
 
+def lone_in(path: Path) -> tuple[Backlog, WriteLoop]:
+    """One record written before, and a lone one that waits; and who is to write it."""
+    backlog = backlog_in(path)
+    backlog.accept(usage("before"))
+    serve(backlog)
+    backlog.accept(usage("lone"), wake=False)
+    writing = WriteLoop(
+        DiskThread(), durable=False, sync_interval=1.0, progress=lambda written, synced: None
+    )
+    writing._timer = TIMER  # set already: there is no loop to set one
+    return backlog, writing
+
+
 @pytest.mark.parametrize("written", [True, False], ids=["written", "left to the task"])
 def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_nothing(
     tmp_path: Path, written: bool
 ) -> None:
     for count in itertools.count(1):
         path = tmp_path / str(count)
-        backlog = backlog_in(path)
-        backlog.accept(usage("before"))
-        serve(backlog)
-        backlog.accept(usage("lone"), wake=False)
-        writing = WriteLoop(
-            DiskThread(), durable=False, sync_interval=1.0, progress=lambda written, synced: None
-        )
-        writing._timer = TIMER  # set already: there is no loop to set one
+        backlog, writing = lone_in(path)
         if not written:
             writing._direct_after = math.inf  # the disk was slow of late
         struck = strike_before(
@@ -200,14 +206,7 @@ def test_after_a_strike_between_any_two_bytecodes_of_a_lone_write_the_writer_goe
     """The handler of a signal has raised, and the program has caught that: Ctrl-C, say."""
     for count in itertools.count(1):
         path = tmp_path / str(count)
-        backlog = backlog_in(path)
-        backlog.accept(usage("before"))
-        serve(backlog)
-        writing = WriteLoop(
-            DiskThread(), durable=False, sync_interval=1.0, progress=lambda written, synced: None
-        )
-        writing._timer = TIMER
-        backlog.accept(usage("lone"), wake=False)
+        backlog, writing = lone_in(path)
         struck = strike_before(
             count, codes, lambda w=writing, b=backlog: w.at_once(b), lambda: None
         )
