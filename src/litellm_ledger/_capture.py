@@ -20,7 +20,7 @@ from ._attempt import Attempt
 from ._calls import CALLS, Asked, Call
 from ._errors import LedgerError
 from ._litellm_cost import estimate_stream
-from ._litellm_hooks import answer_cost, flush_logging, follow, register
+from ._litellm_hooks import answer_cost, flush_logging, follow, is_async, register
 from ._money import from_litellm
 from ._ours import is_ours
 from ._outcome import from_exception, from_response, merged, usage_fields
@@ -46,7 +46,9 @@ class Capture:
         self._lock = threading.Lock()
         self._times = 0
         self._registered: weakref.finalize[..., Any] | None = None
+        self._seen = _Seen()
         self.used = False
+        self.duplicates = 0
 
     def begin(self) -> None:
         """Record what begins from now on.  Imports LiteLLM if nobody has: 2 to 5 s."""
@@ -83,6 +85,8 @@ class Capture:
 
     async def on_start(self, logging_obj: Any, request: Mapping[str, Any], call: str) -> None:
         """Put a ``started`` record down, as for a call of our own."""
+        call_id = getattr(logging_obj, "litellm_call_id", None)
+        self._seen.add(_identity(call_id, getattr(logging_obj, "start_time", None)))
         if is_ours():
             return
         known = self._calls.get(logging_obj)
@@ -140,10 +144,18 @@ class Capture:
             await captured.end(None, from_exception(exc))
 
     def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
-        """Record a synchronous call, on LiteLLM's thread, after the fact."""
+        """Record a synchronous call, on LiteLLM's thread, after the fact.
+
+        LiteLLM tells this of asynchronous calls too: of failures of some, and from 1.109 on of
+        every answer that is no stream.  Those are on record by ``on_start`` and what follows it.
+        """
         core = self._core
         model = details.get("model")
         call = str(details.get("call_type") or "completion")
+        known = not self._seen.add(_identity(details.get("litellm_call_id"), times[0]))
+        if known or is_async(call):
+            self.duplicates += 1
+            return
         attempt = Attempt(
             core.tracker,
             call=call,
@@ -163,6 +175,36 @@ class Capture:
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
             fields["latency_ms"] = round((ended - began).total_seconds() * 1000, 3)
         attempt.settle_anywhere(_marked(fields))
+
+
+class _Seen:
+    """The attempts that LiteLLM has told of lately, so that none is recorded twice.
+
+    The last ``_REMEMBERED``: as many events as LiteLLM's own threads may be behind with.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, str], None] = {}
+
+    def add(self, attempt: tuple[str, str]) -> bool:
+        """Remember an attempt; return whether it is new.  From any thread."""
+        with self._lock:
+            if attempt in self._found:
+                return False
+            self._found[attempt] = None
+            if len(self._found) > _REMEMBERED:
+                del self._found[next(iter(self._found))]
+            return True
+
+
+_REMEMBERED: Final = 10_000
+"""LiteLLM's LOGGING_EXECUTOR_MAX_PENDING_TASKS."""
+
+
+def _identity(call_id: Any, began: Any) -> tuple[str, str]:
+    """What tells one attempt from any other: attempts of a Router share the id of their call."""
+    return str(call_id), str(began)
 
 
 class _Captured:

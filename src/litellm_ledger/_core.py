@@ -231,6 +231,7 @@ class ClientCore:
             waiting_for_slot=self.limit.waiting,
             max_concurrency=self.limit.most,
             repeated=self.repeated,
+            duplicates=self.capture.duplicates,
         )
 
     # -- what a stream needs of its client -------------------------------------------------------

@@ -12,7 +12,9 @@ Nothing in here raises into somebody else's call, and nothing changes one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
+import inspect
 import logging
 import threading
 import weakref
@@ -22,7 +24,15 @@ from typing import Any, Final, Protocol
 
 from ._litellm import load_sync, loaded
 
-__all__ = ["Follower", "Listener", "answer_cost", "flush_logging", "follow", "register"]
+__all__ = [
+    "Follower",
+    "Listener",
+    "answer_cost",
+    "flush_logging",
+    "follow",
+    "is_async",
+    "register",
+]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -52,7 +62,7 @@ class Listener(Protocol):
         """The call has failed; its caller hears of it when this returns."""
 
     def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
-        """A synchronous call has ended.  On a thread of LiteLLM's; ``times`` are its own."""
+        """A call has ended, synchronous or not.  On a thread of LiteLLM's; ``times`` are its own."""
 
 
 class Follower(Protocol):
@@ -186,6 +196,12 @@ def follow(logging_obj: Any, follower: Follower) -> None:
     callback._follower = follower
     for name in ("dynamic_async_success_callbacks", "dynamic_async_failure_callbacks"):
         setattr(logging_obj, name, [*(getattr(logging_obj, name, None) or ()), callback])
+
+
+@functools.cache
+def is_async(call: str) -> bool:
+    """Whether LiteLLM's function of this name is a coroutine function, as ``acompletion`` is."""
+    return inspect.iscoroutinefunction(getattr(loaded(), call, None))
 
 
 # --- What else LiteLLM knows -----------------------------------------------------------------

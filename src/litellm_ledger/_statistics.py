@@ -63,6 +63,8 @@ class Statistics:
         waiting_for_slot: calls that wait because there are ``max_concurrency`` of those
             (``None``: no limit).
         repeated: attempts begun after the first of their call failed.
+        duplicates: times that LiteLLM told ``capture`` again of an attempt that is on record (it
+            does so of every call that is no stream since 1.109); none was recorded twice.
         cache: the response cache of the client or view that was asked (``None``: it has none).
         on_loop: writes made straight from the event loop; ``on_thread``: through the disk thread.
     """
@@ -90,4 +92,5 @@ class Statistics:
     waiting_for_slot: int = 0
     max_concurrency: int | None = None
     repeated: int = 0
+    duplicates: int = 0
     cache: CacheStatistics | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib.metadata
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ MESSAGES = [{"role": "user", "content": "a question of words"}]
 COST = Decimal("0.0000036")
 """4 tokens in at $0.15 a million, 5 out at $0.60."""
 USAGE = {"include_usage": True}
+LITELLM = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])
 LISTS = [
     "callbacks",
     "input_callback",
@@ -348,6 +350,75 @@ async def test_instructor_above_litellm(to: dict[str, Any], tmp_path: Path) -> N
     for record in found:
         assert (record.status, record.tags) == ("ok", {"feature": "cities"})
         assert record.cost
+
+
+class _Told(litellm.integrations.custom_logger.CustomLogger):
+    """Stands behind ours in LiteLLM's list: what it has been told of, ours has been told of."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[dict[str, Any], Any, Any, Any]] = []
+
+    def log_success_event(self, *told: Any, **named: Any) -> None:
+        self.calls.append(tuple(told) or tuple(named.values()))  # type: ignore[arg-type]
+
+    log_failure_event = log_success_event
+
+
+async def test_every_call_is_on_record_once_however_many_hooks_of_litellm_fire(
+    to: dict[str, Any], tmp_path: Path
+) -> None:
+    told = _Told()
+    embedding = {"model": "openai/text-embedding-3-small", "input": ["two words"], **to}
+    messages = {"model": "anthropic/claude-3-5-haiku-latest", "max_tokens": 9, **to}
+    fail = {"messages": MESSAGES, "extra_headers": Behaviour(status=400).headers(), **to}
+    async with LiteLLMClient(tmp_path, capture=True) as client:
+        litellm.callbacks.append(told)
+        await client.acompletion(MODEL, MESSAGES, litellm_call_id="0 client", **to)
+        await litellm.acompletion(MODEL, MESSAGES, litellm_call_id="1 direct", **to)
+        await litellm.aembedding(litellm_call_id="2 embedding", **embedding)
+        with contextlib.suppress(Exception):
+            await litellm.acompletion(MODEL, litellm_call_id="3 failed", **fail)
+        with contextlib.suppress(Exception):
+            await litellm.anthropic_messages(litellm_call_id="4 failed", **{**fail, **messages})
+        await asyncio.to_thread(
+            lambda: litellm.completion(MODEL, MESSAGES, litellm_call_id="5 synchronous", **to)
+        )
+        await until(lambda: any(call[0]["call_type"] == "completion" for call in told.calls))
+        if LITELLM >= (1, 109):
+            await until(lambda: len(told.calls) >= 4)
+        (ours,) = [one for one in litellm.callbacks if type(one).__name__ == "LedgerCapture"]
+        before = client.statistics().duplicates
+        for call in list(told.calls):  # and once more, as a LiteLLM to come might
+            ours.log_success_event(*call)
+        assert client.statistics().duplicates == before + len(told.calls)
+    assert sorted(str(record.call_id) for record in records(tmp_path)) == [
+        "0 client",
+        "1 direct",
+        "2 embedding",
+        "3 failed",
+        "4 failed",
+        "5 synchronous",
+    ]
+
+
+async def test_a_call_that_began_before_the_capture_is_not_taken_for_a_synchronous_one(
+    running: OpenAIServer, to: dict[str, Any], tmp_path: Path
+) -> None:
+    told = _Told()
+    slow = {**to, "extra_headers": Behaviour(slow=0.5).headers()}
+    async with LiteLLMClient(tmp_path) as client:
+        begun = asyncio.create_task(client.acompletion(MODEL, MESSAGES, **slow))
+        await until(lambda: running.requests)
+        with client.capture():
+            litellm.callbacks.append(told)
+            await client.acompletion(MODEL, MESSAGES, **to)  # has LiteLLM copy its lists
+            await begun
+            await asyncio.to_thread(lambda: litellm.completion(MODEL, MESSAGES, **to))
+            await until(lambda: any(call[0]["call_type"] == "completion" for call in told.calls))
+    assert Counter(record.call for record in records(tmp_path)) == {
+        "acompletion": 2,
+        "completion": 1,
+    }
 
 
 async def test_calls_on_another_loop_and_synchronous_ones(
