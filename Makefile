@@ -66,8 +66,13 @@ demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no n
 	@$(PY) examples/demo.py
 
 .PHONY: test
-test: $(STEPS)/test chromium ## Run the test suite against the built wheel
+test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium ## Run the test suite against the built wheel
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+
+# LiteLLM's own proxy pins an older LiteLLM than the newest: it has an environment of its own.
+.PHONY: proxy
+proxy:
+	@$(MAKE) VENV=.venv-proxy .venv-proxy/.steps/proxy
 
 # The one system package that tests use, and only those of the pages of `litellm-ledger html`. Where
 # it cannot be installed (no root, another system) they are skipped; where that fails, they fail.
@@ -99,6 +104,20 @@ test-all: ## Run the test suite on Python 3.11, 3.12 and 3.13, where found
 test-oldest: ## Run the test suite with the oldest dependencies that pyproject.toml allows
 	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=requirements/oldest.txt TEST_GROUPS="--group test" \
 		PYTEST_ARGS="-W default $(PYTEST_ARGS)"
+
+# LiteLLM changes several times a week, under us and our users: what touches it runs on any version.
+TOUCHES_LITELLM := tests/acceptance tests/cancellation/test_calls.py tests/cancellation/test_cached_calls.py \
+	tests/integration tests/unit/test_calls.py tests/unit/test_outcome.py tests/unit/test_packing.py \
+	tests/unit/test_retry.py
+.PHONY: test-litellm
+test-litellm: ## Run what touches LiteLLM on VERSION=1.101.0, or on any other
+	@[ -n "$(VERSION)" ] || { echo "make: name a version: make test-litellm VERSION=1.101.0" >&2; exit 2; }
+	@mkdir -p build; sed 's/^litellm==.*/litellm==$(VERSION)/; /^openai==/d; /^tiktoken==/d; /^tokenizers==/d' \
+		requirements/constraints.txt >build/litellm-$(VERSION).txt.new
+	@cmp -s build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt && rm build/litellm-$(VERSION).txt.new || \
+		mv build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt
+	@$(MAKE) test VENV=.venv-litellm-$(VERSION) CONSTRAINTS=build/litellm-$(VERSION).txt \
+		TEST_GROUPS="--group test --group peers" PYTEST_ARGS="-W default $(TOUCHES_LITELLM) $(PYTEST_ARGS)"
 
 .PHONY: matrix
 matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds; write docs/MATRIX.md
@@ -132,15 +151,16 @@ bench: $(STEPS)/bench ## Measure, against peers in the same run, and write docs/
 soak: $(STEPS)/test ## Write and check ten million records, or RECORDS=…; at most MINUTES=…
 	@$(PY) -m benchmarks.soak --records $(RECORDS) --minutes $(MINUTES) --page docs/BENCHMARKS.md
 
-uv_compile = $(PY) -m uv pip compile pyproject.toml --upgrade --quiet --universal \
-	--python-version 3.11 --all-extras --no-annotate --no-emit-index-url --no-emit-find-links \
-	--custom-compile-command "make constraints"
+uv_compile = $(PY) -m uv pip compile --upgrade --quiet --universal --python-version 3.11 \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make constraints"
+ours := pyproject.toml --all-extras
 
 .PHONY: constraints
 constraints: $(STEPS)/python ## Refresh the pinned versions in requirements/
 	@$(PIP) install uv $(quietly)
-	@$(uv_compile) --group bench --group build --group lint --group peers --group test -o requirements/constraints.txt
-	@$(uv_compile) --resolution lowest-direct -o requirements/oldest.txt
+	@$(uv_compile) $(ours) --group bench --group build --group lint --group peers --group test -o requirements/constraints.txt
+	@$(uv_compile) $(ours) --resolution lowest-direct -o requirements/oldest.txt
+	@$(uv_compile) --group proxy -o requirements/proxy.txt
 	@git diff --stat -- requirements
 
 .PHONY: clean
@@ -207,6 +227,11 @@ $(STEPS)/demo: $(STEPS)/wheel
 
 $(STEPS)/test: $(STEPS)/wheel
 	$(call install_wheel,the wheel with all extras and the test tools,"$$(ls $(VENV)/wheel/*.whl)[all]" $(TEST_GROUPS))
+
+$(STEPS)/proxy: $(STEPS)/python requirements/proxy.txt
+	@echo "==> $(VENV): installing LiteLLM's own proxy (the first time takes a minute)"
+	@$(PIP) install -c requirements/proxy.txt --group proxy $(quietly)
+	@touch $@
 
 $(STEPS)/bench: $(STEPS)/test
 	@echo "==> $(VENV): installing what we are measured against"

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import httpx
 from tests.ports import free_port
 
+PROXY_PYTHON = Path(__file__).parents[1] / ".venv-proxy" / "bin" / "python"
+"""Of `make proxy`: the proxy pins another LiteLLM than the one under test."""
 KEY = "sk-of-the-tests"
 START = 100.0
 """Seconds that it may take: it imports for 5 to 20 s."""
@@ -69,7 +70,7 @@ class Proxy:
         options += ["--keepalive_timeout", "3600", "--telemetry", "False"]
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", start, *options],
+                [PROXY_PYTHON, "-c", start, *options],
                 cwd=directory,
                 env=environment,
                 stdout=output,

@@ -62,7 +62,7 @@ class Listener(Protocol):
         """The call has failed; its caller hears of it when this returns."""
 
     def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
-        """A call has ended, synchronous or not.  On a thread of LiteLLM's; ``times`` are its own."""
+        """A call has ended, synchronous or not.  On a thread of LiteLLM's, with its ``times``."""
 
 
 class Follower(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.proxies import Proxy
+from tests.proxies import PROXY_PYTHON, Proxy
 
 from litellm_ledger._litellm import load_sync
 from litellm_ledger.testing import OpenAIServer
@@ -22,7 +22,8 @@ def server() -> Iterator[OpenAIServer]:
 @pytest.fixture(scope="session")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """LiteLLM's own proxy, or skip where it is not installed."""
-    pytest.importorskip("litellm_proxy_extras", reason="needs litellm[proxy]")
+    if not PROXY_PYTHON.exists():
+        pytest.skip(f"needs LiteLLM's proxy in an environment of its own ({PROXY_PYTHON})")
     running = Proxy(tmp_path_factory.mktemp("proxy"))
     yield running
     running.close()
