@@ -19,6 +19,7 @@ from ._attempt import Attempt
 from ._cache import ResponseCache
 from ._cache_entry import Entry
 from ._cache_key import IMPATIENCE
+from ._caching import Caching
 from ._calling import call
 from ._calls import Asked
 from ._core import ClientCore
@@ -49,6 +50,7 @@ class Asker:
     def __init__(
         self,
         core: ClientCore,
+        caching: Caching,
         cache: ResponseCache,
         key: str,
         asked: Asked,
@@ -59,6 +61,7 @@ class Asker:
         timeout: Any,
     ) -> None:
         self.core = core
+        self.caching = caching
         self.cache = cache
         self.key = key
         self.asked = asked
@@ -134,11 +137,11 @@ class Asker:
         """
         left = self.left()
         if left is None:
-            await self.core.caching.flights.wait(self.place, flight)
+            await self.caching.flights.wait(self.place, flight)
         else:
             try:
                 async with Deadline(left, self._too_late).enforced():
-                    await self.core.caching.flights.wait(self.place, flight)
+                    await self.caching.flights.wait(self.place, flight)
             except self.timeout as late:
                 await self._failed(late, None)
                 raise

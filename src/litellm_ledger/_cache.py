@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from ._cache_store import CacheStore, MemoryStore
-from ._options import is_number
+from ._checks import is_number
 from ._statistics import CacheStatistics
 
 __all__ = ["ResponseCache"]

@@ -11,7 +11,6 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from ._handing import RecordedDict
 from ._packing import Unpackable, pack, unpack
 from ._record import UsageRecord
 
@@ -130,7 +129,7 @@ def answer_bytes(answer: Any) -> bytes:
     Raises:
         Unpackable: it cannot be kept.
     """
-    return pack(dict(answer) if type(answer) is RecordedDict else answer)
+    return pack(dict(answer) if isinstance(answer, dict) else answer)
 
 
 def answer_from(body: bytes) -> Any:

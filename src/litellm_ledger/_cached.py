@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._asker import Asker
+from ._cache import ResponseCache
 from ._cache_entry import Entry, answer_bytes, answer_from
 from ._cache_key import cache_key
 from ._cached_stream import StreamAsker
+from ._caching import Caching
 from ._calling import call, name_positional
 from ._calls import CALLS, Asked
 from ._core import ClientCore
@@ -28,6 +30,8 @@ __all__ = ["cached_call"]
 
 async def cached_call(
     core: ClientCore,
+    caching: Caching,
+    cache: ResponseCache,
     name: str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -37,8 +41,6 @@ async def cached_call(
     track: bool,
 ) -> Any:
     """``_calling.call``, unless the cache has the answer or an equal call is getting it."""
-    cache = options.cache
-    assert cache is not None
     await core.ready()
     litellm: Any = await core.litellm()
     row = CALLS[name]
@@ -62,6 +64,7 @@ async def cached_call(
     kind = StreamAsker if kwargs.get("stream") else AnswerAsker
     asker = kind(
         core,
+        caching,
         cache,
         key,
         asked,
@@ -92,7 +95,7 @@ class AnswerAsker(Asker):
 
     async def ask(self) -> Any:
         """Return the answer, from wherever it comes first."""
-        cache, flights = self.cache, self.core.caching.flights
+        cache, flights = self.cache, self.caching.flights
         while True:
             if cache.memory is not None:
                 landed = await self._find()
@@ -135,7 +138,7 @@ class AnswerAsker(Asker):
         answer = await self.request(kwargs)
         entry = self._packed(answer)
         if entry is not None:
-            await self.core.caching.keep(self.cache, self.key, entry.to_bytes())
+            await self.caching.keep(self.cache, self.key, entry.to_bytes())
         return _Landed(answer, entry)
 
     def _packed(self, answer: Any) -> Entry | None:

@@ -1,20 +1,19 @@
-"""A stream through a response cache: replayed, read along with an equal call, or the provider's.
+"""A stream through a response cache: replayed, or the provider's, which is kept once it was read.
 
-Owns the order of the three, and the moment between a stream's opening and its first reader, in
-which nobody has it yet.
+Owns the order of the two.  A stream is kept when its reader has read it to the end: an equal call
+that comes before makes a request of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ._asker import Asker
 from ._cache_entry import Entry
-from ._flights import Flight
-from ._packing import Unpackable
+from ._packing import Unpackable, pack
 from ._record import UsageRecord
 from ._replay import Frames, replay
-from ._shared_stream import SharedStream
 from ._stream import CompletionStream
 
 __all__ = ["StreamAsker"]
@@ -36,74 +35,43 @@ class StreamAsker(Asker):
                 self.cache.hits += 1
                 self.core.begin(upstream)
                 return CompletionStream(upstream)
-        return await self._streamed()
-
-    async def _streamed(self) -> Any:
-        """Read along with an equal call, or make the request and let others read along."""
-        cache, caching = self.cache, self.core.caching
-        while True:
-            shared: SharedStream | None = caching.streams.get(self.place)
-            if shared is None:
-                flight = caching.flights.find(self.place)
-                first = flight is None
-                if flight is None:
-                    flight = caching.flights.launch(self.place, self._open(self.arguments()))
-                shared = await self._board(flight, first)
-                if shared is None:  # what came back is no stream, or came to nothing
-                    if first:
-                        return flight.task.result()
-                    continue
-                if first and shared.open:
-                    return shared.lead(self.asked)
-            if shared.open:
-                stream = shared.join(self.asked, self.attempt)
-                cache.hits += 1
-                cache.shared += 1
-                return stream
-            cache.misses += 1  # it is too long to be shared from its beginning
-            return await self.request(self.arguments())
-
-    async def _open(self, kwargs: dict[str, Any]) -> Any:
-        """The body of a flight that opens a stream."""
         self.cache.misses += 1
-        answer = await self.request(kwargs)
-        if not isinstance(answer, CompletionStream):
-            return answer
-        streams, place = self.core.caching.streams, self.place
+        answer = await self.request(self.arguments())
+        if isinstance(answer, CompletionStream):
+            answer._upstream.keeper = _Keeper(Frames(self.cache.max_bytes), self._keep)
+        return answer
 
-        def done(body: bytes | None, record: UsageRecord | None) -> None:
-            streams.pop(place, None)
-            if body is not None and record is not None:
-                self._keep(Entry.of(self.key, record, body, stream=True).to_bytes())
-
-        shared = streams[place] = SharedStream(
-            self.core, answer, Frames(self.cache.max_bytes), done
-        )
-        return shared
-
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, record: UsageRecord, body: bytes) -> None:
         """Keep what was read, in the background if that takes time."""
-        if not self.core.caching.keep_now(self.cache, self.key, data):
+        data = Entry.of(self.key, record, body, stream=True).to_bytes()
+        if not self.caching.keep_now(self.cache, self.key, data):
             self.core.in_background(self.cache.keep(self.key, data))
 
-    async def _board(self, flight: Flight, first: bool) -> SharedStream | None:
-        """Wait until a stream is open."""
-        try:
-            if first:
-                await self.core.caching.flights.wait(self.place, flight)
-                found = flight.task.result()
-            else:
-                found = flight.task.result() if await self.share(flight) else None
-        except BaseException:
-            self._nobody(flight)
-            raise
-        return found if isinstance(found, SharedStream) else None
 
-    def _nobody(self, flight: Flight) -> None:
-        """End a stream for which its last caller did not wait."""
-        task = flight.task
-        if flight.waiting or not task.done() or task.cancelled() or task.exception() is not None:
-            return
-        shared = task.result()
-        if isinstance(shared, SharedStream):
-            self.core.in_background(shared.end({"status": "abandoned"}))
+class _Keeper:
+    """Collects the chunks of one stream, packed before the caller has them and may change them.
+
+    Args:
+        frames: what holds them.
+        keep: called with the record and the chunks when the stream was read to its end.
+    """
+
+    def __init__(self, frames: Frames, keep: Callable[[UsageRecord, bytes], None]) -> None:
+        self._frames: Frames | None = frames
+        self._keep = keep
+
+    def see(self, chunk: Any) -> None:
+        """Take a chunk; give up if it cannot be packed, or there are too many."""
+        if self._frames is not None:
+            try:
+                whole = self._frames.add(pack(chunk))
+            except Unpackable:
+                whole = False
+            if not whole:
+                self._frames = None
+
+    def finished(self, record: UsageRecord | None) -> None:
+        """The stream was read to its end."""
+        body = None if self._frames is None else self._frames.body()
+        if body is not None and record is not None and record.status == "ok":
+            self._keep(record, body)

@@ -1,15 +1,15 @@
 """What a client does about its caches: the requests that equal calls share, and clearing up.
 
-Owns the flights of one client and a timer per cache, which drops what has expired; the timer runs
-only while there is something to drop, and ends with the client.
+Owns the flights of one client and a timer for each cache, which drops what has expired.  A timer
+runs only while there is something to drop, and ends with the client.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
-from typing import Any, Final
+from typing import Final
 
+from . import _process
 from ._cache import ResponseCache
 from ._flights import Flights
 
@@ -25,13 +25,18 @@ class Caching:
 
     Attributes:
         flights: requests that are under way.
-        streams: ``SharedStream``s that equal calls can join, by what makes calls equal.
     """
 
     def __init__(self) -> None:
         self.flights = Flights()
-        self.streams: dict[Hashable, Any] = {}
         self._timers: dict[ResponseCache, asyncio.TimerHandle] = {}
+        self._closed = False
+        _process.inherits(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: no flights and no timers (``_process.Heir``)."""
+        self.flights.forget_parent()
+        self._timers.clear()
         self._closed = False
 
     async def keep(self, cache: ResponseCache, key: str, data: bytes) -> None:

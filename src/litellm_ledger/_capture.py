@@ -38,10 +38,17 @@ class Capture:
     """Records for one client what others call on LiteLLM while it is on.
 
     It may be begun any number of times, from any thread, and is on until it was ended as often.
+
+    Args:
+        always: begin when the client opens, and stay on until it closes.
     """
 
-    def __init__(self, core: ClientCore) -> None:
+    def __init__(self, core: ClientCore, *, always: bool = False) -> None:
         self._core = core
+        self._always = always
+        core.on_ready.append(self.ready)
+        core.on_close.append(self.stop)
+        core.on_drain.append(self.flush)
         self._calls: weakref.WeakKeyDictionary[Any, _Captured] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._times = 0
@@ -49,6 +56,14 @@ class Capture:
         self._seen = _Seen()
         self.used = False
         self.duplicates = 0
+
+    async def ready(self) -> None:
+        """The client has opened, or a call begins: be on if that was asked for."""
+        if self._always:
+            await self._core.litellm()
+            if self._always:  # not begun by another task meanwhile
+                self._always = False
+                self.begin()
 
     def begin(self) -> None:
         """Record what begins from now on.  Imports LiteLLM if nobody has: 2 to 5 s."""

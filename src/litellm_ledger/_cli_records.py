@@ -106,7 +106,7 @@ def tail(
     from ._selection import Selection
 
     ledger = Ledger(path or default_directory())
-    follower = Follower(ledger)  # before the listing, so that nothing falls between the two
+    follower = Follower(ledger.path)  # before the listing, so that nothing falls between the two
     shown: set[str | None] = set()
 
     def put(record: UsageRecord) -> None:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 from ._cache import ResponseCache
 from ._cached import cached_call
+from ._caching import Caching
 from ._calling import call
+from ._capture import Capture
 from ._client_calls import LiteLLMCalls
 from ._core import ClientCore
 from ._fs import REAL, FileSystem
@@ -119,8 +121,10 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
             max_concurrency=max_concurrency,
             prices=prices,
             track_in_flight=track_in_flight,
-            capture=capture,
         )
+        self._capture = Capture(self._core, always=capture)
+        self._caching = Caching()
+        self._core.on_close.append(self._caching.close)
         self._track_in_flight = track_in_flight
 
     # -- life ----------------------------------------------------------------------------------
@@ -227,15 +231,19 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
-        make = call if self._options.cache is None else cached_call
-        return await make(
+        options, track = self._options, self._track_in_flight
+        if options.cache is None:
+            return await call(self._core, name, args, kwargs, tags, options=options, track=track)
+        return await cached_call(
             self._core,
+            self._caching,
+            options.cache,
             name,
             args,
             kwargs,
             tags,
-            options=self._options,
-            track=self._track_in_flight,
+            options=options,
+            track=track,
         )
 
     # -- the rest ------------------------------------------------------------------------------
@@ -264,11 +272,11 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
             LedgerClosed: the client is closed or closing.
         """
         self._core.check_open()
-        self._core.capture.begin()
+        self._capture.begin()
         try:
             yield self
         finally:
-            self._core.capture.end()
+            self._capture.end()
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until all that was recorded so far is written (and synced at ``synced``).
@@ -280,8 +288,12 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
 
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
-        found, cache = self._core.statistics(), self._options.cache
-        return found if cache is None else replace(found, cache=cache.statistics())
+        cache = self._options.cache
+        return replace(
+            self._core.statistics(),
+            duplicates=self._capture.duplicates,
+            cache=None if cache is None else cache.statistics(),
+        )
 
 
 def _checked(options: CallOptions) -> CallOptions:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from ._options import is_number
+from ._checks import is_number
 
 __all__ = ["outlive_cancellation", "seconds", "wait_until"]
 

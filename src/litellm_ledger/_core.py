@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -21,9 +21,7 @@ import aiofiles.os
 
 from . import _litellm, _process
 from ._batches import Batches
-from ._caching import Caching
 from ._calls import Asked
-from ._capture import Capture
 from ._closing import outlive_cancellation, seconds, wait_until
 from ._draining import Draining
 from ._errors import LedgerClosed
@@ -71,7 +69,11 @@ class ClientCore:
         max_concurrency: requests under way at once; ``None``: no limit.
         prices: the user's own, by model.
         track_in_flight: write ``started`` records of captured calls as well.
-        capture: capture from opening on.
+
+    Attributes:
+        on_ready: awaited when the client has opened, by every call until it has returned once.
+        on_close: called first when it closes.
+        on_drain: awaited, within the deadline, while it closes.
     """
 
     def __init__(
@@ -84,18 +86,17 @@ class ClientCore:
         max_concurrency: int | None = None,
         prices: Mapping[str, ModelPrice] | None = None,
         track_in_flight: bool = True,
-        capture: bool = False,
     ) -> None:
         self.tracker = tracker
         self.pricing = Pricing(prices)
         self.batches = Batches(self)
         self.limit = Limit(max_concurrency)
         self.draining = Draining()
-        self.caching = Caching()
-        self.capture = Capture(self)
+        self.on_ready: list[Callable[[], Awaitable[None]]] = []
+        self.on_close: list[Callable[[], None]] = []
+        self.on_drain: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ack_timeout = ack_timeout
         self.track_in_flight = track_in_flight
-        self._capture_always = capture
         self._drain_timeout = drain_timeout
         self._fetch_prices = fetch_prices
         self.repeated = 0
@@ -119,7 +120,6 @@ class ClientCore:
         self._background.clear()
         self._estimator = DiskThread("litellm-ledger-estimate")
         self.draining = Draining()
-        self.caching = Caching()
         self.limit = Limit(self.limit.most)
         self.repeated = 0
         self.strays = Strays()
@@ -135,11 +135,11 @@ class ClientCore:
             self._loop = asyncio.get_running_loop()
             acquire_http(self._loop)
             self._arm()
-        if self._capture_always:
-            await self.litellm()
-            if self._capture_always:  # not begun by somebody else meanwhile
-                self._capture_always = False
-                self.capture.begin()
+        while self.on_ready:
+            first = self.on_ready[0]
+            await first()
+            if first in self.on_ready:  # calls that came meanwhile have waited for it as well
+                self.on_ready.remove(first)
 
     def is_here(self) -> bool:
         """Whether this runs on the client's event loop."""
@@ -189,16 +189,20 @@ class ClientCore:
     async def _close(self, budget: float) -> None:
         deadline = time.monotonic() + budget
         assert self._loop is not None
-        self.capture.stop()
-        self.caching.close()
-        flushing = self._loop.create_task(self.capture.flush(), name="litellm-ledger-flush")
+        for stop in self.on_close:
+            stop()
+        flushing = [
+            self._loop.create_task(drain(), name="litellm-ledger-flush") for drain in self.on_drain
+        ]
         try:
             self.draining.end_within(budget - min(_ESTIMATES, budget / 2))
             for task in list(self._background):  # streams read on, estimates being computed
                 await wait_until(task, deadline)
-            await wait_until(flushing, deadline - min(_ESTIMATES, budget / 2))
+            for task in flushing:
+                await wait_until(task, deadline - min(_ESTIMATES, budget / 2))
         finally:
-            flushing.cancel()
+            for task in flushing:
+                task.cancel()
             try:
                 await self.tracker.aclose(max(0.1, deadline - time.monotonic()))
             finally:
@@ -231,7 +235,6 @@ class ClientCore:
             waiting_for_slot=self.limit.waiting,
             max_concurrency=self.limit.most,
             repeated=self.repeated,
-            duplicates=self.capture.duplicates,
         )
 
     # -- what a stream needs of its client -------------------------------------------------------

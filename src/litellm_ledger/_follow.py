@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from ._errors import InvalidRecord
 from ._frame import checked, decode
 from ._layout import SegmentName
-from ._ledger import Ledger
-from ._listing import open_segment
+from ._listing import list_segments, open_segment
 from ._record import UsageRecord
 from ._spans import Spans
 
@@ -27,12 +27,12 @@ class Follower:
         LedgerPathError: there is no ledger, or it cannot be read.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._read: dict[tuple[str, int], int] = {}
         self._whole: set[tuple[str, int]] = set()
         self._seen: dict[str, Spans] = {}
-        for name in ledger.segments():
+        for name in list_segments(root):
             self._skip(name)
 
     def look(self) -> Iterator[UsageRecord]:
@@ -40,7 +40,7 @@ class Follower:
 
         Damaged lines are passed over; a line that is not whole yet comes with a later look.
         """
-        for name in self._ledger.segments():
+        for name in list_segments(self._root):
             key = name.writer, name.first
             if key not in self._whole:
                 yield from self._news(name)
@@ -51,7 +51,7 @@ class Follower:
             self._whole.add(key)
             return
         try:
-            file, name = open_segment(self._ledger.path, name)
+            file, name = open_segment(self._root, name)
         except OSError:
             return
         with file:
@@ -70,7 +70,7 @@ class Follower:
     def _news(self, name: SegmentName) -> Iterator[UsageRecord]:
         key = name.writer, name.first
         try:
-            file, name = open_segment(self._ledger.path, name)
+            file, name = open_segment(self._root, name)
         except OSError:  # compacted meanwhile: its lines were read while it was written
             return
         with file:

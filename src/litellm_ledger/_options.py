@@ -10,12 +10,10 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
+from ._checks import is_number
 from ._record import clean_tags
-
-if TYPE_CHECKING:
-    from ._cache import ResponseCache
 
 __all__ = [
     "OURS",
@@ -23,7 +21,6 @@ __all__ = [
     "AbandonedStream",
     "CallOptions",
     "Keep",
-    "is_number",
     "refuse_ours",
     "without_inner_retries",
 ]
@@ -69,11 +66,6 @@ OURS: Final = frozenset(
 """Options of the client; LiteLLM, which has none of these, would send them to the provider."""
 
 
-def is_number(value: Any) -> bool:
-    """Whether this is a number, and no ``bool``, which is an ``int`` only for Python."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def refuse_ours(name: str, kwargs: Mapping[str, Any]) -> None:
     """Raise ``TypeError`` if a call is given an option of the client's."""
     for option in OURS.intersection(kwargs):
@@ -110,7 +102,7 @@ class CallOptions:
         tags: on every record, below the call's own.
         on_abandoned_stream: what becomes of a stream that is left early, see ``_draining``.
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
-        cache: where answers are kept; ``None``: every call makes its request.
+        cache: a ``ResponseCache``, where answers are kept; ``None``: every call makes its request.
 
     Raises:
         ValueError: a value out of its range.
@@ -122,7 +114,7 @@ class CallOptions:
     tags: Mapping[str, Any] | None = None
     on_abandoned_stream: AbandonedStream = "close"
     capture_content: bool = False
-    cache: ResponseCache | None = None
+    cache: Any = None
 
     def __post_init__(self) -> None:
         retries, deadline = self.max_retries, self.deadline

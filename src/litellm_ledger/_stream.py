@@ -56,6 +56,16 @@ class Host(Protocol):
         """Wait for the record to be as safe as was asked for."""
 
 
+class Keeper(Protocol):
+    """What keeps a stream for equal calls to come."""
+
+    def see(self, chunk: Any) -> None:
+        """Take a chunk that the reader is about to have."""
+
+    def finished(self, record: UsageRecord | None) -> None:
+        """The stream was read to its end, and is on record."""
+
+
 class Upstream:
     """One stream from a provider: LiteLLM's wrapper, the attempt, and how it ended.
 
@@ -71,6 +81,7 @@ class Upstream:
         "host",
         "how",
         "inner",
+        "keeper",
         "loop",
         "pending",
         "reader",
@@ -98,6 +109,7 @@ class Upstream:
         self.usage_asked = usage_asked
         self.drain = drain
         self.watch: Callable[[Any], Any] | None = None  # around the first read (``Strays``)
+        self.keeper: Keeper | None = None
         self.deadline: Deadline | None = None  # for its reader; reading on has its own bounds
         self.reading_on = False  # it was left, and has a place among those that are read on
         self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
@@ -228,9 +240,13 @@ class CompletionStream:
             while True:
                 chunk = await self._read()
                 if upstream.usage_asked or not upstream.reader.is_extra(chunk):
+                    if upstream.keeper is not None:
+                        upstream.keeper.see(chunk)
                     return chunk
         except StopAsyncIteration:
             await self._end({"status": "ok"})
+            if upstream.keeper is not None:
+                upstream.keeper.finished(upstream.attempt.record)
             raise
         except BaseException as exc:
             # Waits although it is cancelled: closing and counting take milliseconds, and a

@@ -19,7 +19,7 @@ from copy import copy
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Never, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack
 
 from msgspec.structs import force_setattr
 
@@ -29,7 +29,6 @@ from ._executor import DiskThread
 from ._fs import REAL, FileSystem
 from ._groups import Row
 from ._hints import AsyncOnly, callers_level
-from ._ledger import Ledger, ReportOptions
 from ._queue import Entry
 from ._record import UsageRecord
 from ._report import Report
@@ -38,6 +37,9 @@ from ._statistics import Statistics
 from ._tags import Tags
 from ._totals import Totals
 from ._writer import AsyncUsageWriter, Durability
+
+if TYPE_CHECKING:
+    from ._ledger import ReportOptions
 
 __all__ = ["UsageTracker"]
 
@@ -332,6 +334,8 @@ class UsageTracker(AsyncOnly):
         if self.directory is None:
             await self.open()
         thread = DiskThread("litellm-ledger-report")
+        from ._ledger import Ledger  # not loaded by those who only record
+
         read = partial(Ledger(self.directory or "").report, by, **options)
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, read)

@@ -189,6 +189,47 @@ async def test_a_stream_and_an_answer_in_one_piece_are_not_shared(
     assert len(server.requests) == 2
 
 
+async def test_equal_streams_at_once_make_a_request_each_and_one_of_them_is_replayed(
+    server: OpenAIServer, client: LiteLLMClient, cache: ResponseCache
+) -> None:
+    call = to(server, stream=True)
+    first, second = await client.acompletion(**call), await client.acompletion(**call)
+    chunks = [[chunk async for chunk in stream] for stream in (first, second)]
+    assert len(server.requests) == 2
+    replayed = [chunk async for chunk in await client.acompletion(**call)]
+    assert len(server.requests) == 2
+    assert list(map(plain, replayed)) in [list(map(plain, one)) for one in chunks]
+    found = cache.statistics()
+    assert (found.misses, found.hits, found.shared) == (2, 1, 0)
+
+
+async def test_a_reader_who_changes_a_chunk_changes_it_for_nobody_else(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    texts = []
+    for _ in range(3):
+        text = ""
+        async for chunk in await client.acompletion(**to(server, stream=True)):
+            text += chunk.choices[0].delta.content or ""
+            chunk.choices[0].delta.content = "changed"
+        texts.append(text)
+    assert texts[0]
+    assert "changed" not in texts[0]
+    assert len(set(texts)) == len(server.requests) == 1
+
+
+async def test_a_stream_that_is_too_long_to_be_kept_is_read_all_the_same(
+    server: OpenAIServer, client: LiteLLMClient
+) -> None:
+    small = ResponseCache(max_bytes=500)
+    view = client.with_options(cache=small)
+    call = to(server, stream=True, extra_headers=Behaviour(chunks=300).headers())
+    stream = await view.acompletion(**call)
+    words = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert len("".join(words).split()) == 300
+    assert small.statistics().stored == 0
+
+
 @pytest.mark.parametrize("ending", ["aclose", "break", "cancelled", "cut"])
 async def test_a_stream_that_was_not_read_to_its_end_is_not_kept(
     server: OpenAIServer, client: LiteLLMClient, cache: ResponseCache, ending: str

@@ -17,6 +17,7 @@ PACKAGE = Path(litellm_ledger.__file__).parent
 # From the ground up.  A module imports from its own layer or from one below.
 LINE = {
     "pure": {
+        "_checks",
         "_columns",
         "_content",
         "_errors",
@@ -116,7 +117,6 @@ LINE = {
         "_pricing",
         "_recorded",
         "_replay",
-        "_shared_stream",
         "_stream",
         "_stream_readers",
     },
