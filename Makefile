@@ -110,7 +110,7 @@ TOUCHES_LITELLM := tests/acceptance tests/cancellation/test_calls.py tests/cance
 	tests/integration tests/unit/test_calls.py tests/unit/test_outcome.py tests/unit/test_packing.py \
 	tests/unit/test_retry.py
 .PHONY: test-litellm
-test-litellm: ## Run what touches LiteLLM on VERSION=1.101.0, or on any other
+test-litellm: ## Run what touches LiteLLM on VERSION=1.101.0, or any other
 	@[ -n "$(VERSION)" ] || { echo "make: name a version: make test-litellm VERSION=1.101.0" >&2; exit 2; }
 	@mkdir -p build; sed 's/^litellm==.*/litellm==$(VERSION)/; /^openai==/d; /^tiktoken==/d; /^tokenizers==/d' \
 		requirements/constraints.txt >build/litellm-$(VERSION).txt.new

@@ -20,7 +20,14 @@ from ._attempt import Attempt
 from ._calls import CALLS, Asked, Call
 from ._errors import LedgerError
 from ._litellm_cost import estimate_stream
-from ._litellm_hooks import answer_cost, flush_logging, follow, is_async, register
+from ._litellm_hooks import (
+    answer_cost,
+    asked_for_usage,
+    flush_logging,
+    follow,
+    is_async,
+    register,
+)
 from ._money import from_litellm
 from ._ours import is_ours
 from ._outcome import from_exception, from_response, merged, usage_fields
@@ -250,6 +257,9 @@ class _Captured:
                 fields = _with_cost(fields, details.get("response_cost"), None)
         else:
             fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            asks = self._stream and self.asked.call.asks_usage
+            if asks and fields["usage_source"] == "provider" and not asked_for_usage(details):
+                fields["usage_source"] = "estimated"
             if self._stream and fields["usage_source"] == "none":
                 fields |= await self._estimate(answer, fields)
         await self.end(answer, fields)

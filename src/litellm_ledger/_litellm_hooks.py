@@ -28,6 +28,7 @@ __all__ = [
     "Follower",
     "Listener",
     "answer_cost",
+    "asked_for_usage",
     "flush_logging",
     "follow",
     "is_async",
@@ -220,6 +221,21 @@ def answer_cost(logging_obj: Any, answer: Any, model: str | None, deployment: An
             except Exception:
                 return None
     return None
+
+
+def asked_for_usage(details: Mapping[str, Any]) -> bool:
+    """Whether the usage at the end of a stream can be the provider's own.
+
+    OpenAI's API reports none unless the request asks for it.  LiteLLM then counts by itself, and
+    since 1.110 puts that where the provider's count would be.
+    """
+    provider = details.get("custom_llm_provider")
+    compatible = getattr(loaded(), "openai_compatible_providers", ())
+    if provider not in ("openai", "azure", "text-completion-openai", *compatible):
+        return True
+    sent = (details.get("additional_args") or {}).get("complete_input_dict")
+    options = sent.get("stream_options") if isinstance(sent, Mapping) else None
+    return isinstance(options, Mapping) and options.get("include_usage") is True
 
 
 _LOGGING: Final = frozenset(

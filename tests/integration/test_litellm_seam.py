@@ -319,14 +319,16 @@ def test_estimate_keeps_what_the_provider_counted_and_counts_the_rest(litellm: A
 # --- Connections -----------------------------------------------------------------------------
 
 
-def sessions(litellm: Any, loop: asyncio.AbstractEventLoop) -> list[Any]:
-    """The open aiohttp sessions of OpenAI clients in LiteLLM's cache, of this loop."""
-    clients = [
-        client
-        for key, client in litellm.in_memory_llm_clients_cache.cache_dict.items()
-        if key.endswith(f"-{id(loop)}")
-    ]
-    return [client._client._transport.client for client in clients]
+def clients(litellm: Any) -> list[Any]:
+    """The clients in LiteLLM's cache that belong to the running loop."""
+    cache = litellm.in_memory_llm_clients_cache
+    ending = cache.update_cache_key_with_event_loop("")
+    return [client for key, client in cache.cache_dict.items() if key.endswith(ending)]
+
+
+def sessions(litellm: Any) -> list[Any]:
+    """The open aiohttp sessions of these, if they are OpenAI's."""
+    return [client._client._transport.client for client in clients(litellm)]
 
 
 @pytest.mark.asyncio
@@ -337,12 +339,12 @@ async def test_last_release_closes_and_the_next_call_still_works(
     acquire_http(loop)
     acquire_http(loop)
     await litellm.acompletion(**to(server))
-    (session,) = sessions(litellm, loop)
+    (session,) = sessions(litellm)
     await release_http(loop)
     assert not session.closed
     await release_http(loop)
     assert session.closed
-    assert sessions(litellm, loop) == []
+    assert sessions(litellm) == []
     acquire_http(loop)
     await litellm.acompletion(**to(server))
     await release_http(loop)
@@ -356,11 +358,7 @@ async def test_client_that_somebody_still_holds_goes_on_working(
     loop = asyncio.get_running_loop()
     acquire_http(loop)
     await litellm.acompletion(**to(server))
-    held = [
-        client
-        for key, client in litellm.in_memory_llm_clients_cache.cache_dict.items()
-        if key.endswith(f"-{id(loop)}")
-    ]
+    held = clients(litellm)
     await release_http(loop)
     await held[0].chat.completions.create(model="m", messages=MESSAGES)
     await held[0].close()
@@ -370,12 +368,12 @@ async def test_client_that_somebody_still_holds_goes_on_working(
 async def test_what_was_there_before_stays(litellm: Any, server: OpenAIServer) -> None:
     loop = asyncio.get_running_loop()
     await litellm.acompletion(**to(server))
-    (session,) = sessions(litellm, loop)
+    (session,) = sessions(litellm)
     acquire_http(loop)
     await litellm.acompletion(**to(server, timeout=77))  # another client
-    assert len(sessions(litellm, loop)) == 2
+    assert len(sessions(litellm)) == 2
     await release_http(loop)
-    assert sessions(litellm, loop) == [session]
+    assert sessions(litellm) == [session]
     assert not session.closed
     await session.close()
 
@@ -391,7 +389,7 @@ async def test_call_in_flight_is_not_disturbed(litellm: Any, server: OpenAIServe
     await release_http(loop)
     assert len([chunk async for chunk in stream]) > 5
     acquire_http(loop)  # it was there before; so close it by hand
-    (session,) = sessions(litellm, loop)
+    (session,) = sessions(litellm)
     await release_http(loop)
     await session.close()
 
@@ -404,12 +402,12 @@ def test_another_loop_is_not_disturbed(litellm: Any, server: OpenAIServer) -> No
         loop = asyncio.get_running_loop()
         acquire_http(loop)
         await litellm.acompletion(**to(server))
-        (session,) = sessions(litellm, loop)
+        (session,) = sessions(litellm)
         theirs_open.set()
         await asyncio.to_thread(ours_done.wait, 10)
         assert not session.closed
         await litellm.acompletion(**to(server))
-        assert sessions(litellm, loop) == [session]
+        assert sessions(litellm) == [session]
         await release_http(loop)
         assert session.closed
 

@@ -548,7 +548,7 @@ async def test_litellm_prices_an_answer(ask: dict[str, Any]) -> None:
 async def test_litellm_streams_and_reports_usage(server: OpenAIServer, ask: dict[str, Any]) -> None:
     stream = await litellm.acompletion(**ask, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == "word1 word2 word3 word4 word5"
     assert chunks[-1].usage.total_tokens == 10
     assert only(server).finished
