@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ._errors import LedgerError, LedgerPathError, UnsupportedFormat, UnsupportedPlatform
+from ._errors import LedgerPathError, UnsupportedFormat, UnsupportedPlatform
 from ._fs import FileSystem
 from ._layout import LIVE, RECOVERY, SEGMENTS
 from ._mount import is_network
 from ._paths import default_directory
+from ._plurals import counted
+from ._recovery import RecoveredWriter
 from ._recovery import recover as recover_directory
 from ._version import refuse_newer
 
@@ -88,9 +90,24 @@ def _recover(path: Path, fs: FileSystem) -> None:
         report = recover_directory(path, fs=fs)
     except UnsupportedFormat:
         raise
-    except (OSError, LedgerError) as exc:  # yesterday's damage must not stop today's records
-        _log.error("dead writers in %s could not be recovered: %s", path, exc)
+    except Exception as exc:  # whatever yesterday left behind must not stop today's records
+        _log.error("dead writers in %s could not be recovered: %s", path, exc, exc_info=exc)
         return
     for dead in report.writers:
-        bad = dead.error or dead.lost or dead.damaged
-        _log.log(logging.WARNING if bad else logging.INFO, "recovered a dead writer: %s", dead)
+        level = logging.WARNING if dead.error or dead.lost or dead.damaged else logging.INFO
+        _log.log(level, "%s (writer %s)", _said(dead), dead.writer)
+
+
+def _said(dead: RecoveredWriter) -> str:
+    if dead.error:  # perhaps another user's, who lives: nothing is claimed of it
+        return (
+            f"a writer was left as it is ({dead.error}); if its process died, "
+            "run litellm-ledger recover as its owner"
+        )
+    least = "" if dead.exact else "at least "
+    parts = [
+        f"{counted(dead.unsettled, 'call')} unsettled" if dead.unsettled else "",
+        f"{least}{counted(dead.lost, 'record')} lost" if dead.lost else "",
+        f"{counted(dead.damaged, 'record')} damaged" if dead.damaged else "",
+    ]
+    return f"the previous process died: {', '.join(filter(None, parts)) or 'nothing lost'}"

@@ -25,6 +25,7 @@ LINE = {
         "_hints",
         "_layout",
         "_money",
+        "_nesting",
         "_options",
         "_outcome",
         "_outcome_sse",
