@@ -172,7 +172,7 @@ def _clock(path: Path, writers: set[str]) -> Finding:
     later = [
         file.name
         for file in _files(path / SEGMENTS)
-        if datetime.fromtimestamp(file.stat().st_mtime, UTC) > soon
+        if datetime.fromtimestamp(_modified(file), UTC) > soon
     ]
     if ahead or later:
         return _warning(
@@ -181,6 +181,13 @@ def _clock(path: Path, writers: set[str]) -> Finding:
             "days and spans of reports follow what it said",
         )
     return _ok("clock", "no writer and no file is from the future")
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.lstat().st_mtime
+    except OSError:  # sealed or compacted just now
+        return 0.0
 
 
 def _calls(ledger: Ledger) -> Iterator[Finding]:

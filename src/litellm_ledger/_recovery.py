@@ -21,7 +21,7 @@ from typing import Final
 
 from ._dead_writer import DeadWriter, RecoveredWriter
 from ._errors import LedgerPathError, UnsupportedFormat
-from ._fs import REAL, FileSystem
+from ._fs import REAL, FileSystem, refuse_links
 from ._layout import LIVE, SEGMENTS, SegmentName, live_name, writer_of_live
 from ._live import lock, mark_recovery, unlock
 from ._version import refuse_newer
@@ -69,8 +69,11 @@ def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ())
     """
     try:
         os.listdir(directory)
+        refuse_links(directory)
         refuse_newer(directory)
         live_files = _list(directory / LIVE)
+    except LedgerPathError:
+        raise
     except OSError as exc:
         raise LedgerPathError(f"cannot recover the ledger at {directory}: {exc.strerror}") from exc
     done: list[RecoveredWriter] = []
@@ -106,7 +109,7 @@ def _remove_unborn(path: Path, fs: FileSystem) -> None:
         return
     with contextlib.suppress(OSError):  # renamed in just now, or tried again by the next run
         # Its age first: a lock, however short, on one that is being made would fail its maker.
-        if time.time() - os.stat(path).st_mtime <= _UNBORN_AGE:
+        if time.time() - os.lstat(path).st_mtime <= _UNBORN_AGE:
             return
         held = lock(path)
         if held is None:
@@ -136,7 +139,7 @@ def _finish(held: int, dead: DeadWriter, path: Path) -> RecoveredWriter:
 def _still_named(fd: int, path: Path) -> bool:
     """Whether the locked file still has its name: another run may have finished it meanwhile."""
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -59,6 +59,7 @@ LINE = {
         "_follow",
         "_history",
         "_in_flight",
+        "_keeping",
         "_ledger",
         "_listing",
         "_querying",
