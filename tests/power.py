@@ -7,8 +7,8 @@ else it may drop, keep, tear, fill with zeros, garble or apply out of order, fil
 by name; ``states`` yields such media.  After a sync that failed it lies as Linux does: the bytes
 are marked clean, and no later sync makes them certain.
 
-A directory is a name as well: one that no sync of its parent covers may be gone, and all in it.  Not
-in the model: a rename is atomic.
+A directory is a name as well: one that no sync of its parent covers may be gone, and all in it.
+Not in the model: a rename is atomic.
 """
 
 from __future__ import annotations

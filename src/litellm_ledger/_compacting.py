@@ -43,6 +43,7 @@ _FILE: Final = 64 * 2**20
 """Bytes of segments that go into one file, unless a single one is larger."""
 
 _MEMORY: Final = "180MB"
+_What = Literal["damaged", "misnamed", "unreadable"]
 _head: Final = msgspec.json.Decoder(Head)
 
 
@@ -180,7 +181,7 @@ class _Run:
                 if day < until:
                     yield _Candidate(name, day, state.st_size, _stamp(state))
 
-    def _leave(self, name: str, what: Literal["damaged", "misnamed", "unreadable"], why: str) -> None:
+    def _leave(self, name: str, what: _What, why: str) -> None:
         self.left.append(Problem(f"{SEGMENTS}/{name}", what, detail=why))
 
     def _bound(self, writer: str, family: Sequence[SegmentName]) -> float:

@@ -15,8 +15,9 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from ._errors import LedgerPathError
 from ._layout import ARCHIVE, LIVE, RECOVERY, SEGMENTS
@@ -101,7 +102,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         raise _refusal(path, mode, "a regular file")
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a regular file inside a ledger to read.  Raises like ``open_regular``."""
     return os.fdopen(open_regular(path), "rb")
 

@@ -160,9 +160,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         self._task.add_done_callback(self._task_done)
 
     def _open_files(self, name: str) -> Backlog:
-        self.directory = prepare(
-            self._ledger, self._fs, recover=self._recover, mode=self._mode
-        )
+        self.directory = prepare(self._ledger, self._fs, recover=self._recover, mode=self._mode)
         try:
             return Backlog(self._fs, self.directory, name)
         except OSError as exc:

@@ -24,6 +24,8 @@ from litellm_ledger import (
 )
 from litellm_ledger._compacting import compact
 from litellm_ledger._doctor import examine
+from litellm_ledger._exporting import export_records
+from litellm_ledger._question import Question
 from litellm_ledger._recovery import recover
 
 pytestmark = pytest.mark.anyio
@@ -189,6 +191,20 @@ async def test_the_client_takes_a_mode(tmp_path: Path) -> None:
     await client.usage.record(UsageRecord(model="m"))
     await client.aclose()
     assert_modes(tmp_path / "usage", 0o750, 0o640)
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "parquet"])
+@pytest.mark.parametrize("prompts", [True, False], ids=["prompts", "none"])
+def test_an_export_that_holds_prompts_is_private_and_another_follows_the_umask(
+    tmp_path: Path, umask: int, form: str, prompts: bool
+) -> None:
+    root = directory(tmp_path / "usage")
+    content = {"request": "a prompt"} if prompts else None
+    put(root, [line(1), line(2, content=content), line(3)], 1, 3)
+    out = tmp_path / "export"
+    export_records(Ledger(root), Question(), ("usage",), form, out)
+    assert (b"a prompt" in out.read_bytes()) is prompts
+    assert stat.S_IMODE(out.stat().st_mode) == (0o600 if prompts else 0o666 & ~umask)
 
 
 # -- what an opening says --------------------------------------------------------------------------
