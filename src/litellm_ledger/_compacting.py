@@ -106,7 +106,7 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
     list_segments(root)
     refuse_newer(root)
     fs.make_directory(root / ARCHIVE, rights_beside(root / SEGMENTS))
-    fs.sync_directory(root)  # whoever made it: what moves into it must not vanish with its name
+    fs.sync_directory(root)  # before a segment is removed: the archive must keep its name
     held = lock_directory(root / ARCHIVE)
     if held is None:
         raise LedgerPathError(f"the ledger at {root} is being compacted by another process")

@@ -1,10 +1,9 @@
 """The one seam through which the ledger touches a file system.
 
 Owns the dozen system calls that writing needs, one thin method each, so that a test can put a
-faulty disk here; and the one way in which a file inside a ledger is opened, by readers too.  That
-way follows no link and opens nothing but regular files, because a ledger may be read, verified and
-recovered by a user with more rights than whoever can write into its directory.  Decides nothing
-else: no retries, no buffering, no policy.
+faulty disk here.  Owns the one way in which a file inside a ledger is opened, by readers too: it
+follows no link and opens regular files only, because a user with more rights than the writers of
+the directory may read, verify and recover it.  Decides nothing else: no retries, no buffering.
 """
 
 from __future__ import annotations
