@@ -64,6 +64,8 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
         cache: a ``ResponseCache``: equal calls are answered from it.  ``None``: no cache.
         capture: record the calls of other code, see ``capture()``, as long as the client is open.
+        mode: of the ledger's directories, for those who share it with a group: ``0o750`` lets the
+            group read, ``0o770`` write too.  Files follow.  ``None``: private, or as it is already.
         fs: the file system to use; tests put a faulty one here.
 
     Attributes:
@@ -90,6 +92,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         capture_content: bool = False,
         cache: ResponseCache | None = None,
         capture: bool = False,
+        mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._options = _checked(
@@ -109,6 +112,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
             queue_size=queue_size,
             drain_timeout=drain_timeout,
             handle_signals=handle_signals,
+            mode=mode,
             fs=fs,
         )
         self._core = ClientCore(

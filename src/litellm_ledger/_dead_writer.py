@@ -21,13 +21,13 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
 from ._archive import list_archive, read_archived
 from ._errors import MissingExtra
-from ._fs import FileSystem
+from ._fs import FileSystem, read_file
+from ._keeping import Keeping
 from ._layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
 from ._live import LiveCounters, read_live, same_boot
 from ._salvage import Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
@@ -160,12 +160,17 @@ class DeadWriter:
         if self._segments.is_dir():
             self.fs.sync_directory(self._segments)
         if known == "unknown":
-            self._set_aside(live)
+            self.keeping.move(live)
         else:
             self.fs.unlink(live)
             self.fs.sync_directory(live.parent)
 
     # -- what is there -------------------------------------------------------------------------
+
+    @property
+    def keeping(self) -> Keeping:
+        """Where what is damaged or torn is kept."""
+        return Keeping(self.fs, self.directory)
 
     @property
     def _segments(self) -> Path:
@@ -188,7 +193,7 @@ class DeadWriter:
             path = self._segments / str(segment.name)
             data = read_archived(self.directory, segment.name) if segment.archived else None
             if data is None:
-                data = path.read_bytes()
+                data = read_file(path)
             segment.found = scan(data, self.writer, segment.name.first)
             for head, _ in segment.found.lines:
                 if head.v > 1:
@@ -242,7 +247,7 @@ class DeadWriter:
         path = self._segments / str(name)
         end = found.size - found.torn
         if found.torn:
-            self._keep(f"{name}.{end}.torn", path.read_bytes()[end:])
+            self.keeping.copy(f"{name}.{end}.torn", read_file(path)[end:])
             self.torn_bytes += found.torn
         fd = self.fs.open(path)
         try:
@@ -260,57 +265,27 @@ class DeadWriter:
         target = name.sealed(last)
         path = self._segments / str(name)
         if target == name:  # renamed over below: the original must be safe elsewhere first
-            self.quarantined.append(self._keep(str(name), path.read_bytes()))
+            self.quarantined.append(self.keeping.copy(str(name), read_file(path)))
         if target == name or target not in names:
             lines, missing = fill(self.writer, name.first, last, held)
             self._write(target, lines)
             names.add(target)
             self.damaged += missing
         if target != name:
-            self.quarantined.append(self._set_aside(path))
+            self.quarantined.append(self.keeping.move(path))
 
     def _discard(self, name: SegmentName, found: Scan) -> None:
         """An open segment with no valid line: created and never used, or all of it torn."""
         path = self._segments / str(name)
         if found.size:
             self.torn_bytes += found.size
-            self._set_aside(path)
+            self.keeping.move(path)
         else:
             self.fs.unlink(path)
 
     def _write(self, name: SegmentName, lines: list[bytes]) -> None:
         write_sealed(self.fs, self._segments, name, b"".join(lines), attempt=0)
         self.sealed.append(str(name))
-
-    # -- recovery/ -----------------------------------------------------------------------------
-
-    def _keep(self, name: str, data: bytes) -> str:
-        """Put a durable copy into ``recovery/`` once; return its name."""
-        directory = self._recovery()
-        for free in _numbered(name):
-            path = directory / free
-            if not path.exists():
-                write_sealed(self.fs, directory, free, data, attempt=0)
-                return free
-            if path.read_bytes() == data:
-                return free
-        raise AssertionError  # pragma: no cover - the names have no end
-
-    def _set_aside(self, path: Path) -> str:
-        """Move a file into ``recovery/``, over nothing that is there; return its name."""
-        directory = self._recovery()
-        free = next(name for name in _numbered(path.name) if not (directory / name).exists())
-        self.fs.rename(path, directory / free)
-        self.fs.sync_directory(directory)
-        self.fs.sync_directory(path.parent)
-        return free
-
-    def _recovery(self) -> Path:
-        path = self.directory / RECOVERY
-        if not path.is_dir():
-            self.fs.make_directory(path)
-            self.fs.sync_directory(self.directory)
-        return path
 
     # -- the numbering goes on -----------------------------------------------------------------
 
@@ -356,12 +331,6 @@ def _groups(segments: list[_Segment]) -> Iterator[list[_Segment]]:
         last = max(last, segment.last, segment.name.first)
     if group:
         yield group
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    for number in count(2):
-        yield f"{name}.{number}"
 
 
 def _compacted(directory: Path) -> tuple[list[SegmentName], bool]:

@@ -100,6 +100,12 @@ def _place(path: Path) -> Iterator[Finding]:
         yield _ok("file system", f"local ({kind or 'of unknown type'})")
     if not os.access(path / SEGMENTS if (path / SEGMENTS).is_dir() else path, os.W_OK):
         yield _note("writable", "not by you: the programs that record must run as its owner")
+    if _open_to_all(path) and _open_to_all(path / SEGMENTS):
+        yield _note(
+            "readable",
+            "by every user of this machine, with the prompts if any are stored; "
+            f"chmod -R o= {path} ends that",
+        )
     free = shutil.disk_usage(path).free
     said = f"{free / 2**30:,.1f} GiB free"
     if free < _LITTLE_SPACE:
@@ -108,6 +114,13 @@ def _place(path: Path) -> Iterator[Finding]:
         yield _warning("disk space", f"{said}, but only {left:,} files can be made; make room")
     else:
         yield _ok("disk space", said)
+
+
+def _open_to_all(path: Path) -> bool:
+    try:
+        return os.name == "posix" and bool(path.stat().st_mode & 0o005)
+    except OSError:
+        return False
 
 
 def _writers(path: Path) -> Iterator[Finding]:
@@ -172,7 +185,7 @@ def _clock(path: Path, writers: set[str]) -> Finding:
     later = [
         file.name
         for file in _files(path / SEGMENTS)
-        if datetime.fromtimestamp(file.stat().st_mtime, UTC) > soon
+        if datetime.fromtimestamp(_modified(file), UTC) > soon
     ]
     if ahead or later:
         return _warning(
@@ -181,6 +194,13 @@ def _clock(path: Path, writers: set[str]) -> Finding:
             "days and spans of reports follow what it said",
         )
     return _ok("clock", "no writer and no file is from the future")
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.lstat().st_mtime
+    except OSError:  # sealed or compacted just now
+        return 0.0
 
 
 def _calls(ledger: Ledger) -> Iterator[Finding]:

@@ -47,6 +47,7 @@ def export_records(
     with progress(f"exporting {ledger.path}", numbers) as advance:
         records = _counted(found, advance)
         with target(out) as to:
+            records = _kept_private(records, to)
             if form == "csv":
                 csv_writer(to).writerows(record_row(record) for record in records)
             else:
@@ -69,10 +70,15 @@ def _parquet(
 
     def write(relation: Relation) -> list[Problem]:
         with part_of(out) as part:
+            prompts = f"SELECT 1 FROM records WHERE content IS NOT NULL AND {where} LIMIT 1"
+            if relation.database.execute(prompts, values).fetchone():
+                part.unlink(missing_ok=True)
+                part.touch(0o600, exist_ok=False)
             to = quoted(str(part.absolute()))
             relation.database.execute(
                 f"COPY (SELECT * FROM records WHERE kind IN ({', '.join(map(quoted, kinds))}) "
-                f"AND {where}) TO {to} (FORMAT parquet, COMPRESSION zstd)",
+                f"AND {where}) TO {to} (FORMAT parquet, COMPRESSION zstd, "
+                "USE_TMP_FILE false)",
                 values,
             )
         return relation.problems
@@ -92,6 +98,16 @@ def _counted(found: Iterator[UsageRecord], advance: Callable[[int], None]) -> It
         if waiting > 1_000:
             advance(waiting)
             waiting = 0
+        yield record
+
+
+def _kept_private(records: Iterator[UsageRecord], to: TextIO) -> Iterator[UsageRecord]:
+    """Give a file to nobody but its owner before the first prompt goes into it."""
+    private = to is sys.stdout or not hasattr(os, "fchmod")
+    for record in records:
+        if record.content is not None and not private:
+            os.fchmod(to.fileno(), 0o600)
+            private = True
         yield record
 
 

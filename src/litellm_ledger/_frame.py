@@ -21,9 +21,11 @@ from msgspec.structs import asdict, force_setattr
 
 from ._errors import InvalidRecord, UnsupportedFormat
 from ._money import MAX_PICOUSD, usd, whole
+from ._nesting import DEEPEST, nests_deeper
 from ._record import UsageRecord
 
 __all__ = [
+    "LEVELS",
     "SEALED",
     "SUFFIX",
     "checked",
@@ -39,6 +41,9 @@ SUFFIX: Final = 19
 
 SEALED: Final = b'%b,"crc":"%08x"}\n'
 """A line, of its bytes up to the suffix and their checksum."""
+
+LEVELS: Final = DEEPEST + 1
+"""Levels of a line: the record is the first."""
 
 
 class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
@@ -75,8 +80,15 @@ def wire(record: UsageRecord, cost_picousd: int | None) -> UsageRecord:
 
 
 def encode_wire(record: UsageRecord) -> bytes:
-    """Encode what ``wire`` has prepared."""
-    body = _encode(record)[:-1]
+    """Encode what ``wire`` has prepared.
+
+    Raises:
+        InvalidRecord: a value nests too deep; it was changed after the record was made.
+    """
+    text = _encode(record)
+    if nests_deeper(text, LEVELS):
+        raise InvalidRecord(f"a value nests more than {DEEPEST} levels deep")
+    body = text[:-1]
     return SEALED % (body, crc32(body))
 
 
@@ -85,10 +97,15 @@ def _pico(cost: Decimal | None) -> int | None:
 
 
 def checked(line: bytes) -> bool:
-    """Tell whether ``line``, line feed included, has a well-formed suffix and a true checksum."""
+    """Tell whether ``line``, line feed included, can be a record.
+
+    Its suffix is well-formed, its checksum true, and it does not nest too deep to be parsed.
+    """
     if len(line) <= SUFFIX or line[-SUFFIX:-11] != b',"crc":"' or line[-3:] != b'"}\n':
         return False
-    return b"%08x" % crc32(line[:-SUFFIX]) == line[-11:-3]
+    if b"%08x" % crc32(line[:-SUFFIX]) != line[-11:-3]:
+        return False
+    return not nests_deeper(line, LEVELS)
 
 
 def decode(line: bytes) -> UsageRecord:

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from ._fs import FileSystem
+from ._fs import FileSystem, create_file, open_regular, read_file
 from ._layout import LIVE, live_name
 
 try:
@@ -87,7 +87,7 @@ class LiveFile:
         self._fs = fs
         self.path = directory / LIVE / live_name(writer)
         temporary = self.path.with_suffix(".new")
-        self._fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        self._fd = create_file(temporary, os.O_RDWR)
         try:
             done = first - 1
             image = struct.pack("=8Q", MAGIC, _boot(), os.getpid(), done, done, done, 0, 0)
@@ -96,7 +96,7 @@ class LiveFile:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # mmap keeps a duplicate of its descriptor, which would keep the lock alive in a forked
             # child; mapped from a descriptor of its own it does not.
-            mapped = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+            mapped = open_regular(temporary, os.O_RDWR)
             try:
                 self._map = mmap.mmap(mapped, SIZE)
             finally:
@@ -127,7 +127,7 @@ class LiveFile:
 
 def read_live(path: Path) -> LiveCounters:
     """Read the counters of any live file.  Raises ``OSError`` if it cannot be opened."""
-    data = path.read_bytes()
+    data = read_file(path)
     if len(data) != SIZE:
         return LiveCounters(valid=False)
     magic, *cells = struct.unpack("=8Q", data)
@@ -141,7 +141,7 @@ def same_boot(counters: LiveCounters) -> bool:
 
 def lock(path: Path) -> int | None:
     """Take a dead writer's lock; return the descriptor that holds it, or ``None`` if it is held."""
-    return _flock(path, os.O_RDWR)
+    return _flock(open_regular(path, os.O_RDWR))
 
 
 def mark_recovery(fd: int, pid: int) -> None:
@@ -160,11 +160,10 @@ def mark_recovery(fd: int, pid: int) -> None:
 
 def lock_directory(path: Path) -> int | None:
     """Lock a directory for this process; return the descriptor, or ``None`` if it is locked."""
-    return _flock(path, os.O_RDONLY | os.O_DIRECTORY)
+    return _flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
-def _flock(path: Path, flags: int) -> int | None:
-    fd = os.open(path, flags | os.O_CLOEXEC)
+def _flock(fd: int) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -185,7 +184,7 @@ def is_locked(path: Path) -> bool:
     """Whether the owner lives.  Probes with a shared lock that is given back at once."""
     if not _LOCKS:
         return False  # nobody can have locked it
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_regular(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

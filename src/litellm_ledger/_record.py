@@ -19,6 +19,7 @@ from msgspec.structs import force_setattr
 
 from ._errors import InvalidRecord
 from ._money import picousd, usd
+from ._nesting import DEEPEST, nests_deeper
 
 __all__ = ["MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
 
@@ -91,7 +92,8 @@ class UsageRecord(
 
     Raises:
         InvalidRecord: negative or absurd counts, money that is no ``Decimal`` (a ``float`` is
-            refused: it has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold.
+            refused: it has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold,
+            ``meta`` or ``content`` nested more than 64 levels deep.
     """
 
     id: str | None = None
@@ -307,14 +309,25 @@ def _own_json(name: str, value: Any, most: int | None = None) -> dict[str, Any]:
         raise InvalidRecord(f"{name} must be a dict, not {type(value).__name__}")
     try:
         data = msgspec.json.encode(value)
+        if nests_deeper(data):
+            raise _too_deep(name)
         if most is not None and len(data) > most:
             raise InvalidRecord(f"{name} is larger than {most} bytes of JSON")
         own: dict[str, Any] = msgspec.json.decode(data)
-    except (TypeError, ValueError, RecursionError, UnicodeError) as exc:
+    except RecursionError:
+        raise _too_deep(name) from None
+    except (TypeError, ValueError, UnicodeError) as exc:
         if isinstance(exc, InvalidRecord):
             raise
         raise InvalidRecord(f"{name} cannot be stored as JSON: {exc}") from None
     return own
+
+
+def _too_deep(name: str) -> InvalidRecord:
+    return InvalidRecord(
+        f"{name} nests more than {DEEPEST} levels deep (or contains itself); store it flatter, or "
+        "as text"
+    )
 
 
 def _duration(name: str, value: Any) -> float | None:

@@ -62,6 +62,7 @@ class UsageTracker(AsyncOnly):
         sync_interval: seconds after a write by which it is synced in the background.
         handle_signals: drain on SIGTERM and SIGINT.  ``auto`` does what it can and says so in
             ``statistics().signals``; ``True`` warns where it can do nothing; ``False`` hands off.
+        mode: of the ledger's directories, to share it with a group; see ``LiteLLMClient``.
         fs: the file system to use; tests put a faulty one here.
     """
 
@@ -75,6 +76,7 @@ class UsageTracker(AsyncOnly):
         drain_timeout: float = 10.0,
         sync_interval: float = 1.0,
         handle_signals: bool | Literal["auto"] = "auto",
+        mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._writer = AsyncUsageWriter(
@@ -83,6 +85,7 @@ class UsageTracker(AsyncOnly):
             queue_size=queue_size,
             drain_timeout=drain_timeout,
             sync_interval=sync_interval,
+            mode=mode,
             fs=fs,
         )
         self._writer.what = "tracker"
@@ -271,8 +274,7 @@ class UsageTracker(AsyncOnly):
     def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
         """``settle`` from a finalizer: on any thread, at any point of the program."""
         number = (started.seq or 0) if started is not None else 0
-        backlog = self._writer.backlog
-        self._writer.submit(Entry(record, lambda outcome: backlog.settle(outcome, number)))
+        self._writer.submit(Entry(record, partial(self._writer.backlog.settle, settles=number)))
 
     def accept_anywhere(self, record: UsageRecord) -> None:
         """Put the outcome of a call down that was never admitted; from anywhere, never waits."""

@@ -37,10 +37,11 @@ def verify(root: Path) -> Verification:
     """
     list_segments(root)  # raises if there is no ledger
     refuse_newer(root)
-    live = _live(root)
+    refused: dict[str, Problem] = {}
+    live = _live(root, refused)
     segments = dict(by_writer(list_segments(root)))
     if any(name.open for writer in segments if writer not in live for name in segments[writer]):
-        live = _live(root) | live  # one that began after the first look
+        live = _live(root, refused) | live  # one that began after the first look
     try:
         recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
     except OSError:
@@ -48,6 +49,8 @@ def verify(root: Path) -> Verification:
     verdicts = []
     for writer in sorted({*segments, *live}):
         found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
+        if writer in refused:
+            found.problems.append(refused[writer])
         touched = any(name.startswith(writer) for name in recovery)
         verdicts.append(_judge(writer, live.get(writer), found, touched))
     return Verification(
@@ -59,8 +62,11 @@ def _alive(state: tuple[bool, LiveCounters] | None) -> bool:
     return state is not None and state[0]
 
 
-def _live(root: Path) -> dict[str, tuple[bool, LiveCounters]]:
-    """Read who lives, then the counters: those of a dead writer do not change any more."""
+def _live(root: Path, refused: dict[str, Problem]) -> dict[str, tuple[bool, LiveCounters]]:
+    """Read who lives, then the counters: those of a dead writer do not change any more.
+
+    What cannot be opened goes to ``refused``, by writer.
+    """
     states = {}
     try:
         paths = sorted((root / LIVE).iterdir())
@@ -79,7 +85,9 @@ def _live(root: Path) -> dict[str, tuple[bool, LiveCounters]]:
             states[writer] = locked and not counters.recoverer, counters
         except FileNotFoundError:
             continue  # closed cleanly just now
-        except OSError:
+        except OSError as exc:
+            detail = exc.strerror or str(exc)
+            refused[writer] = Problem(f"{LIVE}/{path.name}", "unreadable", detail=detail)
             states[writer] = False, LiveCounters(valid=False)
     return states
 

@@ -14,6 +14,7 @@ from litellm_ledger import _verify
 from litellm_ledger._errors import UnsupportedFormat
 from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName
 from litellm_ledger._ledger import Ledger
+from litellm_ledger._reading import Problem
 from litellm_ledger._recovery import recover
 from litellm_ledger._verdict import WriterVerdict
 from litellm_ledger.testing import FaultyFileSystem, Killed
@@ -339,9 +340,9 @@ def test_a_writer_that_begins_while_we_look_is_not_an_orphan(
     real = _verify._live
     looks: list[int] = []
 
-    def late(root: Path) -> Any:
+    def late(root: Path, refused: dict[str, Problem]) -> Any:
         looks.append(1)
-        return {} if len(looks) == 1 else real(root)
+        return {} if len(looks) == 1 else real(root, refused)
 
     monkeypatch.setattr(_verify, "_live", late)
     with hand.alive(2):
