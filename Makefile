@@ -96,7 +96,7 @@ test-all: ## Run the test suite on Python 3.11 to 3.14, where found
 			"$$p" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$v')" \
 				2>/dev/null && found=$$p && break; \
 		done; \
-		if [ -z "$$found" ]; then echo "==> Python $$v: not found, skipped"; continue; fi; \
+		if [ -z "$$found" ]; then echo "==> Python $$v: not found, skipped (docs/operations.md)"; continue; fi; \
 		echo "==> Python $$v: $$found"; \
 		$(MAKE) test VENV=".venv-$$v" PYTHON="$$found" || { status=1; failed="$$failed $$v"; }; \
 	done; \

@@ -22,8 +22,8 @@ from litellm_ledger.testing import Behaviour, OpenAIServer
 
 ROOT = Path(__file__).parents[2]
 
-# A process of its own, without the server's connections. Nothing is collected before all is counted:
-# what is closed by then was closed by somebody, and what LiteLLM drops is still open.
+# A process of its own, without the server's connections. Nothing is collected before all is
+# counted: what is closed by then was closed by somebody, and what LiteLLM drops is still open.
 CHILD = """
 import gc
 gc.disable()
