@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.children import Child, run
+from tests.children import Child, complaints, run
 from tests.runs import assert_closed, assert_once, keys, kinds
 
 from litellm_ledger import Ledger
@@ -113,7 +113,7 @@ async def main():
 run(main())
 """
     child = run(code, tmp_path, loop=loop, options=["-X", "dev", "-W", "error"])
-    assert child.stderr == ""
+    assert complaints(child.stderr) == ""
     assert_closed(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -265,6 +266,14 @@ def test_ctrl_c_ends_a_query_as_it_ends_everything(
 
     with pytest.raises(becomes):
         ask(tmp_path, query)
+
+
+@pytest.mark.parametrize(("database", "bar"), [("duckdb", True), ("litellm_ledger._duck", False)])
+def test_the_database_draws_no_progress_bar_at_a_prompt(database: str, bar: bool) -> None:
+    code = f"""from {database} import connect
+print(connect().execute("SELECT current_setting('enable_progress_bar')").fetchone()[0])"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == f"{bar}\n"
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
