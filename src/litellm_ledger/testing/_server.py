@@ -40,7 +40,7 @@ class OpenAIServer:
     It answers `GET /v1/models`, `GET /healthz` and, by `POST`, `/v1/` + `chat/completions`,
     `completions`, `responses`, Anthropic's `messages` (these also as a stream), `embeddings`,
     `images/generations`, `images/edits`, `audio/transcriptions`, `audio/speech`, `moderations`,
-    Cohere's `rerank`, `files` and `batches`. A batch goes one step further each time that it is
+    Cohere's `rerank`, Mistral's `ocr`, `files` and `batches`. A batch goes one step further each time that it is
     retrieved: in progress, then completed. Every model name is served and no API key is checked.
     `prompt_tokens` is the number of whitespace-separated words in the messages and
     `completion_tokens` the number of words in the answer, 5 by default; see `Behaviour` for what
