@@ -227,7 +227,7 @@ async def require_packages(asked: Asked) -> None:
         asked.model, asked.provider
     ):
         return
-    await require(need.modules, need.install, asked.call.name)
+    await require(need.modules, need.extra, asked.call.name)
 
 
 def _ask_for_usage(kwargs: dict[str, Any]) -> bool:

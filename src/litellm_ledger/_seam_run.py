@@ -41,7 +41,7 @@ __all__ = ["main"]
 
 _CALL: Final = 20.0
 """Seconds for one call."""
-_SETTLE: Final = 10.0
+_SETTLE: Final = 5.0
 """Seconds in which LiteLLM must have told of everything, after the last call."""
 
 _SERVERS: Final[dict[str, Behaviour]] = {
