@@ -55,6 +55,10 @@ _SERVERS: Final[dict[str, Behaviour]] = {
 """What the server does, by how the call ends.  Not all calls send a header that could ask for it."""
 
 
+_LITELLMS_OWN: Final = frozenset({"afile_content"})
+"""Calls that LiteLLM makes itself: it reads the output of a batch that has ended, to price it."""
+
+
 @dataclass(slots=True)
 class _Made:
     """One call that was made, and what belongs on record of it."""
@@ -210,9 +214,9 @@ async def _run(directory: Path) -> list[CheckedCall]:
     for ledger in (alone, captured):
         for record in Ledger(ledger).records(kinds=("started", "usage")):
             found[record.call_id].append(record)
-    return [_checked(made, found.pop(made.id, []), litellm.model_cost) for made in check.made] + [
-        _stranger(records) for records in found.values()
-    ]
+    known = [_checked(made, found.pop(made.id, []), litellm.model_cost) for made in check.made]
+    strange = [records for records in found.values() if records[0].call not in _LITELLMS_OWN]
+    return known + [_stranger(records) for records in strange]
 
 
 async def _synchronous(check: _Check, kind: Kind, litellm: Any) -> None:
