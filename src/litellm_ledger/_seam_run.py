@@ -258,6 +258,10 @@ async def _router(check: _Check, litellm: Any) -> None:
 # --- What belongs on record ------------------------------------------------------------------
 
 
+_LOGGED_WHEN_LEFT: Final = frozenset({"anthropic_messages"})
+"""Streams that LiteLLM logs as complete, with its own count, when they are left."""
+
+
 def _endings(
     kind: Kind, price_map: Mapping[str, Any], *, ours: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -279,14 +283,10 @@ def _endings(
     yield "cancelled", {"status": "cancelled", **guess}
     if kind.streams:
         yield "stream", {"status": "ok", "stream": True, **answered}
-        guess = (
-            {"usage_source": "estimated", "output_tokens": SOME, "cost": SOME}
-            if ours
-            else {"usage_source": "none"}
-        )
-        yield "stream left", {"status": "abandoned", "stream": True, **guess}
         guess = {"usage_source": "estimated", "output_tokens": SOME, "cost": SOME} if ours else {}
-        yield "stream cut", {"status": "error", "stream": True, **guess}
+        left = {"status": "abandoned"} if ours or kind.name not in _LOGGED_WHEN_LEFT else {}
+        yield "stream left", {"stream": True, **left, **guess}
+        yield "stream cut", {"stream": True, "status": "error", **guess}
 
 
 def _checked(made: _Made, records: list[UsageRecord], price_map: Mapping[str, Any]) -> CheckedCall:
