@@ -29,6 +29,7 @@ __all__ = [
     "Follower",
     "Listener",
     "answer_cost",
+    "end_logging_threads",
     "flush_logging",
     "follow",
     "is_async",
@@ -306,3 +307,15 @@ async def flush_logging() -> None:
                 await worker.flush()
     except Exception:
         _log.debug("LiteLLM's log could not be flushed", exc_info=True)
+
+
+async def end_logging_threads() -> None:
+    """Wait until LiteLLM's threads have run every callback, and end them for good.
+
+    For a process that makes no call afterwards.
+    """
+    try:
+        module: Any = importlib.import_module("litellm.litellm_core_utils.thread_pool_executor")
+        await asyncio.to_thread(module.executor.shutdown, wait=True)
+    except Exception:  # another version keeps it elsewhere
+        _log.debug("LiteLLM's threads could not be waited for", exc_info=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib
 import json
 import platform
 import sys
@@ -31,7 +30,7 @@ from ._calls import CALLS, Asked
 from ._errors import MissingExtra
 from ._ledger import Ledger
 from ._litellm import load, version
-from ._litellm_hooks import flush_logging
+from ._litellm_hooks import end_logging_threads, flush_logging
 from ._record import UsageRecord
 from ._seam_cases import FREE, KINDS, SOME, Kind, cost_of, mismatches
 from ._seam_check import CheckedCall, LiteLLMCheck, Mismatch
@@ -169,11 +168,7 @@ class _Check:
             if waiting <= seen and not client.statistics().in_flight:
                 break
             await asyncio.sleep(0.02)
-        with contextlib.suppress(Exception):  # another version keeps it elsewhere
-            threads: Any = importlib.import_module(
-                "litellm.litellm_core_utils.thread_pool_executor"
-            )
-            await asyncio.to_thread(threads.executor.shutdown, wait=True)
+        await end_logging_threads()
         await client.flush()
 
 
