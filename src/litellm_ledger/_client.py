@@ -166,12 +166,12 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         most of it the import of LiteLLM.  Cancelling it ends the process.
 
         Returns:
-            ``ok``; ``wrong`` (each with what was expected and what was found); ``not_checked`` (what
-            LiteLLM cannot do here without another package, which is named).
+            ``ok``; ``wrong`` (each with what was expected and what was found); ``not_checked``
+            (what LiteLLM cannot do here without another package, which is named).
 
         Raises:
             MissingExtra: the extra ``testing`` is not installed.
-            LedgerError: the process failed, or did not end within 180 s.
+            LedgerError: the process failed, or did not end within 300 s.
         """
         return await check_litellm()
 

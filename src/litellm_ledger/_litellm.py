@@ -1,9 +1,9 @@
 """The seam to LiteLLM: the one module that imports it, and not before somebody asks.
 
 Owns the import (off the event loop, without the fetch of the price map over the network), the
-warm-up, the name of the price list in use and the warning when that list was fetched.  It never sets one of LiteLLM's globals, registers no
-callback and makes no model call.  ``_litellm_cost`` and ``_litellm_http`` work on the module it
-hands out.
+warm-up, the name of the price list in use and the warning when that list was fetched.  It never
+sets one of LiteLLM's globals, registers no callback and makes no model call.  ``_litellm_cost`` and
+``_litellm_http`` work on the module it hands out.
 """
 
 from __future__ import annotations

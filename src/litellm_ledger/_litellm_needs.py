@@ -23,7 +23,7 @@ _found: Final[set[Modules]] = set()
 
 
 async def require(modules: Modules, extra: str, what: str) -> None:
-    """Import ``modules``, in a thread; those that this version of LiteLLM does not have are skipped.
+    """Import ``modules``, in a thread; skip those that this version of LiteLLM does not have.
 
     Args:
         modules: each under the names that versions of LiteLLM give it, the newest name first.  A

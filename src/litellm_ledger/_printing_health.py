@@ -197,15 +197,16 @@ def print_litellm_check(found: LiteLLMCheck) -> None:
             tell(f"       {item.what}: expected {clean(item.expected)}, found {clean(item.found)}")
     if found.wrong:
         write()
-    for call, install in sorted({(call.call, call.install) for call in found.not_checked}):
-        number = sum(other.call == call for other in found.not_checked)
+    for name, install in sorted({(call.call, call.install or "") for call in found.not_checked}):
+        number = sum(call.call == name for call in found.not_checked)
         tell(
-            f"Not checked: {counted(number, 'call')} of {call}; LiteLLM needs a package: "
+            f"Not checked: {counted(number, 'call')} of {name}; LiteLLM needs a package: "
             f"pip install '{install}'"
         )
     checked = len(found.calls) - len(found.not_checked)
     what = f"LiteLLM {found.litellm} on Python {found.python}, {found.seconds:.0f} s"
     if found.ok:
-        tell(f"OK: {counted(checked, 'call')} on record once, with the right tokens and cost ({what}).")
+        right = "on record once, with the right tokens and cost"
+        tell(f"OK: {counted(checked, 'call')} {right} ({what}).")
     else:
         tell(f"NOT OK: {len(found.wrong):,} of {counted(checked, 'call')} wrong ({what}).")

@@ -221,4 +221,10 @@ def _is(found: Any, expected: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    return f"{value:f}" if isinstance(value, Decimal) else str(value).lower() if value is None else str(value)
+    return (
+        f"{value:f}"
+        if isinstance(value, Decimal)
+        else str(value).lower()
+        if value is None
+        else str(value)
+    )

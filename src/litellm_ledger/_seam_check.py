@@ -22,7 +22,7 @@ from ._errors import LedgerError, MissingExtra
 
 __all__ = ["CheckedCall", "LiteLLMCheck", "Mismatch", "check_litellm"]
 
-_SECONDS: Final = 180.0
+_SECONDS: Final = 300.0
 """The check takes 5 to 20 s.  A LiteLLM that hangs must not hang a CI job."""
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 
@@ -50,8 +50,8 @@ class CheckedCall(msgspec.Struct, frozen=True, kw_only=True):
             or ``client, capture on``.
         ending: ``answer``, ``stream``, ``failure``, ``cancelled``, ``stream left``, ``stream cut``.
         mismatches: what is wrong with its record; empty: nothing.
-        install: what ``pip install`` brings the package that LiteLLM needs for this call and that is
-            missing.  Then the call was not checked.
+        install: what to give to ``pip install`` for a package that LiteLLM needs for this call and
+            that is missing.  Then the call was not checked.
     """
 
     call: str
@@ -111,7 +111,7 @@ async def check_litellm() -> LiteLLMCheck:
 
     Raises:
         MissingExtra: uvicorn is not installed.
-        LedgerError: the child process failed or took longer than 180 s.
+        LedgerError: the child process failed or took longer than 300 s.
     """
     if find_spec("uvicorn") is None:
         raise MissingExtra("uvicorn", "testing")

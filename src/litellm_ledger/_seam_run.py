@@ -1,8 +1,8 @@
 """The self-check of the seam, inside its child process.
 
 Owns the making of the calls: each of ``_seam_cases`` by each way that it can be made and can end,
-and then one look at what is on record.  ``_seam_check`` starts it and reads its result.  It may do to
-this process's LiteLLM what it likes.
+and then one look at what is on record.  ``_seam_check`` starts it and reads its result.  It may
+change this process's LiteLLM as it likes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SERVERS: Final[dict[str, Behaviour]] = {
     "stream left": Behaviour(hang_after=2),
     "stream cut": Behaviour(cut_after=2),
 }
-"""What the server does, by how the call ends.  Not all calls send a header that could ask for it."""
+"""What the server does, by how the call ends.  Not all calls can send a header that asks for it."""
 
 
 _LITELLMS_OWN: Final = frozenset({"afile_content"})
@@ -308,7 +308,10 @@ def _stranger(records: list[UsageRecord]) -> CheckedCall:
     first = records[0]
     extra = Mismatch(what="records", expected="0", found=str(len(records)))
     return CheckedCall(
-        call=first.call, via="a call that nobody made", ending=first.status or first.kind, mismatches=(extra,)
+        call=first.call,
+        via="a call that nobody made",
+        ending=first.status or first.kind,
+        mismatches=(extra,),
     )
 
 

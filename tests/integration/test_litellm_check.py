@@ -26,7 +26,7 @@ from litellm_ledger._calls import CALLS
 from litellm_ledger._cli import app
 
 # Thousands of imports and a hundred calls in a child, beside the tests of the other cores.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(400)
 
 
 def in_child(directory: Path, sabotage: str) -> LiteLLMCheck:
@@ -37,7 +37,7 @@ def in_child(directory: Path, sabotage: str) -> LiteLLMCheck:
         f"{sabotage}\n"
         "run.main()"
     )
-    subprocess.run([sys.executable, "-c", code, directory], check=True, timeout=240)
+    subprocess.run([sys.executable, "-c", code, directory], check=True, timeout=300)
     return msgspec.json.decode((directory / "result.json").read_bytes(), type=LiteLLMCheck)
 
 
@@ -114,13 +114,21 @@ async def test_without_the_server_it_says_what_to_install(monkeypatch: pytest.Mo
     assert caught.value.install == "litellm-ledger[testing]"
 
 
+class Started(list[Any]):
+    """Processes that were started; ``one`` is set by the first."""
+
+    def __init__(self) -> None:
+        self.one = asyncio.Event()
+
+
 @pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     """The processes that a check starts."""
-    real, started = asyncio.create_subprocess_exec, []
+    real, started = asyncio.create_subprocess_exec, Started()
 
     async def start(*args: Any, **kwargs: Any) -> Any:
         started.append(await real(*args, **kwargs))
+        started.one.set()
         return started[-1]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
@@ -150,10 +158,9 @@ async def test_a_check_that_hangs_is_ended(
 
 
 @pytest.mark.asyncio
-async def test_a_check_that_is_cancelled_leaves_no_process(children: list[Any]) -> None:
+async def test_a_check_that_is_cancelled_leaves_no_process(children: Started) -> None:
     task = asyncio.create_task(_seam_check.check_litellm())
-    while not children:
-        await asyncio.sleep(0)
+    await children.one.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

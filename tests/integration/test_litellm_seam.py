@@ -133,7 +133,7 @@ def test_price_version_follows_the_price_map(litellm: Any, monkeypatch: pytest.M
 
 @pytest.fixture
 def source(litellm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Where LiteLLM says that its price map comes from, as a process that has just begun sees it."""
+    """Where LiteLLM says that its price map comes from, in a process that has just begun."""
     module = importlib.import_module("litellm.litellm_core_utils.get_model_cost_map")
     found = {"source": "local", "url": None}
     monkeypatch.setattr(module, "get_model_cost_map_source_info", lambda: found)
