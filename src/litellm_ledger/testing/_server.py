@@ -41,7 +41,8 @@ class OpenAIServer:
     `completions`, `responses`, Anthropic's `messages` (these also as a stream), `embeddings`,
     `images/generations`, `images/edits`, `audio/transcriptions`, `audio/speech`, `moderations`,
     Cohere's `rerank`, Mistral's `ocr`, `files` and `batches`. A batch goes one step further each
-    time that it is retrieved: in progress, then completed. Every model name is served and no API key is checked.
+    time that it is retrieved: in progress, then completed. Every model name is served and no API
+    key is checked.
     `prompt_tokens` is the number of whitespace-separated words in the messages and
     `completion_tokens` the number of words in the answer, 5 by default; see `Behaviour` for what
     is added to them. `max_tokens`, `n` and `tools` have no effect. The same request gets the same
