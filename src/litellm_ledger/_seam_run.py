@@ -308,7 +308,7 @@ def _stranger(records: list[UsageRecord]) -> CheckedCall:
     first = records[0]
     extra = Mismatch(what="records", expected="0", found=str(len(records)))
     return CheckedCall(
-        call=first.call,
+        call=first.call or "",
         via="a call that nobody made",
         ending=first.status or first.kind,
         mismatches=(extra,),
