@@ -25,23 +25,30 @@ _Units = Callable[[_Kwargs, Any], dict[str, Any]]
 class Need:
     """Modules of LiteLLM that it imports while it makes a call, and what brings what they need.
 
-    Found out before the request leaves: afterwards the provider would bill an answer that LiteLLM
-    cannot hand out.
+    Imported before the request leaves: afterwards the provider would bill an answer that LiteLLM
+    cannot return.
+
+    Attributes:
+        modules: each under the names that versions of LiteLLM give it, the newest name first.
+        extra: the extra of ours that brings the packages they import.
     """
 
-    modules: tuple[str, ...]
-    install: str
+    modules: tuple[tuple[str, ...], ...]
+    extra: str
 
 
-_MCP: Final = Need(("litellm.responses.mcp.chat_completions_handler",), "mcp")
-_RESPONSES: Final = Need(("litellm.responses.mcp.litellm_proxy_mcp_handler",), "mcp")
+_MCP: Final = Need((("litellm.responses.mcp.chat_completions_handler",),), "responses")
+_RESPONSES: Final = Need((("litellm.responses.mcp.litellm_proxy_mcp_handler",),), "responses")
 _MESSAGES: Final = Need(
     (
-        "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
-        "litellm.llms.anthropic.experimental_pass_through.messages.streaming_iterator",
-        "litellm.proxy.pass_through_endpoints.streaming_handler",
+        (
+            "litellm.llms.anthropic.messages.native.streaming_iterator",
+            "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
+            "litellm.llms.anthropic.experimental_pass_through.messages.streaming_iterator",
+        ),
+        ("litellm.proxy.pass_through_endpoints.streaming_handler",),
     ),
-    "litellm[proxy]",
+    "messages",
 )
 
 

@@ -1,6 +1,7 @@
 """The commands about the ledger itself: is it whole, what is to do, where is it.
 
-Owns their words and flags.  Everything they print comes from ``Ledger`` and ``_doctor``.
+Owns their words and flags.  Everything they print comes from ``Ledger``, ``_doctor`` and
+``_seam_check``.
 """
 
 from __future__ import annotations
@@ -27,8 +28,23 @@ def add_to(app: typer.Typer) -> None:
     command(app, forms=("json",))(ask)
 
 
-def doctor(output: Output, path: Where = None) -> int:
+def doctor(
+    output: Output,
+    path: Where = None,
+    litellm: Annotated[
+        bool,
+        typer.Option(
+            "--litellm",
+            help="Check recording with the installed LiteLLM instead of a ledger; makes no real "
+            "call (5 to 30 s; needs the extra testing).",
+        ),
+    ] = False,
+) -> int:
     """Look for what needs attention; exit 1 if something does."""
+    if litellm:
+        if path is not None:
+            raise ValueError("--litellm checks the installed LiteLLM, not a ledger: leave PATH out")
+        return _check_litellm(output)
     from ._doctor import examine
     from ._printing_health import print_findings
     from ._progress import working
@@ -47,6 +63,23 @@ def doctor(output: Output, path: Where = None) -> int:
         )
     else:
         print_findings(findings, color=output.color)
+    return status
+
+
+def _check_litellm(output: Output) -> int:
+    import asyncio
+
+    from ._printing_health import print_litellm_check
+    from ._progress import working
+    from ._seam_check import check_litellm
+
+    with working("checking the installed LiteLLM"):
+        found = asyncio.run(check_litellm())
+    status = settle(int(not found.ok))
+    if output.json:
+        put_json(found.to_dict())
+    else:
+        print_litellm_check(found)
     return status
 
 

@@ -25,6 +25,7 @@ from ._hints import AsyncOnly, instead
 from ._operation import need_tenacity
 from ._options import AbandonedStream, CallOptions, Keep, refuse_ours
 from ._prices import ModelPrice
+from ._seam_check import LiteLLMCheck, check_litellm
 from ._statistics import Statistics
 from ._tracker import UsageTracker
 from ._writer import Durability
@@ -158,6 +159,25 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         Changes nothing but time.  Cancelling stops the waiting, not the import.
         """
         await self._core.warm_up()
+
+    async def check_litellm(self) -> LiteLLMCheck:
+        """Check that recording works with the LiteLLM that is installed.
+
+        Runs in a process of its own, against a server on 127.0.0.1 and a temporary ledger: no key,
+        no network, no effect on this client, its ledger or this process's LiteLLM.  Every kind of
+        call is answered, streamed, failed, cancelled and left, through a client and under
+        ``capture()``; each must be on record once with the right tokens and cost.  Takes 5 to 30 s,
+        most of it the import of LiteLLM.  Cancelling it ends the process.
+
+        Returns:
+            ``ok``; ``wrong`` (each with what was expected and what was found); ``not_checked``
+            (what LiteLLM cannot do here without another package, which is named).
+
+        Raises:
+            MissingExtra: the extra ``testing`` is not installed.
+            LedgerError: the process failed, or did not end within 300 s.
+        """
+        return await check_litellm()
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Write and sync every record, seal the ledger, close LiteLLM's connections of this loop.

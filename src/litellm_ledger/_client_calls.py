@@ -266,8 +266,8 @@ class LiteLLMCalls:
 
         Returns:
             LiteLLM's plain ``dict``, as a subclass that has ``usage_record``; with ``stream=True``
-            an async iterator of Anthropic's events as bytes, which LiteLLM needs ``litellm[proxy]``
-            for.  An ``error`` event raises nothing in LiteLLM; it is on record as an error.
+            an async iterator of Anthropic's events as bytes, which needs the extra ``messages``.
+            An ``error`` event raises nothing in LiteLLM; it is on record as an error.
         """
         given = {"max_tokens": max_tokens, "messages": messages, "model": model, "stream": stream}
         return await self._call("anthropic_messages", given, args, kwargs, tags)

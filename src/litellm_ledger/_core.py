@@ -98,6 +98,8 @@ class ClientCore:
         self._capture_always = capture
         self._drain_timeout = drain_timeout
         self._fetch_prices = fetch_prices
+        if fetch_prices:
+            _litellm.expect_fetched_prices()
         self.repeated = 0
         self.strays = Strays()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from ._compacting import Compaction
     from ._doctor import Finding
     from ._recovery import RecoveryReport
+    from ._seam_check import LiteLLMCheck
 
-__all__ = ["print_compaction", "print_findings", "print_recovery", "print_verification"]
+__all__ = [
+    "print_compaction",
+    "print_findings",
+    "print_litellm_check",
+    "print_recovery",
+    "print_verification",
+]
 
 
 def print_verification(found: Verification, *, every: bool = False) -> None:
@@ -180,3 +187,26 @@ def print_findings(findings: Sequence[Finding], *, color: bool = True) -> None:
         tell(f"{warnings:,} {'thing needs' if warnings == 1 else 'things need'} attention.")
     else:
         tell("Nothing needs attention.  (litellm-ledger verify proves that all records are there.)")
+
+
+def print_litellm_check(found: LiteLLMCheck) -> None:
+    """Print what is off with the record of each call, what was not checked, how many are right."""
+    for call in found.wrong:
+        tell(f"WRONG  {call.call}, {call.ending} ({call.via})")
+        for item in call.mismatches:
+            tell(f"       {item.what}: expected {clean(item.expected)}, found {clean(item.found)}")
+    if found.wrong:
+        write()
+    for name, install in sorted({(call.call, call.install or "") for call in found.not_checked}):
+        number = sum(call.call == name for call in found.not_checked)
+        tell(
+            f"Not checked: {counted(number, 'call')} of {name}; LiteLLM needs a package: "
+            f"pip install '{install}'"
+        )
+    checked = len(found.calls) - len(found.not_checked)
+    what = f"LiteLLM {found.litellm} on Python {found.python}, {found.seconds:.0f} s"
+    if found.ok:
+        right = "on record once, with the right tokens and cost"
+        tell(f"OK: {counted(checked, 'call')} {right} ({what}).")
+    else:
+        tell(f"NOT OK: {len(found.wrong):,} of {counted(checked, 'call')} wrong ({what}).")

@@ -420,9 +420,9 @@ async def test_what_of_the_context_and_the_hour_chose_the_price(
 @pytest.mark.parametrize(
     ("name", "more", "package", "install"),
     [
-        ("acompletion", {"tools": [{"type": "function"}]}, "mcp", "pip install 'mcp'"),
-        ("aresponses", {}, "mcp", "pip install 'mcp'"),
-        ("anthropic_messages", {"stream": True}, "soundfile", "pip install 'litellm[proxy]'"),
+        ("acompletion", {"tools": [{"type": "function"}]}, "mcp", "[responses]"),
+        ("aresponses", {}, "mcp", "[responses]"),
+        ("anthropic_messages", {"stream": True}, "soundfile", "[messages]"),
     ],
 )
 async def test_a_missing_package_is_named_before_anything_is_spent(
@@ -444,10 +444,27 @@ async def test_a_missing_package_is_named_before_anything_is_spent(
     server.clear()
     with pytest.raises(MissingExtra, match=f"{package} is not installed") as caught:
         await getattr(client, name)(**to(server, name), **more)
-    assert install in str(caught.value)
+    assert f"pip install 'litellm-ledger{install}'" in str(caught.value)
     assert name in str(caught.value)
     assert server.requests == []
     assert outcomes(client) == []
+
+
+async def test_only_the_newest_name_that_litellm_knows_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def imports(name: str) -> None:  # litellm.old is there as well, and deprecated
+        asked.append(name)
+        if name == "litellm.newer":
+            raise ModuleNotFoundError(name="litellm.newer")
+
+    monkeypatch.setattr(needs, "_found", set())
+    monkeypatch.setattr(needs.importlib, "import_module", imports)
+    modules = (("litellm.newer", "litellm.new", "litellm.old"), ("litellm.other",))
+    await needs.require(modules, "messages", "anthropic_messages")
+    assert asked == ["litellm.newer", "litellm.new", "litellm.other"]
 
 
 async def test_models_without_anthropics_interface_need_no_proxy(

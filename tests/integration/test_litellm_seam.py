@@ -11,12 +11,13 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from litellm_ledger import _litellm
+from litellm_ledger import LiteLLMClient, _litellm
 from litellm_ledger._litellm import load, load_sync, loaded, price_version, warm_up
 from litellm_ledger._litellm_cost import compute_cost, estimate_stream, is_priced
 from litellm_ledger._litellm_http import acquire_http, release_http
@@ -128,6 +129,41 @@ def test_price_version_follows_the_price_map(litellm: Any, monkeypatch: pytest.M
     assert price_version() == version
     litellm.model_cost["a-new-one"] = {"input_cost_per_token": 1}
     assert price_version() != version
+
+
+@pytest.fixture
+def source(litellm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Where LiteLLM says that its price map comes from, in a process that has just begun."""
+    module = importlib.import_module("litellm.litellm_core_utils.get_model_cost_map")
+    found = {"source": "local", "url": None}
+    monkeypatch.setattr(module, "get_model_cost_map_source_info", lambda: found)
+    monkeypatch.setattr(_litellm, "_fetch_expected", False)
+    monkeypatch.setattr(_litellm, "_version", None)
+    monkeypatch.setattr(litellm, "model_cost", dict(litellm.model_cost))
+    return found
+
+
+def test_a_fetched_price_map_is_warned_of_once(
+    litellm: Any, source: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    price_version()
+    assert caplog.messages == []
+    source |= {"source": "remote", "url": "https://example.com/prices.json"}
+    for name in ("one", "two"):  # LiteLLM replaces the map while the program runs
+        litellm.model_cost = {**litellm.model_cost, name: {"input_cost_per_token": 1}}
+        price_version()
+    (message,) = caplog.messages
+    assert "https://example.com/prices.json" in message
+    assert "LITELLM_LOCAL_MODEL_COST_MAP=True" in message
+
+
+def test_a_price_map_that_was_asked_for_is_not_warned_of(
+    source: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source["source"] = "remote"
+    LiteLLMClient(tmp_path, fetch_prices=True)
+    price_version()
+    assert caplog.messages == []
 
 
 def test_unknown_is_not_free(litellm: Any) -> None:
