@@ -12,6 +12,7 @@ Pure: bytes and records, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 from zlib import crc32
@@ -43,6 +44,9 @@ SEALED: Final = b'%b,"crc":"%08x"}\n'
 
 class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
     """The schema as it is on disk, money still in picodollars: decoded first, then checked."""
+
+    tags: Mapping[str, str] | None = None  # type: ignore[assignment]
+    meta: dict[str, Any] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         pass

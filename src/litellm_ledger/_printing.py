@@ -46,7 +46,9 @@ _MONEY: Final = ("cost", "saved_cost")
 def record_dict(record: UsageRecord) -> dict[str, Any]:
     """Return what is known of a record as plain JSON values; money is exact decimal text."""
     plain = {
-        name: value for name, value in msgspec.structs.asdict(record).items() if value is not None
+        name: value
+        for name, value in msgspec.structs.asdict(record).items()
+        if value is not None and value != {}
     }
     for name in _MONEY:
         if name in plain:
