@@ -110,7 +110,7 @@ def decode(line: bytes) -> UsageRecord:
             if fields[name] is not None:
                 fields[name] = usd(_whole_pico(name, fields[name]))
         return UsageRecord(**fields)
-    except (msgspec.DecodeError, InvalidRecord, ValueError) as exc:
+    except (msgspec.DecodeError, InvalidRecord, ValueError, OverflowError) as exc:
         version = newer_version(line)
         if version is not None:
             raise UnsupportedFormat(

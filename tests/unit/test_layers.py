@@ -24,6 +24,7 @@ LINE = {
         "_groups",
         "_hints",
         "_layout",
+        "_line",
         "_money",
         "_options",
         "_outcome",
