@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ._flags import Output, Where, command, complain, put_json
+from ._flags import RAW, Output, Where, check_raw, command, complain, put_json
 from ._ledger import Ledger
 from ._paths import default_directory
 from ._question import Question
@@ -110,7 +110,8 @@ def tail(
     shown: set[str | None] = set()
 
     def put(record: UsageRecord) -> None:
-        typer.echo(tail_line(record, question, output))  # at once, also into a pipe
+        sys.stdout.write(tail_line(record, question, output) + "\n")
+        sys.stdout.flush()  # at once, also into a pipe
 
     selection = Selection(**question.selection())
     if limit:
@@ -217,6 +218,7 @@ def export(
         Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
     ] = None,
     all_kinds: Kinds = False,
+    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
 ) -> int:
     """Hand the records on to other tools, amounts exact."""
     from ._exporting import export_records, tell_written
@@ -224,9 +226,10 @@ def export(
     form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
+    check_raw(raw=raw, csv=csv)
     ledger = Ledger(path or default_directory())
     kinds = _kinds(all_kinds)
-    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out)
+    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)
     tell_written(out)
     _tell_problems(problems)
     return 0

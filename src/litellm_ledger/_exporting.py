@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import msgspec
-
 from ._columns import quoted
+from ._escaping import json_text
 from ._ledger import Ledger
 from ._plurals import counted
-from ._printing import csv_writer, record_dict, record_row
+from ._printing import put_csv, record_dict
 from ._progress import progress, working
 from ._question import Question
 from ._reading import Problem
 from ._record import UsageRecord
+from ._tables import aside
 
 if TYPE_CHECKING:
     from ._relation import Relation
@@ -31,9 +31,19 @@ __all__ = ["export_records", "part_of", "target", "tell_written"]
 
 
 def export_records(
-    ledger: Ledger, question: Question, kinds: Sequence[str], form: str, out: Path | None
+    ledger: Ledger,
+    question: Question,
+    kinds: Sequence[str],
+    form: str,
+    out: Path | None,
+    *,
+    raw: bool = False,
 ) -> list[Problem]:
     """Write the records that are asked for; return the places that hold none.
+
+    Args:
+        form: ``csv``, ``jsonl`` or ``parquet``.
+        raw: in CSV, leave text that is a formula to a spreadsheet as it is.
 
     Raises:
         LedgerPathError, UnsupportedFormat: the ledger cannot be read.
@@ -48,10 +58,10 @@ def export_records(
         records = _counted(found, advance)
         with target(out) as to:
             if form == "csv":
-                csv_writer(to).writerows(record_row(record) for record in records)
+                put_csv(records, to, raw=raw)
             else:
                 for record in records:
-                    to.write(msgspec.json.encode(record_dict(record)).decode() + "\n")
+                    to.write(json_text(record_dict(record)) + "\n")
     return found.problems
 
 
@@ -128,4 +138,4 @@ def tell_written(out: Path | None) -> None:
     if out is not None and str(out) != "-":
         size = out.stat().st_size
         text = counted(size, "byte") if size < 1_000 else f"{size / 1_000:,.0f} kB"
-        sys.stderr.write(f"wrote {out}, {text}\n")
+        aside(f"wrote {out}, {text}")

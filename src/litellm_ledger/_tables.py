@@ -1,6 +1,7 @@
 """Tables and amounts for people: Rich on a terminal, aligned plain text anywhere else, Markdown.
 
-Owns the looks of the command line's output.  Computes nothing but widths, imports Rich only when
+Owns the looks of the command line's output: whatever is written here has its control characters
+escaped.  Computes nothing but widths, imports Rich only when
 standard output is a terminal, never writes colour, bars or boxes into a pipe.
 """
 
@@ -14,15 +15,18 @@ from shutil import get_terminal_size
 from typing import Any, Final
 from unicodedata import combining, east_asian_width
 
+from ._escaping import escaped
 from ._report import dollars
 from ._sparks import bar, sparkline
 
 __all__ = [
     "Column",
     "amounts",
+    "aside",
     "clean",
     "headline",
     "on_terminal",
+    "put_text",
     "rounded",
     "show",
     "tell",
@@ -55,6 +59,10 @@ class Column:
     bars: Sequence[float] | None = None
     style: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", escaped(self.title))
+        object.__setattr__(self, "cells", [escaped(cell) for cell in self.cells])
+
     @property
     def width(self) -> int:
         """Terminal cells that the widest entry takes."""
@@ -71,8 +79,7 @@ def clean(text: str | None, longest: int = _MAX_CELL) -> str:
     """Make text from a record safe to print: no control characters, no endless cells."""
     if text is None:
         return "-"
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = escaped(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -114,7 +121,17 @@ def on_terminal() -> bool:
 
 def write(text: str = "") -> None:
     """Write one line to standard output."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(escaped(text) + "\n")
+
+
+def put_text(text: str) -> None:
+    """Write text that is not ours: exactly into a pipe, escaped but for its lines to people."""
+    sys.stdout.write(escaped(text, "\n\t") if on_terminal() else text)
+
+
+def aside(sentence: str) -> None:
+    """Write one line to standard error, beside output that is for programs."""
+    sys.stderr.write(escaped(sentence) + "\n")
 
 
 def write_marked(mark: str, style: str, text: str, *, color: bool = True) -> None:
@@ -128,7 +145,7 @@ def write_marked(mark: str, style: str, text: str, *, color: bool = True) -> Non
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=5, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(mark, style=style), Text(text))
+    grid.add_row(Text(mark, style=style), Text(escaped(text)))
     _console(color=color).print(grid)
 
 
@@ -140,7 +157,7 @@ def headline(text: str, values: Sequence[float] = (), *, color: bool = True) -> 
     drawn = sparkline(values, min(room, 60)) if len(values) > 1 and room >= 8 else ""
     from rich.text import Text
 
-    line = Text(text, style="bold")
+    line = Text(escaped(text), style="bold")
     line.append(f"  {drawn}", style="not bold cyan")
     _console(color=color).print(line, soft_wrap=True)
     write()
@@ -153,7 +170,7 @@ def tell(sentence: str) -> None:
         return
     from rich.text import Text
 
-    _console(color=True).print(Text(sentence))
+    _console(color=True).print(Text(escaped(sentence)))
 
 
 def write_notes(notes: Iterable[str], *, md: bool = False) -> None:
@@ -254,7 +271,7 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
     for column in kept:
         cells = column.cells
         table.add_column(
-            column.title,
+            Text(column.title),  # not markup: a query names its columns
             justify="left" if column.left else "right",
             overflow="fold",
             no_wrap=not column.left,
