@@ -24,6 +24,7 @@ from ._plurals import counted
 from ._question import Question
 from ._record import UsageRecord
 from ._report import dollars
+from ._short_ids import shortened
 from ._tables import Column, amounts, clean, show, write, write_notes
 
 __all__ = [
@@ -130,7 +131,7 @@ def _table(
     attempts = [Column("attempt", [_number(r.attempt) for r in records], 5)] if repeated else []
     show(
         [
-            Column(f"time ({tz})", [_time(r, tz) for r in records], 8, left=True),
+            Column(f"time ({tz})", [_time(r, tz) for r in records], left=True, whole=True),
             *kinds,
             Column("model", [clean(r.model) for r in records], left=True),
             Column("status", [clean(_status(r)) for r in records], left=True),
@@ -138,10 +139,16 @@ def _table(
             *attempts,
             Column("input", [_tokens(r, r.input_tokens) for r in records], 7),
             Column("output", [_tokens(r, r.output_tokens) for r in records], 7),
-            Column("cost", _costs(records)),
+            Column("cost", _costs(records), whole=True),
             Column("ms", [_number(r.latency_ms) for r in records], 3),
             Column("tags", [clean(_tags(r)) for r in records], 4, left=True),
-            Column("id", [clean(r.id) for r in records], 1, left=True),
+            Column(
+                "id",
+                [clean(r.id) for r in records],
+                left=True,
+                whole=True,
+                short=shortened([r.id for r in records]),
+            ),
         ],
         md=md,
         color=color,

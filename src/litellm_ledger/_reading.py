@@ -34,6 +34,7 @@ __all__ = [
     "everything",
     "first_of",
     "last_number",
+    "real_outcomes",
     "settled",
     "whole",
 ]
@@ -219,7 +220,6 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     flight; then the writer's lines are read once more.
     """
     unsettled: set[tuple[str, int]] = set()
-    real: set[tuple[str, int]] = set()
     ignored: list[Problem] = []
     compacted = archived(root)
     for name in names:
@@ -229,6 +229,15 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
             line = entry.line
             if line.status == "unsettled":
                 unsettled.add((line.operation or line.id, line.attempt or 1))
+    return real_outcomes(root, names, unsettled)
+
+
+def real_outcomes(
+    root: Path, names: Sequence[SegmentName], unsettled: set[tuple[str, int]]
+) -> set[tuple[str, int]]:
+    """Return those of the ``unsettled`` (operation, attempt) of a writer with a real outcome."""
+    real: set[tuple[str, int]] = set()
+    ignored: list[Problem] = []
     oldest = min((first_of(operation, names[0].writer) for operation, _ in unsettled), default=0)
     for name in names if unsettled else ():
         if name.last is not None and name.last < oldest:

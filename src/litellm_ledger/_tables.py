@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from shutil import get_terminal_size
 from typing import Any, Final
@@ -50,6 +50,8 @@ class Column:
         left: text is set flush left, numbers are not.
         bars: shares of 1 drawn beside the cells on a terminal that has room.
         style: Rich's, for the cells.
+        whole: its cells are never folded, so that they can be copied.
+        short: cells for a terminal that is too narrow for the others.
     """
 
     title: str
@@ -58,6 +60,8 @@ class Column:
     left: bool = False
     bars: Sequence[float] | None = None
     style: str = ""
+    whole: bool = False
+    short: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", escaped(self.title))
@@ -253,6 +257,9 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
 
     console = _console(color=color)
     kept = list(columns)
+    if sum(column.width + 3 for column in kept) + 1 > console.width:
+        kept = [replace(c, cells=list(c.short), short=()) if c.short else c for c in kept]
+    titles = [column.title for column in kept]
     while sum(column.width + 3 for column in kept) + 1 > console.width and len(kept) > 2:
         least = min(range(len(kept)), key=lambda at: (kept[at].keep, -at))
         if kept[least].keep >= 9:
@@ -274,7 +281,7 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
             Text(column.title),  # not markup: a query names its columns
             justify="left" if column.left else "right",
             overflow="fold",
-            no_wrap=not column.left,
+            no_wrap=column.whole or not column.left,
             footer=Text(cells[-1]) if total else "",
             style=column.style,
         )
@@ -289,5 +296,6 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
         table.add_row(*(Text(cell, "dim" if cell in ("0", "-") else quiet) for cell in row))
     console.print(table)
     if len(kept) < len(columns):
-        left_out = ", ".join(column.title for column in columns if column not in kept)
+        shown = {column.title for column in kept}
+        left_out = ", ".join(title for title in titles if title not in shown)
         console.print(Text(f"(left out to fit: {left_out}; --json has everything)", style="dim"))
