@@ -22,7 +22,7 @@ from msgspec.structs import force_setattr
 from ._errors import InvalidRecord
 from ._money import picousd, usd
 
-__all__ = ["MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
+__all__ = ["CUT_MARK", "MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
 
 Kind = Literal["started", "usage", "gap"]
 Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
@@ -37,7 +37,7 @@ MAX_INT: Final = 2**53 - 1
 MAX_CONTENT: Final = 262_144
 """Bytes of JSON that ``content`` may have; more is refused (the client cuts what it captures)."""
 
-_CUT_MARK: Final = "…[cut]"
+CUT_MARK: Final = "…[cut]"
 
 
 def _kind() -> Kind:  # a factory, so that msgspec never leaves the member out on disk
@@ -255,7 +255,7 @@ def cut(text: str) -> str:
     """Return ``text`` as it can be stored: valid Unicode, at most ``MAX_TEXT`` characters."""
     text = str.__str__(text)  # of a subclass, which the encoder refuses, the plain text
     if len(text) > MAX_TEXT:
-        text = text[: MAX_TEXT - len(_CUT_MARK)] + _CUT_MARK
+        text = text[: MAX_TEXT - len(CUT_MARK)] + CUT_MARK
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become '?'
     return text

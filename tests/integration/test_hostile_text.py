@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
-import sys
-import threading
-import tty
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -19,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.ledger_by_hand import OTHER_WRITER, HandMade
-from typer.testing import CliRunner
+from tests.terminal import in_a_pipe, on_a_terminal
 
 from litellm_ledger import Ledger, _tables
-from litellm_ledger._cli import app
 from litellm_ledger._csv_lines import CsvLines
 from litellm_ledger._escaping import escaped, json_text
 from litellm_ledger._tables import put_text
@@ -52,41 +46,6 @@ def hostile(root: Path) -> None:
     lines = [hand.started(1), hand.outcome(2, of=1, **fields), hand.line(3, status="error", model="m")]
     hand.sealed(1, 3, lines)
     HandMade(root, OTHER_WRITER).open(1, [], tail=b"torn")
-
-
-def in_a_pipe(*args: str) -> str:
-    done = CliRunner().invoke(app, args, prog_name="litellm-ledger")
-    assert done.exit_code in (0, 1, 2), (args, done.exception)
-    return done.stdout + done.stderr
-
-
-def on_a_terminal(*args: str) -> str:
-    """What a command writes to a pseudo-terminal, its own colours apart."""
-    ours, theirs = os.openpty()
-    tty.setraw(theirs)
-    written: list[bytes] = []
-
-    def read() -> None:
-        with contextlib.suppress(OSError):  # EIO: the other end is closed
-            while data := os.read(ours, 65_536):
-                written.append(data)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        open(theirs, "w", encoding="utf-8", newline="") as terminal,
-    ):
-        patch.setattr(sys, "stdout", terminal)
-        patch.setattr(sys, "stderr", terminal)
-        for name, value in (("TERM", "dumb"), ("COLUMNS", "700"), ("NO_COLOR", "1")):
-            patch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            app(args, prog_name="litellm-ledger")
-        assert ended.value.code in (0, 1, 2)
-    reader.join()
-    os.close(ours)
-    return b"".join(written).decode()
 
 
 COMMANDS = [

@@ -329,6 +329,51 @@ def test_what_the_database_cannot_take_is_read_by_us(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_csv_is_the_same_bytes_from_both(
+    made: tuple[Path, Reckoning], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bool
+) -> None:
+    hand = HandMade(tmp_path)
+    plain = '"status":"ok","cost_picousd":0,"tags":{"b":"1","a":"=2"}'
+    texts = ["=1", "+1", "-1", "@a", "\t", "\r=1", "a\rb", "\n", "＝1", 'q"q', "a,b", "é😀\x00\x1b", ""]
+    lines = [hand.line(n, model=text, tags={text: text}) for n, text in enumerate(texts, 1)]
+    more: list[dict[str, Any]] = [
+        {"cost": Decimal("-0.25"), "saved_cost": Decimal(100), "latency_ms": 1e16, "ttft_ms": 1e-7},
+        {"cost": Decimal("9223372.036854775807"), "audio_seconds": 2.0, "stream": True},
+        {"ts": datetime(1999, 1, 1, tzinfo=UTC), "latency_ms": 123.456, "cache_hit": False},
+        {"ts": None, "model": None, "meta": {"n": 1e22, "i": 2**53, "t": "\x1f\u2028é", "l": [[], None]}},
+        {"content": {"messages": [{"role": "user", "content": 'hi\n,"'}]}, "response_id": "=x"},
+    ]
+    lines += [hand.line(n, **fields) for n, fields in enumerate(more, len(lines) + 1)]
+    strange = [
+        plain,
+        '"model":"' + "y" * 5_000 + '"',
+        '"input_tokens":3',
+        '"output_tokens":3,"latency_ms":-1.0',
+        '"tags":{},"meta":{}',
+    ]
+    lines += [foreign(hand, n, fields) for n, fields in enumerate(strange, len(lines) + 1)]
+    hand.sealed(1, len(lines), lines)
+    HandMade(tmp_path, OTHER_WRITER).open(1, hand_lines(OTHER_WRITER, tmp_path))
+    asked = [Question(), Question(where={"status": ["ok"]}, since=NOON)]
+    for root in (tmp_path, made[0]):
+        for question in asked:
+            found = []
+            for large in (0, 2**60):
+                monkeypatch.setattr(_reporting, "_LARGE", large)
+                monkeypatch.setattr(_relation, "_SMALL", 0)
+                out = tmp_path / "out.csv"
+                problems = export_records(Ledger(root), question, ("usage",), "csv", out, raw=raw)
+                found.append((out.read_bytes(), sorted(map(str, problems))))
+            assert found[0][1] == found[1][1]
+            assert found[0][0].splitlines() == found[1][0].splitlines()
+            assert found[0][0].count(b"\n") > 10
+
+
+def hand_lines(writer: str, root: Path) -> list[bytes]:
+    return HandMade(root, writer).lines(1, 3)
+
+
 NO_RECORDS = {
     "a count of text": '"images":"three"',
     "a negative count": '"input_tokens":-5',

@@ -132,6 +132,7 @@ LINE = {
         "_cli_health",
         "_cli_records",
         "_cli_reports",
+        "_csv_by_database",
         "_csv_lines",
         "_exporting",
         "_flags",
