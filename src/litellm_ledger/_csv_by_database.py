@@ -83,7 +83,9 @@ def _written(name: str) -> str:
     kind = COLUMNS[name]
     if kind == "VARCHAR":
         return f"csv_text({value})"
-    return f"csv_time({value})" if kind == "TIMESTAMP" else f"coalesce(CAST({value} AS VARCHAR), '')"
+    if kind == "TIMESTAMP":
+        return f"csv_time({value})"
+    return f"coalesce(CAST({value} AS VARCHAR), '')"
 
 
 def _fraction(value: float | None) -> str:

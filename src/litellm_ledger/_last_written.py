@@ -1,7 +1,7 @@
 """The last outcomes on a ledger, read from the ends of its files.
 
-Owns the reading backwards.  Gives up, and says so, where the ends do not tell: when what is asked for
-is rare, or may be in the archive.  Never writes, takes no lock.
+Owns the reading backwards.  Gives up, and says so, where the ends do not tell: when what is asked
+for is rare, or may be in the archive.  Never writes, takes no lock.
 """
 
 from __future__ import annotations

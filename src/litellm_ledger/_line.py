@@ -1,4 +1,4 @@
-"""``Line``: the members of a line that order, settle, filter and add up; and what makes it a record.
+"""``Line``: the members of a line as they are on disk, and what makes a line a record.
 
 Owns the one answer to the question whether a line with a true checksum holds a record.  Every
 reader takes it from here, so that none counts what another calls damage.  Pure.

@@ -39,6 +39,7 @@ __all__ = [
     "whole",
 ]
 
+
 class Entry(NamedTuple):
     """A valid line, and where it stands."""
 

@@ -279,10 +279,14 @@ async def test_a_loop_that_was_blocked_is_blamed_and_not_the_disk(
         for _ in range(1_000):  # four batches ahead of the outcome
             client.usage.record_nowait(UsageRecord(model="m"))
         fake.gate.leave.set()
-        with pytest.warns(LedgerWarning, match=r"the event loop was blocked") as warned:
+
+        async def block() -> None:
             while not call.done():
                 time.sleep(0.06)  # noqa: ASYNC251 - what blocks the loop is the subject
                 await asyncio.sleep(0)
+
+        with pytest.warns(LedgerWarning, match=r"the event loop was blocked") as warned:
+            await block()
         assert "the disk is slow" not in str(warned[0].message)
         assert client.statistics().unacked == 1
     assert_once(tmp_path)

@@ -457,7 +457,8 @@ async def test_a_client_counts_the_caches_of_its_views_a_view_its_own(
     for _ in range(3):
         await view.acompletion(**to(server))
     whole, own = client.statistics().cache, view.statistics().cache
-    assert whole is not None and own is not None
+    assert whole is not None
+    assert own is not None
     assert (own.hits, own.misses, own.stored, own.entries) == (2, 1, 1, 1)
     assert (whole.hits, whole.misses, whole.stored, whole.entries) == (2, 2, 2, 2)
     assert whole.bytes == (cache.statistics().bytes or 0) + (own.bytes or 0)
@@ -471,7 +472,8 @@ async def test_a_client_without_a_cache_counts_that_of_its_view(
         assert client.statistics().cache is None
         await client.with_options(cache=cache).acompletion(**to(server))
         found = client.statistics().cache
-        assert found is not None and (found.misses, found.stored) == (1, 1)
+        assert found is not None
+        assert (found.misses, found.stored) == (1, 1)
 
 
 async def test_a_view_may_have_no_cache_or_another(

@@ -41,8 +41,11 @@ def test_at_80_columns_a_call_keeps_time_model_status_cost_and_an_id_for_show(
     assert [word for word in title.split() if word != "(UTC)"] == [
         "time", "model", "status", "cost", "id"
     ]  # fmt: skip
-    rows = [line for line in shown.splitlines() if "error " in line and "2025-01-01 12:00:00" in line]
-    assert len(rows) == 2 and all("$0.0012345678" in row for row in rows)
+    rows = [
+        line for line in shown.splitlines() if "error " in line and "2025-01-01 12:00:00" in line
+    ]
+    assert len(rows) == 2
+    assert all("$0.0012345678" in row for row in rows)
     ids = {row.split()[-1] for row in rows}
     assert ids == {"000aa-2", "100aa-2"}, "too short to tell them apart"
     for short in ids:
@@ -52,7 +55,10 @@ def test_at_80_columns_a_call_keeps_time_model_status_cost_and_an_id_for_show(
 
 
 def test_a_wide_terminal_and_a_pipe_show_the_whole_id(ledger: Path) -> None:
-    for shown in (on_a_terminal("calls", str(ledger), columns=300), in_a_pipe("calls", str(ledger))):
+    for shown in (
+        on_a_terminal("calls", str(ledger), columns=300),
+        in_a_pipe("calls", str(ledger)),
+    ):
         assert f"{ONE}-0000000000000002" in shown
 
 

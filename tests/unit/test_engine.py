@@ -335,13 +335,31 @@ def test_csv_is_the_same_bytes_from_both(
 ) -> None:
     hand = HandMade(tmp_path)
     plain = '"status":"ok","cost_picousd":0,"tags":{"b":"1","a":"=2"}'
-    texts = ["=1", "+1", "-1", "@a", "\t", "\r=1", "a\rb", "\n", "＝1", 'q"q', "a,b", "é😀\x00\x1b", ""]
+    texts = [
+        "=1",
+        "+1",
+        "-1",
+        "@a",
+        "\t",
+        "\r=1",
+        "a\rb",
+        "\n",
+        "＝1",
+        'q"q',
+        "a,b",
+        "é😀\x00\x1b",
+        "",
+    ]
     lines = [hand.line(n, model=text, tags={text: text}) for n, text in enumerate(texts, 1)]
     more: list[dict[str, Any]] = [
         {"cost": Decimal("-0.25"), "saved_cost": Decimal(100), "latency_ms": 1e16, "ttft_ms": 1e-7},
         {"cost": Decimal("9223372.036854775807"), "audio_seconds": 2.0, "stream": True},
         {"ts": datetime(1999, 1, 1, tzinfo=UTC), "latency_ms": 123.456, "cache_hit": False},
-        {"ts": None, "model": None, "meta": {"n": 1e22, "i": 2**53, "t": "\x1f\u2028é", "l": [[], None]}},
+        {
+            "ts": None,
+            "model": None,
+            "meta": {"n": 1e22, "i": 2**53, "t": "\x1f\u2028é", "l": [[], None]},
+        },
         {"content": {"messages": [{"role": "user", "content": 'hi\n,"'}]}, "response_id": "=x"},
     ]
     lines += [hand.line(n, **fields) for n, fields in enumerate(more, len(lines) + 1)]

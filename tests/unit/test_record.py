@@ -35,9 +35,11 @@ def test_tags_and_meta_are_never_none_and_take_no_place_on_disk(given: Any) -> N
     record = UsageRecord(id="w-1", seq=1, model="m", **given)
     assert (record.tags, record.meta) == ({}, {})
     line = encode(record)
-    assert b"tags" not in line and b"meta" not in line
+    assert b"tags" not in line
+    assert b"meta" not in line
     read = decode(line)
-    assert (read.tags, read.meta) == ({}, {}) and read == record
+    assert (read.tags, read.meta) == ({}, {})
+    assert read == record
 
 
 def test_an_empty_mapping_that_grows_later_changes_no_record() -> None:
