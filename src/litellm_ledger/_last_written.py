@@ -83,7 +83,7 @@ class _Ends:
     def of_writer(
         self, family: Sequence[SegmentName], names: Sequence[SegmentName]
     ) -> list[UsageRecord]:
-        """Return the last outcomes of a writer, in no order."""
+        """Return the last outcomes of a writer, at least those of a block, in no order."""
         found: dict[int, UsageRecord] = {}
         left = list(names)
         while left:
@@ -101,7 +101,7 @@ class _Ends:
             for seq, record in list(found.items()):
                 if record.status == "unsettled" and _key(record) in beaten:
                     del found[seq]
-        return [found[seq] for seq in nlargest(self._limit, found)]
+        return list(found.values())
 
     def _of_segment(self, name: SegmentName) -> Iterator[UsageRecord]:
         """Yield the last outcomes of a segment that are asked for, the last one first."""
@@ -111,23 +111,24 @@ class _Ends:
             return  # verify says so
         count = 0
         with file:
-            for raw in self._backwards(file):
-                line = line_of(raw) if checked(raw) else None
-                if (
-                    line is not None
-                    and line.kind == "usage"
-                    and line.seq >= name.first
-                    and line.id == record_id(name.writer, line.seq)
-                    and self._selection.fits(line)
-                ):
-                    yield decode(raw)
-                    count += 1
-                    # Of calls that a recovery has settled some may not count.
-                    if count >= self._limit and line.status != "unsettled":
-                        return
+            for block in self._backwards(file):
+                for raw in block:
+                    line = line_of(raw) if checked(raw) else None
+                    if (
+                        line is not None
+                        and line.kind == "usage"
+                        and line.seq >= name.first
+                        and line.id == record_id(name.writer, line.seq)
+                        and self._selection.fits(line)
+                    ):
+                        yield decode(raw)
+                        # Of calls that a recovery has settled some may not count.
+                        count += line.status != "unsettled"
+                if count >= self._limit:
+                    return
 
-    def _backwards(self, file: BinaryIO) -> Iterator[bytes]:
-        """Yield the complete lines of a file, the last one first."""
+    def _backwards(self, file: BinaryIO) -> Iterator[list[bytes]]:
+        """Yield the complete lines of a file block by block, the last one first."""
         at = file.seek(0, os.SEEK_END)
         tail = b""
         while at:
@@ -139,8 +140,7 @@ class _Ends:
             file.seek(at)
             *lines, _ = (file.read(size) + tail).split(b"\n")  # what is not complete is dropped
             tail = lines.pop(0) + b"\n" if at and lines else b""
-            for line in reversed(lines):
-                yield line + b"\n"
+            yield [line + b"\n" for line in reversed(lines)]
 
 
 def _key(record: UsageRecord) -> tuple[str, int]:
