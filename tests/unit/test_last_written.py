@@ -20,14 +20,14 @@ from litellm_ledger._selection import Selection
 LIMITS = [1, 3, 10, 200]
 
 
-def reckoned(root: Path, limit: int, selection: Selection) -> list[str | None]:
+def reckoned(root: Path, limit: int, selection: Selection) -> list[UsageRecord]:
     """Read everything; of each writer the last numbers, of these the last to end."""
     writers: dict[str, list[UsageRecord]] = defaultdict(list)
     for record in Ledger(root).records():
         if selection.fits(record):
             writers[str(record.id)[:33]].append(record)
     last = [record for records in writers.values() for record in records[-limit:]]
-    return [record.id for record in sorted(nlargest(limit, last, key=ended), key=ended)]
+    return sorted(nlargest(limit, last, key=ended), key=ended)
 
 
 def ids(found: list[UsageRecord] | None) -> list[str | None]:
@@ -36,14 +36,20 @@ def ids(found: list[UsageRecord] | None) -> list[str | None]:
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_they_are_those_that_reading_everything_finds(
+def test_they_are_no_older_than_the_last_of_each_writer_and_count_by_every_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     monkeypatch.setattr(_last_written, "_BLOCK", 64)  # less than a line: no more than is asked for
     make_ledger(tmp_path, 3_000, segment=100_000)
     for selection in (Selection(), Selection(where={"status": "error"})):
         found = last_written(tmp_path, selection, limit)
-        assert ids(found) == reckoned(tmp_path, limit, selection)
+        least = reckoned(tmp_path, limit, selection)
+        every = {record.id: record for record in Ledger(tmp_path).records()}
+        assert len(set(ids(found))) == len(least)
+        for record, other in zip(found or (), least, strict=True):
+            assert record == every[record.id]
+            assert selection.fits(record)
+            assert ended(record) >= ended(other), "one that ended later was left out"
 
 
 def test_only_the_ends_of_the_files_are_read(
