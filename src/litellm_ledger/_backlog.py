@@ -175,7 +175,7 @@ class Backlog:
             _log.error("record %d holds what cannot be stored (%s); stored without it", seq, exc)
             for name in record.__struct_fields__:
                 if not _can_be_stored(record, name):
-                    force_setattr(record, name, None)
+                    force_setattr(record, name, {} if name == "tags" else None)
             force_setattr(record, "meta", {"unstorable": type(exc).__name__})
             return encode_wire(record)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 from typing import Any, Final
+from weakref import WeakSet
 
 from ._cache import ResponseCache
 from ._flights import Flights
+from ._statistics import CacheStatistics
 
 __all__ = ["Caching"]
 
@@ -23,12 +25,17 @@ _SELDOM: Final = 60.0
 class Caching:
     """One client's part in the caches that it uses.
 
+    Args:
+        used: the caches of the client and of its views.
+
     Attributes:
         flights: requests that are under way.
         streams: ``SharedStream``s that equal calls can join, by what makes calls equal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, used: WeakSet[ResponseCache] | None = None) -> None:
+        # Weak: a view with a cache of its own may be made for every request.
+        self.used: WeakSet[ResponseCache] = WeakSet() if used is None else used
         self.flights = Flights()
         self.streams: dict[Hashable, Any] = {}
         self._timers: dict[ResponseCache, asyncio.TimerHandle] = {}
@@ -45,6 +52,16 @@ class Caching:
             return False
         self._watch(cache)
         return True
+
+    def uses(self, cache: ResponseCache | None) -> None:
+        """Note the cache of the client or of a view."""
+        if cache is not None:
+            self.used.add(cache)
+
+    def statistics(self) -> CacheStatistics | None:
+        """Return the sums over the caches in use; ``None`` if there are none."""
+        found = [cache.statistics() for cache in self.used]
+        return CacheStatistics.added(found) if found else None
 
     def close(self) -> None:
         """Drop what has expired, a last time."""

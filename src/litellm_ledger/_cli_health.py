@@ -6,7 +6,6 @@ Owns their words and flags.  Everything they print comes from ``Ledger``, ``_doc
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -149,7 +148,9 @@ def compact(
 
 def path() -> int:
     """Print the directory that is used when none is given."""
-    sys.stdout.write(f"{default_directory()}\n")
+    from ._tables import put_text
+
+    put_text(f"{default_directory()}\n")
     return 0
 
 
@@ -163,11 +164,12 @@ def ask(
     """Make one real call through the ledger; print the answer and its record."""
     from ._asking import ask_once
     from ._printing import print_record, record_dict
+    from ._tables import put_text
 
     answer, record = ask_once(question_, model=model, ledger=ledger, api_base=api_base)
     if output.json:
         put_json({"answer": answer, "record": record_dict(record)})
     else:
-        sys.stdout.write(answer + "\n\n")
+        put_text(answer + "\n\n")
         print_record(record)
     return 0

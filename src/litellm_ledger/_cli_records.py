@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ._flags import Output, Where, command, complain, put_json
+from ._flags import RAW, Output, Where, check_raw, command, complain, put_json
 from ._ledger import Ledger
 from ._paths import default_directory
 from ._question import Question
@@ -24,6 +24,9 @@ __all__ = ["add_to"]
 Kinds = Annotated[
     bool, typer.Option("--all-kinds", help="Also started calls and gaps, not outcomes only.")
 ]
+_ALIKE: Final = 10
+"""Operations that are listed when a short id may mean several."""
+
 _LOOK: Final = 0.5
 """Seconds between two looks of ``tail -f``."""
 
@@ -59,7 +62,9 @@ def show(
     key: Annotated[
         str,
         typer.Argument(
-            metavar="ID", help="The id of a record, a call_id, or a response_id of the provider."
+            metavar="ID",
+            help="The id of a record, a call_id or a response_id; or a short id, or the beginning "
+            "or end of one, if it is the only one.",
         ),
     ],
     output: Output,
@@ -68,11 +73,21 @@ def show(
     """One operation with all its attempts."""
     from ._printing import operation_dict, print_operation
     from ._progress import working
+    from ._short_ids import alike
 
     _not_a_directory(key, "show ID PATH")
     ledger = Ledger(path or default_directory())
     with working(f"looking for {key}"):
         found = ledger.operation(key)
+        near = alike(ledger.path, key, _ALIKE + 1) if found is None and key else []
+        if len(near) == 1:
+            found = ledger.operation(near[0])
+    if len(near) > 1:
+        more = " …" if len(near) > _ALIKE else ""
+        raise ValueError(
+            f"{key!r} may be one of these operations; give more of the id: "
+            f"{', '.join(near[:_ALIKE])}{more}"
+        )
     if found is None:
         raise ValueError(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
@@ -102,6 +117,7 @@ def tail(
 ) -> int:
     """The newest records, a line each, the newest last."""
     from ._follow import Follower
+    from ._last_written import ended, last_written
     from ._printing import tail_line
     from ._selection import Selection
 
@@ -110,12 +126,15 @@ def tail(
     shown: set[str | None] = set()
 
     def put(record: UsageRecord) -> None:
-        typer.echo(tail_line(record, question, output))  # at once, also into a pipe
+        sys.stdout.write(tail_line(record, question, output) + "\n")
+        sys.stdout.flush()  # at once, also into a pipe
 
     selection = Selection(**question.selection())
     if limit:
-        begin = ledger.calls(**question.selection(), limit=limit)
-        for record in reversed(begin.records):
+        begin = last_written(ledger.path, selection, limit)
+        if begin is None:
+            begin = sorted(ledger.calls(**question.selection(), limit=limit), key=ended)
+        for record in begin:
             shown.add(record.id)
             put(record)
     while follow:
@@ -217,6 +236,7 @@ def export(
         Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
     ] = None,
     all_kinds: Kinds = False,
+    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
 ) -> int:
     """Hand the records on to other tools, amounts exact."""
     from ._exporting import export_records, tell_written
@@ -224,9 +244,10 @@ def export(
     form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
+    check_raw(raw=raw, csv=csv)
     ledger = Ledger(path or default_directory())
     kinds = _kinds(all_kinds)
-    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out)
+    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)
     tell_written(out)
     _tell_problems(problems)
     return 0

@@ -127,6 +127,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
             capture=capture,
         )
         self._track_in_flight = track_in_flight
+        self._core.caching.uses(cache)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -233,6 +234,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
                 cache=cache,
             )
         )
+        self._core.caching.uses(view._options.cache)
         return view
 
     # -- calls ---------------------------------------------------------------------------------
@@ -304,8 +306,12 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
 
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
-        found, cache = self._core.statistics(), self._options.cache
-        return found if cache is None else replace(found, cache=cache.statistics())
+        cache = self._options.cache
+        if not self._is_view:
+            figures = self._core.caching.statistics()
+        else:
+            figures = None if cache is None else cache.statistics()
+        return replace(self._core.statistics(), cache=figures)
 
 
 def _checked(options: CallOptions) -> CallOptions:

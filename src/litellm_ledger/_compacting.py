@@ -27,6 +27,7 @@ from ._errors import LedgerError, LedgerPathError, UnsupportedPlatform
 from ._frame import checked, newer_version
 from ._fs import REAL, FileSystem, open_file, rights_beside
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName, live_name, record_id
+from ._line import line_of
 from ._listing import by_writer, list_segments
 from ._live import is_locked, lock_directory, read_live, unlock
 from ._reading import Problem
@@ -336,7 +337,13 @@ def _whole_lines(path: Path, name: SegmentName) -> Iterator[tuple[Head, bytes]]:
                 head = None
             if head is not None and head.v > 1:
                 raise newer_format(path, newer_version(raw))
-            if head is None or head.seq != expected or head.id != record_id(name.writer, head.seq):
+            whole = head is not None and line_of(raw) is not None
+            if (
+                head is None
+                or not whole
+                or head.seq != expected
+                or head.id != record_id(name.writer, head.seq)
+            ):
                 raise _NotWholeError(f"not whole from number {expected}; run litellm-ledger verify")
             expected = head.last + 1
             yield head, raw

@@ -121,7 +121,7 @@ class ClientCore:
         self._background.clear()
         self._estimator = DiskThread("litellm-ledger-estimate")
         self.draining = Draining()
-        self.caching = Caching()
+        self.caching = Caching(self.caching.used)
         self.limit = Limit(self.limit.most)
         self.repeated = 0
         self.strays = Strays()

@@ -17,14 +17,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import msgspec
 import typer
 
 from ._errors import LedgerError
+from ._escaping import escaped, json_text
 from ._periods import calendar
 from ._question import Question, question
 
-__all__ = ["Output", "Where", "command", "complain", "home", "put_json", "settle"]
+__all__ = [
+    "RAW",
+    "Output",
+    "Where",
+    "check_raw",
+    "command",
+    "complain",
+    "home",
+    "put_json",
+    "settle",
+]
 
 
 def home(path: Path | None) -> Path | None:
@@ -45,11 +55,15 @@ Where = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The form that was asked for: at most one of the three, else a table for people."""
+    """The form that was asked for: at most one of the three, else a table for people.
+
+    ``raw`` goes with ``csv``: text that is a formula to a spreadsheet is left as it is.
+    """
 
     json: bool = False
     csv: bool = False
     md: bool = False
+    raw: bool = False
     color: bool = True
 
     @property
@@ -75,10 +89,12 @@ _METAVARS: Final = {
     "tz": "ZONE",
     "week_start": "WEEKDAY",
 }
+RAW: Final = "With --csv: no apostrophe before text that a spreadsheet would take for a formula."
 _FORMS: Final = {
     "json": "Print JSON, amounts as exact decimal text.",
     "csv": "Print CSV, amounts exact.",
     "md": "Print a Markdown table.",
+    "raw": RAW,
     "no_color": "Print no colour (so does $NO_COLOR).",
 }
 
@@ -140,7 +156,7 @@ def _output_flags(forms: tuple[str, ...]) -> list[inspect.Parameter]:
             annotation=Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", help=words)],
         )
         for name, words in _FORMS.items()
-        if name in forms or name == "no_color"
+        if name in forms or name == "no_color" or (name == "raw" and "csv" in forms)
     ]
 
 
@@ -154,9 +170,17 @@ def _call(
         asked = [f"--{name}" for name in forms if chosen[name]]
         if len(asked) > 1:
             raise ValueError(f"give one of {' and '.join(asked)}")
+        raw = "csv" in forms and given.pop("raw")
+        check_raw(raw=raw, csv=chosen.get("csv", False))
         color = not (given.pop("no_color") or os.environ.get("NO_COLOR"))
-        given["output"] = Output(**chosen, color=color)
+        given["output"] = Output(**chosen, raw=raw, color=color)
     return function(**given)
+
+
+def check_raw(*, raw: bool, csv: bool) -> None:
+    """Refuse ``--raw`` where it would do nothing."""
+    if raw and not csv:
+        raise ValueError("--raw goes with --csv")
 
 
 def _question(flags: dict[str, Any]) -> Question:
@@ -204,12 +228,11 @@ def _guarded(function: Callable[[], int]) -> int:
 
 def complain(what: object, *, lines: bool = False) -> None:
     """Write one line to standard error; with ``lines`` those that there are, blank ones apart."""
-    said = [line.rstrip() for line in str(what).splitlines() if line.strip()]
-    text = "\n".join(said) if lines else " ".join(str(what).split())
+    said = [escaped(line.rstrip(), "\t") for line in str(what).splitlines() if line.strip()]
+    text = "\n".join(said) if lines else escaped(" ".join(str(what).split()))
     sys.stderr.write(f"litellm-ledger: {text}\n")
 
 
 def put_json(value: Any, *, indent: bool = True) -> None:
     """Write a value as JSON: readable, or on one line."""
-    data = msgspec.json.encode(value)
-    sys.stdout.write((msgspec.json.format(data, indent=2) if indent else data).decode() + "\n")
+    sys.stdout.write(json_text(value, indent=indent) + "\n")

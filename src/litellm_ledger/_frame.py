@@ -12,6 +12,7 @@ Pure: bytes and records, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 from zlib import crc32
@@ -48,6 +49,9 @@ LEVELS: Final = DEEPEST + 1
 
 class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
     """The schema as it is on disk, money still in picodollars: decoded first, then checked."""
+
+    tags: Mapping[str, str] | None = None  # type: ignore[assignment]
+    meta: dict[str, Any] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         pass
@@ -123,7 +127,7 @@ def decode(line: bytes) -> UsageRecord:
             if fields[name] is not None:
                 fields[name] = usd(_whole_pico(name, fields[name]))
         return UsageRecord(**fields)
-    except (msgspec.DecodeError, InvalidRecord, ValueError) as exc:
+    except (msgspec.DecodeError, InvalidRecord, ValueError, OverflowError) as exc:
         version = newer_version(line)
         if version is not None:
             raise UnsupportedFormat(

@@ -21,8 +21,7 @@ import msgspec
 from ._archive import Place, archived, parquet
 from ._columns import COLUMNS, definitions, struct, structure, text_list
 from ._duck import connect, literally, module, statement
-from ._errors import InvalidRecord, LedgerPathError
-from ._frame import decode
+from ._errors import LedgerPathError
 from ._layout import SEGMENTS, SegmentName, split_id
 from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._reading import Entry, Problem, archive_problems, entries, first_of
@@ -146,13 +145,7 @@ class Relation:
         for names in rest:
             beaten = told.setdefault(names[0].writer, set())
             for entry in entries(self.root, names, self.problems, beaten=beaten):
-                text = _text(entry)
-                if text is None:
-                    where = f"{SEGMENTS}/{entry.segment}"
-                    lost = Problem(where, "damaged", entry.offset, len(entry.raw), 1, "no record")
-                    self.problems.append(lost)
-                    continue
-                batch.append(text)
+                batch.append(_text(entry))
                 if len(batch) == _BATCH:
                     self._insert(batch)
                     batch.clear()
@@ -305,15 +298,11 @@ def _compacted(place: Place) -> Surveyed:
     )
 
 
-def _text(entry: Entry) -> str | None:
-    """Return a line as the database understands it; ``None`` if it is no record after all."""
+def _text(entry: Entry) -> str:
+    """Return a line as the database understands it."""
     line = entry.line
     if line.kind != "gap" and _is_ours(entry):
         return entry.raw.decode()
-    try:
-        decode(entry.raw)
-    except InvalidRecord:
-        return None
     # Not the record, which is completed; and a gap may have been cut down.
     members = msgspec.json.decode(entry.raw) | msgspec.to_builtins(line)
     return msgspec.json.encode(members).decode()

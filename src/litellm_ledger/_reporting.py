@@ -32,7 +32,7 @@ from ._report import Report, build
 from ._selection import Selection
 from ._version import refuse_newer
 
-__all__ = ["find_operation", "list_calls", "list_tags", "make_report"]
+__all__ = ["find_operation", "is_large", "list_calls", "list_tags", "make_report"]
 
 _LARGE: Final = 8 * 2**20
 """Bytes that are read line by line in the time that the database takes to be there."""
@@ -47,7 +47,7 @@ _MOST_TAGS: Final = 20
 def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
     running = Running(root)  # before a line is read: who is dead writes no more
-    if _is_large(root):
+    if is_large(root):
         report = ask(
             root,
             lambda lines: _with_tags(
@@ -72,7 +72,7 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
 
 def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
-    if _is_large(root):
+    if is_large(root):
         return ask(root, lambda lines: asked_calls(lines, selection, limit))
     problems: list[Problem] = []
     wanted = (
@@ -85,7 +85,7 @@ def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
 
 def list_tags(root: Path, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
-    if _is_large(root):
+    if is_large(root):
         return ask(root, lambda lines: asked_tags(lines, selection))
     return _tags(root, selection)
 
@@ -124,7 +124,8 @@ def _holding(
                     yield record
 
 
-def _is_large(root: Path) -> bool:
+def is_large(root: Path) -> bool:
+    """Whether the database answers sooner, and is installed."""
     size = 0
     for part, worth in ((SEGMENTS, 1), (ARCHIVE, _ARCHIVED)):
         try:

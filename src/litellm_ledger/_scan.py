@@ -41,7 +41,7 @@ class Head(msgspec.Struct, frozen=True):
     @property
     def last(self) -> int:
         """The last number this line stands for: its own, or where its gap ends."""
-        return self.seq if self.gap_until is None else self.gap_until
+        return self.seq if self.gap_until is None or self.kind != "gap" else self.gap_until
 
 
 _START: Final = b'{"v":'

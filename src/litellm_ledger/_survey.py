@@ -15,6 +15,7 @@ import msgspec
 
 from ._frame import LEVELS, checked
 from ._layout import SEGMENTS, SegmentName, split_id
+from ._line import line_of
 from ._listing import open_segment
 from ._nesting import nests_deeper
 from ._scan import Head
@@ -128,6 +129,10 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
                     last = max(last, _number(raw, name.writer))
                     continue
                 expected = int(number)
+            if line_of(raw) is None:
+                dense = False
+                offset = _note(raw, offset, bad, is_open=name.open)
+                continue
             expected += 1
             size = len(raw)
             if b'"unsettled"' in raw or size > _LONGEST or (size < _GAP and b'"gap"' in raw):

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
 from ._groups import Row
-from ._hints import AsyncOnly, callers_level
+from ._hints import AsyncOnly, callers_level, unacknowledged
 from ._ledger import Ledger, ReportOptions
 from ._queue import Entry
 from ._record import UsageRecord
@@ -255,8 +256,9 @@ class UsageTracker(AsyncOnly):
             return None
         started = writer.start(record)
         try:
+            began = time.monotonic(), writer.disk()[0]
             if not await writer.ack(started, ack_timeout):
-                self._missed()
+                self._missed(*began)
         except BaseException:
             # Cancelled, or the writer died, before the request left: the call ends here.
             self.settle(_cancelled(started), started)
@@ -282,21 +284,19 @@ class UsageTracker(AsyncOnly):
 
     async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
         """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""
+        began = time.monotonic(), self._writer.disk()[0]
         try:
-            acked = await self._writer.ack(record, timeout)
-        except LedgerError:
-            acked = False
-        if not acked:
-            self._missed()
+            if not await self._writer.ack(record, timeout):
+                self._missed(*began)
+        except LedgerError as exc:
+            self._missed(*began, str(exc))
 
-    def _missed(self) -> None:
+    def _missed(self, since: float, spent: float, error: str | None = None) -> None:
         self._writer.unacked += 1
-        warnings.warn(
-            f"the ledger in {self.directory} has not acknowledged a record in time; the call goes "
-            "on, and the record is written as soon as the disk allows (see statistics().unacked)",
-            LedgerWarning,
-            stacklevel=callers_level(),
-        )
+        disk, refused = self._writer.disk()
+        waited = time.monotonic() - since
+        words = unacknowledged(self.directory, waited, disk - spent, error or refused)
+        warnings.warn(words, LedgerWarning, stacklevel=callers_level())
 
     def forget_parent(self) -> None:
         """In a forked child: begin at zero, with signals of its own (``_process.Heir``)."""

@@ -13,6 +13,7 @@ from typing import Final
 
 from ._frame import newer_version
 from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
+from ._line import line_of
 from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._live import LiveCounters, is_locked, read_live, same_boot
 from ._reading import Problem, archive_problems, settled
@@ -132,8 +133,16 @@ class _Found:
                 break
         self.open = self.open or name.open
         self._note(root, name, data, result, 0 if alive else partial)
-        for head, _ in result.lines:
-            self._take(head, root, f"{SEGMENTS}/{name}")
+        where, at = f"{SEGMENTS}/{name}", 0
+        for head, raw in result.lines:
+            if head.v > 1:
+                raise newer_format(root / where, head.v)
+            if line_of(raw) is not None:
+                self._take(head)
+                continue
+            at = data.find(raw, at)
+            self.problems.append(Problem(where, "damaged", at, len(raw), 1, "no record"))
+            self.last = max(self.last, head.last)
         if name.last is not None:
             self.last = max(self.last, name.last)
 
@@ -160,9 +169,7 @@ class _Found:
             detail = f"ends with number {last}, its name says {name.last}"
             self.problems.append(Problem(where, "misnamed", detail=detail))
 
-    def _take(self, head: Head, root: Path, where: str) -> None:
-        if head.v > 1:
-            raise newer_format(root / where, head.v)
+    def _take(self, head: Head) -> None:
         self.last = max(self.last, head.last)
         if head.kind == "gap":
             self.gaps.append((head.seq, head.last, head.reason or "lost"))

@@ -359,6 +359,10 @@ class AsyncUsageWriter(Intake, AsyncOnly):
 
     # -- telling -------------------------------------------------------------------------------
 
+    def disk(self) -> tuple[float, str | None]:
+        """Return the seconds spent in the disk so far, and the error that it gives, if it does."""
+        return self._writing.disk()
+
     def statistics(self) -> Statistics:
         """Return the figures of this moment (see ``Statistics`` for units).  Costs microseconds."""
         backlog = self._backlog

@@ -106,7 +106,7 @@ def test_lines_in_a_form_of_their_own_come_back_byte_for_byte(
         ),
         odd(hand, 3, '"status":"ok","tags":{"b":"1","a":"2"},"model":null,"images":0'),
         odd(hand, 4, '"model":"m","status":"ok","latency_ms":3,"ts":"2025-01-01T12:00:00.5Z"'),
-        odd(hand, 5, '"status":"ok","cost_picousd":1e3,"input_tokens":5.0'),
+        odd(hand, 5, '"status":"ok","cost_picousd" : 1000,"input_tokens":5'),
         hand.line(6, meta={"n": 1e22, "t": "\x00\x1f\u2028é", "l": [{}, [], None, True]}),
         hand.line(7, content={"messages": [{"role": "user", "content": "hi\n"}]}),
         hand.line(8, tags={}, latency_ms=0.1, ttft_ms=1e-7, audio_seconds=2.0, stream=False),
