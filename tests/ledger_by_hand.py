@@ -84,9 +84,14 @@ class HandMade:
 
     @contextmanager
     def alive(
-        self, accepted: int, written: int | None = None, *, level: str = ""
+        self,
+        accepted: int,
+        written: int | None = None,
+        *,
+        synced: int | None = None,
+        level: str = "",
     ) -> Iterator[None]:
-        with self.live(accepted, written, level=level).open("rb+") as file:
+        with self.live(accepted, written, synced=synced, level=level).open("rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
 

@@ -30,7 +30,7 @@ from tests.ledgers import (
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._frame import decode, encode
 from litellm_ledger._fs import REAL
-from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name
+from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name
 from litellm_ledger._ledger import Ledger
 from litellm_ledger._live import ACCEPTED, LiveFile, lock, unlock
 from litellm_ledger._record import UsageRecord
@@ -226,6 +226,27 @@ def test_looks_at_every_call_when_an_outcome_that_was_written_is_gone(root: Path
     put_live(root, 4)  # number 4 was the outcome of call 1, and so nothing was in flight
     done = recover_one(root)
     assert (done.lost, done.unsettled) == (1, 1)
+
+
+def test_looks_at_every_call_when_a_line_that_may_have_been_an_outcome_is_damaged(
+    root: Path,
+) -> None:
+    put(root, [line(1, "started"), line(2)], 1, 2)
+    put(root, [damaged(3), line(4)], 3)  # number 3 was the outcome of call 1
+    put_live(root, 4)
+    done = recover_one(root)
+    assert (done.damaged, done.lost, done.unsettled) == (1, 0, 1)
+
+
+def test_looks_at_every_call_when_an_earlier_run_was_killed_after_setting_damage_aside(
+    root: Path,
+) -> None:
+    put(root, [line(1, "started"), line(2)], 1, 2)
+    put(root, [gap(3, 3, "quarantined"), line(4)], 3, 4)
+    (root / RECOVERY / f"{WRITER}.{3:016d}.jsonl.open").write_bytes(damaged(3) + line(4))
+    put_live(root, 4)
+    done = recover_one(root)
+    assert (done.lost, done.unsettled) == (0, 1)
 
 
 def test_what_was_never_written_cannot_have_settled_a_call(root: Path) -> None:

@@ -401,6 +401,16 @@ def test_records_missing_under_an_alive_writer_are_lost(hand: HandMade) -> None:
     assert (writer.ok, writer.lost) == (False, 3)
 
 
+def test_an_alive_writer_answers_for_what_it_wrote_not_only_for_what_it_synced(
+    hand: HandMade,
+) -> None:
+    hand.open(1, hand.lines(1, 4))
+    with hand.alive(accepted=7, written=6, synced=3):
+        writer = verdict(hand)
+    assert (writer.state, writer.found, writer.lost, writer.ok) == ("alive", 4, 2, False)
+    assert writer.unwritten == 1
+
+
 def test_verifying_leaves_no_lock_behind(hand: HandMade) -> None:
     hand.open(1, hand.lines(1, 1))
     hand.live(1)
