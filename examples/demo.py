@@ -249,8 +249,8 @@ def check_verify(proof: Proof, ledger: Ledger, statuses: list[int]) -> None:
     claim += f", acknowledged records lost: {lost}"
     if never:
         claim += (
-            f"; {never} more had a number in the killed worker's memory and were never acknowledged: "
-            "no answer behind them had been seen"
+            f"; {never} more had a number in the killed worker's memory and were never "
+            "acknowledged: no answer behind them had been seen"
         )
     proof.check(found.ok and not damaged and not lost and statuses == [0, 0, 0, 0], claim)
 

@@ -61,7 +61,7 @@ def verify(
         typer.Option("--strict", help="Exit 1 also for lost records that were never acknowledged."),
     ] = False,
 ) -> int:
-    """Compare records with counters; exit 1 if acknowledged ones are lost, or if there is damage."""
+    """Compare records with counters; exit 1 if acknowledged ones are lost, or for damage."""
     from ._printing_health import print_verification
     from ._progress import working
 

@@ -7,7 +7,8 @@ holds a record.
 
 Eight native-endian unsigned 64-bit cells: magic, hash of the boot id, pid and durability level,
 accepted, written, synced, oldest sequence number in flight (0: none), pid of who recovers it (0:
-nobody did).  Stored one aligned cell at a time through ``memoryview.cast("Q")``; ``struct.pack_into`` tears.
+nobody did).  Stored one aligned cell at a time through ``memoryview.cast("Q")``;
+``struct.pack_into`` tears.
 """
 
 from __future__ import annotations
@@ -147,12 +148,12 @@ def read_live(path: Path) -> LiveCounters:
     data = path.read_bytes()
     if len(data) != SIZE:
         return LiveCounters(valid=False)
-    magic, boot, owner, *rest = struct.unpack("=8Q", data)
+    magic, boot, owner, accepted, written, synced, oldest, recoverer = struct.unpack("=8Q", data)
     if magic != MAGIC:
         return LiveCounters(valid=False)
     level, pid = owner >> 32, owner & 0xFFFFFFFF
     durability = _LEVELS[level] if level < len(_LEVELS) else None
-    return LiveCounters(True, boot, pid, *rest, durability=durability)
+    return LiveCounters(True, boot, pid, accepted, written, synced, oldest, recoverer, durability)
 
 
 def same_boot(counters: LiveCounters) -> bool:

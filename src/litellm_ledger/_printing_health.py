@@ -62,14 +62,14 @@ def print_verification(found: Verification, *, every: bool = False, strict: bool
 _DEAD: Final = ("died", "recovered")
 
 _OF_UNACKNOWLEDGED: Final = (
-    "Never acknowledged: these records had a number, and their process died before they were as safe "
-    "as its durability level says. No caller had been told that they were recorded."
+    "Never acknowledged: these records had a number, and their process died before they were as "
+    "safe as its durability level says. No caller had been told that they were recorded."
 )
 
 _OF_LOSS: Final = (
     "Lost at the death of a process: these records were in its memory and not yet written. At "
-    'durability "queued" records are acknowledged before they are written. Where the durability level '
-    "is not on record, all lost records count as acknowledged."
+    'durability "queued" records are acknowledged before they are written. Where the durability '
+    "level is not on record, all lost records count as acknowledged."
 )
 
 _OF_DAMAGE: Final = (
@@ -125,9 +125,11 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
     if found.complete or (found.ok and not strict):
         torn = found.total("torn_bytes")
         say = f"OK: {found.total('found'):,} records found, "
-        say += "nothing acknowledged is lost, nothing is damaged" if never else "nothing lost or damaged"
         if never:
-            say += f"; {counted(never, 'record')} lost that had never been acknowledged"
+            say += "nothing acknowledged is lost, nothing is damaged; "
+            say += f"{counted(never, 'record')} lost that had never been acknowledged"
+        else:
+            say += "nothing lost or damaged"
         return say + (
             f"; {torn:,} torn bytes, which litellm-ledger recover cuts off." if torn else "."
         )

@@ -121,7 +121,8 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         if self.unacknowledged:
             say += f", {self.unacknowledged:,} of these never acknowledged"
         if self.undecided:
-            say += f"; for {self.undecided:,} of these it is not on record if they were acknowledged"
+            of_these = f"for {self.undecided:,} of these"
+            say += f"; {of_these} it is not on record if they were acknowledged"
         return say
 
 

@@ -153,12 +153,19 @@ async def test_a_stream_that_is_dropped_after_the_close_is_estimated_although_th
     await read(stream)
     await ours.aclose()
     monkeypatch.setattr(_core.ClientCore, "estimate", estimate)
+    tasks: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+    in_background = ours._core.in_background
+
+    def noted(work: Any) -> asyncio.Task[None]:
+        task = in_background(work)
+        tasks.put_nowait(task)
+        return task
+
+    monkeypatch.setattr(ours._core, "in_background", noted)
     upstream = stream._upstream
     del stream
     gc.collect()
-    while not ours._core._background:
-        await asyncio.sleep(0)
-    await asyncio.wait(ours._core._background)
+    await (await tasks.get())
     record = only(tmp_path)
     assert (record.status, record.usage_source) == ("abandoned", "estimated")
     assert record.input_tokens

@@ -354,7 +354,8 @@ def test_the_list_of_commands_cuts_no_summary_off() -> None:
     done = run("--help", COLUMNS="80")
     assert done.returncode == 0
     assert "..." not in done.stdout.partition("Commands:")[2]
-    assert "exit 1 if acknowledged ones are lost, or if there is damage" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "exit 1 if acknowledged ones are lost, or for damage" in said
 
 
 def test_path_prints_the_default_directory_and_commands_use_it(hand: HandMade) -> None:

@@ -68,9 +68,7 @@ def test_a_writer_that_continues_starts_with_what_it_has(root: Path) -> None:
 
 
 @pytest.mark.parametrize("level", ["queued", "written", "synced"])
-def test_the_durability_level_of_a_writer_is_on_record(
-    root: Path, level: _live.Durability
-) -> None:
+def test_the_durability_level_of_a_writer_is_on_record(root: Path, level: _live.Durability) -> None:
     file = LiveFile(QUICK, root, WRITER, durability=level)
     counters = read_live(file.path)
     assert (counters.durability, counters.pid) == (level, os.getpid())

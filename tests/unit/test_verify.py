@@ -367,9 +367,7 @@ def test_a_segment_that_was_deleted_is_a_loss_at_every_level(hand: HandMade) -> 
 
 def test_an_interrupted_recovery_does_not_change_what_was_acknowledged(hand: HandMade) -> None:
     hand.sealed(1, 2, [hand.started(1), hand.line(2)])
-    hand.sealed(
-        3, 6, [hand.gap(3, 5, acked_until=2), hand.outcome(6, of=1, status="unsettled")]
-    )
+    hand.sealed(3, 6, [hand.gap(3, 5, acked_until=2), hand.outcome(6, of=1, status="unsettled")])
     hand.live(accepted=5, written=2, level="written")
     writer = verdict(hand)
     assert (writer.state, writer.lost, writer.unacknowledged) == ("died", 3, 3)
