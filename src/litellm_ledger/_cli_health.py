@@ -88,19 +88,23 @@ def verify(
     every: Annotated[
         bool, typer.Option("--all", help="A row for each writer, also for those that are fine.")
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit 1 also for lost records that were never acknowledged."),
+    ] = False,
 ) -> int:
-    """Compare the ledger with what its writers counted; exit 1 if something is lost or damaged."""
+    """Compare records with counters; exit 1 if acknowledged ones are lost, or for damage."""
     from ._printing_health import print_verification
     from ._progress import working
 
     ledger = Ledger(path or default_directory())
     with working(f"verifying {ledger.path}"):
         result = ledger.verify()
-    status = settle(0 if result.ok else 1)
+    status = settle(0 if (result.complete if strict else result.ok) else 1)
     if output.json:
         put_json(result.to_dict())
     else:
-        print_verification(result, every=every)
+        print_verification(result, every=every, strict=strict)
     return status
 
 

@@ -29,8 +29,8 @@ from ._errors import MissingExtra
 from ._fs import FileSystem, read_file
 from ._keeping import Keeping
 from ._layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
-from ._live import LiveCounters, read_live, same_boot
-from ._salvage import Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
+from ._live import LiveCounters, acked_until, read_live, same_boot
+from ._salvage import Gap, Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
 from ._scan import Head, Scan, scan
 from ._segment import write_sealed
 from ._spans import Spans
@@ -56,6 +56,8 @@ class RecoveredWriter:
         torn_bytes: bytes cut off the ends of segments; they are kept in ``recovery/``.
         quarantined: names of the damaged or redundant originals set aside in ``recovery/``.
         lost: numbers that were given out and that no line was found for.
+        unacknowledged: how many of ``lost`` certainly belong to records that no caller had been
+            told of.  0 where the durability level is not on record.
         damaged: numbers whose lines were beyond reading; their bytes are in ``recovery/``.
         unsettled: calls that were in flight.
         error: why the writer could not be finished; it is tried again next time.
@@ -70,6 +72,7 @@ class RecoveredWriter:
     damaged: int = 0
     unsettled: int = 0
     error: str | None = None
+    unacknowledged: int = 0
 
     @property
     def exact(self) -> bool:
@@ -105,6 +108,8 @@ class DeadWriter:
     lost: int = 0
     damaged: int = 0
     unsettled: int = 0
+    unacknowledged: int = 0
+    _acked_until: int | None = None
     _archive_known: bool = True
 
     def finish(self, live: Path) -> RecoveredWriter:
@@ -127,6 +132,7 @@ class DeadWriter:
             damaged=self.damaged,
             unsettled=self.unsettled,
             error=error,
+            unacknowledged=self.unacknowledged,
         )
 
     def _work(self, live: Path, counters: LiveCounters, known: Counters) -> None:
@@ -137,6 +143,7 @@ class DeadWriter:
         self._remove_temporaries()
 
         accepted = max(counters.accepted, counters.written) if known != "unknown" else 0
+        self._acked_until = acked_until(counters) if known != "unknown" else None
         covered = Spans()
         for segment in segments:
             covered.add_range(segment.name.first, segment.last)
@@ -294,8 +301,7 @@ class DeadWriter:
         first, last = covered.last + 1, max(covered.last, accepted)
         lines = []
         if first <= last:
-            lines.append(gap_line(self.writer, first, last, "lost"))
-            self.lost += last - first + 1
+            lines.append(self._lost(first, last))
         for head, started in calls:
             last += 1
             lines.append(unsettled_line(head, started, self.writer, last))
@@ -306,8 +312,13 @@ class DeadWriter:
         if self._archive_known:  # else what is missing may be there
             for start, end in covered.missing(1, covered.last):
                 name = SegmentName(self.writer, start, end)
-                self._write(name, [gap_line(self.writer, start, end, "lost")])
-                self.lost += end - start + 1
+                self._write(name, [self._lost(start, end)])
+
+    def _lost(self, first: int, last: int) -> bytes:
+        gap = Gap(first, last, "lost", self._acked_until)
+        self.lost += last - first + 1
+        self.unacknowledged += gap.unacknowledged
+        return gap_line(self.writer, *gap)
 
 
 def _trust(counters: LiveCounters) -> Counters:

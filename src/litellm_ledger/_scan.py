@@ -37,6 +37,7 @@ class Head(msgspec.Struct, frozen=True):
     status: str | None = None
     gap_until: int | None = None
     reason: str | None = None
+    acked_until: int | None = None
 
     @property
     def last(self) -> int:

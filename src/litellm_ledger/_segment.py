@@ -261,8 +261,9 @@ class SegmentLog:
 
     def _advance(self, last: int) -> None:
         # A thread that was stuck comes late: what was written past it meanwhile stays written.
-        self.written = last = max(self.written, last)
-        self._cells[WRITTEN] = last
+        # The counter first: what somebody is told of must be in it, whenever the process dies.
+        self._cells[WRITTEN] = last = max(self.written, last)
+        self.written = last
 
     def _sync(self) -> None:
         self._rescue()
@@ -287,8 +288,8 @@ class SegmentLog:
     def _all_synced(self) -> None:
         self._unsynced.clear()
         self.unsynced_bytes = 0
+        self._cells[SYNCED] = self.written
         self.synced = self.written
-        self._cells[SYNCED] = self.synced
 
     def _distrust(self) -> None:
         """Never touch the open file again; recovery seals it when this process is gone."""
@@ -316,8 +317,8 @@ class SegmentLog:
         self._names_dirty = False
         self.segments += 1
         self._advance(last)
-        self.synced = last
         self._cells[SYNCED] = last
+        self.synced = last
 
     def _seal(self) -> None:
         self._sync()

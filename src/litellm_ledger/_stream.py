@@ -174,12 +174,21 @@ class Upstream:
         """By the provider's count if there is one, else by an estimate made off the loop."""
         try:
             if found["usage_source"] != "provider" and not self._refused(fields):
-                found.update(await self.host.estimate(self))
+                found.update(await self._estimate())
         finally:
             # What was found wins: an exception knows of no usage, the chunks before it may.
             outcome = merged(fields, {**found, **self.asked.content(self.reader.text)})
             if self.attempt.settle(outcome) is not None:
                 self.host.ended(self)
+
+    async def _estimate(self) -> dict[str, Any]:
+        """Estimate off the loop; where that is cut short, here and now."""
+        try:
+            return await self.host.estimate(self)
+        except (asyncio.CancelledError, RuntimeError):
+            # Only the end of the loop cancels this task: a stream was dropped after the client's
+            # close, which waits for the others.  Or the interpreter starts no thread any more.
+            return self.host.estimate_now(self)
 
     def _refused(self, fields: Mapping[str, Any]) -> bool:
         """Whether the provider answered with an error before anything else, and bills nothing."""

@@ -7,6 +7,7 @@ counters may be behind, it says "at least".
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,8 +16,9 @@ from ._frame import newer_version
 from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
 from ._line import line_of
 from ._listing import Vanished, by_writer, list_segments, open_segment
-from ._live import LiveCounters, is_locked, read_live, same_boot
+from ._live import LiveCounters, acked_until, is_locked, read_live, same_boot
 from ._reading import Problem, archive_problems, settled
+from ._salvage import Gap
 from ._scan import Head, Scan, scan
 from ._spans import Spans
 from ._verdict import Proof, State, Verification, WriterVerdict
@@ -98,7 +100,7 @@ class _Found:
 
     def __init__(self, root: Path, names: list[SegmentName], *, alive: bool) -> None:
         self.records = Spans()
-        self.gaps: list[tuple[int, int, str]] = []
+        self.gaps: list[Gap] = []
         self.problems: list[Problem] = []
         self.torn_bytes = 0
         self.last = 0
@@ -172,7 +174,7 @@ class _Found:
     def _take(self, head: Head) -> None:
         self.last = max(self.last, head.last)
         if head.kind == "gap":
-            self.gaps.append((head.seq, head.last, head.reason or "lost"))
+            self.gaps.append(Gap.of(head))
             return
         if not self.records.add(head.seq):
             return
@@ -189,18 +191,25 @@ class _Found:
             self._early.add(key)
 
 
-def _missing(found: _Found, upto: int) -> dict[str, int]:
-    """Count the numbers up to ``upto`` without a record, by the reason that a gap gives."""
-    counts: dict[str, int] = {}
+def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
+    """Count the numbers up to ``upto`` without a record, by the reason that a gap gives.
+
+    Of those ``lost``, also the ``unacknowledged`` ones, and the ``undecided`` ones: whether they
+    were acknowledged is not on record.  ``acked``: no number above it was acknowledged, where no
+    gap says so itself.
+    """
+    counts: Counter[str] = Counter()
     rest = Spans()
     for first, last in found.records:
         rest.add_range(first, last)
-    for first, last, reason in found.gaps:
-        for start, end in rest.missing(first, min(last, upto)):
-            counts[reason] = counts.get(reason, 0) + end - start + 1
+    for gap in [*found.gaps, Gap(1, upto, "lost", acked)]:
+        for start, end in rest.missing(gap.first, min(gap.last, upto)):
+            counts[gap.reason] += end - start + 1
+            if gap.reason == "lost":
+                part = gap._replace(first=start, last=end)
+                counts["unacknowledged"] += part.unacknowledged
+                counts["undecided"] += end - start + 1 if gap.acked_until is None else 0
             rest.add_range(start, end)
-    for start, end in rest.missing(1, upto):
-        counts["lost"] = counts.get("lost", 0) + end - start + 1
     return counts
 
 
@@ -214,7 +223,7 @@ def _judge(
         state: State = "closed"
         if found.open:
             state, proves = "orphaned", "at_least"
-        elif touched or found.unsettled or any(reason == "lost" for *_, reason in found.gaps):
+        elif touched or found.unsettled or any(gap.reason == "lost" for gap in found.gaps):
             state = "recovered"
     else:
         accepted = max(counters.accepted, found.last)
@@ -224,7 +233,9 @@ def _judge(
             proves = "at_least" if found.last else "nothing"
         elif not alive and not same_boot(counters):
             proves = "at_least"
-    missing = _missing(found, upto)
+    # What a file that is not there any more held had been written: that is a loss in any case.
+    acked = acked_until(counters) if state == "died" else upto
+    missing = _missing(found, upto, acked)
     return WriterVerdict(
         writer=writer,
         state=state,
@@ -234,9 +245,11 @@ def _judge(
         written=counters.written if counters.valid else None,
         synced=counters.synced if counters.valid else None,
         found=found.records.count,
-        lost=missing.get("lost", 0),
-        quarantined=missing.get("quarantined", 0),
-        removed=missing.get("erased", 0) + missing.get("expired", 0),
+        lost=missing["lost"],
+        unacknowledged=missing["unacknowledged"],
+        undecided=missing["undecided"],
+        quarantined=missing["quarantined"],
+        removed=missing["erased"] + missing["expired"],
         unwritten=accepted - max(upto, found.last) if alive else 0,
         torn_bytes=found.torn_bytes,
         unsettled=found.unsettled,

@@ -162,7 +162,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
     def _open_files(self, name: str) -> Backlog:
         self.directory = prepare(self._ledger, self._fs, recover=self._recover, mode=self._mode)
         try:
-            return Backlog(self._fs, self.directory, name)
+            return Backlog(self._fs, self.directory, name, durability=self.durability)
         except OSError as exc:
             raise refused(self.directory, exc, given=self._ledger is not None) from exc
 

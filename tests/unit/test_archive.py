@@ -275,6 +275,15 @@ def test_recovery_knows_what_is_in_the_archive(hand: HandMade) -> None:
     assert lost.operation == hand.id(1)
 
 
+def test_a_gap_in_the_archive_still_tells_what_was_acknowledged(hand: HandMade) -> None:
+    hand.sealed(1, 6, [*hand.lines(1, 2), hand.gap(3, 6, acked_until=3)])
+    before = Ledger(hand.root).verify()
+    assert compact(hand.root, until=LATER).segments == 1
+    assert files(hand.root, "segments") == []
+    assert Ledger(hand.root).verify().writers == before.writers
+    assert (before.total("lost"), before.total("unacknowledged")) == (4, 3)
+
+
 def test_recovery_without_duckdb_calls_nothing_lost_that_may_be_in_the_archive(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
