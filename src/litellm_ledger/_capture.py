@@ -28,6 +28,7 @@ from ._litellm_hooks import (
     is_async,
     register,
 )
+from ._litellm_options import PRICED_BY, base_model
 from ._money import from_litellm
 from ._ours import is_ours
 from ._outcome import from_exception, from_response, merged, usage_fields
@@ -137,7 +138,7 @@ class Capture:
         if captured is None or captured.ended:
             return
         fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
-        if captured.asked.call.batch:  # each look at a finished one tells its usage again
+        if captured.asked.call.job:  # each look at a finished one tells its usage again
             fields = {"status": "ok", "response_id": fields.get("response_id")}
             await captured.end(None, {**fields, "usage_source": "none"})
             return
@@ -176,7 +177,7 @@ class Capture:
             fields = from_exception(exc)
         else:
             fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
-            fields = core.complete(fields, answer, _asked(call, details, None))
+            fields = core.complete(fields, answer, _asked(call, _given(details), None))
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
@@ -281,6 +282,9 @@ class _Captured:
             [chunk],
             custom_llm_provider=found.get("provider"),
             tools=self.asked.kwargs.get("tools"),
+            options=self.asked.price_options(
+                self._core.pricing.provider(found.get("provider"), self.asked)
+            ),
         )
 
     def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
@@ -308,7 +312,7 @@ class _Captured:
 
 
 _READ: Final = ("messages", "input", "prompt")
-_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *_READ})
+_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *PRICED_BY, *_READ})
 """Arguments that a record can depend on.  Nothing else is kept, least of all LiteLLM's own object
 of the call, whose end is what tells that a call was cancelled."""
 
@@ -319,9 +323,19 @@ def _asked(call: str, request: Mapping[str, Any], read: Any) -> Asked:
     row = CALLS.get(call) or CALLS.get("a" + call) or Call(call, _READ, "")
     names = _KEPT.union(row.reads, row.options)
     kwargs = {name: request[name] for name in names if request.get(name) is not None}
+    if behind := base_model(request):
+        kwargs["base_model"] = behind
     if row.reads and read and not any(name in kwargs for name in row.reads):
         kwargs[row.reads[0]] = read
     return Asked(row, kwargs)
+
+
+def _given(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a synchronous call, which LiteLLM has sorted into three places."""
+    found: dict[str, Any] = {}
+    for name in ("litellm_params", "optional_params"):
+        found |= details.get(name) or {}
+    return found | details
 
 
 def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:

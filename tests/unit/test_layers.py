@@ -17,12 +17,14 @@ PACKAGE = Path(litellm_ledger.__file__).parent
 # From the ground up.  A module imports from its own layer or from one below.
 LINE = {
     "pure": {
+        "_background",
         "_columns",
         "_content",
         "_errors",
         "_frame",
         "_groups",
         "_hints",
+        "_iterations",
         "_layout",
         "_money",
         "_options",
@@ -88,11 +90,13 @@ LINE = {
     "tracker": {"_signals", "_tags", "_tracker"},
     "litellm": {
         "_litellm",
+        "_litellm_batches",
         "_litellm_cost",
         "_litellm_globals",
         "_litellm_hooks",
         "_litellm_http",
         "_litellm_needs",
+        "_litellm_options",
         "_litellm_strays",
     },
     "client": {
@@ -108,6 +112,7 @@ LINE = {
         "_capture",
         "_client",
         "_client_calls",
+        "_client_jobs",
         "_core",
         "_draining",
         "_handing",
