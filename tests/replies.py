@@ -48,7 +48,7 @@ def replies() -> Iterator[Replies]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *args: Any) -> None:
             """Nothing: the test says what it asked."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

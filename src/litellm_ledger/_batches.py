@@ -1,11 +1,11 @@
 """Batches and background responses: jobs that are billed once, when they are done.
 
-Owns the rule.  Creating a batch and asking about a job cost nothing, and are recorded so.  The first
-time that a job is seen in its final state, its usage and cost go on the record of that call, with
-``meta.batch.counted`` or ``meta.background.counted``; every later one costs nothing again.  "First"
-means in this process and, for what earlier processes saw, on the ledger: the segments that were
-written to since the job was created, and the archive, are searched for its id.  Two processes that
-ask in the same moment may both count it.
+Owns the rule.  Creating a batch and asking about a job cost nothing, and are recorded so.  The
+first time that a job is seen in its final state, its usage and cost go on the record of that call,
+with ``meta.batch.counted`` or ``meta.background.counted``; every later one costs nothing again.
+"First" means in this process and, for what earlier processes saw, on the ledger: the segments that
+were written to since the job was created, and the archive, are searched for its id.  Two processes
+that ask in the same moment may both count it.
 
 The usage is the provider's own where it sends one with the batch; else the output file is read as
 LiteLLM reads it.  Where neither can be had, the cost is unknown and the next call tries again.

@@ -210,8 +210,8 @@ class LiteLLMCalls:
     ) -> ResponsesAPIResponse | CompletionStream:
         """``litellm.aresponses``: OpenAI's Responses; also as a stream of events.
 
-        LiteLLM needs the package ``mcp`` for it.  The cost of a response with ``background=True`` is
-        unknown until ``aget_responses`` sees it finished.
+        LiteLLM needs the package ``mcp`` for it.  The cost of a response with ``background=True``
+        is unknown until ``aget_responses`` sees it finished.
         """
         given = {"input": input, "model": model, "stream": stream}
         return await self._call("aresponses", given, args, kwargs, tags)

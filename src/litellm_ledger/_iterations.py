@@ -38,9 +38,7 @@ def parts(usage: Any) -> list[dict[str, Any]]:
         return []
     left_out = {"iterations", "cache_creation", _ONCE, *_COUNTS}
     shared = {name: value for name, value in usage.items() if name not in left_out}
-    split = [
-        {**shared, **{name: 0 for name in _COUNTS}, **_known(iteration)} for iteration in found
-    ]
+    split = [{**shared, **dict.fromkeys(_COUNTS, 0), **_known(iteration)} for iteration in found]
     if usage.get(_ONCE) is not None:
         split[-1][_ONCE] = usage[_ONCE]
     return split

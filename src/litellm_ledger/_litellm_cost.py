@@ -27,6 +27,7 @@ __all__ = [
     "is_priced",
     "price_conditions",
     "provider_of",
+    "says_tier",
     "written",
 ]
 
@@ -155,7 +156,7 @@ def compute_cost(
             told = {name: value for name, value in usage.items() if value is not None}
             response = {**response, "usage": {**_NO_CACHE, **on_usage, **told}}
         tier = options.pop("service_tier", None)
-        if tier is not None and not _served_tier(response, usage):
+        if tier is not None and not says_tier(response):
             options["optional_params"] = {"service_tier": tier}
         cost = litellm.completion_cost(
             completion_response=response,
@@ -182,9 +183,10 @@ def _is_anthropics(usage: Any) -> bool:
     return "prompt_tokens" not in usage and "input_tokens_details" not in usage
 
 
-def _served_tier(response: Any, usage: Any) -> bool:
-    """Whether the answer names the service tier that it was served at."""
-    return any(isinstance(member(holder, "service_tier"), str) for holder in (response, usage))
+def says_tier(answer: Any) -> bool:
+    """Whether an answer names the service tier that it was served at, which then counts."""
+    holders = (answer, member(answer, "usage"))
+    return any(isinstance(member(holder, "service_tier"), str) for holder in holders)
 
 
 def _iterated(
@@ -196,9 +198,11 @@ def _iterated(
         if not any(usage_fields(usage).values()):
             continue  # it used nothing
         other = usage.get("model")
-        known = {name: value for name, value in options.items() if name != "base_model" or not other}
-        answer = {**response, "usage": usage, **({"model": other} if other else {})}
-        cost = compute_cost(answer, model=other or model, **known)
+        answer, said = {**response, "usage": usage}, dict(options)
+        if other:
+            answer["model"] = other
+            said.pop("base_model", None)  # it is behind the name that the caller gave
+        cost = compute_cost(answer, model=other or model, **said)
         if cost is None:
             return None
         total += cost

@@ -52,14 +52,12 @@ def price_options(
     tier = kwargs.get("service_tier")
     if isinstance(tier, str) and tier and tier.lower() not in _PLAIN_TIERS:
         found["service_tier"] = tier
-    for name, value in (
-        ("base_model", base_model(kwargs)),
-        ("data_residency", _data_residency(kwargs, provider)),
-        ("vertex_location", _vertex_location(kwargs, model, provider)),
-    ):
-        if value:
-            found[name] = value
-    return found
+    derived = {
+        "base_model": base_model(kwargs),
+        "data_residency": _data_residency(kwargs, provider),
+        "vertex_location": _vertex_location(kwargs, model, provider),
+    }
+    return found | {name: value for name, value in derived.items() if value}
 
 
 def base_model(kwargs: Mapping[str, Any]) -> str | None:

@@ -86,8 +86,9 @@ def usage_fields(usage: Any) -> dict[str, Any]:
     are any.
 
     Chat (``prompt_tokens``), Responses and images (``input_tokens`` with ``input_tokens_details``),
-    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here; the sum over
-    ``iterations``, if there are any) and DeepSeek's cache counters.  Counts that are negative, not whole, or beyond 2⁵³ - 1 are unknown.
+    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here; summed over
+    ``iterations``) and DeepSeek's cache counters.  Counts that are negative, not whole, or beyond
+    2⁵³ - 1 are unknown.
     """
     fields: dict[str, Any] = {}
     if usage is None:

@@ -14,7 +14,14 @@ from typing import Any, Final
 
 from . import _litellm
 from ._calls import CALLS, Asked
-from ._litellm_cost import compute_cost, is_free, is_priced, price_conditions, provider_of
+from ._litellm_cost import (
+    compute_cost,
+    is_free,
+    is_priced,
+    price_conditions,
+    provider_of,
+    says_tier,
+)
 from ._outcome import note
 from ._prices import ModelPrice, find_price, price_of, price_table
 
@@ -24,7 +31,7 @@ _log = logging.getLogger("litellm_ledger")
 
 
 _CONDITIONS: Final = ("base_model", "data_residency", "vertex_location")
-"""Options that are noted beside a price that hung on them; a service tier is the answer's word."""
+"""Options that are noted beside each price of LiteLLM's that hung on them."""
 
 
 class Pricing:
@@ -95,6 +102,8 @@ class Pricing:
                 )
                 if cost is not None:
                     fields["cost"], fields["cost_source"] = cost, "litellm"
+                    if "service_tier" in options and not says_tier(answer):
+                        note(fields, {"price": {"service_tier": options["service_tier"]}})
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
             conditions = {name: options[name] for name in _CONDITIONS if name in options}

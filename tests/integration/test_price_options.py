@@ -214,7 +214,9 @@ async def test_messages_on_vertex_are_priced_by_their_region(
         {"litellm_metadata": {"model_info": {"base_model": "azure/gpt-4o"}}},
     ],
 )
-async def test_messages_of_a_deployment_are_priced_by_its_base_model(kwargs: dict[str, Any]) -> None:
+async def test_messages_of_a_deployment_are_priced_by_its_base_model(
+    kwargs: dict[str, Any],
+) -> None:
     assert "cost" not in priced("ours", "azure", PLAIN)
     fields = priced("ours", "azure", PLAIN, **kwargs)
     assert fields["cost"] == Decimal("0.0035")
@@ -238,9 +240,7 @@ async def test_the_tier_that_answered_counts_and_not_the_one_asked_for() -> None
         answer = litellm.ModelResponse(model="gpt-4o", usage=litellm.Usage(**usage))
         if served:
             answer.service_tier = served
-        asked = Asked(
-            CALLS["acompletion"], {"model": "openai/gpt-4o", "service_tier": "priority"}
-        )
+        asked = Asked(CALLS["acompletion"], {"model": "openai/gpt-4o", "service_tier": "priority"})
         options = asked.price_options("openai")
         found = compute_cost(answer, model="gpt-4o", custom_llm_provider="openai", **options)
         assert found == Decimal(cost), served
@@ -326,7 +326,7 @@ async def test_a_background_response_is_billed_once_however_often_one_asks(
     assert client.usage.directory is not None
     async with LiteLLMClient(client.usage.directory) as other:
         await other.aget_responses(**given)
-    found = outcomes(client)
+    found = sorted(outcomes(client), key=lambda record: record.ts)
     assert [record.call for record in found] == ["aresponses", *["aget_responses"] * 6]
     assert [record.cost for record in found] == [None, 0, Decimal("0.0035"), 0, 0, 0, 0]
     assert (found[2].input_tokens, found[2].output_tokens) == (1_000, 100)
