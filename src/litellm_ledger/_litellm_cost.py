@@ -11,7 +11,7 @@ import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ._iterations import parts
 from ._litellm import load_sync, loaded
@@ -145,8 +145,8 @@ def compute_cost(
         if usage is None:
             usage = getattr(response, "usage", None)
         if iterations := parts(usage):
-            named = {"model": model, "custom_llm_provider": custom_llm_provider}
-            return _iterated(response, iterations, **named, **options)
+            options["custom_llm_provider"] = custom_llm_provider
+            return _iterated(response, iterations, model=model, **options)
         counts = usage_fields(usage)
         if type(response).__name__ == "ModelResponseStream":
             response = litellm.ModelResponse(model=model, usage=usage)
@@ -177,7 +177,7 @@ def compute_cost(
 _NO_CACHE: Final = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
 
 
-def _is_anthropics(usage: Any) -> bool:
+def _is_anthropics(usage: Any) -> TypeGuard[Mapping[str, Any]]:
     if not isinstance(usage, Mapping) or "input_tokens" not in usage:
         return False
     return "prompt_tokens" not in usage and "input_tokens_details" not in usage

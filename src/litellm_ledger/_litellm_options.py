@@ -68,9 +68,9 @@ def base_model(kwargs: Mapping[str, Any]) -> str | None:
         if isinstance(metadata, Mapping):
             holders.append(metadata.get("model_info"))
     for holder in holders:
-        name = holder.get("base_model") if isinstance(holder, Mapping) else None
-        if isinstance(name, str) and name:
-            return name
+        found = holder.get("base_model") if isinstance(holder, Mapping) else None
+        if isinstance(found, str) and found:
+            return found
     return None
 
 

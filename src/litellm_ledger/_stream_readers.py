@@ -231,7 +231,7 @@ class LookReader(ResponsesReader):
     def fields(self, *, finished: bool) -> dict[str, Any]:
         fields = super().fields(finished=finished)
         looked = {name: fields[name] for name in ("response_id", "provider") if name in fields}
-        return {**looked, "usage_source": "none", "cost": Decimal(0), "cost_source": "unbilled"}
+        return looked | {"usage_source": "none", "cost": Decimal(0), "cost_source": "unbilled"}
 
     def answer(self) -> Any:
         return None
