@@ -138,9 +138,8 @@ class Capture:
         if captured is None or captured.ended:
             return
         fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
-        if captured.asked.call.job:  # each look at a finished one tells its usage again
-            fields = {"status": "ok", "response_id": fields.get("response_id")}
-            await captured.end(None, {**fields, "usage_source": "none"})
+        if captured.asked.call.job:
+            await captured.end(None, _looked(fields))
             return
         cost = answer_cost(logging_obj, answer, captured.asked.model, captured.deployment)
         await captured.end(answer, _with_cost(fields, cost, answer))
@@ -177,7 +176,8 @@ class Capture:
             fields = from_exception(exc)
         else:
             fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
-            fields = core.complete(fields, answer, _asked(call, _given(details), None))
+            asked = _asked(call, _given(details), None)
+            fields = _looked(fields) if asked.call.job else core.complete(fields, answer, asked)
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
@@ -239,8 +239,11 @@ class _Captured:
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
         """Record the outcome and wait until it is as safe as ``durability`` says."""
         if "status" not in fields:
-            fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
-            fields = self._core.complete(fields, answer, self.asked)
+            if self.asked.call.job:
+                fields = _looked(fields)
+            else:
+                fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
+                fields = self._core.complete(fields, answer, self.asked)
         record = self._settle(fields)
         if record is not None:
             await self._core.acknowledge(record)
@@ -335,7 +338,12 @@ def _given(details: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("litellm_params", "optional_params"):
         found |= details.get(name) or {}
-    return found | details
+    return {**found, **details}
+
+
+def _looked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of a call about a job: each look at a finished one tells its usage again."""
+    return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
 
 
 def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:

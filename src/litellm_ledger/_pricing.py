@@ -106,8 +106,10 @@ class Pricing:
                         note(fields, {"price": {"service_tier": options["service_tier"]}})
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
-            conditions = {name: options[name] for name in _CONDITIONS if name in options}
-            conditions |= price_conditions(priced, provider, fields.get("input_tokens"))
+            conditions = {
+                **{name: options[name] for name in _CONDITIONS if name in options},
+                **price_conditions(priced, provider, fields.get("input_tokens")),
+            }
             known = (fields.get("meta") or {}).get("price") or {}
             if conditions:
                 note(fields, {"price": {**conditions, **known}})
