@@ -30,7 +30,7 @@ __all__ = ["Pricing"]
 _log = logging.getLogger("litellm_ledger")
 
 
-_CONDITIONS: Final = ("base_model", "data_residency", "vertex_location")
+_CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_location")
 """Options that are noted beside each price of LiteLLM's that hung on them."""
 
 
@@ -106,7 +106,7 @@ class Pricing:
                         note(fields, {"price": {"service_tier": options["service_tier"]}})
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
-            conditions = {
+            conditions: dict[str, Any] = {
                 **{name: options[name] for name in _CONDITIONS if name in options},
                 **price_conditions(priced, provider, fields.get("input_tokens")),
             }
