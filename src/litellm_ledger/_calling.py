@@ -150,10 +150,10 @@ async def _watched(core: ClientCore, asked: Asked, sent: Any) -> Any:
 async def _answered(core: ClientCore, asked: Asked, attempt: Attempt, answer: Any) -> None:
     """Settle an attempt by its answer."""
     attempt.ended()
-    if asked.call.batch:
+    if asked.call.job:
         try:
             await core.batches.settle(asked, answer, attempt.settle)
-        except BaseException as exc:  # cancelled while it looked up what the batch has cost
+        except BaseException as exc:  # cancelled while it looked up what the job has cost
             attempt.settle(from_exception(exc))
             raise
         return

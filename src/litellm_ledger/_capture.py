@@ -28,6 +28,7 @@ from ._litellm_hooks import (
     is_async,
     register,
 )
+from ._litellm_options import PRICED_BY, base_model
 from ._money import from_litellm
 from ._ours import is_ours
 from ._outcome import from_exception, from_response, merged, usage_fields
@@ -137,9 +138,8 @@ class Capture:
         if captured is None or captured.ended:
             return
         fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
-        if captured.asked.call.batch:  # each look at a finished one tells its usage again
-            fields = {"status": "ok", "response_id": fields.get("response_id")}
-            await captured.end(None, {**fields, "usage_source": "none"})
+        if captured.asked.call.job:
+            await captured.end(None, _looked(fields))
             return
         cost = answer_cost(logging_obj, answer, captured.asked.model, captured.deployment)
         await captured.end(answer, _with_cost(fields, cost, answer))
@@ -176,7 +176,8 @@ class Capture:
             fields = from_exception(exc)
         else:
             fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
-            fields = core.complete(fields, answer, _asked(call, details, None))
+            asked = _asked(call, _given(details), None)
+            fields = _looked(fields) if asked.call.job else core.complete(fields, answer, asked)
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
@@ -238,8 +239,11 @@ class _Captured:
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
         """Record the outcome and wait until it is as safe as ``durability`` says."""
         if "status" not in fields:
-            fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
-            fields = self._core.complete(fields, answer, self.asked)
+            if self.asked.call.job:
+                fields = _looked(fields)
+            else:
+                fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
+                fields = self._core.complete(fields, answer, self.asked)
         record = self._settle(fields)
         if record is not None:
             await self._core.acknowledge(record)
@@ -281,6 +285,9 @@ class _Captured:
             [chunk],
             custom_llm_provider=found.get("provider"),
             tools=self.asked.kwargs.get("tools"),
+            options=self.asked.price_options(
+                self._core.pricing.provider(found.get("provider"), self.asked)
+            ),
         )
 
     def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
@@ -308,7 +315,7 @@ class _Captured:
 
 
 _READ: Final = ("messages", "input", "prompt")
-_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *_READ})
+_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *PRICED_BY, *_READ})
 """Arguments that a record can depend on.  Nothing else is kept, least of all LiteLLM's own object
 of the call, whose end is what tells that a call was cancelled."""
 
@@ -319,9 +326,24 @@ def _asked(call: str, request: Mapping[str, Any], read: Any) -> Asked:
     row = CALLS.get(call) or CALLS.get("a" + call) or Call(call, _READ, "")
     names = _KEPT.union(row.reads, row.options)
     kwargs = {name: request[name] for name in names if request.get(name) is not None}
+    if behind := base_model(request):
+        kwargs["base_model"] = behind
     if row.reads and read and not any(name in kwargs for name in row.reads):
         kwargs[row.reads[0]] = read
     return Asked(row, kwargs)
+
+
+def _given(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a synchronous call, which LiteLLM has sorted into three places."""
+    found: dict[str, Any] = {}
+    for name in ("litellm_params", "optional_params"):
+        found |= details.get(name) or {}
+    return {**found, **details}
+
+
+def _looked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of a call about a job: each look at a finished one tells its usage again."""
+    return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
 
 
 def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, Self
 from ._cache import ResponseCache
 from ._cached import cached_call
 from ._calling import call
-from ._client_calls import LiteLLMCalls
+from ._client_jobs import LiteLLMJobs
 from ._core import ClientCore
 from ._fs import REAL, FileSystem
 from ._hints import AsyncOnly, instead
@@ -33,7 +33,7 @@ from ._writer import Durability
 __all__ = ["LiteLLMClient"]
 
 
-class LiteLLMClient(LiteLLMCalls, AsyncOnly):
+class LiteLLMClient(LiteLLMJobs, AsyncOnly):
     """Calls language models through LiteLLM and records what each call used and cost.
 
     Use it as ``async with LiteLLMClient() as client``, or call it right away and end with
@@ -247,7 +247,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         kwargs: dict[str, Any],
         tags: Mapping[str, Any] | list[str] | None,
     ) -> Any:
-        """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
+        """Every call of ``LiteLLMJobs``; ``given`` are the arguments that its method names."""
         refuse_ours(name, kwargs)
         kwargs.update((name, value) for name, value in given.items() if value is not None)
         if isinstance(tags, list):

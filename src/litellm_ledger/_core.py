@@ -293,6 +293,7 @@ class ClientCore:
             reader.text,
             custom_llm_provider=reader.provider or asked.provider,
             tools=asked.kwargs.get("tools"),
+            options=asked.price_options(self.pricing.provider(reader.provider, asked)),
         )
         fields.pop("status", None)
         fields.pop("error", None)

@@ -22,7 +22,9 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from ._background import background
 from ._errors import InvalidRecord
+from ._iterations import summed
 from ._money import from_litellm
 from ._record import MAX_INT
 
@@ -84,8 +86,9 @@ def usage_fields(usage: Any) -> dict[str, Any]:
     are any.
 
     Chat (``prompt_tokens``), Responses and images (``input_tokens`` with ``input_tokens_details``),
-    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here) and
-    DeepSeek's cache counters.  Counts that are negative, not whole, or beyond 2⁵³ - 1 are unknown.
+    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here; summed over
+    ``iterations``) and DeepSeek's cache counters.  Counts that are negative, not whole, or beyond
+    2⁵³ - 1 are unknown.
     """
     fields: dict[str, Any] = {}
     if usage is None:
@@ -230,7 +233,7 @@ def _money(value: Any) -> Decimal | None:
 
 
 def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
-    get = _view(usage).get
+    get = _view(summed(usage)).get
     read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
     prompt, completion = get("prompt_tokens"), get("completion_tokens")
     if prompt or completion or get("input_tokens") is None:
@@ -322,6 +325,7 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
         fields.update(counts)
         fields["usage_source"] = "provider"
     note(fields, _tier(response, usage))
+    note(fields, background(response, counted=bool(counts)))
     cost, source = _said_cost(usage, fields.get("provider")), "provider"
     if cost is None:
         cost, source = _money(member(hidden, "response_cost")), "litellm"

@@ -10,17 +10,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from . import _litellm
 from ._calls import CALLS, Asked
-from ._litellm_cost import compute_cost, is_priced, price_conditions, provider_of
+from ._litellm_cost import (
+    compute_cost,
+    is_free,
+    is_priced,
+    price_conditions,
+    provider_of,
+    says_tier,
+)
 from ._outcome import note
 from ._prices import ModelPrice, find_price, price_of, price_table
 
 __all__ = ["Pricing"]
 
 _log = logging.getLogger("litellm_ledger")
+
+
+_CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_location")
+"""Options that are noted beside each price of LiteLLM's that hung on them."""
 
 
 class Pricing:
@@ -55,9 +66,13 @@ class Pricing:
         """The user's price of a model."""
         return find_price(self._table, model, provider)
 
+    def provider(self, found: str | None, asked: Asked, model: str | None = None) -> str | None:
+        """The provider: as the answer says, as the caller does, or by the name of the model."""
+        return found or asked.provider or provider_of(model or asked.model or "")
+
     def _complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:
         model = asked.model or fields.get("response_model") or ""
-        provider = fields.get("provider") or asked.provider or provider_of(model)
+        provider = self.provider(fields.get("provider"), asked, model)
         if provider:
             fields["provider"] = provider
         note(fields, {"litellm": _litellm.version()})
@@ -65,9 +80,16 @@ class Pricing:
         if own is not None:
             _put_own(fields, own)
             return
+        options = asked.price_options(provider)
+        priced = options.get("base_model") or model
         said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
-        if said_free and not fields.get("cache_hit") and not is_priced(model, provider):
-            del fields["cost"], fields["cost_source"]  # LiteLLM's 0 for a missing price
+        if said_free and not fields.get("cache_hit"):
+            # LiteLLM says 0 for a missing price, and for an answer that does not say yet what was
+            # used.  Only a price of 0 makes that one free.
+            counted = fields.get("usage_source") == "provider"
+            free = is_priced(priced, provider) if counted else is_free(priced, provider)
+            if not free:
+                del fields["cost"], fields["cost_source"]
         if "cost" not in fields and answer is not None:
             billed = fields["usage_source"] == "provider" or asked.call.options
             if billed:
@@ -76,16 +98,21 @@ class Pricing:
                     model=model,
                     custom_llm_provider=provider,
                     call_type=asked.call.name,
-                    **asked.price_options(),
+                    **options,
                 )
                 if cost is not None:
                     fields["cost"], fields["cost_source"] = cost, "litellm"
+                    if "service_tier" in options and not says_tier(answer):
+                        note(fields, {"price": {"service_tier": options["service_tier"]}})
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
-            conditions = price_conditions(model, provider, fields.get("input_tokens"))
+            conditions: dict[str, Any] = {
+                **{name: options[name] for name in _CONDITIONS if name in options},
+                **price_conditions(priced, provider, fields.get("input_tokens")),
+            }
+            known = (fields.get("meta") or {}).get("price") or {}
             if conditions:
-                known = (fields.get("meta") or {}).get("price") or {}
-                note(fields, {"price": {**known, **conditions}})
+                note(fields, {"price": {**conditions, **known}})
 
 
 def _put_own(fields: dict[str, Any], price: ModelPrice) -> None:

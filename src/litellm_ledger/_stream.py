@@ -173,7 +173,7 @@ class Upstream:
     async def _settle(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
         """By the provider's count if there is one, else by an estimate made off the loop."""
         try:
-            if found["usage_source"] != "provider" and not self._refused(fields):
+            if self._is_to_be_estimated(found) and not self._refused(fields):
                 found.update(await self._estimate())
         finally:
             # What was found wins: an exception knows of no usage, the chunks before it may.
@@ -190,6 +190,11 @@ class Upstream:
             # close, which waits for the others.  Or the interpreter starts no thread any more.
             return self.host.estimate_now(self)
 
+    def _is_to_be_estimated(self, found: Mapping[str, Any]) -> bool:
+        # What goes on at the provider will be counted when it is done: half of it now would be
+        # billed twice.
+        return found["usage_source"] != "provider" and not self.reader.runs_on
+
     def _refused(self, fields: Mapping[str, Any]) -> bool:
         """Whether the provider answered with an error before anything else, and bills nothing."""
         status = (fields.get("meta") or {}).get("http_status")
@@ -198,7 +203,7 @@ class Upstream:
     def settle_now(self) -> None:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
         found = self.read(finished=False)
-        if found["usage_source"] != "provider":
+        if self._is_to_be_estimated(found):
             found.update(self.host.estimate_now(self))
         content = self.asked.content(self.reader.text)
         self.attempt.settle_anywhere({**self.how, **found, **content})

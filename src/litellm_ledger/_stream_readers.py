@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
+from ._background import is_background
 from ._litellm_cost import written
 from ._outcome import from_response, from_stream, member
 from ._outcome_sse import MessageEvents
 
-__all__ = ["ChatReader", "MessagesReader", "ResponsesReader", "StreamReader", "TextReader"]
+__all__ = [
+    "ChatReader",
+    "LookReader",
+    "MessagesReader",
+    "ResponsesReader",
+    "StreamReader",
+    "TextReader",
+]
 
 
 class StreamReader:
@@ -53,6 +62,11 @@ class StreamReader:
     def text(self) -> str | None:
         """All that the model wrote; ``None``: nothing came back at all."""
         return None
+
+    @property
+    def runs_on(self) -> bool:
+        """Whether the provider finishes, and bills, the answer although its stream was left."""
+        return False
 
     @property
     def provider(self) -> str | None:
@@ -184,6 +198,10 @@ class ResponsesReader(StreamReader):
     def text(self) -> str | None:
         return "".join(self._text) if self._begun is not None or self._text else None
 
+    @property
+    def runs_on(self) -> bool:
+        return self._last is None and is_background(self._begun)
+
     async def aclose(self) -> None:
         await _aclose(
             self.inner,
@@ -205,6 +223,22 @@ def _stamped(response: Any) -> dict[str, Any]:
         ).items()
         if name in ("cost", "cost_source")
     }
+
+
+class LookReader(ResponsesReader):
+    """The events of a response that another call made, and is billed for."""
+
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        fields = super().fields(finished=finished)
+        looked = {name: fields[name] for name in ("response_id", "provider") if name in fields}
+        return looked | {"usage_source": "none", "cost": Decimal(0), "cost_source": "unbilled"}
+
+    def answer(self) -> Any:
+        return None
+
+    @property
+    def runs_on(self) -> bool:
+        return True
 
 
 class MessagesReader(StreamReader):

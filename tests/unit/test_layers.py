@@ -17,6 +17,7 @@ PACKAGE = Path(litellm_ledger.__file__).parent
 # From the ground up.  A module imports from its own layer or from one below.
 LINE = {
     "pure": {
+        "_background",
         "_columns",
         "_content",
         "_errors",
@@ -24,6 +25,7 @@ LINE = {
         "_frame",
         "_groups",
         "_hints",
+        "_iterations",
         "_layout",
         "_line",
         "_money",
@@ -94,11 +96,13 @@ LINE = {
     "tracker": {"_signals", "_tags", "_tracker"},
     "litellm": {
         "_litellm",
+        "_litellm_batches",
         "_litellm_cost",
         "_litellm_globals",
         "_litellm_hooks",
         "_litellm_http",
         "_litellm_needs",
+        "_litellm_options",
         "_litellm_strays",
     },
     "client": {
@@ -114,6 +118,7 @@ LINE = {
         "_capture",
         "_client",
         "_client_calls",
+        "_client_jobs",
         "_core",
         "_draining",
         "_handing",
