@@ -16,6 +16,7 @@ from typing import Any, Final
 from ._litellm import load_sync, loaded
 from ._money import from_litellm, picousd, usd
 from ._outcome import from_stream, usage_fields
+from ._outcome_bill import cached_elsewhere
 
 __all__ = [
     "batch_cost",
@@ -24,8 +25,10 @@ __all__ = [
     "estimate",
     "estimate_stream",
     "is_priced",
+    "map_cost",
     "price_conditions",
     "provider_of",
+    "speech_cost",
     "written",
 ]
 
@@ -136,6 +139,8 @@ def compute_cost(
         counts = usage_fields(usage)
         if type(response).__name__ == "ModelResponseStream":
             response = litellm.ModelResponse(model=model, usage=usage)
+        if usage is not None and cached_elsewhere(usage):
+            response = _cached_in_place(response, usage, litellm)
         cost = litellm.completion_cost(
             completion_response=response,
             model=model,
@@ -149,6 +154,56 @@ def compute_cost(
         return from_litellm(cost)
     except Exception:
         return None
+
+
+def _cached_in_place(response: Any, usage: Any, litellm: Any) -> Any:
+    """The answer with its cached tokens where LiteLLM prices them."""
+    details: Any = getattr(usage, "prompt_tokens_details", None)
+    told = details.model_dump(exclude_none=True) if details is not None else {}
+    there = {**told, "cached_tokens": cached_elsewhere(usage)}
+    usage = usage.model_copy(
+        update={"prompt_tokens_details": litellm.types.utils.PromptTokensDetailsWrapper(**there)}
+    )
+    return response.model_copy(update={"usage": usage})
+
+
+def map_cost(model: str, provider: str | None, fields: Mapping[str, Any]) -> Decimal | None:
+    """Price the tokens of an outcome by the price map, whatever else was said of their cost."""
+    try:
+        litellm: Any = load_sync()
+        answer = litellm.ModelResponse(model=model, usage=_usage_of(litellm, fields))
+        return compute_cost(answer, model=model, custom_llm_provider=provider)
+    except Exception:
+        return None
+
+
+def _usage_of(litellm: Any, fields: Mapping[str, Any]) -> Any:
+    cached = {
+        theirs: fields[ours]
+        for theirs, ours in (
+            ("cache_read_input_tokens", "cache_read_tokens"),
+            ("cache_creation_input_tokens", "cache_write_tokens"),
+        )
+        if ours in fields
+    }
+    return litellm.Usage(
+        prompt_tokens=fields.get("input_tokens", 0),
+        completion_tokens=fields.get("output_tokens", 0),
+        total_tokens=fields.get("total_tokens", 0),
+        **cached,
+    )
+
+
+def speech_cost(model: str, provider: str | None, characters: int) -> Decimal | None:
+    """Price a text that was read aloud, by the character; ``None`` if it is not priced so.
+
+    LiteLLM's own figure leaves the blanks out, which providers bill.
+    """
+    for entry in _entries(model, provider):
+        price = entry.get("input_cost_per_character")
+        if type(price) in (float, int):
+            return usd(picousd(Decimal(repr(price)) * characters))
+    return None
 
 
 def estimate_stream(
@@ -216,23 +271,7 @@ def estimate(
                 fields["total_tokens"] = sum(counts)
             fields["usage_source"] = "estimated" if counts else "none"
         if fields["usage_source"] != "none" and "cost" not in fields:
-            cached = {
-                theirs: fields[ours]
-                for theirs, ours in (
-                    ("cache_read_input_tokens", "cache_read_tokens"),
-                    ("cache_creation_input_tokens", "cache_write_tokens"),
-                )
-                if ours in fields
-            }
-            usage = litellm.Usage(
-                prompt_tokens=fields.get("input_tokens", 0),
-                completion_tokens=fields.get("output_tokens", 0),
-                total_tokens=fields.get("total_tokens", 0),
-                **cached,
-            )
-            answer = litellm.ModelResponse(model=model, usage=usage)
-            provider = custom_llm_provider or fields.get("provider")
-            cost = compute_cost(answer, model=model, custom_llm_provider=provider)
+            cost = map_cost(model, custom_llm_provider or fields.get("provider"), fields)
             if cost is not None:
                 fields["cost"], fields["cost_source"] = cost, "litellm"
     except Exception:
