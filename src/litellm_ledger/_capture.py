@@ -24,6 +24,7 @@ from ._litellm_hooks import answer_cost, flush_logging, follow, is_async, regist
 from ._money import from_litellm
 from ._ours import is_ours
 from ._outcome import from_exception, from_response, merged, usage_fields
+from ._outcome_bill import cached_elsewhere, unstamped
 from ._record import UsageRecord
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ class Capture:
         if isinstance(exc, BaseException):
             fields = from_exception(exc)
         else:
-            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            seen = unstamped(answer) if details.get("stream") is True else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
             fields = core.complete(fields, answer, _asked(call, details, None))
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
@@ -249,7 +251,8 @@ class _Captured:
                 fields |= {**so_far, "usage_source": "estimated"}
                 fields = _with_cost(fields, details.get("response_cost"), None)
         else:
-            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            seen = unstamped(answer) if self._stream else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
             if self._stream and fields["usage_source"] == "none":
                 fields |= await self._estimate(answer, fields)
         await self.end(answer, fields)
@@ -326,9 +329,11 @@ def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]:
     """Take LiteLLM's own price, unless it is the 0 that it says when a usage is missing."""
-    if "cost" not in fields and type(cost) in (float, int) and cost >= 0:
+    usage = getattr(answer, "usage", None)
+    known = not (fields.get("meta") or {}).get("unpriced") and not (usage and cached_elsewhere(usage))
+    if known and "cost" not in fields and type(cost) in (float, int) and cost >= 0:
         counted = fields.get("usage_source") == "provider" or fields.get("cache_hit")
-        if cost or counted or getattr(answer, "usage", None) is None:
+        if cost or counted or usage is None:
             fields["cost"], fields["cost_source"] = from_litellm(cost), "litellm"
     return fields
 

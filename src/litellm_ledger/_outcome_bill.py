@@ -14,7 +14,15 @@ from ._errors import InvalidRecord
 from ._members import count, member, note, view
 from ._money import from_litellm, picousd, usd
 
-__all__ = ["cached_elsewhere", "money", "put_answer_cost", "put_said", "searches", "tools_used"]
+__all__ = [
+    "cached_elsewhere",
+    "money",
+    "put_answer_cost",
+    "put_said",
+    "searches",
+    "tools_used",
+    "unstamped",
+]
 
 _TICKS: Final = 10
 """xAI bills in ticks: 10**10 are one US dollar (https://docs.x.ai/developers/cost-tracking)."""
@@ -145,6 +153,37 @@ def put_said(fields: dict[str, Any], usage: Any) -> bool:
     return not said.silent
 
 
+_UPSTREAM: Final = "upstream_usage_cost"
+"""Where LiteLLM (since 1.109) keeps the server's own figure when it writes its price over it."""
+
+
+def unstamped(response: Any) -> Any:
+    """What ended a stream, with the usage as the server sent it.
+
+    LiteLLM leaves its price on ``usage.cost``; before it kept the server's figure elsewhere, the
+    two cannot be told apart, unless the server said more of its bill.
+    """
+    usage, hidden = member(response, "usage"), member(response, "_hidden_params")
+    if isinstance(hidden, Mapping) and _UPSTREAM in hidden:
+        cost = hidden[_UPSTREAM]
+    elif any(member(usage, name) is not None for name in ("cost_details", "cost_in_usd_ticks")):
+        return response
+    else:
+        cost = None
+    if member(usage, "cost") == cost:
+        return response
+    return {**_members(response), "usage": {**_members(usage), "cost": cost}}
+
+
+def _members(source: Any) -> dict[str, Any]:
+    """The fields of a pydantic model, as deep as they lie; or of a mapping."""
+    if isinstance(source, Mapping):
+        return dict(source)
+    fields = {**getattr(source, "__dict__", {}), **(member(source, "__pydantic_extra__") or {})}
+    hidden = member(source, "_hidden_params")
+    return fields if hidden is None else {**fields, "_hidden_params": hidden}
+
+
 def _in_header(hidden: Any, provider: Any) -> Decimal | None:
     """The cost that a gateway said in a header, if it is above 0: a proxy says 0 for unknown."""
     value = member(member(hidden, "additional_headers"), _COST_HEADER)
@@ -159,7 +198,8 @@ def put_answer_cost(
     """The server's figure, else LiteLLM's, if it priced what we count."""
     if put_said(fields, usage):
         if not fields.get("cost") and not counts:
-            fields.pop("cost", None), fields.pop("cost_source", None)
+            fields.pop("cost", None)
+            fields.pop("cost_source", None)
         return
     cost, source = _in_header(hidden, fields.get("provider")), "provider"
     if cost is None and not cached_elsewhere(usage):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from ._litellm_cost import written
 from ._outcome import from_response, from_stream, member
+from ._outcome_bill import cached_elsewhere, unstamped
 from ._outcome_sse import MessageEvents
 
 __all__ = ["ChatReader", "MessagesReader", "ResponsesReader", "StreamReader", "TextReader"]
@@ -90,6 +91,10 @@ class ChatReader(StreamReader):
         return from_stream(self.chunks, finished=finished, final=self.final)
 
     def answer(self) -> Any:
+        for chunk in reversed(self.chunks):
+            usage = member(chunk, "usage")
+            if usage is not None:  # LiteLLM's own has lost what it does not know
+                return chunk if cached_elsewhere(usage) else self.final
         return self.final
 
     @property
@@ -166,7 +171,7 @@ class ResponsesReader(StreamReader):
             self._begun = member(chunk, "response")
 
     def fields(self, *, finished: bool) -> dict[str, Any]:
-        fields = from_response(_unstamped(self._last) if self._last is not None else self._begun)
+        fields = from_response(unstamped(self._last) if self._last is not None else self._begun)
         if self.provider:
             fields["provider"] = self.provider
         if self._last is None:
@@ -193,42 +198,12 @@ class ResponsesReader(StreamReader):
         )
 
 
-_UPSTREAM: Final = "upstream_usage_cost"
-"""Where LiteLLM (since 1.109) keeps the server's own figure when it writes its price over it."""
-
-
-def _unstamped(response: Any) -> Any:
-    """The response of the last event with the usage as the server sent it.
-
-    LiteLLM leaves its price on ``usage.cost``; before it kept the server's figure elsewhere, the
-    two cannot be told apart, unless the server said more of its bill.
-    """
-    usage, hidden = member(response, "usage"), member(response, "_hidden_params")
-    if isinstance(hidden, Mapping) and _UPSTREAM in hidden:
-        cost = hidden[_UPSTREAM]
-    elif any(member(usage, name) is not None for name in ("cost_details", "cost_in_usd_ticks")):
-        return response
-    else:
-        cost = None
-    if member(usage, "cost") == cost:
-        return response
-    return {**_members(response), "usage": {**_members(usage), "cost": cost}}
-
-
-def _members(source: Any) -> dict[str, Any]:
-    """The fields of a pydantic model, as deep as they lie; or of a mapping."""
-    if isinstance(source, Mapping):
-        return dict(source)
-    fields = {**getattr(source, "__dict__", {}), **(member(source, "__pydantic_extra__") or {})}
-    hidden = member(source, "_hidden_params")
-    return fields if hidden is None else {**fields, "_hidden_params": hidden}
-
-
 def _stamped(response: Any) -> dict[str, Any]:
     """The price that LiteLLM leaves on the usage of the last event, if it is above 0."""
-    usage = _members(member(response, "usage"))
-    hidden = {"response_cost": usage.pop("cost", None)}
-    found = from_response({"usage": usage, "_hidden_params": hidden})
+    usage = member(response, "usage")
+    hidden = {"response_cost": member(usage, "cost")}
+    bare = unstamped({"usage": usage})["usage"]
+    found = from_response({"usage": bare, "_hidden_params": hidden})
     return {name: found[name] for name in ("cost", "cost_source") if name in found}
 
 
