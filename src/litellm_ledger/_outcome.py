@@ -211,9 +211,9 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
         parts["cache_write_1h"] = hour
     if parts:
         note(fields, {"tokens": parts})
-    searches = searches(get, in_details)
-    if searches:
-        note(fields, {"tools": {"web_searches": searches}})
+    searched = searches(get, in_details)
+    if searched:
+        note(fields, {"tools": {"web_searches": searched}})
 
 
 def _parts(details: Any, side: str) -> dict[str, int]:

@@ -484,6 +484,19 @@ def test_cache_counters_at_the_top_and_in_the_details_are_one_count(
     assert (fields["cache_read_tokens"], fields["cache_write_tokens"]) == (100, 50)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"server_tool_use": {"web_search_requests": 2}},
+        {"prompt_tokens_details": {"web_search_requests": 2}},
+        {"num_search_queries": 2},
+        {"server_side_tool_usage_details": {"web_search_calls": 2}},
+    ],
+)
+def test_web_searches_are_counted_wherever_a_usage_says_them(said: dict[str, Any]) -> None:
+    assert usage_fields({**CHAT, **said})["meta"]["tools"] == {"web_searches": 2}
+
+
 def test_what_a_response_shows_of_paid_tools_is_counted() -> None:
     output = [
         {"type": "web_search_call", "action": {"type": "search", "query": "q"}},
