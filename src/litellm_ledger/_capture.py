@@ -330,7 +330,9 @@ def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
 def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]:
     """Take LiteLLM's own price, unless it is the 0 that it says when a usage is missing."""
     usage = getattr(answer, "usage", None)
-    known = not (fields.get("meta") or {}).get("unpriced") and not (usage and cached_elsewhere(usage))
+    known = not (fields.get("meta") or {}).get("unpriced") and not (
+        usage and cached_elsewhere(usage)
+    )
     if known and "cost" not in fields and type(cost) in (float, int) and cost >= 0:
         counted = fields.get("usage_source") == "provider" or fields.get("cache_hit")
         if cost or counted or usage is None:

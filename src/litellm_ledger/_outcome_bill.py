@@ -35,7 +35,8 @@ For others a number there may be LiteLLM's own.  Text is always a header that th
 """
 
 _CACHED_ELSEWHERE: Final = ("cached_tokens", "num_cached_tokens")
-"""Where some servers (Moonshot; Mistral and vLLM) count cached tokens, and LiteLLM does not look."""
+"""Where Moonshot, and Mistral and vLLM, count cached tokens, and LiteLLM does not look."""
+
 
 def money(value: Any) -> Decimal | None:
     """LiteLLM's cost; a mapping is a breakdown that holds it in ``total_cost``."""

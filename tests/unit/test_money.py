@@ -70,7 +70,9 @@ def test_sums_are_exact(amounts: list[int]) -> None:
     assert sum(map(usd, amounts), Decimal(0)) == usd(sum(amounts))
 
 
-@pytest.mark.parametrize(("cost", "pico"), [(6.5e-12, 6), (7.5e-12, 8), (9.5e-12, 10), (1.25e-11, 12)])
+@pytest.mark.parametrize(
+    ("cost", "pico"), [(6.5e-12, 6), (7.5e-12, 8), (9.5e-12, 10), (1.25e-11, 12)]
+)
 def test_half_a_picodollar_is_rounded_as_printed_not_as_stored_in_binary(
     cost: float, pico: int
 ) -> None:
