@@ -32,6 +32,7 @@ from ._litellm_options import PRICED_BY, base_model
 from ._money import from_litellm
 from ._ours import is_ours
 from ._outcome import from_exception, from_response, merged, usage_fields
+from ._outcome_bill import cached_elsewhere, unstamped
 from ._record import UsageRecord
 
 if TYPE_CHECKING:
@@ -175,7 +176,8 @@ class Capture:
         if isinstance(exc, BaseException):
             fields = from_exception(exc)
         else:
-            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            seen = unstamped(answer) if details.get("stream") is True else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
             asked = _asked(call, _given(details), None)
             fields = _looked(fields) if asked.call.job else core.complete(fields, answer, asked)
         began, ended = times
@@ -260,7 +262,8 @@ class _Captured:
                 fields |= {**so_far, "usage_source": "estimated"}
                 fields = _with_cost(fields, details.get("response_cost"), None)
         else:
-            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            seen = unstamped(answer) if self._stream else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
             asks = self._stream and self.asked.call.asks_usage
             if asks and fields["usage_source"] == "provider" and not asked_for_usage(details):
                 fields["usage_source"] = "estimated"
@@ -358,9 +361,13 @@ def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]:
     """Take LiteLLM's own price, unless it is the 0 that it says when a usage is missing."""
-    if "cost" not in fields and type(cost) in (float, int) and cost >= 0:
+    usage = getattr(answer, "usage", None)
+    known = not (fields.get("meta") or {}).get("unpriced") and not (
+        usage and cached_elsewhere(usage)
+    )
+    if known and "cost" not in fields and type(cost) in (float, int) and cost >= 0:
         counted = fields.get("usage_source") == "provider" or fields.get("cache_hit")
-        if cost or counted or getattr(answer, "usage", None) is None:
+        if cost or counted or usage is None:
             fields["cost"], fields["cost_source"] = from_litellm(cost), "litellm"
     return fields
 

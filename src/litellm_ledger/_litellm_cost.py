@@ -16,8 +16,10 @@ from typing import Any, Final, TypeGuard
 from ._iterations import parts
 from ._litellm import load_sync, loaded
 from ._litellm_options import ON_USAGE
-from ._money import from_litellm
-from ._outcome import from_stream, member, usage_fields
+from ._members import member
+from ._money import from_litellm, picousd, usd
+from ._outcome import from_stream, usage_fields
+from ._outcome_bill import cached_elsewhere
 
 __all__ = [
     "compute_cost",
@@ -25,9 +27,11 @@ __all__ = [
     "estimate_stream",
     "is_free",
     "is_priced",
+    "map_cost",
     "price_conditions",
     "provider_of",
     "says_tier",
+    "speech_cost",
     "written",
 ]
 
@@ -158,6 +162,8 @@ def compute_cost(
         tier = options.pop("service_tier", None)
         if tier is not None and not says_tier(response):
             options["optional_params"] = {"service_tier": tier}
+        if hasattr(usage, "model_copy") and cached_elsewhere(usage):
+            response = _cached_in_place(response, usage, litellm)
         cost = litellm.completion_cost(
             completion_response=response,
             model=model,
@@ -207,6 +213,60 @@ def _iterated(
             return None
         total += cost
     return total
+
+
+def _cached_in_place(response: Any, usage: Any, litellm: Any) -> Any:
+    """The answer with its cached tokens where LiteLLM prices them."""
+    details: Any = getattr(usage, "prompt_tokens_details", None)
+    told = details.model_dump(exclude_none=True) if details is not None else {}
+    there = {**told, "cached_tokens": cached_elsewhere(usage)}
+    usage = usage.model_copy(
+        update={"prompt_tokens_details": litellm.types.utils.PromptTokensDetailsWrapper(**there)}
+    )
+    return response.model_copy(update={"usage": usage})
+
+
+def map_cost(
+    model: str, provider: str | None, fields: Mapping[str, Any], **options: Any
+) -> Decimal | None:
+    """Price the tokens of an outcome by the price map, whatever else was said of their cost."""
+    try:
+        litellm: Any = load_sync()
+        usage = _usage_of(litellm, fields, options)
+        answer = litellm.ModelResponse(model=model, usage=usage)
+        return compute_cost(answer, model=model, custom_llm_provider=provider, **options)
+    except Exception:
+        return None
+
+
+def _usage_of(litellm: Any, fields: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    cached = {
+        theirs: fields[ours]
+        for theirs, ours in (
+            ("cache_read_input_tokens", "cache_read_tokens"),
+            ("cache_creation_input_tokens", "cache_write_tokens"),
+        )
+        if ours in fields
+    }
+    return litellm.Usage(
+        prompt_tokens=fields.get("input_tokens", 0),
+        completion_tokens=fields.get("output_tokens", 0),
+        total_tokens=fields.get("total_tokens", 0),
+        **cached,
+        **{name: options[name] for name in ON_USAGE if name in options},
+    )
+
+
+def speech_cost(model: str, provider: str | None, characters: int) -> Decimal | None:
+    """Price a text that was read aloud, by the character; ``None`` if it is not priced so.
+
+    LiteLLM's own figure leaves the blanks out, which providers bill.
+    """
+    for entry in _entries(model, provider):
+        price = entry.get("input_cost_per_character")
+        if type(price) in (float, int):
+            return usd(picousd(Decimal(repr(price)) * characters))
+    return None
 
 
 def estimate_stream(
@@ -279,24 +339,8 @@ def estimate(
                 fields["total_tokens"] = sum(counts)
             fields["usage_source"] = "estimated" if counts else "none"
         if fields["usage_source"] != "none" and "cost" not in fields:
-            cached = {
-                theirs: fields[ours]
-                for theirs, ours in (
-                    ("cache_read_input_tokens", "cache_read_tokens"),
-                    ("cache_creation_input_tokens", "cache_write_tokens"),
-                )
-                if ours in fields
-            }
-            usage = litellm.Usage(
-                prompt_tokens=fields.get("input_tokens", 0),
-                completion_tokens=fields.get("output_tokens", 0),
-                total_tokens=fields.get("total_tokens", 0),
-                **cached,
-                **{name: options[name] for name in ON_USAGE if name in options},
-            )
-            answer = litellm.ModelResponse(model=model, usage=usage)
             provider = custom_llm_provider or fields.get("provider")
-            cost = compute_cost(answer, model=model, custom_llm_provider=provider, **options)
+            cost = map_cost(model, provider, fields, **options)
             if cost is not None:
                 fields["cost"], fields["cost_source"] = cost, "litellm"
     except Exception:

@@ -18,12 +18,14 @@ from ._litellm_cost import (
     compute_cost,
     is_free,
     is_priced,
+    map_cost,
     price_conditions,
     provider_of,
     says_tier,
+    speech_cost,
 )
 from ._outcome import note
-from ._prices import ModelPrice, find_price, price_of, price_table
+from ._prices import FAR, ModelPrice, find_price, lacking_prices, price_of, price_table
 
 __all__ = ["Pricing"]
 
@@ -43,6 +45,7 @@ class Pricing:
 
     def __init__(self, prices: Mapping[str, ModelPrice] | None = None) -> None:
         self._table = price_table(prices)
+        self._warned: set[tuple[str, str]] = set()
 
     def complete(
         self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
@@ -78,8 +81,10 @@ class Pricing:
         note(fields, {"litellm": _litellm.version()})
         own = self.own(model, provider)
         if own is not None:
-            _put_own(fields, own)
+            self._put_own(fields, own, model)
             return
+        if asked.call.name == "aspeech" and not fields.get("cache_hit"):
+            _put_speech(fields, model, provider)
         options = asked.price_options(provider)
         priced = options.get("base_model") or model
         said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
@@ -90,7 +95,8 @@ class Pricing:
             free = is_priced(priced, provider) if counted else is_free(priced, provider)
             if not free:
                 del fields["cost"], fields["cost_source"]
-        if "cost" not in fields and answer is not None:
+        unpriced = (fields.get("meta") or {}).get("unpriced")
+        if "cost" not in fields and answer is not None and not unpriced:
             billed = fields["usage_source"] == "provider" or asked.call.options
             if billed:
                 cost = compute_cost(
@@ -113,16 +119,53 @@ class Pricing:
             known = (fields.get("meta") or {}).get("price") or {}
             if conditions:
                 note(fields, {"price": {**conditions, **known}})
+        elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
+            _compare(fields, model, provider, options)
+
+    def _put_own(self, fields: dict[str, Any], price: ModelPrice, model: str) -> None:
+        """The user's price, and nobody else's: what it does not cover is unknown, and named."""
+        for name in ("cost", "cost_source", "saved_cost"):
+            fields.pop(name, None)
+        if fields.get("meta"):
+            fields["meta"].pop("unpriced", None)
+        lacking = lacking_prices(price, fields)
+        if lacking:
+            note(fields, {"unpriced": lacking})
+            for name in lacking:
+                if (model, name) not in self._warned:
+                    self._warned.add((model, name))
+                    _log.warning(
+                        "prices= of %s lacks %s, which was used: the cost is unknown", model, name
+                    )
+        cost = price_of(price, fields)
+        if cost is None:
+            return
+        if fields.get("cache_hit"):
+            fields["saved_cost"], cost = cost, Decimal(0)
+        fields["cost"], fields["cost_source"] = cost, "user"
+        fields["price_version"] = price.version
 
 
-def _put_own(fields: dict[str, Any], price: ModelPrice) -> None:
-    """The user's price, and nobody else's: what it does not cover is unknown."""
-    for name in ("cost", "cost_source", "saved_cost"):
-        fields.pop(name, None)
-    cost = price_of(price, fields)
-    if cost is None:
+def _compare(
+    fields: dict[str, Any], model: str, provider: str | None, options: Mapping[str, Any]
+) -> None:
+    """Note the price map's figure beside the server's, where the two are far apart."""
+    said = fields["cost"]
+    listed = (
+        map_cost(model, provider, fields, **options)
+        if fields["usage_source"] == "provider"
+        else None
+    )
+    if listed is not None and said != listed and max(said, listed) >= FAR * min(said, listed):
+        known = (fields.get("meta") or {}).get("price") or {}
+        note(fields, {"price": {**known, "listed": format(listed, "f")}})
+
+
+def _put_speech(fields: dict[str, Any], model: str, provider: str | None) -> None:
+    """The price of all the characters, for LiteLLM's, which leaves the blanks out."""
+    characters = fields.get("characters")
+    if characters is None or fields.get("cost_source") == "provider":
         return
-    if fields.get("cache_hit"):
-        fields["saved_cost"], cost = cost, Decimal(0)
-    fields["cost"], fields["cost_source"] = cost, "user"
-    fields["price_version"] = price.version
+    cost = speech_cost(model, provider, characters)
+    if cost is not None:
+        fields["cost"], fields["cost_source"] = cost, "litellm"

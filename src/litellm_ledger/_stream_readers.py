@@ -15,6 +15,7 @@ from typing import Any
 from ._background import is_background
 from ._litellm_cost import written
 from ._outcome import from_response, from_stream, member
+from ._outcome_bill import cached_elsewhere, unstamped
 from ._outcome_sse import MessageEvents
 
 __all__ = [
@@ -104,6 +105,10 @@ class ChatReader(StreamReader):
         return from_stream(self.chunks, finished=finished, final=self.final)
 
     def answer(self) -> Any:
+        for chunk in reversed(self.chunks):
+            usage = member(chunk, "usage")
+            if usage is not None:  # LiteLLM's own has lost what it does not know
+                return chunk if cached_elsewhere(usage) else self.final
         return self.final
 
     @property
@@ -180,7 +185,7 @@ class ResponsesReader(StreamReader):
             self._begun = member(chunk, "response")
 
     def fields(self, *, finished: bool) -> dict[str, Any]:
-        fields = from_response(self._last if self._last is not None else self._begun)
+        fields = from_response(unstamped(self._last) if self._last is not None else self._begun)
         if self.provider:
             fields["provider"] = self.provider
         if self._last is None:
@@ -213,16 +218,11 @@ class ResponsesReader(StreamReader):
 
 def _stamped(response: Any) -> dict[str, Any]:
     """The price that LiteLLM leaves on the usage of the last event, if it is above 0."""
-    return {
-        name: value
-        for name, value in from_response(
-            {
-                "usage": member(response, "usage"),
-                "_hidden_params": {"response_cost": member(member(response, "usage"), "cost")},
-            }
-        ).items()
-        if name in ("cost", "cost_source")
-    }
+    usage = member(response, "usage")
+    hidden = {"response_cost": member(usage, "cost")}
+    bare = unstamped({"usage": usage})["usage"]
+    found = from_response({"usage": bare, "_hidden_params": hidden})
+    return {name: found[name] for name in ("cost", "cost_source") if name in found}
 
 
 class LookReader(ResponsesReader):

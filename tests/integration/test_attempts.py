@@ -18,7 +18,6 @@ from typing import Any
 
 import openai
 import pytest
-
 from tests.runs import LITELLM
 
 from litellm_ledger import (

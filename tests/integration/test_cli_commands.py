@@ -620,6 +620,27 @@ def test_doctor_names_what_is_to_be_done(tmp_path: Path) -> None:
     assert told_status(tmp_path).endswith("5 things need attention.")
 
 
+def test_doctor_tells_costs_far_from_the_price_map_and_names_prices_that_were_not_given(
+    tmp_path: Path,
+) -> None:
+    from datetime import UTC, datetime
+
+    said = {"ts": datetime.now(UTC), "status": "ok", "input_tokens": 1}
+    theirs = {**said, "cost": Decimal(1), "cost_source": "provider"}
+    hand = HandMade(tmp_path)
+    lines = [
+        hand.line(1, model="near", **theirs),
+        hand.line(2, model="far", meta={"price": {"listed": "0.1"}}, **theirs),
+        hand.line(3, model="odd", meta={"unpriced": ["web_search"]}, **said),
+    ]
+    hand.sealed(1, 3, lines)
+    _, found = findings(tmp_path)
+    assert found["providers' costs"]["level"] == found["prices"]["level"] == "warning"
+    assert "far (1)" in found["providers' costs"]["text"]
+    assert "near" not in found["providers' costs"]["text"]
+    assert "odd: web_search (1)" in found["prices"]["text"]
+
+
 def told_status(root: Path) -> str:
     return run("doctor", root).stdout.rstrip("\n")
 
