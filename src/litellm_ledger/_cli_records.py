@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from ._checking import check_matched, check_where
 from ._flags import Output, Where, command, complain, put_json
 from ._ledger import Ledger
 from ._paths import default_directory
@@ -50,7 +51,9 @@ def calls(
 
     ledger = Ledger(path or default_directory())
     with working(f"reading {ledger.path}"):
+        check_where(ledger, question)
         found = ledger.calls(**question.selection(), limit=limit or None)
+        check_matched(ledger, question, found.matched)
     print_calls(ledger.path, found, question, output)
     return 0
 
@@ -113,8 +116,12 @@ def tail(
         typer.echo(tail_line(record, question, output))  # at once, also into a pipe
 
     selection = Selection(**question.selection())
+    if not follow:  # else the tag may come
+        check_where(ledger, question)
     if limit:
         begin = ledger.calls(**question.selection(), limit=limit)
+        if not follow:
+            check_matched(ledger, question, begin.matched)
         for record in reversed(begin.records):
             shown.add(record.id)
             put(record)
@@ -147,6 +154,7 @@ def records(
     from ._printing import print_records, record_dict
 
     ledger = Ledger(path or default_directory())
+    check_where(ledger, question)
     most = 20 if limit is None and not output.json else limit
     kept: Calls | None = None
     found: Iterable[UsageRecord]
@@ -159,11 +167,15 @@ def records(
             kept = newest(read, most)
         found, problems = kept.records[::-1] if kept is not None else read, read.problems
     if output.json:
+        matched = 0
         for record in found:
             put_json(record_dict(record), indent=False)
+            matched += 1
+        check_matched(ledger, question, matched)
     else:
         every = list(found)
         matched = len(every) if kept is None else kept.matched
+        check_matched(ledger, question, matched)
         print_records(every, matched, question, color=output.color)
     _tell_problems(problems)
     return 0
@@ -185,6 +197,10 @@ def sql(
     ],
     output: Output,
     path: Where = None,
+    allow_files: Annotated[
+        bool,
+        typer.Option("--allow-files", help="Let the statement read files, not only the views."),
+    ] = False,
 ) -> int:
     """Ask in SQL, over the views calls and records (docs/reports.md lists their columns)."""
     from ._printing_sql import print_answer
@@ -196,7 +212,7 @@ def sql(
     ledger = Ledger(path or default_directory())
     try:
         with working(f"asking {ledger.path}"):
-            found = ledger.sql(query)
+            found = ledger.sql(query, allow_files=allow_files)
     except ValueError as exc:
         complain(exc, lines=True)  # the database draws a caret below the place
         return 2
@@ -225,6 +241,7 @@ def export(
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
     ledger = Ledger(path or default_directory())
+    check_where(ledger, question, every=True)  # first: what is refused leaves no file
     kinds = _kinds(all_kinds)
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out)
     tell_written(out)
