@@ -50,7 +50,7 @@ _OUTSIDE: Final = re.compile(
 _FILES: Final = re.compile(r"read_\w+|parquet_\w+|sniff_csv")
 """Functions that read files."""
 
-_NO_COLUMN: Final = re.compile(r'(?:column|named) "(\w+)"(?: not found|\s)')
+_NO_COLUMN: Final = re.compile(r'(?:column|named) "(\w+)"(?: not found|\s|$)')
 _GUESS: Final = re.compile(r'\nDid you mean "(?!calls"|records")[^"]*"\??')
 _ONLY_VIEWS: Final = (
     "a statement reads only the views calls and records; --allow-files (allow_files=True) lets it "
