@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from ._checking import check_matched, check_where
 from ._flags import RAW, Output, Where, check_raw, command, complain, put_json
 from ._ledger import Ledger
 from ._paths import default_directory
@@ -53,7 +54,9 @@ def calls(
 
     ledger = Ledger(path or default_directory())
     with working(f"reading {ledger.path}"):
+        check_where(ledger, question)
         found = ledger.calls(**question.selection(), limit=limit or None)
+        check_matched(ledger, question, found.matched)
     print_calls(ledger.path, found, question, output)
     return 0
 
@@ -130,10 +133,14 @@ def tail(
         sys.stdout.flush()  # at once, also into a pipe
 
     selection = Selection(**question.selection())
+    if not follow:  # else the tag may come
+        check_where(ledger, question)
     if limit:
         begin = last_written(ledger.path, selection, limit)
         if begin is None:
             begin = sorted(ledger.calls(**question.selection(), limit=limit), key=ended)
+        if not follow:
+            check_matched(ledger, question, len(begin))
         for record in begin:
             shown.add(record.id)
             put(record)
@@ -166,6 +173,7 @@ def records(
     from ._printing import print_records, record_dict
 
     ledger = Ledger(path or default_directory())
+    check_where(ledger, question)
     most = 20 if limit is None and not output.json else limit
     kept: Calls | None = None
     found: Iterable[UsageRecord]
@@ -178,11 +186,15 @@ def records(
             kept = newest(read, most)
         found, problems = kept.records[::-1] if kept is not None else read, read.problems
     if output.json:
+        matched = 0
         for record in found:
             put_json(record_dict(record), indent=False)
+            matched += 1
+        check_matched(ledger, question, matched)
     else:
         every = list(found)
         matched = len(every) if kept is None else kept.matched
+        check_matched(ledger, question, matched)
         print_records(every, matched, question, color=output.color)
     _tell_problems(problems)
     return 0
@@ -204,6 +216,10 @@ def sql(
     ],
     output: Output,
     path: Where = None,
+    allow_files: Annotated[
+        bool,
+        typer.Option("--allow-files", help="Let the statement read files, not only the views."),
+    ] = False,
 ) -> int:
     """Ask in SQL, over the views calls and records (docs/reports.md lists their columns)."""
     from ._printing_sql import print_answer
@@ -215,7 +231,7 @@ def sql(
     ledger = Ledger(path or default_directory())
     try:
         with working(f"asking {ledger.path}"):
-            found = ledger.sql(query)
+            found = ledger.sql(query, allow_files=allow_files)
     except ValueError as exc:
         complain(exc, lines=True)  # the database draws a caret below the place
         return 2
@@ -246,6 +262,7 @@ def export(
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
     check_raw(raw=raw, csv=csv)
     ledger = Ledger(path or default_directory())
+    check_where(ledger, question, every=True)  # first: what is refused leaves no file
     kinds = _kinds(all_kinds)
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)
     tell_written(out)

@@ -77,7 +77,12 @@ _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
     "since": (_Text, None, "Only calls from then on: 2025-03-30, 2025-03-30T14:00, today …"),
     "until": (_Text, None, "Only calls before then; of a day, its end."),
     "last": (_Text, None, "Only the last 24h, 7d, 4w, 12mo; the current one is the last of them."),
-    "where": (list[str], [], "Only calls with KEY=VALUE: tag:env=prod. Repeat it for more."),
+    "where": (
+        list[str],
+        [],
+        "Only calls with KEY=VALUE, or without: env=prod, status!=ok. Repeat it for more.",
+    ),
+    "allow_missing": (bool, False, "Accept a tag that is on no call, as if it were not misspelt."),
     "tz": (str, "UTC", "Time zone of days and of times without one: Europe/Berlin, local."),
     "week_start": (str, "monday", "The day on which weeks begin."),
 }
@@ -140,7 +145,12 @@ def _question_flags() -> list[inspect.Parameter]:
             default=default,
             annotation=Annotated[
                 kind,
-                typer.Option(help=words, metavar=_METAVARS[name], show_default=bool(default)),
+                typer.Option(
+                    f"--{name.replace('_', '-')}",
+                    help=words,
+                    metavar=_METAVARS.get(name),
+                    show_default=bool(default),
+                ),
             ],
         )
         for name, (kind, default, words) in _ASKING.items()
@@ -190,6 +200,7 @@ def _question(flags: dict[str, Any]) -> Question:
         until=flags["until"],
         last_=flags["last"],
         where=flags["where"],
+        allow_missing=flags["allow_missing"],
         zone=dates.zone,
         tz=flags["tz"],
         week_start=flags["week_start"].lower(),

@@ -315,7 +315,8 @@ class UsageTracker(AsyncOnly):
         """Return one row per group, the dearest first: ``by=["model", "tag:user"]``.  O(groups).
 
         Raises:
-            ValueError: a key that is none of model, provider, call, status, ``tag:NAME``.
+            ValueError: a key that is none of model, provider, call, status and tags (``user`` is
+                ``tag:user``).
         """
         return self._totals.summary(by)
 

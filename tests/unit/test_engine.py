@@ -25,6 +25,7 @@ from litellm_ledger._frame import encode
 from litellm_ledger._layout import SegmentName
 from litellm_ledger._question import Question
 from litellm_ledger._relation import Relation, ask
+from litellm_ledger._selection import Selection
 from litellm_ledger._survey import Surveyed, survey
 
 CASES: list[tuple[list[str], str]] = [
@@ -94,6 +95,10 @@ SELECTIONS: list[dict[str, Any]] = [
     {"where": {"hour": "2025-10-26T02:00+01:00"}, "tz": "Europe/Berlin"},
     {"where": {"month": ["2025-03", "no month", "(none)"], "tag:team é'\"": ""}},
     {"where": {"week": "2025-03-24"}, "every": "day"},
+    {"where": {"model": ["claude-sonnet-4", "openai/gpt-4o-mini"]}},
+    {"where_not": {"model": "gpt-4o-mini", "user": ["user-1", "(none)"]}},
+    {"where_not": {"month": ["2025-03", "(none)"], "status": "ok"}, "tz": "Europe/Berlin"},
+    {"where_not": {"team é'\"": "", "error": "(none)"}, "where": {"user": "user-3"}},
 ]
 
 
@@ -108,6 +113,67 @@ def test_a_selection_means_the_same_to_both(
     assert found[0].total.calls
     assert found[0].rows == found[1].rows
     assert found[0].total == found[1].total
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("gpt-4o", [1, 2, 3, 5]),
+        ("openai/gpt-4o", [1, 2, 5]),
+        ("azure/gpt-4o", [3]),
+        ("m/gpt-4o", [4]),
+        ("openrouter/m/gpt-4o", [4]),
+        ("gpt-4", [6]),
+        ("", [7]),
+        ("(none)", [8, 9]),
+        ("openai/", [7]),
+        ("o", []),
+    ],
+)
+def test_a_model_is_found_with_and_without_its_provider(
+    tmp_path: Path, asked: str, found: list[int]
+) -> None:
+    hand = HandMade(tmp_path)
+    models = [
+        ("openai/gpt-4o", "openai"),
+        ("gpt-4o", "openai"),
+        ("azure/gpt-4o", "azure"),
+        ("openrouter/m/gpt-4o", "openrouter"),
+        ("openai/gpt-4o", None),
+        ("gpt-4", ""),
+        ("openai/", "openai"),
+        ("", "openai"),
+        (None, "openai"),
+    ]
+    hand.sealed(1, 9, [hand.line(n, model=m, provider=p) for n, (m, p) in enumerate(models, 1)])
+    ledger = Ledger(tmp_path)
+    for conditions in ({"where": {"model": asked}}, {"where_not": {"model": asked}}):
+        wanted = found if "where" in conditions else sorted({*range(1, 10)} - {*found})
+        listed = ledger.calls(limit=None, **conditions)  # type: ignore[arg-type]
+        assert sorted(record.seq or 0 for record in listed.records) == wanted
+        assert ledger.report([], **conditions).total.calls == len(wanted)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_call_without_a_time_is_not_of_a_day_that_is_not_wanted(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 2, [hand.line(1), hand.line(2, ts=None)])
+    listed = Ledger(tmp_path).calls(where_not={"day": "2025-01-01"})
+    assert [record.seq for record in listed.records] == [2]
+
+
+def test_tags_are_counted_alike_by_both(
+    made: tuple[Path, Reckoning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for large in (0, 2**60):
+        monkeypatch.setattr(_reporting, "_LARGE", large)
+        found.append(_reporting.count_tags(made[0], Selection(where={"status": "ok"})))
+    assert found[0] == found[1]
+    user = found[0]["user"]
+    assert user.values == 100
+    assert user.calls > user.largest > user.calls / 20
 
 
 def test_the_newest_calls_are_the_same_to_both(
