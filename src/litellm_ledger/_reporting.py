@@ -99,7 +99,7 @@ def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
 
     Memory grows with the different values.
     """
-    if _is_large(root):
+    if is_large(root):
         return ask(root, lambda lines: asked_tag_values(lines, selection))
     counts: dict[str, Counter[str]] = {}
     for tags in _tagged(root, selection):

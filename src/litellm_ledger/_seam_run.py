@@ -265,7 +265,7 @@ def _endings(
     Of calls that others make LiteLLM says less: ``docs/capture.md``.
     """
     call = CALLS[kind.name]
-    if call.batch and not ours:
+    if call.job and not ours:
         answered: dict[str, Any] = {"cost": FREE}
     else:
         cost = cost_of(kind, price_map)
