@@ -13,7 +13,9 @@
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 SHELL := /bin/sh
 
-SUPPORTED := 3.11 3.12 3.13
+SUPPORTED := 3.11 3.12 3.13 3.14
+# Folders that hold a whole Debian with a Python of its own, where `make test-all` looks last.
+PYTHON_ROOTS := $(wildcard /srv/chroot/*)
 VENV := .venv
 CONSTRAINTS := requirements/constraints.txt
 TEST_GROUPS := --group test --group peers
@@ -43,8 +45,8 @@ METADATA := pyproject.toml $(wildcard README.md LICENSE)
 
 # The first interpreter that runs and is new enough; `python3` when it is one we test on.
 find_python = \
-	for p in python3 python3.13 python3.12 python3.11 python; do \
-		"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+		"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
 			2>/dev/null && command -v "$$p" && exit 0; \
 	done; \
 	for p in python3 python; do \
@@ -86,14 +88,15 @@ chromium:
 	fi
 
 .PHONY: test-all
-test-all: ## Run the test suite on Python 3.11, 3.12 and 3.13, where found
+test-all: ## Run the test suite on Python 3.11 to 3.14, where found
 	@status=0; for v in $(SUPPORTED); do \
 		found=; \
-		for p in "python$$v" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/"$$v".*/bin/python; do \
+		for p in "python$$v" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/"$$v".*/bin/python \
+			$$(for root in $(PYTHON_ROOTS); do .ci/debian_python "$$root" "$$v"; done 2>/dev/null); do \
 			"$$p" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$v')" \
 				2>/dev/null && found=$$p && break; \
 		done; \
-		if [ -z "$$found" ]; then echo "==> Python $$v: not found, skipped"; continue; fi; \
+		if [ -z "$$found" ]; then echo "==> Python $$v: not found, skipped (docs/operations.md)"; continue; fi; \
 		echo "==> Python $$v: $$found"; \
 		$(MAKE) test VENV=".venv-$$v" PYTHON="$$found" || { status=1; failed="$$failed $$v"; }; \
 	done; \
@@ -110,7 +113,7 @@ TOUCHES_LITELLM := tests/acceptance tests/cancellation/test_calls.py tests/cance
 	tests/integration tests/unit/test_calls.py tests/unit/test_outcome.py tests/unit/test_packing.py \
 	tests/unit/test_retry.py
 .PHONY: test-litellm
-test-litellm: ## Run what touches LiteLLM on VERSION=1.101.0, or on any other
+test-litellm: ## Run what touches LiteLLM on VERSION=1.101.0, or any other
 	@[ -n "$(VERSION)" ] || { echo "make: name a version: make test-litellm VERSION=1.101.0" >&2; exit 2; }
 	@mkdir -p build; sed 's/^litellm==.*/litellm==$(VERSION)/; /^openai==/d; /^tiktoken==/d; /^tokenizers==/d' \
 		requirements/constraints.txt >build/litellm-$(VERSION).txt.new
@@ -177,8 +180,8 @@ clean: ## Remove environments, builds and caches
 # Each step leaves an empty file under $(VENV)/.steps and is made again when what it depends on is
 # newer. pip is given what is installed already and only adds what is missing.
 
-# `python -m venv` needs ensurepip, which some distributions split off; virtualenv brings its own
-# pip and, put into a directory of its own, needs neither root nor a writable Python.
+# `python -m venv` needs ensurepip, which some distributions split off or make fit for their own pip
+# only. Then the pip of any Python fetches one, into a directory: that needs no root.
 $(STEPS)/python:
 	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$($(find_python)); \
 	if [ -z "$$python" ]; then \
@@ -189,11 +192,13 @@ $(STEPS)/python:
 	echo "==> $(VENV): $$("$$python" --version) ($$python)"; \
 	rm -rf $(VENV); \
 	"$$python" -m venv $(VENV) >/dev/null 2>&1 || { \
-		echo "==> $(VENV): no ensurepip here, using virtualenv"; \
-		rm -rf $(VENV) build/virtualenv; mkdir -p build; \
-		"$$python" -m pip install --quiet --target build/virtualenv virtualenv && \
-		PYTHONPATH=build/virtualenv "$$python" -m virtualenv --quiet $(VENV) && \
-		rm -rf build/virtualenv; \
+		echo "==> $(VENV): no ensurepip here, fetching pip"; \
+		rm -rf $(VENV); \
+		"$$python" -m venv --without-pip $(VENV) && \
+		for p in "$$python" $$($(find_python)); do \
+			"$$p" -m pip install --quiet --target $(VENV)/pip pip 2>/dev/null && break; \
+		done; \
+		PYTHONPATH=$(VENV)/pip $(PY) -m pip install --quiet --ignore-installed pip && rm -rf $(VENV)/pip; \
 	} || exit 1
 	@mkdir -p $(STEPS)
 	@$(PIP) install --upgrade "pip>=25.1" $(quietly)

@@ -16,6 +16,17 @@ from typing import Self
 PATIENCE = 40.0
 """Seconds after which something that should have happened has not."""
 
+
+def complaints(stderr: str) -> str:
+    """Return what a process in asyncio's debug mode complained of, but for what held its loop.
+
+    asyncio reports each step that takes longer than a tenth of a second.  On a busy machine any
+    step does, and LiteLLM's first call always does.
+    """
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("Executing <"))
+
+
 PRELUDE = '''
 import asyncio, atexit, gc, os, signal, sys, threading, time, types
 from decimal import Decimal

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
-from litellm_ledger._fs import FileSystem
+from litellm_ledger._fs import PRIVATE, FileSystem
 from litellm_ledger.testing import FaultyFileSystem
 
 
@@ -33,7 +34,8 @@ class ForgetfulDisk(FaultyFileSystem):
         super().__init__(QUICK)
         self._durable: dict[int, int] = {}  # bytes by inode
         self._gone: dict[int, list[tuple[int, int]]] = {}
-        self._names: list[tuple[Path | None, Path]] = []  # (renamed from, name), not yet durable
+        # (renamed from, name) of files and directories, not yet durable
+        self._names: list[tuple[Path | None, Path]] = []
 
     def create(self, path: Path) -> int:
         fd = super().create(path)
@@ -57,18 +59,28 @@ class ForgetfulDisk(FaultyFileSystem):
         super().rename(old, new)
         self._names.append((old, new))
 
+    def make_directory(self, path: Path, mode: int = PRIVATE) -> None:
+        new = not path.exists()
+        super().make_directory(path, mode)
+        if new:
+            self._names.append((None, path))
+
     def sync_directory(self, path: Path) -> None:
         super().sync_directory(path)
         self._names = [change for change in self._names if change[1].parent != path]
 
     def power_cut(self, directory: Path) -> None:
-        """Make the directory what the medium has."""
+        """Make the directory, and all below it, what the medium has."""
         for old, new in reversed(self._names):
-            if old is None:
+            if old is None and new.is_dir():
+                shutil.rmtree(new)
+            elif old is None:
                 new.unlink(missing_ok=True)
             elif new.exists():
                 new.rename(old)
-        for path in directory.iterdir():
+        for path in directory.rglob("*"):
+            if path.is_dir() or path.suffix == ".live":  # counters that no sync ever covers
+                continue
             inode = path.stat().st_ino
             content = bytearray(path.read_bytes()[: self._durable.get(inode)])
             for start, end in self._gone.get(inode, []):

@@ -335,6 +335,11 @@ SABOTAGE: Final = (
         f"{_POWER}::test_a_compaction_that_syncs_nothing_is_caught",
     ),
     (
+        "the name of a directory that was created, left to the machine",
+        f"{_POWER}::test_an_opening_that_leaves_out_a_parent_is_caught",
+        f"{_POWER}::test_a_compaction_that_does_not_sync_the_name_of_the_archive_is_caught",
+    ),
+    (
         "the naive last resort: the queue without the hand, or beside a write under way",
         "tests/crash/test_exits.py::test_control_the_naive_last_resort_is_caught",
     ),

@@ -14,6 +14,7 @@ from litellm_ledger._frame import encode
 from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name, record_id
 from litellm_ledger._live import MAGIC, _boot
 from litellm_ledger._record import UsageRecord
+from litellm_ledger._salvage import gap_line
 
 WRITER = "20250101T000000Z-00000000000000aa"
 OTHER_WRITER = "20250102T000000Z-00000000000000bb"
@@ -39,8 +40,10 @@ class HandMade:
     def lines(self, first: int, last: int, **fields: Any) -> list[bytes]:
         return [self.line(seq, **fields) for seq in range(first, last + 1)]
 
-    def gap(self, first: int, last: int, reason: str = "lost") -> bytes:
-        return self.line(first, kind="gap", ts=None, model=None, gap_until=last, reason=reason)
+    def gap(
+        self, first: int, last: int, reason: Any = "lost", acked_until: int | None = None
+    ) -> bytes:
+        return gap_line(self.writer, first, last, reason, acked_until)
 
     def started(self, seq: int) -> bytes:
         return self.line(seq, kind="started", operation=self.id(seq), attempt=1)
@@ -61,18 +64,34 @@ class HandMade:
         return path
 
     def live(
-        self, accepted: int, written: int | None = None, *, boot: int | None = None, oldest: int = 0
+        self,
+        accepted: int,
+        written: int | None = None,
+        *,
+        synced: int | None = None,
+        boot: int | None = None,
+        oldest: int = 0,
+        level: str = "",
     ) -> Path:
         path = self.root / LIVE / live_name(self.writer)
         boot = _boot() if boot is None else boot
         written = accepted if written is None else written
-        cells = (MAGIC, boot, 4242, accepted, written, written, oldest, 0)
+        synced = written if synced is None else synced
+        owner = 4242 + 2**32 * ["", "queued", "written", "synced"].index(level)
+        cells = (MAGIC, boot, owner, accepted, written, synced, oldest, 0)
         path.write_bytes(struct.pack("=8Q", *cells))
         return path
 
     @contextmanager
-    def alive(self, accepted: int, written: int | None = None) -> Iterator[None]:
-        with self.live(accepted, written).open("rb+") as file:
+    def alive(
+        self,
+        accepted: int,
+        written: int | None = None,
+        *,
+        synced: int | None = None,
+        level: str = "",
+    ) -> Iterator[None]:
+        with self.live(accepted, written, synced=synced, level=level).open("rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
 

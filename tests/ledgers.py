@@ -12,6 +12,7 @@ from litellm_ledger import Ledger, _live
 from litellm_ledger._frame import encode
 from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name, record_id
 from litellm_ledger._record import UsageRecord
+from litellm_ledger._salvage import gap_line
 from litellm_ledger._scan import Head, scan
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ def line(seq: int, kind: str = "usage", writer: str = WRITER, **fields: Any) -> 
     return encode(record)
 
 
-def gap(first: int, last: int, reason: str = "lost", writer: str = WRITER) -> bytes:
-    return encode(
-        UsageRecord(
-            id=record_id(writer, first), seq=first, kind="gap", gap_until=last, reason=reason
-        )
-    )
+def gap(
+    first: int,
+    last: int,
+    reason: Any = "lost",
+    writer: str = WRITER,
+    acked_until: int | None = None,
+) -> bytes:
+    return gap_line(writer, first, last, reason, acked_until)
 
 
 def lines(first: int, last: int, writer: str = WRITER) -> list[bytes]:
@@ -79,13 +82,16 @@ def put_live(
     *,
     oldest: int = 0,
     written: int | None = None,
+    synced: int = 0,
     boot: Literal["this", "other"] = "this",
     writer: str = WRITER,
+    level: _live.Durability | None = None,
 ) -> Path:
     """Write the live file of a dead writer: nobody holds its lock."""
     written = accepted if written is None else written
     epoch = _live._boot() + (boot == "other")
-    image = struct.pack("=8Q", _live.MAGIC, epoch, 4_000_000, accepted, written, 0, oldest, 0)
+    owner = 4_000_000 + 2**32 * _live._LEVELS.index(level)
+    image = struct.pack("=8Q", _live.MAGIC, epoch, owner, accepted, written, synced, oldest, 0)
     path = root / LIVE / live_name(writer)
     path.write_bytes(image)
     return path

@@ -18,7 +18,7 @@ async def missing(name: str, **kwargs: Any) -> str:
     need = CALLS[name].need(kwargs)
     if need is not None:
         try:
-            await needs.require(need.modules, need.install, name)
+            await needs.require(need.modules, need.extra, name)
         except MissingExtra as exc:
             return str(exc)
     return ""

@@ -7,7 +7,8 @@ else it may drop, keep, tear, fill with zeros, garble or apply out of order, fil
 by name; ``states`` yields such media.  After a sync that failed it lies as Linux does: the bytes
 are marked clean, and no later sync makes them certain.
 
-Not in the model: a rename is atomic, and a directory that exists stays.
+A directory is a name as well: one that no sync of its parent covers may be gone, and all in it.
+Not in the model: a rename is atomic.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from tests.disks import QUICK
 
 from litellm_ledger import _live
 from litellm_ledger._frame import checked
-from litellm_ledger._fs import FileSystem
-from litellm_ledger._layout import ARCHIVE, LIVE, RECOVERY, SEGMENTS
+from litellm_ledger._fs import PRIVATE, FileSystem
 
 BLOCK = 512
 """Bytes that reach the medium together."""
+
+_DIRECTORY = 10**12
+"""What a name that is a directory's stands for, instead of the number of a file."""
 
 
 class Event(NamedTuple):
@@ -53,6 +56,8 @@ class Recorder(FileSystem):
         self.events: list[Event] = []
         self.cells: memoryview | None = None
         self._files: dict[int, int] = {}  # by inode number
+        self._paths: dict[int, Path] = {}  # of files that we made, as they were named then
+        self._sizes: dict[int, int] = {}  # of those that were written through us
         self._mutex = threading.Lock()
 
     def promise(self, number: int) -> None:
@@ -66,11 +71,19 @@ class Recorder(FileSystem):
     def _file(self, fd: int) -> int:
         return self._files[os.fstat(fd).st_ino]
 
+    def _note_others(self, fd: int) -> None:
+        """Note what somebody wrote past us into a file that we made: a database."""
+        file, size = self._file(fd), os.fstat(fd).st_size
+        if size and file in self._paths and not self._sizes.get(file):
+            data = self._paths[file].read_bytes()
+            self._note(Event("write", file, data=data))
+
     def create(self, path: Path) -> int:
         with self._mutex:
             fd = self.below.create(path)
             number = len(self.events) + 1
             self._files[os.fstat(fd).st_ino] = number
+            self._paths[number] = path
             self._note(Event("create", number, path))
             return fd
 
@@ -88,6 +101,7 @@ class Recorder(FileSystem):
             at = os.fstat(fd).st_size
             taken = self.below.write(fd, data)
             self._note(Event("write", self._file(fd), at=at, data=bytes(data[:taken])))
+            self._sizes[self._file(fd)] = at + taken
             return taken
 
     def truncate(self, fd: int, size: int) -> None:
@@ -97,6 +111,7 @@ class Recorder(FileSystem):
 
     def sync(self, fd: int) -> None:
         with self._mutex:
+            self._note_others(fd)
             try:
                 self.below.sync(fd)
             except OSError:
@@ -114,8 +129,12 @@ class Recorder(FileSystem):
             self.below.unlink(path)
             self._note(Event("unlink", path=path))
 
-    def make_directory(self, path: Path) -> None:
-        self.below.make_directory(path)
+    def make_directory(self, path: Path, mode: int = PRIVATE) -> None:
+        with self._mutex:
+            new = not path.exists()
+            self.below.make_directory(path, mode)
+            if new:
+                self._note(Event("make_directory", _DIRECTORY, path))
 
     def sync_directory(self, path: Path) -> None:
         with self._mutex:
@@ -216,10 +235,13 @@ class Medium:
         self.cells: list[tuple[int, ...]] = [()]
         number = 0
         for path in sorted((base or root).rglob("*")) if base else ():
-            if path.is_file():
+            name = root / path.relative_to(base or root)
+            if path.is_dir():
+                self._names[name] = _DIRECTORY
+            else:
                 number -= 1_000_000
                 self._files[number] = _File([_Edit(0, path.read_bytes(), certain=True)])
-                self._names[root / path.relative_to(base or root)] = number
+                self._names[name] = number
         self._now = dict(self._names)
         self._alias: dict[int, int] = {}
 
@@ -253,6 +275,8 @@ class Medium:
             case "failed":
                 assert file is not None
                 file.fail()
+            case "make_directory":
+                self._changes.append(event)
             case "rename" | "unlink":
                 number = self._now.pop(event.path, 0)  # 0: the live file, which has its own ways
                 if event.what == "rename":
@@ -273,11 +297,13 @@ class Medium:
         for change in self._changes:
             if names == "all" or (names == "some" and dice.random() < 0.5):
                 _apply(present, change)
-        for part in (SEGMENTS, LIVE, RECOVERY, ARCHIVE):
-            (target / part).mkdir(parents=True, exist_ok=True)
-        for path, number in present.items():
+        for path, number in sorted(present.items()):  # a directory before what is in it
             where = target / path.relative_to(self.root)
-            if number:
+            if not where.parent.is_dir():
+                continue
+            if number == _DIRECTORY:
+                where.mkdir()
+            elif number:
                 fate_here = fate if names != "some" else dice.choice(FATES)
                 where.write_bytes(_content(self._files[number], fate_here, dice))
             else:
@@ -298,7 +324,7 @@ class Medium:
 
 
 def _apply(names: dict[Path, int], change: Event) -> None:
-    if change.what == "create":
+    if change.what in ("create", "make_directory"):
         names[change.path] = change.file
     else:
         names.pop(change.path, None)

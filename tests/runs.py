@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,10 @@ from litellm_ledger import Ledger, UsageRecord
 from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName
 from litellm_ledger._scan import scan
 from litellm_ledger.testing import FaultyFileSystem
+
+LITELLM = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])
+"""The version under test: some of what LiteLLM does depends on it."""
+
 
 PRICE = Decimal("0.02")
 WAIT = 20.0

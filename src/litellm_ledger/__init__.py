@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._ledger import Ledger
     from ._prices import ModelPrice
     from ._record import UsageRecord
+    from ._seam_check import CheckedCall, LiteLLMCheck, Mismatch
     from ._statistics import CacheStatistics, Statistics
     from ._stream import CompletionStream
     from ._tracker import UsageTracker
@@ -50,6 +51,7 @@ __all__ = [
     "AsyncUsageWriter",
     "CacheStatistics",
     "CacheStore",
+    "CheckedCall",
     "CompletionStream",
     "DrainTimeout",
     "FlushTimeout",
@@ -61,7 +63,9 @@ __all__ = [
     "LedgerPathError",
     "LedgerTimeout",
     "LedgerWarning",
+    "LiteLLMCheck",
     "LiteLLMClient",
+    "Mismatch",
     "MissingExtra",
     "ModelPrice",
     "QueueFull",
@@ -79,9 +83,12 @@ _HOMES = {
     "AsyncUsageWriter": "_writer",
     "CacheStatistics": "_statistics",
     "CacheStore": "_cache_store",
+    "CheckedCall": "_seam_check",
     "CompletionStream": "_stream",
     "Ledger": "_ledger",
+    "LiteLLMCheck": "_seam_check",
     "LiteLLMClient": "_client",
+    "Mismatch": "_seam_check",
     "ModelPrice": "_prices",
     "ResponseCache": "_cache",
     "Statistics": "_statistics",

@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from ._columns import COLUMNS, quoted
 from ._duck import connect, literally, module, statement
 from ._errors import LedgerPathError
 from ._frame import SEALED
+from ._fs import open_file
 from ._layout import ARCHIVE, SegmentName
 from ._version import newer_format
 
@@ -98,8 +100,8 @@ def content_name(day: str, sha256: str) -> str:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
+    """Return the SHA-256 of a file in a ledger."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -126,11 +128,13 @@ def list_archive(root: Path, broken: list[Path] | None = None) -> list[ArchiveFi
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue
-        state = path.stat()
-        key = str(path), state.st_size, state.st_mtime_ns
-        if key not in _known:
-            _known[key] = _opened(path, match[1])
-        file = _known[key]
+        state = path.lstat()
+        file = None
+        if S_ISREG(state.st_mode):  # the database would follow a link
+            key = str(path), state.st_size, state.st_mtime_ns
+            if key not in _known:
+                _known[key] = _opened(path, match[1])
+            file = _known[key]
         if file is not None:
             found.append(file)
         elif broken is not None:

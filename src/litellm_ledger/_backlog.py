@@ -30,7 +30,7 @@ from ._errors import LedgerFailed
 from ._frame import encode_wire, wire
 from ._fs import FileSystem
 from ._layout import SEGMENTS, SegmentName
-from ._live import ACCEPTED, OLDEST, WRITTEN, LiveFile
+from ._live import ACCEPTED, OLDEST, SYNCED, WRITTEN, Durability, LiveFile
 from ._money import whole
 from ._queue import Accepted, Entry, RecordQueue
 from ._record import UsageRecord
@@ -57,10 +57,17 @@ class Backlog:
         untracked: calls in flight for which no ``started`` record was written.
     """
 
-    def __init__(self, fs: FileSystem, directory: Path, writer: str) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: Path,
+        writer: str,
+        *,
+        durability: Durability | None = None,
+    ) -> None:
         self.writer = writer
         self.directory = directory
-        self.live = LiveFile(fs, directory, writer)
+        self.live = LiveFile(fs, directory, writer, durability=durability)
         self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
         self.queue = RecordQueue()
         self._waiting = self.queue.quietly
@@ -175,7 +182,7 @@ class Backlog:
             _log.error("record %d holds what cannot be stored (%s); stored without it", seq, exc)
             for name in record.__struct_fields__:
                 if not _can_be_stored(record, name):
-                    force_setattr(record, name, None)
+                    force_setattr(record, name, {} if name == "tags" else None)
             force_setattr(record, "meta", {"unstorable": type(exc).__name__})
             return encode_wire(record)
 
@@ -334,9 +341,10 @@ class Backlog:
         write_sealed(self._fs, directory, name, b"".join(lines), attempt=10_000 + self._apart)
         last = first + len(lines) - 1
         if self.log.synced >= first - 1:
-            self.log.synced = max(self.log.synced, last)
-        self.log.written = max(self.log.written, last)
-        self._cells[WRITTEN] = self.log.written
+            self._cells[SYNCED] = self.log.synced = max(self.log.synced, last)
+        # The counter first: what somebody is told of must be in it, whenever the process dies.
+        self._cells[WRITTEN] = last = max(self.log.written, last)
+        self.log.written = last
 
     def _finish(self, deadline: float) -> None:
         """Seal, and take the live file away if nothing is left to come."""

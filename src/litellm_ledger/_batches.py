@@ -1,11 +1,11 @@
-"""Batches: jobs that are billed once, when they are done, however often one asks about them.
+"""Batches and background responses: jobs that are billed once, when they are done.
 
-Owns the rule.  Creating a batch and asking about it cost nothing, and are recorded so.  The first
-time that a batch is seen in its final state, its usage and cost go on the record of that call, with
-``meta.batch.counted``; every later one costs nothing again.  "First" means in this process and, for
-what earlier processes saw, on the ledger: the segments that were written to since the batch was
-created, and the archive, are searched for its id.  Two processes that ask in the same moment may
-both count it.
+Owns the rule.  Creating a batch and asking about a job cost nothing, and are recorded so.  The
+first time that a job is seen in its final state, its usage and cost go on the record of that call,
+with ``meta.batch.counted`` or ``meta.background.counted``; every later one costs nothing again.
+"First" means in this process and, for what earlier processes saw, on the ledger: the segments that
+were written to since the job was created, and the archive, are searched for its id.  Two processes
+that ask in the same moment may both count it.
 
 The usage is the provider's own where it sends one with the batch; else the output file is read as
 LiteLLM reads it.  Where neither can be had, the cost is unknown and the next call tries again.
@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ._archive import batch_archived
-from ._calls import Asked
+from ._background import background, is_background, is_done
+from ._calls import CALLS, Asked
 from ._errors import LedgerError, MissingExtra
 from ._frame import checked
 from ._layout import SEGMENTS
 from ._litellm import price_version, version
-from ._litellm_cost import batch_cost, batch_output
+from ._litellm_batches import batch_cost, batch_output
 from ._litellm_strays import Strays
-from ._outcome import from_response, member, note
+from ._outcome import from_response, member, merged, note
 from ._prices import price_of
 from ._pricing import Pricing
 
@@ -56,7 +57,7 @@ class _Host(Protocol):
 
 
 class Batches:
-    """Which batches of one client have been counted."""
+    """Which jobs of one client have been counted."""
 
     def __init__(self, host: _Host) -> None:
         self._host = host
@@ -66,26 +67,37 @@ class Batches:
     async def settle(
         self, asked: Asked, answer: Any, settle: Callable[[dict[str, Any]], Any]
     ) -> None:
-        """Read a batch and settle its call; a batch that is being counted is waited for."""
+        """Read a job and settle its call; a job that is being counted is waited for."""
         fields = from_response({"id": member(answer, "id")})
-        fields["provider"] = asked.provider or "openai"
+        said = member(member(answer, "_hidden_params"), "custom_llm_provider")
+        fields["provider"] = asked.provider or (said if isinstance(said, str) else None) or "openai"
         status = str(member(answer, "status") or "")
         model = member(answer, "model")
         if asked.model is None and isinstance(model, str):
             fields["model"] = fields["response_model"] = model
         fields |= {"cost": Decimal(0), "cost_source": "unbilled", "usage_source": "none"}
-        note(fields, {"litellm": version(), "batch": {"status": status[:32]}})
+        note(fields, {"litellm": version()})
+        response = asked.call.name == "aget_responses"
+        if response:
+            note(fields, background(answer, counted=False))
+            final = is_background(answer) and is_done(answer)
+        else:
+            note(fields, {"batch": {"status": status[:32]}})
+            final = asked.call.name == "aretrieve_batch" and _is_final(answer, status)
         name = fields.get("response_id")
-        if asked.call.name != "aretrieve_batch" or name is None or not _is_final(answer, status):
+        if name is None or not final:
             settle(fields)
             return
         lock = self._locks.setdefault(name, asyncio.Lock())
         try:
             async with lock:
                 if not await self._seen(name, answer):
-                    await self._count(fields, asked, answer)
+                    if response:
+                        self._count_response(fields, asked, answer)
+                    else:
+                        await self._count(fields, asked, answer)
                 settle(fields)
-                if fields["meta"]["batch"].get("counted"):
+                if fields["meta"]["background" if response else "batch"].get("counted"):
                     self._counted.add(name)
         finally:
             if not lock.locked():
@@ -100,6 +112,17 @@ class Batches:
                 self._counted.add(name)
         return name in self._counted
 
+    def _count_response(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
+        """Put usage and cost of a finished background response on its record."""
+        del fields["cost"], fields["cost_source"]
+        found = from_response(answer)
+        if found.get("cost_source") != "provider":  # LiteLLM's figure may be that of a mere look
+            found.pop("cost", None)
+            found.pop("cost_source", None)
+        fields |= merged(fields, found)
+        made = Asked(CALLS["aresponses"], {**asked.kwargs, "model": fields.get("response_model")})
+        self._host.pricing.complete(fields, answer, made)
+
     async def _count(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
         """Put usage and cost of a finished batch on its record."""
         del fields["cost"], fields["cost_source"]
@@ -110,7 +133,8 @@ class Batches:
         if counts.pop("usage_source") == "provider":
             fields |= counts | {"usage_source": "provider"}
             if model:
-                cost = await self._host.off_loop(batch_cost, answer, model, provider)
+                options = asked.price_options(provider)
+                cost = await self._host.off_loop(batch_cost, answer, model, provider, options)
         elif member(answer, "output_file_id"):
             reading = batch_output(answer, provider, dict(asked.kwargs))
             found = await _in_time(self._host.strays.watch(reading))
@@ -155,7 +179,7 @@ async def _in_time(work: Awaitable[Any]) -> Any:
 
 
 def on_ledger(directory: Path, name: str, since: float) -> bool:
-    """Whether a line says that this batch was counted; blocks.
+    """Whether a line says that this job was counted; blocks.
 
     Looks into segments that were written to since the Unix time ``since``, and for records since
     then in the archive.
@@ -174,13 +198,13 @@ def on_ledger(directory: Path, name: str, since: float) -> bool:
             if any(_holds(p, needle) for p in (directory / SEGMENTS).glob(f"{stem}-*.jsonl")):
                 return True
         except OSError as exc:
-            _log.warning("a segment could not be searched for a batch: %s", exc.strerror)
+            _log.warning("a segment could not be searched for a job: %s", exc.strerror)
     try:
         return batch_archived(directory, name, since)
     except MissingExtra as exc:
-        _log.warning("the archive is not searched for batches that were counted before: %s", exc)
+        _log.warning("the archive is not searched for jobs that were counted before: %s", exc)
     except LedgerError as exc:
-        _log.error("the archive could not be searched for a batch: %s", exc)
+        _log.error("the archive could not be searched for a job: %s", exc)
     return False
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import Final
+from weakref import WeakSet
 
 from . import _process
 from ._cache import ResponseCache
 from ._flights import Flights
+from ._statistics import CacheStatistics
 
 __all__ = ["Caching"]
 
@@ -28,6 +30,8 @@ class Caching:
     """
 
     def __init__(self) -> None:
+        # Weak: a view with a cache of its own may be made for every request.
+        self.used: WeakSet[ResponseCache] = WeakSet()
         self.flights = Flights()
         self._timers: dict[ResponseCache, asyncio.TimerHandle] = {}
         self._closed = False
@@ -50,6 +54,16 @@ class Caching:
             return False
         self._watch(cache)
         return True
+
+    def uses(self, cache: ResponseCache | None) -> None:
+        """Note the cache of the client or of a view."""
+        if cache is not None:
+            self.used.add(cache)
+
+    def statistics(self) -> CacheStatistics | None:
+        """Return the sums over the caches in use; ``None`` if there are none."""
+        found = [cache.statistics() for cache in self.used]
+        return CacheStatistics.added(found) if found else None
 
     def close(self) -> None:
         """Drop what has expired, a last time."""

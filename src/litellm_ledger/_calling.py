@@ -29,7 +29,7 @@ from ._retry import may_be_billed
 from ._stream import CompletionStream, Upstream
 from ._stream_readers import StreamReader
 
-__all__ = ["call", "name_positional"]
+__all__ = ["call", "name_positional", "require_packages"]
 
 
 async def call(
@@ -57,7 +57,7 @@ async def call(
     if args:
         name_positional(getattr(litellm, row.positional), args, kwargs)
     asked = Asked(row, kwargs, options.capture_content)
-    await _require_packages(asked)
+    await require_packages(asked)
     kwargs.setdefault("litellm_call_id", str(uuid.uuid4()))
     stream = bool(kwargs.get("stream"))
     retries = options.retries(kwargs)
@@ -150,10 +150,10 @@ async def _watched(core: ClientCore, asked: Asked, sent: Any) -> Any:
 async def _answered(core: ClientCore, asked: Asked, attempt: Attempt, answer: Any) -> None:
     """Settle an attempt by its answer."""
     attempt.ended()
-    if asked.call.batch:
+    if asked.call.job:
         try:
             await core.batches.settle(asked, answer, attempt.settle)
-        except BaseException as exc:  # cancelled while it looked up what the batch has cost
+        except BaseException as exc:  # cancelled while it looked up what the job has cost
             attempt.settle(from_exception(exc))
             raise
         return
@@ -218,7 +218,7 @@ def name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     kwargs.update(zip(names, args, strict=False))
 
 
-async def _require_packages(asked: Asked) -> None:
+async def require_packages(asked: Asked) -> None:
     """Raise before the request leaves if LiteLLM cannot finish this call."""
     need = asked.call.need(asked.kwargs)
     if need is None or asked.kwargs.get("mock_response") is not None:
@@ -227,7 +227,7 @@ async def _require_packages(asked: Asked) -> None:
         asked.model, asked.provider
     ):
         return
-    await require(need.modules, need.install, asked.call.name)
+    await require(need.modules, need.extra, asked.call.name)
 
 
 def _ask_for_usage(kwargs: dict[str, Any]) -> bool:

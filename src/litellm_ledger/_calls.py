@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ._content import captured
+from ._litellm_options import price_options
 from ._outcome_units import audio_seconds, images, pages, search_units, speech_characters
-from ._stream_readers import ChatReader, MessagesReader, ResponsesReader, StreamReader, TextReader
+from ._stream_readers import (
+    ChatReader,
+    LookReader,
+    MessagesReader,
+    ResponsesReader,
+    StreamReader,
+    TextReader,
+)
 
 __all__ = ["CALLS", "Asked", "Call", "Need"]
 
@@ -25,23 +33,30 @@ _Units = Callable[[_Kwargs, Any], dict[str, Any]]
 class Need:
     """Modules of LiteLLM that it imports while it makes a call, and what brings what they need.
 
-    Found out before the request leaves: afterwards the provider would bill an answer that LiteLLM
-    cannot hand out.
+    Imported before the request leaves: afterwards the provider would bill an answer that LiteLLM
+    cannot return.
+
+    Attributes:
+        modules: each under the names that versions of LiteLLM give it, the newest name first.
+        extra: the extra of ours that brings the packages they import.
     """
 
-    modules: tuple[str, ...]
-    install: str
+    modules: tuple[tuple[str, ...], ...]
+    extra: str
 
 
-_MCP: Final = Need(("litellm.responses.mcp.chat_completions_handler",), "mcp")
-_RESPONSES: Final = Need(("litellm.responses.mcp.litellm_proxy_mcp_handler",), "mcp")
+_MCP: Final = Need((("litellm.responses.mcp.chat_completions_handler",),), "responses")
+_RESPONSES: Final = Need((("litellm.responses.mcp.litellm_proxy_mcp_handler",),), "responses")
 _MESSAGES: Final = Need(
     (
-        "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
-        "litellm.llms.anthropic.experimental_pass_through.messages.streaming_iterator",
-        "litellm.proxy.pass_through_endpoints.streaming_handler",
+        (
+            "litellm.llms.anthropic.messages.native.streaming_iterator",
+            "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
+            "litellm.llms.anthropic.experimental_pass_through.messages.streaming_iterator",
+        ),
+        ("litellm.proxy.pass_through_endpoints.streaming_handler",),
     ),
-    "litellm[proxy]",
+    "messages",
 )
 
 
@@ -74,10 +89,10 @@ class Call:
         units: what it used that is no token.
         wrote: the part of an answer that ``capture_content`` stores.
         need: what LiteLLM imports for a call with these arguments.
-        options: arguments that LiteLLM's price depends on.
+        options: arguments that the price of this kind of call hangs on.
         tokens: billed by the tokens that the model reads and writes, so that an attempt which may
             be billed can be estimated.
-        batch: a job that is billed when it is done, not when it is asked about.
+        job: starts or asks about a job that is billed once, when it is done.
         keeps: whether a response cache may keep an answer; ``None``: it keeps none of this call.
         files: arguments that are files, compared by what they hold.
         strays: LiteLLM makes an HTTP client for each of them and leaves it to the collector.
@@ -92,7 +107,7 @@ class Call:
     need: Callable[[_Kwargs], Need | None] = _no_need
     options: tuple[str, ...] = ()
     tokens: bool = False
-    batch: bool = False
+    job: bool = False
     keeps: Callable[[Any], bool] | None = _always
     files: tuple[str, ...] = ()
     strays: bool = False
@@ -137,10 +152,11 @@ class Asked:
                 messages.append({"role": "user", "content": part})
         return messages
 
-    def price_options(self) -> dict[str, Any]:
-        """The arguments of ``litellm.completion_cost`` that this call's price depends on."""
-        names = self.call.options
-        return {name: self.kwargs[name] for name in names if self.kwargs.get(name) is not None}
+    def price_options(self, provider: str | None) -> dict[str, Any]:
+        """What this call's price hangs on beside the model and what was used."""
+        return price_options(
+            self.kwargs, model=self.model, provider=provider, names=self.call.options
+        )
 
     def content(self, wrote: Any) -> dict[str, Any]:
         """Asked and answer, if they are to be stored."""
@@ -267,7 +283,8 @@ CALLS: Final[dict[str, Call]] = {
             wrote=_member("results"),
         ),
         Call("aocr", ("document",), "ocr", units=pages, wrote=_member("pages")),
-        Call("acreate_batch", (), "acreate_batch", batch=True, keeps=None, strays=True),
-        Call("aretrieve_batch", (), "aretrieve_batch", batch=True, keeps=None, strays=True),
+        Call("acreate_batch", (), "acreate_batch", job=True, keeps=None, strays=True),
+        Call("aretrieve_batch", (), "aretrieve_batch", job=True, keeps=None, strays=True),
+        Call("aget_responses", (), "aget_responses", reader=LookReader, job=True, keeps=None),
     )
 }

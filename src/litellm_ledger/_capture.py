@@ -20,10 +20,19 @@ from ._attempt import Attempt
 from ._calls import CALLS, Asked, Call
 from ._errors import LedgerError
 from ._litellm_cost import estimate_stream
-from ._litellm_hooks import answer_cost, flush_logging, follow, is_async, register
+from ._litellm_hooks import (
+    answer_cost,
+    asked_for_usage,
+    flush_logging,
+    follow,
+    is_async,
+    register,
+)
+from ._litellm_options import PRICED_BY, base_model
 from ._money import from_litellm
 from ._ours import is_ours
 from ._outcome import from_exception, from_response, merged, usage_fields
+from ._outcome_bill import cached_elsewhere, unstamped
 from ._record import UsageRecord
 
 if TYPE_CHECKING:
@@ -145,9 +154,8 @@ class Capture:
         if captured is None or captured.ended:
             return
         fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
-        if captured.asked.call.batch:  # each look at a finished one tells its usage again
-            fields = {"status": "ok", "response_id": fields.get("response_id")}
-            await captured.end(None, {**fields, "usage_source": "none"})
+        if captured.asked.call.job:
+            await captured.end(None, _looked(fields))
             return
         cost = answer_cost(logging_obj, answer, captured.asked.model, captured.deployment)
         await captured.end(answer, _with_cost(fields, cost, answer))
@@ -183,8 +191,10 @@ class Capture:
         if isinstance(exc, BaseException):
             fields = from_exception(exc)
         else:
-            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
-            fields = core.complete(fields, answer, _asked(call, details, None))
+            seen = unstamped(answer) if details.get("stream") is True else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
+            asked = _asked(call, _given(details), None)
+            fields = _looked(fields) if asked.call.job else core.complete(fields, answer, asked)
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
@@ -246,8 +256,11 @@ class _Captured:
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
         """Record the outcome and wait until it is as safe as ``durability`` says."""
         if "status" not in fields:
-            fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
-            fields = self._core.complete(fields, answer, self.asked)
+            if self.asked.call.job:
+                fields = _looked(fields)
+            else:
+                fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
+                fields = self._core.complete(fields, answer, self.asked)
         record = self._settle(fields)
         if record is not None:
             await self._core.acknowledge(record)
@@ -264,7 +277,11 @@ class _Captured:
                 fields |= {**so_far, "usage_source": "estimated"}
                 fields = _with_cost(fields, details.get("response_cost"), None)
         else:
-            fields = _with_cost(_read(answer, details), details.get("response_cost"), answer)
+            seen = unstamped(answer) if self._stream else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
+            asks = self._stream and self.asked.call.asks_usage
+            if asks and fields["usage_source"] == "provider" and not asked_for_usage(details):
+                fields["usage_source"] = "estimated"
             if self._stream and fields["usage_source"] == "none":
                 fields |= await self._estimate(answer, fields)
         await self.end(answer, fields)
@@ -286,6 +303,9 @@ class _Captured:
             [chunk],
             custom_llm_provider=found.get("provider"),
             tools=self.asked.kwargs.get("tools"),
+            options=self.asked.price_options(
+                self._core.pricing.provider(found.get("provider"), self.asked)
+            ),
         )
 
     def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
@@ -313,7 +333,7 @@ class _Captured:
 
 
 _READ: Final = ("messages", "input", "prompt")
-_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *_READ})
+_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *PRICED_BY, *_READ})
 """Arguments that a record can depend on.  Nothing else is kept, least of all LiteLLM's own object
 of the call, whose end is what tells that a call was cancelled."""
 
@@ -324,9 +344,24 @@ def _asked(call: str, request: Mapping[str, Any], read: Any) -> Asked:
     row = CALLS.get(call) or CALLS.get("a" + call) or Call(call, _READ, "")
     names = _KEPT.union(row.reads, row.options)
     kwargs = {name: request[name] for name in names if request.get(name) is not None}
+    if behind := base_model(request):
+        kwargs["base_model"] = behind
     if row.reads and read and not any(name in kwargs for name in row.reads):
         kwargs[row.reads[0]] = read
     return Asked(row, kwargs)
+
+
+def _given(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a synchronous call, which LiteLLM has sorted into three places."""
+    found: dict[str, Any] = {}
+    for name in ("litellm_params", "optional_params"):
+        found |= details.get(name) or {}
+    return {**found, **details}
+
+
+def _looked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of a call about a job: each look at a finished one tells its usage again."""
+    return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
 
 
 def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
@@ -341,9 +376,13 @@ def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]:
     """Take LiteLLM's own price, unless it is the 0 that it says when a usage is missing."""
-    if "cost" not in fields and type(cost) in (float, int) and cost >= 0:
+    usage = getattr(answer, "usage", None)
+    known = not (fields.get("meta") or {}).get("unpriced") and not (
+        usage and cached_elsewhere(usage)
+    )
+    if known and "cost" not in fields and type(cost) in (float, int) and cost >= 0:
         counted = fields.get("usage_source") == "provider" or fields.get("cache_hit")
-        if cost or counted or getattr(answer, "usage", None) is None:
+        if cost or counted or usage is None:
             fields["cost"], fields["cost_source"] = from_litellm(cost), "litellm"
     return fields
 

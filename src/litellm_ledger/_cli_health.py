@@ -1,11 +1,11 @@
 """The commands about the ledger itself: is it whole, what is to do, where is it.
 
-Owns their words and flags.  Everything they print comes from ``Ledger`` and ``_doctor``.
+Owns their words and flags.  Everything they print comes from ``Ledger``, ``_doctor`` and
+``_seam_check``.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,8 +27,23 @@ def add_to(app: typer.Typer) -> None:
     command(app, forms=("json",))(ask)
 
 
-def doctor(output: Output, path: Where = None) -> int:
+def doctor(
+    output: Output,
+    path: Where = None,
+    litellm: Annotated[
+        bool,
+        typer.Option(
+            "--litellm",
+            help="Check recording with the installed LiteLLM instead of a ledger; makes no real "
+            "call (5 to 30 s; needs the extra testing).",
+        ),
+    ] = False,
+) -> int:
     """Look for what needs attention; exit 1 if something does."""
+    if litellm:
+        if path is not None:
+            raise ValueError("--litellm checks the installed LiteLLM, not a ledger: leave PATH out")
+        return _check_litellm(output)
     from ._doctor import examine
     from ._printing_health import print_findings
     from ._progress import working
@@ -50,25 +65,46 @@ def doctor(output: Output, path: Where = None) -> int:
     return status
 
 
+def _check_litellm(output: Output) -> int:
+    import asyncio
+
+    from ._printing_health import print_litellm_check
+    from ._progress import working
+    from ._seam_check import check_litellm
+
+    with working("checking the installed LiteLLM"):
+        found = asyncio.run(check_litellm())
+    status = settle(int(not found.ok))
+    if output.json:
+        put_json(found.to_dict())
+    else:
+        print_litellm_check(found)
+    return status
+
+
 def verify(
     output: Output,
     path: Where = None,
     every: Annotated[
         bool, typer.Option("--all", help="A row for each writer, also for those that are fine.")
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit 1 also for lost records that were never acknowledged."),
+    ] = False,
 ) -> int:
-    """Compare the ledger with what its writers counted; exit 1 if something is lost or damaged."""
+    """Compare records with counters; exit 1 if acknowledged ones are lost, or for damage."""
     from ._printing_health import print_verification
     from ._progress import working
 
     ledger = Ledger(path or default_directory())
     with working(f"verifying {ledger.path}"):
         result = ledger.verify()
-    status = settle(0 if result.ok else 1)
+    status = settle(0 if (result.complete if strict else result.ok) else 1)
     if output.json:
         put_json(result.to_dict())
     else:
-        print_verification(result, every=every)
+        print_verification(result, every=every, strict=strict)
     return status
 
 
@@ -116,7 +152,9 @@ def compact(
 
 def path() -> int:
     """Print the directory that is used when none is given."""
-    sys.stdout.write(f"{default_directory()}\n")
+    from ._tables import put_text
+
+    put_text(f"{default_directory()}\n")
     return 0
 
 
@@ -130,11 +168,12 @@ def ask(
     """Make one real call through the ledger; print the answer and its record."""
     from ._asking import ask_once
     from ._printing import print_record, record_dict
+    from ._tables import put_text
 
     answer, record = ask_once(question_, model=model, ledger=ledger, api_base=api_base)
     if output.json:
         put_json({"answer": answer, "record": record_dict(record)})
     else:
-        sys.stdout.write(answer + "\n\n")
+        put_text(answer + "\n\n")
         print_record(record)
     return 0

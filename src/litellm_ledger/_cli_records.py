@@ -13,7 +13,8 @@ from typing import Annotated, Final
 
 import typer
 
-from ._flags import Output, Where, command, complain, put_json
+from ._checking import check_matched, check_where
+from ._flags import RAW, Output, Where, check_raw, command, complain, put_json
 from ._ledger import Ledger
 from ._paths import default_directory
 from ._question import Question
@@ -24,6 +25,9 @@ __all__ = ["add_to"]
 Kinds = Annotated[
     bool, typer.Option("--all-kinds", help="Also started calls and gaps, not outcomes only.")
 ]
+_ALIKE: Final = 10
+"""Operations that are listed when a short id may mean several."""
+
 _LOOK: Final = 0.5
 """Seconds between two looks of ``tail -f``."""
 
@@ -50,7 +54,9 @@ def calls(
 
     ledger = Ledger(path or default_directory())
     with working(f"reading {ledger.path}"):
+        check_where(ledger, question)
         found = ledger.calls(**question.selection(), limit=limit or None)
+        check_matched(ledger, question, found.matched)
     print_calls(ledger.path, found, question, output)
     return 0
 
@@ -59,7 +65,9 @@ def show(
     key: Annotated[
         str,
         typer.Argument(
-            metavar="ID", help="The id of a record, a call_id, or a response_id of the provider."
+            metavar="ID",
+            help="The id of a record, a call_id or a response_id; or a short id, or the beginning "
+            "or end of one, if it is the only one.",
         ),
     ],
     output: Output,
@@ -68,11 +76,21 @@ def show(
     """One operation with all its attempts."""
     from ._printing import operation_dict, print_operation
     from ._progress import working
+    from ._short_ids import alike
 
     _not_a_directory(key, "show ID PATH")
     ledger = Ledger(path or default_directory())
     with working(f"looking for {key}"):
         found = ledger.operation(key)
+        near = alike(ledger.path, key, _ALIKE + 1) if found is None and key else []
+        if len(near) == 1:
+            found = ledger.operation(near[0])
+    if len(near) > 1:
+        more = " …" if len(near) > _ALIKE else ""
+        raise ValueError(
+            f"{key!r} may be one of these operations; give more of the id: "
+            f"{', '.join(near[:_ALIKE])}{more}"
+        )
     if found is None:
         raise ValueError(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
@@ -102,6 +120,7 @@ def tail(
 ) -> int:
     """The newest records, a line each, the newest last."""
     from ._follow import Follower
+    from ._last_written import ended, last_written
     from ._printing import tail_line
     from ._selection import Selection
 
@@ -110,12 +129,19 @@ def tail(
     shown: set[str | None] = set()
 
     def put(record: UsageRecord) -> None:
-        typer.echo(tail_line(record, question, output))  # at once, also into a pipe
+        sys.stdout.write(tail_line(record, question, output) + "\n")
+        sys.stdout.flush()  # at once, also into a pipe
 
     selection = Selection(**question.selection())
+    if not follow:  # else the tag may come
+        check_where(ledger, question)
     if limit:
-        begin = ledger.calls(**question.selection(), limit=limit)
-        for record in reversed(begin.records):
+        begin = last_written(ledger.path, selection, limit)
+        if begin is None:
+            begin = sorted(ledger.calls(**question.selection(), limit=limit), key=ended)
+        if not follow:
+            check_matched(ledger, question, len(begin))
+        for record in begin:
             shown.add(record.id)
             put(record)
     while follow:
@@ -147,6 +173,7 @@ def records(
     from ._printing import print_records, record_dict
 
     ledger = Ledger(path or default_directory())
+    check_where(ledger, question)
     most = 20 if limit is None and not output.json else limit
     kept: Calls | None = None
     found: Iterable[UsageRecord]
@@ -159,11 +186,15 @@ def records(
             kept = newest(read, most)
         found, problems = kept.records[::-1] if kept is not None else read, read.problems
     if output.json:
+        matched = 0
         for record in found:
             put_json(record_dict(record), indent=False)
+            matched += 1
+        check_matched(ledger, question, matched)
     else:
         every = list(found)
         matched = len(every) if kept is None else kept.matched
+        check_matched(ledger, question, matched)
         print_records(every, matched, question, color=output.color)
     _tell_problems(problems)
     return 0
@@ -185,6 +216,10 @@ def sql(
     ],
     output: Output,
     path: Where = None,
+    allow_files: Annotated[
+        bool,
+        typer.Option("--allow-files", help="Let the statement read files, not only the views."),
+    ] = False,
 ) -> int:
     """Ask in SQL, over the views calls and records (docs/reports.md lists their columns)."""
     from ._printing_sql import print_answer
@@ -196,7 +231,7 @@ def sql(
     ledger = Ledger(path or default_directory())
     try:
         with working(f"asking {ledger.path}"):
-            found = ledger.sql(query)
+            found = ledger.sql(query, allow_files=allow_files)
     except ValueError as exc:
         complain(exc, lines=True)  # the database draws a caret below the place
         return 2
@@ -217,6 +252,7 @@ def export(
         Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
     ] = None,
     all_kinds: Kinds = False,
+    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
 ) -> int:
     """Hand the records on to other tools, amounts exact."""
     from ._exporting import export_records, tell_written
@@ -224,9 +260,11 @@ def export(
     form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
+    check_raw(raw=raw, csv=csv)
     ledger = Ledger(path or default_directory())
+    check_where(ledger, question, every=True)  # first: what is refused leaves no file
     kinds = _kinds(all_kinds)
-    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out)
+    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)
     tell_written(out)
     _tell_problems(problems)
     return 0

@@ -12,11 +12,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ._checking import refuse_misspelt
 from ._flags import Output, Where, command
+from ._groups import named
 from ._ledger import Ledger
 from ._paths import default_directory
 from ._periods import PERIODS
-from ._question import Question, named
+from ._question import Question
 
 __all__ = ["add_to"]
 
@@ -75,8 +77,12 @@ def report(
     latency: Latency = False,
 ) -> int:
     """Calls, tokens and cost by group, and how sure they are."""
-    keys = [named(key.strip()) for part in by for key in part.split(",") if key.strip()]
-    return _print(path, keys, question, output, breakdown=breakdown, latency=latency)
+    return _print(path, _keys(by), question, output, breakdown=breakdown, latency=latency)
+
+
+def _keys(by: Sequence[str]) -> list[str]:
+    words = [word.strip() for part in by for word in part.split(",")]
+    return list(dict.fromkeys(named(word) for word in words if word))
 
 
 def _print(
@@ -108,6 +114,7 @@ def _asked(
         inner = "model" if "model" not in keys else "provider"
     with working(f"reading {ledger.path}"):
         found = ledger.report([*keys, *([inner] if inner else [])], **question.everything(), **more)
+        refuse_misspelt(ledger, found.missing_tags, question)
     return Asked(path=ledger.path, report=found, question=question, inner=inner)
 
 
@@ -142,6 +149,7 @@ def _top_tags(path: Path | None, question: Question, output: Output, limit: int)
     with working(f"reading {ledger.path}"):
         names = ledger.tags(**question.selection())
         found = ledger.report([f"tag:{name}" for name in names], **question.everything())
+        refuse_misspelt(ledger, found.missing_tags, question)
     asked = Asked(path=ledger.path, report=by_tag(found), question=question)
     print_top(asked, limit, output)
     return 0
@@ -155,8 +163,12 @@ def html(
     output: Output,
     path: Where = None,
     by: Annotated[
-        str, typer.Option(help="The key that the chart of cost is stacked by.")
-    ] = "model",
+        list[str],
+        typer.Option(
+            metavar="KEYS",
+            help="Keys to list, comma-separated; the chart of cost is stacked by the first.",
+        ),
+    ] = ["model"],  # noqa: B006 - read by typer, never changed
     every: Annotated[
         str | None, typer.Option(help="hour, day, week or month; by default as it fits.")
     ] = None,
@@ -171,14 +183,16 @@ def html(
         raise ValueError(f"{out} is a directory; the page comes first: html report.html {out}")
     if every is not None and every not in PERIODS:
         raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
-    by = named(by)
-    if by in PERIODS:
-        raise ValueError(f"--by {by}: time goes along the chart; --every {by} cuts it so")
+    keys = _keys(by) or ["model"]
+    for key in keys:
+        if key in PERIODS:
+            raise ValueError(f"--by {key}: the charts are over time; give --every {key}")
     ledger = Ledger(path or default_directory())
     with target(out) as to:  # first: what cannot be written need not be read
         with progress(f"reading {ledger.path}", READINGS) as advance:
             now = datetime.now(UTC)
-            page = gather(ledger, question, by=by, every=every, made=now, advance=advance)
+            page = gather(ledger, question, by=keys, every=every, made=now, advance=advance)
+            refuse_misspelt(ledger, page.missing_tags, question)
         to.write(render(page))
     tell_written(out)
     return 0

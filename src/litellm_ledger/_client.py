@@ -20,13 +20,14 @@ from ._cached import cached_call
 from ._caching import Caching
 from ._calling import call
 from ._capture import Capture
-from ._client_calls import LiteLLMCalls
+from ._client_jobs import LiteLLMJobs
 from ._core import ClientCore
 from ._fs import REAL, FileSystem
 from ._hints import AsyncOnly, instead
 from ._operation import need_tenacity
 from ._options import AbandonedStream, CallOptions, Keep, refuse_ours
 from ._prices import ModelPrice
+from ._seam_check import LiteLLMCheck, check_litellm
 from ._statistics import Statistics
 from ._tracker import UsageTracker
 from ._writer import Durability
@@ -34,7 +35,7 @@ from ._writer import Durability
 __all__ = ["LiteLLMClient"]
 
 
-class LiteLLMClient(LiteLLMCalls, AsyncOnly):
+class LiteLLMClient(LiteLLMJobs, AsyncOnly):
     """Calls language models through LiteLLM and records what each call used and cost.
 
     Use it as ``async with LiteLLMClient() as client``, or call it right away and end with
@@ -66,6 +67,8 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
         cache: a ``ResponseCache``: equal calls are answered from it.  ``None``: no cache.
         capture: record the calls of other code, see ``capture()``, as long as the client is open.
+        mode: of the ledger's directories, for those who share it with a group: ``0o750`` lets the
+            group read, ``0o770`` write too.  Files follow.  ``None``: private, or as it is already.
         fs: the file system to use; tests put a faulty one here.
 
     Attributes:
@@ -92,6 +95,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         capture_content: bool = False,
         cache: ResponseCache | None = None,
         capture: bool = False,
+        mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._options = _checked(
@@ -111,6 +115,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
             queue_size=queue_size,
             drain_timeout=drain_timeout,
             handle_signals=handle_signals,
+            mode=mode,
             fs=fs,
         )
         self._core = ClientCore(
@@ -126,6 +131,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         self._caching = Caching()
         self._core.on_close.append(self._caching.close)
         self._track_in_flight = track_in_flight
+        self._caching.uses(cache)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -158,6 +164,25 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         Changes nothing but time.  Cancelling stops the waiting, not the import.
         """
         await self._core.warm_up()
+
+    async def check_litellm(self) -> LiteLLMCheck:
+        """Check that recording works with the LiteLLM that is installed.
+
+        Runs in a process of its own, against a server on 127.0.0.1 and a temporary ledger: no key,
+        no network, no effect on this client, its ledger or this process's LiteLLM.  Every kind of
+        call is answered, streamed, failed, cancelled and left, through a client and under
+        ``capture()``; each must be on record once with the right tokens and cost.  Takes 5 to 30 s,
+        most of it the import of LiteLLM.  Cancelling it ends the process.
+
+        Returns:
+            ``ok``; ``wrong`` (each with what was expected and what was found); ``not_checked``
+            (what LiteLLM cannot do here without another package, which is named).
+
+        Raises:
+            MissingExtra: the extra ``testing`` is not installed.
+            LedgerError: the process failed, or did not end within 300 s.
+        """
+        return await check_litellm()
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Write and sync every record, seal the ledger, close LiteLLM's connections of this loop.
@@ -213,6 +238,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
                 cache=cache,
             )
         )
+        self._caching.uses(view._options.cache)
         return view
 
     # -- calls ---------------------------------------------------------------------------------
@@ -225,7 +251,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         kwargs: dict[str, Any],
         tags: Mapping[str, Any] | list[str] | None,
     ) -> Any:
-        """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
+        """Every call of ``LiteLLMJobs``; ``given`` are the arguments that its method names."""
         refuse_ours(name, kwargs)
         kwargs.update((name, value) for name, value in given.items() if value is not None)
         if isinstance(tags, list):
@@ -289,10 +315,12 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
     def statistics(self) -> Statistics:
         """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
         cache = self._options.cache
+        if not self._is_view:
+            figures = self._caching.statistics()
+        else:
+            figures = None if cache is None else cache.statistics()
         return replace(
-            self._core.statistics(),
-            duplicates=self._capture.duplicates,
-            cache=None if cache is None else cache.statistics(),
+            self._core.statistics(), duplicates=self._capture.duplicates, cache=figures
         )
 
 

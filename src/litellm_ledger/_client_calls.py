@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         EmbeddingResponse,
         HttpxBinaryResponseContent,
         ImageResponse,
-        LiteLLMBatch,
         ModelResponse,
         OpenAIModerationResponse,
         RerankResponse,
@@ -211,7 +210,8 @@ class LiteLLMCalls:
     ) -> ResponsesAPIResponse | CompletionStream:
         """``litellm.aresponses``: OpenAI's Responses; also as a stream of events.
 
-        LiteLLM needs the package ``mcp`` for it.
+        LiteLLM needs the package ``mcp`` for it.  The cost of a response with ``background=True``
+        is unknown until ``aget_responses`` sees it finished.
         """
         given = {"input": input, "model": model, "stream": stream}
         return await self._call("aresponses", given, args, kwargs, tags)
@@ -266,8 +266,8 @@ class LiteLLMCalls:
 
         Returns:
             LiteLLM's plain ``dict``, as a subclass that has ``usage_record``; with ``stream=True``
-            an async iterator of Anthropic's events as bytes, which LiteLLM needs ``litellm[proxy]``
-            for.  An ``error`` event raises nothing in LiteLLM; it is on record as an error.
+            an async iterator of Anthropic's events as bytes, which needs the extra ``messages``.
+            An ``error`` event raises nothing in LiteLLM; it is on record as an error.
         """
         given = {"max_tokens": max_tokens, "messages": messages, "model": model, "stream": stream}
         return await self._call("anthropic_messages", given, args, kwargs, tags)
@@ -356,37 +356,3 @@ class LiteLLMCalls:
     ) -> Any:
         """``litellm.aocr``: text from pages.  Recorded with ``pages``."""
         return await self._call("aocr", {"model": model, "document": document}, args, kwargs, tags)
-
-    async def acreate_batch(
-        self,
-        completion_window: Literal["24h"],
-        endpoint: str,
-        input_file_id: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
-    ) -> LiteLLMBatch:
-        """``litellm.acreate_batch``: a batch, billed when it is done.  Recorded at no cost.
-
-        Keep asking with ``aretrieve_batch``: the batch's cost is recorded when that sees its end.
-        """
-        given = {
-            "completion_window": completion_window,
-            "endpoint": endpoint,
-            "input_file_id": input_file_id,
-        }
-        return await self._call("acreate_batch", given, args, kwargs, tags)
-
-    async def aretrieve_batch(
-        self,
-        batch_id: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
-    ) -> LiteLLMBatch:
-        """``litellm.aretrieve_batch``: how a batch is doing.
-
-        The first call that sees it finished is recorded with the usage and the cost of the whole
-        batch; all others cost nothing.  ``docs/calls.md`` says what "first" means.
-        """
-        return await self._call("aretrieve_batch", {"batch_id": batch_id}, args, kwargs, tags)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -25,8 +25,9 @@ from ._archive import Source, content_name, digest, list_archive
 from ._duck import connect, module
 from ._errors import LedgerError, LedgerPathError, UnsupportedPlatform
 from ._frame import checked, newer_version
-from ._fs import REAL, FileSystem
+from ._fs import REAL, FileSystem, open_file, rights_beside
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName, live_name, record_id
+from ._line import line_of
 from ._listing import by_writer, list_segments
 from ._live import is_locked, lock_directory, read_live, unlock
 from ._reading import Problem
@@ -43,6 +44,7 @@ _FILE: Final = 64 * 2**20
 """Bytes of segments that go into one file, unless a single one is larger."""
 
 _MEMORY: Final = "180MB"
+_What = Literal["damaged", "misnamed", "unreadable"]
 _head: Final = msgspec.json.Decoder(Head)
 
 
@@ -104,7 +106,8 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
     module()
     list_segments(root)
     refuse_newer(root)
-    fs.make_directory(root / ARCHIVE)
+    fs.make_directory(root / ARCHIVE, rights_beside(root / SEGMENTS))
+    fs.sync_directory(root)  # before a segment is removed: the archive must keep its name
     held = lock_directory(root / ARCHIVE)
     if held is None:
         raise LedgerPathError(f"the ledger at {root} is being compacted by another process")
@@ -168,11 +171,19 @@ class _Run:
                 if name.last is None or name.last >= bound or str(name) not in here:
                     continue
                 path = self.segments / str(name)
-                with contextlib.suppress(FileNotFoundError):
-                    state = path.stat()
+                try:
+                    state = path.lstat()
                     day = _day(path, writer)
-                    if day < until:
-                        yield _Candidate(name, day, state.st_size, _stamp(state))
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:  # of another user, or no file at all
+                    self._leave(str(name), "unreadable", exc.strerror or str(exc))
+                    continue
+                if day < until:
+                    yield _Candidate(name, day, state.st_size, _stamp(state))
+
+    def _leave(self, name: str, what: _What, why: str) -> None:
+        self.left.append(Problem(f"{SEGMENTS}/{name}", what, detail=why))
 
     def _bound(self, writer: str, family: Sequence[SegmentName]) -> float:
         """Return the number from which on a writer's segments stay where they are."""
@@ -206,8 +217,7 @@ class _Run:
                 except (_NotWholeError, FileNotFoundError) as exc:
                     staging.drop(len(sources))
                     if isinstance(exc, _NotWholeError):
-                        where = f"{SEGMENTS}/{candidate.name}"
-                        self.left.append(Problem(where, "damaged", detail=str(exc)))
+                        self._leave(str(candidate.name), "damaged", str(exc))
             staging.flush()
             if not sources:
                 return None
@@ -228,7 +238,7 @@ class _Run:
     def _remove(self, candidate: _Candidate) -> None:
         path = self.segments / str(candidate.name)
         with contextlib.suppress(FileNotFoundError):
-            if _stamp(path.stat()) == candidate.stamp:  # not one that was put there meanwhile
+            if _stamp(path.lstat()) == candidate.stamp:  # not one that was put there meanwhile
                 self.fs.unlink(path)
 
     def _stage(self, staging: Staging, candidate: _Candidate, number: int) -> Source:
@@ -252,9 +262,9 @@ class _Run:
         moved: Sequence[_Candidate],
     ) -> None:
         """Write the file, durable, and make sure that every source can be read back from it."""
-        write_file(database, path, sources, [self.segments / str(c.name) for c in moved])
-        fd = self.fs.open(path)
+        fd = self.fs.create(path)  # so that the database neither follows a link nor gives rights
         try:
+            write_file(database, path, sources, [self.segments / str(c.name) for c in moved])
             self.fs.sync(fd)
         finally:
             self.fs.close(fd)
@@ -270,13 +280,17 @@ class _Run:
                     continue
                 if not done:
                     self.fs.sync_directory(self.archive)  # the name may not be durable yet
-                if path.stat().st_size == source.bytes and digest(path) == source.sha256:
+                try:
+                    same = path.lstat().st_size == source.bytes and digest(path) == source.sha256
+                except OSError as exc:
+                    self._leave(source.name, "unreadable", exc.strerror or str(exc))
+                    continue
+                if same:
                     self.fs.unlink(path)
                     done += 1
                 else:
-                    where = f"{SEGMENTS}/{source.name}"
-                    detail = f"is not what {ARCHIVE}/{file.path.name} holds of it"
-                    self.left.append(Problem(where, "misnamed", detail=detail))
+                    why = f"is not what {ARCHIVE}/{file.path.name} holds of it"
+                    self._leave(source.name, "misnamed", why)
         if done:
             self.fs.sync_directory(self.segments)
         return done
@@ -302,7 +316,7 @@ def _stamp(state: os.stat_result) -> tuple[int, int, int]:
 
 def _day(path: Path, writer: str) -> str:
     """Return the day of a segment: that of its first line, else of its writer's start."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         raw = file.readline(2**20)
     at = raw.find(b'"ts":"')
     day = raw[at + 6 : at + 16].decode("ascii", "replace") if at >= 0 else ""
@@ -315,7 +329,7 @@ def _day(path: Path, writer: str) -> str:
 def _whole_lines(path: Path, name: SegmentName) -> Iterator[tuple[Head, bytes]]:
     """Yield the lines of a segment that is exactly what its name says."""
     expected = name.first
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         for raw in file:
             try:
                 head = _head.decode(raw) if checked(raw) else None
@@ -323,7 +337,13 @@ def _whole_lines(path: Path, name: SegmentName) -> Iterator[tuple[Head, bytes]]:
                 head = None
             if head is not None and head.v > 1:
                 raise newer_format(path, newer_version(raw))
-            if head is None or head.seq != expected or head.id != record_id(name.writer, head.seq):
+            whole = head is not None and line_of(raw) is not None
+            if (
+                head is None
+                or not whole
+                or head.seq != expected
+                or head.id != record_id(name.writer, head.seq)
+            ):
                 raise _NotWholeError(f"not whole from number {expected}; run litellm-ledger verify")
             expected = head.last + 1
             yield head, raw

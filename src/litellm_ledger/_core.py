@@ -99,6 +99,8 @@ class ClientCore:
         self.track_in_flight = track_in_flight
         self._drain_timeout = drain_timeout
         self._fetch_prices = fetch_prices
+        if fetch_prices:
+            _litellm.expect_fetched_prices()
         self.repeated = 0
         self.strays = Strays()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -294,6 +296,7 @@ class ClientCore:
             reader.text,
             custom_llm_provider=reader.provider or asked.provider,
             tools=asked.kwargs.get("tools"),
+            options=asked.price_options(self.pricing.provider(reader.provider, asked)),
         )
         fields.pop("status", None)
         fields.pop("error", None)

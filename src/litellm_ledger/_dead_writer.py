@@ -21,16 +21,16 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
 from ._archive import list_archive, read_archived
 from ._errors import MissingExtra
-from ._fs import FileSystem
+from ._fs import FileSystem, read_file
+from ._keeping import Keeping
 from ._layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
-from ._live import LiveCounters, read_live, same_boot
-from ._salvage import Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
+from ._live import LiveCounters, acked_until, read_live, same_boot
+from ._salvage import Gap, Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
 from ._scan import Head, Scan, scan
 from ._segment import write_sealed
 from ._spans import Spans
@@ -56,6 +56,8 @@ class RecoveredWriter:
         torn_bytes: bytes cut off the ends of segments; they are kept in ``recovery/``.
         quarantined: names of the damaged or redundant originals set aside in ``recovery/``.
         lost: numbers that were given out and that no line was found for.
+        unacknowledged: how many of ``lost`` certainly belong to records that no caller had been
+            told of.  0 where the durability level is not on record.
         damaged: numbers whose lines were beyond reading; their bytes are in ``recovery/``.
         unsettled: calls that were in flight.
         error: why the writer could not be finished; it is tried again next time.
@@ -70,6 +72,7 @@ class RecoveredWriter:
     damaged: int = 0
     unsettled: int = 0
     error: str | None = None
+    unacknowledged: int = 0
 
     @property
     def exact(self) -> bool:
@@ -105,6 +108,8 @@ class DeadWriter:
     lost: int = 0
     damaged: int = 0
     unsettled: int = 0
+    unacknowledged: int = 0
+    _acked_until: int | None = None
     _archive_known: bool = True
 
     def finish(self, live: Path) -> RecoveredWriter:
@@ -127,6 +132,7 @@ class DeadWriter:
             damaged=self.damaged,
             unsettled=self.unsettled,
             error=error,
+            unacknowledged=self.unacknowledged,
         )
 
     def _work(self, live: Path, counters: LiveCounters, known: Counters) -> None:
@@ -137,6 +143,7 @@ class DeadWriter:
         self._remove_temporaries()
 
         accepted = max(counters.accepted, counters.written) if known != "unknown" else 0
+        self._acked_until = acked_until(counters) if known != "unknown" else None
         covered = Spans()
         for segment in segments:
             covered.add_range(segment.name.first, segment.last)
@@ -160,12 +167,17 @@ class DeadWriter:
         if self._segments.is_dir():
             self.fs.sync_directory(self._segments)
         if known == "unknown":
-            self._set_aside(live)
+            self.keeping.move(live)
         else:
             self.fs.unlink(live)
             self.fs.sync_directory(live.parent)
 
     # -- what is there -------------------------------------------------------------------------
+
+    @property
+    def keeping(self) -> Keeping:
+        """Where what is damaged or torn is kept."""
+        return Keeping(self.fs, self.directory)
 
     @property
     def _segments(self) -> Path:
@@ -188,7 +200,7 @@ class DeadWriter:
             path = self._segments / str(segment.name)
             data = read_archived(self.directory, segment.name) if segment.archived else None
             if data is None:
-                data = path.read_bytes()
+                data = read_file(path)
             segment.found = scan(data, self.writer, segment.name.first)
             for head, _ in segment.found.lines:
                 if head.v > 1:
@@ -242,7 +254,7 @@ class DeadWriter:
         path = self._segments / str(name)
         end = found.size - found.torn
         if found.torn:
-            self._keep(f"{name}.{end}.torn", path.read_bytes()[end:])
+            self.keeping.copy(f"{name}.{end}.torn", read_file(path)[end:])
             self.torn_bytes += found.torn
         fd = self.fs.open(path)
         try:
@@ -260,57 +272,27 @@ class DeadWriter:
         target = name.sealed(last)
         path = self._segments / str(name)
         if target == name:  # renamed over below: the original must be safe elsewhere first
-            self.quarantined.append(self._keep(str(name), path.read_bytes()))
+            self.quarantined.append(self.keeping.copy(str(name), read_file(path)))
         if target == name or target not in names:
             lines, missing = fill(self.writer, name.first, last, held)
             self._write(target, lines)
             names.add(target)
             self.damaged += missing
         if target != name:
-            self.quarantined.append(self._set_aside(path))
+            self.quarantined.append(self.keeping.move(path))
 
     def _discard(self, name: SegmentName, found: Scan) -> None:
         """An open segment with no valid line: created and never used, or all of it torn."""
         path = self._segments / str(name)
         if found.size:
             self.torn_bytes += found.size
-            self._set_aside(path)
+            self.keeping.move(path)
         else:
             self.fs.unlink(path)
 
     def _write(self, name: SegmentName, lines: list[bytes]) -> None:
         write_sealed(self.fs, self._segments, name, b"".join(lines), attempt=0)
         self.sealed.append(str(name))
-
-    # -- recovery/ -----------------------------------------------------------------------------
-
-    def _keep(self, name: str, data: bytes) -> str:
-        """Put a durable copy into ``recovery/`` once; return its name."""
-        directory = self._recovery()
-        for free in _numbered(name):
-            path = directory / free
-            if not path.exists():
-                write_sealed(self.fs, directory, free, data, attempt=0)
-                return free
-            if path.read_bytes() == data:
-                return free
-        raise AssertionError  # pragma: no cover - the names have no end
-
-    def _set_aside(self, path: Path) -> str:
-        """Move a file into ``recovery/``, over nothing that is there; return its name."""
-        directory = self._recovery()
-        free = next(name for name in _numbered(path.name) if not (directory / name).exists())
-        self.fs.rename(path, directory / free)
-        self.fs.sync_directory(directory)
-        self.fs.sync_directory(path.parent)
-        return free
-
-    def _recovery(self) -> Path:
-        path = self.directory / RECOVERY
-        if not path.is_dir():
-            self.fs.make_directory(path)
-            self.fs.sync_directory(self.directory)
-        return path
 
     # -- the numbering goes on -----------------------------------------------------------------
 
@@ -319,8 +301,7 @@ class DeadWriter:
         first, last = covered.last + 1, max(covered.last, accepted)
         lines = []
         if first <= last:
-            lines.append(gap_line(self.writer, first, last, "lost"))
-            self.lost += last - first + 1
+            lines.append(self._lost(first, last))
         for head, started in calls:
             last += 1
             lines.append(unsettled_line(head, started, self.writer, last))
@@ -331,8 +312,13 @@ class DeadWriter:
         if self._archive_known:  # else what is missing may be there
             for start, end in covered.missing(1, covered.last):
                 name = SegmentName(self.writer, start, end)
-                self._write(name, [gap_line(self.writer, start, end, "lost")])
-                self.lost += end - start + 1
+                self._write(name, [self._lost(start, end)])
+
+    def _lost(self, first: int, last: int) -> bytes:
+        gap = Gap(first, last, "lost", self._acked_until)
+        self.lost += last - first + 1
+        self.unacknowledged += gap.unacknowledged
+        return gap_line(self.writer, *gap)
 
 
 def _trust(counters: LiveCounters) -> Counters:
@@ -356,12 +342,6 @@ def _groups(segments: list[_Segment]) -> Iterator[list[_Segment]]:
         last = max(last, segment.last, segment.name.first)
     if group:
         yield group
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    for number in count(2):
-        yield f"{name}.{number}"
 
 
 def _compacted(directory: Path) -> tuple[list[SegmentName], bool]:

@@ -6,6 +6,7 @@ the writer runs it on its disk thread.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,15 +14,17 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ._errors import LedgerError, LedgerPathError, UnsupportedFormat, UnsupportedPlatform
-from ._fs import FileSystem
+from ._errors import LedgerPathError, UnsupportedFormat, UnsupportedPlatform
+from ._fs import PRIVATE, FileSystem, give_rights, make_directories, refuse_links, rights_beside
 from ._layout import LIVE, RECOVERY, SEGMENTS
 from ._mount import is_network
 from ._paths import default_directory
+from ._plurals import counted
+from ._recovery import RecoveredWriter
 from ._recovery import recover as recover_directory
 from ._version import refuse_newer
 
-__all__ = ["prepare", "refused"]
+__all__ = ["checked_mode", "prepare", "refused"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -35,13 +38,40 @@ _ADVICE: Final = {
 }
 
 
-def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: bool = True) -> Path:
+def checked_mode(mode: int | None) -> int | None:
+    """Return the mode of a ledger's directories if it can be one.
+
+    Raises:
+        ValueError: its owner could not write, or everybody could read what may be prompts.
+    """
+    if mode is not None and (type(mode) is not int or mode & ~0o2070 != PRIVATE):
+        raise ValueError(
+            "mode must be 0o700, or with rights for the group: 0o750 to read, 0o770 to write "
+            f"too; not {oct(mode) if type(mode) is int else repr(mode)}"
+        )
+    return mode
+
+
+def prepare(
+    ledger: str | os.PathLike[str] | None,
+    fs: FileSystem,
+    *,
+    recover: bool = True,
+    mode: int | None = None,
+) -> Path:
     """Create the directory if need be, refuse what cannot be kept safe, recover dead writers.
 
     Returns the absolute path.
 
+    Args:
+        ledger: the directory.
+        fs: where all writing goes through.
+        recover: finish what dead writers left behind.
+        mode: of the directories that the ledger is made of; files follow them.  ``None``: private
+            when they are made, else as they are.
+
     Raises:
-        LedgerPathError: it cannot be created or written.
+        LedgerPathError: it cannot be created or written, or a part of it is a link.
         UnsupportedFormat: a newer version of this library wrote it; it was left untouched.
         UnsupportedPlatform: not POSIX.
     """
@@ -53,12 +83,18 @@ def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: b
     path = Path(ledger) if ledger else default_directory()  # "" is an unset variable, not "."
     path = Path(os.path.abspath(path.expanduser()))
     try:
+        make_directories(fs, path, mode or PRIVATE)
+        refuse_links(path)
         for name in (SEGMENTS, LIVE, RECOVERY):
-            fs.make_directory(path / name)
+            fs.make_directory(path / name, mode or rights_beside(path / SEGMENTS))
+            if mode is not None:
+                with contextlib.suppress(PermissionError):  # its owner is another user of the group
+                    give_rights(path / name, mode)
         for part in (path, path / SEGMENTS, path / LIVE):
-            if not os.access(part, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(part))
+            _check_writable(part)
             fs.sync_directory(part)
+    except LedgerPathError:
+        raise
     except OSError as exc:
         raise refused(path, exc, given=ledger is not None) from exc
     refuse_newer(path)
@@ -71,6 +107,13 @@ def prepare(ledger: str | os.PathLike[str] | None, fs: FileSystem, *, recover: b
     elif recover:
         _recover(path, fs)
     return path
+
+
+def _check_writable(path: Path) -> None:
+    if not os.access(path, os.W_OK | os.X_OK):
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number), str(path))
 
 
 def refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
@@ -88,9 +131,24 @@ def _recover(path: Path, fs: FileSystem) -> None:
         report = recover_directory(path, fs=fs)
     except UnsupportedFormat:
         raise
-    except (OSError, LedgerError) as exc:  # yesterday's damage must not stop today's records
-        _log.error("dead writers in %s could not be recovered: %s", path, exc)
+    except Exception as exc:  # whatever yesterday left behind must not stop today's records
+        _log.error("dead writers in %s could not be recovered: %s", path, exc, exc_info=exc)
         return
     for dead in report.writers:
-        bad = dead.error or dead.lost or dead.damaged
-        _log.log(logging.WARNING if bad else logging.INFO, "recovered a dead writer: %s", dead)
+        level = logging.WARNING if dead.error or dead.lost or dead.damaged else logging.INFO
+        _log.log(level, "%s (writer %s)", _said(dead), dead.writer)
+
+
+def _said(dead: RecoveredWriter) -> str:
+    if dead.error:  # perhaps another user's, who lives: nothing is claimed of it
+        return (
+            f"a writer was left as it is ({dead.error}); if its process died, "
+            "run litellm-ledger recover as its owner"
+        )
+    least = "" if dead.exact else "at least "
+    parts = [
+        f"{counted(dead.unsettled, 'call')} unsettled" if dead.unsettled else "",
+        f"{least}{counted(dead.lost, 'record')} lost" if dead.lost else "",
+        f"{counted(dead.damaged, 'record')} damaged" if dead.damaged else "",
+    ]
+    return f"the previous process died: {', '.join(filter(None, parts)) or 'nothing lost'}"

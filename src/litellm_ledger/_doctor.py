@@ -22,6 +22,7 @@ from ._layout import LIVE, RECOVERY, SEGMENTS, writer_of_live
 from ._ledger import Ledger
 from ._live import is_locked, read_live
 from ._mount import file_system_of, is_network
+from ._prices import FAR
 
 __all__ = ["Finding", "examine"]
 
@@ -35,6 +36,8 @@ _CLOCK: Final = timedelta(seconds=60)
 _PAUSE: Final = 0.3
 """Seconds between two looks at a backlog: a writer that gets on has written by then."""
 _NAMED: Final = 5
+_NEWEST: Final = 10_000
+"""Calls whose prices are looked at one by one."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +103,12 @@ def _place(path: Path) -> Iterator[Finding]:
         yield _ok("file system", f"local ({kind or 'of unknown type'})")
     if not os.access(path / SEGMENTS if (path / SEGMENTS).is_dir() else path, os.W_OK):
         yield _note("writable", "not by you: the programs that record must run as its owner")
+    if _open_to_all(path) and _open_to_all(path / SEGMENTS):
+        yield _note(
+            "readable",
+            "by every user of this machine, with the prompts if any are stored; "
+            f"chmod -R o= {path} ends that",
+        )
     free = shutil.disk_usage(path).free
     said = f"{free / 2**30:,.1f} GiB free"
     if free < _LITTLE_SPACE:
@@ -108,6 +117,13 @@ def _place(path: Path) -> Iterator[Finding]:
         yield _warning("disk space", f"{said}, but only {left:,} files can be made; make room")
     else:
         yield _ok("disk space", said)
+
+
+def _open_to_all(path: Path) -> bool:
+    try:
+        return os.name == "posix" and bool(path.stat().st_mode & 0o005)
+    except OSError:
+        return False
 
 
 def _writers(path: Path) -> Iterator[Finding]:
@@ -172,7 +188,7 @@ def _clock(path: Path, writers: set[str]) -> Finding:
     later = [
         file.name
         for file in _files(path / SEGMENTS)
-        if datetime.fromtimestamp(file.stat().st_mtime, UTC) > soon
+        if datetime.fromtimestamp(_modified(file), UTC) > soon
     ]
     if ahead or later:
         return _warning(
@@ -183,21 +199,41 @@ def _clock(path: Path, writers: set[str]) -> Finding:
     return _ok("clock", "no writer and no file is from the future")
 
 
+def _modified(file: Path) -> float:
+    try:
+        return file.lstat().st_mtime
+    except OSError:  # sealed or compacted just now
+        return 0.0
+
+
 def _calls(ledger: Ledger) -> Iterator[Finding]:
     since = datetime.now(UTC) - LOOK_BACK
-    report = ledger.report(["model"], since=since)
+    report = ledger.report(["model", "cost_source"], since=since)
     span = f"in the last {LOOK_BACK.days} days"
-    unpriced = Counter({_model(row): row.unpriced for row in report.rows if row.unpriced})
+    unpriced: Counter[str] = Counter()
+    for row in report.rows:
+        if row.unpriced:
+            unpriced[_model(row)] += row.unpriced
+    said = any(row.group["cost_source"] == "provider" for row in report.rows)
+    far, lacking = _looked_at(ledger, since) if said or unpriced else (Counter(), Counter())
     if unpriced:
-        named = ", ".join(f"{model} ({count:,})" for model, count in unpriced.most_common(_NAMED))
         yield _warning(
             "prices",
-            f"{_count(unpriced.total(), 'call')} {span} could not be priced: {named}"
-            f"{' …' if len(unpriced) > _NAMED else ''}; give LiteLLMClient(prices=…) or update "
-            "LiteLLM",
+            f"{_count(unpriced.total(), 'call')} {span} could not be priced: {_listed(unpriced)}; "
+            + (f"no price was given for {_listed(lacking)}; " if lacking else "")
+            + "give LiteLLMClient(prices=…) or update LiteLLM",
         )
     else:
         yield _ok("prices", f"every call that succeeded {span} has a cost")
+    if far:
+        yield _warning(
+            "providers' costs",
+            f"{_count(far.total(), 'call')} {span} cost {FAR} times more or less by the provider's "
+            f"word than by LiteLLM's price map: {_listed(far)}; compare with the bill, then "
+            "litellm-ledger calls --where cost_source=provider",
+        )
+    elif said:
+        yield _ok("providers' costs", f"none {span} is far from LiteLLM's price map")
     if report.total.unsettled or report.cut_off:
         count = report.total.unsettled + report.cut_off
         yield _warning(
@@ -216,6 +252,27 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         )
     else:
         yield _ok("damage", "no damaged line was met")
+
+
+def _looked_at(ledger: Ledger, since: datetime) -> tuple[Counter[str], Counter[str]]:
+    """Among the newest calls: the models whose provider's cost is far from the price map, and what
+    had no price."""
+    far: Counter[str] = Counter()
+    lacking: Counter[str] = Counter()
+    where = {"cost_source": ["provider", MISSING]}
+    for call in ledger.calls(since=since, where=where, limit=_NEWEST).records:
+        meta = call.meta or {}
+        price, unpriced = meta.get("price"), meta.get("unpriced")
+        if isinstance(price, dict) and "listed" in price:
+            far[call.model or "no model"] += 1
+        if isinstance(unpriced, list):
+            lacking.update(f"{call.model or 'no model'}: {name}" for name in unpriced)
+    return far, lacking
+
+
+def _listed(counts: Counter[str]) -> str:
+    named = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(_NAMED))
+    return f"{named}{' …' if len(counts) > _NAMED else ''}"
 
 
 def _model(row: Row) -> str:

@@ -70,6 +70,10 @@ def connect(
     )
     # Else times are those of the machine: `ts >= ?` of an aware time would mean another moment.
     connection.execute("SET TimeZone = 'UTC'")
+    # Else DuckDB prints one to stdout at a prompt, in a notebook and under `python -c`.
+    connection.execute("SET enable_progress_bar = false")
+    # Else a name in a query that is no table is looked for among the variables of this program.
+    connection.execute("SET python_enable_replacements = false")
     return connection
 
 

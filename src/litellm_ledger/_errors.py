@@ -114,6 +114,10 @@ class UnsupportedPlatform(LedgerError):
 class MissingExtra(LedgerError, ImportError):
     """An optional package is missing; the text gives the ``pip install`` line.
 
+    Attributes:
+        extra: the extra of this library that brings it; empty: none does.
+        install: what to give to ``pip install``.
+
     Args:
         package: the module that was looked for.
         extra: the extra of this library that brings it.
@@ -123,7 +127,8 @@ class MissingExtra(LedgerError, ImportError):
 
     def __init__(self, package: str, extra: str = "", *, install: str = "", what: str = "") -> None:
         needs = f": LiteLLM needs it for {what}" if what else ""
-        how = f"pip install '{install or f'litellm-ledger[{extra}]'}'"
+        self.install = install or f"litellm-ledger[{extra}]"
+        how = f"pip install '{self.install}'"
         if extra:
             how += f" (in a checkout: pip install '.[{extra}]')"
         super().__init__(

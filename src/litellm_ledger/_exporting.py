@@ -13,16 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import msgspec
-
 from ._columns import quoted
+from ._escaping import json_text
 from ._ledger import Ledger
 from ._plurals import counted
-from ._printing import csv_writer, record_dict, record_row
+from ._printing import put_csv, record_dict
 from ._progress import progress, working
 from ._question import Question
 from ._reading import Problem
 from ._record import UsageRecord
+from ._reporting import is_large
+from ._tables import aside
 
 if TYPE_CHECKING:
     from ._relation import Relation
@@ -31,9 +32,19 @@ __all__ = ["export_records", "part_of", "target", "tell_written"]
 
 
 def export_records(
-    ledger: Ledger, question: Question, kinds: Sequence[str], form: str, out: Path | None
+    ledger: Ledger,
+    question: Question,
+    kinds: Sequence[str],
+    form: str,
+    out: Path | None,
+    *,
+    raw: bool = False,
 ) -> list[Problem]:
     """Write the records that are asked for; return the places that hold none.
+
+    Args:
+        form: ``csv``, ``jsonl`` or ``parquet``.
+        raw: in CSV, leave text that is a formula to a spreadsheet as it is.
 
     Raises:
         LedgerPathError, UnsupportedFormat: the ledger cannot be read.
@@ -42,17 +53,44 @@ def export_records(
     """
     if form == "parquet":
         return _parquet(ledger, question, kinds, out)
+    if form == "csv" and set(kinds) == {"usage"} and is_large(ledger.path) and not _seen(out):
+        return _csv(ledger, question, out, raw=raw)
     found = ledger.records(kinds=kinds, **question.selection())
     numbers = sum((name.last or name.first) - name.first + 1 for name in ledger.segments())
     with progress(f"exporting {ledger.path}", numbers) as advance:
         records = _counted(found, advance)
         with target(out) as to:
+            records = _kept_private(records, to)
             if form == "csv":
-                csv_writer(to).writerows(record_row(record) for record in records)
+                put_csv(records, to, raw=raw)
             else:
                 for record in records:
-                    to.write(msgspec.json.encode(record_dict(record)).decode() + "\n")
+                    to.write(json_text(record_dict(record)) + "\n")
     return found.problems
+
+
+def _seen(out: Path | None) -> bool:
+    """Whether people see it as it comes: then it is escaped, row by row."""
+    return (out is None or str(out) == "-") and sys.stdout.isatty()
+
+
+def _csv(ledger: Ledger, question: Question, out: Path | None, *, raw: bool) -> list[Problem]:
+    """Have the database write the rows: what ``put_csv`` writes, several times sooner."""
+    from ._csv_by_database import csv_rows
+    from ._relation import ask
+    from ._selection import Selection
+
+    def write(relation: Relation) -> list[Problem]:
+        rows = csv_rows(relation, Selection(**question.selection()), raw=raw)
+        first = next(rows, "")  # a file that is gone is found before anything is written
+        with target(out) as to:
+            put_csv((), to, raw=raw)
+            to.write(first)
+            to.writelines(rows)
+        return relation.problems
+
+    with working(f"exporting {ledger.path}"):
+        return ask(ledger.path, write)
 
 
 def _parquet(
@@ -69,10 +107,15 @@ def _parquet(
 
     def write(relation: Relation) -> list[Problem]:
         with part_of(out) as part:
+            prompts = f"SELECT 1 FROM records WHERE content IS NOT NULL AND {where} LIMIT 1"
+            if relation.database.execute(prompts, values).fetchone():
+                part.unlink(missing_ok=True)
+                part.touch(0o600, exist_ok=False)
             to = quoted(str(part.absolute()))
             relation.database.execute(
                 f"COPY (SELECT * FROM records WHERE kind IN ({', '.join(map(quoted, kinds))}) "
-                f"AND {where}) TO {to} (FORMAT parquet, COMPRESSION zstd)",
+                f"AND {where}) TO {to} (FORMAT parquet, COMPRESSION zstd, "
+                "USE_TMP_FILE false)",
                 values,
             )
         return relation.problems
@@ -92,6 +135,16 @@ def _counted(found: Iterator[UsageRecord], advance: Callable[[int], None]) -> It
         if waiting > 1_000:
             advance(waiting)
             waiting = 0
+        yield record
+
+
+def _kept_private(records: Iterator[UsageRecord], to: TextIO) -> Iterator[UsageRecord]:
+    """Give a file to nobody but its owner before the first prompt goes into it."""
+    private = to is sys.stdout or not hasattr(os, "fchmod")
+    for record in records:
+        if record.content is not None and not private:
+            os.fchmod(to.fileno(), 0o600)
+            private = True
         yield record
 
 
@@ -128,4 +181,4 @@ def tell_written(out: Path | None) -> None:
     if out is not None and str(out) != "-":
         size = out.stat().st_size
         text = counted(size, "byte") if size < 1_000 else f"{size / 1_000:,.0f} kB"
-        sys.stderr.write(f"wrote {out}, {text}\n")
+        aside(f"wrote {out}, {text}")

@@ -17,14 +17,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import msgspec
 import typer
 
 from ._errors import LedgerError
+from ._escaping import escaped, json_text
 from ._periods import calendar
 from ._question import Question, question
 
-__all__ = ["Output", "Where", "command", "complain", "home", "put_json", "settle"]
+__all__ = [
+    "RAW",
+    "Output",
+    "Where",
+    "check_raw",
+    "command",
+    "complain",
+    "home",
+    "put_json",
+    "settle",
+]
 
 
 def home(path: Path | None) -> Path | None:
@@ -45,11 +55,15 @@ Where = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The form that was asked for: at most one of the three, else a table for people."""
+    """The form that was asked for: at most one of the three, else a table for people.
+
+    ``raw`` goes with ``csv``: text that is a formula to a spreadsheet is left as it is.
+    """
 
     json: bool = False
     csv: bool = False
     md: bool = False
+    raw: bool = False
     color: bool = True
 
     @property
@@ -63,7 +77,12 @@ _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
     "since": (_Text, None, "Only calls from then on: 2025-03-30, 2025-03-30T14:00, today …"),
     "until": (_Text, None, "Only calls before then; of a day, its end."),
     "last": (_Text, None, "Only the last 24h, 7d, 4w, 12mo; the current one is the last of them."),
-    "where": (list[str], [], "Only calls with KEY=VALUE: tag:env=prod. Repeat it for more."),
+    "where": (
+        list[str],
+        [],
+        "Only calls with KEY=VALUE, or without: env=prod, status!=ok. Repeat it for more.",
+    ),
+    "allow_missing": (bool, False, "Accept a tag that is on no call, as if it were not misspelt."),
     "tz": (str, "UTC", "Time zone of days and of times without one: Europe/Berlin, local."),
     "week_start": (str, "monday", "The day on which weeks begin."),
 }
@@ -75,10 +94,12 @@ _METAVARS: Final = {
     "tz": "ZONE",
     "week_start": "WEEKDAY",
 }
+RAW: Final = "With --csv: no apostrophe before text that a spreadsheet would take for a formula."
 _FORMS: Final = {
     "json": "Print JSON, amounts as exact decimal text.",
     "csv": "Print CSV, amounts exact.",
     "md": "Print a Markdown table.",
+    "raw": RAW,
     "no_color": "Print no colour (so does $NO_COLOR).",
 }
 
@@ -124,7 +145,12 @@ def _question_flags() -> list[inspect.Parameter]:
             default=default,
             annotation=Annotated[
                 kind,
-                typer.Option(help=words, metavar=_METAVARS[name], show_default=bool(default)),
+                typer.Option(
+                    f"--{name.replace('_', '-')}",
+                    help=words,
+                    metavar=_METAVARS.get(name),
+                    show_default=bool(default),
+                ),
             ],
         )
         for name, (kind, default, words) in _ASKING.items()
@@ -140,7 +166,7 @@ def _output_flags(forms: tuple[str, ...]) -> list[inspect.Parameter]:
             annotation=Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", help=words)],
         )
         for name, words in _FORMS.items()
-        if name in forms or name == "no_color"
+        if name in forms or name == "no_color" or (name == "raw" and "csv" in forms)
     ]
 
 
@@ -154,9 +180,17 @@ def _call(
         asked = [f"--{name}" for name in forms if chosen[name]]
         if len(asked) > 1:
             raise ValueError(f"give one of {' and '.join(asked)}")
+        raw = "csv" in forms and given.pop("raw")
+        check_raw(raw=raw, csv=chosen.get("csv", False))
         color = not (given.pop("no_color") or os.environ.get("NO_COLOR"))
-        given["output"] = Output(**chosen, color=color)
+        given["output"] = Output(**chosen, raw=raw, color=color)
     return function(**given)
+
+
+def check_raw(*, raw: bool, csv: bool) -> None:
+    """Refuse ``--raw`` where it would do nothing."""
+    if raw and not csv:
+        raise ValueError("--raw goes with --csv")
 
 
 def _question(flags: dict[str, Any]) -> Question:
@@ -166,6 +200,7 @@ def _question(flags: dict[str, Any]) -> Question:
         until=flags["until"],
         last_=flags["last"],
         where=flags["where"],
+        allow_missing=flags["allow_missing"],
         zone=dates.zone,
         tz=flags["tz"],
         week_start=flags["week_start"].lower(),
@@ -204,12 +239,11 @@ def _guarded(function: Callable[[], int]) -> int:
 
 def complain(what: object, *, lines: bool = False) -> None:
     """Write one line to standard error; with ``lines`` those that there are, blank ones apart."""
-    said = [line.rstrip() for line in str(what).splitlines() if line.strip()]
-    text = "\n".join(said) if lines else " ".join(str(what).split())
+    said = [escaped(line.rstrip(), "\t") for line in str(what).splitlines() if line.strip()]
+    text = "\n".join(said) if lines else escaped(" ".join(str(what).split()))
     sys.stderr.write(f"litellm-ledger: {text}\n")
 
 
 def put_json(value: Any, *, indent: bool = True) -> None:
     """Write a value as JSON: readable, or on one line."""
-    data = msgspec.json.encode(value)
-    sys.stdout.write((msgspec.json.format(data, indent=2) if indent else data).decode() + "\n")
+    sys.stdout.write(json_text(value, indent=indent) + "\n")

@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._errors import InvalidRecord
 from ._frame import checked, decode
 from ._layout import SegmentName
+from ._line import line_of
 from ._listing import list_segments, open_segment
 from ._record import UsageRecord
 from ._spans import Spans
@@ -79,11 +79,8 @@ class Follower:
                 if raw[-1:] != b"\n":
                     break
                 self._read[key] = self._read.get(key, 0) + len(raw)
-                if checked(raw):
-                    try:
-                        record = decode(raw)
-                    except InvalidRecord:
-                        continue
+                if checked(raw) and line_of(raw) is not None:
+                    record = decode(raw)
                     seen = self._seen.setdefault(name.writer, Spans())
                     if record.kind != "gap" and record.seq and seen.add(record.seq):
                         yield record

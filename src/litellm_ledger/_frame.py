@@ -12,6 +12,7 @@ Pure: bytes and records, no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 from zlib import crc32
@@ -21,9 +22,11 @@ from msgspec.structs import asdict, force_setattr
 
 from ._errors import InvalidRecord, UnsupportedFormat
 from ._money import MAX_PICOUSD, usd, whole
+from ._nesting import DEEPEST, nests_deeper
 from ._record import UsageRecord
 
 __all__ = [
+    "LEVELS",
     "SEALED",
     "SUFFIX",
     "checked",
@@ -40,9 +43,15 @@ SUFFIX: Final = 19
 SEALED: Final = b'%b,"crc":"%08x"}\n'
 """A line, of its bytes up to the suffix and their checksum."""
 
+LEVELS: Final = DEEPEST + 1
+"""Levels of a line: the record is the first."""
+
 
 class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
     """The schema as it is on disk, money still in picodollars: decoded first, then checked."""
+
+    tags: Mapping[str, str] | None = None  # type: ignore[assignment]
+    meta: dict[str, Any] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         pass
@@ -75,8 +84,15 @@ def wire(record: UsageRecord, cost_picousd: int | None) -> UsageRecord:
 
 
 def encode_wire(record: UsageRecord) -> bytes:
-    """Encode what ``wire`` has prepared."""
-    body = _encode(record)[:-1]
+    """Encode what ``wire`` has prepared.
+
+    Raises:
+        InvalidRecord: a value nests too deep; it was changed after the record was made.
+    """
+    text = _encode(record)
+    if nests_deeper(text, LEVELS):
+        raise InvalidRecord(f"a value nests more than {DEEPEST} levels deep")
+    body = text[:-1]
     return SEALED % (body, crc32(body))
 
 
@@ -85,10 +101,15 @@ def _pico(cost: Decimal | None) -> int | None:
 
 
 def checked(line: bytes) -> bool:
-    """Tell whether ``line``, line feed included, has a well-formed suffix and a true checksum."""
+    """Tell whether ``line``, line feed included, can be a record.
+
+    Its suffix is well-formed, its checksum true, and it does not nest too deep to be parsed.
+    """
     if len(line) <= SUFFIX or line[-SUFFIX:-11] != b',"crc":"' or line[-3:] != b'"}\n':
         return False
-    return b"%08x" % crc32(line[:-SUFFIX]) == line[-11:-3]
+    if b"%08x" % crc32(line[:-SUFFIX]) != line[-11:-3]:
+        return False
+    return not nests_deeper(line, LEVELS)
 
 
 def decode(line: bytes) -> UsageRecord:
@@ -106,7 +127,7 @@ def decode(line: bytes) -> UsageRecord:
             if fields[name] is not None:
                 fields[name] = usd(_whole_pico(name, fields[name]))
         return UsageRecord(**fields)
-    except (msgspec.DecodeError, InvalidRecord, ValueError) as exc:
+    except (msgspec.DecodeError, InvalidRecord, ValueError, OverflowError) as exc:
         version = newer_version(line)
         if version is not None:
             raise UnsupportedFormat(

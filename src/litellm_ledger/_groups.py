@@ -16,7 +16,18 @@ import msgspec
 
 from ._periods import PERIODS, Calendar
 
-__all__ = ["KEYS", "MISSING", "OTHER", "Countable", "Quantiles", "Row", "check_by", "key_of"]
+__all__ = [
+    "KEYS",
+    "MISSING",
+    "OTHER",
+    "Countable",
+    "Quantiles",
+    "Row",
+    "check_by",
+    "key_of",
+    "model_names",
+    "named",
+]
 
 MISSING: Final = "(none)"
 """The group of records that lack the key."""
@@ -164,28 +175,57 @@ KEYS: Final = (
 _UTC: Final = Calendar()
 
 
-def key_of(name: str, calendar: Calendar = _UTC) -> Callable[[Countable], str]:
+def named(word: str) -> str:
+    """Return the group key that a word stands for: a key of a record, a period, else a tag.
+
+    ``user`` is ``tag:user``; a tag that has the name of a key is written ``tag:model``.
+
+    Raises:
+        ValueError: the word names nothing, or is nearly a key; the text says what to write.
+    """
+    if word in KEYS or word in PERIODS or (word.startswith("tag:") and word != "tag:"):
+        return word
+    if word in ("", "tag:"):
+        raise ValueError(
+            f"no group key {word!r}; there are {', '.join((*KEYS, *PERIODS))} and tag:NAME"
+        )
+    near = get_close_matches(word, [*KEYS, *PERIODS], n=1, cutoff=0.8)
+    if near:
+        raise ValueError(
+            f"no group key {word!r}; did you mean {near[0]}? For a tag of that name: tag:{word}"
+        )
+    return f"tag:{word}"
+
+
+def key_of(word: str, calendar: Calendar = _UTC) -> Callable[[Countable], str]:
     """Return the function that gives a record's value of a group key.
 
     Keys: those of ``KEYS``, a period (``hour``, ``day``, ``week``, ``month``) of the calendar, and
-    ``tag:NAME``.
+    ``tag:NAME``, for which ``NAME`` is enough (``named``).
 
     Raises:
         ValueError: there is no such key; the text lists them.
     """
+    name = named(word)
     if name in KEYS:
         return lambda record: getattr(record, name) or MISSING
     if name in PERIODS:
         return _period(name, calendar)
-    if name.startswith("tag:") and len(name) > len("tag:"):
-        tag = name.removeprefix("tag:")
-        return lambda record: MISSING if record.tags is None else record.tags.get(tag, MISSING)
-    near = get_close_matches(name, [*KEYS, *PERIODS], n=1, cutoff=0.8)
-    meant = near[0] if near else f"tag:{name}" if name.isidentifier() else ""
-    hint = f"did you mean {meant!r}? There" if meant else "there"
-    raise ValueError(
-        f"no group key {name!r}; {hint} are {', '.join((*KEYS, *PERIODS))} and tag:NAME"
-    )
+    tag = name.removeprefix("tag:")
+    return lambda record: MISSING if record.tags is None else record.tags.get(tag, MISSING)
+
+
+def model_names(record: Countable) -> tuple[str, ...]:
+    """Return the names by which a record's model is found: with and without its provider.
+
+    ``openai/gpt-4o`` is also ``gpt-4o``, and so is a ``gpt-4o`` of the provider ``openai`` also
+    ``openai/gpt-4o``.
+    """
+    model = record.model
+    if not model:
+        return (MISSING,)
+    short = model[model.find("/") + 1 :]
+    return (model, short, f"{record.provider}/{model}") if record.provider else (model, short)
 
 
 def _period(every: str, calendar: Calendar) -> Callable[[Countable], str]:
@@ -204,13 +244,11 @@ def _period(every: str, calendar: Calendar) -> Callable[[Countable], str]:
 
 
 def check_by(by: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys without repetitions.
+    """Return the keys that were asked for (``named``), without repetitions.
 
     Raises:
         ValueError: one of them does not exist, or ``by`` is a single text.
     """
     if isinstance(by, str):
         raise ValueError(f"by= takes a list of group keys: by=[{by!r}]")
-    for name in by:
-        key_of(name)
-    return tuple(dict.fromkeys(by))
+    return tuple(dict.fromkeys(map(named, by)))

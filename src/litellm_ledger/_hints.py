@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["AsyncOnly", "callers_level", "instead"]
+__all__ = ["AsyncOnly", "callers_level", "instead", "unacknowledged"]
 
 _TRACKERS: Final = ("record", "record_nowait", "record_threadsafe", "summary", "totals")
 """What a client's ``usage`` has and people look for on the client."""
@@ -41,6 +41,31 @@ def instead(of: object, name: str) -> AttributeError:
         elif hasattr(kind, f"a{name}"):
             said += f": it is asynchronous; write await client.a{name}(...)"
     return AttributeError(said, name=name, obj=of)
+
+
+def unacknowledged(directory: object, waited: float, disk: float, error: str | None) -> str:
+    """Say that a record was not acknowledged in time, and what was slow.
+
+    Args:
+        waited: seconds since the record was accepted.
+        disk: how many of them the writer spent in system calls.
+        error: what the disk answers, or what became of the writer.
+    """
+    until = "as soon as the disk allows"
+    if error is not None:
+        why = f"writing fails ({error})"
+    elif disk > waited / 2:
+        why = f"the disk is slow ({disk:.2g} s of {waited:.2g} s)"
+    else:
+        why = (
+            f"the event loop was blocked or overloaded (the disk took {disk:.2g} s of "
+            f"{waited:.2g} s)"
+        )
+        until = "as soon as the loop runs again"
+    return (
+        f"the ledger in {directory} has not acknowledged a record in time: {why}.  The call goes "
+        f"on, and the record is written {until} (see statistics().unacked)"
+    )
 
 
 def callers_level() -> int:

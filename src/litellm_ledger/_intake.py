@@ -17,20 +17,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from ._backlog import Backlog
 from ._closing import seconds
 from ._errors import FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
 from ._late import LATE_BUDGET, LATE_ON_LOOP, LateSaver
+from ._live import Durability
 from ._queue import Entry, Signal
 from ._record import UsageRecord
 from ._state import State, refusal
 from ._waiters import Acks, Room
 
 __all__ = ["Durability", "Intake"]
-
-Durability = Literal["queued", "written", "synced"]
 
 _log = logging.getLogger("litellm_ledger")
 TURN: Final = 256

@@ -38,6 +38,7 @@ class ReportOptions(TypedDict, total=False):
     since: datetime | None
     until: datetime | None
     where: Where | None
+    where_not: Where | None
     every: str | None
     tz: str | tzinfo | None
     week_start: str
@@ -95,6 +96,7 @@ class Ledger:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Where | None = None,
+        where_not: Where | None = None,
     ) -> Records:
         """Read records: writer by writer, ascending by sequence number within each.
 
@@ -106,9 +108,11 @@ class Ledger:
         Args:
             kinds: which kinds of line: ``usage`` (outcomes), ``started``, ``gap``.
             since, until: only those with ``since <= ts < until``; timezone-aware.
-            where: group key to value, or to several of which one must be there; all keys must
-                match: ``{"model": ["m", "n"], "tag:user": "a"}``.  The keys are those of
-                ``report``, periods in UTC; ``"(none)"`` matches what lacks the key.
+            where: group key to value, or to several values, any of which matches; all keys must
+                match: ``{"model": ["m", "n"], "user": "a"}``.  The keys are those of ``report``,
+                periods in UTC; ``"(none)"`` matches what lacks the key.  A model matches with and
+                without its provider: ``gpt-4o`` is also ``openai/gpt-4o``.
+            where_not: the same, for values that must not be there; what lacks the key stays in.
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
@@ -118,7 +122,7 @@ class Ledger:
         wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
         if not wanted <= _KINDS:
             raise ValueError(f"no such kind: {', '.join(sorted(wanted - _KINDS))}")
-        selection = Selection(since, until, where)
+        selection = Selection(since, until, where, where_not=where_not)
         problems: list[Problem] = []
         lines = (
             entry
@@ -134,6 +138,7 @@ class Ledger:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Where | None = None,
+        where_not: Where | None = None,
         every: str | None = None,
         tz: str | tzinfo | None = "UTC",
         week_start: str = "monday",
@@ -143,10 +148,10 @@ class Ledger:
 
         Args:
             by: group keys: ``model``, ``provider``, ``call``, ``status``, ``response_model``,
-                ``error``, ``usage_source``, ``cost_source``, ``tag:NAME``, and the periods
-                ``hour``, ``day``, ``week``, ``month``; several at once; ``[]`` or ``None`` for the
-                total alone.
-            since, until, where: as for ``records``.
+                ``error``, ``usage_source``, ``cost_source``, the periods ``hour``, ``day``,
+                ``week``, ``month``, and tags: ``tag:NAME``, or ``NAME`` alone, which a row has as
+                ``tag:NAME``; several at once; ``[]`` or ``None`` for the total alone.
+            since, until, where, where_not: as for ``records``.
             every: a period to begin with: ``every="day", by=["model"]`` is ``by=["day", "model"]``.
             tz: the zone that periods are of: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
             week_start: the first day of a week, in English; Monday.
@@ -160,7 +165,7 @@ class Ledger:
         keys = check_by(() if by is None else by)
         if every is not None:
             keys = check_by([every, *keys])
-        selection = Selection(since, until, where, calendar(tz, week_start))
+        selection = Selection(since, until, where, calendar(tz, week_start), where_not)
         return make_report(self.path, keys, selection, quantiles=quantiles)
 
     def calls(
@@ -169,12 +174,13 @@ class Ledger:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Where | None = None,
+        where_not: Where | None = None,
         limit: int | None = 20,
     ) -> Calls:
         """List outcomes, the newest first by ``ts``.
 
         Args:
-            since, until, where: as for ``records``.
+            since, until, where, where_not: as for ``records``.
             limit: at most so many; 0 or ``None``: all, which are then held in memory.
 
         Raises:
@@ -182,7 +188,9 @@ class Ledger:
         """
         if limit is not None and (type(limit) is not int or limit < 0):
             raise ValueError(f"limit={limit!r}: give a whole number, 0 or None for all")
-        return list_calls(self.path, Selection(since, until, where), limit or None)
+        return list_calls(
+            self.path, Selection(since, until, where, where_not=where_not), limit or None
+        )
 
     def operation(self, key: str) -> Operation | None:
         """Return one operation with all its attempts; ``None`` if there is none.
@@ -197,20 +205,26 @@ class Ledger:
         return find_operation(self.path, key)
 
     def sql(
-        self, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+        self,
+        query: str,
+        parameters: Sequence[object] | Mapping[str, object] | None = None,
+        *,
+        allow_files: bool = False,
     ) -> Table:
         """Ask the ledger in DuckDB's SQL: the views ``calls`` and ``records`` (docs/reports.md).
 
         Args:
             query: one statement that only reads.
             parameters: of its ``?`` or ``$name``.
+            allow_files: the statement may also read files that this process can read
+                (``read_csv('budgets.csv')``); without it, nothing but the two views.
 
         Raises:
             MissingExtra: DuckDB is not installed (the extra ``report``).
             ValueError: the query is none, or fails; the text says why.
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        return run_sql(self.path, query, parameters)
+        return run_sql(self.path, query, parameters, allow_files=allow_files)
 
     def tags(
         self,
@@ -218,13 +232,14 @@ class Ledger:
         since: datetime | None = None,
         until: datetime | None = None,
         where: Where | None = None,
+        where_not: Where | None = None,
     ) -> list[str]:
         """List the names of the tags that outcomes have.
 
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        return sorted(list_tags(self.path, Selection(since, until, where)))
+        return sorted(list_tags(self.path, Selection(since, until, where, where_not=where_not)))
 
     def verify(self) -> Verification:
         """Compare what is on the ledger with what its writers counted; see ``Verification``.

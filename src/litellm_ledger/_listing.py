@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from ._archive import archived, read_archived
 from ._errors import LedgerPathError
+from ._fs import open_file, refuse_links
 from ._layout import ARCHIVE, LIVE, SEGMENTS, SegmentName
 
 __all__ = ["Vanished", "by_writer", "list_segments", "open_segment"]
@@ -36,6 +37,7 @@ def list_segments(root: Path) -> list[SegmentName]:
         MissingExtra: some are in the archive, and DuckDB is not installed.
         LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
     """
+    refuse_links(root)
     before = _names(root)
     after = _names(root)
     there = {(name.writer, name.first) for name in after}
@@ -87,7 +89,7 @@ def open_segment(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
         OSError: it is gone, or cannot be read.
     """
     try:
-        return open(root / SEGMENTS / str(name), "rb"), name
+        return open_file(root / SEGMENTS / str(name)), name
     except FileNotFoundError as exc:
         if not name.open:
             data = read_archived(root, name)

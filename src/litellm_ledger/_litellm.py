@@ -1,9 +1,9 @@
 """The seam to LiteLLM: the one module that imports it, and not before somebody asks.
 
 Owns the import (off the event loop, without the fetch of the price map over the network), the
-warm-up and the name of the price list in use.  It never sets one of LiteLLM's globals, registers no
-callback and makes no model call.  ``_litellm_cost`` and ``_litellm_http`` work on the module it
-hands out.
+warm-up, the name of the price list in use and the warning when that list was fetched.  It never
+sets one of LiteLLM's globals, registers no callback and makes no model call.  ``_litellm_cost`` and
+``_litellm_http`` work on the module it hands out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -21,7 +22,17 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["load", "load_sync", "loaded", "price_version", "version", "warm_up"]
+__all__ = [
+    "expect_fetched_prices",
+    "load",
+    "load_sync",
+    "loaded",
+    "price_version",
+    "version",
+    "warm_up",
+]
+
+_log = logging.getLogger("litellm_ledger")
 
 _LOCAL_PRICES: Final = "LITELLM_LOCAL_MODEL_COST_MAP"
 
@@ -63,6 +74,8 @@ def load_sync(*, fetch_prices: bool = False) -> ModuleType:
             finally:
                 if ours:
                     os.environ.pop(_LOCAL_PRICES, None)
+            if fetch_prices:
+                expect_fetched_prices()
             _price_version(module)  # 10 ms that no call shall pay
             _ready = module
     return _ready
@@ -143,7 +156,42 @@ def _price_version(litellm: Any) -> str:
         digest = hashlib.sha256(content).hexdigest()[:8]
         text = f"litellm-{version()}+{digest}"
         _version = (prices, size, text)
+    _tell_of_fetched_prices()
     return text
+
+
+_fetch_expected = False
+
+
+def expect_fetched_prices() -> None:
+    """Log no warning about prices that LiteLLM fetches: this process asks for them."""
+    global _fetch_expected
+    _fetch_expected = True
+
+
+def _tell_of_fetched_prices() -> None:
+    """Log one warning if LiteLLM fetched its price map: the prices may change with every start.
+
+    A log record and not a ``LedgerWarning``: it may come from a thread in the middle of a call, and
+    where warnings are errors it would fail that call.
+    """
+    global _fetch_expected
+    if _fetch_expected:
+        return
+    try:
+        module: Any = importlib.import_module("litellm.litellm_core_utils.get_model_cost_map")
+        source = module.get_model_cost_map_source_info()
+    except Exception:  # another version keeps it elsewhere
+        return
+    if source.get("source") == "remote":
+        _fetch_expected = True
+        _log.warning(
+            "LiteLLM has fetched its price map from %s: prices may change with every start. To use "
+            "the map of the installed LiteLLM, set LITELLM_LOCAL_MODEL_COST_MAP=True before the "
+            "first `import litellm`; if the fetched prices are wanted, LiteLLMClient("
+            "fetch_prices=True) silences this",
+            source.get("url"),
+        )
 
 
 @functools.cache

@@ -11,21 +11,27 @@ import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
+from ._iterations import parts
 from ._litellm import load_sync, loaded
+from ._litellm_options import ON_USAGE
+from ._members import member
 from ._money import from_litellm, picousd, usd
 from ._outcome import from_stream, usage_fields
+from ._outcome_bill import cached_elsewhere
 
 __all__ = [
-    "batch_cost",
-    "batch_output",
     "compute_cost",
     "estimate",
     "estimate_stream",
+    "is_free",
     "is_priced",
+    "map_cost",
     "price_conditions",
     "provider_of",
+    "says_tier",
+    "speech_cost",
     "written",
 ]
 
@@ -42,6 +48,14 @@ def is_priced(model: Any, custom_llm_provider: str | None = None) -> bool:
         if any("cost" in key or "pric" in key for key in entry):
             return True
     return (custom_llm_provider or model.partition("/")[0]).startswith("ollama")
+
+
+def is_free(model: Any, custom_llm_provider: str | None = None) -> bool:
+    """Whether the price map says that the model costs nothing: it has prices, and all are 0."""
+    if not isinstance(model, str) or not is_priced(model, custom_llm_provider):
+        return False
+    entry = next(_entries(model, custom_llm_provider), {})
+    return not any(value for key, value in entry.items() if "cost" in key or "pric" in key)
 
 
 def _entries(model: str, provider: str | None) -> Iterator[Mapping[str, Any]]:
@@ -122,7 +136,8 @@ def compute_cost(
 
     Args:
         response: any answer, or a stream's chunk with a ``usage``.
-        options: further arguments of ``litellm.completion_cost``, such as ``call_type``.
+        options: of ``price_options``, and further arguments of ``litellm.completion_cost``, such as
+            ``call_type``.  A service tier counts where the answer does not say which one served it.
 
     Returns:
         ``None`` if the price map does not know the model, or the answer carries no usage and the
@@ -133,9 +148,22 @@ def compute_cost(
         usage = response.get("usage") if isinstance(response, Mapping) else None
         if usage is None:
             usage = getattr(response, "usage", None)
+        if iterations := parts(usage):
+            options["custom_llm_provider"] = custom_llm_provider
+            return _iterated(response, iterations, model=model, **options)
         counts = usage_fields(usage)
         if type(response).__name__ == "ModelResponseStream":
             response = litellm.ModelResponse(model=model, usage=usage)
+        on_usage = {name: options.pop(name) for name in ON_USAGE if name in options}
+        if _is_anthropics(usage):
+            # LiteLLM knows Anthropic's usage by its cache counters, and only then its region.
+            told = {name: value for name, value in usage.items() if value is not None}
+            response = {**response, "usage": {**_NO_CACHE, **on_usage, **told}}
+        tier = options.pop("service_tier", None)
+        if tier is not None and not says_tier(response):
+            options["optional_params"] = {"service_tier": tier}
+        if hasattr(usage, "model_copy") and cached_elsewhere(usage):
+            response = _cached_in_place(response, usage, litellm)
         cost = litellm.completion_cost(
             completion_response=response,
             model=model,
@@ -144,11 +172,101 @@ def compute_cost(
         )
         if type(cost) not in (float, int) or cost < 0:
             return None
-        if cost == 0 and not (any(counts.values()) and is_priced(model, custom_llm_provider)):
+        priced = options.get("base_model") or model
+        if cost == 0 and not (any(counts.values()) and is_priced(priced, custom_llm_provider)):
             return None
         return from_litellm(cost)
     except Exception:
         return None
+
+
+_NO_CACHE: Final = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+
+
+def _is_anthropics(usage: Any) -> TypeGuard[Mapping[str, Any]]:
+    if not isinstance(usage, Mapping) or "input_tokens" not in usage:
+        return False
+    return "prompt_tokens" not in usage and "input_tokens_details" not in usage
+
+
+def says_tier(answer: Any) -> bool:
+    """Whether an answer names the service tier that it was served at, which then counts."""
+    holders = (answer, member(answer, "usage"))
+    return any(isinstance(member(holder, "service_tier"), str) for holder in holders)
+
+
+def _iterated(
+    response: Mapping[str, Any], iterations: list[dict[str, Any]], *, model: str, **options: Any
+) -> Decimal | None:
+    """Price each iteration by itself: by its own model, and by the length of its own context."""
+    total = Decimal(0)
+    for usage in iterations:
+        if not any(usage_fields(usage).values()):
+            continue  # it used nothing
+        other = usage.get("model")
+        answer, said = {**response, "usage": usage}, dict(options)
+        if other:
+            answer["model"] = other
+            said.pop("base_model", None)  # it is behind the name that the caller gave
+        cost = compute_cost(answer, model=other or model, **said)
+        if cost is None:
+            return None
+        total += cost
+    return total
+
+
+def _cached_in_place(response: Any, usage: Any, litellm: Any) -> Any:
+    """The answer with its cached tokens where LiteLLM prices them."""
+    details: Any = getattr(usage, "prompt_tokens_details", None)
+    told = details.model_dump(exclude_none=True) if details is not None else {}
+    there = {**told, "cached_tokens": cached_elsewhere(usage)}
+    usage = usage.model_copy(
+        update={"prompt_tokens_details": litellm.types.utils.PromptTokensDetailsWrapper(**there)}
+    )
+    return response.model_copy(update={"usage": usage})
+
+
+def map_cost(
+    model: str, provider: str | None, fields: Mapping[str, Any], **options: Any
+) -> Decimal | None:
+    """Price the tokens of an outcome by the price map, whatever else was said of their cost."""
+    try:
+        litellm: Any = load_sync()
+        usage = _usage_of(litellm, fields, options)
+        answer = litellm.ModelResponse(model=model, usage=usage)
+        return compute_cost(answer, model=model, custom_llm_provider=provider, **options)
+    except Exception:
+        return None
+
+
+def _usage_of(litellm: Any, fields: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    cached = {
+        theirs: fields[ours]
+        for theirs, ours in (
+            ("cache_read_input_tokens", "cache_read_tokens"),
+            ("cache_creation_input_tokens", "cache_write_tokens"),
+        )
+        if ours in fields
+    }
+    return litellm.Usage(
+        prompt_tokens=fields.get("input_tokens", 0),
+        completion_tokens=fields.get("output_tokens", 0),
+        total_tokens=fields.get("total_tokens", 0),
+        **cached,
+        **{name: options[name] for name in ON_USAGE if name in options},
+    )
+
+
+def speech_cost(model: str, provider: str | None, characters: int) -> Decimal | None:
+    """Price a text that was read aloud, by the character; ``None`` if it is not priced so.
+
+    LiteLLM's own figure leaves the blanks out, which providers bill.
+    """
+    for entry in _entries(model, provider):
+        price = entry.get("input_cost_per_character")
+        if type(price) in (float, int):
+            return usd(picousd(Decimal(repr(price)) * characters))
+    return None
 
 
 def estimate_stream(
@@ -158,6 +276,7 @@ def estimate_stream(
     *,
     custom_llm_provider: str | None = None,
     tools: Sequence[Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Estimate what a stream cost that was left early, or whose provider sent no usage.
 
@@ -181,6 +300,7 @@ def estimate_stream(
         written(chunks) if chunks else None,
         custom_llm_provider=custom_llm_provider,
         tools=tools,
+        options=options,
     )
 
 
@@ -192,13 +312,16 @@ def estimate(
     *,
     custom_llm_provider: str | None = None,
     tools: Sequence[Any] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Estimate what is missing in ``fields``, as ``estimate_stream`` does.
 
     Args:
         fields: what the stream itself said; completed in place and returned.
         text: all that the model wrote; ``None``: nothing came back.
+        options: of ``price_options``.
     """
+    options = dict(options or {})
     try:
         litellm: Any = load_sync()
         if fields["usage_source"] != "provider":
@@ -216,23 +339,8 @@ def estimate(
                 fields["total_tokens"] = sum(counts)
             fields["usage_source"] = "estimated" if counts else "none"
         if fields["usage_source"] != "none" and "cost" not in fields:
-            cached = {
-                theirs: fields[ours]
-                for theirs, ours in (
-                    ("cache_read_input_tokens", "cache_read_tokens"),
-                    ("cache_creation_input_tokens", "cache_write_tokens"),
-                )
-                if ours in fields
-            }
-            usage = litellm.Usage(
-                prompt_tokens=fields.get("input_tokens", 0),
-                completion_tokens=fields.get("output_tokens", 0),
-                total_tokens=fields.get("total_tokens", 0),
-                **cached,
-            )
-            answer = litellm.ModelResponse(model=model, usage=usage)
             provider = custom_llm_provider or fields.get("provider")
-            cost = compute_cost(answer, model=model, custom_llm_provider=provider)
+            cost = map_cost(model, provider, fields, **options)
             if cost is not None:
                 fields["cost"], fields["cost_source"] = cost, "litellm"
     except Exception:
@@ -305,54 +413,3 @@ def written(chunks: Sequence[Any]) -> str:
                     if isinstance(text, str):
                         parts.append(text)
     return "".join(parts)
-
-
-# --- Batches ---------------------------------------------------------------------------------
-
-
-def batch_cost(batch: Any, model: str, provider: str) -> Decimal | None:
-    """Price a finished batch by the usage that came with it, at LiteLLM's price for batches."""
-    try:
-        litellm: Any = load_sync()
-        calculator: Any = importlib.import_module("litellm.cost_calculator")
-        counts = usage_fields(getattr(batch, "usage", None))
-        usage = litellm.Usage(
-            prompt_tokens=counts["input_tokens"],
-            completion_tokens=counts.get("output_tokens", 0),
-            total_tokens=counts.get("total_tokens", 0),
-            prompt_tokens_details={"cached_tokens": counts.get("cache_read_tokens", 0)},
-        )
-        parts = calculator.batch_cost_calculator(
-            usage=usage, model=model, custom_llm_provider=provider
-        )
-        total = sum((Decimal(repr(float(part))) for part in parts), Decimal(0))
-        if total == 0 and not is_priced(model, provider):
-            return None
-        return usd(picousd(total))
-    except Exception:
-        return None
-
-
-async def batch_output(
-    batch: Any, provider: str, kwargs: Mapping[str, Any]
-) -> tuple[Any, Decimal | None, str | None]:
-    """Read the output file of a finished batch; return usage, cost and model.
-
-    Args:
-        kwargs: of the call that asked: its key and address fetch the file.
-    """
-    utils: Any = importlib.import_module("litellm.batches.batch_utils")
-    names = ("api_key", "api_base", "base_url", "api_version", "organization", "timeout")
-    given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-    found = await utils._handle_completed_batch(
-        batch=batch, custom_llm_provider=provider, litellm_params=given
-    )
-    if isinstance(found, tuple):
-        cost, usage, models = found[:3]
-    else:
-        cost, usage, models = found.cost, found.usage, found.models
-    model = models[0] if models and isinstance(models[0], str) else None
-    price = None if type(cost) not in (float, int) else from_litellm(cost)
-    if price == 0 and not (model and is_priced(model, provider)):
-        price = None
-    return usage, price, model

@@ -16,6 +16,7 @@ import functools
 import importlib
 import inspect
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ __all__ = [
     "Follower",
     "Listener",
     "answer_cost",
+    "asked_for_usage",
+    "end_logging_threads",
     "flush_logging",
     "follow",
     "is_async",
@@ -97,8 +100,56 @@ def _name(call_type: Any, logging_obj: Any) -> str:
     return str(name)
 
 
+class _StandIn:
+    """In place of LiteLLM's object of a call that it does not show before the request leaves.
+
+    So it is with calls that LiteLLM makes in Rust (OCR).  Kept until the task that makes the call
+    ends: a call that is told of no more by then was cancelled.
+    """
+
+    def __init__(self) -> None:
+        self.real: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["real"], name)
+
+
+_stand_ins: Final[dict[tuple[int, str], _StandIn]] = {}
+"""By the number of the callback and the id of the call."""
+
+
+def _not_shown(callback: Any, call_id: Any) -> Any:
+    """Find LiteLLM's object of a call where the arguments of the hook do not hold it."""
+    frame = sys._getframe(1)  # LiteLLM before 1.103 made it and has it in a variable
+    for _ in range(4):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+        if frame.f_code.co_name == "wrapper_async":
+            return frame.f_locals.get("logging_obj")
+    task = asyncio.current_task()
+    if task is None or not isinstance(call_id, str):
+        return None
+    key = callback.number, call_id
+    found = _stand_ins[key] = _StandIn()
+    task.add_done_callback(lambda _: _stand_ins.pop(key, None))
+    return found
+
+
+def _of_call(callback: Any, request: Mapping[str, Any]) -> Any:
+    """LiteLLM's object of a call that has ended, as ``_before`` had it."""
+    logging_obj = request.get("litellm_logging_obj")
+    known = _stand_ins.pop((callback.number, str(request.get("litellm_call_id"))), None)
+    if known is None:
+        return logging_obj
+    known.real = logging_obj
+    return known
+
+
 async def _before(self: Any, kwargs: Any, call_type: Any) -> None:
     listener, logging_obj = self._listener(), kwargs.get("litellm_logging_obj")
+    if listener is not None and logging_obj is None:
+        logging_obj = _not_shown(self, kwargs.get("litellm_call_id"))
     if listener is not None and logging_obj is not None:
         try:
             await listener.on_start(logging_obj, kwargs, _name(call_type, logging_obj))
@@ -107,7 +158,7 @@ async def _before(self: Any, kwargs: Any, call_type: Any) -> None:
 
 
 async def _success(self: Any, request_data: Any, response: Any, call_type: Any) -> None:
-    listener, logging_obj = self._listener(), request_data.get("litellm_logging_obj")
+    listener, logging_obj = self._listener(), _of_call(self, request_data)
     if listener is not None and logging_obj is not None:
         try:
             await listener.on_answer(logging_obj, response)
@@ -118,7 +169,7 @@ async def _success(self: Any, request_data: Any, response: Any, call_type: Any) 
 async def _failure(
     self: Any, request_data: Any, exception: Any, call_type: Any, fallback_depth: Any = None
 ) -> None:
-    listener, logging_obj = self._listener(), request_data.get("litellm_logging_obj")
+    listener, logging_obj = self._listener(), _of_call(self, request_data)
     if listener is not None and logging_obj is not None:
         try:
             await listener.on_failure(logging_obj, exception)
@@ -222,6 +273,21 @@ def answer_cost(logging_obj: Any, answer: Any, model: str | None, deployment: An
     return None
 
 
+def asked_for_usage(details: Mapping[str, Any]) -> bool:
+    """Whether the usage at the end of a stream can be the provider's own.
+
+    OpenAI's API reports none unless the request asks for it.  LiteLLM then counts by itself, and
+    since 1.110 puts that where the provider's count would be.
+    """
+    provider = details.get("custom_llm_provider")
+    compatible = getattr(loaded(), "openai_compatible_providers", ())
+    if provider not in ("openai", "azure", "text-completion-openai", *compatible):
+        return True
+    sent = (details.get("additional_args") or {}).get("complete_input_dict")
+    options = sent.get("stream_options") if isinstance(sent, Mapping) else None
+    return isinstance(options, Mapping) and options.get("include_usage") is True
+
+
 _LOGGING: Final = frozenset(
     {
         "Logging.async_failure_handler",
@@ -257,3 +323,15 @@ async def flush_logging() -> None:
                 await worker.flush()
     except Exception:
         _log.debug("LiteLLM's log could not be flushed", exc_info=True)
+
+
+async def end_logging_threads() -> None:
+    """Wait until LiteLLM's threads have run every callback, and end them for good.
+
+    For a process that makes no call afterwards.
+    """
+    try:
+        module: Any = importlib.import_module("litellm.litellm_core_utils.thread_pool_executor")
+        await asyncio.to_thread(module.executor.shutdown, wait=True)
+    except Exception:  # another version keeps it elsewhere
+        _log.debug("LiteLLM's threads could not be waited for", exc_info=True)

@@ -42,7 +42,7 @@ _uses: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Use]] = (
 
 
 def acquire_http(loop: asyncio.AbstractEventLoop) -> None:
-    """Count one more client of ours on ``loop``.  Does not import LiteLLM."""
+    """Count one more client of ours on ``loop``, the running one.  Does not import LiteLLM."""
     with _lock:
         use = _uses.get(loop)
         if use is None:
@@ -81,7 +81,7 @@ async def release_http(loop: asyncio.AbstractEventLoop) -> None:
         except Exception:
             pass
     litellm: Any = loaded()
-    mine = f"-{id(loop)}"
+    mine = _ending()
     for key in closed - kept:
         if key.endswith(mine):
             try:
@@ -95,12 +95,19 @@ async def release_http(loop: asyncio.AbstractEventLoop) -> None:
 # --- Finding what belongs to a loop ----------------------------------------------------------
 
 
+def _ending() -> str:
+    """How LiteLLM's cache ends the keys of the running loop's clients: its id, or since 1.110 a
+    number."""
+    litellm: Any = loaded()
+    return str(litellm.in_memory_llm_clients_cache.update_cache_key_with_event_loop(""))
+
+
 def _transports(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Any, Any]]:
     """Yield (cache key or "", holder, transport) of all open pools of ``loop`` LiteLLM has made."""
     litellm: Any = loaded()
     if litellm is None:
         return
-    mine = f"-{id(loop)}"
+    mine = _ending()
     try:
         cached = list(litellm.in_memory_llm_clients_cache.cache_dict.items())
     except Exception:

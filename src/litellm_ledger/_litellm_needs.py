@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ._errors import MissingExtra
@@ -17,33 +17,39 @@ from ._litellm import load_sync
 
 __all__ = ["needs_messages_stream", "require"]
 
-_found: Final[set[tuple[str, ...]]] = set()
+Modules = tuple[tuple[str, ...], ...]
+
+_found: Final[set[Modules]] = set()
 
 
-async def require(modules: tuple[str, ...], install: str, what: str) -> None:
-    """Import ``modules``; those that this version of LiteLLM does not have are passed over.
+async def require(modules: Modules, extra: str, what: str) -> None:
+    """Import ``modules``, in a thread; skip those that this version of LiteLLM does not have.
 
     Args:
-        install: what ``pip install`` brings them.
+        modules: each under the names that versions of LiteLLM give it, the newest name first.  A
+            later name is only tried where LiteLLM lacks the earlier ones: it may be deprecated.
+        extra: the extra of ours that brings what they import.
         what: the call, for the error.
 
     Raises:
         MissingExtra: one of them needs a package that is not installed; the text names it.
     """
     if modules not in _found:
-        await asyncio.to_thread(_import, modules, install, what)
+        await asyncio.to_thread(_import, modules, extra, what)
         _found.add(modules)
 
 
-def _import(modules: Sequence[str], install: str, what: str) -> None:
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except ImportError as exc:
-            missing = _missing(exc)
-            if missing is None or missing.partition(".")[0] == "litellm":
-                continue  # another version of LiteLLM, which keeps it elsewhere
-            raise MissingExtra(missing, install=install, what=what) from exc
+def _import(modules: Modules, extra: str, what: str) -> None:
+    for names in modules:
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except ImportError as exc:
+                missing = _missing(exc)
+                if missing is None or missing.partition(".")[0] == "litellm":
+                    continue  # another version of LiteLLM, which keeps it elsewhere
+                raise MissingExtra(missing, extra, what=what) from exc
+            break
 
 
 def _missing(exc: BaseException) -> str | None:

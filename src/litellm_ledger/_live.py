@@ -5,9 +5,10 @@ machine itself (they are pages of a file), so whoever comes later knows exactly 
 were accepted.  The ``flock`` is released by the kernel when the owner dies, however it dies.  Never
 holds a record.
 
-Eight native-endian unsigned 64-bit cells: magic, hash of the boot id, pid, accepted, written,
-synced, oldest sequence number in flight (0: none), pid of who recovers it (0: nobody did).  Stored
-one aligned cell at a time through ``memoryview.cast("Q")``; ``struct.pack_into`` tears.
+Eight native-endian unsigned 64-bit cells: magic, hash of the boot id, pid and durability level,
+accepted, written, synced, oldest sequence number in flight (0: none), pid of who recovers it (0:
+nobody did).  Stored one aligned cell at a time through ``memoryview.cast("Q")``;
+``struct.pack_into`` tears.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from ._fs import FileSystem
+from ._fs import FileSystem, create_file, open_regular, read_file
 from ._layout import LIVE, live_name
 
 try:
@@ -36,8 +37,10 @@ __all__ = [
     "OLDEST",
     "SYNCED",
     "WRITTEN",
+    "Durability",
     "LiveCounters",
     "LiveFile",
+    "acked_until",
     "is_locked",
     "lock",
     "lock_directory",
@@ -50,6 +53,11 @@ __all__ = [
 MAGIC: Final = int.from_bytes(b"llmledg1", "little")
 SIZE: Final = 64
 PID, ACCEPTED, WRITTEN, SYNCED, OLDEST = 2, 3, 4, 5, 6
+
+Durability = Literal["queued", "written", "synced"]
+
+_LEVELS: Final[tuple[Durability | None, ...]] = (None, "queued", "written", "synced")
+"""By their number in the upper half of the pid's cell; 0 in files that older versions wrote."""
 
 
 @cache
@@ -74,6 +82,7 @@ class LiveCounters:
     synced: int = 0
     oldest_in_flight: int = 0
     recoverer: int = 0
+    durability: Durability | None = None  # not on record
 
 
 class LiveFile:
@@ -83,20 +92,29 @@ class LiveFile:
     SIGBUS), locked, and only then renamed in: nobody ever sees it unlocked while we live.
     """
 
-    def __init__(self, fs: FileSystem, directory: Path, writer: str, *, first: int = 1) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: Path,
+        writer: str,
+        *,
+        first: int = 1,
+        durability: Durability | None = None,
+    ) -> None:
         self._fs = fs
         self.path = directory / LIVE / live_name(writer)
         temporary = self.path.with_suffix(".new")
-        self._fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        self._fd = create_file(temporary, os.O_RDWR)
         try:
             done = first - 1
-            image = struct.pack("=8Q", MAGIC, _boot(), os.getpid(), done, done, done, 0, 0)
+            owner = os.getpid() | _LEVELS.index(durability) << 32
+            image = struct.pack("=8Q", MAGIC, _boot(), owner, done, done, done, 0, 0)
             if os.write(self._fd, image) != SIZE:
                 raise OSError(28, "no space left for the 64 bytes of a live file", str(temporary))
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # mmap keeps a duplicate of its descriptor, which would keep the lock alive in a forked
             # child; mapped from a descriptor of its own it does not.
-            mapped = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+            mapped = open_regular(temporary, os.O_RDWR)
             try:
                 self._map = mmap.mmap(mapped, SIZE)
             finally:
@@ -127,11 +145,15 @@ class LiveFile:
 
 def read_live(path: Path) -> LiveCounters:
     """Read the counters of any live file.  Raises ``OSError`` if it cannot be opened."""
-    data = path.read_bytes()
+    data = read_file(path)
     if len(data) != SIZE:
         return LiveCounters(valid=False)
-    magic, *cells = struct.unpack("=8Q", data)
-    return LiveCounters(True, *cells) if magic == MAGIC else LiveCounters(valid=False)
+    magic, boot, owner, accepted, written, synced, oldest, recoverer = struct.unpack("=8Q", data)
+    if magic != MAGIC:
+        return LiveCounters(valid=False)
+    level, pid = owner >> 32, owner & 0xFFFFFFFF
+    durability = _LEVELS[level] if level < len(_LEVELS) else None
+    return LiveCounters(True, boot, pid, accepted, written, synced, oldest, recoverer, durability)
 
 
 def same_boot(counters: LiveCounters) -> bool:
@@ -139,9 +161,24 @@ def same_boot(counters: LiveCounters) -> bool:
     return counters.boot != 0 and counters.boot == _boot()
 
 
+def acked_until(counters: LiveCounters) -> int | None:
+    """Return the number above which a dead writer acknowledged nothing that is missing now.
+
+    ``None``: not on record.  See docs/FORMAT.md, "The live file", for the table.
+    """
+    if not counters.valid or counters.durability is None:
+        return None
+    if counters.durability != "queued":
+        if same_boot(counters):
+            return counters.written
+        if counters.durability == "synced":
+            return counters.synced
+    return max(counters.accepted, counters.written)
+
+
 def lock(path: Path) -> int | None:
     """Take a dead writer's lock; return the descriptor that holds it, or ``None`` if it is held."""
-    return _flock(path, os.O_RDWR)
+    return _flock(open_regular(path, os.O_RDWR))
 
 
 def mark_recovery(fd: int, pid: int) -> None:
@@ -160,11 +197,10 @@ def mark_recovery(fd: int, pid: int) -> None:
 
 def lock_directory(path: Path) -> int | None:
     """Lock a directory for this process; return the descriptor, or ``None`` if it is locked."""
-    return _flock(path, os.O_RDONLY | os.O_DIRECTORY)
+    return _flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
-def _flock(path: Path, flags: int) -> int | None:
-    fd = os.open(path, flags | os.O_CLOEXEC)
+def _flock(fd: int) -> int | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -185,7 +221,7 @@ def is_locked(path: Path) -> bool:
     """Whether the owner lives.  Probes with a shared lock that is given back at once."""
     if not _LOCKS:
         return False  # nobody can have locked it
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_regular(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:

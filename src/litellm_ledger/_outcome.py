@@ -22,8 +22,17 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from ._errors import InvalidRecord
-from ._money import from_litellm
+from ._background import background
+from ._iterations import summed
+from ._members import count, member, note, view
+from ._outcome_bill import (
+    cached_elsewhere,
+    money,
+    put_answer_cost,
+    put_said,
+    searches,
+    tools_used,
+)
 from ._record import MAX_INT
 
 __all__ = [
@@ -48,16 +57,6 @@ _DELTA_TEXT: Final = (
 )
 """Members of a delta that mean the model wrote something."""
 
-_COST_ELSEWHERE: Final = frozenset({"xai"})
-"""Providers whose ``usage.cost`` LiteLLM itself does not use; it computes the price instead."""
-
-_SAYS_COST: Final = frozenset({"openrouter", "perplexity"})
-"""Providers that report what the call cost them in US dollars, in ``usage.cost``.
-
-On an answer, or on a chunk as the provider sent it, that is the provider's word.  On what LiteLLM
-makes up at the end of a stream it may be LiteLLM's own figure.
-"""
-
 _PLAIN_TIERS: Final = frozenset({"auto", "default", "on_demand", "standard", "standard_only"})
 """Service tiers that are billed at the ordinary price."""
 
@@ -71,12 +70,6 @@ def merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
-def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
-    """Add to the ``meta`` of an outcome."""
-    if meta:
-        fields["meta"] = {**(fields.get("meta") or {}), **meta}
-
-
 def usage_fields(usage: Any) -> dict[str, Any]:
     """Return the token counts of one usage object or mapping, of any of the usual dialects.
 
@@ -84,8 +77,9 @@ def usage_fields(usage: Any) -> dict[str, Any]:
     are any.
 
     Chat (``prompt_tokens``), Responses and images (``input_tokens`` with ``input_tokens_details``),
-    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here) and
-    DeepSeek's cache counters.  Counts that are negative, not whole, or beyond 2⁵³ - 1 are unknown.
+    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here; summed over
+    ``iterations``) and DeepSeek's cache counters.  Counts that are negative, not whole, or beyond
+    2⁵³ - 1 are unknown.
     """
     fields: dict[str, Any] = {}
     if usage is None:
@@ -163,48 +157,6 @@ def from_exception(exc: BaseException) -> dict[str, Any]:
 # --- Reading ---------------------------------------------------------------------------------
 
 
-def member(source: Any, name: str) -> Any:
-    """``source[name]`` or ``source.name``, ``None`` if there is no such thing or it raises."""
-    try:
-        if isinstance(source, dict):
-            return source.get(name)
-        value = getattr(source, name, None)
-        if value is None and isinstance(source, Mapping):
-            value = source.get(name)
-        return value
-    except Exception:
-        return None
-
-
-def _view(source: Any) -> Any:
-    """``source`` as something with a cheap ``get``.
-
-    A pydantic model's fields lie in its ``__dict__`` and further members in ``__pydantic_extra__``;
-    looking there costs a tenth of a ``getattr`` that fails.
-    """
-    if type(source) is dict:
-        return source
-    own = getattr(source, "__dict__", None)
-    if own and hasattr(source, "__pydantic_extra__"):
-        extra = source.__pydantic_extra__
-        return {**own, **extra} if extra else own
-    return source if isinstance(source, Mapping) else _Attributes(source)
-
-
-class _Attributes:
-    __slots__ = ("_source",)
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-
-    def get(self, name: str) -> Any:
-        return member(self._source, name)
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= MAX_INT else None
-
-
 def _put_count(fields: dict[str, Any], name: str, value: Any) -> None:
     if type(value) is int and 0 <= value <= MAX_INT:
         fields[name] = value
@@ -217,20 +169,8 @@ def _put_text(fields: dict[str, Any], name: str, *values: Any) -> None:
             return
 
 
-def _money(value: Any) -> Decimal | None:
-    """LiteLLM's cost; a mapping is a breakdown that holds it in ``total_cost``."""
-    if isinstance(value, Mapping):
-        value = value.get("total_cost")
-    if type(value) not in (float, int) or value < 0:
-        return None
-    try:
-        return from_litellm(value)
-    except InvalidRecord:
-        return None
-
-
 def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
-    get = _view(usage).get
+    get = view(summed(usage)).get
     read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
     prompt, completion = get("prompt_tokens"), get("completion_tokens")
     if prompt or completion or get("input_tokens") is None:
@@ -243,17 +183,19 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
         in_details, out_details = get("input_tokens_details"), get("output_tokens_details")
         if in_details is None:
             in_details = get("input_token_details")  # transcriptions
-        if in_details is None and _count(prompt) is not None:
+        if in_details is None and count(prompt) is not None:
             # Anthropic's own: the cached tokens come on top.
-            prompt += (_count(read) or 0) + (_count(written) or 0)
+            prompt += (count(read) or 0) + (count(written) or 0)
     if in_details is not None:
-        details = _view(in_details).get
+        details = view(in_details).get
         if read is None:
             read = details("cached_tokens")
         if written is None:
             written = details("cache_creation_tokens")
             if written is None:
                 written = details("cache_write_tokens")
+    if not read:
+        read = cached_elsewhere(usage) or read
     _put_count(fields, "input_tokens", prompt)
     _put_count(fields, "output_tokens", completion)
     total = get("total_tokens")
@@ -262,25 +204,28 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
     _put_count(fields, "cache_read_tokens", read)
     _put_count(fields, "cache_write_tokens", written)
     if out_details is not None:
-        _put_count(fields, "reasoning_tokens", _view(out_details).get("reasoning_tokens"))
+        _put_count(fields, "reasoning_tokens", view(out_details).get("reasoning_tokens"))
     parts = _parts(in_details, "input") | _parts(out_details, "output")
     creation = get("cache_creation")  # Anthropic's own; LiteLLM keeps it with the details
     if creation is None and in_details is not None:
-        creation = _view(in_details).get("cache_creation_token_details")
+        creation = view(in_details).get("cache_creation_token_details")
     hour = member(creation, "ephemeral_1h_input_tokens")
-    if _count(hour):
+    if count(hour):
         parts["cache_write_1h"] = hour
     if parts:
-        fields["meta"] = {"tokens": parts}
+        note(fields, {"tokens": parts})
+    searched = searches(get, in_details)
+    if searched:
+        note(fields, {"tools": {"web_searches": searched}})
 
 
 def _parts(details: Any, side: str) -> dict[str, int]:
     """Tokens that are priced apart from text, of which there were any."""
     if details is None:
         return {}
-    get = _view(details).get
+    get = view(details).get
     found = {kind: get(f"{kind}_tokens") for kind in ("audio", "image", "video")}
-    return {f"{kind}_{side}": value for kind, value in found.items() if _count(value)}
+    return {f"{kind}_{side}": value for kind, value in found.items() if count(value)}
 
 
 def _counts(usage: Any) -> dict[str, Any]:
@@ -295,22 +240,17 @@ def _counts(usage: Any) -> dict[str, Any]:
 def _tier(*holders: Any) -> dict[str, Any]:
     """The service tier that answered, if it is one with a price of its own."""
     for holder in holders:
-        tier = _view(holder).get("service_tier")
+        tier = view(holder).get("service_tier")
         if isinstance(tier, str) and tier and tier not in _PLAIN_TIERS and tier.isidentifier():
             return {"price": {"service_tier": str(tier)[:32]}}
     return {}
-
-
-def _said_cost(usage: Any, provider: Any) -> Decimal | None:
-    """What the provider itself says that it will bill."""
-    return _money(member(usage, "cost")) if provider in _SAYS_COST else None
 
 
 def _read_response(response: Any, fields: dict[str, Any]) -> None:
     hidden = member(response, "_hidden_params")
     if hidden is None:
         hidden = {}
-    get = _view(response).get
+    get = view(response).get
     _put_text(fields, "response_model", member(hidden, "provider_response_model"), get("model"))
     _put_text(fields, "response_id", get("id"))
     _put_text(fields, "provider", member(hidden, "custom_llm_provider"))
@@ -322,15 +262,15 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
         fields.update(counts)
         fields["usage_source"] = "provider"
     note(fields, _tier(response, usage))
-    cost, source = _said_cost(usage, fields.get("provider")), "provider"
-    if cost is None:
-        cost, source = _money(member(hidden, "response_cost")), "litellm"
-    if cost is not None and (cost or counts or usage is None):
-        fields["cost"], fields["cost_source"] = cost, source
+    note(fields, background(response, counted=bool(counts)))
+    tools = tools_used(get)
+    if tools:
+        note(fields, {"tools": {**tools, **(fields.get("meta") or {}).get("tools", {})}})
+    put_answer_cost(fields, hidden, usage, counts)
     if member(hidden, "cache_hit") is True:
         fields["cache_hit"] = True
-        if cost is not None:
-            fields["cost"], fields["saved_cost"], fields["cost_source"] = _ZERO, cost, source
+        if "cost" in fields:
+            fields["saved_cost"], fields["cost"] = fields["cost"], _ZERO
 
 
 def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str, Any]) -> None:
@@ -373,15 +313,12 @@ def _wrote(choice: Any) -> bool:
 
 
 def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
-    """LiteLLM leaves its price of a stream on the usage of the extra chunk, if it is above 0."""
-    said = _said_cost(usage, fields.get("provider"))
-    if said is not None:
-        fields["cost"], fields["cost_source"] = said, "provider"
+    """LiteLLM leaves its price of a stream on the usage of the extra chunk, if it is above 0.
+
+    ``usage`` is the provider's own, off the wire: a cost on that one is the provider's word.
+    """
+    if put_said(fields, usage) or (usage is not None and cached_elsewhere(usage)):
         return
-    if fields.get("provider") in _COST_ELSEWHERE:
-        return
-    if member(usage, "cost") is not None:
-        return  # the server's own figure, which LiteLLM passes on in place of its price
-    cost = _money(member(member(final, "usage"), "cost"))
+    cost = money(member(member(final, "usage"), "cost"))
     if cost:
         fields["cost"], fields["cost_source"] = cost, "litellm"

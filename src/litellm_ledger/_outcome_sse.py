@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from ._outcome import usage_fields
+from ._outcome_bill import put_said
 
 __all__ = ["MessageEvents"]
 
@@ -128,7 +129,9 @@ class MessageEvents:
         if counts.get("input_tokens") or counts.get("output_tokens"):
             found |= counts
             found["usage_source"] = "provider" if self.ended else "estimated"
-            if not self.ended:
+            if self.ended:
+                put_said(found, self.usage)
+            else:
                 found.pop("total_tokens", None)
         else:
             found["usage_source"] = "none"

@@ -36,7 +36,10 @@ def audio_seconds(kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
 
 
 def speech_characters(kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
-    """How many characters were to be read aloud."""
+    """How many characters were to be read aloud, blanks too: as billed, else as given."""
+    billed = member(member(answer, "_hidden_params"), "billed_characters")
+    if type(billed) is int:
+        return _whole("characters", billed)
     text = kwargs.get("input")
     return {"characters": len(text)} if isinstance(text, str) else {}
 

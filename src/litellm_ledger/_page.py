@@ -25,6 +25,8 @@ __all__ = ["render"]
 
 _PARTS: Final = files("litellm_ledger") / "page"
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_MOST: Final = 20
+"""Tags that are listed by name."""
 _MAP: Final = "\n//# sourceMappingURL="
 
 
@@ -45,6 +47,7 @@ def render(page: Page) -> str:
         _chart_card(charts.get("speed")),
         _chart_card(charts.get("failures")),
         _waste_card(page),
+        _left_out_card(page),
     ]
     narrow = sum(map(bool, [*tops, charts.get("tokens"), *last]))
     body = [
@@ -110,7 +113,7 @@ def _when(label: str) -> str:
 
 def _tiles(page: Page) -> str:
     total = page.total
-    failed = total.error + total.cancelled + total.abandoned + total.unsettled
+    failed = page.failed
     mark = '<span class="floor" title="may really be higher">+</span>' if page.is_floor else ""
     cached = _percent(total.cache_read_tokens, total.input_tokens)
     tiles = [
@@ -127,8 +130,8 @@ def _tiles(page: Page) -> str:
             f"tokens{f', {cached} of the input from cache' if total.cache_read_tokens else ''}",
         ),
         (
-            _percent(failed, total.calls),
-            f"did not end well ({failed:,}); they cost {money(total.wasted_cost)}",
+            _percent(failed.calls, total.calls),
+            f"failed or abandoned ({failed.calls:,}); {_failed_cost(page)}",
         ),
         (
             _percent(total.provider_reported, _counted(total)),
@@ -140,6 +143,14 @@ def _tiles(page: Page) -> str:
         for value, words in tiles
     )
     return f'<div class="tiles">\n{inner}</div>\n'
+
+
+def _failed_cost(page: Page) -> str:
+    failed = page.failed
+    if failed.known_cost is None:
+        return "their cost is unknown"
+    mark = "+" if failed.is_floor or page.has_missing else ""
+    return f"they cost {money(failed.cost)}{mark}"
 
 
 def _rounded(cost: Decimal) -> str:
@@ -265,6 +276,22 @@ def _waste_card(page: Page) -> str:
         "What that cost",
         "An answer that nobody got is billed as well, as far as it was written.",
         inner,
+    )
+
+
+def _left_out_card(page: Page) -> str:
+    if not page.left_out:
+        return ""
+    rows = [
+        [clean(name), f"{tag.values:,}", f"{tag.calls:,}"] for name, tag in page.left_out[:_MOST]
+    ]
+    rest = len(page.left_out) - len(rows)
+    if rest:
+        rows.append([counted(rest, "other"), "", ""])
+    return _card(
+        "Other tags",
+        "Tags without a table on this page; --by NAME adds one.",
+        _table(["tag", "values", "calls"], rows),
     )
 
 

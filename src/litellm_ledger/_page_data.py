@@ -20,18 +20,21 @@ from ._page_time import fitting, in_period, periods, short
 from ._periods import calendar
 from ._question import Question
 from ._report import Report, added, dollars
+from ._reporting import count_tags
+from ._selection import Selection
 from ._tables import clean
+from ._tag_values import LARGEST, TagValues, summarising
 
 __all__ = ["READINGS", "Chart", "Page", "Series", "Top", "gather", "money"]
 
 _APART: Final = 7
 """Groups with a colour of their own; all others share one."""
-_TOP: Final = 10
+_TOP: Final = LARGEST
 _TAGS: Final = 3
 _OTHERS: Final = "all others"
 _STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
 
-READINGS: Final = 6
+READINGS: Final = 7
 """About as often the ledger is read for one page."""
 
 
@@ -77,6 +80,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         every: the period that time is cut into; ``None`` without a single call.
         errors: what failed, by the name of the exception.
+        has_missing: whether calls are missing that were cut off by a death, or are damaged.
+        left_out: tags without a table of their own, which nobody asked for.
+        missing_tags: tags that were asked for and are on no call.
     """
 
     path: str
@@ -88,10 +94,18 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     total: Row
     notes: list[str]
     is_floor: bool
+    has_missing: bool = False
     charts: list[Chart] = []
     tops: list[Top] = []
     errors: list[tuple[str, Row]] = []
     statuses: list[tuple[str, Row]] = []
+    left_out: list[tuple[str, TagValues]] = []
+    missing_tags: list[str] = []
+
+    @property
+    def failed(self) -> Row:
+        """The sums over failed, cancelled, abandoned and unsettled calls."""
+        return added([row for status, row in self.statuses if status not in ("ok", MISSING)])
 
 
 def money(cost: Decimal) -> str:
@@ -105,7 +119,7 @@ def gather(
     ledger: Ledger,
     question: Question,
     *,
-    by: str = "model",
+    by: Sequence[str] = ("model",),
     every: str | None = None,
     made: datetime,
     advance: Callable[[int], None] = lambda step: None,
@@ -113,7 +127,7 @@ def gather(
     """Ask the ledger.
 
     Args:
-        by: the key whose groups are stacked in the chart of cost.
+        by: keys to list; the chart of cost is stacked by the first.
         every: a period; by default hours for a few days, then days, weeks, months.
         advance: called after each reading with 1.
     """
@@ -125,7 +139,8 @@ def gather(
         return found
 
     dates = calendar(question.tz, question.week_start)
-    keys = list(dict.fromkeys([by, "status", "error"]))
+    stacked = by[0]
+    keys = list(dict.fromkeys([stacked, "status", "error"]))
     main = report([every or "day", *keys])
     rows = main.rows
     if every is None and rows:
@@ -142,16 +157,26 @@ def gather(
         total=main.total,
         notes=main.notes(),
         is_floor=main.is_floor,
+        has_missing=bool(main.cut_off or main.problems),
+        missing_tags=list(main.missing_tags),
     )
     if not rows or every is None:
         return page
     labels = periods(every, [row.group[every] for row in rows], dates)
     speed = report([every], quantiles=True)
+    tags = count_tags(ledger.path, Selection(**question.selection(), calendar=dates))
+    advance(1)
+    chosen = summarising(tags, main.total.calls)
     tops = []
-    for key in _keys(ledger, question, by):
-        found = rows if key in keys else report([key]).rows
-        tops.append(_top(found, key))
-    tops = [top for top in tops if len(top.rows) > 1 or top.key == by]  # else it says nothing
+    for key in _keys(by, chosen):
+        if key in keys:
+            tops.append(_top(rows, key))
+            continue
+        found = report([key])
+        page.missing_tags.extend(found.missing_tags)
+        tops.append(_top(found.rows, key))
+    tops = [top for top in tops if len(top.rows) > 1 or top.key in by]  # else it says nothing
+    listed = {top.key for top in tops}
     failed = [row for row in rows if row.group["status"] == "error"]
     return msgspec.structs.replace(
         page,
@@ -160,7 +185,7 @@ def gather(
         charts=[
             chart
             for chart in (
-                _spend(rows, every, by, labels),
+                _spend(rows, every, stacked, labels),
                 _tokens(rows, every, labels),
                 _speed(speed.rows, every, labels),
                 _failures(rows, every, labels),
@@ -170,14 +195,16 @@ def gather(
         tops=tops,
         errors=sorted(_sums(failed, "error").items(), key=lambda pair: -pair[1].calls)[:_TOP],
         statuses=sorted(_sums(rows, "status").items(), key=lambda pair: _STATUSES.index(pair[0])),
+        left_out=[(name, tags[name]) for name in sorted(tags) if f"tag:{name}" not in listed],
     )
 
 
-def _keys(ledger: Ledger, question: Question, by: str) -> list[str]:
-    """The keys whose dearest are listed: the model, and the first few tags, ``user`` first."""
-    tags = sorted(ledger.tags(**question.selection()), key=lambda name: (name != "user", name))
-    keys = [f"tag:{name}" for name in tags[:_TAGS]]
-    return list(dict.fromkeys([*keys[:1], by, "model", *keys[1:]]))[: _TAGS + 1]
+def _keys(by: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    """The keys that are listed: those asked for, the model, and the best few tags."""
+    tags = [f"tag:{name}" for name in chosen[:_TAGS]]
+    if tuple(by) == ("model",):
+        return [*tags[:1], "model", *tags[1:]]
+    return list(dict.fromkeys([*by, *tags[:1], "model", *tags[1:]]))[: max(len(by), _TAGS + 1)]
 
 
 def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:

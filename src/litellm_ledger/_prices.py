@@ -19,13 +19,16 @@ from msgspec.structs import force_setattr
 from ._errors import InvalidRecord
 from ._money import picousd, usd
 
-__all__ = ["ModelPrice", "find_price", "price_of", "price_table"]
+__all__ = ["FAR", "ModelPrice", "find_price", "lacking_prices", "price_of", "price_table"]
 
 _EXACT: Final = decimal.Context(
     prec=60,
     rounding=decimal.ROUND_HALF_EVEN,
     traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
 )
+FAR: Final = 3
+"""So many times more or less than the price map says, a provider's cost is worth a look."""
+
 _MOST: Final = Decimal(1_000_000)
 """US dollars for one unit: more is a slip of the decimal point."""
 
@@ -42,7 +45,9 @@ class ModelPrice(msgspec.Struct, frozen=True):
         reasoning: for ``per`` output tokens spent on reasoning; not given, as ``output``.
         character: for ``per`` characters read aloud.
         image, audio_second, page, search_unit: for one of them.
-        request: for one call, whatever it used.
+        request: for one call.  Alone, it is the price of the whole call, whatever that used.
+        web_search, file_search: for one search that the provider made for the model.
+        container: for one code interpreter's container.
         per: how many tokens or characters a price is for.
 
     Raises:
@@ -62,6 +67,9 @@ class ModelPrice(msgspec.Struct, frozen=True):
     page: Decimal | str | int | None = None
     search_unit: Decimal | str | int | None = None
     request: Decimal | str | int | None = None
+    web_search: Decimal | str | int | None = None
+    file_search: Decimal | str | int | None = None
+    container: Decimal | str | int | None = None
 
     def __post_init__(self) -> None:
         if type(self.per) is not int or self.per < 1:
@@ -97,6 +105,9 @@ _AMOUNTS: Final = (
     "page",
     "search_unit",
     "request",
+    "web_search",
+    "file_search",
+    "container",
 )
 
 
@@ -154,11 +165,39 @@ _UNITS: Final = (
 )
 
 
+_TOOLS: Final = (
+    ("web_searches", "web_search"),
+    ("file_searches", "file_search"),
+    ("containers", "container"),
+)
+
+
+def _tools(fields: Mapping[str, Any]) -> Mapping[str, int]:
+    """How often which paid tool was used; what is not there was not."""
+    return (fields.get("meta") or {}).get("tools") or {}
+
+
+def lacking_prices(price: ModelPrice, fields: Mapping[str, Any]) -> list[str]:
+    """Name the members of ``ModelPrice`` that are not given, and priced what was used."""
+    if all(getattr(price, name) is None for name in _AMOUNTS if name != "request"):
+        return []
+    used = _tools(fields)
+    lacking = [name for count, name in _TOOLS if used.get(count) and getattr(price, name) is None]
+    if price.input is not None or price.output is not None:
+        for count, name in (("input_tokens", "input"), ("output_tokens", "output")):
+            if fields.get(count) and getattr(price, name) is None:
+                lacking.append(name)
+    return lacking
+
+
 def price_of(price: ModelPrice, fields: Mapping[str, Any]) -> Decimal | None:
     """Return the cost of what ``fields`` say was used, rounded half-even to a picodollar once.
 
     ``None`` where the price does not cover what was used, or nothing that it covers is known.
     """
+    lacking = lacking_prices(price, fields)
+    if any(name not in ("input", "output") for name in lacking):
+        return None
     parts = [_tokens(price, fields)]
     for field, name in _UNITS:
         amount = getattr(price, name)
@@ -171,6 +210,10 @@ def price_of(price: ModelPrice, fields: Mapping[str, Any]) -> Decimal | None:
         if fields.get("characters") is None:
             return None
         parts.append(_per(price, price.character, fields["characters"]))
+    for field, name in _TOOLS:
+        amount = getattr(price, name)
+        if amount is not None:
+            parts.append(_EXACT.multiply(amount, Decimal(_tools(fields).get(field, 0))))
     if price.request is not None:
         parts.append(_decimal(price.request))
     priced_elsewhere = any(getattr(price, name) is not None for name in _OTHERS)

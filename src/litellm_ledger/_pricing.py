@@ -10,17 +10,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from . import _litellm
 from ._calls import CALLS, Asked
-from ._litellm_cost import compute_cost, is_priced, price_conditions, provider_of
+from ._litellm_cost import (
+    compute_cost,
+    is_free,
+    is_priced,
+    map_cost,
+    price_conditions,
+    provider_of,
+    says_tier,
+    speech_cost,
+)
 from ._outcome import note
-from ._prices import ModelPrice, find_price, price_of, price_table
+from ._prices import FAR, ModelPrice, find_price, lacking_prices, price_of, price_table
 
 __all__ = ["Pricing"]
 
 _log = logging.getLogger("litellm_ledger")
+
+
+_CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_location")
+"""Options that are noted beside each price of LiteLLM's that hung on them."""
 
 
 class Pricing:
@@ -32,6 +45,7 @@ class Pricing:
 
     def __init__(self, prices: Mapping[str, ModelPrice] | None = None) -> None:
         self._table = price_table(prices)
+        self._warned: set[tuple[str, str]] = set()
 
     def complete(
         self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
@@ -55,20 +69,34 @@ class Pricing:
         """The user's price of a model."""
         return find_price(self._table, model, provider)
 
+    def provider(self, found: str | None, asked: Asked, model: str | None = None) -> str | None:
+        """The provider: as the answer says, as the caller does, or by the name of the model."""
+        return found or asked.provider or provider_of(model or asked.model or "")
+
     def _complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:
         model = asked.model or fields.get("response_model") or ""
-        provider = fields.get("provider") or asked.provider or provider_of(model)
+        provider = self.provider(fields.get("provider"), asked, model)
         if provider:
             fields["provider"] = provider
         note(fields, {"litellm": _litellm.version()})
         own = self.own(model, provider)
         if own is not None:
-            _put_own(fields, own)
+            self._put_own(fields, own, model)
             return
+        if asked.call.name == "aspeech" and not fields.get("cache_hit"):
+            _put_speech(fields, model, provider)
+        options = asked.price_options(provider)
+        priced = options.get("base_model") or model
         said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
-        if said_free and not fields.get("cache_hit") and not is_priced(model, provider):
-            del fields["cost"], fields["cost_source"]  # LiteLLM's 0 for a missing price
-        if "cost" not in fields and answer is not None:
+        if said_free and not fields.get("cache_hit"):
+            # LiteLLM says 0 for a missing price, and for an answer that does not say yet what was
+            # used.  Only a price of 0 makes that one free.
+            counted = fields.get("usage_source") == "provider"
+            free = is_priced(priced, provider) if counted else is_free(priced, provider)
+            if not free:
+                del fields["cost"], fields["cost_source"]
+        unpriced = (fields.get("meta") or {}).get("unpriced")
+        if "cost" not in fields and answer is not None and not unpriced:
             billed = fields["usage_source"] == "provider" or asked.call.options
             if billed:
                 cost = compute_cost(
@@ -76,26 +104,68 @@ class Pricing:
                     model=model,
                     custom_llm_provider=provider,
                     call_type=asked.call.name,
-                    **asked.price_options(),
+                    **options,
                 )
                 if cost is not None:
                     fields["cost"], fields["cost_source"] = cost, "litellm"
+                    if "service_tier" in options and not says_tier(answer):
+                        note(fields, {"price": {"service_tier": options["service_tier"]}})
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
-            conditions = price_conditions(model, provider, fields.get("input_tokens"))
+            conditions: dict[str, Any] = {
+                **{name: options[name] for name in _CONDITIONS if name in options},
+                **price_conditions(priced, provider, fields.get("input_tokens")),
+            }
+            known = (fields.get("meta") or {}).get("price") or {}
             if conditions:
-                known = (fields.get("meta") or {}).get("price") or {}
-                note(fields, {"price": {**known, **conditions}})
+                note(fields, {"price": {**conditions, **known}})
+        elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
+            _compare(fields, model, provider, options)
+
+    def _put_own(self, fields: dict[str, Any], price: ModelPrice, model: str) -> None:
+        """The user's price, and nobody else's: what it does not cover is unknown, and named."""
+        for name in ("cost", "cost_source", "saved_cost"):
+            fields.pop(name, None)
+        if fields.get("meta"):
+            fields["meta"].pop("unpriced", None)
+        lacking = lacking_prices(price, fields)
+        if lacking:
+            note(fields, {"unpriced": lacking})
+            for name in lacking:
+                if (model, name) not in self._warned:
+                    self._warned.add((model, name))
+                    _log.warning(
+                        "prices= of %s lacks %s, which was used: the cost is unknown", model, name
+                    )
+        cost = price_of(price, fields)
+        if cost is None:
+            return
+        if fields.get("cache_hit"):
+            fields["saved_cost"], cost = cost, Decimal(0)
+        fields["cost"], fields["cost_source"] = cost, "user"
+        fields["price_version"] = price.version
 
 
-def _put_own(fields: dict[str, Any], price: ModelPrice) -> None:
-    """The user's price, and nobody else's: what it does not cover is unknown."""
-    for name in ("cost", "cost_source", "saved_cost"):
-        fields.pop(name, None)
-    cost = price_of(price, fields)
-    if cost is None:
+def _compare(
+    fields: dict[str, Any], model: str, provider: str | None, options: Mapping[str, Any]
+) -> None:
+    """Note the price map's figure beside the server's, where the two are far apart."""
+    said = fields["cost"]
+    listed = (
+        map_cost(model, provider, fields, **options)
+        if fields["usage_source"] == "provider"
+        else None
+    )
+    if listed is not None and said != listed and max(said, listed) >= FAR * min(said, listed):
+        known = (fields.get("meta") or {}).get("price") or {}
+        note(fields, {"price": {**known, "listed": format(listed, "f")}})
+
+
+def _put_speech(fields: dict[str, Any], model: str, provider: str | None) -> None:
+    """The price of all the characters, for LiteLLM's, which leaves the blanks out."""
+    characters = fields.get("characters")
+    if characters is None or fields.get("cost_source") == "provider":
         return
-    if fields.get("cache_hit"):
-        fields["saved_cost"], cost = cost, Decimal(0)
-    fields["cost"], fields["cost_source"] = cost, "user"
-    fields["price_version"] = price.version
+    cost = speech_cost(model, provider, characters)
+    if cost is not None:
+        fields["cost"], fields["cost_source"] = cost, "litellm"

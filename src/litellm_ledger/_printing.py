@@ -6,15 +6,17 @@ no ledger.
 
 from __future__ import annotations
 
-import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
 
+from ._csv_lines import CsvLines
+from ._escaping import escaped, json_text
 from ._flags import Output, put_json
 from ._history import Calls, Operation
 from ._periods import calendar
@@ -22,18 +24,18 @@ from ._plurals import counted
 from ._question import Question
 from ._record import UsageRecord
 from ._report import dollars
+from ._short_ids import shortened
 from ._tables import Column, amounts, clean, show, write, write_notes
 
 __all__ = [
     "FIELDS",
-    "csv_writer",
     "operation_dict",
     "print_calls",
     "print_operation",
     "print_record",
     "print_records",
+    "put_csv",
     "record_dict",
-    "record_row",
     "tail_line",
 ]
 
@@ -46,7 +48,9 @@ _MONEY: Final = ("cost", "saved_cost")
 def record_dict(record: UsageRecord) -> dict[str, Any]:
     """Return what is known of a record as plain JSON values; money is exact decimal text."""
     plain = {
-        name: value for name, value in msgspec.structs.asdict(record).items() if value is not None
+        name: value
+        for name, value in msgspec.structs.asdict(record).items()
+        if value is not None and value != {}
     }
     for name in _MONEY:
         if name in plain:
@@ -54,27 +58,11 @@ def record_dict(record: UsageRecord) -> dict[str, Any]:
     return plain
 
 
-def csv_writer(to: TextIO) -> Any:
-    """Begin a CSV file of records with its header."""
-    out = csv.writer(to, lineterminator="\n")
-    out.writerow(FIELDS)
-    return out
-
-
-def record_row(record: UsageRecord) -> list[Any]:
-    """Return a record as a row of CSV; what is unknown is empty."""
-    plain = record_dict(record)
-    row: list[Any] = []
-    for name in FIELDS:
-        value = plain.get(name)
-        if isinstance(value, datetime):
-            value = _utc(value)
-        elif isinstance(value, dict):
-            value = msgspec.json.encode(value).decode()
-        elif isinstance(value, bool):
-            value = "true" if value else "false"
-        row.append("" if value is None else value)
-    return row
+def put_csv(records: Iterable[UsageRecord], to: TextIO, *, raw: bool) -> None:
+    """Write records as CSV with a header; what is unknown is empty."""
+    form = CsvLines(raw=raw, terminal=to.isatty())
+    to.write(form.line(FIELDS))
+    to.writelines(form.line(attrgetter(*FIELDS)(record)) for record in records)
 
 
 def print_calls(path: Path, found: Calls, question: Question, output: Output) -> None:
@@ -91,8 +79,7 @@ def print_calls(path: Path, found: Calls, question: Question, output: Output) ->
         )
         return
     if output.csv:
-        out = csv_writer(sys.stdout)
-        out.writerows(record_row(record) for record in found)
+        put_csv(found, sys.stdout, raw=output.raw)
         return
     if not found.records:
         asked = " for what you asked" if any(question.selection().values()) else ""
@@ -144,7 +131,7 @@ def _table(
     attempts = [Column("attempt", [_number(r.attempt) for r in records], 5)] if repeated else []
     show(
         [
-            Column(f"time ({tz})", [_time(r, tz) for r in records], 8, left=True),
+            Column(f"time ({tz})", [_time(r, tz) for r in records], left=True, whole=True),
             *kinds,
             Column("model", [clean(r.model) for r in records], left=True),
             Column("status", [clean(_status(r)) for r in records], left=True),
@@ -152,10 +139,16 @@ def _table(
             *attempts,
             Column("input", [_tokens(r, r.input_tokens) for r in records], 7),
             Column("output", [_tokens(r, r.output_tokens) for r in records], 7),
-            Column("cost", _costs(records)),
+            Column("cost", _costs(records), whole=True),
             Column("ms", [_number(r.latency_ms) for r in records], 3),
             Column("tags", [clean(_tags(r)) for r in records], 4, left=True),
-            Column("id", [clean(r.id) for r in records], 1, left=True),
+            Column(
+                "id",
+                [clean(r.id) for r in records],
+                left=True,
+                whole=True,
+                short=shortened([r.id for r in records]),
+            ),
         ],
         md=md,
         color=color,
@@ -206,9 +199,9 @@ def _tags(record: UsageRecord) -> str:
 def tail_line(record: UsageRecord, question: Question, output: Output) -> str:
     """Return a record as one line."""
     if output.json:
-        return msgspec.json.encode(record_dict(record)).decode()
+        return json_text(record_dict(record))
     cost = "-" if record.kind != "usage" else _costs([record])[0]
-    return "  ".join(
+    line = "  ".join(
         [
             _time(record, question.tz),
             f"{clean(_status(record) if record.kind != 'started' else 'started'):<9}",
@@ -221,6 +214,7 @@ def tail_line(record: UsageRecord, question: Question, output: Output) -> str:
             clean(_tags(record)),
         ]
     ).rstrip()
+    return escaped(line)
 
 
 def operation_dict(found: Operation) -> dict[str, Any]:

@@ -19,21 +19,29 @@ if TYPE_CHECKING:
     from ._compacting import Compaction
     from ._doctor import Finding
     from ._recovery import RecoveryReport
+    from ._seam_check import LiteLLMCheck
 
-__all__ = ["print_compaction", "print_findings", "print_recovery", "print_verification"]
+__all__ = [
+    "print_compaction",
+    "print_findings",
+    "print_litellm_check",
+    "print_recovery",
+    "print_verification",
+]
 
 
-def print_verification(found: Verification, *, every: bool = False) -> None:
+def print_verification(found: Verification, *, every: bool = False, strict: bool = False) -> None:
     """Print how it stands with the writers, the damage by file and offset, what is not proved.
 
     Those that closed cleanly with nothing missing are summed up in a line, unless ``every``.
+    ``strict``: lost records are a failure even if they were never acknowledged.
     """
     if not found.writers and not found.archive:
         write(f"No writer has used {found.path} yet.")
         return
     listed = [writer for writer in found.writers if every or not (writer.ok and writer.clean)]
     if listed:
-        show(_counts(listed))
+        show(_counts(listed, strict=strict))
         write()
         for writer in listed:
             tell(f"{writer.writer}: {writer.sentence()}.")
@@ -43,7 +51,9 @@ def print_verification(found: Verification, *, every: bool = False) -> None:
         tell(_summed_up([writer for writer in found.writers if writer.ok and writer.clean]))
     if any(problem.what == "damaged" for writer in listed for problem in writer.problems):
         tell(_OF_DAMAGE)
-    if any(writer.lost and writer.state in ("died", "recovered") for writer in listed):
+    if any(writer.unacknowledged for writer in listed):
+        tell(_OF_UNACKNOWLEDGED)
+    if any(not writer.ok and writer.state in _DEAD and writer.lost for writer in listed):
         tell(_OF_LOSS)
     if found.recovery:
         write()
@@ -53,13 +63,20 @@ def print_verification(found: Verification, *, every: bool = False) -> None:
     write()
     for sentence in found.cannot_prove():
         tell(f"Cannot prove: {sentence}")
-    tell(_bottom_line(found))
+    tell(_bottom_line(found, strict=strict))
 
+
+_DEAD: Final = ("died", "recovered")
+
+_OF_UNACKNOWLEDGED: Final = (
+    "Never acknowledged: these records had a number, and their process died before they were as "
+    "safe as its durability level says. No caller had been told that they were recorded."
+)
 
 _OF_LOSS: Final = (
-    "Lost at the death of a process: numbered in its memory and not yet written. All of them count "
-    'here, also those that nobody had been told of: unless durability is "queued", no answer was '
-    "handed out before its record was written."
+    "Lost at the death of a process: these records were in its memory and not yet written. At "
+    'durability "queued" records are acknowledged before they are written. Where the durability '
+    "level is not on record, all lost records count as acknowledged."
 )
 
 _OF_DAMAGE: Final = (
@@ -76,11 +93,12 @@ def _summed_up(writers: list[WriterVerdict]) -> str:
     )
 
 
-def _counts(writers: list[WriterVerdict]) -> list[Column]:
+def _counts(writers: list[WriterVerdict], *, strict: bool) -> list[Column]:
     def count(title: str, field: str, keep: int) -> Column:
         values = [getattr(writer, field) for writer in writers]
         return Column(title, ["-" if value is None else f"{value:,}" for value in values], keep)
 
+    verdicts = [writer.complete if strict else writer.ok for writer in writers]
     return [
         Column("writer", [writer.writer for writer in writers], left=True),
         Column("state", [writer.state for writer in writers], 8, left=True),
@@ -89,11 +107,12 @@ def _counts(writers: list[WriterVerdict]) -> list[Column]:
         count("synced", "synced", 3),
         count("found", "found", 7),
         count("lost", "lost", 9),
+        count("never acked", "unacknowledged", 4),
         count("torn bytes", "torn_bytes", 5),
         Column("damaged", [f"{len(writer.problems):,}" for writer in writers], 8),
         count("unsettled", "unsettled", 5),
         count("in flight", "in_flight", 2),
-        Column("verdict", ["ok" if writer.ok else "NOT OK" for writer in writers], left=True),
+        Column("verdict", ["ok" if sound else "NOT OK" for sound in verdicts], left=True),
     ]
 
 
@@ -108,20 +127,33 @@ def _problem(problem: Problem) -> str:
     )
 
 
-def _bottom_line(found: Verification) -> str:
-    if found.ok:
+def _bottom_line(found: Verification, *, strict: bool) -> str:
+    never = found.total("unacknowledged")
+    if found.complete or (found.ok and not strict):
         torn = found.total("torn_bytes")
-        return f"OK: {found.total('found'):,} records found, nothing lost or damaged" + (
+        say = f"OK: {found.total('found'):,} records found, "
+        if never:
+            say += "nothing acknowledged is lost, nothing is damaged; "
+            say += f"{counted(never, 'record')} lost that had never been acknowledged"
+        else:
+            say += "nothing lost or damaged"
+        return say + (
             f"; {torn:,} torn bytes, which litellm-ledger recover cuts off." if torn else "."
         )
     damage = sum(len(writer.problems) for writer in found.writers)
     parts = [
-        f"{found.total('lost'):,} lost" if found.total("lost") else "",
+        _lost(found.total("lost"), never) if found.total("lost") else "",
         f"{found.total('quarantined'):,} quarantined" if found.total("quarantined") else "",
         counted(damage, "damaged place") if damage else "",
         f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
     ]
     return f"NOT OK: {', '.join(filter(None, parts))}."
+
+
+def _lost(lost: int, never: int) -> str:
+    if not never:
+        return f"{lost:,} lost"
+    return f"{lost:,} lost ({'all' if never == lost else f'{never:,}'} of these never acknowledged)"
 
 
 def print_recovery(path: Path, report: RecoveryReport) -> None:
@@ -131,8 +163,9 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
             write(f"{writer.writer}: NOT FINISHED: {writer.error}; run this again")
             continue
         sealed, least = counted(len(writer.sealed), "segment"), "" if writer.exact else "at least "
+        lost = _lost(writer.lost, writer.unacknowledged)
         write(
-            f"{writer.writer}: {sealed} sealed, {least}{writer.lost:,} lost, "
+            f"{writer.writer}: {sealed} sealed, {least}{lost}, "
             f"{writer.damaged:,} damaged, {writer.unsettled:,} unsettled, "
             f"{writer.torn_bytes:,} torn bytes"
         )
@@ -180,3 +213,26 @@ def print_findings(findings: Sequence[Finding], *, color: bool = True) -> None:
         tell(f"{warnings:,} {'thing needs' if warnings == 1 else 'things need'} attention.")
     else:
         tell("Nothing needs attention.  (litellm-ledger verify proves that all records are there.)")
+
+
+def print_litellm_check(found: LiteLLMCheck) -> None:
+    """Print what is off with the record of each call, what was not checked, how many are right."""
+    for call in found.wrong:
+        tell(f"WRONG  {call.call}, {call.ending} ({call.via})")
+        for item in call.mismatches:
+            tell(f"       {item.what}: expected {clean(item.expected)}, found {clean(item.found)}")
+    if found.wrong:
+        write()
+    for name, install in sorted({(call.call, call.install or "") for call in found.not_checked}):
+        number = sum(call.call == name for call in found.not_checked)
+        tell(
+            f"Not checked: {counted(number, 'call')} of {name}; LiteLLM needs a package: "
+            f"pip install '{install}'"
+        )
+    checked = len(found.calls) - len(found.not_checked)
+    what = f"LiteLLM {found.litellm} on Python {found.python}, {found.seconds:.0f} s"
+    if found.ok:
+        right = "on record once, with the right tokens and cost"
+        tell(f"OK: {counted(checked, 'call')} {right} ({what}).")
+    else:
+        tell(f"NOT OK: {len(found.wrong):,} of {counted(checked, 'call')} wrong ({what}).")

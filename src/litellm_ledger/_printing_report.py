@@ -6,7 +6,6 @@ adds nothing up but rows of a report, and reads no ledger.
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ._csv_lines import CsvLines
 from ._flags import Output, put_json
 from ._groups import Row
 from ._periods import PERIODS
@@ -27,6 +27,7 @@ from ._spread import MEASURED
 from ._tables import (
     Column,
     amounts,
+    aside,
     clean,
     headline,
     on_terminal,
@@ -35,6 +36,7 @@ from ._tables import (
     write,
     write_notes,
 )
+from ._tabular import COSTS
 
 __all__ = ["Asked", "print_report", "print_top"]
 
@@ -83,9 +85,9 @@ def print_report(asked: Asked, output: Output) -> None:
     if output.json:
         put_json(_plain(asked))
     elif output.csv:
-        _csv(report.by, report.rows if report.by else [report.total])
+        _csv(report.by, report.rows if report.by else [report.total], raw=output.raw)
         for note in report.warnings():
-            sys.stderr.write(f"{note}\n")
+            aside(note)
     else:
         if not report.total.calls:
             begun = report.in_flight or report.cut_off
@@ -282,16 +284,15 @@ def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]] | None = None) 
     }
 
 
-def _csv(by: Sequence[str], rows: Sequence[Row]) -> None:
+def _csv(by: Sequence[str], rows: Sequence[Row], *, raw: bool) -> None:
     sums = [name for name in Row.__struct_fields__ if name not in ("group", *MEASURED)]
     spread = [name for name in MEASURED if any(getattr(row, name) for row in rows)]
-    out = csv.writer(sys.stdout, lineterminator="\n")
-    out.writerow([*by, *sums, *(f"{name}_{part}" for name in spread for part in _SPREAD)])
+    form = CsvLines(raw=raw, terminal=on_terminal())
+    head = [*by, *sums, *(f"{name}_{part}" for name in spread for part in _SPREAD)]
+    sys.stdout.write(form.line(head))
     for row in rows:
-        plain = row_dict(row)
-        measured = [
-            "" if getattr(row, name) is None else getattr(getattr(row, name), part)
-            for name in spread
-            for part in _SPREAD
-        ]
-        out.writerow([*(row.group[key] for key in by), *(plain[name] for name in sums), *measured])
+        groups = [row.group[key] for key in by]
+        unknown = COSTS if row.known_cost is None else ()
+        plain = [None if name in unknown else getattr(row, name) for name in sums]
+        measured = [getattr(getattr(row, name), part, None) for name in spread for part in _SPREAD]
+        sys.stdout.write(form.line([*groups, *plain, *measured]))

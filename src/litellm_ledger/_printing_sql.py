@@ -5,7 +5,6 @@ Owns its text, Markdown, CSV and JSON forms.  Runs no query.
 
 from __future__ import annotations
 
-import csv
 import sys
 from datetime import datetime
 from decimal import Decimal
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ._csv_lines import CsvLines
 from ._flags import Output, put_json
 from ._report import dollars
-from ._tables import Column, clean, show, show_upright, too_wide, write, write_notes
+from ._tables import Column, clean, on_terminal, show, show_upright, too_wide, write, write_notes
 
 if TYPE_CHECKING:
     from ._sql import Table
@@ -38,9 +38,9 @@ def print_answer(path: Path, table: Table, output: Output) -> None:
         )
         return
     if output.csv:
-        out = csv.writer(sys.stdout, lineterminator="\n")
-        out.writerow(table.columns)
-        out.writerows([_text(value, "") for value in row] for row in table)
+        form = CsvLines(raw=output.raw, terminal=on_terminal())
+        sys.stdout.write(form.line(table.columns))
+        sys.stdout.writelines(form.line(map(_cell, row)) for row in table)
         return
     if table.rows:
         columns = [
@@ -80,6 +80,11 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return str(value)
+
+
+def _cell(value: Any) -> Any:
+    """A value for CSV: numbers stay what they are, so that no minus is taken for a formula."""
+    return value if isinstance(value, int | float | Decimal) else _text(value, "")
 
 
 def _text(value: Any, unknown: str) -> str:

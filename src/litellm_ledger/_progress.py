@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from ._escaping import escaped
+
 __all__ = ["progress", "working"]
 
 _PATIENCE: Final = 0.5
@@ -21,7 +23,7 @@ class _Shown:
     """A line of Rich's that a timer brings up."""
 
     def __init__(self, what: str, total: int | None) -> None:
-        self.what, self.total, self.done = what, total, 0
+        self.what, self.total, self.done = escaped(what), total, 0
         self._bar: Any = None
         self._task: Any = None
         self._lock = threading.Lock()

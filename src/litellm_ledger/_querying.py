@@ -23,9 +23,10 @@ from ._relation import Relation
 from ._report import MAX_GROUPS, Report, finish
 from ._selection import Selection
 from ._spread import MEASURED
+from ._tag_values import LARGEST, TagValues
 from ._totals import FIELDS, Totals
 
-__all__ = ["calls", "condition", "report", "tags"]
+__all__ = ["calls", "condition", "report", "tag_values", "tags"]
 
 _SUMS: Final = {
     "calls": "count(*)",
@@ -36,6 +37,13 @@ _SUMS: Final = {
     "saved": "sum(saved_cost_picousd)",
 }
 """What is not the sum of the column of its name.  A sum of BIGINT is a HUGEINT: exact."""
+
+_MODEL: Final = "nullif(model, '')"
+_MODEL_NAMES: Final = (
+    f"[coalesce({_MODEL}, {quoted(MISSING)}), substr({_MODEL}, strpos({_MODEL}, '/') + 1), "
+    f"nullif(provider, '') || '/' || {_MODEL}]"
+)
+"""What ``model_names`` returns, and NULL for what there is not."""
 
 _Group = tuple[str, ...]
 
@@ -118,6 +126,16 @@ def tags(relation: Relation, selection: Selection) -> set[str]:
     return {name for (name,) in relation.rows(statement("tags").format(where=where), values)}
 
 
+def tag_values(relation: Relation, selection: Selection) -> dict[str, TagValues]:
+    """Return how the values of each tag are spread over the outcomes asked for."""
+    where, values = condition(selection)
+    query = statement("tag_values").format(where=where, most=LARGEST)
+    return {
+        name: TagValues(calls=calls, values=count, largest=largest)
+        for name, calls, count, largest in relation.rows(query, values)
+    }
+
+
 def _key(name: str, calendar: Calendar) -> str:
     """Return the expression for a group key; a period is a number, see ``Calendar``."""
     if name in PERIODS:
@@ -150,17 +168,22 @@ def condition(selection: Selection) -> tuple[str, list[Any]]:
         if bound is not None:
             conditions.append(f"ts {sign} ?::TIMESTAMP")
             parameters.append(_utc(bound))
-    for name, wanted in selection.where.items():
-        key: str = _key(name, selection.calendar)
-        values: list[Any] = sorted(wanted)
-        if name in PERIODS:
-            values = [selection.calendar.parse(name, v) for v in values if v != MISSING]
-            values = [value for value in values if value is not None]
-        condition = f"list_contains(?::{'BIGINT' if name in PERIODS else 'VARCHAR'}[], {key})"
-        if name in PERIODS and MISSING in wanted:
-            condition = f"({condition} OR {key} IS NULL)"
-        conditions.append(condition)
-        parameters.append(values)
+    for asked, sign in ((selection.where, "IS TRUE"), (selection.where_not, "IS NOT TRUE")):
+        for name, wanted in asked.items():
+            key: str = _key(name, selection.calendar)
+            values: list[Any] = sorted(wanted)
+            if name in PERIODS:
+                values = [selection.calendar.parse(name, v) for v in values if v != MISSING]
+                values = [value for value in values if value is not None]
+                condition = f"list_contains(?::BIGINT[], {key})"
+                if MISSING in wanted:
+                    condition = f"({condition} OR {key} IS NULL)"
+            elif name == "model":
+                condition = f"list_has_any(?::VARCHAR[], {_MODEL_NAMES})"
+            else:
+                condition = f"list_contains(?::VARCHAR[], {key})"
+            conditions.append(f"({condition}) {sign}")
+            parameters.append(values)
     return " AND ".join(conditions), parameters
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
 
-from ._groups import KEYS
-from ._periods import PERIODS, WEEKDAYS
+from ._groups import named
+from ._periods import WEEKDAYS
 
-__all__ = ["Question", "conditions", "last", "midnight", "moment", "named", "question"]
+__all__ = ["Question", "conditions", "last", "midnight", "moment", "question"]
 
 _DAY: Final = timedelta(days=1)
 _LAST: Final = re.compile(r"(\d{1,5})\s*(h|d|w|mo)")
@@ -30,6 +29,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         since, until: UTC; ``since <= ts < until``; ``None`` is without end.
         where: group key to values, one of which a call must have.
+        where_not: group key to values, none of which a call may have.
+        allow_missing: whether a tag that is on no call is no mistake.
         tz: the name of the zone of days and weeks.
         week_start: in English, lower case.
     """
@@ -37,12 +38,19 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
     where: dict[str, list[str]] = {}
+    where_not: dict[str, list[str]] = {}
+    allow_missing: bool = False
     tz: str = "UTC"
     week_start: str = "monday"
 
     def selection(self) -> dict[str, Any]:
         """Return the arguments of ``Ledger.records``."""
-        return {"since": self.since, "until": self.until, "where": self.where or None}
+        return {
+            "since": self.since,
+            "until": self.until,
+            "where": self.where or None,
+            **self._unwanted(),
+        }
 
     def everything(self) -> dict[str, Any]:
         """Return the arguments of ``Ledger.report``."""
@@ -54,9 +62,13 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             "since": _iso(self.since),
             "until": _iso(self.until),
             "where": self.where,
+            **self._unwanted(),
             "tz": self.tz,
             "week_start": self.week_start,
         }
+
+    def _unwanted(self) -> dict[str, Any]:
+        return {"where_not": self.where_not} if self.where_not else {}
 
 
 def _iso(moment: datetime | None) -> str | None:
@@ -69,6 +81,7 @@ def question(
     until: str | None,
     last_: str | None,
     where: Sequence[str],
+    allow_missing: bool = False,
     zone: tzinfo | None,
     tz: str,
     week_start: str,
@@ -92,7 +105,16 @@ def question(
         begin = last(last_, zone, now, week_start)
     if begin and end and begin >= end:
         raise ValueError(f"--since {since} is not before --until {until}")
-    return Question(since=begin, until=end, where=conditions(where), tz=tz, week_start=week_start)
+    wanted, unwanted = conditions(where)
+    return Question(
+        since=begin,
+        until=end,
+        where=wanted,
+        where_not=unwanted,
+        allow_missing=allow_missing,
+        tz=tz,
+        week_start=week_start,
+    )
 
 
 def moment(
@@ -180,34 +202,24 @@ def _months_on(first: date, count: int) -> date:
     return date(month // 12, month % 12 + 1, 1)
 
 
-def conditions(given: Sequence[str]) -> dict[str, list[str]]:
-    """Read ``key=value`` conditions; of a key given more than once one value must be there.
+def conditions(given: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Read ``KEY=VALUE`` and ``KEY!=VALUE``: the values that are wanted, and those that are not.
+
+    Of a key that is given more than once, any value may match.
 
     Raises:
         ValueError: one without ``=`` or without a key.
     """
-    found: dict[str, list[str]] = {}
+    wanted: dict[str, list[str]] = {}
+    unwanted: dict[str, list[str]] = {}
     for text in given:
         key, equals, value = text.partition("=")
-        if not equals or not key.strip():
+        found = unwanted if key.endswith("!") else wanted
+        key = key.removesuffix("!").strip()
+        if not equals or not key:
             raise ValueError(
-                f"--where {text!r}: write KEY=VALUE, such as tag:env=prod or status=ok"
+                f"--where {text!r}: write KEY=VALUE or KEY!=VALUE, such as tag:env=prod or "
+                "status!=ok"
             )
-        found.setdefault(named(key.strip()), []).append(value)
-    return found
-
-
-def named(word: str) -> str:
-    """Return the group key that a word means: one there is, else the tag of that name.
-
-    Raises:
-        ValueError: it looks like a slip of the pen; the text says what is near it.
-    """
-    if word in KEYS or word in PERIODS or word.startswith("tag:"):
-        return word
-    near = get_close_matches(word, [*KEYS, *PERIODS], n=1, cutoff=0.8)
-    if near:
-        raise ValueError(
-            f"no group key {word!r}; did you mean {near[0]}? For a tag of that name: tag:{word}"
-        )
-    return f"tag:{word}"
+        found.setdefault(named(key), []).append(value)
+    return wanted, unwanted

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from heapq import heapify, heappop, heappush
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -21,8 +19,8 @@ from ._archive import archived, list_archive, unsettled_in
 from ._errors import InvalidRecord
 from ._frame import checked, decode, newer_version
 from ._layout import ARCHIVE, SEGMENTS, SegmentName, record_id, split_id
+from ._line import Line, line_of
 from ._listing import Vanished, by_writer, list_segments, open_segment
-from ._money import usd
 from ._record import UsageRecord
 from ._spans import Spans
 from ._version import newer_format, refuse_newer
@@ -36,48 +34,10 @@ __all__ = [
     "everything",
     "first_of",
     "last_number",
+    "real_outcomes",
     "settled",
     "whole",
 ]
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Line(msgspec.Struct, frozen=True, gc=False, tag_field="v", tag=1):
-    """The members that order, settle, filter and add up; a third of the work of a whole record."""
-
-    id: str
-    seq: Count
-    kind: Literal["started", "usage", "gap"]
-    ts: datetime | None = None
-    operation: str | None = None
-    attempt: Count | None = None
-    call: str | None = None
-    model: str | None = None
-    response_model: str | None = None
-    provider: str | None = None
-    status: str | None = None
-    error: str | None = None
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    total_tokens: Count | None = None
-    cache_read_tokens: Count | None = None
-    cache_write_tokens: Count | None = None
-    reasoning_tokens: Count | None = None
-    usage_source: str | None = None
-    cost_picousd: int | None = None
-    cost_source: str | None = None
-    cache_hit: bool | None = None
-    saved_cost_picousd: int | None = None
-    latency_ms: float | None = None
-    ttft_ms: float | None = None
-    tags: dict[str, str] | None = None
-    gap_until: Count | None = None
-
-    @property
-    def saved_cost(self) -> Decimal | None:
-        """What the answer from a cache did not cost, in US dollars."""
-        return None if self.saved_cost_picousd is None else usd(self.saved_cost_picousd)
 
 
 class Entry(NamedTuple):
@@ -110,9 +70,6 @@ class Problem:
     detail: str = ""
 
 
-_line: Final = msgspec.json.Decoder(Line)
-
-
 def _segment(
     root: Path,
     name: SegmentName,
@@ -134,7 +91,7 @@ def _segment(
         problems.append(Problem(where, "unreadable", detail=exc.strerror or str(exc)))
         return
     where = f"{SEGMENTS}/{name}"
-    decode, writer, first = _line.decode, name.writer, name.first
+    writer, first = name.writer, name.first
     offset = bad_from = bad_lines = 0
     with file:
         for raw in file:
@@ -145,9 +102,8 @@ def _segment(
                 continue
             line = None
             if checked(raw):
-                try:
-                    line = decode(raw)
-                except (msgspec.DecodeError, UnicodeDecodeError):
+                line = line_of(raw)
+                if line is None:
                     _refuse_newer(raw, root / where)
             if line is None or line.seq < first or line.id != record_id(writer, line.seq):
                 if name.open and raw[-1:] != b"\n":
@@ -265,7 +221,6 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
     flight; then the writer's lines are read once more.
     """
     unsettled: set[tuple[str, int]] = set()
-    real: set[tuple[str, int]] = set()
     ignored: list[Problem] = []
     compacted = archived(root)
     for name in names:
@@ -275,6 +230,15 @@ def settled(root: Path, names: Sequence[SegmentName]) -> set[tuple[str, int]]:
             line = entry.line
             if line.status == "unsettled":
                 unsettled.add((line.operation or line.id, line.attempt or 1))
+    return real_outcomes(root, names, unsettled)
+
+
+def real_outcomes(
+    root: Path, names: Sequence[SegmentName], unsettled: set[tuple[str, int]]
+) -> set[tuple[str, int]]:
+    """Return those of the ``unsettled`` (operation, attempt) of a writer with a real outcome."""
+    real: set[tuple[str, int]] = set()
+    ignored: list[Problem] = []
     oldest = min((first_of(operation, names[0].writer) for operation, _ in unsettled), default=0)
     for name in names if unsettled else ():
         if name.last is not None and name.last < oldest:

@@ -2,7 +2,7 @@
 
 Owns the fields, their defaults and their validity.  Pure: knows nothing of files, clocks, event
 loops or LiteLLM.  The struct is also the wire schema of format version 1 (see ``_frame``): field
-order is member order on disk, ``None`` is unknown and is left out, 0 is zero.
+order is member order on disk; ``None`` and an empty mapping are unknown and left out, 0 is zero.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from uuid import UUID
 
 import msgspec
 from msgspec.structs import force_setattr
 
 from ._errors import InvalidRecord
 from ._money import picousd, usd
+from ._nesting import DEEPEST, nests_deeper
 
-__all__ = ["MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
+__all__ = ["CUT_MARK", "MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
 
 Kind = Literal["started", "usage", "gap"]
 Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
@@ -35,7 +38,7 @@ MAX_INT: Final = 2**53 - 1
 MAX_CONTENT: Final = 262_144
 """Bytes of JSON that ``content`` may have; more is refused (the client cuts what it captures)."""
 
-_CUT_MARK: Final = "…[cut]"
+CUT_MARK: Final = "…[cut]"
 
 
 def _kind() -> Kind:  # a factory, so that msgspec never leaves the member out on disk
@@ -82,16 +85,17 @@ class UsageRecord(
         cache_hit, saved_cost: answered from a response cache, and the US dollars not spent.
         latency_ms, ttft_ms: milliseconds to the end of the answer, and to its first token.
         stream: whether the answer was streamed.
-        tags: the caller's own labels, text to text.
+        tags: the caller's own labels, text to text; empty, never ``None``, when there are none.
         call_id: the caller's own key (LiteLLM's ``litellm_call_id`` for calls made through us).
         response_id: the provider's id of the answer.
-        meta: further JSON-serialisable detail.
+        meta: further JSON-serialisable detail; empty, never ``None``, when there is none.
         content: request and answer, only where the caller asked for that to be stored.
         gap_until, reason: on ``gap`` lines only, the last number stood in for and why.
 
     Raises:
         InvalidRecord: negative or absurd counts, money that is no ``Decimal`` (a ``float`` is
-            refused: it has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold.
+            refused: it has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold,
+            ``meta`` or ``content`` nested more than 64 levels deep.
     """
 
     id: str | None = None
@@ -126,10 +130,10 @@ class UsageRecord(
     latency_ms: float | None = None
     ttft_ms: float | None = None
     stream: bool | None = None
-    tags: Mapping[str, str] | None = None
+    tags: Mapping[str, str] = msgspec.field(default_factory=dict)
     call_id: str | None = None
     response_id: str | None = None
-    meta: dict[str, Any] | None = None
+    meta: dict[str, Any] = msgspec.field(default_factory=dict)
     content: dict[str, Any] | None = None
     gap_until: int | None = None
     reason: Literal["lost", "quarantined", "erased", "expired"] | None = None
@@ -180,10 +184,11 @@ class UsageRecord(
             put(self, "ts", self.ts.astimezone(UTC))
         if self.ts is not None and type(self.ts) is not datetime:  # pandas.Timestamp and the like
             put(self, "ts", datetime.fromisoformat(self.ts.isoformat()).astimezone(UTC))
-        if self.tags is not None:
-            put(self, "tags", clean_tags(self.tags))
-        if self.meta is not None:  # our own copy: the caller's may change before it is written
-            put(self, "meta", _own_json("meta", self.meta))
+        tags: Any = self.tags
+        meta: Any = self.meta
+        # Our own copies: the caller's may change before they are written.
+        put(self, "tags", {} if tags is None or tags == {} else clean_tags(tags))
+        put(self, "meta", {} if meta is None or meta == {} else _own_json("meta", meta))
         if self.content is not None:
             put(self, "content", _own_json("content", self.content, MAX_CONTENT))
         if self.kind == "usage":
@@ -252,34 +257,39 @@ def cut(text: str) -> str:
     """Return ``text`` as it can be stored: valid Unicode, at most ``MAX_TEXT`` characters."""
     text = str.__str__(text)  # of a subclass, which the encoder refuses, the plain text
     if len(text) > MAX_TEXT:
-        text = text[: MAX_TEXT - len(_CUT_MARK)] + _CUT_MARK
+        text = text[: MAX_TEXT - len(CUT_MARK)] + CUT_MARK
     if not text.isascii():
         text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become '?'
     return text
 
 
 def clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    """Copy tags as text to text; numbers and booleans are written as JSON would, ``None`` dropped.
+    """Copy tags as text to text.
+
+    Numbers and booleans are written as in JSON, a UUID in its usual form, an enum member as its
+    value; ``None`` is left out.
 
     Raises:
-        InvalidRecord: the tags are no mapping, or a value is neither text, number nor boolean.
+        InvalidRecord: the tags are no mapping, or a value is of another type.
     """
     if not isinstance(tags, Mapping):
         raise InvalidRecord(f"tags must be a mapping of text to text, not {type(tags).__name__}")
     clean: dict[str, str] = {}
     for key, value in tags.items():
+        while isinstance(value, Enum):
+            value = value.value
         if value is None:
             continue
         if isinstance(value, bool):
             value = "true" if value else "false"
-        elif isinstance(value, (int, float, Decimal)):
+        elif isinstance(value, (int, float, Decimal, UUID)):
             value = str(value)
         if not isinstance(key, str):
             raise InvalidRecord(f"the name of tag {key!r} must be text, not {type(key).__name__}")
         if not isinstance(value, str):
             raise InvalidRecord(
                 f"tag {key!r} has a value of type {type(value).__name__}; "
-                "give text, a number or a boolean"
+                "give text, a number, a boolean, a UUID or an enum member"
             )
         clean[cut(key)] = cut(value)
     return clean
@@ -307,14 +317,25 @@ def _own_json(name: str, value: Any, most: int | None = None) -> dict[str, Any]:
         raise InvalidRecord(f"{name} must be a dict, not {type(value).__name__}")
     try:
         data = msgspec.json.encode(value)
+        if nests_deeper(data):
+            raise _too_deep(name)
         if most is not None and len(data) > most:
             raise InvalidRecord(f"{name} is larger than {most} bytes of JSON")
         own: dict[str, Any] = msgspec.json.decode(data)
-    except (TypeError, ValueError, RecursionError, UnicodeError) as exc:
+    except RecursionError:
+        raise _too_deep(name) from None
+    except (TypeError, ValueError, UnicodeError) as exc:
         if isinstance(exc, InvalidRecord):
             raise
         raise InvalidRecord(f"{name} cannot be stored as JSON: {exc}") from None
     return own
+
+
+def _too_deep(name: str) -> InvalidRecord:
+    return InvalidRecord(
+        f"{name} nests more than {DEEPEST} levels deep (or contains itself); store it flatter, or "
+        "as text"
+    )
 
 
 def _duration(name: str, value: Any) -> float | None:

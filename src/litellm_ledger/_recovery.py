@@ -11,6 +11,7 @@ that is alive, and refuses a ledger of a newer format version before touching an
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Container
@@ -19,13 +20,15 @@ from pathlib import Path
 from typing import Final
 
 from ._dead_writer import DeadWriter, RecoveredWriter
-from ._errors import LedgerPathError
-from ._fs import REAL, FileSystem
+from ._errors import LedgerPathError, UnsupportedFormat
+from ._fs import REAL, FileSystem, refuse_links
 from ._layout import LIVE, SEGMENTS, SegmentName, live_name, writer_of_live
 from ._live import lock, mark_recovery, unlock
 from ._version import refuse_newer
 
 __all__ = ["RecoveredWriter", "RecoveryReport", "recover"]
+
+_log = logging.getLogger("litellm_ledger")
 
 _UNBORN: Final = ".new"
 _UNBORN_AGE: Final = 3600.0
@@ -52,8 +55,8 @@ class RecoveryReport:
 def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ()) -> RecoveryReport:
     """Finish the work of every dead writer in a ledger directory.
 
-    What fails for one writer stands in its ``error`` and is tried again by the next run; the others
-    are finished all the same.
+    What fails for one writer, whatever it is, stands in its ``error`` and is tried again by the
+    next run; the others are finished all the same.
 
     Args:
         directory: the ledger.
@@ -66,8 +69,11 @@ def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ())
     """
     try:
         os.listdir(directory)
+        refuse_links(directory)
         refuse_newer(directory)
         live_files = _list(directory / LIVE)
+    except LedgerPathError:
+        raise
     except OSError as exc:
         raise LedgerPathError(f"cannot recover the ledger at {directory}: {exc.strerror}") from exc
     done: list[RecoveredWriter] = []
@@ -103,7 +109,7 @@ def _remove_unborn(path: Path, fs: FileSystem) -> None:
         return
     with contextlib.suppress(OSError):  # renamed in just now, or tried again by the next run
         # Its age first: a lock, however short, on one that is being made would fail its maker.
-        if time.time() - os.stat(path).st_mtime <= _UNBORN_AGE:
+        if time.time() - os.lstat(path).st_mtime <= _UNBORN_AGE:
             return
         held = lock(path)
         if held is None:
@@ -120,16 +126,20 @@ def _finish(held: int, dead: DeadWriter, path: Path) -> RecoveredWriter:
         mark_recovery(held, os.getpid())
     try:
         return dead.finish(path)
-    except Exception:  # refused: not a byte of it is to be changed
+    except Exception as exc:
         with contextlib.suppress(OSError):
             mark_recovery(held, 0)
-        raise
+        if isinstance(exc, UnsupportedFormat):  # refused: not a byte of it is to be changed
+            raise
+        # Each step leaves a state that the next run goes on from, so this one may stop anywhere.
+        _log.exception("recovery of the writer %s failed; it is left as it is", dead.writer)
+        return RecoveredWriter(dead.writer, "unknown", error=f"{type(exc).__name__}: {exc}")
 
 
 def _still_named(fd: int, path: Path) -> bool:
     """Whether the locked file still has its name: another run may have finished it meanwhile."""
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:
         return False
 

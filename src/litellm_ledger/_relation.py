@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Sel
 import msgspec
 
 from ._archive import Place, archived, parquet
-from ._columns import COLUMNS, definitions, struct, structure, text_list
+from ._columns import COLUMNS, definitions, quoted, struct, structure, text_list
 from ._duck import connect, literally, module, statement
-from ._errors import InvalidRecord, LedgerPathError
-from ._frame import decode
+from ._errors import LedgerPathError
 from ._layout import SEGMENTS, SegmentName, split_id
 from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._reading import Entry, Problem, archive_problems, entries, first_of
@@ -50,6 +49,7 @@ _COPIES: Final = 512 * 2**20
 _BLOCK: Final = 2**20
 _PREFIX: Final = "litellm-ledger-"
 _BATCH: Final = 2_000
+_LINE_BY_LINE: Final = "SELECT * FROM line_by_line"
 _WIDEST: Final = 2 * 2**20
 """Bytes of the longest line; the database makes room for several."""
 
@@ -93,6 +93,7 @@ class Relation:
     Attributes:
         database: the connection.
         problems: the places that hold no valid record.
+        files: what the views read, apart from the table ``line_by_line``.
     """
 
     def __init__(self, root: Path, *, trusting: bool = True) -> None:
@@ -104,17 +105,16 @@ class Relation:
         places = archived(root)
         trusting = trusting and _can_name(root)
         parts = _part(root, names, places, trusting=trusting)
+        self.files = [root / SEGMENTS / str(n) for n, _ in parts.plain if n not in places]
+        self.files += dict.fromkeys(places[n][0].path for n, _ in parts.plain if n in places)
         self._open = contextlib.ExitStack()
         self.database: duckdb.DuckDBPyConnection = self._open.enter_context(connect())
         try:
             copied = self._copied(parts)
             self._load(parts.rest)
-            own = ["SELECT * FROM line_by_line", *copied]
-            self.database.execute(
-                statement("views")
-                .replace("{lines}", _union(own, root, parts.plain, places))
-                .replace("{columns}", ", ".join(COLUMNS))
-            )
+            own = [_LINE_BY_LINE, *copied]
+            self._lines = _union(own, root, parts.plain, places)
+            self._define(self._lines)
             oldest = self._unsettled()
             if oldest:
                 near = [piece for piece in parts.plain if _may_settle(piece.name, oldest)]
@@ -139,6 +139,21 @@ class Relation:
         """Run a query and return all that it answers."""
         return self.database.execute(query, parameters).fetchall()
 
+    def _define(self, lines: str) -> None:
+        views = statement("views").replace("{lines}", lines)
+        self.database.execute(views.replace("{columns}", ", ".join(COLUMNS)))
+
+    def hide_tables(self) -> None:
+        """Leave nothing but the two views: what was read line by line goes to a temporary file."""
+        where = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        table = Path(self._open.enter_context(where)) / "line_by_line.parquet"
+        self.database.execute(f"COPY line_by_line TO {quoted(str(table))} (FORMAT parquet)")
+        self.files.append(table)
+        json = "meta::JSON AS meta, content::JSON AS content"
+        own = f"SELECT * REPLACE ({json}) FROM read_parquet({quoted(literally(table))})"
+        self._define(self._lines.replace(_LINE_BY_LINE, own, 1))
+        self.database.execute("DROP TABLE line_by_line")
+
     def _load(self, rest: Sequence[list[SegmentName]]) -> None:
         self.database.execute(f"CREATE TABLE line_by_line ({definitions()})")
         batch: list[str] = []
@@ -146,13 +161,7 @@ class Relation:
         for names in rest:
             beaten = told.setdefault(names[0].writer, set())
             for entry in entries(self.root, names, self.problems, beaten=beaten):
-                text = _text(entry)
-                if text is None:
-                    where = f"{SEGMENTS}/{entry.segment}"
-                    lost = Problem(where, "damaged", entry.offset, len(entry.raw), 1, "no record")
-                    self.problems.append(lost)
-                    continue
-                batch.append(text)
+                batch.append(_text(entry))
                 if len(batch) == _BATCH:
                     self._insert(batch)
                     batch.clear()
@@ -192,6 +201,7 @@ class Relation:
                 parts.rest.append([name])
                 continue
             copies.append(kept / str(name))
+            self.files.append(kept / str(name))
             for start, length, lines in found.bad:
                 torn = now.open and start + length == found.size
                 what: Literal["torn", "damaged"] = "torn" if torn else "damaged"
@@ -305,15 +315,11 @@ def _compacted(place: Place) -> Surveyed:
     )
 
 
-def _text(entry: Entry) -> str | None:
-    """Return a line as the database understands it; ``None`` if it is no record after all."""
+def _text(entry: Entry) -> str:
+    """Return a line as the database understands it."""
     line = entry.line
     if line.kind != "gap" and _is_ours(entry):
         return entry.raw.decode()
-    try:
-        decode(entry.raw)
-    except InvalidRecord:
-        return None
     # Not the record, which is completed; and a gap may have been cut down.
     members = msgspec.json.decode(entry.raw) | msgspec.to_builtins(line)
     return msgspec.json.encode(members).decode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
@@ -54,6 +55,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         cut_off: the same of processes that are gone: ``recover`` puts them down as unsettled.
         missing_tags: tags that were asked for and are on none of the calls.
         known_tags: if there are such, the tags that the calls do have.
+        instead: if no call matches ``where``: each key of it to the values that the calls of that
+            time have, those of most calls first; the 21st is ``…`` where there are more.
         problems: places on the ledger that hold no valid record and are not counted.
     """
 
@@ -65,6 +68,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cut_off: int = 0
     missing_tags: tuple[str, ...] = ()
     known_tags: tuple[str, ...] = ()
+    instead: dict[str, tuple[str, ...]] = {}
     problems: list[Problem] = []
 
     def notes(self) -> list[str]:
@@ -74,7 +78,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         notes += self._begun()
         for tag in self.missing_tags:
             known = ", ".join(f"tag:{name}" for name in self.known_tags) or "no tags at all"
-            notes.append(f"tag:{tag} is on none of these calls; they have {known}.")
+            near = get_close_matches(tag, self.known_tags, n=1)
+            hint = f"Did you mean tag:{near[0]}? " if near else ""
+            notes.append(f"tag:{tag} is on none of these calls. {hint}They have {known}.")
+        notes += self._unmatched()
         if self.folded:
             notes.append(
                 f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
@@ -82,13 +89,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return notes + self._damage()
 
     def warnings(self) -> list[str]:
-        """Return those of the notes that speak of calls which are in no row."""
-        return self._begun() + self._damage()
+        """Return the notes that rows alone do not show: calls that are missing, or no match."""
+        return self._unmatched() + self._begun() + self._damage()
 
     @property
     def is_floor(self) -> bool:
         """Whether the total may really be higher: for its own reasons, or for what is missing."""
         return self.total.is_floor or bool(self.cut_off or self.problems)
+
+    def _unmatched(self) -> list[str]:
+        """What there is where nothing matches the conditions."""
+        known = [f"{key}: {', '.join(values)}" for key, values in self.instead.items()]
+        return [f"No call matches. There are: {'; '.join(known)}."] if known else []
 
     def _begun(self) -> list[str]:
         notes = []

@@ -7,7 +7,9 @@ that is installed.  Both use the same definitions and come to the same figures, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -24,15 +26,17 @@ from ._listing import by_writer, list_segments
 from ._querying import calls as asked_calls
 from ._querying import find_operation as asked_operation
 from ._querying import report as asked_report
+from ._querying import tag_values as asked_tag_values
 from ._querying import tags as asked_tags
 from ._reading import Problem, entries, everything, whole
 from ._record import UsageRecord
 from ._relation import ask
 from ._report import Report, build
 from ._selection import Selection
+from ._tag_values import LARGEST, TagValues
 from ._version import refuse_newer
 
-__all__ = ["find_operation", "list_calls", "list_tags", "make_report"]
+__all__ = ["count_tags", "find_operation", "is_large", "list_calls", "list_tags", "make_report"]
 
 _LARGE: Final = 8 * 2**20
 """Bytes that are read line by line in the time that the database takes to be there."""
@@ -40,14 +44,14 @@ _LARGE: Final = 8 * 2**20
 _ARCHIVED: Final = 200
 """How many bytes of lines take as long to read line by line as one byte of the archive."""
 
-_MOST_TAGS: Final = 20
-"""Names of tags that are listed when one is not found."""
+_MOST: Final = 20
+"""Names of tags, or values of a key, that are listed when what was asked for is not found."""
 
 
 def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
     running = Running(root)  # before a line is read: who is dead writes no more
-    if _is_large(root):
+    if is_large(root):
         report = ask(
             root,
             lambda lines: _with_tags(
@@ -64,7 +68,7 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
             build(lines, by, problems, calendar=dates, quantiles=quantiles),
             lambda: _tags(root, selection),
         )
-    if selection.where and not report.total.calls:
+    if selection.where or selection.where_not:
         report = _with_asked(report, root, selection)
     in_flight, cut_off = running.counted()
     return replace(report, in_flight=in_flight, cut_off=cut_off)
@@ -72,7 +76,7 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
 
 def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
-    if _is_large(root):
+    if is_large(root):
         return ask(root, lambda lines: asked_calls(lines, selection, limit))
     problems: list[Problem] = []
     wanted = (
@@ -85,9 +89,30 @@ def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
 
 def list_tags(root: Path, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
-    if _is_large(root):
+    if is_large(root):
         return ask(root, lambda lines: asked_tags(lines, selection))
     return _tags(root, selection)
+
+
+def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
+    """Return how the values of each tag are spread over the outcomes asked for.
+
+    Memory grows with the different values.
+    """
+    if is_large(root):
+        return ask(root, lambda lines: asked_tag_values(lines, selection))
+    counts: dict[str, Counter[str]] = {}
+    for tags in _tagged(root, selection):
+        for name, value in tags.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {
+        name: TagValues(
+            calls=found.total(),
+            values=len(found),
+            largest=sum(calls for _, calls in found.most_common(LARGEST)),
+        )
+        for name, found in counts.items()
+    }
 
 
 def find_operation(root: Path, key: str) -> Operation | None:
@@ -124,7 +149,8 @@ def _holding(
                     yield record
 
 
-def _is_large(root: Path) -> bool:
+def is_large(root: Path) -> bool:
+    """Whether the database answers sooner, and is installed."""
     size = 0
     for part, worth in ((SEGMENTS, 1), (ARCHIVE, _ARCHIVED)):
         try:
@@ -156,20 +182,54 @@ def _with_tags(report: Report, tags: Callable[[], set[str]]) -> Report:
 
 
 def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
-    """Say which of the tags that were asked for are on no call of that time at all."""
-    asked = [name.removeprefix("tag:") for name in selection.where if name.startswith("tag:")]
-    known = list_tags(root, Selection(selection.since, selection.until)) if asked else set()
-    return _named(report, tuple(name for name in asked if name not in known), known)
+    """Say which tags of the conditions are on no call of that time; of no match, what there is.
+
+    A call without the tag passes some conditions, so that a wrong name goes unseen in the figures:
+    those are always checked, the others where nothing matches.
+    """
+    matched = bool(report.total.calls)
+    asked = selection.tags(passing_without=matched)
+    span = Selection(selection.since, selection.until, calendar=selection.calendar)
+    if asked:
+        known = list_tags(root, span)
+        missing = dict.fromkeys([*report.missing_tags, *sorted(asked - known)])
+        report = _named(report, tuple(missing), known | set(report.known_tags))
+    if matched:
+        return report
+    keys = [
+        name
+        for name in dict.fromkeys([*selection.where, *selection.where_not])
+        if name.removeprefix("tag:") not in report.missing_tags or not name.startswith("tag:")
+    ]
+    return replace(report, instead=_values(make_report(root, keys, span, quantiles=False)))
 
 
-def _named(report: Report, missing: tuple[str, ...], known: set[str]) -> Report:
-    listed = tuple(sorted(known)[:_MOST_TAGS]) if missing else ()
-    return replace(report, missing_tags=missing, known_tags=listed)
+def _values(report: Report) -> dict[str, tuple[str, ...]]:
+    """Return the values of each key, those of most calls first."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key in report.by if report.total.calls else ():
+        calls: dict[str, int] = {}
+        for row in report.rows:
+            calls[row.group[key]] = calls.get(row.group[key], 0) + row.calls
+        listed = sorted(calls, key=lambda value: (-calls[value], value))
+        found[key] = (*listed[:_MOST], *(["…"] if len(listed) > _MOST else []))
+    return found
+
+
+def _named(report: Report, missing: tuple[str, ...], known: Iterable[str]) -> Report:
+    listed: set[str] = set()
+    if missing:
+        near = [get_close_matches(name, known, n=1) for name in missing]
+        listed = {*sorted(known)[:_MOST], *(name for names in near for name in names)}
+    return replace(report, missing_tags=missing, known_tags=tuple(sorted(listed)))
 
 
 def _tags(root: Path, selection: Selection) -> set[str]:
-    found: set[str] = set()
+    return set().union(*_tagged(root, selection))
+
+
+def _tagged(root: Path, selection: Selection) -> Iterator[Mapping[str, str]]:
+    """Yield the tags of the outcomes asked for that have any."""
     for entry in everything(root, []):
         if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
-            found.update(entry.line.tags)
-    return found
+            yield entry.line.tags

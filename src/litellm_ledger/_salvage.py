@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 from ._errors import InvalidRecord
 from ._frame import decode, encode
@@ -16,10 +16,48 @@ from ._layout import SegmentName, record_id
 from ._record import UsageRecord
 from ._scan import Head, Scan
 
-__all__ = ["Held", "OpenCalls", "fill", "gap_line", "is_whole", "last_number", "unsettled_line"]
+__all__ = [
+    "Gap",
+    "GapLine",
+    "Held",
+    "OpenCalls",
+    "fill",
+    "gap_line",
+    "is_whole",
+    "last_number",
+    "unsettled_line",
+]
 
 Reason = Literal["lost", "quarantined", "erased", "expired"]
 _REASONS: Final[dict[str, Reason]] = {str(reason): reason for reason in get_args(Reason)}
+
+
+class Gap(NamedTuple):
+    """Numbers without a record: why, and (``None``: not on record) up to where acknowledged."""
+
+    first: int
+    last: int
+    reason: Reason
+    acked_until: int | None = None
+
+    @classmethod
+    def of(cls, head: Head) -> Gap:
+        """Read a gap line; a reason that this version does not know counts as a loss."""
+        reason = _REASONS.get(head.reason or "", "lost")
+        return cls(head.seq, head.last, reason, head.acked_until)
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many of the numbers certainly belong to records that no caller had been told of."""
+        if self.acked_until is None:
+            return 0
+        return max(0, self.last - max(self.first - 1, self.acked_until))
+
+
+class GapLine(UsageRecord, frozen=True, kw_only=True):
+    """A gap with what only recovery and ``verify`` ask for."""
+
+    acked_until: int | None = None
 
 
 @dataclass(slots=True)
@@ -28,17 +66,17 @@ class Held:
 
     Attributes:
         records: valid lines that are records, by number.
-        gaps: ``(first, last, reason)`` of valid gap lines.
+        gaps: what the valid gap lines say.
     """
 
     records: dict[int, tuple[Head, bytes]] = field(default_factory=dict)
-    gaps: list[tuple[int, int, Reason]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
     def add(self, lines: Iterable[tuple[Head, bytes]]) -> None:
         """Take in the valid lines of one segment."""
         for head, line in lines:
             if head.kind == "gap":
-                gap = (head.seq, head.last, _REASONS.get(head.reason or "", "lost"))
+                gap = Gap.of(head)
                 if gap not in self.gaps:
                     self.gaps.append(gap)
             else:
@@ -84,42 +122,47 @@ def is_whole(name: SegmentName, scan: Scan) -> bool:
 def fill(writer: str, first: int, last: int, held: Held) -> tuple[list[bytes], int]:
     """Return lines that cover ``first`` … ``last`` without a hole, and how many have no record.
 
-    Numbers of which no record is held are stood in for by gap lines: with the reason of the gap
-    line that already covers them, else ``quarantined``.
+    Numbers of which no record is held are stood in for by gap lines: with what the gap line that
+    already covers them says, else ``quarantined``.
     """
     lines: list[bytes] = []
     missing = 0
     expected = first
     numbers = sorted(seq for seq in held.records if first <= seq <= last)
     for seq in [*numbers, last + 1]:
-        for start, end, reason in _explained(expected, seq - 1, held.gaps):
-            lines.append(gap_line(writer, start, end, reason))
-            missing += (end - start + 1) if reason == "quarantined" else 0
+        for gap in _explained(expected, seq - 1, held.gaps):
+            lines.append(gap_line(writer, *gap))
+            missing += (gap.last - gap.first + 1) if gap.reason == "quarantined" else 0
         if seq <= last:
             lines.append(held.records[seq][1])
         expected = seq + 1
     return lines, missing
 
 
-def _explained(
-    first: int, last: int, gaps: list[tuple[int, int, Reason]]
-) -> Iterator[tuple[int, int, Reason]]:
+def _explained(first: int, last: int, gaps: list[Gap]) -> Iterator[Gap]:
     """Split ``first`` … ``last`` by the gaps that are known to cover parts of it."""
-    for start, end, reason in sorted(gaps):
-        if first <= last and first <= end and start <= last:
-            if first < start:
-                yield first, start - 1, "quarantined"
-            yield max(first, start), min(last, end), reason
-            first = min(last, end) + 1
+    for gap in sorted(gaps, key=lambda gap: gap[:2]):
+        if first <= last and first <= gap.last and gap.first <= last:
+            if first < gap.first:
+                yield Gap(first, gap.first - 1, "quarantined")
+            yield gap._replace(first=max(first, gap.first), last=min(last, gap.last))
+            first = min(last, gap.last) + 1
     if first <= last:
-        yield first, last, "quarantined"
+        yield Gap(first, last, "quarantined")
 
 
-def gap_line(writer: str, first: int, last: int, reason: Reason) -> bytes:
+def gap_line(
+    writer: str, first: int, last: int, reason: Reason, acked_until: int | None = None
+) -> bytes:
     """Encode the line that stands for the numbers ``first`` … ``last``."""
     return encode(
-        UsageRecord(
-            id=record_id(writer, first), seq=first, kind="gap", gap_until=last, reason=reason
+        GapLine(
+            id=record_id(writer, first),
+            seq=first,
+            kind="gap",
+            gap_until=last,
+            reason=reason,
+            acked_until=acked_until,
         )
     )
 

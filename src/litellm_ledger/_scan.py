@@ -37,11 +37,12 @@ class Head(msgspec.Struct, frozen=True):
     status: str | None = None
     gap_until: int | None = None
     reason: str | None = None
+    acked_until: int | None = None
 
     @property
     def last(self) -> int:
         """The last number this line stands for: its own, or where its gap ends."""
-        return self.seq if self.gap_until is None else self.gap_until
+        return self.seq if self.gap_until is None or self.kind != "gap" else self.gap_until
 
 
 _START: Final = b'{"v":'

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ._fs import FileSystem
+from ._fs import FileSystem, make_directories
 from ._layout import SEGMENTS, SegmentName
 from ._live import SYNCED, WRITTEN
 
@@ -217,7 +218,7 @@ class SegmentLog:
         try:
             self._fd = self._fs.create(self._dir / str(name))
         except FileNotFoundError:  # the directory was removed under us: begin it again
-            self._fs.make_directory(self._dir)
+            make_directories(self._fs, self._dir)
             self._fd = self._fs.create(self._dir / str(name))
         self._name, self._end, self._day = name, 0, day
         self._names_dirty = True
@@ -260,8 +261,9 @@ class SegmentLog:
 
     def _advance(self, last: int) -> None:
         # A thread that was stuck comes late: what was written past it meanwhile stays written.
-        self.written = last = max(self.written, last)
-        self._cells[WRITTEN] = last
+        # The counter first: what somebody is told of must be in it, whenever the process dies.
+        self._cells[WRITTEN] = last = max(self.written, last)
+        self.written = last
 
     def _sync(self) -> None:
         self._rescue()
@@ -286,8 +288,8 @@ class SegmentLog:
     def _all_synced(self) -> None:
         self._unsynced.clear()
         self.unsynced_bytes = 0
+        self._cells[SYNCED] = self.written
         self.synced = self.written
-        self._cells[SYNCED] = self.synced
 
     def _distrust(self) -> None:
         """Never touch the open file again; recovery seals it when this process is gone."""
@@ -315,8 +317,8 @@ class SegmentLog:
         self._names_dirty = False
         self.segments += 1
         self._advance(last)
-        self.synced = last
         self._cells[SYNCED] = last
+        self.synced = last
 
     def _seal(self) -> None:
         self._sync()
@@ -335,20 +337,29 @@ class SegmentLog:
 
 
 def write_sealed(
-    fs: FileSystem, directory: Path, name: SegmentName | str, data: bytes, *, attempt: int
+    fs: FileSystem,
+    directory: Path,
+    name: SegmentName | str,
+    data: bytes,
+    *,
+    attempt: int,
+    private: bool = False,
 ) -> None:
     """Write a whole sealed segment: under a temporary name, synced, renamed in, the name synced.
 
-    Used where the open segment must not be touched.  It either exists whole or not at all.
+    Used where the open segment must not be touched.  It either exists whole or not at all.  A
+    ``private`` one is for its owner alone, whatever the directory allows.
     """
     temporary = directory / f"{name}.{attempt}.tmp"
     try:
         fd = fs.create(temporary)
     except FileNotFoundError:
-        fs.make_directory(directory)
+        make_directories(fs, directory)
         fd = fs.create(temporary)
     try:
         try:
+            if private:
+                os.fchmod(fd, 0o600)
             view = memoryview(data)
             while view:
                 view = view[fs.write(fd, view) :]

@@ -5,24 +5,28 @@ Owns the check of the arguments and the test of one record.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
-from ._groups import Countable, key_of
+from ._groups import MISSING, Countable, key_of, model_names, named
 from ._periods import Calendar
 
 __all__ = ["Selection", "Where"]
 
 Where = Mapping[str, str | Collection[str]]
-"""Group key to the value, or the values, one of which must be there."""
+"""Group key to the value, or to several values, any of which matches."""
 
 
 class Selection:
-    """A record fits if ``since <= ts < until`` and each key of ``where`` has one of its values.
+    """A record fits if it is of the time asked for and meets the conditions.
+
+    The time: ``since <= ts < until``.  Each key of ``where`` must have one of its values, and no
+    key of ``where_not`` may have one of its own.  A model matches with and without its provider
+    (``model_names``).
 
     Attributes:
         since, until: timezone-aware, or ``None``.
-        where: key to values.
+        where, where_not: group key (``tag:user``, where ``user`` was given) to values.
         calendar: what periods among the keys are of.
 
     Raises:
@@ -30,7 +34,7 @@ class Selection:
         TypeError: a bound that is no ``datetime``.
     """
 
-    __slots__ = ("_tests", "calendar", "since", "until", "where")
+    __slots__ = ("_tests", "calendar", "since", "until", "where", "where_not")
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Selection:
         until: datetime | None = None,
         where: Where | None = None,
         calendar: Calendar | None = None,
+        where_not: Where | None = None,
     ) -> None:
         for name, bound in (("since", since), ("until", until)):
             if bound is not None and not isinstance(bound, datetime):
@@ -50,16 +55,24 @@ class Selection:
                 )
         self.since, self.until = since, until
         self.calendar = calendar or Calendar()
-        self.where = {
-            key: frozenset([values] if isinstance(values, str) else values)
-            for key, values in (where or {}).items()
-        }
-        self._tests = [(key_of(key, self.calendar), vals) for key, vals in self.where.items()]
+        self.where, self.where_not = _named(where), _named(where_not)
+        self._tests = [
+            (_values(key, self.calendar), values, wanted)
+            for conditions, wanted in ((self.where, True), (self.where_not, False))
+            for key, values in conditions.items()
+        ]
 
     @property
     def everything(self) -> bool:
         """Whether it leaves nothing out."""
-        return self.since is self.until is None and not self.where
+        return self.since is self.until is None and not self._tests
+
+    def tags(self, *, passing_without: bool) -> set[str]:
+        """Return the tags in the conditions; ``passing_without`` those that a call may lack."""
+        keys = {key for key, values in self.where.items() if MISSING in values}
+        keys |= {key for key, values in self.where_not.items() if MISSING not in values}
+        keys = keys if passing_without else {*self.where, *self.where_not}
+        return {key.removeprefix("tag:") for key in keys if key.startswith("tag:")}
 
     def fits(self, record: Countable) -> bool:
         """Tell whether a record is asked for; one without ``ts`` is in no span of time."""
@@ -68,4 +81,23 @@ class Selection:
             return False
         if self.until is not None and (ts is None or ts >= self.until):
             return False
-        return all(of(record) in values for of, values in self._tests)
+        return all(
+            values.isdisjoint(of(record)) is not wanted for of, values, wanted in self._tests
+        )
+
+
+def _named(where: Where | None) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for word, values in (where or {}).items():
+        key = named(word)
+        given = [values] if isinstance(values, str) else values
+        found[key] = found.get(key, frozenset()).union(given)
+    return found
+
+
+def _values(key: str, calendar: Calendar) -> Callable[[Countable], tuple[str, ...]]:
+    """Return what gives the values of a record that may match for a key."""
+    if key == "model":
+        return model_names
+    of = key_of(key, calendar)
+    return lambda record: (of(record),)

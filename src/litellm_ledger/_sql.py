@@ -1,24 +1,61 @@
 """``Table``: what a query of the user's own answers.
 
-Owns the refusal of statements that do anything but read, and the words for what is wrong with one.
+Owns the fence around such a statement (it reads the two views and nothing else), and the words for
+what is wrong with one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ._duck import module
+from ._columns import text_list
+from ._duck import literally, module
 from ._reading import Problem
 from ._relation import Relation, ask
 
 __all__ = ["Table", "run_sql"]
 
+_TOKEN: Final = re.compile(
+    r"""
+    (?:--[^\n]*|/\*.*?\*/|\s)+                        # comments and blanks
+    | (?P<token>
+        [eE]'(?:\\.|''|[^'\\])*' | '(?:''|[^'])*'   # text
+        | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+        | "(?:""|[^"])*" | \w+ | :: | \S
+    )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_READING: Final = re.compile(
+    r"desc(ribe)?|explain|from|select|show|summarize|table|(un)?pivot|pivot_(long|wid)er|values|with"
+)
+"""The first words of statements that only read."""
 
+_OWN_WORDS: Final = re.compile(r"current_(catalog|role|schema|user)|session_user|user")
+"""Words that mean the database's own session where no column has the name."""
+
+_OUTSIDE: Final = re.compile(
+    r"\w*arrow_scan\w*|\w*external_resource\w*|enable_logging|json_execute_serialized_sql|"
+    r"pandas_scan|python_map_function|query"
+)
+"""Functions that reach into this process, change it, or run a statement given as text."""
+
+_FILES: Final = re.compile(r"read_\w+|parquet_\w+|sniff_csv")
+"""Functions that read files."""
+
+_NO_COLUMN: Final = re.compile(r'(?:column|named) "(\w+)"(?: not found|\s|$)')
+_GUESS: Final = re.compile(r'\nDid you mean "(?!calls"|records")[^"]*"\??')
+_ONLY_VIEWS: Final = (
+    "a statement reads only the views calls and records; --allow-files (allow_files=True) lets it "
+    "read files"
+)
 _ANALYZE: Final = re.compile("analy[sz]e", re.IGNORECASE)
 
 
@@ -49,20 +86,24 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_sql(
-    root: Path, query: str, parameters: Sequence[object] | Mapping[str, object] | None = None
+    root: Path,
+    query: str,
+    parameters: Sequence[object] | Mapping[str, object] | None = None,
+    *,
+    allow_files: bool = False,
 ) -> Table:
     """Run one statement that only reads; see ``Ledger.sql``."""
     duck = module()
+    tokens = _tokens(query)
 
     def question(relation: Relation) -> Table:
-        database = relation.database
-        statements = database.extract_statements(query)
-        allowed = (duck.StatementType.SELECT, duck.StatementType.EXPLAIN)
-        if len(statements) != 1 or statements[0].type not in allowed:
-            raise ValueError("give one statement that only reads: SELECT, FROM, WITH, SUMMARIZE …")
-        if statements[0].type == duck.StatementType.EXPLAIN and _ANALYZE.search(query):
-            raise ValueError("EXPLAIN ANALYZE runs what it explains; leave ANALYZE out")
-        result = database.execute(statements[0], parameters)
+        *before, statement = _checked(relation.database.extract_statements(query), tokens)
+        if not allow_files:
+            _refuse_files(tokens, relation.files)
+        _fence(relation, allow_files=allow_files)
+        for step in before:  # a PIVOT first collects the values that become columns
+            relation.database.execute(step)
+        result = relation.database.execute(statement, parameters)
         described = result.description or []
         return Table(
             columns=[column[0] for column in described],
@@ -71,7 +112,104 @@ def run_sql(
             problems=relation.problems,
         )
 
+    _refuse_own_words(tokens)
+    for name in _called(tokens):
+        if _OUTSIDE.fullmatch(name):
+            raise ValueError(f"{name}() does more than read; write the statement without it")
     try:
         return ask(root, question)
     except duck.Error as exc:
-        raise ValueError(f"the query fails: {exc}") from exc
+        raise ValueError(f"the query fails: {_explained(str(exc))}") from exc
+
+
+def _tokens(query: str) -> list[str]:
+    """Split a statement into words, texts and signs; comments are left out."""
+    found = [match["token"] for match in _TOKEN.finditer(query) if match["token"]]
+    while found[-1:] == [";"]:
+        del found[-1]
+    return found
+
+
+def _checked(statements: list[Any], tokens: list[str]) -> list[Any]:
+    """Return the steps of a statement that only reads.
+
+    Its first word tells: the database takes a PIVOT, and anything around one, apart into several
+    steps, or calls it a statement of several kinds.
+    """
+    kinds = module().StatementType
+    words = [token.lower() for token in tokens]
+    first = next((word for word in words if word != "("), "")
+    reading = bool(_READING.fullmatch(first)) and ";" not in words and bool(statements)
+    single = len(statements) == 1 and statements[0].type in (kinds.SELECT, kinds.EXPLAIN)
+    pivots = "pivot" in words or "pivot_wider" in words
+    if not reading or not (single or pivots):
+        raise ValueError("give one statement that only reads: SELECT, FROM, WITH, SUMMARIZE …")
+    if first == "explain" and any(map(_ANALYZE.search, words)):
+        raise ValueError("EXPLAIN ANALYZE runs what it explains; leave ANALYZE out")
+    return statements
+
+
+def _called(tokens: list[str]) -> set[str]:
+    """Return the names of functions."""
+    pairs = pairwise(tokens)
+    return {name.strip('"').lower() for name, after in pairs if after == "("}
+
+
+def _refuse_files(tokens: list[str], files: Sequence[Path]) -> None:
+    """Refuse what reads files; the database itself bars all but those that the views read.
+
+    Raises:
+        ValueError: a function that reads files, or the name of one of ``files``.
+    """
+    said = " ".join(token for token in tokens if token[:1] in "'\"eE$")
+    if any(map(_FILES.fullmatch, _called(tokens))) or any(path.name in said for path in files):
+        raise ValueError(_ONLY_VIEWS)
+
+
+def _refuse_own_words(tokens: list[str]) -> None:
+    """Refuse a bare ``user``, which is not the tag but the login, unless the query defines it.
+
+    Raises:
+        ValueError: the text has the column that is meant.
+    """
+    used: set[str] = set()
+    defined: set[str] = set()
+    for at, token in enumerate(tokens):
+        word = token.strip('"').lower()
+        before = tokens[at - 1].lower() if at else ""
+        after = tokens[at + 1] if at + 1 < len(tokens) else ""
+        if not _OWN_WORDS.fullmatch(word) or before == "." or after in ("(", "."):
+            continue
+        alias = before == "as" and tokens[at - 2].strip('"').lower() != word
+        (defined if alias or after == ":" or before in ("]", ")") else used).add(word)
+    for word in sorted(used - defined):
+        raise ValueError(
+            f"{word} is a word of the database's own, not a column; the tag is tags['{word}']"
+        )
+
+
+def _fence(relation: Relation, *, allow_files: bool) -> None:
+    """Keep a statement to the views ``calls`` and ``records``, and to the files that they read."""
+    with contextlib.suppress(OSError, module().IOException):  # no room: the table stays in sight
+        relation.hide_tables()
+    if not allow_files:
+        names = {
+            name for path in relation.files for name in (str(path.absolute()), literally(path))
+        }
+        relation.database.execute(f"SET allowed_paths = {text_list(sorted(names))}")
+        relation.database.execute("SET enable_external_access = false")
+    relation.database.execute("SET lock_configuration = true")
+
+
+def _explained(said: str) -> str:
+    """Return what the database says, with what to write instead where that is known."""
+    said = _GUESS.sub("", said)
+    words, gap, place = said.partition("\n\nLINE ")
+    column = _NO_COLUMN.search(words)
+    if said.startswith("Permission Error"):
+        words += f"\n{_ONLY_VIEWS}"
+    elif "Table with name" in words:
+        words += "\nThe views are calls and records."
+    elif column:
+        words += f"\nA tag is written tags['{column[1]}']."
+    return words + gap + place  # the caret below the place stays last

@@ -18,6 +18,7 @@ from ._columns import COLUMNS, definitions, quoted, structure
 from ._duck import statement
 from ._errors import InvalidRecord, LedgerPathError
 from ._frame import SEALED, SUFFIX, decode
+from ._fs import open_file
 from ._scan import Head
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _different(
     """
     found = rebuilt(database, path, 0, len(names))
     for at, source in enumerate(names):
-        with open(source, "rb") as file:
+        with open_file(source) as file:
             for raw in file:
                 number, line = next(found, (-1, b""))
                 if number != at:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 __all__ = ["CacheStatistics", "Statistics"]
@@ -10,7 +11,7 @@ __all__ = ["CacheStatistics", "Statistics"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStatistics:
-    """A response cache so far, all clients that use it together.
+    """Response caches so far, each counted for all clients that use it.
 
     Attributes:
         hits: calls that were answered without a request of their own.
@@ -22,7 +23,7 @@ class CacheStatistics:
         evictions: entries dropped because others needed their place.
         expired: entries dropped because their time was over.
         errors: times that the store failed, was too slow, or returned what was no answer.
-        entries, bytes: what is in memory now; ``None`` with a store of your own.
+        entries, bytes: what is in memory now; ``None`` where every store is your own.
     """
 
     hits: int
@@ -35,6 +36,15 @@ class CacheStatistics:
     errors: int
     entries: int | None
     bytes: int | None
+
+    @classmethod
+    def added(cls, caches: Sequence[CacheStatistics]) -> CacheStatistics:
+        """Add up the figures of several caches."""
+        sums: dict[str, int | None] = {}
+        for field in fields(cls):
+            known = [n for n in (getattr(one, field.name) for one in caches) if n is not None]
+            sums[field.name] = sum(known) if known else None
+        return cls(**sums)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +75,8 @@ class Statistics:
         repeated: attempts begun after the first of their call failed.
         duplicates: times that LiteLLM told ``capture`` again of an attempt that is on record (it
             does so of every call that is no stream since 1.109); none was recorded twice.
-        cache: the response cache of the client or view that was asked (``None``: it has none).
+        cache: the response cache of the view that was asked; for a client, the sums over its own
+            cache and those of its views, as long as these caches exist (``None``: there is none).
         on_loop: writes made straight from the event loop; ``on_thread``: through the disk thread.
     """
 

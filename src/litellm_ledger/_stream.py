@@ -185,13 +185,27 @@ class Upstream:
     async def _settle(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
         """By the provider's count if there is one, else by an estimate made off the loop."""
         try:
-            if found["usage_source"] != "provider" and not self._refused(fields):
-                found.update(await self.host.estimate(self))
+            if self._is_to_be_estimated(found) and not self._refused(fields):
+                found.update(await self._estimate())
         finally:
             # What was found wins: an exception knows of no usage, the chunks before it may.
             outcome = merged(fields, {**found, **self.asked.content(self.reader.text)})
             if self.attempt.settle(outcome) is not None:
                 self.host.ended(self)
+
+    async def _estimate(self) -> dict[str, Any]:
+        """Estimate off the loop; where that is cut short, here and now."""
+        try:
+            return await self.host.estimate(self)
+        except (asyncio.CancelledError, RuntimeError):
+            # Only the end of the loop cancels this task: a stream was dropped after the client's
+            # close, which waits for the others.  Or the interpreter starts no thread any more.
+            return self.host.estimate_now(self)
+
+    def _is_to_be_estimated(self, found: Mapping[str, Any]) -> bool:
+        # What goes on at the provider will be counted when it is done: half of it now would be
+        # billed twice.
+        return found["usage_source"] != "provider" and not self.reader.runs_on
 
     def _refused(self, fields: Mapping[str, Any]) -> bool:
         """Whether the provider answered with an error before anything else, and bills nothing."""
@@ -201,7 +215,7 @@ class Upstream:
     def settle_now(self) -> None:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
         found = self.read(finished=False)
-        if found["usage_source"] != "provider":
+        if self._is_to_be_estimated(found):
             found.update(self.host.estimate_now(self))
         content = self.asked.content(self.reader.text)
         self.attempt.settle_anywhere({**self.how, **found, **content})

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
+from ._background import is_background
 from ._litellm_cost import written
 from ._outcome import from_response, from_stream, member
+from ._outcome_bill import cached_elsewhere, unstamped
 from ._outcome_sse import MessageEvents
 
-__all__ = ["ChatReader", "MessagesReader", "ResponsesReader", "StreamReader", "TextReader"]
+__all__ = [
+    "ChatReader",
+    "LookReader",
+    "MessagesReader",
+    "ResponsesReader",
+    "StreamReader",
+    "TextReader",
+]
 
 
 class StreamReader:
@@ -55,6 +65,11 @@ class StreamReader:
         return None
 
     @property
+    def runs_on(self) -> bool:
+        """Whether the provider finishes, and bills, the answer although its stream was left."""
+        return False
+
+    @property
     def provider(self) -> str | None:
         """LiteLLM's name of the provider."""
         name = member(self.inner, "custom_llm_provider")
@@ -90,6 +105,10 @@ class ChatReader(StreamReader):
         return from_stream(self.chunks, finished=finished, final=self.final)
 
     def answer(self) -> Any:
+        for chunk in reversed(self.chunks):
+            usage = member(chunk, "usage")
+            if usage is not None:  # LiteLLM's own has lost what it does not know
+                return chunk if cached_elsewhere(usage) else self.final
         return self.final
 
     @property
@@ -166,7 +185,7 @@ class ResponsesReader(StreamReader):
             self._begun = member(chunk, "response")
 
     def fields(self, *, finished: bool) -> dict[str, Any]:
-        fields = from_response(self._last if self._last is not None else self._begun)
+        fields = from_response(unstamped(self._last) if self._last is not None else self._begun)
         if self.provider:
             fields["provider"] = self.provider
         if self._last is None:
@@ -184,6 +203,10 @@ class ResponsesReader(StreamReader):
     def text(self) -> str | None:
         return "".join(self._text) if self._begun is not None or self._text else None
 
+    @property
+    def runs_on(self) -> bool:
+        return self._last is None and is_background(self._begun)
+
     async def aclose(self) -> None:
         await _aclose(
             self.inner,
@@ -195,16 +218,27 @@ class ResponsesReader(StreamReader):
 
 def _stamped(response: Any) -> dict[str, Any]:
     """The price that LiteLLM leaves on the usage of the last event, if it is above 0."""
-    return {
-        name: value
-        for name, value in from_response(
-            {
-                "usage": member(response, "usage"),
-                "_hidden_params": {"response_cost": member(member(response, "usage"), "cost")},
-            }
-        ).items()
-        if name in ("cost", "cost_source")
-    }
+    usage = member(response, "usage")
+    hidden = {"response_cost": member(usage, "cost")}
+    bare = unstamped({"usage": usage})["usage"]
+    found = from_response({"usage": bare, "_hidden_params": hidden})
+    return {name: found[name] for name in ("cost", "cost_source") if name in found}
+
+
+class LookReader(ResponsesReader):
+    """The events of a response that another call made, and is billed for."""
+
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        fields = super().fields(finished=finished)
+        looked = {name: fields[name] for name in ("response_id", "provider") if name in fields}
+        return looked | {"usage_source": "none", "cost": Decimal(0), "cost_source": "unbilled"}
+
+    def answer(self) -> Any:
+        return None
+
+    @property
+    def runs_on(self) -> bool:
+        return True
 
 
 class MessagesReader(StreamReader):

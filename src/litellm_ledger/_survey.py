@@ -13,9 +13,11 @@ from zlib import crc32
 
 import msgspec
 
-from ._frame import checked
+from ._frame import LEVELS, checked
 from ._layout import SEGMENTS, SegmentName, split_id
+from ._line import line_of
 from ._listing import open_segment
+from ._nesting import nests_deeper
 from ._scan import Head
 
 __all__ = ["Learnt", "Surveyed", "ahead", "learn", "learnt", "survey"]
@@ -112,8 +114,10 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
         bad: list[tuple[int, int, int]] = []
         for raw in file:
             offset += len(raw)
-            if raw[:end] != b"%b%016d" % (prefix, expected) or (
-                raw[-19:] != b',"crc":"%08x"}\n' % crc32(raw[:-19])
+            if (
+                raw[:end] != b"%b%016d" % (prefix, expected)
+                or raw[-19:] != b',"crc":"%08x"}\n' % crc32(raw[:-19])
+                or nests_deeper(raw, LEVELS)
             ):
                 dense = False
                 if not checked(raw):
@@ -125,6 +129,10 @@ def survey(root: Path, name: SegmentName) -> Surveyed:
                     last = max(last, _number(raw, name.writer))
                     continue
                 expected = int(number)
+            if line_of(raw) is None:
+                dense = False
+                offset = _note(raw, offset, bad, is_open=name.open)
+                continue
             expected += 1
             size = len(raw)
             if b'"unsettled"' in raw or size > _LONGEST or (size < _GAP and b'"gap"' in raw):

@@ -1,6 +1,7 @@
 """Tables and amounts for people: Rich on a terminal, aligned plain text anywhere else, Markdown.
 
-Owns the looks of the command line's output.  Computes nothing but widths, imports Rich only when
+Owns the looks of the command line's output: whatever is written here has its control characters
+escaped.  Computes nothing but widths, imports Rich only when
 standard output is a terminal, never writes colour, bars or boxes into a pipe.
 """
 
@@ -8,21 +9,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from shutil import get_terminal_size
 from typing import Any, Final
 from unicodedata import combining, east_asian_width
 
+from ._escaping import escaped
 from ._report import dollars
 from ._sparks import bar, sparkline
 
 __all__ = [
     "Column",
     "amounts",
+    "aside",
     "clean",
     "headline",
     "on_terminal",
+    "put_text",
     "rounded",
     "show",
     "tell",
@@ -46,6 +50,8 @@ class Column:
         left: text is set flush left, numbers are not.
         bars: shares of 1 drawn beside the cells on a terminal that has room.
         style: Rich's, for the cells.
+        whole: its cells are never folded, so that they can be copied.
+        short: cells for a terminal that is too narrow for the others.
     """
 
     title: str
@@ -54,6 +60,12 @@ class Column:
     left: bool = False
     bars: Sequence[float] | None = None
     style: str = ""
+    whole: bool = False
+    short: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", escaped(self.title))
+        object.__setattr__(self, "cells", [escaped(cell) for cell in self.cells])
 
     @property
     def width(self) -> int:
@@ -71,8 +83,7 @@ def clean(text: str | None, longest: int = _MAX_CELL) -> str:
     """Make text from a record safe to print: no control characters, no endless cells."""
     if text is None:
         return "-"
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = escaped(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
@@ -114,7 +125,17 @@ def on_terminal() -> bool:
 
 def write(text: str = "") -> None:
     """Write one line to standard output."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(escaped(text) + "\n")
+
+
+def put_text(text: str) -> None:
+    """Write text that is not ours: exactly into a pipe, escaped but for its lines to people."""
+    sys.stdout.write(escaped(text, "\n\t") if on_terminal() else text)
+
+
+def aside(sentence: str) -> None:
+    """Write one line to standard error, beside output that is for programs."""
+    sys.stderr.write(escaped(sentence) + "\n")
 
 
 def write_marked(mark: str, style: str, text: str, *, color: bool = True) -> None:
@@ -128,7 +149,7 @@ def write_marked(mark: str, style: str, text: str, *, color: bool = True) -> Non
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=5, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(mark, style=style), Text(text))
+    grid.add_row(Text(mark, style=style), Text(escaped(text)))
     _console(color=color).print(grid)
 
 
@@ -140,7 +161,7 @@ def headline(text: str, values: Sequence[float] = (), *, color: bool = True) -> 
     drawn = sparkline(values, min(room, 60)) if len(values) > 1 and room >= 8 else ""
     from rich.text import Text
 
-    line = Text(text, style="bold")
+    line = Text(escaped(text), style="bold")
     line.append(f"  {drawn}", style="not bold cyan")
     _console(color=color).print(line, soft_wrap=True)
     write()
@@ -153,7 +174,7 @@ def tell(sentence: str) -> None:
         return
     from rich.text import Text
 
-    _console(color=True).print(Text(sentence))
+    _console(color=True).print(Text(escaped(sentence)))
 
 
 def write_notes(notes: Iterable[str], *, md: bool = False) -> None:
@@ -236,6 +257,9 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
 
     console = _console(color=color)
     kept = list(columns)
+    if sum(column.width + 3 for column in kept) + 1 > console.width:
+        kept = [replace(c, cells=list(c.short), short=()) if c.short else c for c in kept]
+    titles = [column.title for column in kept]
     while sum(column.width + 3 for column in kept) + 1 > console.width and len(kept) > 2:
         least = min(range(len(kept)), key=lambda at: (kept[at].keep, -at))
         if kept[least].keep >= 9:
@@ -254,10 +278,10 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
     for column in kept:
         cells = column.cells
         table.add_column(
-            column.title,
+            Text(column.title),  # not markup: a query names its columns
             justify="left" if column.left else "right",
             overflow="fold",
-            no_wrap=not column.left,
+            no_wrap=column.whole or not column.left,
             footer=Text(cells[-1]) if total else "",
             style=column.style,
         )
@@ -272,5 +296,6 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
         table.add_row(*(Text(cell, "dim" if cell in ("0", "-") else quiet) for cell in row))
     console.print(table)
     if len(kept) < len(columns):
-        left_out = ", ".join(column.title for column in columns if column not in kept)
+        shown = {column.title for column in kept}
+        left_out = ", ".join(title for title in titles if title not in shown)
         console.print(Text(f"(left out to fit: {left_out}; --json has everything)", style="dim"))

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from ._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
 from ._groups import Row
-from ._hints import AsyncOnly, callers_level
+from ._hints import AsyncOnly, callers_level, unacknowledged
 from ._queue import Entry
 from ._record import UsageRecord
 from ._report import Report
@@ -64,6 +65,7 @@ class UsageTracker(AsyncOnly):
         sync_interval: seconds after a write by which it is synced in the background.
         handle_signals: drain on SIGTERM and SIGINT.  ``auto`` does what it can and says so in
             ``statistics().signals``; ``True`` warns where it can do nothing; ``False`` hands off.
+        mode: of the ledger's directories, to share it with a group; see ``LiteLLMClient``.
         fs: the file system to use; tests put a faulty one here.
     """
 
@@ -77,6 +79,7 @@ class UsageTracker(AsyncOnly):
         drain_timeout: float = 10.0,
         sync_interval: float = 1.0,
         handle_signals: bool | Literal["auto"] = "auto",
+        mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._writer = AsyncUsageWriter(
@@ -85,6 +88,7 @@ class UsageTracker(AsyncOnly):
             queue_size=queue_size,
             drain_timeout=drain_timeout,
             sync_interval=sync_interval,
+            mode=mode,
             fs=fs,
         )
         self._writer.what = "tracker"
@@ -254,8 +258,9 @@ class UsageTracker(AsyncOnly):
             return None
         started = writer.start(record)
         try:
+            began = time.monotonic(), writer.disk()[0]
             if not await writer.ack(started, ack_timeout):
-                self._missed()
+                self._missed(*began)
         except BaseException:
             # Cancelled, or the writer died, before the request left: the call ends here.
             self.settle(_cancelled(started), started)
@@ -273,8 +278,7 @@ class UsageTracker(AsyncOnly):
     def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
         """``settle`` from a finalizer: on any thread, at any point of the program."""
         number = (started.seq or 0) if started is not None else 0
-        backlog = self._writer.backlog
-        self._writer.submit(Entry(record, lambda outcome: backlog.settle(outcome, number)))
+        self._writer.submit(Entry(record, partial(self._writer.backlog.settle, settles=number)))
 
     def accept_anywhere(self, record: UsageRecord) -> None:
         """Put the outcome of a call down that was never admitted; from anywhere, never waits."""
@@ -282,21 +286,19 @@ class UsageTracker(AsyncOnly):
 
     async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
         """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""
+        began = time.monotonic(), self._writer.disk()[0]
         try:
-            acked = await self._writer.ack(record, timeout)
-        except LedgerError:
-            acked = False
-        if not acked:
-            self._missed()
+            if not await self._writer.ack(record, timeout):
+                self._missed(*began)
+        except LedgerError as exc:
+            self._missed(*began, str(exc))
 
-    def _missed(self) -> None:
+    def _missed(self, since: float, spent: float, error: str | None = None) -> None:
         self._writer.unacked += 1
-        warnings.warn(
-            f"the ledger in {self.directory} has not acknowledged a record in time; the call goes "
-            "on, and the record is written as soon as the disk allows (see statistics().unacked)",
-            LedgerWarning,
-            stacklevel=callers_level(),
-        )
+        disk, refused = self._writer.disk()
+        waited = time.monotonic() - since
+        words = unacknowledged(self.directory, waited, disk - spent, error or refused)
+        warnings.warn(words, LedgerWarning, stacklevel=callers_level())
 
     def forget_parent(self) -> None:
         """In a forked child: begin at zero, with signals of its own (``_process.Heir``)."""
@@ -315,7 +317,8 @@ class UsageTracker(AsyncOnly):
         """Return one row per group, the dearest first: ``by=["model", "tag:user"]``.  O(groups).
 
         Raises:
-            ValueError: a key that is none of model, provider, call, status, ``tag:NAME``.
+            ValueError: a key that is none of model, provider, call, status and tags (``user`` is
+                ``tag:user``).
         """
         return self._totals.summary(by)
 

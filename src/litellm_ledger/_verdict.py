@@ -32,6 +32,10 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         written, synced: by its own counters; ``None`` when these are gone, as after a clean close.
         found: different numbers with a valid record.
         lost: numbers without a record that nobody gave up on purpose, recovered losses included.
+        unacknowledged: how many of ``lost`` certainly belong to records that no caller had been
+            told of; the promise does not cover these.
+        undecided: how many of ``lost`` may have been acknowledged or not: the durability level of
+            the writer is not on record.  They count as acknowledged.
         quarantined: numbers set aside by ``recover`` because their segment was damaged.
         removed: numbers erased or expired on purpose.
         unwritten: (alive) accepted and not on disk yet.
@@ -52,6 +56,8 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
     synced: int | None = None
     found: int
     lost: int = 0
+    unacknowledged: int = 0
+    undecided: int = 0
     quarantined: int = 0
     removed: int = 0
     unwritten: int = 0
@@ -62,8 +68,16 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Nothing is lost or damaged.  Torn bytes and unsettled calls alone are no failure."""
-        return not (self.lost or self.quarantined or self.problems)
+        """Nothing that may have been acknowledged is lost, and nothing is damaged.
+
+        Torn bytes and unsettled calls alone are no failure.
+        """
+        return self.lost == self.unacknowledged and not (self.quarantined or self.problems)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing at all is lost or damaged, acknowledged or not."""
+        return self.ok and not self.lost
 
     @property
     def clean(self) -> bool:
@@ -100,7 +114,16 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
                 f"all {base:,} found" if base == self.found else f"{self.found:,} found, none lost"
             )
         least = "at least " if self.proves != "exact" else ""
-        return f"{self.found:,} found of {base:,}, {least}{self.lost:,} LOST"
+        say = f"{self.found:,} found of {base:,}, {least}{self.lost:,} "
+        if self.lost == self.unacknowledged:
+            return say + "lost, never acknowledged"
+        say += "LOST"
+        if self.unacknowledged:
+            say += f", {self.unacknowledged:,} of these never acknowledged"
+        if self.undecided:
+            of_these = f"for {self.undecided:,} of these"
+            say += f"; {of_these} it is not on record if they were acknowledged"
+        return say
 
 
 _OPENINGS = {
@@ -129,8 +152,13 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Nothing is lost or damaged, as far as can be known."""
+        """Nothing acknowledged is lost, and nothing is damaged, as far as can be known."""
         return all(writer.ok for writer in self.writers) and not self.archive
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing at all is lost or damaged: what ``verify --strict`` asks for."""
+        return self.ok and all(writer.complete for writer in self.writers)
 
     def total(self, field: str) -> int:
         """Sum a count over the writers: ``found``, ``lost``, ``torn_bytes``, …"""
@@ -165,9 +193,11 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         writers = []
         for writer in self.writers:
             plain: dict[str, Any] = msgspec.to_builtins(writer)
-            writers.append(plain | {"ok": writer.ok, "clean": writer.clean})
+            more = {"ok": writer.ok, "complete": writer.complete, "clean": writer.clean}
+            writers.append(plain | more)
         return {
             "ok": self.ok,
+            "complete": self.complete,
             "path": self.path,
             "writers": writers,
             "recovery": self.recovery,

@@ -7,15 +7,18 @@ counters may be behind, it says "at least".
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from ._frame import newer_version
 from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
+from ._line import line_of
 from ._listing import Vanished, by_writer, list_segments, open_segment
-from ._live import LiveCounters, is_locked, read_live, same_boot
+from ._live import LiveCounters, acked_until, is_locked, read_live, same_boot
 from ._reading import Problem, archive_problems, settled
+from ._salvage import Gap
 from ._scan import Head, Scan, scan
 from ._spans import Spans
 from ._verdict import Proof, State, Verification, WriterVerdict
@@ -37,10 +40,11 @@ def verify(root: Path) -> Verification:
     """
     list_segments(root)  # raises if there is no ledger
     refuse_newer(root)
-    live = _live(root)
+    refused: dict[str, Problem] = {}
+    live = _live(root, refused)
     segments = dict(by_writer(list_segments(root)))
     if any(name.open for writer in segments if writer not in live for name in segments[writer]):
-        live = _live(root) | live  # one that began after the first look
+        live = _live(root, refused) | live  # one that began after the first look
     try:
         recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
     except OSError:
@@ -48,6 +52,8 @@ def verify(root: Path) -> Verification:
     verdicts = []
     for writer in sorted({*segments, *live}):
         found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
+        if writer in refused:
+            found.problems.append(refused[writer])
         touched = any(name.startswith(writer) for name in recovery)
         verdicts.append(_judge(writer, live.get(writer), found, touched))
     return Verification(
@@ -59,8 +65,11 @@ def _alive(state: tuple[bool, LiveCounters] | None) -> bool:
     return state is not None and state[0]
 
 
-def _live(root: Path) -> dict[str, tuple[bool, LiveCounters]]:
-    """Read who lives, then the counters: those of a dead writer do not change any more."""
+def _live(root: Path, refused: dict[str, Problem]) -> dict[str, tuple[bool, LiveCounters]]:
+    """Read who lives, then the counters: those of a dead writer do not change any more.
+
+    What cannot be opened goes to ``refused``, by writer.
+    """
     states = {}
     try:
         paths = sorted((root / LIVE).iterdir())
@@ -79,7 +88,9 @@ def _live(root: Path) -> dict[str, tuple[bool, LiveCounters]]:
             states[writer] = locked and not counters.recoverer, counters
         except FileNotFoundError:
             continue  # closed cleanly just now
-        except OSError:
+        except OSError as exc:
+            detail = exc.strerror or str(exc)
+            refused[writer] = Problem(f"{LIVE}/{path.name}", "unreadable", detail=detail)
             states[writer] = False, LiveCounters(valid=False)
     return states
 
@@ -89,7 +100,7 @@ class _Found:
 
     def __init__(self, root: Path, names: list[SegmentName], *, alive: bool) -> None:
         self.records = Spans()
-        self.gaps: list[tuple[int, int, str]] = []
+        self.gaps: list[Gap] = []
         self.problems: list[Problem] = []
         self.torn_bytes = 0
         self.last = 0
@@ -124,8 +135,16 @@ class _Found:
                 break
         self.open = self.open or name.open
         self._note(root, name, data, result, 0 if alive else partial)
-        for head, _ in result.lines:
-            self._take(head, root, f"{SEGMENTS}/{name}")
+        where, at = f"{SEGMENTS}/{name}", 0
+        for head, raw in result.lines:
+            if head.v > 1:
+                raise newer_format(root / where, head.v)
+            if line_of(raw) is not None:
+                self._take(head)
+                continue
+            at = data.find(raw, at)
+            self.problems.append(Problem(where, "damaged", at, len(raw), 1, "no record"))
+            self.last = max(self.last, head.last)
         if name.last is not None:
             self.last = max(self.last, name.last)
 
@@ -152,12 +171,10 @@ class _Found:
             detail = f"ends with number {last}, its name says {name.last}"
             self.problems.append(Problem(where, "misnamed", detail=detail))
 
-    def _take(self, head: Head, root: Path, where: str) -> None:
-        if head.v > 1:
-            raise newer_format(root / where, head.v)
+    def _take(self, head: Head) -> None:
         self.last = max(self.last, head.last)
         if head.kind == "gap":
-            self.gaps.append((head.seq, head.last, head.reason or "lost"))
+            self.gaps.append(Gap.of(head))
             return
         if not self.records.add(head.seq):
             return
@@ -174,18 +191,25 @@ class _Found:
             self._early.add(key)
 
 
-def _missing(found: _Found, upto: int) -> dict[str, int]:
-    """Count the numbers up to ``upto`` without a record, by the reason that a gap gives."""
-    counts: dict[str, int] = {}
+def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
+    """Count the numbers up to ``upto`` without a record, by the reason that a gap gives.
+
+    Of those ``lost``, also the ``unacknowledged`` ones, and the ``undecided`` ones: whether they
+    were acknowledged is not on record.  ``acked``: no number above it was acknowledged, where no
+    gap says so itself.
+    """
+    counts: Counter[str] = Counter()
     rest = Spans()
     for first, last in found.records:
         rest.add_range(first, last)
-    for first, last, reason in found.gaps:
-        for start, end in rest.missing(first, min(last, upto)):
-            counts[reason] = counts.get(reason, 0) + end - start + 1
+    for gap in [*found.gaps, Gap(1, upto, "lost", acked)]:
+        for start, end in rest.missing(gap.first, min(gap.last, upto)):
+            counts[gap.reason] += end - start + 1
+            if gap.reason == "lost":
+                part = gap._replace(first=start, last=end)
+                counts["unacknowledged"] += part.unacknowledged
+                counts["undecided"] += end - start + 1 if gap.acked_until is None else 0
             rest.add_range(start, end)
-    for start, end in rest.missing(1, upto):
-        counts["lost"] = counts.get("lost", 0) + end - start + 1
     return counts
 
 
@@ -199,7 +223,7 @@ def _judge(
         state: State = "closed"
         if found.open:
             state, proves = "orphaned", "at_least"
-        elif touched or found.unsettled or any(reason == "lost" for *_, reason in found.gaps):
+        elif touched or found.unsettled or any(gap.reason == "lost" for gap in found.gaps):
             state = "recovered"
     else:
         accepted = max(counters.accepted, found.last)
@@ -209,7 +233,9 @@ def _judge(
             proves = "at_least" if found.last else "nothing"
         elif not alive and not same_boot(counters):
             proves = "at_least"
-    missing = _missing(found, upto)
+    # What a file that is not there any more held had been written: that is a loss in any case.
+    acked = acked_until(counters) if state == "died" else upto
+    missing = _missing(found, upto, acked)
     return WriterVerdict(
         writer=writer,
         state=state,
@@ -219,9 +245,11 @@ def _judge(
         written=counters.written if counters.valid else None,
         synced=counters.synced if counters.valid else None,
         found=found.records.count,
-        lost=missing.get("lost", 0),
-        quarantined=missing.get("quarantined", 0),
-        removed=missing.get("erased", 0) + missing.get("expired", 0),
+        lost=missing["lost"],
+        unacknowledged=missing["unacknowledged"],
+        undecided=missing["undecided"],
+        quarantined=missing["quarantined"],
+        removed=missing["erased"] + missing["expired"],
         unwritten=accepted - max(upto, found.last) if alive else 0,
         torn_bytes=found.torn_bytes,
         unsettled=found.unsettled,

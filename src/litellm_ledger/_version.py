@@ -12,6 +12,7 @@ from typing import Final
 
 from ._errors import UnsupportedFormat
 from ._frame import newer_version
+from ._fs import open_file
 from ._layout import LIVE, SEGMENTS, SegmentName, writer_of_live
 
 __all__ = ["newer_format", "refuse_newer"]
@@ -30,7 +31,7 @@ def refuse_newer(directory: Path) -> None:
     for file in _list(directory / LIVE):
         if writer_of_live(file) is not None:
             path = directory / LIVE / file
-            with contextlib.suppress(OSError), open(path, "rb") as live:
+            with contextlib.suppress(OSError), open_file(path) as live:
                 magic = live.read(8)
                 if magic[:7] == _MAGIC and magic[7:] > b"1":
                     raise newer_format(path, magic[7:].decode("ascii", "replace"))
@@ -40,7 +41,7 @@ def refuse_newer(directory: Path) -> None:
     names += [SegmentName(*name) for name in sealed[-_NEWEST:]]
     for name in names:
         path = directory / SEGMENTS / str(name)
-        with contextlib.suppress(OSError), open(path, "rb") as segment:
+        with contextlib.suppress(OSError), open_file(path) as segment:
             version = newer_version(segment.readline(_LONGEST))
             if version is not None:
                 raise newer_format(path, version)

@@ -25,7 +25,7 @@ from typing import Any, Final, Self
 from . import _process
 from ._backlog import Backlog
 from ._closing import outlive_cancellation, seconds, wait_until
-from ._directory import prepare, refused
+from ._directory import checked_mode, prepare, refused
 from ._errors import DrainTimeout
 from ._executor import DiskThread
 from ._fs import REAL, FileSystem
@@ -59,6 +59,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         queue_size: records accepted and not yet written at which callers wait.
         sync_interval: seconds after a write by which it is synced in the background.
         drain_timeout: seconds that ``aclose`` may take unless it is told otherwise.
+        mode: see ``UsageTracker``.
         fs: the file system to use; tests put a faulty one here.
         recover: finish what dead writers left behind when opening.
     """
@@ -71,6 +72,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         queue_size: int = 10_000,
         sync_interval: float = 1.0,
         drain_timeout: float = 10.0,
+        mode: int | None = None,
         fs: FileSystem = REAL,
         recover: bool = True,
     ) -> None:
@@ -78,6 +80,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             ledger, durability=durability, queue_size=queue_size, drain_timeout=drain_timeout
         )
         self._sync_interval = sync_interval
+        self._mode = checked_mode(mode)
         self._fs = fs
         self._recover = recover
         self._begin()
@@ -157,9 +160,9 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         self._task.add_done_callback(self._task_done)
 
     def _open_files(self, name: str) -> Backlog:
-        self.directory = prepare(self._ledger, self._fs, recover=self._recover)
+        self.directory = prepare(self._ledger, self._fs, recover=self._recover, mode=self._mode)
         try:
-            return Backlog(self._fs, self.directory, name)
+            return Backlog(self._fs, self.directory, name, durability=self.durability)
         except OSError as exc:
             raise refused(self.directory, exc, given=self._ledger is not None) from exc
 
@@ -355,6 +358,10 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         self._begin()
 
     # -- telling -------------------------------------------------------------------------------
+
+    def disk(self) -> tuple[float, str | None]:
+        """Return the seconds spent in the disk so far, and the error that it gives, if it does."""
+        return self._writing.disk()
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment (see ``Statistics`` for units).  Costs microseconds."""

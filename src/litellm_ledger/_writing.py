@@ -73,6 +73,8 @@ class WriteLoop:
         self._direct_after = 0.0
         self._in_its_place = 0.0
         self._unsynced_since: float | None = None
+        self._disk: tuple[float, float | None] = (0.0, None)
+        self._refused: str | None = None
         self.retries = 0
         self.last_error: str | None = None
         self.on_loop = 0
@@ -179,11 +181,12 @@ class WriteLoop:
                     await self._in_thread(log.sync)
                     self._progress(backlog)
                 self.bytes += size
+                self._refused = None
                 return
             except OSError as exc:
                 self._progress(backlog)
                 self.retries += 1
-                self.last_error = str(exc)
+                self.last_error = self._refused = str(exc)
                 if not insist and log.written >= first + len(lines) - 1:
                     _log.warning("the ledger cannot sync (%s); trying again, nothing is lost", exc)
                     self.bytes += size
@@ -204,19 +207,37 @@ class WriteLoop:
             or not log.append_now(first, lines, size)
         ):
             return False
-        self._watch(time.perf_counter() - began)
+        took = time.perf_counter() - began
+        self._disk = self._disk[0] + took, None
+        self._watch(took)
         return True
 
     def _watch(self, took: float) -> None:
         if took > SLOW_WRITE:
             self._direct_after = time.perf_counter() + SLOW_PENALTY
 
+    def disk(self) -> tuple[float, str | None]:
+        """Return the seconds spent in the disk so far, and the error that it gives, if it does."""
+        spent, since = self._disk
+        return spent + (time.perf_counter() - since if since else 0.0), self._refused
+
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> float:
         """Run on the disk's thread; return the seconds it took there.
 
         Not the seconds until we run again: on a busy loop those say nothing of the disk.
         """
-        took: float = await aiofiles.os.wrap(_timed)(function, *args, executor=self._executor)
+        timed = aiofiles.os.wrap(self._timed)
+        took: float = await timed(function, *args, executor=self._executor)
+        return took
+
+    def _timed(self, function: Callable[..., Any], *args: Any) -> float:
+        began, spent = time.perf_counter(), self._disk[0]
+        self._disk = spent, began  # noted here and not on the loop, which may be what is slow
+        try:
+            function(*args)
+        finally:
+            took = time.perf_counter() - began
+            self._disk = spent + took, None
         return took
 
     def _progress(self, backlog: Backlog) -> None:
@@ -247,9 +268,3 @@ class WriteLoop:
         """Seconds since the oldest unsynced record was written; 0 when all are synced."""
         since = self._unsynced_since
         return 0.0 if since is None else time.monotonic() - since
-
-
-def _timed(function: Callable[..., Any], *args: Any) -> float:
-    began = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - began

@@ -258,7 +258,7 @@ async def test_a_disk_that_hangs_withholds_no_answer(
         with hang:
             fake.gate.leave.set()
             began = time.monotonic()
-            with pytest.warns(LedgerWarning, match="has not acknowledged") as warned:
+            with pytest.warns(LedgerWarning, match="has not acknowledged.*disk is slow") as warned:
                 response = await call
             assert time.monotonic() - began < 5
             assert len(warned) == 1
@@ -266,6 +266,30 @@ async def test_a_disk_that_hangs_withholds_no_answer(
             assert client.statistics().unacked == 1
     assert kinds(tmp_path) == ["started", "ok"]
     assert_closed(tmp_path)
+
+
+async def test_a_loop_that_was_blocked_is_blamed_and_not_the_disk(
+    tmp_path: Path, fake: FakeLiteLLM
+) -> None:
+    async with LiteLLMClient(tmp_path, handle_signals=False, ack_timeout=0.05) as client:
+        fake.gate = Gate()
+        call = asyncio.create_task(client.acompletion(**CALL))
+        await fake.gate.entered.wait()
+        client.usage._writer._writing._direct_after = float("inf")  # by the thread: takes turns
+        for _ in range(1_000):  # four batches ahead of the outcome
+            client.usage.record_nowait(UsageRecord(model="m"))
+        fake.gate.leave.set()
+
+        async def block() -> None:
+            while not call.done():
+                time.sleep(0.06)  # noqa: ASYNC251 - what blocks the loop is the subject
+                await asyncio.sleep(0)
+
+        with pytest.warns(LedgerWarning, match=r"the event loop was blocked") as warned:
+            await block()
+        assert "the disk is slow" not in str(warned[0].message)
+        assert client.statistics().unacked == 1
+    assert_once(tmp_path)
 
 
 async def test_a_start_that_is_not_acknowledged_goes_on_while_there_is_room(
@@ -281,6 +305,7 @@ async def test_a_start_that_is_not_acknowledged_goes_on_while_there_is_room(
             assert client.statistics().unacked == 2
             with pytest.warns(LedgerWarning):
                 await client.acompletion(**CALL)  # one place is left, the outcome needs none
+            client._core.ack_timeout = WAIT  # the third is about room, and no warning is due
             third = asyncio.create_task(client.acompletion(**CALL))
             await until(lambda: client.statistics().waiting == 1)
             await asyncio.sleep(0.1)

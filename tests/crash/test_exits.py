@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.children import Child, run
+from tests.children import Child, complaints, run
 from tests.runs import assert_closed, assert_once, keys, kinds
 
 from litellm_ledger import Ledger
@@ -113,7 +113,7 @@ async def main():
 run(main())
 """
     child = run(code, tmp_path, loop=loop, options=["-X", "dev", "-W", "error"])
-    assert child.stderr == ""
+    assert complaints(child.stderr) == ""
     assert_closed(tmp_path)
 
 
@@ -283,6 +283,44 @@ run(main())
     assert child.said == ["child 0"]
     assert_once(tmp_path, [*range(1_000), "after"])
     assert_closed(tmp_path)
+
+
+def test_a_forked_child_keeps_neither_the_lock_nor_the_segment_of_its_parent(
+    tmp_path: Path,
+) -> None:
+    """With the lock it would keep a killed parent alive.  The one left belongs to the mapping."""
+    code = (
+        FORK
+        + """
+def held():
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            name = os.readlink(f"/proc/self/fd/{fd}")
+            with open(f"/proc/self/fdinfo/{fd}") as file:
+                locked = "lock:" in file.read()
+        except FileNotFoundError:
+            continue  # that of listdir itself
+        if name.startswith(os.path.abspath(PATH)):
+            found.append(os.path.basename(os.path.dirname(name)) + "-locked" * locked)
+    return sorted(found)
+async def main():
+    async with UsageTracker(PATH) as tracker:
+        await tracker.record(usage("before"))
+        say("parent", *held())
+        child = os.fork()
+        if child == 0:
+            say("held by the child:", *held())
+            os._exit(0)
+        wait_for(child)
+run(main())
+"""
+    )
+    assert run(code, tmp_path).said == [
+        "parent live live-locked segments",
+        "held by the child: live",
+        "child 0",
+    ]
 
 
 def test_a_forked_child_that_runs_its_exit_handlers_writes_nothing_of_its_parents(

@@ -51,14 +51,18 @@ def test_what_is_lost_of_what_was_acknowledged(
         assert acked - there, "nothing was lost: the cell shows nothing"
         assert writer.proves == "exact"
         assert writer.lost == len(acked - there), "the count is known"
+        assert (writer.unacknowledged, writer.ok) == (0, False)
     else:
         assert loss.startswith(NOTHING)
         assert acked <= there
+        assert writer.ok, "nothing that had been acknowledged is lost"
     if program.status != -signal.SIGKILL or level != "queued":
         assert status == program.status
     if writer.state == "died":
         recover(tmp_path)
         assert set(keys(tmp_path)) == there
+        (recovered,) = Ledger(tmp_path).verify().writers
+        assert recovered.ok == writer.ok
     else:
         assert_closed(tmp_path)
     assert len(keys(tmp_path)) == len(set(keys(tmp_path))), "a record twice"

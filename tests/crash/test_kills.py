@@ -70,6 +70,7 @@ def check(path: Path, acked: set[str]) -> None:
     assert dead.state == "died"
     assert dead.proves == "exact"
     assert dead.found >= (dead.written or 0)
+    assert (dead.unacknowledged, dead.ok) == (dead.lost, True), "no ack came before its write"
     recover(path)
     after = keys(path)
     assert before <= set(after) | {None}
@@ -79,6 +80,9 @@ def check(path: Path, acked: set[str]) -> None:
     assert_finished(path, name.writer)
     assert not list((path / LIVE).iterdir())
     assert dead.lost == dead.accepted - dead.found
+    recovered = Ledger(path).verify()
+    assert (recovered.total("lost"), recovered.total("unacknowledged")) == (dead.lost, dead.lost)
+    assert recovered.ok
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -122,6 +126,38 @@ run(main())
     assert Ledger(tmp_path).verify().ok
 
 
+@pytest.mark.parametrize("level", ["written", "synced"])
+def test_what_waited_for_its_ack_when_the_process_was_killed_is_lost_and_no_failure(
+    tmp_path: Path, level: str
+) -> None:
+    code = f"""
+from litellm_ledger.testing import FaultyFileSystem
+
+def die(hang):
+    hang.entered.wait()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(PATH, durability={level!r}, fs=disk, handle_signals=False)
+    await tracker.open()
+    for number in range(5):
+        await tracker.record(usage(number))
+    threading.Thread(target=die, args=(disk.hang("write"),)).start()
+    await asyncio.gather(*[tracker.record(usage(5 + number)) for number in range(4)])
+run(main())
+"""
+    with Child(code, tmp_path) as child:
+        assert child.end() == -signal.SIGKILL, child.stderr
+    dead = Ledger(tmp_path).verify()
+    lost = dead.total("lost")
+    assert (dead.total("found"), lost > 0) == (5, True)
+    recover(tmp_path)
+    for found in (dead, Ledger(tmp_path).verify()):
+        assert (found.total("lost"), found.total("unacknowledged")) == (lost, lost)
+        assert (found.ok, found.complete) == (True, False)
+
+
 def test_what_was_only_queued_is_lost_and_counted_to_the_last(tmp_path: Path) -> None:
     code = """
 async def main():
@@ -141,4 +177,6 @@ run(main())
     recover(tmp_path)
     (mended,) = Ledger(tmp_path).verify().writers
     assert mended.lost == 5_000
+    for verdict in (dead, mended):
+        assert (verdict.unacknowledged, verdict.undecided, verdict.ok) == (0, 0, False)
     assert keys(tmp_path) == [str(number) for number in range(100)]

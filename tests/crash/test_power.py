@@ -68,10 +68,17 @@ def scratch() -> Iterator[Scratch]:
 
 
 class Life:
-    """The log of one life of a tracker, and what it wrote."""
+    """The log of one life of a tracker, and what it wrote.
 
-    def __init__(self, root: Path, log_class: type[SegmentLog], *, failing: int = 0) -> None:
-        self.root = root
+    Its ledger is at ``place`` below ``top``, which exists; what is between is made by the tracker.
+    """
+
+    def __init__(
+        self, top: Path, log_class: type[SegmentLog], *, failing: int = 0, place: str = "a/b/usage"
+    ) -> None:
+        self.top = top
+        self.place = place
+        self.root = top / place
         self.faults = FaultyFileSystem(QUICK)
         self.disk = Recorder(self.faults)
         with _using(log_class):
@@ -114,12 +121,16 @@ def check_life(
     life: Life, scratch: Scratch, *, seed: int = 0, rounds: int = 1, tally: Tally | None = None
 ) -> int:
     """Cut the power everywhere; return how many states were looked at."""
-    medium = Medium(life.root)
+    medium = Medium(life.top)
     (writer,) = {name.writer for name in _names(life.disk.events)}
     count = promised = 0
-    for where, root in states(life.disk.events, medium, scratch.fresh, seed=seed, rounds=rounds):
+    for where, top in states(life.disk.events, medium, scratch.fresh, seed=seed, rounds=rounds):
         count += 1
+        root = top / life.place
         promised += medium.promised
+        if not (root / "segments").is_dir():
+            assert not medium.promised, f"the ledger is gone {where}"
+            continue
         there = _check(root, writer, life.lines, range(1, medium.promised + 1), where)
         Ledger(root).verify()
         for done in recover(root, fs=QUICK).writers:
@@ -354,3 +365,32 @@ def test_a_rescue_that_does_not_sync_its_name_is_caught(
     life = Life(tmp_path, SegmentLog, failing=1)
     with pytest.raises(AssertionError, match="is gone after"):
         check_life(life, scratch)
+
+
+class LeavesOut(Recorder):
+    """Leaves it to the machine when the names in one directory reach the disk."""
+
+    left_out = Path()
+
+    def sync_directory(self, path: Path) -> None:
+        if path != self.left_out:
+            super().sync_directory(path)
+
+
+@pytest.mark.parametrize("left_out", ["", "a", "a/b", "a/b/usage"])
+def test_an_opening_that_leaves_out_a_parent_is_caught(
+    tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch, left_out: str
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "Recorder", LeavesOut)
+    monkeypatch.setattr(LeavesOut, "left_out", tmp_path / left_out)
+    with pytest.raises(AssertionError, match="is gone after"):
+        check_life(Life(tmp_path, SegmentLog), scratch)
+
+
+def test_a_compaction_that_does_not_sync_the_name_of_the_archive_is_caught(
+    tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "Recorder", LeavesOut)
+    monkeypatch.setattr(LeavesOut, "left_out", tmp_path / "usage")
+    with pytest.raises(AssertionError, match="something is gone after"):
+        check_compaction(tmp_path, scratch)

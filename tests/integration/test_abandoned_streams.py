@@ -128,6 +128,52 @@ async def ended(server: OpenAIServer, count: int = 1) -> list[ServedRequest]:
     )
 
 
+# -- kept until after the close -------------------------------------------------------------------
+
+
+async def cut_short(*_: Any) -> dict[str, Any]:
+    """The loop is torn down while the estimate is made on its thread."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def no_thread(*_: Any) -> dict[str, Any]:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("estimate", [cut_short, no_thread])
+async def test_a_stream_that_is_dropped_after_the_close_is_estimated_although_the_loop_ends(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimate: Any
+) -> None:
+    ours = client(tmp_path, "close")
+    stream = await opened(ours, server, HANGS)
+    await read(stream)
+    await ours.aclose()
+    monkeypatch.setattr(_core.ClientCore, "estimate", estimate)
+    tasks: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+    in_background = ours._core.in_background
+
+    def noted(work: Any) -> asyncio.Task[None]:
+        task = in_background(work)
+        tasks.put_nowait(task)
+        return task
+
+    monkeypatch.setattr(ours._core, "in_background", noted)
+    upstream = stream._upstream
+    del stream
+    gc.collect()
+    await (await tasks.get())
+    record = only(tmp_path)
+    assert (record.status, record.usage_source) == ("abandoned", "estimated")
+    assert record.input_tokens
+    assert record.output_tokens
+    assert record.cost
+    assert upstream.attempt.record == record
+
+
 # -- close ----------------------------------------------------------------------------------------
 
 

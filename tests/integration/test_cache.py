@@ -415,7 +415,7 @@ async def test_what_names_or_labels_a_call_makes_no_other(
     assert len(server.requests) == 1
     records = outcomes(client)
     assert [record.tags for record in records] == [
-        {"user": "alice"}, {"user": "bob"}, None, None, {"feature": "chat"}, None
+        {"user": "alice"}, {"user": "bob"}, {}, {}, {"feature": "chat"}, {}
     ]  # fmt: skip
     assert records[3].call_id == "mine"
 
@@ -487,6 +487,34 @@ async def test_batches_go_past_the_cache(
         await client.acreate_batch(**asked, input_file_id="file-1", **to_it)
     assert len(server.requests) == 2
     assert cache.statistics().skipped == 2
+
+
+async def test_a_client_counts_the_caches_of_its_views_a_view_its_own(
+    server: OpenAIServer, client: LiteLLMClient, cache: ResponseCache
+) -> None:
+    other = ResponseCache()
+    view = client.with_options(cache=other)
+    await client.acompletion(**to(server))
+    for _ in range(3):
+        await view.acompletion(**to(server))
+    whole, own = client.statistics().cache, view.statistics().cache
+    assert whole is not None
+    assert own is not None
+    assert (own.hits, own.misses, own.stored, own.entries) == (2, 1, 1, 1)
+    assert (whole.hits, whole.misses, whole.stored, whole.entries) == (2, 2, 2, 2)
+    assert whole.bytes == (cache.statistics().bytes or 0) + (own.bytes or 0)
+
+
+async def test_a_client_without_a_cache_counts_that_of_its_view(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    cache = ResponseCache()
+    async with LiteLLMClient(tmp_path / "other") as client:
+        assert client.statistics().cache is None
+        await client.with_options(cache=cache).acompletion(**to(server))
+        found = client.statistics().cache
+        assert found is not None
+        assert (found.misses, found.stored) == (1, 1)
 
 
 async def test_a_view_may_have_no_cache_or_another(

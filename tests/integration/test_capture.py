@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib.metadata
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import openai
 import pydantic
 import pytest
 from tests.leaks import collected
-from tests.runs import until
+from tests.runs import LITELLM, until
 
 from litellm_ledger import Ledger, LedgerClosed, LiteLLMClient, UsageRecord
 from litellm_ledger.testing import Behaviour, OpenAIServer
@@ -32,7 +31,6 @@ MESSAGES = [{"role": "user", "content": "a question of words"}]
 COST = Decimal("0.0000036")
 """4 tokens in at $0.15 a million, 5 out at $0.60."""
 USAGE = {"include_usage": True}
-LITELLM = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])
 LISTS = [
     "callbacks",
     "input_callback",

@@ -297,7 +297,8 @@ def test_recover_then_verify_goes_on_telling_the_loss(tmp_path: Path) -> None:
     before = run("verify", tmp_path)
     assert before.returncode == 1
     assert "died without closing: 4 found of 6, 2 LOST" in before.stdout
-    assert "also those that nobody had been told of" in before.stdout
+    assert "for 2 of these it is not on record if they were acknowledged" in before.stdout
+    assert "all lost records count as acknowledged" in before.stdout
     done = run("recover", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
@@ -314,6 +315,34 @@ def test_recover_then_verify_goes_on_telling_the_loss(tmp_path: Path) -> None:
     assert "Kept in recovery/ for you to look at: " in after.stdout
 
 
+def test_verify_after_a_kill_fails_only_if_what_is_lost_was_acknowledged(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    hand.open(1, hand.lines(1, 4))
+    for level, status, strict in (("written", 0, 1), ("synced", 0, 1), ("queued", 1, 1)):
+        hand.live(accepted=6, written=4, level=level)
+        assert run("verify", tmp_path).returncode == status
+        assert run("verify", tmp_path, "--strict").returncode == strict
+    hand.live(accepted=6, written=4, level="written")
+    before = run("verify", tmp_path).stdout
+    assert "died without closing: 4 found of 6, 2 lost, never acknowledged;" in before
+    assert "No caller had been told that they were recorded." in before
+    recovered = run("recover", tmp_path).stdout
+    assert "2 lost (all of these never acknowledged)" in recovered
+    after = run("verify", tmp_path)
+    assert (after.returncode, after.stderr) == (0, "")
+    assert after.stdout.endswith(
+        "OK: 4 records found, nothing acknowledged is lost, nothing is damaged; "
+        "2 records lost that had never been acknowledged.\n"
+    )
+    strict = run("verify", tmp_path, "--strict")
+    assert strict.returncode == 1
+    assert strict.stdout.endswith("NOT OK: 2 lost (all of these never acknowledged).\n")
+    for flags in ([], ["--strict"]):
+        said = json.loads(run("verify", tmp_path, "--json", *flags).stdout)
+        assert (said["ok"], said["complete"]) == (True, False)
+        assert (said["writers"][0]["lost"], said["writers"][0]["unacknowledged"]) == (2, 2)
+
+
 # -- help, path, errors, exit statuses ------------------------------------------------------------
 
 
@@ -325,7 +354,8 @@ def test_the_list_of_commands_cuts_no_summary_off() -> None:
     done = run("--help", COLUMNS="80")
     assert done.returncode == 0
     assert "..." not in done.stdout.partition("Commands:")[2]
-    assert "exit 1 if something is lost or damaged" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "exit 1 if acknowledged ones are lost, or for damage" in said
 
 
 def test_path_prints_the_default_directory_and_commands_use_it(hand: HandMade) -> None:

@@ -272,6 +272,63 @@ def test_conditions_spans_and_zones_narrow_every_report(whole: HandMade) -> None
     assert told("report", whole.root, "--last", "1d").startswith("No calls on record in ")
 
 
+def test_a_condition_can_say_what_is_not_wanted(whole: HandMade) -> None:
+    def models(*args: str) -> list[str]:
+        plain = json.loads(told("report", whole.root, *args, "--json"))
+        assert plain["where_not"]
+        return sorted(row["group"]["model"] for row in plain["rows"])
+
+    assert models("--where", "user!=bob") == ["m", "new"]
+    assert models("--where", "model!=m", "--where", "model!=new") == ["big"]
+    assert models("--where", "status!=ok", "--where", "status!=error") == ["big", "m"]
+    rows = told("records", whole.root, "--where", "user!=(none)", "--json").splitlines()
+    assert [json.loads(row)["seq"] for row in rows] == [2, 3, 4]
+    out = told("export", whole.root, "--where", "model!=m", "--jsonl").splitlines()
+    assert [json.loads(row)["seq"] for row in out] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report --by usr", "report --by model,usr", "top usr", "top users --where usr=x",
+        "daily --where usr=x", "daily --where usr!=x", "daily --where usr=(none)",
+        "calls --where usr=x", "calls --where usr!=x", "records --where usr=x",
+        "records --json --where usr!=x", "tail --where usr=x", "export --where usr=x",
+        "html - --by usr", "html - --where usr!=x",
+    ],
+)  # fmt: skip
+def test_a_misspelt_tag_is_refused_with_the_near_one(whole: HandMade, command: str) -> None:
+    name, *args = command.split()
+    first = [args.pop(0)] if name in ("top", "html") else []
+    done = run(name, *first, whole.root, *args)
+    assert (done.exit_code, done.stdout) == (2, "")
+    said = "litellm-ledger: no call has the tag usr; did you mean user? --allow-missing accepts it"
+    assert done.stderr == f"{said}\n"
+    assert run(name, *first, whole.root, *args, "--allow-missing").exit_code == 0
+
+
+def test_a_tag_that_other_calls_have_is_not_misspelt(whole: HandMade, tmp_path: Path) -> None:
+    for args in (["--by", "env", "--since", "2025-01-02"], ["--where", "env=prod"]):
+        assert run("report", whole.root, *args, "--until", "2025-01-03").exit_code == 0
+    done = run("report", whole.root, "--by", "zzzzz")
+    assert "no call has the tag zzzzz; the tags are env, user. --allow-missing" in done.stderr
+    empty, bare = HandMade(tmp_path / "empty"), HandMade(tmp_path / "bare")
+    bare.sealed(1, 1)
+    assert run("report", empty.root, "--by", "user", "--where", "x=y").exit_code == 0
+    done = run("top", "users", bare.root)
+    assert (done.exit_code, "no call has any tag" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["report", "daily --csv", "calls", "records --json", "tail"])
+def test_where_nothing_matches_it_is_said_what_there_is(whole: HandMade, command: str) -> None:
+    done = run(*command.split(), whole.root, "--where", "model=bgi", "--where", "user=bob")
+    assert done.exit_code == 0
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "No call matches. There are: model: m, big, new; tag:user: (none), bob, alice." in said
+    plain = json.loads(told("report", whole.root, "--where", "model=bgi", "--json"))
+    assert plain["notes"] == ["No call matches. There are: model: m, big, new."]
+
+
 def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> None:
     lines = told("top", "users", whole.root, "-n", "1").splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["bob", "(2", "total"]
@@ -551,6 +608,23 @@ def test_sql_is_exact_and_only_reads(whole: HandMade) -> None:
     assert asked.stdout.split() == ["x", "42"]
 
 
+def test_sql_reads_files_only_where_they_are_allowed(whole: HandMade, tmp_path: Path) -> None:
+    budgets = tmp_path / "budgets.csv"
+    budgets.write_text("name,budget\nbob,5\n", encoding="utf-8")
+    query = (
+        f"SELECT budget, sum(cost) FROM calls JOIN '{budgets}' ON tags['user'] = name GROUP BY 1"
+    )
+    done = run("sql", query, whole.root)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--allow-files" in done.stderr
+    assert told("sql", query, whole.root, "--allow-files", "--csv").splitlines()[1:] == [
+        "5,2.000000000000"
+    ]
+    done = run("sql", "SELECT user, sum(cost) FROM calls GROUP BY user", whole.root)
+    assert done.exit_code == 2
+    assert "the tag is tags['user']" in done.stderr
+
+
 def test_an_export_that_fails_leaves_no_half_file(whole: HandMade, tmp_path: Path) -> None:
     done = run("export", whole.root, "-o", tmp_path / "no" / "where.jsonl")
     assert done.exit_code == 2
@@ -618,6 +692,27 @@ def test_doctor_names_what_is_to_be_done(tmp_path: Path) -> None:
     assert "litellm-ledger recover" in found["unclean ends"]["text"]
     assert found["orphans"]["level"] == found["recovery"]["level"] == "note"
     assert told_status(tmp_path).endswith("5 things need attention.")
+
+
+def test_doctor_tells_costs_far_from_the_price_map_and_names_prices_that_were_not_given(
+    tmp_path: Path,
+) -> None:
+    from datetime import UTC, datetime
+
+    said = {"ts": datetime.now(UTC), "status": "ok", "input_tokens": 1}
+    theirs = {**said, "cost": Decimal(1), "cost_source": "provider"}
+    hand = HandMade(tmp_path)
+    lines = [
+        hand.line(1, model="near", **theirs),
+        hand.line(2, model="far", meta={"price": {"listed": "0.1"}}, **theirs),
+        hand.line(3, model="odd", meta={"unpriced": ["web_search"]}, **said),
+    ]
+    hand.sealed(1, 3, lines)
+    _, found = findings(tmp_path)
+    assert found["providers' costs"]["level"] == found["prices"]["level"] == "warning"
+    assert "far (1)" in found["providers' costs"]["text"]
+    assert "near" not in found["providers' costs"]["text"]
+    assert "odd: web_search (1)" in found["prices"]["text"]
 
 
 def told_status(root: Path) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.children import complaints
 
 from litellm_ledger import Ledger
 
@@ -38,17 +39,15 @@ def run(name: str, cwd: Path, *options: str, timeout: float) -> tuple[int, str, 
         timeout=timeout,
         check=False,
     )
-    # Under `-X dev` asyncio tells of LiteLLM's first call, which holds the loop for half a second.
-    complaints = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
-    return done.returncode, done.stdout, "\n".join(complaints)
+    return done.returncode, done.stdout, complaints(done.stderr)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_an_example_runs_without_a_key_and_without_a_warning(name: str, tmp_path: Path) -> None:
-    status, output, complaints = run(
+    status, output, errors = run(
         name, tmp_path, "-X", "dev", "-W", "error::ResourceWarning", timeout=60
     )
-    assert (status, complaints) == (0, "")
+    assert (status, errors) == (0, "")
     assert output
     verification = Ledger(tmp_path / "usage").verify()
     assert [writer.state for writer in verification.writers] == ["closed"]
@@ -61,8 +60,8 @@ def test_there_are_examples() -> None:
 
 
 def test_the_demo_holds(tmp_path: Path) -> None:
-    status, output, complaints = run("demo.py", tmp_path, timeout=110)
-    assert (status, complaints) == (0, ""), output
+    status, output, errors = run("demo.py", tmp_path, timeout=110)
+    assert (status, errors) == (0, ""), output
     assert "acked records lost: 0" in output
     assert "All of it holds" in output
     assert "NO   " not in output

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.test_readme import blocks
 from tests.ports import free_port
 from tests.runs import keys
 from tests.tally import Tally
@@ -38,14 +39,17 @@ APP = "tests.integration.lifecycle_server"
 TERM, INT = signal.SIGTERM, signal.SIGINT
 
 UVICORN = ["uvicorn", "{app}", "--port", "{port}", "--timeout-graceful-shutdown", "2"]
-GUNICORN = ["gunicorn", "{app}", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:{port}"]
+GUNICORN = [
+    *("gunicorn", "{app}", "-b", "127.0.0.1:{port}", "-w", "2", "-c", "{config}"),
+    *("--graceful-timeout", "5"),
+]
 SERVERS = {
     "uvicorn": [*UVICORN, "--loop", "asyncio"],
     "uvicorn-uvloop": [*UVICORN, "--loop", "uvloop"],
     "uvicorn-two-workers": [*UVICORN, "--workers", "2"],
     "uvicorn-reload": [*UVICORN, "--reload", "--reload-dir", "docs/images"],
-    "gunicorn": [*GUNICORN, "-w", "2", "--graceful-timeout", "3"],
-    "gunicorn-preload": [*GUNICORN, "-w", "2", "--graceful-timeout", "3", "--preload"],
+    "gunicorn": GUNICORN,
+    "gunicorn-preload": [*GUNICORN, "--preload"],
     "hypercorn": ["hypercorn", "{app}", "-b", "127.0.0.1:{port}", "--graceful-timeout", "2"],
     "granian": [
         "granian",
@@ -58,7 +62,17 @@ SERVERS = {
         "3",
     ],
 }
+UNLIMITED = "gunicorn with uvicorn's own worker"
+COMMANDS = {**SERVERS, UNLIMITED: [*GUNICORN, "-k", "uvicorn_worker.UvicornWorker"]}
 TRAFFIC = ("idle", "busy", "streaming", "background")
+
+LIMIT = '"timeout_graceful_shutdown": 10'
+(CONFIG,) = [
+    block.replace(LIMIT, LIMIT.replace("10", "1"))
+    for block in blocks("python", (ROOT / "docs" / "fastapi.md").read_text("utf-8"))
+    if LIMIT in block
+]
+"""gunicorn's configuration as documented, except that streams get one second."""
 
 STATUS = {("uvicorn", TERM): -TERM, ("uvicorn-uvloop", TERM): -TERM}
 """The status of each server without us, where it is not 0."""
@@ -67,10 +81,10 @@ STATUS = {("uvicorn", TERM): -TERM, ("uvicorn-uvloop", TERM): -TERM}
 def is_killed(name: str, traffic: str, number: int) -> bool:
     """Whether the server ends its workers with SIGKILL, when its own time is over.
 
-    gunicorn does not wait for uvicorn's worker on SIGINT; both it and granian give up on streams.
+    gunicorn does not tell uvicorn's worker of a SIGINT; granian has no limit for open streams.
     """
     if name.startswith("gunicorn"):
-        return number == INT or traffic == "streaming"
+        return number == INT
     return name == "granian" and traffic == "streaming"
 
 
@@ -79,7 +93,12 @@ class Server:
 
     def __init__(self, name: str, app: str, ledger: Path) -> None:
         self.port = free_port()
-        command = [part.format(app=f"{APP}:{app}", port=self.port) for part in SERVERS[name]]
+        config = ledger.with_name(f"{ledger.name}.conf.py")
+        config.write_text(CONFIG, "utf-8")
+        command = [
+            part.format(app=f"{APP}:{app}", port=self.port, config=config)
+            for part in COMMANDS[name]
+        ]
         early = {"EARLY": "1"} if name == "gunicorn-preload" and app == "app" else {}
         self.log: list[str] = []
         self.process = subprocess.Popen(
@@ -128,7 +147,7 @@ class Server:
             else:
                 return
 
-    def work(self, traffic: str) -> None:
+    def work(self, traffic: str, streams: int = 3) -> None:
         """Begin the traffic, and return when it is under way."""
         self._reading = threading.Semaphore(0)
         self.get("busy")
@@ -138,9 +157,9 @@ class Server:
                     self._in_thread(self._busy)
                 self._acks(30)
             case "streaming":
-                for _ in range(3):
+                for _ in range(streams):
                     self._in_thread(self._stream)
-                for _ in range(3):
+                for _ in range(streams):
                     assert self._reading.acquire(timeout=DEADLINE)
             case "background":
                 for _ in range(5):
@@ -270,6 +289,29 @@ def test_a_server_that_is_told_to_end_loses_no_record(
     tmp_path: Path, name: str, traffic: str, number: int, times: int, tally: Tally
 ) -> None:
     check(name, traffic, number, times, tmp_path, tally)
+
+
+@pytest.mark.parametrize(
+    ("name", "states", "outcomes"),
+    [
+        ("gunicorn", {"closed"}, {("cancelled", "estimated"), ("abandoned", "estimated")}),
+        # The control: gunicorn kills a worker that waits for its streams without a limit.
+        (UNLIMITED, {"died"}, {("unsettled", "none")}),
+    ],
+)
+def test_gunicorn_as_documented_records_each_stream_that_is_open_at_sigterm(
+    tmp_path: Path, name: str, states: set[str], outcomes: set[tuple[str, str]]
+) -> None:
+    with running(name, "app", tmp_path) as server:
+        server.work("streaming", streams=40)
+        assert server.end(TERM, 1) == 0
+    found = Ledger(tmp_path).verify()
+    assert {writer.state for writer in found.writers} == states
+    assert found.total("lost") == 0
+    recover(tmp_path)
+    streams = [r for r in Ledger(tmp_path).records(kinds=("usage",)) if r.stream]
+    assert len(streams) == 40
+    assert {(record.status, record.usage_source) for record in streams} <= outcomes
 
 
 @pytest.mark.matrix

@@ -11,12 +11,13 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from litellm_ledger import _litellm
+from litellm_ledger import LiteLLMClient, _litellm
 from litellm_ledger._litellm import load, load_sync, loaded, price_version, warm_up
 from litellm_ledger._litellm_cost import compute_cost, estimate_stream, is_priced
 from litellm_ledger._litellm_http import acquire_http, release_http
@@ -128,6 +129,41 @@ def test_price_version_follows_the_price_map(litellm: Any, monkeypatch: pytest.M
     assert price_version() == version
     litellm.model_cost["a-new-one"] = {"input_cost_per_token": 1}
     assert price_version() != version
+
+
+@pytest.fixture
+def source(litellm: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Where LiteLLM says that its price map comes from, in a process that has just begun."""
+    module = importlib.import_module("litellm.litellm_core_utils.get_model_cost_map")
+    found = {"source": "local", "url": None}
+    monkeypatch.setattr(module, "get_model_cost_map_source_info", lambda: found)
+    monkeypatch.setattr(_litellm, "_fetch_expected", False)
+    monkeypatch.setattr(_litellm, "_version", None)
+    monkeypatch.setattr(litellm, "model_cost", dict(litellm.model_cost))
+    return found
+
+
+def test_a_fetched_price_map_is_warned_of_once(
+    litellm: Any, source: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    price_version()
+    assert caplog.messages == []
+    source |= {"source": "remote", "url": "https://example.com/prices.json"}
+    for name in ("one", "two"):  # LiteLLM replaces the map while the program runs
+        litellm.model_cost = {**litellm.model_cost, name: {"input_cost_per_token": 1}}
+        price_version()
+    (message,) = caplog.messages
+    assert "https://example.com/prices.json" in message
+    assert "LITELLM_LOCAL_MODEL_COST_MAP=True" in message
+
+
+def test_a_price_map_that_was_asked_for_is_not_warned_of(
+    source: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source["source"] = "remote"
+    LiteLLMClient(tmp_path, fetch_prices=True)
+    price_version()
+    assert caplog.messages == []
 
 
 def test_unknown_is_not_free(litellm: Any) -> None:
@@ -319,14 +355,16 @@ def test_estimate_keeps_what_the_provider_counted_and_counts_the_rest(litellm: A
 # --- Connections -----------------------------------------------------------------------------
 
 
-def sessions(litellm: Any, loop: asyncio.AbstractEventLoop) -> list[Any]:
-    """The open aiohttp sessions of OpenAI clients in LiteLLM's cache, of this loop."""
-    clients = [
-        client
-        for key, client in litellm.in_memory_llm_clients_cache.cache_dict.items()
-        if key.endswith(f"-{id(loop)}")
-    ]
-    return [client._client._transport.client for client in clients]
+def clients(litellm: Any) -> list[Any]:
+    """The clients in LiteLLM's cache that belong to the running loop."""
+    cache = litellm.in_memory_llm_clients_cache
+    ending = cache.update_cache_key_with_event_loop("")
+    return [client for key, client in cache.cache_dict.items() if key.endswith(ending)]
+
+
+def sessions(litellm: Any) -> list[Any]:
+    """The open aiohttp sessions of these, if they are OpenAI's."""
+    return [client._client._transport.client for client in clients(litellm)]
 
 
 @pytest.mark.asyncio
@@ -337,12 +375,12 @@ async def test_last_release_closes_and_the_next_call_still_works(
     acquire_http(loop)
     acquire_http(loop)
     await litellm.acompletion(**to(server))
-    (session,) = sessions(litellm, loop)
+    (session,) = sessions(litellm)
     await release_http(loop)
     assert not session.closed
     await release_http(loop)
     assert session.closed
-    assert sessions(litellm, loop) == []
+    assert sessions(litellm) == []
     acquire_http(loop)
     await litellm.acompletion(**to(server))
     await release_http(loop)
@@ -356,11 +394,7 @@ async def test_client_that_somebody_still_holds_goes_on_working(
     loop = asyncio.get_running_loop()
     acquire_http(loop)
     await litellm.acompletion(**to(server))
-    held = [
-        client
-        for key, client in litellm.in_memory_llm_clients_cache.cache_dict.items()
-        if key.endswith(f"-{id(loop)}")
-    ]
+    held = clients(litellm)
     await release_http(loop)
     await held[0].chat.completions.create(model="m", messages=MESSAGES)
     await held[0].close()
@@ -370,12 +404,12 @@ async def test_client_that_somebody_still_holds_goes_on_working(
 async def test_what_was_there_before_stays(litellm: Any, server: OpenAIServer) -> None:
     loop = asyncio.get_running_loop()
     await litellm.acompletion(**to(server))
-    (session,) = sessions(litellm, loop)
+    (session,) = sessions(litellm)
     acquire_http(loop)
     await litellm.acompletion(**to(server, timeout=77))  # another client
-    assert len(sessions(litellm, loop)) == 2
+    assert len(sessions(litellm)) == 2
     await release_http(loop)
-    assert sessions(litellm, loop) == [session]
+    assert sessions(litellm) == [session]
     assert not session.closed
     await session.close()
 
@@ -391,7 +425,7 @@ async def test_call_in_flight_is_not_disturbed(litellm: Any, server: OpenAIServe
     await release_http(loop)
     assert len([chunk async for chunk in stream]) > 5
     acquire_http(loop)  # it was there before; so close it by hand
-    (session,) = sessions(litellm, loop)
+    (session,) = sessions(litellm)
     await release_http(loop)
     await session.close()
 
@@ -404,12 +438,12 @@ def test_another_loop_is_not_disturbed(litellm: Any, server: OpenAIServer) -> No
         loop = asyncio.get_running_loop()
         acquire_http(loop)
         await litellm.acompletion(**to(server))
-        (session,) = sessions(litellm, loop)
+        (session,) = sessions(litellm)
         theirs_open.set()
         await asyncio.to_thread(ours_done.wait, 10)
         assert not session.closed
         await litellm.acompletion(**to(server))
-        assert sessions(litellm, loop) == [session]
+        assert sessions(litellm) == [session]
         await release_http(loop)
         assert session.closed
 

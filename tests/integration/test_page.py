@@ -187,11 +187,90 @@ def test_time_is_cut_as_it_fits_and_has_no_holes(
 
 @pytest.mark.parametrize("by", ["status", "tag:user", "error", "provider"])
 def test_another_key_may_be_stacked(hand: HandMade, by: str) -> None:
-    page = page_of(hand, by=by)
+    page = page_of(hand, by=[by])
     assert page.charts[0].totals == ["$1.7500045"] * 10
     assert by in [top.key for top in page.tops]
     for row in [row for top in page.tops if top.key == by for _, row in top.rows]:
         assert row.calls
+
+
+def tagged(root: Path, calls: int = 300) -> HandMade:
+    """Calls with a request id each, and tags of few values; ``user`` is on every other one."""
+    hand = HandMade(root)
+    lines = []
+    for n in range(1, calls + 1):
+        tags = {
+            "rid": f"r{n}", "attempt_id": f"a{n}", "env": f"e{n % 2}", "job": "nightly",
+            "tenant": f"t{n % 8}", "team": f"m{n % 3}", "zone": f"z{n % 40}",
+        }  # fmt: skip
+        if n % 2:
+            tags["user"] = f"u{n % 50}"
+        lines.append(hand.line(n, cost=Decimal(1), model=f"m{n % 2}", tags=tags))
+    hand.sealed(1, calls, lines)
+    return hand
+
+
+def test_the_tags_that_are_listed_are_those_that_summarise(tmp_path: Path) -> None:
+    page = page_of(tagged(tmp_path))
+    assert [top.key for top in page.tops] == ["tag:user", "model", "tag:tenant", "tag:team"]
+    assert [name for name, _ in page.left_out] == ["attempt_id", "env", "job", "rid", "zone"]
+    assert dict(page.left_out)["rid"].values == 300
+    said = " ".join(Tags(render(page)).said)
+    assert "Other tags" in said
+    assert re.search(r"rid\s+300\s+300", said)
+
+
+def test_a_request_id_is_left_out_though_there_is_nothing_else(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    lines = [hand.line(n, tags={"rid": f"r{n}", "user": f"u{n}"}) for n in range(1, 121)]
+    hand.sealed(1, 120, lines)
+    page = page_of(hand)
+    assert [top.key for top in page.tops] == ["model"]
+    assert [name for name, _ in page.left_out] == ["rid", "user"]
+    assert "Other tags" not in render(page_of(hand, question=Question(where={"model": ["x"]})))
+
+
+def test_every_key_that_is_asked_for_is_listed(tmp_path: Path) -> None:
+    hand = tagged(tmp_path)
+    out = tmp_path / "page.html"
+    args = ["--by", "zone,rid", "--by", "tag:job", "--by", "env", "--by", "user"]
+    done = run("html", out, hand.root, *args)
+    assert (done.exit_code, done.stderr.count("\n")) == (0, 1)
+    said = " ".join(Tags(out.read_text(encoding="utf-8")).said)
+    assert re.findall(r"By (\w+)", said) == ["zone", "rid", "job", "env", "user"]
+    assert "stacked by zone" in said
+    page = page_of(hand, by=["tag:zone", "tag:env"])
+    keys = [top.key for top in page.tops]
+    assert keys == ["tag:zone", "tag:env", "tag:user", "model"]
+    assert "zone" not in dict(page.left_out)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"status": "error", "cost": Decimal("0.5")}, "(1); they cost $0.50"),
+        ({"status": "error"}, "(1); they cost $0.00"),
+        ({"status": "cancelled"}, "(1); their cost is unknown"),
+        ({"status": "abandoned", "cost": Decimal("0.5"), "usage_source": "estimated"},
+         "(1); they cost $0.50+"),
+        ({"status": "ok"}, "(0); they cost $0.00"),
+    ],
+)  # fmt: skip
+def test_the_cost_of_failed_calls_is_marked_where_it_is_a_floor(
+    tmp_path: Path, fields: dict[str, Any], words: str
+) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 2, [hand.line(1), hand.line(2, **fields)])
+    (tile,) = [text for text in Tags(render(page_of(hand))).said if text.startswith("failed or ")]
+    assert tile == f"failed or abandoned {words}"
+
+
+def test_calls_that_a_death_cut_off_make_the_cost_of_failed_calls_a_floor(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    lines = [hand.line(1), hand.line(2, status="error", cost=Decimal("0.5")), hand.started(3)]
+    hand.open(1, lines)
+    hand.live(3, oldest=3)
+    assert "failed or abandoned (1); they cost $0.50+" in render(page_of(hand))
 
 
 def test_weeks_begin_as_asked_where_days_are_joined(tmp_path: Path) -> None:
@@ -281,13 +360,22 @@ def test_what_cannot_be_is_one_line(hand: HandMade, tmp_path: Path) -> None:
     for args, words in (
         ([hand.root], "the page comes first"),
         ([tmp_path / "x.html", hand.root, "--every", "year"], "no period 'year'"),
-        ([tmp_path / "x.html", hand.root, "--by", "day"], "time goes along the chart"),
+        (
+            [tmp_path / "x.html", hand.root, "--by", "day"],
+            "the charts are over time; give --every day",
+        ),
+        (
+            [tmp_path / "x.html", hand.root, "--by", "usr"],
+            "no call has the tag usr; did you mean user",
+        ),
+        ([tmp_path / "x.html", hand.root, "--by", "model,usr"], "did you mean user?"),
         ([tmp_path / "x.html", tmp_path / "nowhere"], "no ledger at"),
         ([tmp_path / "no" / "x.html", hand.root], f"there is no directory {tmp_path / 'no'}"),
     ):
         done = run("html", *args)
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
         assert words in done.stderr
+    assert not (tmp_path / "x.html").exists()
 
 
 def test_chart_js_is_what_was_published_with_its_licence() -> None:

@@ -154,7 +154,7 @@ async def make_all(root: Path, **options: Any) -> tuple[int, list[str]]:
                 need = row.need({"stream": True})
                 if need is not None:
                     with contextlib.suppress(MissingExtra):
-                        await require(need.modules, need.install, row.name)
+                        await require(need.modules, need.extra, row.name)
             work = []
             for ending, behaviour in [*ENDINGS.items(), *STREAM_ENDINGS.items()]:
                 names = CALLS if ENDINGS.get(ending) is behaviour else STREAMS

@@ -363,6 +363,19 @@ async def test_when_somebody_cancels_every_task_the_ledger_goes_on_synchronously
     assert_closed(tmp_path)
 
 
+async def test_a_disk_that_refuses_is_named_with_its_error(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    async with UsageTracker(tmp_path, fs=disk) as tracker:
+        started = await start(tracker)
+        disk.fail("write", times=None)
+        with pytest.warns(LedgerWarning, match=r"writing fails \(.*Input/output"):
+            await tracker.acknowledge(tracker.settle(usage(1), started), 0.2)
+        disk.heal()
+        await tracker.flush(WAIT)
+        assert tracker._writer.disk()[1] is None
+    assert keys(tmp_path) == ["1"]
+
+
 async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
     tmp_path: Path,
 ) -> None:
@@ -372,7 +385,7 @@ async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
     tracker._writer._task.cancel()  # type: ignore[union-attr]
     await turns()
     disk.fail("write", times=None)
-    with pytest.warns(LedgerWarning, match="has not acknowledged"):
+    with pytest.warns(LedgerWarning, match="has not acknowledged.*was not saved yet"):
         await tracker.acknowledge(tracker.settle(usage(1), started), 0.05)
     assert tracker.statistics().unacked == 1
     with pytest.raises(LedgerFailed, match="not saved"):

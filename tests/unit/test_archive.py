@@ -106,7 +106,7 @@ def test_lines_in_a_form_of_their_own_come_back_byte_for_byte(
         ),
         odd(hand, 3, '"status":"ok","tags":{"b":"1","a":"2"},"model":null,"images":0'),
         odd(hand, 4, '"model":"m","status":"ok","latency_ms":3,"ts":"2025-01-01T12:00:00.5Z"'),
-        odd(hand, 5, '"status":"ok","cost_picousd":1e3,"input_tokens":5.0'),
+        odd(hand, 5, '"status":"ok","cost_picousd" : 1000,"input_tokens":5'),
         hand.line(6, meta={"n": 1e22, "t": "\x00\x1f\u2028é", "l": [{}, [], None, True]}),
         hand.line(7, content={"messages": [{"role": "user", "content": "hi\n"}]}),
         hand.line(8, tags={}, latency_ms=0.1, ttft_ms=1e-7, audio_seconds=2.0, stream=False),
@@ -273,6 +273,15 @@ def test_recovery_knows_what_is_in_the_archive(hand: HandMade) -> None:
     assert gaps == [(6, 7), (11, 12)]
     (lost,) = Ledger(hand.root).records(where={"status": "unsettled"})
     assert lost.operation == hand.id(1)
+
+
+def test_a_gap_in_the_archive_still_tells_what_was_acknowledged(hand: HandMade) -> None:
+    hand.sealed(1, 6, [*hand.lines(1, 2), hand.gap(3, 6, acked_until=3)])
+    before = Ledger(hand.root).verify()
+    assert compact(hand.root, until=LATER).segments == 1
+    assert files(hand.root, "segments") == []
+    assert Ledger(hand.root).verify().writers == before.writers
+    assert (before.total("lost"), before.total("unacknowledged")) == (4, 3)
 
 
 def test_recovery_without_duckdb_calls_nothing_lost_that_may_be_in_the_archive(

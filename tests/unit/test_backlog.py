@@ -25,8 +25,9 @@ from litellm_ledger import Ledger, UsageRecord
 from litellm_ledger._backlog import Backlog
 from litellm_ledger._executor import DiskThread
 from litellm_ledger._fs import REAL, FileSystem
-from litellm_ledger._live import WRITTEN
+from litellm_ledger._live import WRITTEN, read_live
 from litellm_ledger._queue import Entry, RecordQueue
+from litellm_ledger._recovery import recover
 from litellm_ledger._segment import SegmentLog
 from litellm_ledger._writing import WriteLoop
 from litellm_ledger.testing import FaultyFileSystem
@@ -123,6 +124,31 @@ def serve(backlog: Backlog) -> None:
     items = [item for item in queue.hand if isinstance(item, tuple)]
     backlog.log.append(items[0][0], [backlog.line(item) for item in items])
     queue.hand.clear()
+
+
+def test_a_call_is_in_flight_until_its_outcome_is_written_not_only_accepted(tmp_path: Path) -> None:
+    backlog = backlog_in(tmp_path)
+    started = backlog.start(UsageRecord(kind="started", model="m"))
+    serve(backlog)
+    backlog.settle(usage(1, operation=started.operation, attempt=1), 1)
+    backlog.note_settled()
+    assert (list(backlog.in_flight), read_live(backlog.live.path).oldest_in_flight) == ([1], 1)
+    backlog.live.release()  # the process dies here: what is accepted dies with it
+    backlog.log.forget()
+    (dead,) = recover(tmp_path).writers
+    assert (dead.lost, dead.unsettled) == (1, 1)
+    assert [record.status for record in Ledger(tmp_path).records()] == ["unsettled"]
+
+
+def test_a_call_whose_outcome_is_written_is_in_flight_no_more(tmp_path: Path) -> None:
+    backlog = backlog_in(tmp_path)
+    started = backlog.start(UsageRecord(kind="started", model="m"))
+    serve(backlog)
+    backlog.settle(usage(1, operation=started.operation, attempt=1), 1)
+    serve(backlog)
+    backlog.note_settled()
+    assert (list(backlog.in_flight), read_live(backlog.live.path).oldest_in_flight) == ([], 0)
+    backlog.save_now(5.0, seal=True)
 
 
 MOVING = {RecordQueue._get.__code__, RecordQueue.take.__code__, serve.__code__}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls import CALLS, Asked
-from litellm_ledger._client_calls import LiteLLMCalls
+from litellm_ledger._client_jobs import LiteLLMJobs
 from litellm_ledger._content import captured
 from litellm_ledger._handing import RecordedDict, hand_out
 from litellm_ledger._outcome_sse import MessageEvents
@@ -24,7 +24,7 @@ from litellm_ledger._stream_readers import ResponsesReader, TextReader
 
 
 def test_every_row_has_its_method_and_every_method_its_row() -> None:
-    methods = {name for name in vars(LiteLLMCalls) if not name.startswith("_")}
+    methods = {name for name in dir(LiteLLMJobs) if not name.startswith("_")}
     assert methods == set(CALLS)
 
 

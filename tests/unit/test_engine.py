@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,15 @@ from tests.generated import Reckoning, as_sums, make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 
 from litellm_ledger import Ledger, MissingExtra, _relation, _reporting
+from litellm_ledger._compacting import compact
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
+from litellm_ledger._exporting import export_records
+from litellm_ledger._follow import Follower
 from litellm_ledger._frame import encode
 from litellm_ledger._layout import SegmentName
+from litellm_ledger._question import Question
 from litellm_ledger._relation import Relation, ask
+from litellm_ledger._selection import Selection
 from litellm_ledger._survey import Surveyed, survey
 
 CASES: list[tuple[list[str], str]] = [
@@ -89,6 +95,10 @@ SELECTIONS: list[dict[str, Any]] = [
     {"where": {"hour": "2025-10-26T02:00+01:00"}, "tz": "Europe/Berlin"},
     {"where": {"month": ["2025-03", "no month", "(none)"], "tag:team é'\"": ""}},
     {"where": {"week": "2025-03-24"}, "every": "day"},
+    {"where": {"model": ["claude-sonnet-4", "openai/gpt-4o-mini"]}},
+    {"where_not": {"model": "gpt-4o-mini", "user": ["user-1", "(none)"]}},
+    {"where_not": {"month": ["2025-03", "(none)"], "status": "ok"}, "tz": "Europe/Berlin"},
+    {"where_not": {"team é'\"": "", "error": "(none)"}, "where": {"user": "user-3"}},
 ]
 
 
@@ -103,6 +113,67 @@ def test_a_selection_means_the_same_to_both(
     assert found[0].total.calls
     assert found[0].rows == found[1].rows
     assert found[0].total == found[1].total
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("gpt-4o", [1, 2, 3, 5]),
+        ("openai/gpt-4o", [1, 2, 5]),
+        ("azure/gpt-4o", [3]),
+        ("m/gpt-4o", [4]),
+        ("openrouter/m/gpt-4o", [4]),
+        ("gpt-4", [6]),
+        ("", [7]),
+        ("(none)", [8, 9]),
+        ("openai/", [7]),
+        ("o", []),
+    ],
+)
+def test_a_model_is_found_with_and_without_its_provider(
+    tmp_path: Path, asked: str, found: list[int]
+) -> None:
+    hand = HandMade(tmp_path)
+    models = [
+        ("openai/gpt-4o", "openai"),
+        ("gpt-4o", "openai"),
+        ("azure/gpt-4o", "azure"),
+        ("openrouter/m/gpt-4o", "openrouter"),
+        ("openai/gpt-4o", None),
+        ("gpt-4", ""),
+        ("openai/", "openai"),
+        ("", "openai"),
+        (None, "openai"),
+    ]
+    hand.sealed(1, 9, [hand.line(n, model=m, provider=p) for n, (m, p) in enumerate(models, 1)])
+    ledger = Ledger(tmp_path)
+    for conditions in ({"where": {"model": asked}}, {"where_not": {"model": asked}}):
+        wanted = found if "where" in conditions else sorted({*range(1, 10)} - {*found})
+        listed = ledger.calls(limit=None, **conditions)  # type: ignore[arg-type]
+        assert sorted(record.seq or 0 for record in listed.records) == wanted
+        assert ledger.report([], **conditions).total.calls == len(wanted)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_call_without_a_time_is_not_of_a_day_that_is_not_wanted(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 2, [hand.line(1), hand.line(2, ts=None)])
+    listed = Ledger(tmp_path).calls(where_not={"day": "2025-01-01"})
+    assert [record.seq for record in listed.records] == [2]
+
+
+def test_tags_are_counted_alike_by_both(
+    made: tuple[Path, Reckoning], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for large in (0, 2**60):
+        monkeypatch.setattr(_reporting, "_LARGE", large)
+        found.append(_reporting.count_tags(made[0], Selection(where={"status": "ok"})))
+    assert found[0] == found[1]
+    user = found[0]["user"]
+    assert user.values == 100
+    assert user.calls > user.largest > user.calls / 20
 
 
 def test_the_newest_calls_are_the_same_to_both(
@@ -267,6 +338,14 @@ def test_ctrl_c_ends_a_query_as_it_ends_everything(
         ask(tmp_path, query)
 
 
+@pytest.mark.parametrize(("database", "bar"), [("duckdb", True), ("litellm_ledger._duck", False)])
+def test_the_database_draws_no_progress_bar_at_a_prompt(database: str, bar: bool) -> None:
+    code = f"""from {database} import connect
+print(connect().execute("SELECT current_setting('enable_progress_bar')").fetchone()[0])"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == f"{bar}\n"
+
+
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
 def test_times_mean_the_same_on_every_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: str
@@ -316,13 +395,139 @@ def foreign(hand: HandMade, seq: int, members: str) -> bytes:
 @pytest.mark.usefixtures("by_database")
 def test_what_the_database_cannot_take_is_read_by_us(tmp_path: Path) -> None:
     hand = HandMade(tmp_path)
-    strange = '"status":"ok","model":"n","images":"three","cost_picousd":5'
+    strange = '"status":"ok","model":"n","tags":{"a":"1","a":"2"},"cost_picousd":5'
     hand.sealed(1, 3, [hand.line(1), foreign(hand, 2, strange), hand.line(3, cost=Decimal(1))])
     rows = Ledger(tmp_path).report(["model"]).rows
     assert [(row.group["model"], row.calls, row.cost) for row in rows] == [
         ("m", 2, Decimal(1)),
         ("n", 1, Decimal(5).scaleb(-12)),
     ]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_csv_is_the_same_bytes_from_both(
+    made: tuple[Path, Reckoning], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bool
+) -> None:
+    hand = HandMade(tmp_path)
+    plain = '"status":"ok","cost_picousd":0,"tags":{"b":"1","a":"=2"}'
+    texts = [
+        "=1",
+        "+1",
+        "-1",
+        "@a",
+        "\t",
+        "\r=1",
+        "a\rb",
+        "\n",
+        "＝1",
+        'q"q',
+        "a,b",
+        "é😀\x00\x1b",
+        "",
+    ]
+    lines = [hand.line(n, model=text, tags={text: text}) for n, text in enumerate(texts, 1)]
+    more: list[dict[str, Any]] = [
+        {"cost": Decimal("-0.25"), "saved_cost": Decimal(100), "latency_ms": 1e16, "ttft_ms": 1e-7},
+        {"cost": Decimal("9223372.036854775807"), "audio_seconds": 2.0, "stream": True},
+        {"ts": datetime(1999, 1, 1, tzinfo=UTC), "latency_ms": 123.456, "cache_hit": False},
+        {
+            "ts": None,
+            "model": None,
+            "meta": {"n": 1e22, "i": 2**53, "t": "\x1f\u2028é", "l": [[], None]},
+        },
+        {"content": {"messages": [{"role": "user", "content": 'hi\n,"'}]}, "response_id": "=x"},
+    ]
+    lines += [hand.line(n, **fields) for n, fields in enumerate(more, len(lines) + 1)]
+    strange = [
+        plain,
+        '"model":"' + "y" * 5_000 + '"',
+        '"input_tokens":3',
+        '"output_tokens":3,"latency_ms":-1.0',
+        '"tags":{},"meta":{}',
+    ]
+    lines += [foreign(hand, n, fields) for n, fields in enumerate(strange, len(lines) + 1)]
+    hand.sealed(1, len(lines), lines)
+    HandMade(tmp_path, OTHER_WRITER).open(1, hand_lines(OTHER_WRITER, tmp_path))
+    asked = [Question(), Question(where={"status": ["ok"]}, since=NOON)]
+    for root in (tmp_path, made[0]):
+        for question in asked:
+            found = []
+            for large in (0, 2**60):
+                monkeypatch.setattr(_reporting, "_LARGE", large)
+                monkeypatch.setattr(_relation, "_SMALL", 0)
+                out = tmp_path / "out.csv"
+                problems = export_records(Ledger(root), question, ("usage",), "csv", out, raw=raw)
+                found.append((out.read_bytes(), sorted(map(str, problems))))
+            assert found[0][1] == found[1][1]
+            assert found[0][0].splitlines() == found[1][0].splitlines()
+            assert found[0][0].count(b"\n") > 10
+
+
+def hand_lines(writer: str, root: Path) -> list[bytes]:
+    return HandMade(root, writer).lines(1, 3)
+
+
+NO_RECORDS = {
+    "a count of text": '"images":"three"',
+    "a negative count": '"input_tokens":-5',
+    "a count beyond what JSON holds": '"output_tokens":9007199254740992',
+    "a fraction of a token": '"input_tokens":1.5',
+    "a model that is a number": '"model":7',
+    "a status there is none of": '"status":"weird"',
+    "a source there is none of": '"usage_source":"guess"',
+    "a cost that is a fraction": '"cost_picousd":0.5',
+    "a cost beyond a column": '"cost_picousd":9223372036854775808',
+    "a saved cost of text": '"saved_cost_picousd":"1"',
+    "a time without a zone": '"ts":"2025-01-01T12:00:00"',
+    "a time that is in no year of UTC": '"ts":"0001-01-01T00:00:00+10:00"',
+    "a flag that is a number": '"stream":1',
+    "tags that are a list": '"tags":["a"]',
+    "a tag that is a number": '"tags":{"a":1}',
+    "meta that is a list": '"meta":[]',
+    "a number out of range": '"meta":{"a":1e999}',
+    "content that is text": '"content":"hi"',
+    "content that is too long": '"content":{"a":"' + "x" * 262_144 + '"}',
+    "seconds below zero": '"audio_seconds":-1.0',
+    "a gap that is none": '"gap_until":9',
+    "a reason without a gap": '"reason":"lost"',
+    "an id of the provider's that is a list": '"response_id":[]',
+}
+
+
+@pytest.mark.parametrize("large", [0, 2**60], ids=["by the database", "line by line"])
+@pytest.mark.parametrize("is_open", [False, True], ids=["sealed", "open"])
+@pytest.mark.parametrize("members", NO_RECORDS.values(), ids=NO_RECORDS)
+def test_a_line_whose_fields_do_not_decode_is_damage_to_every_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: str, is_open: bool, large: int
+) -> None:
+    monkeypatch.setattr(_reporting, "_LARGE", large)
+    monkeypatch.setattr(_relation, "_SMALL", 0)
+    monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
+    hand = HandMade(tmp_path)
+    follower = Follower(Ledger(tmp_path))
+    lines = [hand.line(1), foreign(hand, 2, members), hand.line(3)]
+    path = hand.open(1, lines) if is_open else hand.sealed(1, 3, lines)
+    where = (f"segments/{path.name}", "damaged", len(lines[0]), len(lines[1]), 1)
+    ledger = Ledger(tmp_path)
+    report, calls, records = ledger.report(["model"]), ledger.calls(), ledger.records()
+    assert (report.total.calls, calls.matched, len(list(records))) == (2, 2, 2)
+    for problems in (report.problems, calls.problems, records.problems):
+        assert [(p.file, p.what, p.offset, p.length, p.lines) for p in problems] == [where]
+    (verdict,) = ledger.verify().writers
+    assert (verdict.found, verdict.lost, verdict.ok) == (2, 1, False)
+    assert [(p.file, p.what, p.offset, p.length, p.lines) for p in verdict.problems] == [where]
+    assert len(list(follower.look())) == 2
+    assert len(ledger.sql("SELECT * FROM calls")) == 2
+    out = tmp_path / "out.csv"
+    for form in ("csv", "jsonl", "parquet"):
+        found = export_records(ledger, Question(), ("usage",), form, out)
+        assert [(p.offset, p.lines) for p in found] == [(len(lines[0]), 1)]
+        if form != "parquet":
+            assert len(out.read_text().splitlines()) == (3 if form == "csv" else 2)
+    if not is_open:
+        done = compact(tmp_path)
+        assert (done.segments, len(done.left)) == (0, 1)
+        assert path.exists()
 
 
 def test_every_line_is_read_by_us_if_need_be(made: tuple[Path, Reckoning]) -> None:

@@ -6,11 +6,13 @@ import errno
 import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tests.disks import QUICK
@@ -27,6 +29,7 @@ from litellm_ledger._live import (
     WRITTEN,
     LiveCounters,
     LiveFile,
+    acked_until,
     is_locked,
     lock,
     read_live,
@@ -62,6 +65,47 @@ def test_a_writer_that_continues_starts_with_what_it_has(root: Path) -> None:
     file = LiveFile(QUICK, root, WRITER, first=5)
     assert read_live(file.path) == LiveCounters(True, _live._boot(), os.getpid(), 4, 4, 4, 0)
     file.remove()
+
+
+@pytest.mark.parametrize("level", ["queued", "written", "synced"])
+def test_the_durability_level_of_a_writer_is_on_record(root: Path, level: _live.Durability) -> None:
+    file = LiveFile(QUICK, root, WRITER, durability=level)
+    counters = read_live(file.path)
+    assert (counters.durability, counters.pid) == (level, os.getpid())
+    number = {"queued": 1, "written": 2, "synced": 3}[level]  # as FORMAT.md has them
+    assert struct.unpack_from("=Q", file.path.read_bytes(), 16) == (os.getpid() + (number << 32),)
+    file.remove()
+
+
+@pytest.mark.parametrize("number", [0, 4, 2**32 - 1])
+def test_a_level_that_is_not_known_is_not_on_record(root: Path, number: int) -> None:
+    path = put_live(root, 3)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("=Q", data, 16, 4_000_000 + (number << 32))
+    path.write_bytes(bytes(data))
+    counters = read_live(path)
+    assert (counters.valid, counters.pid, counters.durability) == (True, 4_000_000, None)
+    assert acked_until(counters) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "boot", "until"),
+    [
+        (None, "this", None),
+        (None, "other", None),
+        ("queued", "this", 9),
+        ("queued", "other", 9),
+        ("written", "this", 7),
+        ("written", "other", 9),
+        ("synced", "this", 7),
+        ("synced", "other", 5),
+    ],
+)
+def test_what_may_have_been_acknowledged_follows_from_level_and_boot(
+    root: Path, level: _live.Durability | None, boot: Literal["this", "other"], until: int | None
+) -> None:
+    path = put_live(root, 9, written=7, synced=5, boot=boot, level=level)
+    assert acked_until(read_live(path)) == until
 
 
 def test_counters_of_another_boot_are_told_apart(root: Path) -> None:

@@ -71,6 +71,16 @@ def test_sums_are_exact(amounts: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cost", "pico"), [(6.5e-12, 6), (7.5e-12, 8), (9.5e-12, 10), (1.25e-11, 12)]
+)
+def test_half_a_picodollar_is_rounded_as_printed_not_as_stored_in_binary(
+    cost: float, pico: int
+) -> None:
+    assert picousd(Decimal(cost)) != pico  # the binary value lies on the other side
+    assert from_litellm(cost) == usd(pico)
+
+
+@pytest.mark.parametrize(
     ("cost", "expected"),
     [(0.1, "0.1"), (3.0720000000000004e-04, "0.0003072"), (0.0, "0"), (1e-13, "0"), (2.5, "2.5")],
 )

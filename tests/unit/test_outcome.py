@@ -327,10 +327,14 @@ def test_running_usage_of_a_stream_left_early_is_a_floor() -> None:
     assert from_stream(chunks, finished=True)["usage_source"] == "provider"
 
 
-def test_price_litellm_itself_does_not_trust_is_left_out() -> None:
-    chunks = [chunk("a"), usage_only({**CHAT, "cost": 3.0})]
-    chunks[0]._hidden_params["custom_llm_provider"] = "xai"
-    assert "cost" not in from_stream(chunks, finished=True)
+def test_a_cost_on_the_wire_is_the_providers_and_one_on_the_extra_chunk_litellms() -> None:
+    final = chunk(usage={**CHAT, "cost": 5.0})
+    theirs = from_stream(
+        [chunk("a"), usage_only({**CHAT, "cost": 3.0})], finished=True, final=final
+    )
+    assert (theirs["cost"], theirs["cost_source"]) == (3, "provider")
+    ours = from_stream([chunk("a"), usage_only(CHAT)], finished=True, final=final)
+    assert (ours["cost"], ours["cost_source"]) == (5, "litellm")
 
 
 # --- from_exception --------------------------------------------------------------------------
@@ -460,7 +464,53 @@ def test_a_service_tier_with_a_price_of_its_own_is_noted() -> None:
     assert fields["meta"] == {"price": {"service_tier": "priority"}}
 
 
-def test_only_providers_known_for_it_are_believed_about_their_cost() -> None:
+@pytest.mark.parametrize("dialect", [("prompt", "completion"), ("input", "output")])
+def test_cache_counters_at_the_top_and_in_the_details_are_one_count(
+    dialect: tuple[str, str],
+) -> None:
+    asked, wrote = dialect
+    usage: dict[str, Any] = {
+        f"{asked}_tokens": 170,
+        f"{wrote}_tokens": 9,
+        f"{asked}_tokens_details": {"cached_tokens": 100, "cache_creation_tokens": 50},
+        "cache_read_input_tokens": 100,
+        "cache_creation_input_tokens": 50,
+        "prompt_cache_hit_tokens": 100,
+        "cached_tokens": 100,
+        "num_cached_tokens": 100,
+    }
+    fields = usage_fields(usage)
+    assert fields["input_tokens"] == 170
+    assert (fields["cache_read_tokens"], fields["cache_write_tokens"]) == (100, 50)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"server_tool_use": {"web_search_requests": 2}},
+        {"prompt_tokens_details": {"web_search_requests": 2}},
+        {"num_search_queries": 2},
+        {"server_side_tool_usage_details": {"web_search_calls": 2}},
+    ],
+)
+def test_web_searches_are_counted_wherever_a_usage_says_them(said: dict[str, Any]) -> None:
+    assert usage_fields({**CHAT, **said})["meta"]["tools"] == {"web_searches": 2}
+
+
+def test_what_a_response_shows_of_paid_tools_is_counted() -> None:
+    output = [
+        {"type": "web_search_call", "action": {"type": "search", "query": "q"}},
+        {"type": "web_search_call", "action": {"type": "open_page", "url": "https://e"}},
+        {"type": "file_search_call"},
+        {"type": "file_search_call"},
+        {"type": "code_interpreter_call", "container_id": "n"},
+        {"type": "code_interpreter_call", "container_id": "n"},
+    ]
+    used = from_response({"output": output, "usage": CHAT})["meta"]["tools"]
+    assert used == {"web_searches": 1, "file_searches": 2, "containers": 1}
+
+
+def test_a_cost_that_the_server_said_is_the_providers() -> None:
     said = {**CHAT, "cost": 0.01}
     theirs = from_response(answer(said, custom_llm_provider="openrouter", response_cost=5e-6))
     assert (theirs["cost"], theirs["cost_source"]) == (Decimal("0.01"), "provider")
@@ -468,7 +518,7 @@ def test_only_providers_known_for_it_are_believed_about_their_cost() -> None:
     theirs = from_response(answer(breakdown, custom_llm_provider="perplexity"))
     assert (theirs["cost"], theirs["cost_source"]) == (Decimal("0.02"), "provider")
     others = from_response(answer(said, custom_llm_provider="openai", response_cost=5e-6))
-    assert (others["cost"], others["cost_source"]) == (Decimal("0.000005"), "litellm")
+    assert (others["cost"], others["cost_source"]) == (Decimal("0.01"), "provider")
 
 
 def test_meta_is_joined_and_the_rest_is_replaced() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from litellm_ledger._periods import PERIODS, calendar
+from litellm_ledger._periods import PERIODS, _changes, calendar
 
 
 def label(zone: str, every: str, moment: str, week_start: str = "monday") -> str:
@@ -63,6 +63,26 @@ def test_numbers_of_periods_ascend_with_time_also_when_clocks_go_back() -> None:
         numbers = [dates.number(every, moment) for moment in moments]
         assert numbers == sorted(numbers)
     assert len({dates.number("hour", moment) for moment in moments[132:282]}) == 25
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "Pacific/Apia"])
+@pytest.mark.parametrize("every", PERIODS)
+def test_the_database_puts_the_very_moment_of_a_change_where_python_does(
+    zone: str, every: str
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    dates = calendar(zone)
+    moments = [
+        datetime.fromtimestamp(change, UTC) + timedelta(microseconds=microseconds)
+        for change, _ in _changes(dates.zone)[1:]
+        for microseconds in (-1, 0, 1)
+    ]
+    assert moments
+    found = duckdb.execute(
+        f"SELECT {dates.sql(every, 'ts')} FROM (SELECT unnest(?::TIMESTAMP[]) AS ts)",
+        [[moment.replace(tzinfo=None) for moment in moments]],
+    ).fetchall()
+    assert [number for (number,) in found] == [dates.number(every, moment) for moment in moments]
 
 
 def test_any_tzinfo_will_do() -> None:

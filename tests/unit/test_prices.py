@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_ledger import ModelPrice
-from litellm_ledger._prices import find_price, price_of, price_table
+from litellm_ledger._prices import find_price, lacking_prices, price_of, price_table
 
 QWEN = ModelPrice(input="0.20", output="0.60", per=1_000_000)
 
@@ -75,6 +75,42 @@ def test_other_units(price: ModelPrice, fields: dict[str, Any], cost: str) -> No
 )
 def test_unknown_stays_unknown(price: ModelPrice, fields: dict[str, Any]) -> None:
     assert price_of(price, fields) is None
+
+
+TOOLS = {"tools": {"web_searches": 2, "file_searches": 3, "containers": 1}}
+
+
+def test_paid_tools_have_prices_of_their_own() -> None:
+    fields = used(input_tokens=10, output_tokens=5, meta=TOOLS)
+    price = ModelPrice(
+        input="1", output="1", web_search="0.01", file_search="0.0025", container="0.03"
+    )
+    assert price_of(price, fields) == Decimal("0.000015") + Decimal("0.0575")
+    assert lacking_prices(price, fields) == []
+    assert price_of(price, used(input_tokens=10, output_tokens=5)) == Decimal("0.000015")
+
+
+@pytest.mark.parametrize("name", ["web_search", "file_search", "container"])
+def test_a_paid_tool_without_a_price_is_named_and_makes_the_cost_unknown(name: str) -> None:
+    fields = used(input_tokens=10, output_tokens=5, meta=TOOLS)
+    tools = {"web_search": "0", "file_search": "0", "container": "0"}
+    del tools[name]
+    price = ModelPrice(input="1", output="1", **tools)
+    assert price_of(price, fields) is None
+    assert lacking_prices(price, fields) == [name]
+
+
+def test_a_price_of_the_whole_call_covers_its_tools() -> None:
+    assert price_of(ModelPrice(request="0.5"), used(meta=TOOLS)) == Decimal("0.5")
+
+
+def test_prices_of_tools_left_the_versions_of_other_prices_as_they_were() -> None:
+    assert ModelPrice(input="0.20", output="0.60").version == "user-8b465a45"
+
+
+def test_a_fraction_of_a_second_is_taken_as_it_prints() -> None:
+    price = ModelPrice(audio_second="1000000")
+    assert price_of(price, {"audio_seconds": 0.1}) == 100_000
 
 
 def test_an_embedding_has_no_output_to_be_known() -> None:

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from litellm_ledger._question import Question, conditions, last, moment, named, question
+from litellm_ledger._groups import named
+from litellm_ledger._question import Question, conditions, last, moment, question
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2025, 3, 30, 12, 34, 56, tzinfo=UTC)  # 14:34 in Berlin, on a day of 23 hours
@@ -114,6 +115,13 @@ def test_flags_become_a_question() -> None:
     assert asked(last_="7d").since == at(2025, 3, 24)
 
 
+def test_what_is_not_wanted_is_part_of_the_question() -> None:
+    found = asked(where=["env!=prod"])
+    assert found.selection()["where_not"] == {"tag:env": ["prod"]}
+    assert found.to_dict()["where_not"] == {"tag:env": ["prod"]}
+    assert found.selection()["where"] is None
+
+
 def test_flags_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="not both"):
         asked(since="today", last_="7d")
@@ -122,14 +130,20 @@ def test_flags_that_contradict_each_other_are_refused() -> None:
 
 
 def test_conditions_on_one_key_are_alternatives() -> None:
-    assert conditions(["model=a", "tag:env=x=y", "model=b", "user="]) == {
-        "model": ["a", "b"],
-        "tag:env": ["x=y"],
-        "tag:user": [""],
-    }
-    for bad in ("model", "=a", " = "):
+    assert conditions(["model=a", "tag:env=x=y", "model=b", "user="]) == (
+        {"model": ["a", "b"], "tag:env": ["x=y"], "tag:user": [""]},
+        {},
+    )
+    for bad in ("model", "=a", " = ", "!=a", "model!"):
         with pytest.raises(ValueError, match="write KEY=VALUE"):
             conditions([bad])
+
+
+def test_a_condition_with_an_exclamation_mark_says_what_is_not_wanted() -> None:
+    assert conditions(["tenant!=x", "tenant != y", "status=ok", "tag:a!=!="]) == (
+        {"status": ["ok"]},
+        {"tag:tenant": ["x", " y"], "tag:a": ["!="]},
+    )
 
 
 def test_a_word_that_is_no_key_is_a_tag_unless_it_looks_like_a_slip() -> None:

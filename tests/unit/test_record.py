@@ -30,6 +30,32 @@ def test_unknown_is_not_zero() -> None:
     assert UsageRecord(input_tokens=0, cost=Decimal(0)).total_tokens == 0
 
 
+@pytest.mark.parametrize("given", [{}, {"tags": None, "meta": None}, {"tags": {}, "meta": {}}])
+def test_tags_and_meta_are_never_none_and_take_no_place_on_disk(given: Any) -> None:
+    record = UsageRecord(id="w-1", seq=1, model="m", **given)
+    assert (record.tags, record.meta) == ({}, {})
+    line = encode(record)
+    assert b"tags" not in line
+    assert b"meta" not in line
+    read = decode(line)
+    assert (read.tags, read.meta) == ({}, {})
+    assert read == record
+
+
+def test_an_empty_mapping_that_grows_later_changes_no_record() -> None:
+    tags: dict[str, str] = {}
+    record = UsageRecord(tags=tags)
+    tags["late"] = "yes"
+    assert record.tags == {}
+
+
+@pytest.mark.parametrize("name", ["tags", "meta"])
+@pytest.mark.parametrize("value", [[], "", 0, False])
+def test_what_is_empty_and_no_mapping_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRecord, match=name):
+        UsageRecord(**{name: value})
+
+
 def test_a_given_total_is_kept() -> None:
     assert UsageRecord(input_tokens=1, output_tokens=1, total_tokens=7).total_tokens == 7
 

@@ -7,6 +7,7 @@ import os
 import threading
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.disks import QUICK
@@ -29,7 +30,8 @@ from tests.ledgers import (
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._frame import decode, encode
 from litellm_ledger._fs import REAL
-from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name
+from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name
+from litellm_ledger._ledger import Ledger
 from litellm_ledger._live import ACCEPTED, LiveFile, lock, unlock
 from litellm_ledger._record import UsageRecord
 from litellm_ledger._recovery import RecoveredWriter, recover
@@ -94,6 +96,51 @@ def test_says_exactly_what_was_accepted_and_never_arrived(root: Path) -> None:
     assert (root / SEGMENTS / f"{WRITER}.0000000000000004-0000000000000010.jsonl").read_bytes() == (
         gap(4, 10)
     )
+
+
+@pytest.mark.parametrize(
+    ("level", "boot", "until", "unacknowledged"),
+    [
+        (None, "this", None, 0),
+        ("queued", "this", 8, 0),
+        ("written", "this", 4, 4),
+        ("synced", "this", 4, 4),
+        ("queued", "other", 8, 0),
+        ("written", "other", 8, 0),
+        ("synced", "other", 3, 5),
+    ],
+)
+def test_the_gap_says_up_to_where_records_had_been_acknowledged(
+    root: Path, level: Any, boot: Any, until: int | None, unacknowledged: int
+) -> None:
+    put(root, lines(1, 3), 1)
+    put_live(root, 8, written=4, synced=3, boot=boot, level=level)
+    done = recover_one(root)
+    assert (done.lost, done.unacknowledged) == (5, unacknowledged)
+    assert (root / SEGMENTS / segment_names(root)[1]).read_bytes() == gap(4, 8, acked_until=until)
+    (verdict,) = Ledger(root).verify().writers
+    assert (verdict.lost, verdict.unacknowledged) == (5, unacknowledged)
+    assert verdict.undecided == (5 if level is None else 0)
+    assert verdict.ok == (unacknowledged == 5)
+
+
+def test_a_hole_that_recovery_fills_says_what_was_acknowledged_too(root: Path) -> None:
+    put(root, lines(1, 2), 1, 2)
+    put(root, lines(5, 6), 5)
+    put_live(root, 9, written=6, level="written")
+    done = recover_one(root)
+    assert (done.lost, done.unacknowledged) == (5, 3)
+    (verdict,) = Ledger(root).verify().writers
+    assert (verdict.lost, verdict.unacknowledged, verdict.ok) == (5, 3, False)
+
+
+def test_garbled_counters_say_nothing_of_acknowledgements(root: Path) -> None:
+    put(root, lines(1, 2), 1, 2)
+    put(root, lines(5, 6), 5)
+    put_live(root, 2 * 10**15, level="written")
+    assert (recover_one(root).unacknowledged) == 0
+    (verdict,) = Ledger(root).verify().writers
+    assert (verdict.lost, verdict.unacknowledged, verdict.undecided) == (2, 0, 2)
 
 
 def test_a_writer_that_died_before_its_first_segment_lost_what_it_accepted(root: Path) -> None:
@@ -179,6 +226,27 @@ def test_looks_at_every_call_when_an_outcome_that_was_written_is_gone(root: Path
     put_live(root, 4)  # number 4 was the outcome of call 1, and so nothing was in flight
     done = recover_one(root)
     assert (done.lost, done.unsettled) == (1, 1)
+
+
+def test_looks_at_every_call_when_a_line_that_may_have_been_an_outcome_is_damaged(
+    root: Path,
+) -> None:
+    put(root, [line(1, "started"), line(2)], 1, 2)
+    put(root, [damaged(3), line(4)], 3)  # number 3 was the outcome of call 1
+    put_live(root, 4)
+    done = recover_one(root)
+    assert (done.damaged, done.lost, done.unsettled) == (1, 0, 1)
+
+
+def test_looks_at_every_call_when_an_earlier_run_was_killed_after_setting_damage_aside(
+    root: Path,
+) -> None:
+    put(root, [line(1, "started"), line(2)], 1, 2)
+    put(root, [gap(3, 3, "quarantined"), line(4)], 3, 4)
+    (root / RECOVERY / f"{WRITER}.{3:016d}.jsonl.open").write_bytes(damaged(3) + line(4))
+    put_live(root, 4)
+    done = recover_one(root)
+    assert (done.lost, done.unsettled) == (0, 1)
 
 
 def test_what_was_never_written_cannot_have_settled_a_call(root: Path) -> None:

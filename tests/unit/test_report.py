@@ -281,6 +281,41 @@ def test_any_of_several_values_can_be_asked_for(hand: HandMade) -> None:
     assert {row.group["model"] for row in report.rows} == {"m1", "m3"}
 
 
+def test_a_misspelt_tag_is_said_with_the_one_that_is_near(hand: HandMade) -> None:
+    tags = {"tenant": "acme", **{f"a{n:02}": "x" for n in range(30)}}
+    hand.sealed(1, 1, [hand.line(1, tags=tags)])
+    ledger = Ledger(hand.root)
+    for report in (
+        ledger.report(["tenannt"]),
+        ledger.report(where={"tenannt": "acme"}),
+        ledger.report(where={"tenannt": "(none)"}),
+        ledger.report(where_not={"tenannt": "acme"}),
+    ):
+        assert report.missing_tags == ("tenannt",)
+        assert any("Did you mean tag:tenant?" in note for note in report.notes())
+    assert ledger.report(where_not={"tenant": "other"}).missing_tags == ()
+    assert ledger.report(where={"tenant": "acme"}, by=["tenant"]).missing_tags == ()
+
+
+def test_where_nothing_matches_it_is_said_what_there_is(hand: HandMade) -> None:
+    lines = [
+        hand.line(n, model=f"openai/m{min(n, 25):02}", tags={"env": "p"}) for n in range(1, 31)
+    ]
+    hand.sealed(1, 30, lines)
+    ledger = Ledger(hand.root)
+    report = ledger.report(where={"model": "gpt", "env": "p"})
+    assert (report.total.calls, list(report.instead)) == (0, ["model", "tag:env"])
+    assert report.instead["model"][:2] == ("openai/m25", "openai/m01")
+    assert report.instead["model"][19:] == ("openai/m19", "…")
+    assert report.instead["tag:env"] == ("p",)
+    assert report.notes()[-1].startswith("No call matches. There are: model: openai/m25, ")
+    assert report.warnings() == report.notes()[-1:]
+    assert ledger.report(where={"model": "m01"}).instead == {}
+    assert ledger.report(where_not={"env": "p"}).instead == {"tag:env": ("p",)}
+    never = ledger.report(where={"model": "gpt"}, until=datetime(2020, 1, 1, tzinfo=UTC))
+    assert never.instead == {}
+
+
 def test_rows_become_columns_with_exact_money(hand: HandMade) -> None:
     tiny = Decimal("0.000000000001")
     lines = [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.ledgers import WRITER, call, gap, line, lines
 
 from litellm_ledger._layout import SegmentName
-from litellm_ledger._salvage import Held, OpenCalls, fill, is_whole
+from litellm_ledger._salvage import Gap, Held, OpenCalls, fill, is_whole
 from litellm_ledger._scan import scan
 
 
@@ -40,6 +41,20 @@ def test_a_gap_keeps_its_reason_and_a_record_beats_it() -> None:
     assert missing == 2
 
 
+def test_a_gap_that_is_written_anew_still_says_what_was_acknowledged() -> None:
+    content, _ = fill(WRITER, 1, 5, held(line(1), gap(2, 5, acked_until=3), line(4)))
+    assert content == [line(1), gap(2, 3, acked_until=3), line(4), gap(5, 5, acked_until=3)]
+
+
+@pytest.mark.parametrize(
+    ("acked_until", "unacknowledged"), [(None, 0), (0, 4), (1, 4), (2, 3), (5, 0), (9, 0)]
+)
+def test_a_gap_counts_what_was_never_acknowledged(
+    acked_until: int | None, unacknowledged: int
+) -> None:
+    assert Gap(2, 5, "lost", acked_until).unacknowledged == unacknowledged
+
+
 numbers = st.integers(1, 12)
 
 
@@ -49,7 +64,7 @@ def test_every_number_is_covered_once(records: set[int], gaps: list[tuple[int, i
     merged = held(*(line(seq) for seq in sorted(records)))
     for first, last, reason in gaps:
         if first <= last:
-            merged.gaps.append((first, last, reason))  # type: ignore[arg-type]
+            merged.gaps.append(Gap(first, last, reason))  # type: ignore[arg-type]
     content, missing = fill(WRITER, 1, 12, merged)
     found = scan(b"".join(content), WRITER, 1)
     assert is_whole(SegmentName(WRITER, 1, 12), found)

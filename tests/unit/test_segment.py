@@ -71,6 +71,24 @@ def check(root: Path, log: SegmentLog, disk: ForgetfulDisk) -> None:
         assert left.get(seq) == line(seq), f"{seq} was synced and is gone"
 
 
+def test_the_counter_is_stored_before_anybody_can_be_told(root: Path) -> None:
+    """Whoever reads ``written`` or ``synced`` may acknowledge, and the process may die at once."""
+    stored: dict[int, list[tuple[int, int]]] = {WRITTEN: [], SYNCED: []}
+
+    class Watched(list[int]):
+        def __setitem__(self, cell: Any, value: Any) -> None:
+            before = log.written if cell == WRITTEN else log.synced
+            stored[cell].append((before, value))
+            super().__setitem__(cell, value)
+
+    log = SegmentLog(FaultyFileSystem(QUICK), root, WRITER, cells=Watched([0] * 8))
+    log.append(1, lines(1, 2))
+    log.append_now(3, lines(3, 3), len(line(3)))
+    log.append_and_sync(4, lines(4, 5))
+    assert stored[WRITTEN] == [(0, 2), (2, 3), (3, 5)]
+    assert stored[SYNCED] == [(0, 5)]
+
+
 OPERATIONS = ("create", "write", "sync", "links", "rename", "sync_directory", "close")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator
+from enum import Enum
+from uuid import UUID
 
 import pytest
 
 from litellm_ledger._errors import InvalidRecord
+from litellm_ledger._record import clean_tags
 from litellm_ledger._tags import Tags
 
 
@@ -65,6 +68,33 @@ def test_tags_are_cleaned_where_they_are_given() -> None:
             pass
     with pytest.raises(InvalidRecord, match="mapping"):
         Tags("user=alice")  # type: ignore[arg-type]
+
+
+class Tier(Enum):
+    GOLD = "gold"
+    FIRST = 1
+    NESTED = UUID(int=7)
+
+
+class Level(int, Enum):
+    HIGH = 3
+
+
+def test_uuids_and_enum_members_are_taken_as_their_text() -> None:
+    given = {
+        "request": UUID("12345678-1234-5678-1234-567812345678"),
+        "tier": Tier.GOLD,
+        "rank": Tier.FIRST,
+        "nested": Tier.NESTED,
+        "level": Level.HIGH,
+    }
+    assert clean_tags(given) == {
+        "request": "12345678-1234-5678-1234-567812345678",
+        "tier": "gold",
+        "rank": "1",
+        "nested": "00000000-0000-0000-0000-000000000007",
+        "level": "3",
+    }
 
 
 def test_changing_the_given_mapping_later_changes_nothing() -> None:

@@ -156,12 +156,20 @@ def test_given_keys_are_bounded_as_well() -> None:
     assert (totals.folded, totals.total().calls) == (6, 9)
 
 
-@pytest.mark.parametrize("key", ["user", "tag:", "", "cost"])
+@pytest.mark.parametrize("key", ["tag:", ""])
 def test_an_unknown_key_is_refused_with_the_list_of_those_there_are(key: str) -> None:
     with pytest.raises(ValueError, match=r"model, provider, .*, week, month and tag:NAME"):
         Totals().summary([key])
     with pytest.raises(ValueError, match="tag:NAME"):
         Totals([key])
+
+
+def test_a_word_alone_is_the_tag_of_that_name() -> None:
+    totals = fill(Totals(), UsageRecord(tags={"user": "a"}))
+    assert totals.summary(["user"]) == totals.summary(["tag:user"])
+    assert totals.summary(["user"])[0].group == {"tag:user": "a"}
+    with pytest.raises(ValueError, match="did you mean model"):
+        totals.summary(["modle"])
 
 
 def test_a_text_instead_of_a_list_is_refused() -> None:

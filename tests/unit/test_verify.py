@@ -14,6 +14,7 @@ from litellm_ledger import _verify
 from litellm_ledger._errors import UnsupportedFormat
 from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName
 from litellm_ledger._ledger import Ledger
+from litellm_ledger._reading import Problem
 from litellm_ledger._recovery import recover
 from litellm_ledger._verdict import WriterVerdict
 from litellm_ledger.testing import FaultyFileSystem, Killed
@@ -279,6 +280,101 @@ def test_an_open_segment_without_counters_is_orphaned(hand: HandMade) -> None:
     assert "without counters" in found.cannot_prove()[0]
 
 
+# -- acknowledged or not ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "unacknowledged", "sentence"),
+    [
+        ("", 0, "5 found of 9, 4 LOST; for 4 of these it is not on record if they were"),
+        ("queued", 0, "5 found of 9, 4 LOST; run"),
+        ("written", 3, "5 found of 9, 4 LOST, 3 of these never acknowledged; run"),
+        ("synced", 3, "5 found of 9, 4 LOST, 3 of these never acknowledged; run"),
+    ],
+)
+def test_what_a_dead_writer_had_not_written_was_never_acknowledged_unless_queued(
+    hand: HandMade, level: str, unacknowledged: int, sentence: str
+) -> None:
+    hand.open(1, hand.lines(1, 5))
+    hand.live(accepted=9, written=6, synced=2, level=level)
+    writer = verdict(hand)
+    assert (writer.lost, writer.unacknowledged, writer.pid) == (4, unacknowledged, 4242)
+    assert writer.undecided == (0 if level else 4)
+    assert not writer.ok  # number 6 had been written
+    assert sentence in writer.sentence()
+
+
+def test_losses_that_were_never_acknowledged_are_no_failure_but_not_complete(
+    hand: HandMade,
+) -> None:
+    hand.open(1, hand.lines(1, 5))
+    hand.live(accepted=9, written=5, synced=0, level="written")
+    found = Ledger(hand.root).verify()
+    (writer,) = found.writers
+    assert (found.ok, found.complete, writer.ok, writer.complete) == (True, False, True, False)
+    assert "5 found of 9, 4 lost, never acknowledged; run" in writer.sentence()
+    plain = found.to_dict()
+    assert (plain["ok"], plain["complete"], plain["writers"][0]["complete"]) == (True, False, False)
+
+
+def test_after_a_power_cut_only_synced_records_are_known_to_be_unacknowledged(
+    hand: HandMade,
+) -> None:
+    hand.open(1, hand.lines(1, 5))
+    for level, unacknowledged in (("queued", 0), ("written", 0), ("synced", 2)):
+        hand.live(accepted=7, written=7, synced=5, boot=1, level=level)
+        writer = verdict(hand)
+        assert (writer.proves, writer.lost, writer.unacknowledged) == (
+            "at_least",
+            2,
+            unacknowledged,
+        )
+    assert "at least 2 lost, never acknowledged" in writer.sentence()
+
+
+def test_a_gap_tells_what_was_acknowledged_when_the_counters_are_gone(hand: HandMade) -> None:
+    hand.sealed(1, 9, [*hand.lines(1, 3), hand.gap(4, 8, acked_until=5), hand.line(9)])
+    writer = verdict(hand)
+    assert (writer.state, writer.lost, writer.unacknowledged) == ("recovered", 5, 3)
+    assert (writer.undecided, writer.ok) == (0, False)
+
+
+def test_a_record_that_turns_up_within_a_gap_leaves_the_others_as_acknowledged_as_they_were(
+    hand: HandMade,
+) -> None:
+    hand.sealed(1, 8, [*hand.lines(1, 3), hand.gap(4, 8, acked_until=5)])
+    hand.sealed(4, 5)
+    hand.sealed(7, 7)
+    writer = verdict(hand)
+    assert (writer.lost, writer.unacknowledged, writer.ok) == (2, 2, True)
+
+
+def test_a_loss_without_a_word_on_acknowledgement_counts_as_acknowledged(hand: HandMade) -> None:
+    hand.sealed(1, 8, [*hand.lines(1, 3), hand.gap(4, 8)])
+    writer = verdict(hand)
+    assert (writer.lost, writer.unacknowledged, writer.undecided) == (5, 0, 5)
+    assert (writer.ok, writer.complete) == (False, False)
+    assert "for 5 of these it is not on record if they were acknowledged" in writer.sentence()
+
+
+def test_a_segment_that_was_deleted_is_a_loss_at_every_level(hand: HandMade) -> None:
+    hand.sealed(3, 5)
+    with hand.alive(accepted=8, written=5, level="written"):
+        alive = verdict(hand)
+    assert (alive.lost, alive.unacknowledged, alive.undecided, alive.ok) == (2, 0, 0, False)
+    (hand.root / LIVE / f"{WRITER}.live").unlink()
+    closed = verdict(hand)
+    assert (closed.lost, closed.unacknowledged, closed.undecided, closed.ok) == (2, 0, 0, False)
+
+
+def test_an_interrupted_recovery_does_not_change_what_was_acknowledged(hand: HandMade) -> None:
+    hand.sealed(1, 2, [hand.started(1), hand.line(2)])
+    hand.sealed(3, 6, [hand.gap(3, 5, acked_until=2), hand.outcome(6, of=1, status="unsettled")])
+    hand.live(accepted=5, written=2, level="written")
+    writer = verdict(hand)
+    assert (writer.state, writer.lost, writer.unacknowledged) == ("died", 3, 3)
+
+
 # -- alive ------------------------------------------------------------------------------------
 
 
@@ -303,6 +399,16 @@ def test_records_missing_under_an_alive_writer_are_lost(hand: HandMade) -> None:
     with hand.alive(accepted=6, written=6):
         writer = verdict(hand)
     assert (writer.ok, writer.lost) == (False, 3)
+
+
+def test_an_alive_writer_answers_for_what_it_wrote_not_only_for_what_it_synced(
+    hand: HandMade,
+) -> None:
+    hand.open(1, hand.lines(1, 4))
+    with hand.alive(accepted=7, written=6, synced=3):
+        writer = verdict(hand)
+    assert (writer.state, writer.found, writer.lost, writer.ok) == ("alive", 4, 2, False)
+    assert writer.unwritten == 1
 
 
 def test_verifying_leaves_no_lock_behind(hand: HandMade) -> None:
@@ -339,9 +445,9 @@ def test_a_writer_that_begins_while_we_look_is_not_an_orphan(
     real = _verify._live
     looks: list[int] = []
 
-    def late(root: Path) -> Any:
+    def late(root: Path, refused: dict[str, Problem]) -> Any:
         looks.append(1)
-        return {} if len(looks) == 1 else real(root)
+        return {} if len(looks) == 1 else real(root, refused)
 
     monkeypatch.setattr(_verify, "_live", late)
     with hand.alive(2):
@@ -439,7 +545,15 @@ def test_the_json_form_has_every_count(hand: HandMade) -> None:
     spoil(hand.sealed(1, 3), line=1)
     plain = Ledger(hand.root).verify().to_dict()
     (writer,) = plain["writers"]
-    assert set(plain) == {"ok", "path", "writers", "recovery", "archive", "cannot_prove"}
+    assert set(plain) == {
+        "ok",
+        "complete",
+        "path",
+        "writers",
+        "recovery",
+        "archive",
+        "cannot_prove",
+    }
     assert (writer["ok"], writer["clean"], writer["lost"], writer["found"]) == (False, True, 1, 2)
     assert writer["problems"][0]["offset"] == len(hand.line(1))
 

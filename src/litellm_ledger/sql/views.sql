@@ -1,7 +1,7 @@
 -- What people query: one row a line, under the names of docs/FORMAT.md, and money in dollars beside
 -- the picodollars.  {lines} is every line that counts; {columns} names them.
 
-CREATE VIEW records AS
+CREATE OR REPLACE VIEW records AS
 SELECT
     {columns},
     CAST(cost_picousd AS DECIMAL(19, 0)) * CAST('0.000000000001' AS DECIMAL(12, 12)) AS cost,
@@ -9,4 +9,4 @@ SELECT
 FROM ({lines});
 
 -- Outcomes: what is counted and added up.
-CREATE VIEW calls AS SELECT * FROM records WHERE kind = 'usage';
+CREATE OR REPLACE VIEW calls AS SELECT * FROM records WHERE kind = 'usage';

@@ -40,6 +40,7 @@ _ANSWERS: dict[str, Callable[[dict[str, Any], Behaviour, int], _answers.Json]] =
     "/v1/moderations": lambda request, _, number: _endpoints.moderation(request, number),
     "/v1/rerank": _endpoints.rerank,
     "/v2/rerank": _endpoints.rerank,
+    "/v1/ocr": lambda request, behaviour, _: _endpoints.ocr(request, behaviour),
     "/v1/files": lambda request, _, number: _endpoints.file(number, request),
 }
 _POSTS = {*_ANSWERS, "/v1/audio/speech", "/v1/batches"}

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeVar, get_args
 
-from litellm_ledger._fs import REAL, FileSystem
+from litellm_ledger._fs import PRIVATE, REAL, FileSystem
 
 __all__ = ["DiskCall", "FaultyFileSystem", "Hang", "Killed", "Operation"]
 
@@ -229,8 +229,8 @@ class FaultyFileSystem(FileSystem):
     def unlink(self, path: Path) -> None:
         self._do("unlink", path, lambda: self.below.unlink(path))
 
-    def make_directory(self, path: Path) -> None:
-        self._do("make_directory", path, lambda: self.below.make_directory(path))
+    def make_directory(self, path: Path, mode: int = PRIVATE) -> None:
+        self._do("make_directory", path, lambda: self.below.make_directory(path, mode))
 
     def sync_directory(self, path: Path) -> None:
         self._do("sync_directory", path, lambda: self.below.sync_directory(path))

@@ -309,6 +309,15 @@ def rerank(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Jso
     return {"id": f"rerank-{number:08d}", "results": results, "meta": meta}
 
 
+def ocr(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
+    """Return one page of text, as Mistral does."""
+    page = {"index": 0, "markdown": "".join(pieces(behaviour)), "images": [], "dimensions": None}
+    answer: Json = {"pages": [page], "model": behaviour.response_model or request.get("model")}
+    if not behaviour.no_usage:
+        answer["usage_info"] = {"pages_processed": 1, "doc_size_bytes": None}
+    return answer
+
+
 # --- Files and batches -----------------------------------------------------------------------
 
 

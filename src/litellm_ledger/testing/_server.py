@@ -40,8 +40,9 @@ class OpenAIServer:
     It answers `GET /v1/models`, `GET /healthz` and, by `POST`, `/v1/` + `chat/completions`,
     `completions`, `responses`, Anthropic's `messages` (these also as a stream), `embeddings`,
     `images/generations`, `images/edits`, `audio/transcriptions`, `audio/speech`, `moderations`,
-    Cohere's `rerank`, `files` and `batches`. A batch goes one step further each time that it is
-    retrieved: in progress, then completed. Every model name is served and no API key is checked.
+    Cohere's `rerank`, Mistral's `ocr`, `files` and `batches`. A batch goes one step further each
+    time that it is retrieved: in progress, then completed. Every model name is served and no API
+    key is checked.
     `prompt_tokens` is the number of whitespace-separated words in the messages and
     `completion_tokens` the number of words in the answer, 5 by default; see `Behaviour` for what
     is added to them. `max_tokens`, `n` and `tools` have no effect. The same request gets the same

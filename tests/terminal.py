@@ -1,0 +1,49 @@
+"""Commands run in this process, into a pipe or on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import tty
+
+import pytest
+from typer.testing import CliRunner
+
+from litellm_ledger._cli import app
+
+
+def in_a_pipe(*args: str) -> str:
+    done = CliRunner().invoke(app, args, prog_name="litellm-ledger")
+    assert done.exit_code in (0, 1, 2), (args, done.exception)
+    return done.stdout + done.stderr
+
+
+def on_a_terminal(*args: str, columns: int = 700) -> str:
+    """What a command writes to a pseudo-terminal, its own colours apart."""
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    written: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(ours, 65_536):
+                written.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open(theirs, "w", encoding="utf-8", newline="") as terminal,
+    ):
+        patch.setattr(sys, "stdout", terminal)
+        patch.setattr(sys, "stderr", terminal)
+        for name, value in (("TERM", "dumb"), ("COLUMNS", str(columns)), ("NO_COLOR", "1")):
+            patch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            app(args, prog_name="litellm-ledger")
+        assert ended.value.code in (0, 1, 2)
+    reader.join()
+    os.close(ours)
+    return b"".join(written).decode()

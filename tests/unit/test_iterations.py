@@ -1,0 +1,166 @@
+"""Usages of answers that took several requests, and answers that are not there yet."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from litellm_ledger._capture import _asked
+from litellm_ledger._iterations import parts, summed
+from litellm_ledger._outcome import from_response, usage_fields
+from litellm_ledger._outcome_sse import MessageEvents
+from litellm_ledger._stream_readers import LookReader, ResponsesReader
+
+COMPACTION = {
+    "type": "compaction",
+    "input_tokens": 180_000,
+    "output_tokens": 3_500,
+    "cache_read_input_tokens": 7,
+    "cache_creation": {"ephemeral_1h_input_tokens": 11, "ephemeral_5m_input_tokens": 2},
+    "cache_creation_input_tokens": 13,
+}
+LAST = {
+    "type": "message",
+    "input_tokens": 23_000,
+    "output_tokens": 1_000,
+    "cache_creation": {"ephemeral_1h_input_tokens": 1},
+    "cache_creation_input_tokens": 1,
+}
+USAGE = {
+    "input_tokens": 23_000,
+    "output_tokens": 1_000,
+    "cache_creation_input_tokens": 1,
+    "service_tier": "standard",
+    "server_tool_use": {"web_search_requests": 2},
+    "iterations": [COMPACTION, LAST],
+}
+COUNTED = {
+    "input_tokens": 203_021,
+    "output_tokens": 4_500,
+    "cache_read_tokens": 7,
+    "cache_write_tokens": 14,
+    "meta": {"tokens": {"cache_write_1h": 12}},
+}
+
+
+def test_tokens_are_the_sum_over_all_iterations() -> None:
+    assert usage_fields(USAGE) == COUNTED
+
+
+def test_a_streams_tokens_are_the_sum_over_all_iterations() -> None:
+    events = MessageEvents()
+    for event in (
+        {"type": "message_start", "message": {"usage": {"input_tokens": 23_000}}},
+        {"type": "message_delta", "usage": USAGE},
+        {"type": "message_stop"},
+    ):
+        events.feed(b"data: " + json.dumps(event).encode() + b"\n")
+    assert events.fields() == {**COUNTED, "usage_source": "provider"}
+
+
+def test_tools_are_those_of_the_whole_answer_and_tiers_those_of_each_part() -> None:
+    first, last = parts(USAGE)
+    assert "server_tool_use" not in first
+    assert last["server_tool_use"] == {"web_search_requests": 2}
+    assert first["service_tier"] == last["service_tier"] == "standard"
+    assert (first["input_tokens"], last["input_tokens"]) == (180_000, 23_000)
+
+
+def test_a_usage_that_litellm_has_summed_is_not_summed_again() -> None:
+    usage = {"prompt_tokens": 203_000, "completion_tokens": 4_500, "iterations": [COMPACTION, LAST]}
+    assert parts(usage) == []
+    assert usage_fields(usage)["input_tokens"] == 203_000
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, "x", [1], [None, LAST]])
+def test_iterations_that_cannot_be_read_leave_the_usage_as_it_is(odd: Any) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 6, "iterations": odd}
+    assert summed(usage) is usage
+    assert usage_fields(usage)["input_tokens"] == 5
+
+
+def test_an_iteration_whose_count_cannot_be_read_makes_the_usage_unknown() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 6, "iterations": [{**LAST, "input_tokens": "x"}]}
+    assert not {"input_tokens", "output_tokens"} & set(usage_fields(usage))
+
+
+# --- Background responses --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"status": "queued", "background": True}, {"status": "queued"}),
+        ({"status": "failed", "background": True}, {"status": "failed"}),
+        ({"status": "completed", "background": False}, None),
+        ({"status": "completed"}, None),
+    ],
+)
+def test_a_response_in_the_background_says_how_it_is_doing(answer: Any, told: Any) -> None:
+    for found in (answer, SimpleNamespace(**answer)):
+        assert (from_response(found).get("meta") or {}).get("background") == told
+
+
+def test_one_that_is_done_and_counted_says_so() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 6}
+    done = {"status": "completed", "background": True, "usage": usage}
+    told = {"status": "completed", "counted": True}
+    assert from_response(done)["meta"]["background"] == told
+    going = {**done, "status": "in_progress"}
+    assert from_response(going)["meta"]["background"] == {"status": "in_progress"}
+
+
+def test_a_stream_of_one_runs_on_until_its_last_event() -> None:
+    reader = ResponsesReader(None)
+    assert not reader.runs_on
+    response = {"id": "resp_1", "status": "in_progress", "background": True}
+    reader.see({"type": "response.created", "response": response})
+    assert reader.runs_on
+    reader.see({"type": "response.completed", "response": {**response, "status": "completed"}})
+    assert not reader.runs_on
+
+
+def test_a_stream_that_looks_at_a_response_counts_nothing() -> None:
+    usage = {"input_tokens": 5, "output_tokens": 6}
+    reader = LookReader(None)
+    reader.see({"type": "response.completed", "response": {"id": "resp_1", "usage": usage}})
+    fields = reader.fields(finished=True)
+    assert fields == {
+        "response_id": "resp_1",
+        "usage_source": "none",
+        "cost": 0,
+        "cost_source": "unbilled",
+    }
+    assert reader.answer() is None
+    assert reader.runs_on
+
+
+# --- Captured calls --------------------------------------------------------------------------
+
+
+def test_a_captured_call_keeps_what_its_price_hangs_on_and_no_more() -> None:
+    request = {
+        "model": "azure/ours",
+        "messages": [],
+        "api_key": "sk-secret",
+        "service_tier": "priority",
+        "vertex_location": "us-east5",
+        "api_base": "https://eu.api.openai.com/v1",
+        "metadata": {"model_info": {"base_model": "azure/gpt-4o"}, "user": "alice"},
+    }
+    asked = _asked("acompletion", request, None)
+    assert dict(asked.kwargs) == {
+        "model": "azure/ours",
+        "messages": [],
+        "service_tier": "priority",
+        "vertex_location": "us-east5",
+        "api_base": "https://eu.api.openai.com/v1",
+        "base_model": "azure/gpt-4o",
+    }
+    assert asked.price_options("azure") == {
+        "service_tier": "priority",
+        "base_model": "azure/gpt-4o",
+    }
