@@ -283,8 +283,7 @@ def asked_for_usage(details: Mapping[str, Any]) -> bool:
     compatible = getattr(loaded(), "openai_compatible_providers", ())
     if provider not in ("openai", "azure", "text-completion-openai", *compatible):
         return True
-    sent = (details.get("additional_args") or {}).get("complete_input_dict")
-    options = sent.get("stream_options") if isinstance(sent, Mapping) else None
+    options = (details.get("optional_params") or {}).get("stream_options")
     return isinstance(options, Mapping) and options.get("include_usage") is True
 
 

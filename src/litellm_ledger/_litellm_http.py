@@ -98,8 +98,11 @@ async def release_http(loop: asyncio.AbstractEventLoop) -> None:
 def _ending() -> str:
     """How LiteLLM's cache ends the keys of the running loop's clients: its id, or since 1.110 a
     number."""
-    litellm: Any = loaded()
-    return str(litellm.in_memory_llm_clients_cache.update_cache_key_with_event_loop(""))
+    try:
+        litellm: Any = loaded()
+        return str(litellm.in_memory_llm_clients_cache.update_cache_key_with_event_loop(""))
+    except Exception:
+        return f"-{id(asyncio.get_running_loop())}"
 
 
 def _transports(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Any, Any]]:

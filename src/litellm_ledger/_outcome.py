@@ -270,7 +270,9 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
     if member(hidden, "cache_hit") is True:
         fields["cache_hit"] = True
         if "cost" in fields:
-            fields["saved_cost"], fields["cost"] = fields["cost"], _ZERO
+            if fields["cost"]:  # LiteLLM before 1.110 says what the answer had cost
+                fields["saved_cost"] = fields["cost"]
+            fields["cost"] = _ZERO
 
 
 def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str, Any]) -> None:

@@ -96,7 +96,8 @@ class Pricing:
             if not free:
                 del fields["cost"], fields["cost_source"]
         unpriced = (fields.get("meta") or {}).get("unpriced")
-        if "cost" not in fields and answer is not None and not unpriced:
+        hit = fields.get("cache_hit") and "saved_cost" not in fields
+        if (hit or "cost" not in fields) and answer is not None and not unpriced:
             billed = fields["usage_source"] == "provider" or asked.call.options
             if billed:
                 cost = compute_cost(
@@ -107,6 +108,8 @@ class Pricing:
                     **options,
                 )
                 if cost is not None:
+                    if hit:
+                        fields["saved_cost"], cost = cost, Decimal(0)
                     fields["cost"], fields["cost_source"] = cost, "litellm"
                     if "service_tier" in options and not says_tier(answer):
                         note(fields, {"price": {"service_tier": options["service_tier"]}})

@@ -64,8 +64,8 @@ class Kind:
 
     @property
     def streams(self) -> bool:
-        """Whether it can be a stream."""
-        return CALLS[self.name].reader is not None
+        """Whether it can be a stream that is billed."""
+        return CALLS[self.name].reader is not None and not CALLS[self.name].job
 
 
 KINDS: Final = (
@@ -173,6 +173,13 @@ KINDS: Final = (
         {"input_tokens": 6, "output_tokens": 10},
         "gpt-4o-mini",
         {"input_cost_per_token_batches": 6, "output_cost_per_token_batches": 10},
+    ),
+    Kind(
+        "aget_responses",
+        {"custom_llm_provider": "openai"},
+        _ANSWERED,
+        "gpt-4o-mini",
+        _TOKENS,
     ),
 )
 

@@ -110,6 +110,8 @@ class _Check:
             given["stream"] = True
             if CALLS[kind.name].asks_usage:
                 given["stream_options"] = {"include_usage": True}
+        if kind.name == "aget_responses":
+            given["response_id"] = f"resp_{made.id}"
         if kind.name == "aretrieve_batch":
             given["batch_id"] = await asyncio.to_thread(_finished_batch, self._servers["answer"])
         try:

@@ -91,7 +91,7 @@ def test_eight_processes_killed_at_random_while_a_ninth_reads(tmp_path: Path, ta
     check(tmp_path, 8, 8, 0, tally)
 
 
-PYTHONS = [Path(sys.executable), *sorted(ROOT.glob(".venv-*/bin/python"))]
+PYTHONS = [Path(sys.executable), *sorted(ROOT.glob(".venv-3.*/bin/python"))]
 """This interpreter, and those that ``make test-all`` has set up."""
 
 LIFE = """

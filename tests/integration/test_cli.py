@@ -147,8 +147,12 @@ def test_a_ledger_of_nothing_but_calls_in_flight_is_not_said_to_be_empty(tmp_pat
 
 
 def test_a_tag_that_is_on_no_call_is_named_with_those_that_are(hand: HandMade) -> None:
-    said = run("report", hand.root, "--by", "tag:usr").stdout
-    assert said.endswith("tag:usr is on none of these calls; they have tag:user.\n")
+    refused = run("report", hand.root, "--by", "tag:usr")
+    assert refused.returncode == 2
+    assert "no call has the tag usr; did you mean user?" in refused.stderr
+    said = run("report", hand.root, "--by", "tag:usr", "--allow-missing").stdout
+    named = "tag:usr is on none of these calls. Did you mean tag:user? They have tag:user.\n"
+    assert said.endswith(named)
     assert "is on none" not in run("report", hand.root, "--by", "tag:user").stdout
 
 
@@ -158,7 +162,10 @@ def test_a_tag_that_is_on_no_call_is_named_with_those_that_are(hand: HandMade) -
 def test_a_tag_that_is_asked_for_and_on_no_call_is_named_too(hand: HandMade) -> None:
     hand.sealed(1, 1, [hand.line(1, tags={"user": "alice"})])
     done = run("report", hand.root, "--where", "tag:usr=alice")
-    assert "tag:usr is on none of these calls; they have tag:user." in done.stdout
+    assert done.returncode == 2
+    assert "no call has the tag usr; did you mean user?" in done.stderr
+    done = run("report", hand.root, "--where", "tag:usr=alice", "--allow-missing")
+    assert "tag:usr is on none of these calls. Did you mean tag:user?" in done.stdout
     done = run("report", hand.root, "--where", "tag:user=bob")
     assert "on none of these" not in done.stdout
 

@@ -99,9 +99,9 @@ def test_records_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_a_wrong_price_is_named(tmp_path: Path) -> None:
     found = in_child(
         tmp_path,
-        "import litellm_ledger._outcome as outcome\n"
-        "real = outcome.from_litellm\n"
-        "outcome.from_litellm = lambda cost: 2 * real(cost)",
+        "import litellm_ledger._outcome_bill as bill\n"
+        "real = bill.from_litellm\n"
+        "bill.from_litellm = lambda cost: 2 * real(cost)",
     )
     assert wrong(found)[("client", "answer")] == [("cost", "0.00000345", "0.0000069")]
 

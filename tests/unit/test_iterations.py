@@ -42,7 +42,7 @@ COUNTED = {
     "output_tokens": 4_500,
     "cache_read_tokens": 7,
     "cache_write_tokens": 14,
-    "meta": {"tokens": {"cache_write_1h": 12}},
+    "meta": {"tokens": {"cache_write_1h": 12}, "tools": {"web_searches": 2}},
 }
 
 

@@ -71,7 +71,7 @@ class App:
             number = self._journal.open(path, {})
             self._journal.update(number, status=200, ended="finished")
             await _send_json(send, 200, _answers.models())
-        elif path.startswith(("/v1/batches/", "/v1/files/")) and method == "GET":
+        elif path.startswith(("/v1/batches/", "/v1/files/", "/v1/responses/")) and method == "GET":
             await self._exchange(scope, receive, send, {})
         else:
             known = path in {*_POSTS, "/healthz", "/v1/models"}
@@ -155,6 +155,9 @@ class App:
                 await exchange.whole(self._batch(name, behaviour, exchange), behaviour)
             else:
                 await exchange.json(404, _answers.error(404, "No such batch."))
+        elif path.startswith("/v1/responses/"):
+            name = path.removeprefix("/v1/responses/")
+            await exchange.whole(_endpoints.background_response(name, behaviour), behaviour)
         elif path.startswith("/v1/files/"):
             digits = path.rpartition("output-")[2].removesuffix("/content")
             number = int(digits) if digits.isdecimal() else 0

@@ -113,6 +113,12 @@ def response_events(request: Mapping[str, Any], behaviour: Behaviour, number: in
     yield {**last, "response": whole}, False
 
 
+def background_response(name: str, behaviour: Behaviour) -> Json:
+    """Return a `response` of three words that was made in the background and is completed."""
+    request = {"model": "gpt-4o-mini", "input": "three words here"}
+    return {**_response(request, behaviour, 0, done=True), "id": name, "background": True}
+
+
 def response_error(text: str | None = None) -> Json:
     """Return the event of a response that fails half-way."""
     text = text or "The server had an error while processing your request."
