@@ -319,9 +319,7 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             figures = self._caching.statistics()
         else:
             figures = None if cache is None else cache.statistics()
-        return replace(
-            self._core.statistics(), duplicates=self._capture.duplicates, cache=figures
-        )
+        return replace(self._core.statistics(), duplicates=self._capture.duplicates, cache=figures)
 
 
 def _checked(options: CallOptions) -> CallOptions:

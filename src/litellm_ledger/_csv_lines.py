@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ._escaping import escaped
-from ._report import dollars
+from ._plurals import dollars
 
 __all__ = ["FORMULA", "QUOTED", "CsvLines"]
 

@@ -27,10 +27,11 @@ from typing import Final, Literal
 from ._archive import list_archive, read_archived
 from ._errors import MissingExtra
 from ._fs import FileSystem, read_file
+from ._gaps import Gap
 from ._keeping import Keeping
 from ._layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
 from ._live import LiveCounters, acked_until, read_live, same_boot
-from ._salvage import Gap, Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
+from ._salvage import Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
 from ._scan import Head, Scan, scan
 from ._segment import write_sealed
 from ._spans import Spans

@@ -16,10 +16,9 @@ import msgspec
 
 from . import __version__
 from ._groups import Row
-from ._page_data import Chart, Page, Top, money
-from ._plurals import counted
+from ._page_data import Chart, Page, Top
+from ._plurals import amounts, clean, counted, money
 from ._report import floor_mark
-from ._tables import amounts, clean
 
 __all__ = ["render"]
 

@@ -18,14 +18,14 @@ from ._groups import MISSING, Row
 from ._ledger import Ledger
 from ._page_time import fitting, in_period, periods, short
 from ._periods import calendar
+from ._plurals import clean, money
 from ._question import Question
-from ._report import Report, added, dollars
+from ._report import Report, added
 from ._reporting import count_tags
 from ._selection import Selection
-from ._tables import clean
 from ._tag_values import LARGEST, TagValues, summarising
 
-__all__ = ["READINGS", "Chart", "Page", "Series", "Top", "gather", "money"]
+__all__ = ["READINGS", "Chart", "Page", "Series", "Top", "gather"]
 
 _APART: Final = 7
 """Groups with a colour of their own; all others share one."""
@@ -106,13 +106,6 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     def failed(self) -> Row:
         """The sums over failed, cancelled, abandoned and unsettled calls."""
         return added([row for status, row in self.statuses if status not in ("ok", MISSING)])
-
-
-def money(cost: Decimal) -> str:
-    """Write an exact amount of US dollars, with cents at least."""
-    text = dollars(abs(cost))
-    places = max(2, len(text.partition(".")[2].rstrip("0")))
-    return f"{'-' if cost < 0 else ''}${abs(cost):,.{places}f}"
 
 
 def gather(

@@ -20,12 +20,11 @@ from ._escaping import escaped, json_text
 from ._flags import Output, put_json
 from ._history import Calls, Operation
 from ._periods import calendar
-from ._plurals import counted
+from ._plurals import amounts, clean, counted, dollars
 from ._question import Question
 from ._record import UsageRecord
-from ._report import dollars
 from ._short_ids import shortened
-from ._tables import Column, amounts, clean, show, write, write_notes
+from ._tables import Column, show, write, write_notes
 
 __all__ = [
     "FIELDS",

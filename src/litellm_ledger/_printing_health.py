@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ._plurals import counted
+from ._plurals import clean, counted
 from ._reading import Problem
-from ._tables import Column, clean, show, tell, write, write_marked
+from ._tables import Column, show, tell, write, write_marked
 from ._verdict import Verification, WriterVerdict
 
 if TYPE_CHECKING:

@@ -20,22 +20,11 @@ from ._csv_lines import CsvLines
 from ._flags import Output, put_json
 from ._groups import Row
 from ._periods import PERIODS
-from ._plurals import counted
+from ._plurals import amounts, clean, counted, rounded
 from ._question import Question
 from ._report import Report, added, floor_mark, row_dict
 from ._spread import MEASURED
-from ._tables import (
-    Column,
-    amounts,
-    aside,
-    clean,
-    headline,
-    on_terminal,
-    rounded,
-    show,
-    write,
-    write_notes,
-)
+from ._tables import Column, aside, headline, on_terminal, show, write, write_notes
 from ._tabular import COSTS
 
 __all__ = ["Asked", "print_report", "print_top"]

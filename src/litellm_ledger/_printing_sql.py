@@ -15,8 +15,8 @@ import msgspec
 
 from ._csv_lines import CsvLines
 from ._flags import Output, put_json
-from ._report import dollars
-from ._tables import Column, clean, on_terminal, show, show_upright, too_wide, write, write_notes
+from ._plurals import clean, dollars
+from ._tables import Column, on_terminal, show, show_upright, too_wide, write, write_notes
 
 if TYPE_CHECKING:
     from ._sql import Table

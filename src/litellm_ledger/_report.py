@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ import msgspec
 from ._groups import MISSING, Quantiles, Row
 from ._money import usd, whole
 from ._periods import PERIODS, Calendar
-from ._plurals import counted
+from ._plurals import counted, dollars
 from ._reading import Line, Problem
 from ._spread import MEASURED, Spread
 from ._tabular import COSTS, to_arrow, to_pandas, to_polars
@@ -31,7 +30,6 @@ __all__ = [
     "added",
     "build",
     "by_tag",
-    "dollars",
     "finish",
     "row_dict",
 ]
@@ -301,11 +299,6 @@ def _moment(period: str, label: str) -> tuple[float, str]:
 def floor_mark(row: Row) -> str:
     """A mark for an amount that may really be higher."""
     return "+" if row.is_floor and row.known_cost is not None else ""
-
-
-def dollars(cost: Decimal) -> str:
-    """Write an exact amount without an exponent: ``0.0000045``."""
-    return format(cost, "f")
 
 
 def row_dict(row: Row) -> dict[str, Any]:

@@ -10,24 +10,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_HALF_EVEN, Decimal
 from shutil import get_terminal_size
 from typing import Any, Final
 from unicodedata import combining, east_asian_width
 
 from ._escaping import escaped
-from ._report import dollars
 from ._sparks import bar, sparkline
 
 __all__ = [
     "Column",
-    "amounts",
     "aside",
-    "clean",
     "headline",
     "on_terminal",
     "put_text",
-    "rounded",
     "show",
     "tell",
     "write",
@@ -35,8 +30,6 @@ __all__ = [
     "write_notes",
 ]
 
-_MAX_CELL = 60
-_PLACES: Final = 6
 """Decimals of a dollar that a terminal shows; a pipe, --md, --csv and --json have all of them."""
 _BAR: Final = 20
 
@@ -77,45 +70,6 @@ def _width(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def clean(text: str | None, longest: int = _MAX_CELL) -> str:
-    """Make text from a record safe to print: no control characters, no endless cells."""
-    if text is None:
-        return "-"
-    text = escaped(text)
-    return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def amounts(costs: Sequence[Decimal | None], *, exact: bool = True) -> list[str]:
-    """Write US dollars with the same number of decimals, so that the points line up.
-
-    Exact, or rounded to ``_PLACES`` decimals where no amount is so small that this would show.
-    """
-    known = [cost for cost in costs if cost is not None]
-    smallest = min((abs(cost) for cost in known if cost), default=Decimal(1))
-    if not exact and smallest >= Decimal(100).scaleb(-_PLACES):  # three digits of it stay
-        unit = Decimal(1).scaleb(-_PLACES)
-        costs = [None if cost is None else cost.quantize(unit, ROUND_HALF_EVEN) for cost in costs]
-    texts = [None if cost is None else _shortest(dollars(cost)) for cost in costs]
-    places = max([2, *(len(text.partition(".")[2]) for text in texts if text)])
-    return [
-        "unknown"
-        if cost is None
-        else f"${cost:,.{places}f}"
-        if cost >= 0
-        else f"-${-cost:,.{places}f}"
-        for cost in costs
-    ]
-
-
-def rounded(costs: Sequence[Decimal | None]) -> bool:
-    """Tell whether ``amounts`` leaves digits out when it need not be exact."""
-    return amounts(costs) != amounts(costs, exact=False)
-
-
-def _shortest(text: str) -> str:
-    return text.rstrip("0") if "." in text else text
 
 
 def on_terminal() -> bool:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from ._frame import newer_version
+from ._gaps import Gap
 from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
 from ._line import line_of
 from ._listing import Vanished, by_writer, list_segments, open_segment
 from ._live import LiveCounters, acked_until, is_locked, read_live, same_boot
 from ._reading import Problem, archive_problems, settled
-from ._salvage import Gap
 from ._scan import Head, Scan, scan
 from ._spans import Spans
 from ._verdict import Proof, State, Verification, WriterVerdict

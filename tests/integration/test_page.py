@@ -22,7 +22,8 @@ import litellm_ledger
 from litellm_ledger import Ledger
 from litellm_ledger._cli import app
 from litellm_ledger._page import render
-from litellm_ledger._page_data import Page, gather, money
+from litellm_ledger._page_data import Page, gather
+from litellm_ledger._plurals import money
 from litellm_ledger._question import Question
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m"

@@ -138,7 +138,7 @@ def page() -> str:
 def test_the_page_names_every_member_and_no_other() -> None:
     from msgspec.structs import fields
 
-    from litellm_ledger._salvage import GapLine
+    from litellm_ledger._gaps import GapLine
 
     members = {field.encode_name for field in fields(GapLine)} | {"v", "crc"}
     tables = FORMAT.read_text("utf-8").split("## Members")[1].split("### Money")[0]

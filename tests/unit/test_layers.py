@@ -24,6 +24,7 @@ LINE = {
         "_errors",
         "_escaping",
         "_frame",
+        "_gaps",
         "_groups",
         "_hints",
         "_iterations",

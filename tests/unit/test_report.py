@@ -14,8 +14,9 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 from litellm_ledger._errors import MissingExtra
 from litellm_ledger._groups import Quantiles
 from litellm_ledger._ledger import Ledger
+from litellm_ledger._plurals import dollars
 from litellm_ledger._reading import Line
-from litellm_ledger._report import added, build, dollars
+from litellm_ledger._report import added, build
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.ledgers import WRITER, call, gap, line, lines
 
+from litellm_ledger._gaps import Gap
 from litellm_ledger._layout import SegmentName
-from litellm_ledger._salvage import Gap, Held, OpenCalls, fill, is_whole
+from litellm_ledger._salvage import Held, OpenCalls, fill, is_whole
 from litellm_ledger._scan import scan
 
 
