@@ -99,7 +99,7 @@ def test_a_segment_that_is_no_file_is_refused_by_name_and_the_others_are_read(
     assert any(
         finding.check == "damage" and finding.level == "warning" for finding in examine(ledger)
     )
-    assert list(Follower(ledger).look()) == []
+    assert list(Follower(ledger.path).look()) == []
     refuse_newer(root)
 
 
@@ -248,7 +248,7 @@ async def test_a_directory_of_the_ledger_that_is_a_link_is_refused_by_name(
         lambda: recover(root),
         lambda: compact(root, until=date(2030, 1, 1)),
         lambda: examine(ledger),
-        lambda: Follower(ledger),
+        lambda: Follower(ledger.path),
     ):
         with pytest.raises(LedgerPathError, match=f"'{part}' is a symbolic link"):
             use()
