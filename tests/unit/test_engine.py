@@ -504,7 +504,7 @@ def test_a_line_whose_fields_do_not_decode_is_damage_to_every_reader(
     monkeypatch.setattr(_relation, "_SMALL", 0)
     monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
     hand = HandMade(tmp_path)
-    follower = Follower(Ledger(tmp_path))
+    follower = Follower(tmp_path)
     lines = [hand.line(1), foreign(hand, 2, members), hand.line(3)]
     path = hand.open(1, lines) if is_open else hand.sealed(1, 3, lines)
     where = (f"segments/{path.name}", "damaged", len(lines[0]), len(lines[1]), 1)

@@ -154,7 +154,7 @@ def test_a_line_of_64_levels_is_read_as_ever(tmp_path: Path) -> None:
 def test_who_follows_passes_over_a_line_that_nests_too_deep(tmp_path: Path) -> None:
     root = directory(tmp_path)
     segment = put(root, [line(1)], 1)
-    follower = Follower(Ledger(root))
+    follower = Follower(root)
     with segment.open("ab") as file:
         file.write(deep(2, 975) + line(3))
     assert [record.seq for record in follower.look()] == [3]
