@@ -115,7 +115,7 @@ TOUCHES_LITELLM := tests/acceptance tests/cancellation/test_calls.py tests/cance
 .PHONY: test-litellm
 test-litellm: ## Run what touches LiteLLM on VERSION=1.101.0, or any other
 	@[ -n "$(VERSION)" ] || { echo "make: name a version: make test-litellm VERSION=1.101.0" >&2; exit 2; }
-	@mkdir -p build; sed 's/^litellm==.*/litellm==$(VERSION)/; /^openai==/d; /^tiktoken==/d; /^tokenizers==/d' \
+	@mkdir -p build; sed 's/^litellm==.*/litellm==$(VERSION)/; /^openai==/d; /^mcp/d' \
 		requirements/constraints.txt >build/litellm-$(VERSION).txt.new
 	@cmp -s build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt && rm build/litellm-$(VERSION).txt.new || \
 		mv build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt
