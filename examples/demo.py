@@ -124,6 +124,8 @@ def kill_victim(victim: subprocess.Popen[str]) -> list[str]:
     go(victim)
     acked = []
     for line in lines(victim):
+        if not line.startswith("ack "):  # LiteLLM prints to standard output as well
+            continue
         acked.append(line.removeprefix("ack "))
         if len(acked) == ACKS:
             time.sleep(0.1)  # so that the next calls of all have left for the server
