@@ -235,8 +235,8 @@ def compare(where: Path, requests: list[dict[str, Any]], acked: list[str]) -> Pr
     answered = len(erin) - len(unsettled)
     proof.check(
         HELD <= len(unsettled) <= HELD + RUNNING and len(reached) <= len(erin),
-        f"in flight at the kill → unsettled: {len(unsettled)} "
-        f"({len(reached)} requests reached the server, {answered} have an answer on the ledger)",
+        f"in flight at the kill → unsettled: {len(unsettled)} ({len(erin)} calls began, "
+        f"{len(reached)} of them reached the server, {answered} have an answer on the ledger)",
     )
     return proof
 
