@@ -109,18 +109,23 @@ test-oldest: ## Run the test suite with the oldest dependencies that pyproject.t
 		PYTEST_ARGS="-W default $(PYTEST_ARGS)"
 
 # LiteLLM changes several times a week, under us and our users: what touches it runs on any version.
-TOUCHES_LITELLM := tests/acceptance tests/cancellation/test_calls.py tests/cancellation/test_cached_calls.py \
-	tests/integration tests/unit/test_calls.py tests/unit/test_outcome.py tests/unit/test_packing.py \
-	tests/unit/test_retry.py
+TOUCHES_LITELLM := $(addprefix tests/integration/test_,abandoned_streams.py attempts.py batches.py cache.py \
+	calls.py capture.py connections.py examples.py fastapi.py litellm_check.py litellm_seam.py \
+	price_options.py prices.py privacy.py proxy.py server_costs.py stream_left_early.py) \
+	$(addprefix tests/unit/test_,calls.py outcome.py packing.py retry.py) tests/acceptance \
+	tests/cancellation/test_calls.py tests/cancellation/test_cached_calls.py
+# Before 1.106 LiteLLM's own arithmetic is not exact: of 1,161 prices of cached tokens it misses 580.
+EXACT = $(if $(filter 1.101.% 1.102.% 1.103.% 1.104.% 1.105.%,$(VERSION)),--ignore=tests/integration/test_prices.py)
+OLDEST = $(shell sed -n 's/^litellm==//p' requirements/oldest.txt)
 .PHONY: test-litellm
-test-litellm: ## Run what touches LiteLLM on VERSION=1.101.0, or any other
-	@[ -n "$(VERSION)" ] || { echo "make: name a version: make test-litellm VERSION=1.101.0" >&2; exit 2; }
-	@mkdir -p build; sed 's/^litellm==.*/litellm==$(VERSION)/; /^openai==/d; /^tiktoken==/d; /^tokenizers==/d' \
+test-litellm: VERSION ?= $(OLDEST)
+test-litellm: ## Run what touches LiteLLM on VERSION=1.108.14, or any other (default: the oldest)
+	@mkdir -p build; sed 's/^litellm==.*/litellm==$(VERSION)/; /^openai==/d; /^mcp/d' \
 		requirements/constraints.txt >build/litellm-$(VERSION).txt.new
 	@cmp -s build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt && rm build/litellm-$(VERSION).txt.new || \
 		mv build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt
 	@$(MAKE) test VENV=.venv-litellm-$(VERSION) CONSTRAINTS=build/litellm-$(VERSION).txt \
-		TEST_GROUPS="--group test --group peers" PYTEST_ARGS="-W default $(TOUCHES_LITELLM) $(PYTEST_ARGS)"
+		TEST_GROUPS="--group test --group peers" PYTEST_ARGS="-W default $(EXACT) $(TOUCHES_LITELLM) $(PYTEST_ARGS)"
 
 .PHONY: matrix
 matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds; write docs/MATRIX.md

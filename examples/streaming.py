@@ -20,7 +20,7 @@ def show(stream: CompletionStream) -> None:
     record = stream.usage_record
     assert record is not None  # the stream has ended, so its record is there
     print(f"\n  {record.status}: {record.output_tokens} tokens out, ${record.cost}", end=" ")
-    print(f"(counted by: {record.usage_source}; first token after {record.ttft_ms:.0f} ms)\n")
+    print(f"(usage: {record.usage_source}; first token after {record.ttft_ms:.0f} ms)\n")
 
 
 async def main() -> None:

@@ -170,10 +170,12 @@ def ask(
     from ._printing import print_record, record_dict
     from ._tables import put_text
 
-    answer, record = ask_once(question_, model=model, ledger=ledger, api_base=api_base)
+    where = ledger or default_directory()
+    answer, record = ask_once(question_, model=model, ledger=where, api_base=api_base)
     if output.json:
         put_json({"answer": answer, "record": record_dict(record)})
     else:
         put_text(answer + "\n\n")
         print_record(record)
+        put_text(f"\nOn record in {where}\n")
     return 0

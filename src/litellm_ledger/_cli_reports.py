@@ -1,4 +1,4 @@
-"""The commands that add up: by day, by group, the dearest first, and as a page.
+"""The commands that add up: by day, by group, the most expensive first, and as a page.
 
 Owns their words and flags.  The sums are ``Ledger.report``'s, the looks ``_printing_report``'s.
 """
@@ -128,7 +128,7 @@ def top(
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows; 0: all.")] = 10,
     breakdown: Breakdown = False,
 ) -> int:
-    """The dearest users, models or tags, and their share of the cost."""
+    """The most expensive users, models or tags, and their share of the cost."""
     from ._printing_report import print_top
 
     if path is None and Path(what).is_dir():  # `top usage/`

@@ -149,7 +149,7 @@ def _writers(path: Path) -> Iterator[Finding]:
             "open does it, or litellm-ledger recover",
         )
     else:
-        yield _ok("unclean ends", "none that is not recovered")
+        yield _ok("unclean ends", "no dead process is waiting for recovery")
     behind = {writer: pair for writer, pair in alive.items() if pair[0] > pair[1]}
     if behind:
         time.sleep(_PAUSE)
@@ -159,7 +159,7 @@ def _writers(path: Path) -> Iterator[Finding]:
         yield _warning(
             "backlog",
             f"{_count(unwritten, 'record')} not written, and "
-            f"{_count(len(stuck), 'process', 'processes')} did not get on for {_PAUSE} s "
+            f"{_count(len(stuck), 'process', 'processes')} made no progress for {_PAUSE} s "
             f"({stuck[0]}): is the disk full, slow or gone?",
         )
     else:
@@ -179,7 +179,7 @@ def _written(path: Path, writer: str) -> int:
                 return read_live(file).written
             except OSError:
                 break
-    return -1  # closed meanwhile: it got on
+    return -1  # closed meanwhile: it made progress
 
 
 def _clock(path: Path, writers: set[str]) -> Finding:
@@ -251,7 +251,7 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
             "litellm-ledger verify names them",
         )
     else:
-        yield _ok("damage", "no damaged line was met")
+        yield _ok("damage", "no damaged line was found")
 
 
 def _looked_at(ledger: Ledger, since: datetime) -> tuple[Counter[str], Counter[str]]:

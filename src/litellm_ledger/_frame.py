@@ -138,7 +138,7 @@ def decode(line: bytes) -> UsageRecord:
 
 def _whole_pico(name: str, value: Decimal) -> int:
     if not value.is_finite() or value.copy_abs() > MAX_PICOUSD or value != int(value):
-        raise InvalidRecord(f"{name} is no whole number of picodollars")
+        raise InvalidRecord(f"{name} is not a whole number of picodollars")
     return int(value)
 
 

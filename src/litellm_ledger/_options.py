@@ -72,7 +72,7 @@ def refuse_ours(name: str, kwargs: Mapping[str, Any]) -> None:
         where = "client.with_options" if option in CallOptions.__slots__ else "LiteLLMClient"
         hint = "tags={...}" if option == "tag" else f"{where}({option}=...)"
         raise TypeError(
-            f"{name}() got {option!r}, which is no argument of a call and would be sent to the "
+            f"{name}() got {option!r}, which is not an argument of a call and would be sent to the "
             f"provider; use {hint}, or extra_body if the provider is to get it"
         )
 

@@ -243,7 +243,7 @@ def _top_card(top: Top, total: Row) -> str:
     ]
     key = top.key.removeprefix("tag:")
     inner = _table([key, "", "calls", "cost", "share"], rows, safe=True)
-    return _card(f"By {key}", "The dearest first.", inner)
+    return _card(f"By {key}", "The most expensive first.", inner)
 
 
 def _top_row(name: str, row: Row, cost: str, total: Row, most: Decimal) -> list[str]:

@@ -67,7 +67,7 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Top(msgspec.Struct, frozen=True, kw_only=True):
-    """The dearest groups of one key; ``others`` is what all the rest comes to."""
+    """The most expensive groups of one key; ``others`` is what all the rest comes to."""
 
     key: str
     rows: list[tuple[str, Row]]

@@ -116,7 +116,8 @@ def print_records(
 
 def _estimated(records: Sequence[UsageRecord]) -> list[str]:
     count = sum(record.usage_source == "estimated" for record in records)
-    return [f"~ {count:,} of these have estimated tokens and cost."] if count else []
+    have = "has" if count == 1 else "have"
+    return [f"~ {count:,} of these {have} estimated tokens and cost."] if count else []
 
 
 def _table(
@@ -208,7 +209,7 @@ def tail_line(record: UsageRecord, question: Question, output: Output) -> str:
             f"{_tokens(record, record.input_tokens):>8}",
             f"{_tokens(record, record.output_tokens):>7}",
             f"{cost:>12}",
-            f"{_number(record.latency_ms):>7} ms",
+            f"{_number(record.latency_ms):>7} {'ms' if record.latency_ms is not None else '  '}",
             *([clean(record.error)] if record.error else []),
             clean(_tags(record)),
         ]

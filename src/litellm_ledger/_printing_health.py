@@ -177,7 +177,7 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
         write(f"{name}: its writer's counters are gone, left as it is (readers take it)")
     if not report.writers:
         write(f"Nothing to recover in {path}: no writer has died.")
-        write("Damage in sealed segments is left as it is; litellm-ledger verify names it.")
+        write("Sealed segments were not checked for damage; litellm-ledger verify does that.")
 
 
 def print_compaction(path: Path, done: Compaction) -> None:
@@ -232,7 +232,7 @@ def print_litellm_check(found: LiteLLMCheck) -> None:
     checked = len(found.calls) - len(found.not_checked)
     what = f"LiteLLM {found.litellm} on Python {found.python}, {found.seconds:.0f} s"
     if found.ok:
-        right = "on record once, with the right tokens and cost"
-        tell(f"OK: {counted(checked, 'call')} {right} ({what}).")
+        right = "each is on record once, with the right tokens and cost"
+        tell(f"OK: {counted(checked, 'call')} checked; {right} ({what}).")
     else:
         tell(f"NOT OK: {len(found.wrong):,} of {counted(checked, 'call')} wrong ({what}).")

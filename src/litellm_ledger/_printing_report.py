@@ -52,7 +52,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return self.report.by[:-1] if self.inner else self.report.by
 
     def groups(self) -> list[tuple[Row, list[Row]]]:
-        """Return each outer row with the rows below it; dearest first, periods in order."""
+        """Return each outer row with the rows below it; most expensive first, periods in order."""
         if not self.inner:
             return [(row, []) for row in self.report.rows]
         keys = self.by
@@ -88,7 +88,7 @@ def print_report(asked: Asked, output: Output) -> None:
 
 
 def print_top(asked: Asked, limit: int, output: Output) -> None:
-    """Print the dearest groups, what all others come to, and each one's share."""
+    """Print the most expensive groups, what all others come to, and each one's share."""
     groups = asked.groups()
     others = [row for row, _ in groups[limit:]] if limit else []
     if output.json:

@@ -20,7 +20,9 @@ __all__ = ["Question", "conditions", "last", "midnight", "moment", "question"]
 
 _DAY: Final = timedelta(days=1)
 _LAST: Final = re.compile(r"(\d{1,5})\s*(h|d|w|mo)")
-_FORMS: Final = "a day (2025-03-30), a month (2025-03), a time (2025-03-30T14:00), today, yesterday"
+_FORMS: Final = (
+    "a day (2025-03-30), a month (2025-03), a time (2025-03-30T14:00), today, yesterday, now"
+)
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +146,7 @@ def moment(
         time = datetime.fromisoformat(given)
         return _aware(time, zone).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"{flag} {text!r} is no moment; give {_FORMS}") from None
+        raise ValueError(f"{flag} {text!r} is not a time; give {_FORMS}") from None
 
 
 def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monday") -> datetime:
@@ -157,14 +159,15 @@ def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monda
     if re.fullmatch(r"\d+\s*m(in)?", given):
         number = re.sub(r"\D", "", given)
         raise ValueError(
-            f"--last {text!r}: months are {number}mo; minutes there are none, give hours (1h), "
-            "or a time: --since 2025-03-30T14:00"
+            f"--last {text!r}: months are {number}mo; there is no unit for minutes, give "
+            "hours (1h) or a time: --since 2025-03-30T14:00"
         )
     found = _LAST.fullmatch(given)
     count = int(found[1]) if found else 0
     if not found or not count:
         raise ValueError(
-            f"--last {text!r} is no span; give hours, days, weeks or months: 24h, 7d, 4w, 12mo"
+            f"--last {text!r} is not a span of time; give hours, days, weeks or months: "
+            "24h, 7d, 4w, 12mo"
         )
     local = now.astimezone(zone)
     try:

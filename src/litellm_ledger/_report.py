@@ -46,7 +46,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         by: the group keys, in the order asked for.
-        rows: one per group, the dearest first; with a period among the keys, the periods in order.
+        rows: one per group, the most expensive first; with a period among the keys, the periods
+            in order.
         total: the sums over all rows.
         folded: outcomes under ``(other)`` because there were more than a million groups.
         in_flight: calls begun and without an outcome yet, of processes that run; not in the rows.
@@ -168,7 +169,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return notes
 
     def top(self, count: int) -> tuple[list[Row], Row | None]:
-        """Return the ``count`` dearest rows, and the sums of all others (``None``: none are left).
+        """Return the ``count`` most expensive rows, and the sums of the rest (``None``: no rest).
 
         The others have no group and no quantiles.
         """
@@ -245,7 +246,7 @@ def finish(
         rows = [_measured(row, tuple(row.group.values()), measured) for row in rows]
         total = _measured(total, None, measured)
     period = next((key for key in by if key in PERIODS), None)
-    if period is not None:  # stable: within a period the dearest first
+    if period is not None:  # stable: within a period the most expensive first
         rows.sort(key=lambda row: _moment(period, row.group[period]))
     return Report(
         by=tuple(dict.fromkeys(by)),

@@ -47,7 +47,8 @@ class Selection:
         for name, bound in (("since", since), ("until", until)):
             if bound is not None and not isinstance(bound, datetime):
                 raise TypeError(
-                    f"{name}={bound!r} is no datetime: datetime(2025, 3, 30, tzinfo=timezone.utc)"
+                    f"{name}={bound!r} is not a datetime: "
+                    "datetime(2025, 3, 30, tzinfo=timezone.utc)"
                 )
             if bound is not None and bound.tzinfo is None:
                 raise ValueError(

@@ -152,7 +152,7 @@ class Totals:
         return self._groups.setdefault(key, _Sums())
 
     def summary(self, by: Sequence[str] | None = None) -> list[Row]:
-        """Return one row per group, the dearest first.  O(groups).
+        """Return one row per group, the most expensive first.  O(groups).
 
         Args:
             by: group keys; ``None`` is those given to the constructor, or one row over everything.

@@ -314,7 +314,7 @@ class UsageTracker(AsyncOnly):
         return self._totals.total()
 
     def summary(self, by: Sequence[str] = ("model",)) -> list[Row]:
-        """Return one row per group, the dearest first: ``by=["model", "tag:user"]``.  O(groups).
+        """Return one row per group, most expensive first: ``by=["model", "tag:user"]``.  O(groups).
 
         Raises:
             ValueError: a key that is none of model, provider, call, status and tags (``user`` is

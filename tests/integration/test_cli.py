@@ -314,7 +314,7 @@ def test_recover_then_verify_goes_on_telling_the_loss(tmp_path: Path) -> None:
     )
     assert run("recover", tmp_path).stdout == (
         f"Nothing to recover in {tmp_path}: no writer has died.\n"
-        "Damage in sealed segments is left as it is; litellm-ledger verify names it.\n"
+        "Sealed segments were not checked for damage; litellm-ledger verify does that.\n"
     )
     after = run("verify", tmp_path)
     assert after.returncode == 1
@@ -568,6 +568,7 @@ def test_ask_prints_the_answer_and_its_record(tmp_path: Path) -> None:
     assert lines[2:5] == ["closed", "Four.", ""]
     assert f"{'cost':<18} 0.0000045 USD" in lines
     assert f"{'ts':<18} 2025-01-01T00:00:00Z" in lines
+    assert lines[-1] == f"On record in {tmp_path}"
     as_json = python("-c", FAKE, *args, "--json").stdout.partition("closed\n")[2]
     assert json.loads(as_json)["record"]["cost"] == "0.0000045"
 

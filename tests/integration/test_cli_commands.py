@@ -431,7 +431,7 @@ def test_calls_are_the_newest_first_and_say_what_is_estimated(whole: HandMade) -
     assert "~$0.75" in lines[3]
     assert lines[-2:] == [
         "The newest 4 of 7; --limit 0 shows all.",
-        "~ 1 of these have estimated tokens and cost.",
+        "~ 1 of these has estimated tokens and cost.",
     ]
     assert len(told("records", whole.root, "-n", "2").splitlines()) == 5
     plain = json.loads(told("calls", whole.root, "--where", "user=bob", "--json"))
@@ -462,7 +462,7 @@ def test_every_table_of_records_says_what_is_estimated(whole: HandMade) -> None:
     for command in ("calls", "records"):
         said = told(command, whole.root)
         assert "~$0.75" in said
-        assert "~ 1 of these have estimated tokens and cost." in said
+        assert "~ 1 of these has estimated tokens and cost." in said
 
 
 @pytest.mark.parametrize("seq", [7, 8, 9, 10])
@@ -492,6 +492,16 @@ def test_tail_shows_the_newest_last(whole: HandMade) -> None:
     assert [line.split()[2] for line in lines] == ["ok", "cancelled"]
     plain = [json.loads(line) for line in told("tail", whole.root, "--json").splitlines()]
     assert [record["seq"] for record in plain][-2:] == [5, 6]
+
+
+@pytest.mark.asyncio
+async def test_tail_names_no_unit_where_the_time_is_unknown(tmp_path: Path) -> None:
+    async with UsageTracker(tmp_path) as tracker:
+        await tracker.record(UsageRecord(model="m", cost=Decimal(1)))
+        await tracker.record(UsageRecord(model="m", cost=Decimal(1), latency_ms=12.0))
+    unknown, known = told("tail", tmp_path).splitlines()
+    assert unknown.endswith(" -")
+    assert known.endswith(" 12 ms")
 
 
 async def record(tracker: UsageTracker, number: int) -> None:
@@ -726,7 +736,7 @@ def test_doctor_tells_a_writer_that_does_not_get_on_from_one_that_writes(tmp_pat
         status, found = findings(tmp_path)
     assert (status, found["backlog"]["level"]) == (1, "warning")
     assert found["backlog"]["text"].startswith(
-        "6 records not written, and 1 process did not get on"
+        "6 records not written, and 1 process made no progress"
     )
     with hand.alive(accepted=3):
         assert findings(tmp_path)[1]["backlog"]["text"] == "1 running writer, nothing unwritten"

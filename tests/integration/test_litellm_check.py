@@ -211,7 +211,7 @@ def test_the_doctor_names_what_is_off_and_what_was_not_checked(
 def test_a_call_that_cannot_be_checked_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     said = doctor(monkeypatch, (GOOD, UNABLE))
     assert said.exit_code == 0
-    assert "OK: 1 call on record once" in said.stdout
+    assert "OK: 1 call checked; each is on record once" in said.stdout
 
 
 def test_a_check_of_nothing_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:

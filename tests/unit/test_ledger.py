@@ -240,7 +240,7 @@ def test_arguments_that_cannot_be_right_are_refused(hand: HandMade) -> None:
         ledger.records(where={"tag:": "a"})
     with pytest.raises(ValueError, match="no group key 'modle'; did you mean model"):
         ledger.report(["modle"])
-    with pytest.raises(TypeError, match="since='2025-01-01' is no datetime"):
+    with pytest.raises(TypeError, match="since='2025-01-01' is not a datetime"):
         ledger.report(since="2025-01-01")  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def test_a_day_begins_when_the_clocks_jump_over_midnight() -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "2025-13-01", "2025-02-30", "30.3.2025", "12"])
 def test_what_is_no_moment_is_said_with_the_forms_there_are(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^--until .* is no moment; give a day \(2025-03-30\)"):
+    with pytest.raises(ValueError, match=r"^--until .* is not a time; give a day \(2025-03-30\)"):
         moment(text, UTC, NOW, flag="--until")
 
 
@@ -77,7 +77,7 @@ def test_the_last_so_many_have_the_current_one_among_them(
 
 @pytest.mark.parametrize("text", ["30m", "30min", "30 M"])
 def test_minutes_are_not_taken_for_months(text: str) -> None:
-    with pytest.raises(ValueError, match="months are 30mo; minutes there are none"):
+    with pytest.raises(ValueError, match="months are 30mo; there is no unit for minutes"):
         last(text, UTC, NOW)
 
 
