@@ -31,7 +31,8 @@ def blocks(language: str, page: str = README) -> list[str]:
     return [textwrap.dedent(block) for block in found]
 
 
-PYTHON = blocks("python")
+USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+PYTHON = [*blocks("python"), *blocks("python", USAGE)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_the_first_example_leaves_the_cost_it_prints(capsys: pytest.CaptureFixtu
 def test_the_stream_snippet_prints_what_its_comment_says(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (block,) = [block for block in PYTHON if "stream=True" in block]
+    (block,) = [block for block in blocks("python", USAGE) if "stream=True" in block]
     asyncio.run(inside_a_client(compiled(block), {}))
     said = block.rsplit("#", 1)[1].split()
     assert capsys.readouterr().out.split()[-2:] == said
@@ -139,7 +140,7 @@ def test_the_snippets_about_fastapi_run(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_commands_of_the_readme_run() -> None:
     exec(compiled(PYTHON[0]), {})
-    commands = re.findall(r"^\$ litellm-ledger (.*)$", "\n".join(blocks("console")), re.MULTILINE)
+    commands = re.findall(r"^\$ litellm-ledger (.*)$", "\n".join(blocks("console") + blocks("console", USAGE)), re.MULTILINE)
     commands = [command for command in commands if "usage/" in command and "-f" not in command]
     assert len(commands) >= 5
     for command in commands:
