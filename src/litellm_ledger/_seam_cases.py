@@ -228,10 +228,6 @@ def _is(found: Any, expected: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    return (
-        f"{value:f}"
-        if isinstance(value, Decimal)
-        else str(value).lower()
-        if value is None
-        else str(value)
-    )
+    if value is None:
+        return "none"
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
