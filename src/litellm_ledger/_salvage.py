@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, NamedTuple, get_args
 
 from ._errors import InvalidRecord
 from ._frame import decode, encode
 from ._layout import SegmentName, record_id
-from ._record import UsageRecord
+from ._record import Reason, UsageRecord
 from ._scan import Head, Scan
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "unsettled_line",
 ]
 
-Reason = Literal["lost", "quarantined", "erased", "expired"]
 _REASONS: Final[dict[str, Reason]] = {str(reason): reason for reason in get_args(Reason)}
 
 
