@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import wave
 from decimal import Decimal
 from typing import Any
 
 from litellm_ledger import UsageRecord
+from litellm_ledger._seam_cases import sound
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 __all__ = ["ARGUMENTS", "MESSAGES", "STREAMS", "check", "to"]
 
 MESSAGES = [{"role": "user", "content": "three words here"}]
 STREAMS = ("acompletion", "atext_completion", "aresponses", "anthropic_messages")
-
-
-def sound(seconds: int) -> tuple[str, bytes]:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as audio:
-        audio.setnchannels(1)
-        audio.setsampwidth(2)
-        audio.setframerate(8_000)
-        audio.writeframes(bytes(16_000 * seconds))
-    return ("sound.wav", file.getvalue())
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -18,11 +18,13 @@ class Replies:
     Attributes:
         url: where it is.
         answer: a mapping for JSON, or the bytes of a stream of events; may be changed at any time.
+        headers: further ones of every answer.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.answer: Mapping[str, Any] | bytes = {}
+        self.headers: Mapping[str, str] = {}
 
 
 @contextmanager
@@ -45,6 +47,8 @@ def replies() -> Iterator[Replies]:
                 "content-type", "text/event-stream" if streamed else "application/json"
             )
             self.send_header("content-length", str(len(content)))
+            for name, value in found.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 
@@ -54,7 +58,7 @@ def replies() -> Iterator[Replies]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     found = Replies(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, name="replies")
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="replies")
     thread.start()
     try:
         yield found

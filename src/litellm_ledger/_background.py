@@ -5,8 +5,9 @@ Owns what an answer of OpenAI's Responses says about that.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
+
+from ._members import member
 
 __all__ = ["background", "is_background", "is_done"]
 
@@ -15,7 +16,7 @@ _FINAL: Final = frozenset({"cancelled", "completed", "failed", "incomplete"})
 
 def is_background(answer: Any) -> bool:
     """Whether the provider makes this response in the background."""
-    return _get(answer, "background") is True
+    return member(answer, "background") is True
 
 
 def is_done(answer: Any) -> bool:
@@ -40,12 +41,5 @@ def background(answer: Any, *, counted: bool) -> dict[str, Any]:
 
 
 def _status(answer: Any) -> str:
-    status = _get(answer, "status")
+    status = member(answer, "status")
     return str(getattr(status, "value", status) or "")
-
-
-def _get(answer: Any, name: str) -> Any:
-    try:
-        return answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
-    except Exception:
-        return None

@@ -30,7 +30,7 @@ from ._errors import LedgerFailed
 from ._frame import encode_wire, wire
 from ._fs import FileSystem
 from ._layout import SEGMENTS, SegmentName
-from ._live import ACCEPTED, OLDEST, SYNCED, WRITTEN, Durability, LiveFile
+from ._live import ACCEPTED, OLDEST, SYNCED, Durability, LiveFile
 from ._money import whole
 from ._queue import Accepted, Entry, RecordQueue
 from ._record import UsageRecord
@@ -342,9 +342,7 @@ class Backlog:
         last = first + len(lines) - 1
         if self.log.synced >= first - 1:
             self._cells[SYNCED] = self.log.synced = max(self.log.synced, last)
-        # The counter first: what somebody is told of must be in it, whenever the process dies.
-        self._cells[WRITTEN] = last = max(self.log.written, last)
-        self.log.written = last
+        self.log.advance(last)
 
     def _finish(self, deadline: float) -> None:
         """Seal, and take the live file away if nothing is left to come."""

@@ -76,14 +76,15 @@ class Batches:
         if asked.model is None and isinstance(model, str):
             fields["model"] = fields["response_model"] = model
         fields |= {"cost": Decimal(0), "cost_source": "unbilled", "usage_source": "none"}
-        note(fields, {"litellm": version()})
-        response = asked.call.name == "aget_responses"
-        if response:
-            note(fields, background(answer, counted=False))
+        if asked.call.name == "aget_responses":
+            kind, count = "background", self._count_response
+            told = background(answer, counted=False)
             final = is_background(answer) and is_done(answer)
         else:
-            note(fields, {"batch": {"status": status[:32]}})
+            kind, count = "batch", self._count_batch
+            told = {"batch": {"status": status[:32]}}
             final = asked.call.name == "aretrieve_batch" and _is_final(answer, status)
+        note(fields, {"litellm": version(), **told})
         name = fields.get("response_id")
         if name is None or not final:
             settle(fields)
@@ -92,12 +93,9 @@ class Batches:
         try:
             async with lock:
                 if not await self._seen(name, answer):
-                    if response:
-                        self._count_response(fields, asked, answer)
-                    else:
-                        await self._count(fields, asked, answer)
+                    await count(fields, asked, answer)
                 settle(fields)
-                if fields["meta"]["background" if response else "batch"].get("counted"):
+                if fields["meta"][kind].get("counted"):
                     self._counted.add(name)
         finally:
             if not lock.locked():
@@ -112,7 +110,7 @@ class Batches:
                 self._counted.add(name)
         return name in self._counted
 
-    def _count_response(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
+    async def _count_response(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
         """Put usage and cost of a finished background response on its record."""
         del fields["cost"], fields["cost_source"]
         found = from_response(answer)
@@ -123,7 +121,7 @@ class Batches:
         made = Asked(CALLS["aresponses"], {**asked.kwargs, "model": fields.get("response_model")})
         self._host.pricing.complete(fields, answer, made)
 
-    async def _count(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
+    async def _count_batch(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
         """Put usage and cost of a finished batch on its record."""
         del fields["cost"], fields["cost_source"]
         provider = fields["provider"]

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ._content import captured
 from ._litellm_options import price_options
+from ._members import member
 from ._outcome_units import audio_seconds, images, pages, search_units, speech_characters
 from ._stream_readers import (
     ChatReader,
@@ -169,38 +170,34 @@ class Asked:
 # --- What an answer says ---------------------------------------------------------------------
 
 
-def _get(source: Any, name: str) -> Any:
-    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
-
-
 def _chat_wrote(answer: Any) -> Any:
-    return [_get(choice, "message") for choice in _get(answer, "choices") or ()]
+    return [member(choice, "message") for choice in member(answer, "choices") or ()]
 
 
 def _text_wrote(answer: Any) -> Any:
-    return [_get(choice, "text") for choice in _get(answer, "choices") or ()]
+    return [member(choice, "text") for choice in member(answer, "choices") or ()]
 
 
 def _member(name: str) -> Callable[[Any], Any]:
-    return lambda answer: _get(answer, name)
+    return lambda answer: member(answer, name)
 
 
 def _images_wrote(answer: Any) -> Any:
     """Addresses and prompts, not the pixels."""
     return [
-        {name: _get(image, name) for name in ("url", "revised_prompt")}
-        for image in _get(answer, "data") or ()
+        {name: member(image, name) for name in ("url", "revised_prompt")}
+        for image in member(answer, "data") or ()
     ]
 
 
 def _is_done(answer: Any) -> bool:
     """A response may be one that is still queued."""
-    return _get(answer, "status") in (None, "completed", "incomplete")
+    return member(answer, "status") in (None, "completed", "incomplete")
 
 
 def _has_no_address(answer: Any) -> bool:
     """The address of an image stops working after a while, sooner than a cache forgets it."""
-    return all(_get(image, "url") is None for image in _get(answer, "data") or ())
+    return all(member(image, "url") is None for image in member(answer, "data") or ())
 
 
 # --- The table -------------------------------------------------------------------------------

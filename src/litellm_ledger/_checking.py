@@ -12,6 +12,7 @@ from typing import Final
 
 from ._flags import complain
 from ._ledger import Ledger
+from ._plurals import listed
 from ._question import Question
 from ._selection import Selection
 
@@ -37,8 +38,7 @@ def refuse_misspelt(ledger: Ledger, tags: Iterable[str], question: Question) -> 
         if near:
             hint = f"did you mean {near[0]}?"
         elif known:
-            more = " …" if len(known) > _MOST else ""
-            hint = f"the tags are {', '.join(known[:_MOST])}{more}."
+            hint = f"the tags are {listed(known, _MOST)}."
         else:
             hint = "no call has any tag."
         raise ValueError(f"no call has the tag {tag}; {hint} --allow-missing accepts it")

@@ -17,6 +17,7 @@ from ._checking import check_matched, check_where
 from ._flags import RAW, Output, Where, check_raw, command, complain, put_json
 from ._ledger import Ledger
 from ._paths import default_directory
+from ._plurals import listed
 from ._question import Question
 from ._record import UsageRecord
 
@@ -86,10 +87,8 @@ def show(
         if len(near) == 1:
             found = ledger.operation(near[0])
     if len(near) > 1:
-        more = " …" if len(near) > _ALIKE else ""
         raise ValueError(
-            f"{key!r} may be one of these operations; give more of the id: "
-            f"{', '.join(near[:_ALIKE])}{more}"
+            f"{key!r} may be one of these operations; give more of the id: {listed(near, _ALIKE)}"
         )
     if found is None:
         raise ValueError(

@@ -22,6 +22,7 @@ from ._layout import LIVE, RECOVERY, SEGMENTS, writer_of_live
 from ._ledger import Ledger
 from ._live import is_locked, read_live
 from ._mount import file_system_of, is_network
+from ._plurals import counted, listed
 from ._prices import FAR
 
 __all__ = ["Finding", "examine"]
@@ -70,7 +71,7 @@ def examine(ledger: Ledger) -> list[Finding]:
         found.append(
             _note(
                 "orphans",
-                f"{_count(len(orphans), 'writer')} left an open segment and no counters "
+                f"{counted(len(orphans), 'writer')} left an open segment and no counters "
                 f"({orphans[0]}): it is read like any other, and nobody can tell what came after",
             )
         )
@@ -144,7 +145,7 @@ def _writers(path: Path) -> Iterator[Finding]:
     if dead:
         yield _warning(
             "unclean ends",
-            f"{_count(len(dead), 'process', 'processes')} died and "
+            f"{counted(len(dead), 'process', 'processes')} died and "
             f"{'is' if len(dead) == 1 else 'are'} not recovered ({dead[0]}); the next client to "
             "open does it, or litellm-ledger recover",
         )
@@ -158,17 +159,17 @@ def _writers(path: Path) -> Iterator[Finding]:
     if stuck:
         yield _warning(
             "backlog",
-            f"{_count(unwritten, 'record')} not written, and "
-            f"{_count(len(stuck), 'process', 'processes')} made no progress for {_PAUSE} s "
+            f"{counted(unwritten, 'record')} not written, and "
+            f"{counted(len(stuck), 'process', 'processes')} made no progress for {_PAUSE} s "
             f"({stuck[0]}): is the disk full, slow or gone?",
         )
     else:
-        what = f"{_count(unwritten, 'record')} on their way" if unwritten else "nothing unwritten"
-        yield _ok("backlog", f"{_count(len(alive), 'running writer')}, {what}")
+        what = f"{counted(unwritten, 'record')} on their way" if unwritten else "nothing unwritten"
+        yield _ok("backlog", f"{counted(len(alive), 'running writer')}, {what}")
     kept = len(_files(path / RECOVERY))
     if kept:
         yield _note(
-            "recovery", f"{_count(kept, 'file')} in recovery/: torn or damaged bytes, to look at"
+            "recovery", f"{counted(kept, 'file')} in recovery/: torn or damaged bytes, to look at"
         )
 
 
@@ -219,7 +220,7 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
     if unpriced:
         yield _warning(
             "prices",
-            f"{_count(unpriced.total(), 'call')} {span} could not be priced: {_listed(unpriced)}; "
+            f"{counted(unpriced.total(), 'call')} {span} could not be priced: {_listed(unpriced)}; "
             + (f"no price was given for {_listed(lacking)}; " if lacking else "")
             + "give LiteLLMClient(prices=…) or update LiteLLM",
         )
@@ -228,9 +229,9 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
     if far:
         yield _warning(
             "providers' costs",
-            f"{_count(far.total(), 'call')} {span} cost {FAR} times more or less by the provider's "
-            f"word than by LiteLLM's price map: {_listed(far)}; compare with the bill, then "
-            "litellm-ledger calls --where cost_source=provider",
+            f"{counted(far.total(), 'call')} {span} cost {FAR} times more or less by the "
+            f"provider's word than by LiteLLM's price map: {_listed(far)}; compare with the bill, "
+            "then litellm-ledger calls --where cost_source=provider",
         )
     elif said:
         yield _ok("providers' costs", f"none {span} is far from LiteLLM's price map")
@@ -238,7 +239,7 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         count = report.total.unsettled + report.cut_off
         yield _warning(
             "unsettled",
-            f"{_count(count, 'call')} {span} died with their process: the provider may bill them; "
+            f"{counted(count, 'call')} {span} died with their process: the provider may bill them; "
             + ("litellm-ledger recover puts them on record, then " if report.cut_off else "")
             + "litellm-ledger calls --where status=unsettled",
         )
@@ -247,7 +248,7 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
     if report.problems:
         yield _warning(
             "damage",
-            f"{_count(len(report.problems), 'place')} without a valid record; "
+            f"{counted(len(report.problems), 'place')} without a valid record; "
             "litellm-ledger verify names them",
         )
     else:
@@ -271,8 +272,7 @@ def _looked_at(ledger: Ledger, since: datetime) -> tuple[Counter[str], Counter[s
 
 
 def _listed(counts: Counter[str]) -> str:
-    named = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(_NAMED))
-    return f"{named}{' …' if len(counts) > _NAMED else ''}"
+    return listed([f"{name} ({count:,})" for name, count in counts.most_common()], _NAMED)
 
 
 def _model(row: Row) -> str:
@@ -285,10 +285,6 @@ def _files(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except OSError:
         return []
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _ok(check: str, text: str) -> Finding:

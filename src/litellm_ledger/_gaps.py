@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, NamedTuple, get_args
 
-from ._record import UsageRecord
+from ._record import Reason, UsageRecord
 from ._scan import Head
 
-__all__ = ["Gap", "GapLine", "Reason"]
+__all__ = ["Gap", "GapLine"]
 
-Reason = Literal["lost", "quarantined", "erased", "expired"]
 _REASONS: Final[dict[str, Reason]] = {str(reason): reason for reason in get_args(Reason)}
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from ._errors import InvalidRecord
 from ._frame import decode
 from ._money import MAX_PICOUSD, usd
-from ._record import MAX_CONTENT, MAX_INT, Kind, Status, UsageSource
+from ._record import MAX_CONTENT, MAX_INT, Kind, Reason, Status, UsageSource
 
 __all__ = ["Line", "line_of"]
 
@@ -69,7 +69,7 @@ class Line(msgspec.Struct, frozen=True, gc=False, tag_field="v", tag=1):
     meta: dict[str, Any] | None = None
     content: dict[str, Any] | None = None
     gap_until: Number | None = None
-    reason: Literal["lost", "quarantined", "erased", "expired"] | None = None
+    reason: Reason | None = None
 
     @property
     def saved_cost(self) -> Decimal | None:

@@ -145,9 +145,7 @@ def compute_cost(
     """
     try:
         litellm: Any = load_sync()
-        usage = response.get("usage") if isinstance(response, Mapping) else None
-        if usage is None:
-            usage = getattr(response, "usage", None)
+        usage = member(response, "usage")
         if iterations := parts(usage):
             options["custom_llm_provider"] = custom_llm_provider
             return _iterated(response, iterations, model=model, **options)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ._litellm import loaded
+from ._outcome_bill import PLAIN_TIERS
 
 __all__ = ["ON_USAGE", "PRICED_BY", "base_model", "price_options"]
 
@@ -28,8 +29,6 @@ PRICED_BY: Final = (
     "vertex_location",
 )
 """Arguments of a call that its price may hang on, whatever the call is."""
-
-_PLAIN_TIERS: Final = frozenset({"auto", "default", "on_demand", "standard", "standard_only"})
 
 
 def price_options(
@@ -50,7 +49,7 @@ def price_options(
         if kwargs.get(name) is not None:
             found[name] = kwargs[name]
     tier = kwargs.get("service_tier")
-    if isinstance(tier, str) and tier and tier.lower() not in _PLAIN_TIERS:
+    if isinstance(tier, str) and tier and tier.lower() not in PLAIN_TIERS:
         found["service_tier"] = tier
     derived = {
         "base_model": base_model(kwargs),

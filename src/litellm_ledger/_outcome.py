@@ -26,6 +26,7 @@ from ._background import background
 from ._iterations import summed
 from ._members import count, member, note, view
 from ._outcome_bill import (
+    PLAIN_TIERS,
     cached_elsewhere,
     money,
     put_answer_cost,
@@ -56,9 +57,6 @@ _DELTA_TEXT: Final = (
     "images",
 )
 """Members of a delta that mean the model wrote something."""
-
-_PLAIN_TIERS: Final = frozenset({"auto", "default", "on_demand", "standard", "standard_only"})
-"""Service tiers that are billed at the ordinary price."""
 
 
 def merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +239,7 @@ def _tier(*holders: Any) -> dict[str, Any]:
     """The service tier that answered, if it is one with a price of its own."""
     for holder in holders:
         tier = view(holder).get("service_tier")
-        if isinstance(tier, str) and tier and tier not in _PLAIN_TIERS and tier.isidentifier():
+        if isinstance(tier, str) and tier and tier not in PLAIN_TIERS and tier.isidentifier():
             return {"price": {"service_tier": str(tier)[:32]}}
     return {}
 

@@ -15,6 +15,7 @@ from ._members import count, member, note, view
 from ._money import from_litellm, picousd, usd
 
 __all__ = [
+    "PLAIN_TIERS",
     "cached_elsewhere",
     "money",
     "put_answer_cost",
@@ -23,6 +24,9 @@ __all__ = [
     "tools_used",
     "unstamped",
 ]
+
+PLAIN_TIERS: Final = frozenset({"auto", "default", "on_demand", "standard", "standard_only"})
+"""Service tiers that are billed at the ordinary price."""
 
 _TICKS: Final = 10
 """xAI bills in ticks: 10**10 are one US dollar (https://docs.x.ai/developers/cost-tracking)."""

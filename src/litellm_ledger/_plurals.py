@@ -11,15 +11,20 @@ from typing import Final
 
 from ._escaping import escaped
 
-__all__ = ["amounts", "clean", "counted", "dollars", "money", "rounded"]
+__all__ = ["amounts", "clean", "counted", "dollars", "listed", "money", "rounded"]
 
 _MAX_CELL: Final = 60
 _PLACES: Final = 6
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, plural: str = "") -> str:
     """Write a count with its noun, in the plural unless it is 1."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Write the first names, and an ellipsis if there are more."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def dollars(cost: Decimal) -> str:

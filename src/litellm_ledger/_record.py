@@ -27,6 +27,7 @@ __all__ = ["CUT_MARK", "MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "cle
 
 Kind = Literal["started", "usage", "gap"]
 Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
+Reason = Literal["lost", "quarantined", "erased", "expired"]
 UsageSource = Literal["provider", "estimated", "none"]
 
 MAX_TEXT: Final = 4_096
@@ -136,7 +137,7 @@ class UsageRecord(
     meta: dict[str, Any] = msgspec.field(default_factory=dict)
     content: dict[str, Any] | None = None
     gap_until: int | None = None
-    reason: Literal["lost", "quarantined", "erased", "expired"] | None = None
+    reason: Reason | None = None
 
     if TYPE_CHECKING:  # msgspec's own, missing from its annotations
 
@@ -246,7 +247,7 @@ _WORDS: Final = (
     ("kind", get_args(Kind)),
     ("status", get_args(Status)),
     ("usage_source", get_args(UsageSource)),
-    ("reason", ("lost", "quarantined", "erased", "expired")),
+    ("reason", get_args(Reason)),
 )
 _counts: Final = attrgetter(*_COUNTS)
 _texts: Final = attrgetter(*_TEXTS)

@@ -16,7 +16,7 @@ import msgspec
 from ._groups import MISSING, Quantiles, Row
 from ._money import usd, whole
 from ._periods import PERIODS, Calendar
-from ._plurals import counted, dollars
+from ._plurals import counted, dollars, listed
 from ._reading import Line, Problem
 from ._spread import MEASURED, Spread
 from ._tabular import COSTS, to_arrow, to_pandas, to_polars
@@ -121,7 +121,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         notes = []
         if unread:
             notes.append(
-                f"Not read: {', '.join(unread[:3])}{' …' if len(unread) > 3 else ''}; nothing in "
+                f"Not read: {listed(unread, 3)}; nothing in "
                 f"{'it' if len(unread) == 1 else 'them'} is counted; run litellm-ledger verify."
             )
         if places:

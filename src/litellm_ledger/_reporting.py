@@ -196,11 +196,8 @@ def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
         report = _named(report, tuple(missing), known | set(report.known_tags))
     if matched:
         return report
-    keys = [
-        name
-        for name in dict.fromkeys([*selection.where, *selection.where_not])
-        if name.removeprefix("tag:") not in report.missing_tags or not name.startswith("tag:")
-    ]
+    nowhere = {f"tag:{tag}" for tag in report.missing_tags}
+    keys = [key for key in {**selection.where, **selection.where_not} if key not in nowhere]
     return replace(report, instead=_values(make_report(root, keys, span, quantiles=False)))
 
 
@@ -208,9 +205,9 @@ def _values(report: Report) -> dict[str, tuple[str, ...]]:
     """Return the values of each key, those of most calls first."""
     found: dict[str, tuple[str, ...]] = {}
     for key in report.by if report.total.calls else ():
-        calls: dict[str, int] = {}
+        calls: Counter[str] = Counter()
         for row in report.rows:
-            calls[row.group[key]] = calls.get(row.group[key], 0) + row.calls
+            calls[row.group[key]] += row.calls
         listed = sorted(calls, key=lambda value: (-calls[value], value))
         found[key] = (*listed[:_MOST], *(["…"] if len(listed) > _MOST else []))
     return found

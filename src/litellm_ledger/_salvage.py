@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from ._errors import InvalidRecord
 from ._frame import decode, encode
-from ._gaps import Gap, GapLine, Reason
+from ._gaps import Gap, GapLine
 from ._layout import SegmentName, record_id
-from ._record import UsageRecord
+from ._record import Reason, UsageRecord
 from ._scan import Head, Scan
 
 __all__ = [

@@ -17,7 +17,7 @@ from ._calls import CALLS
 from ._record import UsageRecord
 from ._seam_check import Mismatch
 
-__all__ = ["FREE", "KINDS", "SOME", "Kind", "cost_of", "mismatches"]
+__all__ = ["FREE", "KINDS", "SOME", "Kind", "cost_of", "mismatches", "sound"]
 
 SOME: Final = "more than 0"
 """Expected of what was estimated."""
@@ -30,7 +30,8 @@ _ANSWERED: Final = {"input_tokens": 3, "output_tokens": 5}
 _TOKENS: Final = {"input_cost_per_token": 3, "output_cost_per_token": 5}
 
 
-def _sound(seconds: int) -> tuple[str, bytes]:
+def sound(seconds: int) -> tuple[str, bytes]:
+    """Return a file of silence, as a call takes it."""
     file = io.BytesIO()
     with wave.open(file, "wb") as audio:
         audio.setnchannels(1)
@@ -128,7 +129,7 @@ KINDS: Final = (
     ),
     Kind(
         "atranscription",
-        {"model": "openai/whisper-1", "file": _sound(3)},
+        {"model": "openai/whisper-1", "file": sound(3)},
         {"audio_seconds": 3.0},
         "whisper-1",
         {"input_cost_per_second": 3},
@@ -228,10 +229,6 @@ def _is(found: Any, expected: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    return (
-        f"{value:f}"
-        if isinstance(value, Decimal)
-        else str(value).lower()
-        if value is None
-        else str(value)
-    )
+    if value is None:
+        return "none"
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -75,8 +75,7 @@ class _Made:
 class _Check:
     """The calls made so far, and the servers that they are made to."""
 
-    def __init__(self, litellm: Any, servers: Mapping[str, OpenAIServer]) -> None:
-        self._litellm = litellm
+    def __init__(self, servers: Mapping[str, OpenAIServer]) -> None:
         self._servers = servers
         self.made: list[_Made] = []
 
@@ -183,7 +182,7 @@ async def _run(directory: Path) -> list[CheckedCall]:
             if behaviour not in running:
                 running[behaviour] = stack.enter_context(OpenAIServer(default=behaviour))
         servers = {ending: running[behaviour] for ending, behaviour in _SERVERS.items()}
-        check = _Check(litellm, servers)
+        check = _Check(servers)
         alone, captured = directory / "client", directory / "capture"
         async with LiteLLMClient(alone, handle_signals=False, max_retries=0) as client:
             for kind in KINDS:

@@ -257,9 +257,10 @@ class SegmentLog:
             self._end += len(data)
             self._unsynced.append(data)
             self.unsynced_bytes += len(data)
-            self._advance(last)
+            self.advance(last)
 
-    def _advance(self, last: int) -> None:
+    def advance(self, last: int) -> None:
+        """Count everything up to ``last`` as written."""
         # A thread that was stuck comes late: what was written past it meanwhile stays written.
         # The counter first: what somebody is told of must be in it, whenever the process dies.
         self._cells[WRITTEN] = last = max(self.written, last)
@@ -316,7 +317,7 @@ class SegmentLog:
         write_sealed(self._fs, self._dir, name, b"".join(lines), attempt=self._temporary)
         self._names_dirty = False
         self.segments += 1
-        self._advance(last)
+        self.advance(last)
         self._cells[SYNCED] = last
         self.synced = last
 

@@ -155,11 +155,18 @@ def test_the_answer_of_ask_is_exact_in_a_pipe_and_escaped_on_a_terminal(
 # -- spreadsheets ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", FORMULAS)
-def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(tmp_path: Path, text: str) -> None:
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(tmp_path: Path) -> None:
     hand = HandMade(tmp_path)
-    hand.sealed(1, 1, [hand.line(1, model=text, tags={"user": text}, cost=Decimal("-0.25"))])
+    lines = [
+        hand.line(n, model=text, tags={"user": text}, cost=Decimal("-0.25"))
+        for n, text in enumerate(FORMULAS, 1)
+    ]
+    hand.sealed(1, len(lines), lines)
     path = str(tmp_path)
+
+    def read(*command: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(in_a_pipe(*command, "--csv"), newline="")))
+
     for command in (
         ["report", path, "--by", "model,user"],
         ["top", "users", path],
@@ -167,15 +174,17 @@ def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(tmp_path: Path, te
         ["export", path],
         ["sql", "SELECT model, cost, tags['user'] AS \"=user\" FROM calls", path],
     ):
-        (row,) = csv.DictReader(io.StringIO(in_a_pipe(*command, "--csv"), newline=""))
-        assert f"'{text}" in row.values()
-        assert text not in row.values()
-        assert Decimal(row["cost"]) == Decimal("-0.25"), "a number of ours is a number"
+        rows, raw = read(*command), read(*command, "--raw")
+        assert len(rows) == len(raw) == len(FORMULAS)
+        for text in FORMULAS:
+            assert [f"'{text}" in row.values() for row in rows].count(True) == 1
+            assert not any(text in row.values() for row in rows)
+            assert [text in row.values() for row in raw].count(True) == 1
+            assert not any(f"'{text}" in row.values() for row in raw)
+        for row in rows:
+            assert Decimal(row["cost"]) == Decimal("-0.25"), "a number of ours is a number"
         if command[0] == "sql":
-            assert list(row) == ["model", "cost", "'=user"]
-        (row,) = csv.DictReader(io.StringIO(in_a_pipe(*command, "--csv", "--raw"), newline=""))
-        assert text in row.values()
-        assert f"'{text}" not in row.values()
+            assert list(rows[0]) == ["model", "cost", "'=user"]
 
 
 def test_a_carriage_return_in_a_cell_begins_no_row() -> None:

@@ -140,7 +140,11 @@ def test_the_snippets_about_fastapi_run(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_commands_of_the_readme_run() -> None:
     exec(compiled(PYTHON[0]), {})
-    commands = re.findall(r"^\$ litellm-ledger (.*)$", "\n".join(blocks("console") + blocks("console", USAGE)), re.MULTILINE)
+    commands = re.findall(
+        r"^\$ litellm-ledger (.*)$",
+        "\n".join(blocks("console") + blocks("console", USAGE)),
+        re.MULTILINE,
+    )
     commands = [command for command in commands if "usage/" in command and "-f" not in command]
     assert len(commands) >= 5
     for command in commands:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import litellm
 import pytest
 import pytest_asyncio
+from tests.replies import replies
 
 from litellm_ledger import Ledger, LiteLLMClient, ModelPrice, UsageRecord
 
@@ -23,47 +22,32 @@ pytestmark = [
 ]
 
 
-@contextmanager
-def serving(usage: dict[str, Any], headers: dict[str, str] | None = None) -> Iterator[str]:
-    """Answer every chat, streamed if asked for, with this usage."""
+def said_with(usage: dict[str, Any], *, stream: bool) -> dict[str, Any] | bytes:
+    """An answer to a chat, or the events of one, with this usage."""
     base = {"id": "c", "created": 1, "model": "m"}
     message = {"role": "assistant", "content": "x"}
     ended = {"index": 0, "finish_reason": "stop"}
-    whole = base | {"object": "chat.completion", "usage": usage}
-    whole |= {"choices": [ended | {"message": message}]}
+    if not stream:
+        whole = base | {"object": "chat.completion", "usage": usage}
+        return whole | {"choices": [ended | {"message": message}]}
     chunk = base | {"object": "chat.completion.chunk"}
     chunks = [
         chunk | {"choices": [{"index": 0, "delta": message, "finish_reason": None}]},
         chunk | {"choices": [ended | {"delta": {}}]},
         chunk | {"choices": [], "usage": usage},
     ]
+    return "".join(f"data: {data}\n\n" for data in [*map(json.dumps, chunks), "[DONE]"]).encode()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            kind, data = "application/json", json.dumps(whole)
-            if body.get("stream"):
-                kind = "text/event-stream"
-                data = "".join(f"data: {json.dumps(one)}\n\n" for one in chunks)
-                data += "data: [DONE]\n\n"
-            self.send_response(200)
-            for name, value in {"content-type": kind, **(headers or {})}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data.encode())
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+@contextmanager
+def serving(
+    usage: dict[str, Any], *, stream: bool, headers: dict[str, str] | None = None
+) -> Iterator[str]:
+    """Answer every chat with this usage."""
+    with replies() as server:
+        server.answer = said_with(usage, stream=stream)
+        server.headers = headers or {}
+        yield f"{server.url}/v1"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -75,7 +59,7 @@ async def client(tmp_path: Path) -> AsyncIterator[LiteLLMClient]:
 async def asked(
     client: LiteLLMClient, model: str, usage: dict[str, Any], stream: bool, **more: Any
 ) -> UsageRecord:
-    with serving(usage, **more) as base:
+    with serving(usage, stream=stream, **more) as base:
         messages = [{"role": "user", "content": "hi"}]
         given = {"model": model, "messages": messages, "api_base": base, "api_key": "k"}
         answer = await client.acompletion(**given, stream=stream)
@@ -184,7 +168,7 @@ async def test_a_captured_call_tells_the_servers_cost_from_litellms(
     async with LiteLLMClient(tmp_path / "captured", capture=True) as client:
         # LiteLLM's summary of a stream has lost the counters that it does not know.
         for said in ({},) if stream else ({}, {"cached_tokens": 1024}):
-            with serving({**COUNTS, **said}) as base:
+            with serving({**COUNTS, **said}, stream=stream) as base:
                 answer = await litellm.acompletion(
                     model="openai/gpt-4o",
                     messages=messages,

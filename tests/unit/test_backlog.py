@@ -221,7 +221,7 @@ def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_no
 
 
 SEGMENT = {
-    getattr(SegmentLog, name).__code__ for name in ("append_now", "_write", "_wrote", "_advance")
+    getattr(SegmentLog, name).__code__ for name in ("append_now", "_write", "_wrote", "advance")
 }
 
 

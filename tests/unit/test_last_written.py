@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import timedelta
 from heapq import nlargest
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,10 @@ from litellm_ledger._selection import Selection
 LIMITS = [1, 3, 10, 200]
 
 
-def reckoned(root: Path, limit: int, selection: Selection) -> list[UsageRecord]:
-    """Read everything; of each writer the last numbers, of these the last to end."""
+def reckoned(every: Iterable[UsageRecord], limit: int, selection: Selection) -> list[UsageRecord]:
+    """Of each writer the last numbers, of these the last to end."""
     writers: dict[str, list[UsageRecord]] = defaultdict(list)
-    for record in Ledger(root).records():
+    for record in every:
         if selection.fits(record):
             writers[str(record.id)[:33]].append(record)
     last = [record for records in writers.values() for record in records[-limit:]]
@@ -35,16 +37,16 @@ def ids(found: list[UsageRecord] | None) -> list[str | None]:
     return [record.id for record in found]
 
 
-@pytest.mark.parametrize("limit", LIMITS)
 def test_they_are_no_older_than_the_last_of_each_writer_and_count_by_every_rule(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_last_written, "_BLOCK", 64)  # less than a line: no more than is asked for
     make_ledger(tmp_path, 3_000, segment=100_000)
-    for selection in (Selection(), Selection(where={"status": "error"})):
+    every = {record.id: record for record in Ledger(tmp_path).records()}
+    selections = Selection(), Selection(where={"status": "error"})
+    for selection, limit in product(selections, LIMITS):
         found = last_written(tmp_path, selection, limit)
-        least = reckoned(tmp_path, limit, selection)
-        every = {record.id: record for record in Ledger(tmp_path).records()}
+        least = reckoned(every.values(), limit, selection)
         assert len(set(ids(found))) == len(least)
         for record, other in zip(found or (), least, strict=True):
             assert record == every[record.id]

@@ -137,7 +137,7 @@ class RetriesTheSync(SegmentLog):
 class AcksBeforeWriting(SegmentLog):
     def _append(self, first: int, batch: object) -> None:  # type: ignore[override]
         assert isinstance(batch, list)
-        self._advance(first + len(batch) - 1)
+        self.advance(first + len(batch) - 1)
         self.written = first - 1
         try:
             super()._append(first, batch)

@@ -13,6 +13,10 @@ from litellm_ledger import Ledger, _relation
 TAGS = [{"user": "alice", "tenant": "acme"}, {"user": "bob", "tenant": "acme"}, {"user": "bob"}]
 
 
+ONE_WAY = pytest.mark.parametrize("ledger", ["database"], indirect=True)
+"""For what does not hang on the way in which the segments are read."""
+
+
 @pytest.fixture(params=["database", "copies", "line by line"])
 def ledger(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -54,6 +58,7 @@ def test_every_column_is_there_when_the_tables_are_hidden(ledger: Ledger) -> Non
     assert {(row["kind"], row["ts"].year) for row in found} == {("JSON", 2025)}
 
 
+@ONE_WAY
 @pytest.mark.parametrize(
     "query",
     [
@@ -73,6 +78,7 @@ def test_a_bare_user_is_refused_with_the_column_that_is_meant(ledger: Ledger, qu
         ledger.sql(query)
 
 
+@ONE_WAY
 def test_a_bare_tag_is_refused_with_the_column_that_is_meant(ledger: Ledger) -> None:
     for word in ("tenant", "session_user", "current_user"):
         with pytest.raises(ValueError, match=rf"tags\['{word}'\]"):
@@ -99,6 +105,7 @@ def test_a_column_that_the_query_names_user_is_a_column(ledger: Ledger, query: s
     assert ledger.sql(query).rows == [("alice", Decimal(1)), ("bob", Decimal(5))]
 
 
+@ONE_WAY
 def test_the_word_user_in_a_text_is_no_column(ledger: Ledger) -> None:
     query = r"SELECT 'it''s user', E'\'user', $$user$$, $a$ user $$ $a$"
     assert ledger.sql(query).rows == [("it's user", "'user", "user", " user $$ ")]
@@ -156,6 +163,7 @@ def test_a_statement_reads_no_file(ledger: Ledger, secret: Path, query: str) -> 
         ledger.sql(query.format(secret=secret, folder=secret.parent))
 
 
+@ONE_WAY
 @pytest.mark.parametrize("query", READING)
 def test_a_statement_reads_files_where_they_are_allowed(
     ledger: Ledger, secret: Path, query: str
@@ -172,6 +180,7 @@ def test_the_files_of_the_ledger_itself_are_no_tables_either(ledger: Ledger, que
             ledger.sql(query.format(str(path.absolute()).replace("'", "''")))
 
 
+@ONE_WAY
 @pytest.mark.parametrize("allow_files", [False, True])
 @pytest.mark.parametrize(
     "query",
@@ -209,6 +218,7 @@ def test_a_statement_that_does_more_than_read_is_refused(
     assert not target.exists()
 
 
+@ONE_WAY
 def test_a_query_sees_no_variable_of_the_program(ledger: Ledger) -> None:
     import pyarrow
 
@@ -218,6 +228,7 @@ def test_a_query_sees_no_variable_of_the_program(ledger: Ledger) -> None:
         ledger.sql("FROM secret", allow_files=True)
 
 
+@ONE_WAY
 def test_what_is_too_large_for_memory_is_sorted_on_disk_inside_the_fence(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
