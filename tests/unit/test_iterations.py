@@ -164,3 +164,11 @@ def test_a_captured_call_keeps_what_its_price_hangs_on_and_no_more() -> None:
         "service_tier": "priority",
         "base_model": "azure/gpt-4o",
     }
+
+
+@pytest.mark.parametrize("count", [-5, "5", True, None, 0.5])
+def test_what_is_no_count_makes_the_sum_unknown(count: Any) -> None:
+    split = [{"input_tokens": count, "output_tokens": 1}, {"input_tokens": 10, "output_tokens": 5}]
+    total = summed({"input_tokens": 10, "output_tokens": 5, "iterations": split})
+    assert total["input_tokens"] == (10 if count is None else None)
+    assert total["output_tokens"] == 6
