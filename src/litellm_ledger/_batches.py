@@ -26,6 +26,7 @@ from ._background import background, is_background, is_done
 from ._calls import CALLS, Asked
 from ._errors import LedgerError, MissingExtra
 from ._frame import checked
+from ._fs import open_file
 from ._layout import SEGMENTS
 from ._litellm import price_version, version
 from ._litellm_batches import batch_cost, batch_output
@@ -98,7 +99,7 @@ class Batches:
                 if fields["meta"][kind].get("counted"):
                     self._counted.add(name)
         finally:
-            if not lock.locked():
+            if name in self._counted:  # else somebody may be about to take the lock
                 self._locks.pop(name, None)
 
     async def _seen(self, name: str, answer: Any) -> bool:
@@ -189,7 +190,7 @@ def on_ledger(directory: Path, name: str, since: float) -> bool:
         return False
     for path in paths:
         try:
-            if ".jsonl" in path and os.stat(path).st_mtime >= since and _holds(path, needle):
+            if ".jsonl" in path and os.lstat(path).st_mtime >= since and _holds(path, needle):
                 return True
         except FileNotFoundError:  # sealed meanwhile: the name is another one, the lines the same
             stem = Path(path).name.partition(".jsonl")[0]
@@ -207,5 +208,5 @@ def on_ledger(directory: Path, name: str, since: float) -> bool:
 
 
 def _holds(path: str | Path, needle: bytes) -> bool:
-    with open(path, "rb") as file:
+    with open_file(Path(path)) as file:
         return any(needle in line and b'"counted":true' in line and checked(line) for line in file)

@@ -26,6 +26,7 @@ from ._litellm_hooks import (
     flush_logging,
     follow,
     is_async,
+    is_sync,
     register,
 )
 from ._litellm_options import PRICED_BY, base_model
@@ -109,6 +110,8 @@ class Capture:
 
     async def on_start(self, logging_obj: Any, request: Mapping[str, Any], call: str) -> None:
         """Put a ``started`` record down, as for a call of our own."""
+        if is_sync(call) and not is_ours():
+            return  # of some, LiteLLM tells the beginning here and the end by ``on_sync`` only
         call_id = getattr(logging_obj, "litellm_call_id", None)
         self._seen.add(_identity(call_id, getattr(logging_obj, "start_time", None)))
         if is_ours():

@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from ._archive import list_archive, read_archived
 from ._errors import MissingExtra
@@ -30,7 +30,7 @@ from ._fs import FileSystem, read_file
 from ._gaps import Gap
 from ._keeping import Keeping
 from ._layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
-from ._live import LiveCounters, acked_until, read_live, same_boot
+from ._live import LiveCounters, acked_until, contradictory, read_live, same_boot
 from ._salvage import Held, OpenCalls, fill, gap_line, is_whole, last_number, unsettled_line
 from ._scan import Head, Scan, scan
 from ._segment import write_sealed
@@ -40,9 +40,6 @@ from ._version import newer_format
 __all__ = ["DeadWriter", "RecoveredWriter"]
 
 Counters = Literal["exact", "stale", "unknown"]
-
-_MAX_SEQ: Final = 10**15
-"""A counter beyond it is no counter: names hold sixteen digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,22 +310,23 @@ class DeadWriter:
         if self._archive_known:  # else what is missing may be there
             for start, end in covered.missing(1, covered.last):
                 name = SegmentName(self.writer, start, end)
-                self._write(name, [self._lost(start, end)])
+                self._write(name, [self._lost(start, end, below=True)])
 
-    def _lost(self, first: int, last: int) -> bytes:
-        gap = Gap(first, last, "lost", self._acked_until)
+    def _lost(self, first: int, last: int, *, below: bool = False) -> bytes:
+        """Stand in for numbers of which nothing was found; ``below`` others that were."""
+        acked = self._acked_until
+        if below and acked is not None:  # a file that was there is gone
+            acked = max(acked, last)
+        gap = Gap(first, last, "lost", acked)
         self.lost += last - first + 1
         self.unacknowledged += gap.unacknowledged
         return gap_line(self.writer, *gap)
 
 
 def _trust(counters: LiveCounters) -> Counters:
-    if not counters.valid or max(counters.accepted, counters.written) > _MAX_SEQ:
+    if not counters.valid or contradictory(counters):
         return "unknown"
-    if not same_boot(counters):
-        return "stale"
-    in_order = counters.synced <= counters.written <= counters.accepted
-    return "exact" if in_order else "unknown"
+    return "exact" if same_boot(counters) else "stale"
 
 
 def _groups(segments: list[_Segment]) -> Iterator[list[_Segment]]:

@@ -53,7 +53,9 @@ def summed(usage: Any) -> Any:
     for name in _COUNTS:
         counts = [part[name] for part in split]
         # What is no count makes the sum unknown: a part of it would look like all of it.
-        total[name] = sum(counts) if all(type(count) is int for count in counts) else None
+        total[name] = (
+            sum(counts) if all(type(count) is int and count >= 0 for count in counts) else None
+        )
     written = [part["cache_creation"] for part in split if part.get("cache_creation")]
     if written and all(isinstance(creation, Mapping) for creation in written):
         total["cache_creation"] = {

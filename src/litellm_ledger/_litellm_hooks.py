@@ -34,6 +34,7 @@ __all__ = [
     "flush_logging",
     "follow",
     "is_async",
+    "is_sync",
     "register",
 ]
 
@@ -253,6 +254,12 @@ def follow(logging_obj: Any, follower: Follower) -> None:
 def is_async(call: str) -> bool:
     """Whether LiteLLM's function of this name is a coroutine function, as ``acompletion`` is."""
     return inspect.iscoroutinefunction(getattr(loaded(), call, None))
+
+
+@functools.cache
+def is_sync(call: str) -> bool:
+    """Whether LiteLLM's function of this name is there and is none that is awaited."""
+    return inspect.isfunction(getattr(loaded(), call, None)) and not is_async(call)
 
 
 # --- What else LiteLLM knows -----------------------------------------------------------------

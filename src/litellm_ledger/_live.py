@@ -41,6 +41,7 @@ __all__ = [
     "LiveCounters",
     "LiveFile",
     "acked_until",
+    "contradictory",
     "is_locked",
     "lock",
     "lock_directory",
@@ -52,6 +53,8 @@ __all__ = [
 
 MAGIC: Final = int.from_bytes(b"llmledg1", "little")
 SIZE: Final = 64
+_LARGEST: Final = 10**15
+"""A counter beyond it is no counter: names hold sixteen digits."""
 PID, ACCEPTED, WRITTEN, SYNCED, OLDEST = 2, 3, 4, 5, 6
 
 Durability = Literal["queued", "written", "synced"]
@@ -154,6 +157,15 @@ def read_live(path: Path) -> LiveCounters:
     level, pid = owner >> 32, owner & 0xFFFFFFFF
     durability = _LEVELS[level] if level < len(_LEVELS) else None
     return LiveCounters(True, boot, pid, accepted, written, synced, oldest, recoverer, durability)
+
+
+def contradictory(counters: LiveCounters) -> bool:
+    """Whether no writer can have left these counters: nothing in them is believed.
+
+    Of a living writer they may have been read in the middle of a change.
+    """
+    in_order = counters.synced <= counters.written <= counters.accepted <= _LARGEST
+    return counters.valid and not in_order
 
 
 def same_boot(counters: LiveCounters) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from . import _litellm
 from ._calls import CALLS, Asked
+from ._iterations import parts
 from ._litellm_cost import (
     compute_cost,
     is_free,
@@ -24,7 +25,7 @@ from ._litellm_cost import (
     says_tier,
     speech_cost,
 )
-from ._outcome import note
+from ._outcome import member, note
 from ._prices import FAR, ModelPrice, find_price, lacking_prices, price_of, price_table
 
 __all__ = ["Pricing"]
@@ -81,7 +82,7 @@ class Pricing:
         note(fields, {"litellm": _litellm.version()})
         own = self.own(model, provider)
         if own is not None:
-            self._put_own(fields, own, model)
+            self._put_own(fields, own, model, _written_by_others(answer, model))
             return
         if asked.call.name == "aspeech" and not fields.get("cache_hit"):
             _put_speech(fields, model, provider)
@@ -125,13 +126,15 @@ class Pricing:
         elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
             _compare(fields, model, provider, options)
 
-    def _put_own(self, fields: dict[str, Any], price: ModelPrice, model: str) -> None:
+    def _put_own(self, fields: dict[str, Any], price: ModelPrice, model: str, others: bool) -> None:
         """The user's price, and nobody else's: what it does not cover is unknown, and named."""
         for name in ("cost", "cost_source", "saved_cost"):
             fields.pop(name, None)
         if fields.get("meta"):
             fields["meta"].pop("unpriced", None)
         lacking = lacking_prices(price, fields)
+        if others and (price.input is not None or price.output is not None):
+            lacking.append("iterations")
         if lacking:
             note(fields, {"unpriced": lacking})
             for name in lacking:
@@ -141,12 +144,22 @@ class Pricing:
                         "prices= of %s lacks %s, which was used: the cost is unknown", model, name
                     )
         cost = price_of(price, fields)
-        if cost is None:
+        if cost is None or "iterations" in lacking:
             return
         if fields.get("cache_hit"):
             fields["saved_cost"], cost = cost, Decimal(0)
         fields["cost"], fields["cost_source"] = cost, "user"
         fields["price_version"] = price.version
+
+
+def _written_by_others(answer: Any, model: str) -> bool:
+    """Whether a part of an answer's tokens is another model's, as the advisor's are."""
+    ours = model.rpartition("/")[2]
+    named = (part.get("model") for part in parts(member(answer, "usage")))
+    return any(
+        isinstance(name, str) and not (name.startswith(ours) or ours.startswith(name))
+        for name in named
+    )
 
 
 def _compare(

@@ -22,17 +22,23 @@ from ._relation import Relation, ask
 
 __all__ = ["Table", "run_sql"]
 
+_NAME: Final = r"(?:[^\W\d]|[^\x00-\x7f\s])"
+_IN_NAME: Final = r"(?:\w|[^\x00-\x7f\s])"
 _TOKEN: Final = re.compile(
-    r"""
-    (?:--[^\n]*|/\*.*?\*/|\s)+                        # comments and blanks
+    rf"""
+    (?: --[^\r\n]* | \s )+                             # line comments and blanks
+    | (?P<comment> /\* )                               # these nest
     | (?P<token>
-        [eE]'(?:\\.|''|[^'\\])*' | '(?:''|[^'])*'   # text
-        | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
-        | "(?:""|[^"])*" | \w+ | :: | \S
+        [eE]'(?:\\.|''|[^'\\])*' | '(?:''|[^'])*'      # text
+        | \$(?P<tag>(?:{_NAME}{_IN_NAME}*)?)\$.*?\$(?P=tag)\$
+        | "(?:""|[^"])*" | {_NAME}(?:{_IN_NAME}|\$)* | \w+ | :: | \S
     )
     """,
     re.VERBOSE | re.DOTALL,
 )
+"""As the database reads a statement: text that it would run must not look like a comment here."""
+_WORD: Final = re.compile(r"\w+")
+_COMMENT_SIGN: Final = re.compile(r"/\*|\*/")
 _READING: Final = re.compile(
     r"desc(ribe)?|explain|from|select|show|summarize|table|(un)?pivot|pivot_(long|wid)er|values|with"
 )
@@ -47,8 +53,8 @@ _OUTSIDE: Final = re.compile(
 )
 """Functions that reach into this process, change it, or run a statement given as text."""
 
-_FILES: Final = re.compile(r"read_\w+|parquet_\w+|sniff_csv")
-"""Functions that read files."""
+_FILES: Final = re.compile(r"read_\w+|parquet_\w+|sniff_csv|query_table")
+"""Functions that read files; the name of a table may be computed, and that of a file."""
 
 _NO_COLUMN: Final = re.compile(r'(?:column|named) "(\w+)"(?: not found|\s|$)')
 _GUESS: Final = re.compile(r'\nDid you mean "(?!calls"|records")[^"]*"\??')
@@ -124,10 +130,27 @@ def run_sql(
 
 def _tokens(query: str) -> list[str]:
     """Split a statement into words, texts and signs; comments are left out."""
-    found = [match["token"] for match in _TOKEN.finditer(query) if match["token"]]
+    found: list[str] = []
+    at = 0
+    while match := _TOKEN.match(query, at):
+        at = match.end()
+        if match["comment"]:
+            at = _after_comment(query, at)
+        elif match["token"]:
+            found.append(match["token"])
     while found[-1:] == [";"]:
         del found[-1]
     return found
+
+
+def _after_comment(query: str, at: int) -> int:
+    """Return where a block comment ends that begins before ``at``."""
+    depth = 1
+    for sign in _COMMENT_SIGN.finditer(query, at):
+        depth += 1 if sign[0] == "/*" else -1
+        if not depth:
+            return sign.end()
+    return len(query)
 
 
 def _checked(statements: list[Any], tokens: list[str]) -> list[Any]:
@@ -140,9 +163,10 @@ def _checked(statements: list[Any], tokens: list[str]) -> list[Any]:
     words = [token.lower() for token in tokens]
     first = next((word for word in words if word != "("), "")
     reading = bool(_READING.fullmatch(first)) and ";" not in words and bool(statements)
-    single = len(statements) == 1 and statements[0].type in (kinds.SELECT, kinds.EXPLAIN)
     pivots = "pivot" in words or "pivot_wider" in words
-    if not reading or not (single or pivots):
+    single = len(statements) == 1 or pivots
+    allowed = {kinds.SELECT, kinds.EXPLAIN} | ({kinds.CREATE, kinds.MULTI} if pivots else set())
+    if not (reading and single and all(step.type in allowed for step in statements)):
         raise ValueError("give one statement that only reads: SELECT, FROM, WITH, SUMMARIZE …")
     if first == "explain" and any(map(_ANALYZE.search, words)):
         raise ValueError("EXPLAIN ANALYZE runs what it explains; leave ANALYZE out")
@@ -151,8 +175,9 @@ def _checked(statements: list[Any], tokens: list[str]) -> list[Any]:
 
 def _called(tokens: list[str]) -> set[str]:
     """Return the names of functions."""
-    pairs = pairwise(tokens)
-    return {name.strip('"').lower() for name, after in pairs if after == "("}
+    names = (name.lower() for name, after in pairwise(tokens) if after == "(")
+    # By its last word: a sign that is no letter here may be a blank to the database.
+    return {word for name in names for word in _WORD.findall(name)[-1:]}
 
 
 def _refuse_files(tokens: list[str], files: Sequence[Path]) -> None:

@@ -14,10 +14,10 @@ from typing import Final
 
 from ._frame import newer_version
 from ._gaps import Gap
-from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, writer_of_live
+from ._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name, writer_of_live
 from ._line import line_of
 from ._listing import Vanished, by_writer, list_segments, open_segment
-from ._live import LiveCounters, acked_until, is_locked, read_live, same_boot
+from ._live import LiveCounters, acked_until, contradictory, is_locked, read_live, same_boot
 from ._reading import Problem, archive_problems, settled
 from ._scan import Head, Scan, scan
 from ._spans import Spans
@@ -54,8 +54,8 @@ def verify(root: Path) -> Verification:
         found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
         if writer in refused:
             found.problems.append(refused[writer])
-        touched = any(name.startswith(writer) for name in recovery)
-        verdicts.append(_judge(writer, live.get(writer), found, touched))
+        kept = [name for name in recovery if name.startswith(writer)]
+        verdicts.append(_judge(writer, live.get(writer), found, kept))
     return Verification(
         path=str(root), writers=verdicts, recovery=recovery, archive=archive_problems(root)
     )
@@ -85,7 +85,12 @@ def _live(root: Path, refused: dict[str, Problem]) -> dict[str, tuple[bool, Live
             if not locked and counters.recoverer:  # killed itself, the next one takes over
                 counters = replace(counters, recoverer=0)
             # A lock may be that of a recovery, which says so in the file.
-            states[writer] = locked and not counters.recoverer, counters
+            alive = locked and not counters.recoverer
+            if not alive and contradictory(counters):
+                detail = "its counters contradict each other"
+                refused[writer] = Problem(f"{LIVE}/{path.name}", "damaged", detail=detail)
+                counters = LiveCounters(valid=False)
+            states[writer] = alive, counters
         except FileNotFoundError:
             continue  # closed cleanly just now
         except OSError as exc:
@@ -191,6 +196,12 @@ class _Found:
             self._early.add(key)
 
 
+def _claim(gap: Gap) -> tuple[bool, bool, int]:
+    """Sort gaps: where two speak of one number, the one that owns up to more is believed."""
+    loss = gap.reason == "lost"
+    return loss, loss and gap.acked_until is not None, -(gap.acked_until or 0) if loss else 0
+
+
 def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
     """Count the numbers up to ``upto`` without a record, by the reason that a gap gives.
 
@@ -202,7 +213,9 @@ def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
     rest = Spans()
     for first, last in found.records:
         rest.add_range(first, last)
-    for gap in [*found.gaps, Gap(1, upto, "lost", acked)]:
+    if acked is not None:  # a hole below what is found was a file, whatever the counters say
+        acked = max(acked, found.records.last)
+    for gap in [*sorted(found.gaps, key=_claim), Gap(1, upto, "lost", acked)]:
         for start, end in rest.missing(gap.first, min(gap.last, upto)):
             counts[gap.reason] += end - start + 1
             if gap.reason == "lost":
@@ -214,7 +227,7 @@ def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
 
 
 def _judge(
-    writer: str, live: tuple[bool, LiveCounters] | None, found: _Found, touched: bool
+    writer: str, live: tuple[bool, LiveCounters] | None, found: _Found, kept: list[str]
 ) -> WriterVerdict:
     alive, counters = live or (False, LiveCounters(valid=False))
     proves: Proof = "exact"
@@ -223,8 +236,10 @@ def _judge(
         state: State = "closed"
         if found.open:
             state, proves = "orphaned", "at_least"
-        elif touched or found.unsettled or any(gap.reason == "lost" for gap in found.gaps):
+        elif kept or found.unsettled or any(gap.reason == "lost" for gap in found.gaps):
             state = "recovered"
+            if any(name.startswith(live_name(writer)) for name in kept):
+                proves = "at_least"  # its counters said nothing
     else:
         accepted = max(counters.accepted, found.last)
         upto = counters.written if alive else accepted

@@ -289,9 +289,7 @@ async def test_more_streams_than_may_be_drained_are_closed(
         ours._core.draining = Draining(streams=2)
         streams = [await opened(ours, server, SLOW) for _ in range(5)]
         await asyncio.gather(*map(read, streams))
-        await asyncio.gather(
-            *(stream.aclose() for stream in streams)
-        )  # before any has been drained
+        await asyncio.gather(*(stream.aclose() for stream in streams))
         served = await ended(server, 5)
         assert Counter(request.ended for request in served) == {"finished": 2, "disconnected": 3}
         # The places are free again.

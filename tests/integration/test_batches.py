@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,9 @@ from tests.leaks import collected
 from tests.ledgers import outcomes
 
 from litellm_ledger import LiteLLMClient
+from litellm_ledger._calls import CALLS, Asked
+from litellm_ledger._litellm_strays import Strays
+from litellm_ledger._pricing import Pricing
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 __all__ = ["collected"]  # a fixture
@@ -88,3 +92,41 @@ async def test_a_batch_whose_cost_cannot_be_had_is_tried_again(
     await client.aretrieve_batch(**given)
     costs = [record.cost for record in outcomes(client)][1:]
     assert costs == [0, None, Decimal("0.00000345"), 0]
+
+
+async def test_a_job_that_was_not_counted_is_counted_by_one_of_those_who_wait(
+    client: LiteLLMClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from litellm_ledger import _batches
+
+    readings: list[str] = []
+
+    async def reading(*_: object) -> tuple[dict[str, int], Decimal, str] | None:
+        readings.append("begun")
+        first = len(readings) == 1
+        await asyncio.sleep(0)
+        return None if first else ({"prompt_tokens": 6, "completion_tokens": 10}, Decimal(1), "m")
+
+    class Host:
+        pricing = Pricing()
+        strays = Strays()
+        directory = client.usage.directory
+
+        async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
+            await asyncio.sleep(0)
+            return work(*args)
+
+    monkeypatch.setattr(_batches, "batch_output", reading)
+    batches = _batches.Batches(Host())
+    asked = Asked(CALLS["aretrieve_batch"], {})
+    answer = {"id": "batch_1", "status": "completed", "output_file_id": "file_1", "created_at": 0}
+    told: list[dict[str, Any]] = []
+
+    async def ask(after: int) -> None:
+        for _ in range(after):
+            await asyncio.sleep(0)
+        await batches.settle(asked, answer, told.append)
+
+    await asyncio.gather(*(ask(after) for after in range(40)))
+    assert [fields["cost"] for fields in told if fields.get("cost")] == [Decimal(1)]
+    assert not batches._locks

@@ -438,6 +438,25 @@ async def test_calls_on_another_loop_and_synchronous_ones(
 # -- each once ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_synchronous_call_whose_beginning_litellm_shows_is_on_record_with_its_end(
+    to: dict[str, Any], tmp_path: Path, stream: bool
+) -> None:
+    def ask() -> None:
+        answer = litellm.responses("two words", model=MODEL, stream=stream, **to)
+        if stream:
+            list(answer)
+
+    async with LiteLLMClient(tmp_path, capture=True):
+        await asyncio.to_thread(ask)
+        await until(lambda: records(tmp_path))
+    record = only(tmp_path)
+    assert (record.call, record.status, record.stream) == ("responses", "ok", stream)
+    assert record.usage_source == "provider"
+    assert record.cost
+    assert record.output_tokens
+
+
 async def test_our_own_calls_are_not_recorded_twice(to: dict[str, Any], tmp_path: Path) -> None:
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     async with LiteLLMClient(mine) as other, LiteLLMClient(theirs, capture=True) as client:

@@ -16,6 +16,7 @@ from tests.ledgers import OTHER, WRITER, directory, kept, line, lines, put, put_
 
 from litellm_ledger import Ledger, LedgerPathError, UsageRecord, UsageTracker
 from litellm_ledger._archive import list_archive
+from litellm_ledger._batches import on_ledger
 from litellm_ledger._compacting import compact
 from litellm_ledger._doctor import examine
 from litellm_ledger._follow import Follower
@@ -353,3 +354,22 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     assert stat.S_ISREG((tmp_path / "segments" / "file").stat().st_mode)
     if before:
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+@EACH
+def test_the_search_for_a_job_waits_for_nothing_and_follows_nothing(
+    root: Path, plant: Plant, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant(segment(root, None))
+    meta = {"background": {"status": "completed", "counted": True}}
+    put(root, [line(4, writer=OTHER, response_id="resp_1", meta=meta)], 4, 4, OTHER)
+    assert on_ledger(root, "resp_1", 0.0)
+    assert not on_ledger(root, "resp_2", 0.0)
+    if kind != "a symbolic link":
+        return
+    secret = root.parent / "counted"
+    secret.write_bytes(line(1, response_id="resp_2", meta=meta))
+    segment(root, None).unlink()
+    segment(root, None).symlink_to(secret)
+    assert not on_ledger(root, "resp_2", 0.0)
+    assert "refused, because it is a symbolic link" in caplog.text

@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from litellm_ledger import ModelPrice
+from litellm_ledger._calls import CALLS, Asked
 from litellm_ledger._capture import _asked
 from litellm_ledger._iterations import parts, summed
 from litellm_ledger._outcome import from_response, usage_fields
 from litellm_ledger._outcome_sse import MessageEvents
+from litellm_ledger._pricing import Pricing
 from litellm_ledger._stream_readers import LookReader, ResponsesReader
 
 COMPACTION = {
@@ -164,3 +167,23 @@ def test_a_captured_call_keeps_what_its_price_hangs_on_and_no_more() -> None:
         "service_tier": "priority",
         "base_model": "azure/gpt-4o",
     }
+
+
+@pytest.mark.parametrize("count", [-5, "5", True, None, 0.5])
+def test_what_is_no_count_makes_the_sum_unknown(count: Any) -> None:
+    split = [{"input_tokens": count, "output_tokens": 1}, {"input_tokens": 10, "output_tokens": 5}]
+    total = summed({"input_tokens": 10, "output_tokens": 5, "iterations": split})
+    assert total["input_tokens"] == (10 if count is None else None)
+    assert total["output_tokens"] == 6
+
+
+def test_a_price_of_the_users_is_not_put_on_the_tokens_of_another_model() -> None:
+    pricing = Pricing({"anthropic/claude-sonnet-4-5": ModelPrice(input="1", output="1")})
+    asked = Asked(CALLS["anthropic_messages"], {"model": "anthropic/claude-sonnet-4-5"})
+    own = {"input_tokens": 10, "output_tokens": 5}
+    for model, unpriced in (("claude-opus-4-1", ["iterations"]), ("claude-sonnet-4-5-x", None)):
+        iterations = [{"model": model, "input_tokens": 1000, "output_tokens": 100}, own]
+        answer = {"type": "message", "usage": {**own, "iterations": iterations}}
+        fields = pricing.complete(from_response(answer), answer, asked)
+        assert fields["meta"].get("unpriced") == unpriced
+        assert ("cost" in fields) is (unpriced is None)

@@ -218,6 +218,48 @@ def test_a_statement_that_does_more_than_read_is_refused(
     assert not target.exists()
 
 
+FACE = "\N{GRINNING FACE}"
+HIDDEN = {
+    "a dollar sign in a name": "SELECT 1 AS pivot, 2 AS a$b$ {} AS x$b$",
+    "a name that is no letter": f"SELECT 1 AS pivot, 2 AS {FACE}$b$ {{}} AS x$b$",
+    "a comment in a comment": "SELECT 1 AS pivot /* /* */ ' */ {} --'",
+    "a line that ends in a carriage return": "SELECT 1 AS pivot -- it's\r {} --'",
+    "a text whose sign is no letter": f"SELECT 1 AS pivot, ${FACE}$ ' ${FACE}$ {{}} --'",
+}
+
+
+@ONE_WAY
+@pytest.mark.parametrize("allow_files", [False, True])
+@pytest.mark.parametrize("around", HIDDEN.values(), ids=HIDDEN)
+def test_what_looks_like_a_text_or_a_comment_and_is_none_is_not_run(
+    ledger: Ledger, tmp_path: Path, around: str, allow_files: bool
+) -> None:
+    target = tmp_path / "target"
+    for hidden in (
+        ", * FROM query('SELECT 2 AS q')",
+        f"; COPY (SELECT 1) TO '{target}'; SELECT 1",
+        "; CREATE TABLE t AS SELECT 1; SELECT 1",
+    ):
+        with pytest.raises(ValueError, match=r"only reads|does more than read"):
+            ledger.sql(around.format(hidden), allow_files=allow_files)
+    assert not target.exists()
+
+
+def test_comments_texts_and_names_of_every_form_are_read(ledger: Ledger) -> None:
+    query = """
+        SELECT /* one; /* in */ another; */ $t$ read_text('; $t$ AS "read_text", -- query(
+        1 AS a$b$, 'it''s; query(' AS té, e'\\'; query(' AS e FROM calls LIMIT 1
+    """
+    assert ledger.sql(query).rows == [(" read_text('; ", 1, "it's; query(", "'; query(")]
+
+
+def test_the_name_of_a_table_is_not_computed(ledger: Ledger) -> None:
+    for path in (ledger.path / "segments").iterdir():
+        name = str(path.absolute()).replace("'", "''")
+        with pytest.raises(ValueError, match="reads only the views calls and records"):
+            ledger.sql(f"FROM query_table('{name[:-8]}' || '{name[-8:]}')")
+
+
 @ONE_WAY
 def test_a_query_sees_no_variable_of_the_program(ledger: Ledger) -> None:
     import pyarrow

@@ -267,6 +267,53 @@ def test_garbled_counters_prove_at_least_with_records(hand: HandMade) -> None:
     assert (writer.proves, writer.lost) == ("at_least", 1)
 
 
+CONTRADICTIONS = {
+    "written above accepted": {"accepted": 5, "written": 7},
+    "synced above written": {"accepted": 9, "written": 2, "synced": 9},
+    "more than a name can hold": {"accepted": 2**60, "written": 4},
+}
+
+
+@pytest.mark.parametrize("boot", [None, 1], ids=["this boot", "another"])
+@pytest.mark.parametrize("level", ["written", "synced"])
+@pytest.mark.parametrize("counters", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_counters_that_contradict_each_other_excuse_no_loss(
+    hand: HandMade, counters: dict[str, int], level: str, boot: int | None
+) -> None:
+    hand.open(1, hand.lines(1, 4))
+    hand.live(**counters, level=level, boot=boot)
+    writer = verdict(hand)
+    assert (writer.ok, writer.proves, writer.unacknowledged) == (False, "at_least", 0)
+    assert [problem.detail for problem in writer.problems] == ["its counters contradict each other"]
+    recover(hand.root)
+    writer = verdict(hand)
+    assert (writer.state, writer.proves, writer.lost) == ("recovered", "at_least", 0)
+    assert "cannot be proved" in writer.sentence()
+
+
+def test_a_hole_below_what_is_found_may_have_been_acknowledged(hand: HandMade) -> None:
+    hand.sealed(1, 50)
+    hand.open(101, hand.lines(101, 150))
+    hand.live(160, synced=40, level="synced", boot=1)
+    writer = verdict(hand)
+    assert (writer.lost, writer.unacknowledged, writer.ok) == (60, 10, False)
+    (done,) = recover(hand.root).writers
+    assert (done.lost, done.unacknowledged) == (60, 10)
+    writer = verdict(hand)
+    assert (writer.lost, writer.unacknowledged, writer.ok) == (60, 10, False)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_gaps_that_disagree_the_one_that_owns_up_to_more_is_believed(
+    hand: HandMade, order: int
+) -> None:
+    for other in (hand.gap(3, 4, "lost", 4), hand.gap(3, 4), hand.gap(3, 4, "quarantined")):
+        first, second = [hand.gap(3, 4, "lost", 0), other][::order]
+        hand.sealed(1, 4, [*hand.lines(1, 2), first])
+        hand.sealed(3, 4, [second])
+        assert not verdict(hand).ok
+
+
 def test_an_open_segment_without_counters_is_orphaned(hand: HandMade) -> None:
     hand.open(1, hand.lines(1, 2))
     found = Ledger(hand.root).verify()
