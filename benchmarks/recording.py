@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from litellm_ledger import UsageTracker
-from litellm_ledger._fs import FileSystem
+from litellm_ledger._storage.filesystem import FileSystem
 
 from ._collector import Collector
 from ._least import Least

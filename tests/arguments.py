@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from litellm_ledger import UsageRecord
-from litellm_ledger._seam_cases import sound
+from litellm_ledger._selfcheck.cases import sound
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 __all__ = ["ARGUMENTS", "MESSAGES", "STREAMS", "check", "to"]

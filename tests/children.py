@@ -31,7 +31,7 @@ PRELUDE = '''
 import asyncio, atexit, gc, os, signal, sys, threading, time, types
 from decimal import Decimal
 from litellm_ledger import LiteLLMClient, UsageRecord, UsageTracker
-from litellm_ledger._fs import FileSystem
+from litellm_ledger._storage.filesystem import FileSystem
 
 PATH, LOOP = sys.argv[1], sys.argv[2]
 

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from litellm_ledger._fs import PRIVATE, FileSystem
+from litellm_ledger._storage.filesystem import PRIVATE, FileSystem
 from litellm_ledger.testing import FaultyFileSystem
 
 

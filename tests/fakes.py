@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from litellm_ledger import _core, _pricing
+from litellm_ledger._calls import core as _core
+from litellm_ledger._calls import pricing as _pricing
 
 
 def answer(text: str = "hello") -> SimpleNamespace:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from litellm_ledger._frame import encode
-from litellm_ledger._record import UsageRecord
+from litellm_ledger._records.line import encode
+from litellm_ledger._records.record import UsageRecord
 
 MODELS = ("gpt-4o-mini", "claude-sonnet-4", "gemini-2.5-flash", "o3 \"preview\" 'x'")
 SEGMENT = 8 * 2**20

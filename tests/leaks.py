@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from litellm_ledger._litellm import load_sync
+from litellm_ledger._litellm.load import load_sync
 
 
 @pytest.fixture(scope="module", autouse=True)

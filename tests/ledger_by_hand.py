@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from litellm_ledger._frame import encode
-from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName, live_name, record_id
-from litellm_ledger._live import MAGIC, _boot
-from litellm_ledger._record import UsageRecord
-from litellm_ledger._salvage import gap_line
+from litellm_ledger._maintenance.salvage import gap_line
+from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_name, record_id
+from litellm_ledger._records.line import encode
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._storage.live_file import MAGIC, _boot
 
 WRITER = "20250101T000000Z-00000000000000aa"
 OTHER_WRITER = "20250102T000000Z-00000000000000bb"

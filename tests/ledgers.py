@@ -8,12 +8,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from litellm_ledger import Ledger, _live
-from litellm_ledger._frame import encode
-from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name, record_id
-from litellm_ledger._record import UsageRecord
-from litellm_ledger._salvage import gap_line
-from litellm_ledger._scan import Head, scan
+from litellm_ledger import Ledger
+from litellm_ledger._maintenance.salvage import gap_line
+from litellm_ledger._records.layout import (
+    LIVE,
+    RECOVERY,
+    SEGMENTS,
+    SegmentName,
+    live_name,
+    record_id,
+)
+from litellm_ledger._records.line import encode
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.scan import Head, scan
+from litellm_ledger._storage import live_file as _live
 
 if TYPE_CHECKING:
     from litellm_ledger import LiteLLMClient

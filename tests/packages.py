@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from litellm_ledger import MissingExtra
-from litellm_ledger import _litellm_needs as needs
-from litellm_ledger._calls import CALLS
+from litellm_ledger._litellm import packages as needs
+from litellm_ledger._litellm.calls import CALLS
 
 __all__ = ["missing", "packages"]
 

@@ -24,9 +24,9 @@ from typing import Literal, NamedTuple
 
 from tests.disks import QUICK
 
-from litellm_ledger import _live
-from litellm_ledger._frame import checked
-from litellm_ledger._fs import PRIVATE, FileSystem
+from litellm_ledger._records.line import checked
+from litellm_ledger._storage import live_file as _live
+from litellm_ledger._storage.filesystem import PRIVATE, FileSystem
 
 BLOCK = 512
 """Bytes that reach the medium together."""

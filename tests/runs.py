@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from litellm_ledger import Ledger, UsageRecord
-from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName
-from litellm_ledger._scan import scan
+from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName
+from litellm_ledger._records.scan import scan
 from litellm_ledger.testing import FaultyFileSystem
 
 LITELLM = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])

@@ -11,7 +11,7 @@ import tty
 import pytest
 from typer.testing import CliRunner
 
-from litellm_ledger._cli import app
+from litellm_ledger._cli.app import app
 
 
 def in_a_pipe(*args: str) -> str:

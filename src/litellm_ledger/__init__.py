@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ._cache import ResponseCache
-    from ._cache_store import CacheStore
-    from ._client import LiteLLMClient
-    from ._errors import (
+    from litellm_ledger._cache.response_cache import ResponseCache
+    from litellm_ledger._cache.store import CacheStore
+    from litellm_ledger._calls.stream import CompletionStream
+    from litellm_ledger._client.client import LiteLLMClient
+    from litellm_ledger._errors import (
         DrainTimeout,
         FlushTimeout,
         InvalidRecord,
@@ -38,14 +39,13 @@ if TYPE_CHECKING:
         UnsupportedPlatform,
         WrongLoop,
     )
-    from ._ledger import Ledger
-    from ._prices import ModelPrice
-    from ._record import UsageRecord
-    from ._seam_check import CheckedCall, LiteLLMCheck, Mismatch
-    from ._statistics import CacheStatistics, Statistics
-    from ._stream import CompletionStream
-    from ._tracker import UsageTracker
-    from ._writer import AsyncUsageWriter
+    from litellm_ledger._litellm.self_check import CheckedCall, LiteLLMCheck, Mismatch
+    from litellm_ledger._records.prices import ModelPrice
+    from litellm_ledger._records.record import UsageRecord
+    from litellm_ledger._records.statistics import CacheStatistics, Statistics
+    from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._tracking.tracker import UsageTracker
+    from litellm_ledger._writing.writer import AsyncUsageWriter
 
 __all__ = [
     "AsyncUsageWriter",
@@ -80,20 +80,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncUsageWriter": "_writer",
-    "CacheStatistics": "_statistics",
-    "CacheStore": "_cache_store",
-    "CheckedCall": "_seam_check",
-    "CompletionStream": "_stream",
-    "Ledger": "_ledger",
-    "LiteLLMCheck": "_seam_check",
-    "LiteLLMClient": "_client",
-    "Mismatch": "_seam_check",
-    "ModelPrice": "_prices",
-    "ResponseCache": "_cache",
-    "Statistics": "_statistics",
-    "UsageRecord": "_record",
-    "UsageTracker": "_tracker",
+    "AsyncUsageWriter": "_writing.writer",
+    "CacheStatistics": "_records.statistics",
+    "CacheStore": "_cache.store",
+    "CheckedCall": "_litellm.self_check",
+    "CompletionStream": "_calls.stream",
+    "Ledger": "_reports.ledger",
+    "LiteLLMCheck": "_litellm.self_check",
+    "LiteLLMClient": "_client.client",
+    "Mismatch": "_litellm.self_check",
+    "ModelPrice": "_records.prices",
+    "ResponseCache": "_cache.response_cache",
+    "Statistics": "_records.statistics",
+    "UsageRecord": "_records.record",
+    "UsageTracker": "_tracking.tracker",
 }
 
 

@@ -16,12 +16,12 @@ def main() -> int:
         import rich
         import typer
     except ModuleNotFoundError as exc:
-        from ._errors import MissingExtra
+        from litellm_ledger._errors import MissingExtra
 
         sys.stderr.write(f"litellm-ledger: {MissingExtra(exc.name or 'typer', 'cli')}\n")
         return 2
     del rich, typer
-    from ._cli import app
+    from litellm_ledger._cli.app import app
 
     app(prog_name="litellm-ledger")
     return 0  # the app ends by SystemExit with the status

@@ -22,8 +22,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
-from ._client import LiteLLMClient
-from ._errors import LedgerClosed, MissingExtra
+from litellm_ledger._client.client import LiteLLMClient
+from litellm_ledger._errors import LedgerClosed, MissingExtra
 
 try:
     from starlette.requests import HTTPConnection

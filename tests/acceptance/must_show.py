@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from litellm_ledger import Ledger
-from litellm_ledger._recovery import recover
+from litellm_ledger._maintenance.recover import recover
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 PROGRAMS = Path(__file__).with_name("programs.py")

@@ -14,14 +14,8 @@ import pytest_asyncio
 from tests.fakes import FakeLiteLLM, Gate, install
 from tests.runs import WAIT, assert_closed, assert_once, turns
 
-from litellm_ledger import (
-    Ledger,
-    LedgerClosed,
-    LiteLLMClient,
-    ResponseCache,
-    UsageRecord,
-    _cache_key,
-)
+from litellm_ledger import Ledger, LedgerClosed, LiteLLMClient, ResponseCache, UsageRecord
+from litellm_ledger._cache import key as _cache_key
 
 CALL: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 

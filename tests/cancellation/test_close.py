@@ -34,8 +34,8 @@ from litellm_ledger import (
     LiteLLMClient,
     UsageTracker,
 )
-from litellm_ledger._layout import LIVE, SEGMENTS
-from litellm_ledger._state import State
+from litellm_ledger._records.layout import LIVE, SEGMENTS
+from litellm_ledger._writing.state import State
 from litellm_ledger.testing import FaultyFileSystem
 
 pytestmark = pytest.mark.asyncio

@@ -16,8 +16,12 @@ from tests.disks import QUICK
 from tests.ledgers import segment_names
 from tests.runs import assert_closed, assert_once, keys, usage
 
-from litellm_ledger import Ledger, UsageTracker, _backlog, _process, _segment, _writer
-from litellm_ledger._recovery import recover
+from litellm_ledger import Ledger, UsageTracker
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._runtime import process as _process
+from litellm_ledger._storage import segment as _segment
+from litellm_ledger._writing import backlog as _backlog
+from litellm_ledger._writing import writer as _writer
 
 STEPS = [0.0, -3_600.0, 86_400.0 * 3, -86_400.0 * 400, 2.0, 86_400.0, -0.5]
 

@@ -13,8 +13,10 @@ import pytest
 from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
 
-from litellm_ledger import Ledger, LedgerPathError, _compacting, _staging
-from litellm_ledger._compacting import Compaction, compact
+from litellm_ledger import Ledger, LedgerPathError
+from litellm_ledger._maintenance import compact as _compacting
+from litellm_ledger._maintenance import parquet as _staging
+from litellm_ledger._maintenance.compact import Compaction, compact
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
 LATER = date(2030, 1, 1)

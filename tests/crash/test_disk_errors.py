@@ -18,9 +18,10 @@ from tests.disks import QUICK
 from tests.runs import assert_closed, keys, usage
 from tests.tally import Tally
 
-from litellm_ledger import DrainTimeout, Ledger, LedgerPathError, UsageTracker, _backlog
-from litellm_ledger._recovery import recover
-from litellm_ledger._segment import SegmentLog
+from litellm_ledger import DrainTimeout, Ledger, LedgerPathError, UsageTracker
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._storage.segment import SegmentLog
+from litellm_ledger._writing import backlog as _backlog
 from litellm_ledger.testing import FaultyFileSystem
 
 OPERATIONS = ("create", "write", "sync", "links", "rename", "sync_directory", "close", "unlink")

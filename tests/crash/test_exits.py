@@ -454,7 +454,7 @@ class Stream:
 fake_litellm()
 async def acompletion(**kwargs): return Stream()
 sys.modules["litellm"].acompletion = acompletion
-from litellm_ledger import _core
+from litellm_ledger._calls import core as _core
 _core.estimate_stream = lambda *a, **k: {"input_tokens": 7, "usage_source": "estimated"}
 client = LiteLLMClient(PATH)
 async def begin():
@@ -559,8 +559,8 @@ def test_thirty_ordinary_ends_with_a_threaded_write_under_way(tmp_path: Path, lo
 
 
 NAIVE = """
-from litellm_ledger._writer import AsyncUsageWriter
-from litellm_ledger._queue import Signal
+from litellm_ledger._writing.writer import AsyncUsageWriter
+from litellm_ledger._writing.queue import Signal
 async def naive(self, backlog):
     try:
         await self._writing.serve(backlog)

@@ -22,7 +22,7 @@ from tests.guarantees import (
 from tests.runs import assert_closed, keys
 
 from litellm_ledger import Ledger
-from litellm_ledger._recovery import recover
+from litellm_ledger._maintenance.recover import recover
 
 CELLS = [
     pytest.param(fault, way, level, id=f"{way}-{level}".replace(" ", "_"))

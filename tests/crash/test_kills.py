@@ -18,8 +18,8 @@ from tests.runs import keys
 from tests.tally import Tally
 
 from litellm_ledger import Ledger
-from litellm_ledger._layout import LIVE, SEGMENTS, SegmentName
-from litellm_ledger._recovery import recover
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName
 
 WORK = """
 async def work(tracker, name):
@@ -38,7 +38,7 @@ async def main():
 """
 
 ACK_BEFORE_WRITE = """
-from litellm_ledger import _tracker
+from litellm_ledger._tracking import tracker as _tracker
 async def ack(self, record, timeout=None):
     return True
 _tracker.AsyncUsageWriter.ack = ack

@@ -19,7 +19,7 @@ from tests.children import Child
 from tests.tally import Tally
 
 from litellm_ledger import Ledger
-from litellm_ledger._recovery import recover
+from litellm_ledger._maintenance.recover import recover
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,7 +111,7 @@ READ = """
 import sys
 from pathlib import Path
 from litellm_ledger import Ledger
-from litellm_ledger._recovery import recover
+from litellm_ledger._maintenance.recover import recover
 recover(Path(sys.argv[1]))
 found = Ledger(sys.argv[1]).verify()
 print(found.total("found"), found.total("lost"), len(list(Ledger(sys.argv[1]).records())))

@@ -28,20 +28,16 @@ from tests.runs import usage
 from tests.tally import Tally
 from tests.unit.test_segment import NeverSyncs, NeverSyncsTheDirectory, RetriesTheSync
 
-from litellm_ledger import (
-    Ledger,
-    LedgerPathError,
-    UsageTracker,
-    _backlog,
-    _recovery,
-    _segment,
-    _tracker,
-)
-from litellm_ledger._compacting import compact
-from litellm_ledger._dead_writer import DeadWriter
-from litellm_ledger._layout import SegmentName
-from litellm_ledger._recovery import recover
-from litellm_ledger._segment import SegmentLog
+from litellm_ledger import Ledger, LedgerPathError, UsageTracker
+from litellm_ledger._maintenance import recover as _recovery
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.dead_writer import DeadWriter
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._storage import segment as _segment
+from litellm_ledger._storage.segment import SegmentLog
+from litellm_ledger._tracking import tracker as _tracker
+from litellm_ledger._writing import backlog as _backlog
 from litellm_ledger.testing import FaultyFileSystem
 
 

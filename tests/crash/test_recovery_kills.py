@@ -29,11 +29,12 @@ from tests.ledgers import (
     put_live,
 )
 
-from litellm_ledger import _dead_writer, _recovery
-from litellm_ledger._dead_writer import DeadWriter
-from litellm_ledger._layout import SEGMENTS, SegmentName
-from litellm_ledger._recovery import recover
-from litellm_ledger._scan import Scan, scan
+from litellm_ledger._maintenance import dead_writer as _dead_writer
+from litellm_ledger._maintenance import recover as _recovery
+from litellm_ledger._maintenance.dead_writer import DeadWriter
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._records.scan import Scan, scan
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
 

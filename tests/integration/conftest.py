@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.proxies import PROXY_PYTHON, Proxy
 
-from litellm_ledger._litellm import load_sync
+from litellm_ledger._litellm.load import load_sync
 from litellm_ledger.testing import OpenAIServer
 
 

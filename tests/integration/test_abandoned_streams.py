@@ -18,8 +18,9 @@ from typing import Any
 import openai
 import pytest
 
-from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, UsageRecord, _core
-from litellm_ledger._draining import Draining
+from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, UsageRecord
+from litellm_ledger._calls import core as _core
+from litellm_ledger._calls.draining import Draining
 from litellm_ledger.testing import Behaviour, OpenAIServer, ServedRequest
 
 pytestmark = pytest.mark.asyncio

@@ -27,10 +27,10 @@ from litellm_ledger import (
     LedgerFailed,
     LiteLLMClient,
     UsageRecord,
-    _operation,
 )
-from litellm_ledger._litellm import load_sync
-from litellm_ledger._options import without_inner_retries
+from litellm_ledger._calls import operation as _operation
+from litellm_ledger._calls.options import without_inner_retries
+from litellm_ledger._litellm.load import load_sync
 from litellm_ledger.testing import Behaviour, OpenAIServer, ServedRequest
 
 pytestmark = pytest.mark.asyncio
@@ -690,7 +690,8 @@ async def test_one_outcome_for_each_request_the_server_saw(
 
 CHILD = """
     import asyncio, sys
-    from litellm_ledger import LiteLLMClient, _operation
+    from litellm_ledger import LiteLLMClient
+    from litellm_ledger._calls import operation as _operation
 
     async def sleep(seconds):
         pass

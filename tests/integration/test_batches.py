@@ -15,9 +15,9 @@ from tests.leaks import collected
 from tests.ledgers import outcomes
 
 from litellm_ledger import LiteLLMClient
-from litellm_ledger._calls import CALLS, Asked
-from litellm_ledger._litellm_strays import Strays
-from litellm_ledger._pricing import Pricing
+from litellm_ledger._calls.pricing import Pricing
+from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.strays import Strays
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 __all__ = ["collected"]  # a fixture
@@ -80,7 +80,7 @@ async def test_batches_finished_at_the_same_time_in_one_client_are_counted_once_
 async def test_a_batch_whose_cost_cannot_be_had_is_tried_again(
     server: OpenAIServer, client: LiteLLMClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litellm_ledger import _batches
+    from litellm_ledger._calls import batches as _batches
 
     batch = await client.acreate_batch(**to(server, "acreate_batch"))
     given = to(server, "aretrieve_batch") | {"batch_id": batch.id}
@@ -97,7 +97,7 @@ async def test_a_batch_whose_cost_cannot_be_had_is_tried_again(
 async def test_a_job_that_was_not_counted_is_counted_by_one_of_those_who_wait(
     client: LiteLLMClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litellm_ledger import _batches
+    from litellm_ledger._calls import batches as _batches
 
     readings: list[str] = []
 

@@ -27,7 +27,7 @@ from litellm_ledger import (
     LiteLLMClient,
     ResponseCache,
 )
-from litellm_ledger._cache_entry import Entry
+from litellm_ledger._cache.entry import Entry
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 pytestmark = [

@@ -524,11 +524,11 @@ def test_nothing_in_a_record_can_draw_on_the_terminal(hand: HandMade) -> None:
 # -- ask -------------------------------------------------------------------------------------------
 
 FAKE = """
-import sys, types, litellm_ledger, litellm_ledger._litellm
+import sys, types, litellm_ledger, litellm_ledger._litellm.load
 from datetime import UTC, datetime
 from datetime import timedelta
 from decimal import Decimal
-from litellm_ledger._record import UsageRecord
+from litellm_ledger._records.record import UsageRecord
 
 class LiteLLMClient:
     def __init__(self, ledger): print("ledger", ledger)
@@ -550,7 +550,7 @@ async def load():
     return types.SimpleNamespace()
 
 litellm_ledger.LiteLLMClient = LiteLLMClient
-litellm_ledger._litellm.load = load
+litellm_ledger._litellm.load.load = load
 from litellm_ledger.__main__ import main
 main()
 """

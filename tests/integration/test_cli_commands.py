@@ -22,8 +22,8 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 from typer.testing import CliRunner, Result
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
-from litellm_ledger._cli import app
-from litellm_ledger._exporting import part_of
+from litellm_ledger._cli.app import app
+from litellm_ledger._cli.export import part_of
 
 DAY = timedelta(days=1)
 READING = {

@@ -16,8 +16,8 @@ from tests.arguments import ARGUMENTS, STREAMS, to
 from tests.packages import missing
 
 from litellm_ledger import LiteLLMClient
-from litellm_ledger._litellm import load_sync
-from litellm_ledger._litellm_strays import Strays
+from litellm_ledger._litellm.load import load_sync
+from litellm_ledger._litellm.strays import Strays
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ from tests.arguments import to
 
 server, path, watched, calls = types.SimpleNamespace(base_url=sys.argv[1]), *sys.argv[2:]
 if watched == "no":
-    from litellm_ledger import _core
+    from litellm_ledger._calls import core as _core
     async def watch(self, call, given=None):
         return await call
     _core.Strays.watch = watch

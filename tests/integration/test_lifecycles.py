@@ -28,7 +28,7 @@ from tests.runs import keys
 from tests.tally import Tally
 
 from litellm_ledger import Ledger
-from litellm_ledger._recovery import recover
+from litellm_ledger._maintenance.recover import recover
 
 for package in ("granian", "gunicorn", "hypercorn", "uvicorn_worker"):
     pytest.importorskip(package)  # of the group `peers`, which the oldest dependencies go without

@@ -20,10 +20,10 @@ from litellm_ledger import (
     LiteLLMClient,
     Mismatch,
     MissingExtra,
-    _seam_check,
 )
-from litellm_ledger._calls import CALLS
-from litellm_ledger._cli import app
+from litellm_ledger._cli.app import app
+from litellm_ledger._litellm import self_check as _seam_check
+from litellm_ledger._litellm.calls import CALLS
 
 # Thousands of imports and a hundred calls in a child, beside the tests of the other cores.
 pytestmark = pytest.mark.timeout(400)
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(400)
 def in_child(directory: Path, sabotage: str) -> LiteLLMCheck:
     """What the check finds of chats when something is broken on purpose."""
     code = (
-        "import litellm_ledger._seam_run as run, litellm_ledger._capture as capture\n"
+        "import litellm_ledger._selfcheck.run as run, litellm_ledger._calls.capture as capture\n"
         "run.KINDS = run.KINDS[:1]\n"
         f"{sabotage}\n"
         "run.main()"
@@ -99,7 +99,7 @@ def test_records_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_a_wrong_price_is_named(tmp_path: Path) -> None:
     found = in_child(
         tmp_path,
-        "import litellm_ledger._outcome_bill as bill\n"
+        "import litellm_ledger._litellm.bill as bill\n"
         "real = bill.from_litellm\n"
         "bill.from_litellm = lambda cost: 2 * real(cost)",
     )

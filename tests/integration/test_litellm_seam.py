@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from litellm_ledger import LiteLLMClient, _litellm
-from litellm_ledger._litellm import load, load_sync, loaded, price_version, warm_up
-from litellm_ledger._litellm_cost import compute_cost, estimate_stream, is_priced
-from litellm_ledger._litellm_http import acquire_http, release_http
-from litellm_ledger._outcome import from_exception, from_response, from_stream
+from litellm_ledger import LiteLLMClient
+from litellm_ledger._litellm import load as _litellm
+from litellm_ledger._litellm.connections import acquire_http, release_http
+from litellm_ledger._litellm.costs import compute_cost, estimate_stream, is_priced
+from litellm_ledger._litellm.load import load, load_sync, loaded, price_version, warm_up
+from litellm_ledger._litellm.outcome import from_exception, from_response, from_stream
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 MODEL = "openai/gpt-4o-mini"
@@ -470,8 +471,8 @@ def test_another_loop_is_not_disturbed(litellm: Any, server: OpenAIServer) -> No
 
 CHILD = """
     import asyncio, sys, threading
-    from litellm_ledger._litellm import load, load_sync, loaded, warm_up
-    from litellm_ledger._litellm_http import acquire_http, release_http
+    from litellm_ledger._litellm.load import load, load_sync, loaded, warm_up
+    from litellm_ledger._litellm.connections import acquire_http, release_http
     assert loaded() is None and "litellm" not in sys.modules
     found = []
     async def loads():

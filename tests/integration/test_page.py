@@ -20,15 +20,15 @@ from typer.testing import CliRunner
 
 import litellm_ledger
 from litellm_ledger import Ledger
-from litellm_ledger._cli import app
-from litellm_ledger._page import render
-from litellm_ledger._page_data import Page, gather
-from litellm_ledger._plurals import money
-from litellm_ledger._question import Question
+from litellm_ledger._aggregates.formatting import money
+from litellm_ledger._aggregates.question import Question
+from litellm_ledger._cli.app import app
+from litellm_ledger._page.figures import Page, gather
+from litellm_ledger._page.page import render
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m"
 DAY = timedelta(days=1)
-PARTS = Path(litellm_ledger.__file__).parent / "page"
+PARTS = Path(litellm_ledger.__file__).parent / "_page" / "assets"
 
 
 def fill(hand: HandMade, days: int = 10) -> None:

@@ -16,9 +16,9 @@ from tests.ledgers import outcomes
 from tests.replies import Replies, replies
 
 from litellm_ledger import LiteLLMClient, UsageRecord
-from litellm_ledger._calls import CALLS, Asked
-from litellm_ledger._litellm_cost import compute_cost, estimate, estimate_stream
-from litellm_ledger._pricing import Pricing
+from litellm_ledger._calls.pricing import Pricing
+from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.costs import compute_cost, estimate, estimate_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -20,8 +20,8 @@ import litellm
 import pytest
 from litellm.litellm_core_utils.llm_cost_calc import utils as cost_utils
 
-from litellm_ledger._litellm_cost import compute_cost
-from litellm_ledger._money import picousd
+from litellm_ledger._litellm.costs import compute_cost
+from litellm_ledger._records.money import picousd
 
 PROVIDERS = {
     "anthropic",

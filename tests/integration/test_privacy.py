@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from litellm_ledger import Ledger, LiteLLMClient, MissingExtra
-from litellm_ledger._calls import CALLS as TABLE
-from litellm_ledger._litellm import load_sync
-from litellm_ledger._litellm_needs import require
+from litellm_ledger._litellm.calls import CALLS as TABLE
+from litellm_ledger._litellm.load import load_sync
+from litellm_ledger._litellm.packages import require
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 pytestmark = [
@@ -225,7 +225,7 @@ async def test_content_is_request_and_answer(litellm: Any, tmp_path: Path) -> No
 async def test_an_error_of_a_missing_package_holds_no_secret(
     litellm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from litellm_ledger import _litellm_needs as needs
+    from litellm_ledger._litellm import packages as needs
 
     def missing(module: str) -> Any:
         raise ModuleNotFoundError(name="mcp")

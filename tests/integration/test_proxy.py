@@ -14,7 +14,7 @@ import pytest
 from tests.proxies import KEY, Proxy
 
 from litellm_ledger import Ledger, LiteLLMClient, UsageRecord
-from litellm_ledger._money import from_litellm
+from litellm_ledger._records.money import from_litellm
 
 MESSAGES = [{"role": "user", "content": "a question for a proxy"}]
 MIXED = 500

@@ -10,8 +10,8 @@ import pytest
 from tests.ledger_by_hand import NOON, HandMade
 from tests.terminal import in_a_pipe, on_a_terminal
 
-from litellm_ledger._compacting import compact
-from litellm_ledger._short_ids import alike, shortened
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._reports.short_ids import alike, shortened
 
 ONE, TWO = "20250101T000000Z-00000000000000aa", "20250102T000000Z-00000000000100aa"
 MODELS = ["openai/gpt-4o-mini", "bedrock/anthropic.claude-3-5-sonnet-20241022-v2:0"]

@@ -37,7 +37,7 @@ from litellm_ledger import (
     UsageTracker,
     WrongLoop,
 )
-from litellm_ledger._state import State
+from litellm_ledger._writing.state import State
 from litellm_ledger.testing import FaultyFileSystem
 
 pytestmark = pytest.mark.asyncio

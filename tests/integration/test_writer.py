@@ -39,10 +39,10 @@ from litellm_ledger import (
     UsageRecord,
     UsageTracker,
 )
-from litellm_ledger import _segment as segment_module
-from litellm_ledger import _writing as writing_module
-from litellm_ledger._layout import LIVE, SEGMENTS
-from litellm_ledger._state import State
+from litellm_ledger._records.layout import LIVE, SEGMENTS
+from litellm_ledger._storage import segment as segment_module
+from litellm_ledger._writing import write_loop as writing_module
+from litellm_ledger._writing.state import State
 from litellm_ledger.testing import FaultyFileSystem
 
 pytestmark = pytest.mark.asyncio
@@ -566,7 +566,7 @@ class Alarm(BaseException):
 
 def raise_at(line: int, work: Callable[[], object]) -> bool:
     """Run ``work``; raise ``Alarm`` at its ``line``-th line of ours; tell whether there was one."""
-    files = ("_backlog.py", "_intake.py", "_writing.py", "_totals.py")
+    files = ("/backlog.py", "/intake.py", "/write_loop.py", "/totals.py")
     left = line
 
     def trace(frame: Any, event: str, arg: object) -> Any:

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from litellm_ledger import MissingExtra, ResponseCache
-from litellm_ledger._cache_store import MemoryStore
+from litellm_ledger._cache.store import MemoryStore
 
 keys = st.sampled_from("abcdefgh")
 

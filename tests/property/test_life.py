@@ -36,10 +36,13 @@ from tests.ledgers import assert_finished, directory
 from tests.runs import usage
 from tests.tally import Tally
 
-from litellm_ledger import Ledger, UsageRecord, UsageTracker, _backlog, _process, _tracker
-from litellm_ledger._recovery import recover
-from litellm_ledger._segment import SegmentLog
-from litellm_ledger._verdict import WriterVerdict
+from litellm_ledger import Ledger, UsageRecord, UsageTracker
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._reading.verdict import WriterVerdict
+from litellm_ledger._runtime import process as _process
+from litellm_ledger._storage.segment import SegmentLog
+from litellm_ledger._tracking import tracker as _tracker
+from litellm_ledger._writing import backlog as _backlog
 from litellm_ledger.testing import FaultyFileSystem
 
 _CUT = "unsettled"

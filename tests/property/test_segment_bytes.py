@@ -35,12 +35,12 @@ from tests.ledgers import (
 )
 from tests.tally import Tally
 
-from litellm_ledger._frame import checked, decode
-from litellm_ledger._layout import SEGMENTS, SegmentName
-from litellm_ledger._live import ACCEPTED, LiveFile
-from litellm_ledger._recovery import recover
-from litellm_ledger._scan import Scan, heads, scan
-from litellm_ledger._segment import SegmentLog
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._records.line import checked, decode
+from litellm_ledger._records.scan import Scan, heads, scan
+from litellm_ledger._storage.live_file import ACCEPTED, LiveFile
+from litellm_ledger._storage.segment import SegmentLog
 
 DOZEN = [*call(1), *lines(3, 5), gap(6, 8), *call(9, tags={"user": "ż"}), *lines(11, 14)]
 DATA = b"".join(DOZEN)
@@ -97,7 +97,7 @@ def believes_everything(data: bytes, writer: str, first: int) -> Scan:
     result = Scan(size=len(data))
     import msgspec
 
-    from litellm_ledger._scan import Head
+    from litellm_ledger._records.scan import Head
 
     for part in data.splitlines(keepends=True):
         try:

@@ -18,22 +18,17 @@ from tests.generated import Reckoning, as_sums, make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 from typer.testing import CliRunner, Result
 
-from litellm_ledger import (
-    Ledger,
-    LedgerPathError,
-    MissingExtra,
-    UnsupportedFormat,
-    _archive,
-    _compacting,
-    _reporting,
-)
-from litellm_ledger._batches import on_ledger
-from litellm_ledger._cli import app
-from litellm_ledger._compacting import compact
-from litellm_ledger._layout import SegmentName
-from litellm_ledger._listing import list_segments, open_segment
-from litellm_ledger._recovery import recover
-from litellm_ledger._relation import Relation
+from litellm_ledger import Ledger, LedgerPathError, MissingExtra, UnsupportedFormat
+from litellm_ledger._archive import archive as _archive
+from litellm_ledger._calls.batches import on_ledger
+from litellm_ledger._cli.app import app
+from litellm_ledger._maintenance import compact as _compacting
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._reading.listing import list_segments, open_segment
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._reports import engine as _reporting
+from litellm_ledger._reports.relation import Relation
 
 LATER = date(2030, 1, 1)
 ALL = ("usage", "started", "gap")
@@ -348,7 +343,8 @@ def test_a_forked_child_reads_the_archive_with_a_database_of_its_own(hand: HandM
     hand.sealed(1, 3)
     compact(hand.root, until=LATER)
     script = (
-        "import os, sys; from litellm_ledger import Ledger, _archive\n"
+        "import os, sys; from litellm_ledger import Ledger\n"
+        "from litellm_ledger._archive import archive as _archive\n"
         "ledger = Ledger(sys.argv[1])\n"
         "assert len(list(ledger.records())) == 3\n"
         "_archive._lock.acquire()\n"
@@ -382,7 +378,7 @@ def test_compaction_stays_within_its_memory(tmp_path: Path) -> None:
     make_ledger(tmp_path, 20_000, segment=20 * 2**20)
     script = (
         "import re, sys, datetime; from pathlib import Path\n"
-        "from litellm_ledger._compacting import compact\n"
+        "from litellm_ledger._maintenance.compact import compact\n"
         "done = compact(Path(sys.argv[1]), until=datetime.date(2030, 1, 1))\n"
         "assert done.records > 10_000, done\n"
         # Not ``ru_maxrss``: that begins with what the process had that started this one.

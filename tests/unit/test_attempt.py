@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from litellm_ledger import LedgerFailed, UsageRecord, UsageTracker
-from litellm_ledger import _attempt as attempt_module
-from litellm_ledger._attempt import Attempt
+from litellm_ledger._calls import attempt as attempt_module
+from litellm_ledger._calls.attempt import Attempt
 
 
 class FakeTracker:

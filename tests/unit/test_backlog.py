@@ -22,14 +22,14 @@ from tests.ledgers import directory
 from tests.runs import assert_once, keys, usage
 
 from litellm_ledger import Ledger, UsageRecord
-from litellm_ledger._backlog import Backlog
-from litellm_ledger._executor import DiskThread
-from litellm_ledger._fs import REAL, FileSystem
-from litellm_ledger._live import WRITTEN, read_live
-from litellm_ledger._queue import Entry, RecordQueue
-from litellm_ledger._recovery import recover
-from litellm_ledger._segment import SegmentLog
-from litellm_ledger._writing import WriteLoop
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._runtime.disk_thread import DiskThread
+from litellm_ledger._storage.filesystem import REAL, FileSystem
+from litellm_ledger._storage.live_file import WRITTEN, read_live
+from litellm_ledger._storage.segment import SegmentLog
+from litellm_ledger._writing.backlog import Backlog
+from litellm_ledger._writing.queue import Entry, RecordQueue
+from litellm_ledger._writing.write_loop import WriteLoop
 from litellm_ledger.testing import FaultyFileSystem
 
 WRITER = "20260102T030405Z-0123456789abcdef"

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_ledger import LiteLLMClient, UsageRecord
-from litellm_ledger._calls import CALLS, Asked
-from litellm_ledger._client_jobs import LiteLLMJobs
-from litellm_ledger._content import captured
-from litellm_ledger._handing import RecordedDict, hand_out
-from litellm_ledger._outcome_sse import MessageEvents
-from litellm_ledger._record import MAX_CONTENT
-from litellm_ledger._stream_readers import ResponsesReader, TextReader
+from litellm_ledger._calls.answers import RecordedDict, hand_out
+from litellm_ledger._client.jobs import LiteLLMJobs
+from litellm_ledger._litellm.anthropic_events import MessageEvents
+from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.content import captured
+from litellm_ledger._litellm.stream_readers import ResponsesReader, TextReader
+from litellm_ledger._records.record import MAX_CONTENT
 
 # --- The table -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from litellm_ledger._closing import outlive_cancellation, wait_until
+from litellm_ledger._runtime.cancellation import outlive_cancellation, wait_until
 
 pytestmark = pytest.mark.asyncio
 

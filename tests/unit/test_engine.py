@@ -16,18 +16,20 @@ import pytest
 from tests.generated import Reckoning, as_sums, make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, spoil
 
-from litellm_ledger import Ledger, MissingExtra, _relation, _reporting
-from litellm_ledger._compacting import compact
+from litellm_ledger import Ledger, MissingExtra
+from litellm_ledger._aggregates.question import Question
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._cli.export import export_records
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
-from litellm_ledger._exporting import export_records
-from litellm_ledger._follow import Follower
-from litellm_ledger._frame import encode
-from litellm_ledger._layout import SegmentName
-from litellm_ledger._question import Question
-from litellm_ledger._reading import Problem
-from litellm_ledger._relation import Relation, ask
-from litellm_ledger._selection import Selection
-from litellm_ledger._survey import Surveyed, survey
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._reading.follow import Follower
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._records.line import encode
+from litellm_ledger._reports import engine as _reporting
+from litellm_ledger._reports import relation as _relation
+from litellm_ledger._reports.relation import Relation, ask
+from litellm_ledger._reports.survey import Surveyed, survey
 
 CASES: list[tuple[list[str], str]] = [
     ([], "UTC"),
@@ -339,7 +341,9 @@ def test_ctrl_c_ends_a_query_as_it_ends_everything(
         ask(tmp_path, query)
 
 
-@pytest.mark.parametrize(("database", "bar"), [("duckdb", True), ("litellm_ledger._duck", False)])
+@pytest.mark.parametrize(
+    ("database", "bar"), [("duckdb", True), ("litellm_ledger._archive.database", False)]
+)
 def test_the_database_draws_no_progress_bar_at_a_prompt(database: str, bar: bool) -> None:
     code = f"""from {database} import connect
 print(connect().execute("SELECT current_setting('enable_progress_bar')").fetchone()[0])"""
@@ -580,7 +584,7 @@ def test_a_file_that_goes_while_it_is_read_is_looked_for_again(
 
 
 def hand_name(hand: HandMade) -> Any:
-    from litellm_ledger._layout import SegmentName
+    from litellm_ledger._records.layout import SegmentName
 
     return SegmentName(hand.writer, 1, 2)
 
@@ -656,7 +660,7 @@ def test_the_name_of_a_directory_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("litellm_ledger._surveyors._WORTH_IT", 1)
+    monkeypatch.setattr("litellm_ledger._reports.surveyors._WORTH_IT", 1)
     half_damaged(Path(name))
     by_duck, by_us = both(Path(name), monkeypatch)
     assert by_us == by_duck

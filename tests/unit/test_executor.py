@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future
 
 import pytest
 
-from litellm_ledger._executor import DiskThread
+from litellm_ledger._runtime.disk_thread import DiskThread
 
 
 def test_jobs_run_in_order_on_one_thread_that_is_a_daemon() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from litellm_ledger._flights import Flight, Flights
+from litellm_ledger._cache.flights import Flight, Flights
 
 pytestmark = pytest.mark.asyncio
 

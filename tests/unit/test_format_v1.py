@@ -16,12 +16,12 @@ from zlib import crc32
 
 import pytest
 
-from litellm_ledger._frame import SUFFIX, checked, decode, encode
-from litellm_ledger._layout import SegmentName
-from litellm_ledger._ledger import Ledger
-from litellm_ledger._live import LiveCounters, read_live
-from litellm_ledger._recovery import recover
-from litellm_ledger._scan import scan
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._records.line import SUFFIX, checked, decode, encode
+from litellm_ledger._records.scan import scan
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._storage.live_file import LiveCounters, read_live
 
 HERE = Path(__file__).parent
 FIXTURE = HERE.parent / "fixtures" / "v1"
@@ -138,7 +138,7 @@ def page() -> str:
 def test_the_page_names_every_member_and_no_other() -> None:
     from msgspec.structs import fields
 
-    from litellm_ledger._gaps import GapLine
+    from litellm_ledger._records.gaps import GapLine
 
     members = {field.encode_name for field in fields(GapLine)} | {"v", "crc"}
     tables = FORMAT.read_text("utf-8").split("## Members")[1].split("### Money")[0]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tests.ledgers import WRITER, line
 
 from litellm_ledger._errors import InvalidRecord, UnsupportedFormat
-from litellm_ledger._frame import SUFFIX, checked, decode, encode, newer_version
-from litellm_ledger._layout import record_id
-from litellm_ledger._money import MAX_PICOUSD, usd
-from litellm_ledger._record import MAX_INT, UsageRecord
+from litellm_ledger._records.layout import record_id
+from litellm_ledger._records.line import SUFFIX, checked, decode, encode, newer_version
+from litellm_ledger._records.money import MAX_PICOUSD, usd
+from litellm_ledger._records.record import MAX_INT, UsageRecord
 
 counts = st.none() | st.integers(0, MAX_INT)
 money = st.none() | st.integers(-MAX_PICOUSD, MAX_PICOUSD).map(usd)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from litellm_ledger import AsyncUsageWriter, Ledger, LedgerClosed, LiteLLMClient, UsageTracker
-from litellm_ledger._intake import Intake
+from litellm_ledger._writing.intake import Intake
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ import pytest
 from tests.ledgers import OTHER, WRITER, directory, kept, line, lines, put, put_live
 
 from litellm_ledger import Ledger, LedgerPathError, UsageRecord, UsageTracker
-from litellm_ledger._archive import list_archive
-from litellm_ledger._batches import on_ledger
-from litellm_ledger._compacting import compact
-from litellm_ledger._doctor import examine
-from litellm_ledger._follow import Follower
-from litellm_ledger._fs import REAL, open_regular, read_file
-from litellm_ledger._layout import SegmentName, live_name
-from litellm_ledger._recovery import recover
-from litellm_ledger._version import refuse_newer
+from litellm_ledger._archive.archive import list_archive
+from litellm_ledger._calls.batches import on_ledger
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._reading.follow import Follower
+from litellm_ledger._records.layout import SegmentName, live_name
+from litellm_ledger._reports.doctor import examine
+from litellm_ledger._storage.filesystem import REAL, open_regular, read_file
+from litellm_ledger._storage.format_version import refuse_newer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -195,7 +195,7 @@ def test_compaction_writes_through_no_link_that_was_planted_under_its_temporary_
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also not one that is planted after it has removed what was left of an earlier run."""
-    from litellm_ledger import _compacting
+    from litellm_ledger._maintenance import compact as _compacting
 
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET)

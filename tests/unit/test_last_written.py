@@ -14,10 +14,11 @@ import pytest
 from tests.generated import make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade
 
-from litellm_ledger import Ledger, UsageRecord, _last_written
-from litellm_ledger._compacting import compact
-from litellm_ledger._last_written import ended, last_written
-from litellm_ledger._selection import Selection
+from litellm_ledger import Ledger, UsageRecord
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._reading import last_written as _last_written
+from litellm_ledger._reading.last_written import ended, last_written
 
 LIMITS = [1, 3, 10, 200]
 

@@ -11,10 +11,10 @@ import pytest
 from tests.ledgers import WRITER, directory
 from tests.runs import WAIT, assert_once, usage
 
-from litellm_ledger import _late
-from litellm_ledger._backlog import Backlog
-from litellm_ledger._late import LateSaver
-from litellm_ledger._queue import Entry
+from litellm_ledger._writing import last_resort as _late
+from litellm_ledger._writing.backlog import Backlog
+from litellm_ledger._writing.last_resort import LateSaver
+from litellm_ledger._writing.queue import Entry
 from litellm_ledger.testing import FaultyFileSystem
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from tests.ledgers import OTHER, WRITER
 
-from litellm_ledger._layout import SegmentName, live_name, record_id, split_id, writer_of_live
+from litellm_ledger._records.layout import (
+    SegmentName,
+    live_name,
+    record_id,
+    split_id,
+    writer_of_live,
+)
 
 
 @pytest.mark.parametrize("name", [SegmentName(WRITER, 1), SegmentName(WRITER, 7, 10**15)])

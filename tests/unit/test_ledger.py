@@ -13,12 +13,13 @@ from zlib import crc32
 import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, spoil
 
-from litellm_ledger import _listing, _reading
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
-from litellm_ledger._frame import encode
-from litellm_ledger._layout import SEGMENTS, SegmentName
-from litellm_ledger._ledger import Ledger
-from litellm_ledger._record import UsageRecord
+from litellm_ledger._reading import lines as _reading
+from litellm_ledger._reading import listing as _listing
+from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._records.line import encode
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._reports.ledger import Ledger
 
 
 @pytest.fixture

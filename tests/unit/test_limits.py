@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from litellm_ledger import LedgerClosed
-from litellm_ledger._limits import Deadline, Limit, Slot
+from litellm_ledger._runtime.limits import Deadline, Limit, Slot
 
 pytestmark = pytest.mark.asyncio
 

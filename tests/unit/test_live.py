@@ -18,9 +18,9 @@ import pytest
 from tests.disks import QUICK
 from tests.ledgers import WRITER, directory, put_live
 
-from litellm_ledger import _live
-from litellm_ledger._layout import LIVE
-from litellm_ledger._live import (
+from litellm_ledger._records.layout import LIVE
+from litellm_ledger._storage import live_file as _live
+from litellm_ledger._storage.live_file import (
     ACCEPTED,
     OLDEST,
     PID,
@@ -191,8 +191,8 @@ def test_a_failed_creation_leaves_nothing(root: Path, operation: str) -> None:
 CHILD = """
     import os, sys, signal
     from pathlib import Path
-    from litellm_ledger._fs import REAL
-    from litellm_ledger._live import ACCEPTED, LiveFile
+    from litellm_ledger._storage.filesystem import REAL
+    from litellm_ledger._storage.live_file import ACCEPTED, LiveFile
 
     live = LiveFile(REAL, Path(sys.argv[1]), sys.argv[2])
     live.cells[ACCEPTED] = 7

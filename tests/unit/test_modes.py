@@ -14,19 +14,13 @@ from typing import Any
 import pytest
 from tests.ledgers import WRITER, directory, line, lines, put, put_live
 
-from litellm_ledger import (
-    Ledger,
-    LedgerPathError,
-    LiteLLMClient,
-    UsageRecord,
-    UsageTracker,
-    _recovery,
-)
-from litellm_ledger._compacting import compact
-from litellm_ledger._doctor import examine
-from litellm_ledger._exporting import export_records
-from litellm_ledger._question import Question
-from litellm_ledger._recovery import recover
+from litellm_ledger import Ledger, LedgerPathError, LiteLLMClient, UsageRecord, UsageTracker
+from litellm_ledger._aggregates.question import Question
+from litellm_ledger._cli.export import export_records
+from litellm_ledger._maintenance import recover as _recovery
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._reports.doctor import examine
 
 pytestmark = pytest.mark.anyio
 

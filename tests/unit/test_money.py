@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._money import MAX_PICOUSD, from_litellm, picousd, usd, whole
+from litellm_ledger._records.money import MAX_PICOUSD, from_litellm, picousd, usd, whole
 
 
 @pytest.mark.parametrize(

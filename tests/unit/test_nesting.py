@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.ledgers import WRITER, directory, found, line, lines, put, put_live
 
-from litellm_ledger import InvalidRecord, Ledger, UsageRecord, UsageTracker, _recovery
-from litellm_ledger._content import captured
-from litellm_ledger._dead_writer import DeadWriter, RecoveredWriter
-from litellm_ledger._follow import Follower
-from litellm_ledger._frame import SEALED, checked
-from litellm_ledger._nesting import DEEPEST, nests_deeper
-from litellm_ledger._recovery import recover
+from litellm_ledger import InvalidRecord, Ledger, UsageRecord, UsageTracker
+from litellm_ledger._litellm.content import captured
+from litellm_ledger._maintenance import recover as _recovery
+from litellm_ledger._maintenance.dead_writer import DeadWriter, RecoveredWriter
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._reading.follow import Follower
+from litellm_ledger._records.line import SEALED, checked
+from litellm_ledger._records.nesting import DEEPEST, nests_deeper
 
 pytestmark = pytest.mark.anyio
 
@@ -218,7 +219,7 @@ async def test_an_opening_survives_a_search_for_dead_writers_that_raises(
     def fails(*args: object, **kwargs: object) -> None:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("litellm_ledger._directory.recover_directory", fails)
+    monkeypatch.setattr("litellm_ledger._writing.opening.recover_directory", fails)
     async with UsageTracker(tmp_path) as tracker:
         await tracker.record(UsageRecord(model="m"))
     assert "could not be recovered: too deep" in caplog.text

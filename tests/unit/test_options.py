@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from litellm_ledger import InvalidRecord, LedgerClosed, LiteLLMClient, MissingExtra
-from litellm_ledger._options import CallOptions, Keep, without_inner_retries
+from litellm_ledger._calls.options import CallOptions, Keep, without_inner_retries
 
 # --- Options ---------------------------------------------------------------------------------
 

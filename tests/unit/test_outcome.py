@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from litellm_ledger import UsageRecord
-from litellm_ledger._outcome import (
+from litellm_ledger._litellm.outcome import (
     from_exception,
     from_response,
     from_stream,

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from litellm_ledger import _packing
-from litellm_ledger._packing import Unpackable, fingerprint, pack, unpack
+from litellm_ledger._cache import packing as _packing
+from litellm_ledger._cache.packing import Unpackable, fingerprint, pack, unpack
 
 plain = (
     st.none()

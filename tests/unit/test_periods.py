@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from litellm_ledger._periods import PERIODS, _changes, calendar
+from litellm_ledger._aggregates.calendar import PERIODS, _changes, calendar
 
 
 def label(zone: str, every: str, moment: str, week_start: str = "monday") -> str:

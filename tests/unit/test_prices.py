@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_ledger import ModelPrice
-from litellm_ledger._prices import find_price, lacking_prices, price_of, price_table
+from litellm_ledger._records.prices import find_price, lacking_prices, price_of, price_table
 
 QWEN = ModelPrice(input="0.20", output="0.60", per=1_000_000)
 

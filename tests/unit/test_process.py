@@ -7,7 +7,7 @@ import subprocess
 import sys
 import weakref
 
-from litellm_ledger import _process
+from litellm_ledger._runtime import process as _process
 
 
 class Member:
@@ -48,7 +48,7 @@ def test_who_has_left_can_be_collected() -> None:
 
 def at_exit_of(code: str) -> str:
     script = (
-        "import os, sys\nfrom litellm_ledger import _process\n"
+        "import os, sys\nfrom litellm_ledger._runtime import process as _process\n"
         "class Member:\n"
         "    def __init__(self, name): self.name = name\n"
         "    def finish_now(self, budget): print(self.name, budget, flush=True)\n" + code

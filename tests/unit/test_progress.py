@@ -12,7 +12,7 @@ import pytest
 
 CODE = """
 import sys, threading
-from litellm_ledger import _progress
+from litellm_ledger._cli import progress as _progress
 
 _progress._PATIENCE = {patience}
 with _progress.progress("reading it", 10) as advance:

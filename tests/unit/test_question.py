@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from litellm_ledger._groups import named
-from litellm_ledger._question import Question, conditions, last, moment, question
+from litellm_ledger._aggregates.groups import named
+from litellm_ledger._aggregates.question import Question, conditions, last, moment, question
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2025, 3, 30, 12, 34, 56, tzinfo=UTC)  # 14:34 in Berlin, on a day of 23 hours

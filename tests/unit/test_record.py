@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._frame import decode, encode
-from litellm_ledger._record import MAX_CONTENT, MAX_INT, MAX_TEXT, UsageRecord, cut
+from litellm_ledger._records.line import decode, encode
+from litellm_ledger._records.record import MAX_CONTENT, MAX_INT, MAX_TEXT, UsageRecord, cut
 
 
 def test_what_the_user_knows_is_enough() -> None:

@@ -28,14 +28,14 @@ from tests.ledgers import (
 )
 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
-from litellm_ledger._frame import decode, encode
-from litellm_ledger._fs import REAL
-from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name
-from litellm_ledger._ledger import Ledger
-from litellm_ledger._live import ACCEPTED, LiveFile, lock, unlock
-from litellm_ledger._record import UsageRecord
-from litellm_ledger._recovery import RecoveredWriter, recover
-from litellm_ledger._segment import SegmentLog
+from litellm_ledger._maintenance.recover import RecoveredWriter, recover
+from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS, SegmentName, live_name
+from litellm_ledger._records.line import decode, encode
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._storage.filesystem import REAL
+from litellm_ledger._storage.live_file import ACCEPTED, LiveFile, lock, unlock
+from litellm_ledger._storage.segment import SegmentLog
 from litellm_ledger.testing import FaultyFileSystem
 
 
@@ -518,7 +518,7 @@ def test_a_live_file_finished_by_another_run_between_open_and_lock_is_left_alone
         os.unlink(where)  # the winner of an earlier race was just done
         return held
 
-    monkeypatch.setattr("litellm_ledger._recovery.lock", slow_lock)
+    monkeypatch.setattr("litellm_ledger._maintenance.recover.lock", slow_lock)
     assert recover(root).writers == ()
     assert not path.exists()
 

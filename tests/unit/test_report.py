@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 
+from litellm_ledger._aggregates.formatting import dollars
+from litellm_ledger._aggregates.groups import Quantiles
 from litellm_ledger._errors import MissingExtra
-from litellm_ledger._groups import Quantiles
-from litellm_ledger._ledger import Ledger
-from litellm_ledger._plurals import dollars
-from litellm_ledger._reading import Line
-from litellm_ledger._report import added, build
+from litellm_ledger._reading.lines import Line
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._reports.report import added, build
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from litellm_ledger import LedgerFailed, MissingExtra, _operation
+from litellm_ledger import LedgerFailed, MissingExtra
+from litellm_ledger._calls import operation as _operation
+from litellm_ledger._calls.operation import BACKOFF_MAX, BACKOFF_MIN, PATIENCE, Operation
 from litellm_ledger._errors import FlushTimeout
-from litellm_ledger._operation import BACKOFF_MAX, BACKOFF_MIN, PATIENCE, Operation
-from litellm_ledger._retry import asked_to_wait, may_be_billed, worth_retrying
+from litellm_ledger._litellm.failures import asked_to_wait, may_be_billed, worth_retrying
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

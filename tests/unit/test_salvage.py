@@ -7,10 +7,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.ledgers import WRITER, call, gap, line, lines
 
-from litellm_ledger._gaps import Gap
-from litellm_ledger._layout import SegmentName
-from litellm_ledger._salvage import Held, OpenCalls, fill, is_whole
-from litellm_ledger._scan import scan
+from litellm_ledger._maintenance.salvage import Held, OpenCalls, fill, is_whole
+from litellm_ledger._records.gaps import Gap
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._records.scan import scan
 
 
 def held(*content: bytes) -> Held:

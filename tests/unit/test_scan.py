@@ -7,9 +7,9 @@ from zlib import crc32
 import pytest
 from tests.ledgers import OTHER, WRITER, gap, line, lines
 
-from litellm_ledger import _scan
-from litellm_ledger._frame import checked
-from litellm_ledger._scan import Scan, heads, scan
+from litellm_ledger._records import scan as _scan
+from litellm_ledger._records.line import checked
+from litellm_ledger._records.scan import Scan, heads, scan
 
 
 def numbers(found: Scan) -> list[int]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from litellm_ledger import UsageRecord
-from litellm_ledger._calls import CALLS
-from litellm_ledger._seam_cases import FREE, KINDS, SOME, cost_of, mismatches
+from litellm_ledger._litellm.calls import CALLS
+from litellm_ledger._selfcheck.cases import FREE, KINDS, SOME, cost_of, mismatches
 
 CHAT = KINDS[0]
 RIGHT: dict[str, Any] = {"status": "ok", "input_tokens": 3, "cost": Decimal("0.00000345")}

@@ -18,12 +18,12 @@ import pytest
 from tests.disks import QUICK, ForgetfulDisk
 from tests.ledgers import WRITER, directory, found, line, lines, segment_names
 
-from litellm_ledger import _segment
-from litellm_ledger._fs import FileSystem
-from litellm_ledger._layout import SEGMENTS, SegmentName
-from litellm_ledger._live import SYNCED, WRITTEN
-from litellm_ledger._scan import scan
-from litellm_ledger._segment import SegmentLog, Stuck, write_sealed
+from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._records.scan import scan
+from litellm_ledger._storage import segment as _segment
+from litellm_ledger._storage.filesystem import FileSystem
+from litellm_ledger._storage.live_file import SYNCED, WRITTEN
+from litellm_ledger._storage.segment import SegmentLog, Stuck, write_sealed
 from litellm_ledger.testing import FaultyFileSystem
 
 TWO = 2 * len(line(1)) + 9  # rotate after three lines

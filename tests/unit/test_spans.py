@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_ledger._spans import Spans
+from litellm_ledger._records.ranges import Spans
 
 NUMBERS = st.integers(1, 40)
 RANGES = st.lists(st.tuples(NUMBERS, NUMBERS), max_size=12)

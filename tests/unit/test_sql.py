@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.ledger_by_hand import HandMade
 
-from litellm_ledger import Ledger, _relation
+from litellm_ledger import Ledger
+from litellm_ledger._reports import relation as _relation
 
 TAGS = [{"user": "alice", "tenant": "acme"}, {"user": "bob", "tenant": "acme"}, {"user": "bob"}]
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from litellm_ledger._state import State, advance, refusal
+from litellm_ledger._writing.state import State, advance, refusal
 
 ALLOWED = {
     (State.UNOPENED, State.OPEN),

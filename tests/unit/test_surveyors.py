@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from tests.ledger_by_hand import HandMade, spoil
 
-from litellm_ledger import Ledger, _relation, _survey, _surveyors
-from litellm_ledger._listing import list_segments
-from litellm_ledger._survey import ahead, survey
-from litellm_ledger._surveyors import survey_ahead
+from litellm_ledger import Ledger
+from litellm_ledger._reading.listing import list_segments
+from litellm_ledger._reports import relation as _relation
+from litellm_ledger._reports import survey as _survey
+from litellm_ledger._reports import surveyors as _surveyors
+from litellm_ledger._reports.survey import ahead, survey
+from litellm_ledger._reports.surveyors import survey_ahead
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._record import clean_tags
-from litellm_ledger._tags import Tags
+from litellm_ledger._records.record import clean_tags
+from litellm_ledger._tracking.tags import Tags
 
 
 def test_no_tags_at_all_are_none() -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_ledger._groups import MISSING, OTHER, Row, key_of
-from litellm_ledger._money import picousd
-from litellm_ledger._reading import Line
-from litellm_ledger._record import UsageRecord
-from litellm_ledger._totals import Totals
+from litellm_ledger._aggregates.groups import MISSING, OTHER, Row, key_of
+from litellm_ledger._aggregates.totals import Totals
+from litellm_ledger._reading.lines import Line
+from litellm_ledger._records.money import picousd
+from litellm_ledger._records.record import UsageRecord
 
 
 def fill(totals: Totals, *records: UsageRecord) -> Totals:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from tests.ledger_by_hand import OTHER_WRITER, WRITER, HandMade, spoil
 
-from litellm_ledger import _verify
 from litellm_ledger._errors import UnsupportedFormat
-from litellm_ledger._layout import LIVE, RECOVERY, SEGMENTS, SegmentName
-from litellm_ledger._ledger import Ledger
-from litellm_ledger._reading import Problem
-from litellm_ledger._recovery import recover
-from litellm_ledger._verdict import WriterVerdict
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._reading import verify as _verify
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.verdict import WriterVerdict
+from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS, SegmentName
+from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from litellm_ledger._waiters import Acks, Room
+from litellm_ledger._runtime.waiters import Acks, Room
 
 
 async def turns(count: int = 4) -> None:

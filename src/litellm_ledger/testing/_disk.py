@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeVar, get_args
 
-from litellm_ledger._fs import PRIVATE, REAL, FileSystem
+from litellm_ledger._storage.filesystem import PRIVATE, REAL, FileSystem
 
 __all__ = ["DiskCall", "FaultyFileSystem", "Hang", "Killed", "Operation"]
 

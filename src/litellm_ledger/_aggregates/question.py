@@ -1,0 +1,228 @@
+"""What a command line asks for: from when to when, where, in which time zone.
+
+Owns the forms in which people write these: ``today``, ``2025-03-30``, ``7d``, ``tag:env=prod``.
+Pure: it is given the time and the zone, and reads neither a clock nor a ledger.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Any, Final
+
+import msgspec
+
+from .calendar import WEEKDAYS
+from .groups import named
+
+__all__ = ["Question", "conditions", "last", "midnight", "moment", "question"]
+
+_DAY: Final = timedelta(days=1)
+_LAST: Final = re.compile(r"(\d{1,5})\s*(h|d|w|mo)")
+_FORMS: Final = (
+    "a day (2025-03-30), a month (2025-03), a time (2025-03-30T14:00), today, yesterday, now"
+)
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of the ledger that is asked about.
+
+    Attributes:
+        since, until: UTC; ``since <= ts < until``; ``None`` is without end.
+        where: group key to values, one of which a call must have.
+        where_not: group key to values, none of which a call may have.
+        allow_missing: whether a tag that is on no call is no mistake.
+        tz: the name of the zone of days and weeks.
+        week_start: in English, lower case.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    where: dict[str, list[str]] = {}
+    where_not: dict[str, list[str]] = {}
+    allow_missing: bool = False
+    tz: str = "UTC"
+    week_start: str = "monday"
+
+    def selection(self) -> dict[str, Any]:
+        """Return the arguments of ``Ledger.records``."""
+        return {
+            "since": self.since,
+            "until": self.until,
+            "where": self.where or None,
+            **self._unwanted(),
+        }
+
+    def everything(self) -> dict[str, Any]:
+        """Return the arguments of ``Ledger.report``."""
+        return {**self.selection(), "tz": self.tz, "week_start": self.week_start}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values (see docs/CLI.md)."""
+        return {
+            "since": _iso(self.since),
+            "until": _iso(self.until),
+            "where": self.where,
+            **self._unwanted(),
+            "tz": self.tz,
+            "week_start": self.week_start,
+        }
+
+    def _unwanted(self) -> dict[str, Any]:
+        return {"where_not": self.where_not} if self.where_not else {}
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def question(
+    *,
+    since: str | None,
+    until: str | None,
+    last_: str | None,
+    where: Sequence[str],
+    allow_missing: bool = False,
+    zone: tzinfo | None,
+    tz: str,
+    week_start: str,
+    now: datetime,
+) -> Question:
+    """Read the flags that all commands share.
+
+    Args:
+        zone: of days written without one; ``None`` is the zone of this machine.
+        tz: its name.
+        now: timezone-aware.
+
+    Raises:
+        ValueError: a flag that cannot be read; the text says how to write it.
+    """
+    if last_ and (since or until):
+        raise ValueError("give --last, or --since and --until, not both")
+    begin = moment(since, zone, now, flag="--since") if since else None
+    end = moment(until, zone, now, flag="--until", end=True) if until else None
+    if last_:
+        begin = last(last_, zone, now, week_start)
+    if begin and end and begin >= end:
+        raise ValueError(f"--since {since} is not before --until {until}")
+    wanted, unwanted = conditions(where)
+    return Question(
+        since=begin,
+        until=end,
+        where=wanted,
+        where_not=unwanted,
+        allow_missing=allow_missing,
+        tz=tz,
+        week_start=week_start,
+    )
+
+
+def moment(
+    text: str, zone: tzinfo | None, now: datetime, *, flag: str, end: bool = False
+) -> datetime:
+    """Return the moment that a flag names, in UTC; with ``end`` a day or a month is meant whole.
+
+    A time that a change of clocks makes twice is the first of the two.
+
+    Raises:
+        ValueError: it is none; the text shows the forms.
+    """
+    given = text.strip()
+    today = now.astimezone(zone).date()
+    if given == "now":
+        return now.astimezone(UTC)
+    if given in ("today", "yesterday"):
+        day = today if given == "today" else today - _DAY
+        return midnight(day + _DAY if end else day, zone)
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}", given):
+            first = date.fromisoformat(f"{given}-01")
+            return midnight(_months_on(first, 1) if end else first, zone)
+        if re.fullmatch(r"\d{4}-?\d{2}-?\d{2}", given):
+            day = date.fromisoformat(given)
+            return midnight(day + _DAY if end else day, zone)
+        time = datetime.fromisoformat(given)
+        return _aware(time, zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{flag} {text!r} is not a time; give {_FORMS}") from None
+
+
+def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monday") -> datetime:
+    """Return the begin of the last so many hours, days, weeks or months, the current one included.
+
+    Raises:
+        ValueError: it is none; the text shows the forms.
+    """
+    given = text.strip().lower()
+    if re.fullmatch(r"\d+\s*m(in)?", given):
+        number = re.sub(r"\D", "", given)
+        raise ValueError(
+            f"--last {text!r}: months are {number}mo; there is no unit for minutes, give "
+            "hours (1h) or a time: --since 2025-03-30T14:00"
+        )
+    found = _LAST.fullmatch(given)
+    count = int(found[1]) if found else 0
+    if not found or not count:
+        raise ValueError(
+            f"--last {text!r} is not a span of time; give hours, days, weeks or months: "
+            "24h, 7d, 4w, 12mo"
+        )
+    local = now.astimezone(zone)
+    try:
+        if found[2] == "h":
+            hour = now - timedelta(
+                minutes=local.minute, seconds=local.second, microseconds=local.microsecond
+            )
+            return (hour - timedelta(hours=count - 1)).astimezone(UTC)
+        day = local.date()
+        if found[2] == "d":
+            first = day - (count - 1) * _DAY
+        elif found[2] == "w":
+            began = (day.weekday() - WEEKDAYS.index(week_start)) % 7
+            first = day - (began + 7 * (count - 1)) * _DAY
+        else:
+            first = _months_on(day.replace(day=1), 1 - count)
+        return midnight(first, zone)
+    except (OverflowError, ValueError):
+        raise ValueError(f"--last {text!r} is before the first year there is") from None
+
+
+def midnight(day: date, zone: tzinfo | None) -> datetime:
+    """Return when a day begins in a zone, in UTC: at 0:00, or when the clocks jump over that."""
+    return _aware(datetime(day.year, day.month, day.day), zone).astimezone(UTC)  # noqa: DTZ001
+
+
+def _aware(time: datetime, zone: tzinfo | None) -> datetime:
+    if time.tzinfo is not None:
+        return time
+    return time.astimezone() if zone is None else time.replace(tzinfo=zone)
+
+
+def _months_on(first: date, count: int) -> date:
+    month = first.year * 12 + first.month - 1 + count
+    return date(month // 12, month % 12 + 1, 1)
+
+
+def conditions(given: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Read ``KEY=VALUE`` and ``KEY!=VALUE``: the values that are wanted, and those that are not.
+
+    Of a key that is given more than once, any value may match.
+
+    Raises:
+        ValueError: one without ``=`` or without a key.
+    """
+    wanted: dict[str, list[str]] = {}
+    unwanted: dict[str, list[str]] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        found = unwanted if key.endswith("!") else wanted
+        key = key.removesuffix("!").strip()
+        if not equals or not key:
+            raise ValueError(
+                f"--where {text!r}: write KEY=VALUE or KEY!=VALUE, such as tag:env=prod or "
+                "status!=ok"
+            )
+        found.setdefault(named(key), []).append(value)
+    return wanted, unwanted

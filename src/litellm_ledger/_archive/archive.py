@@ -1,0 +1,363 @@
+"""The archive: compacted segments, read back byte for byte as they were.
+
+Owns the names in ``archive/`` and the way from a row to the line that it was.  A segment in the
+archive is still a segment: it is listed and opened under its name, so that whoever reads, verifies
+or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from litellm_ledger._errors import LedgerPathError
+from litellm_ledger._records.layout import ARCHIVE, SegmentName
+from litellm_ledger._records.line import SEALED
+from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.format_version import newer_format
+
+from .columns import COLUMNS, quoted
+from .database import connect, literally, module, statement
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = [
+    "FORMAT_KEY",
+    "SOURCES_KEY",
+    "ArchiveFile",
+    "Place",
+    "Source",
+    "archived",
+    "batch_archived",
+    "content_name",
+    "digest",
+    "list_archive",
+    "parquet",
+    "read_archived",
+    "rebuilt",
+    "unsettled_in",
+]
+
+FORMAT_KEY: Final = "litellm_ledger_format"
+SOURCES_KEY: Final = "litellm_ledger_sources"
+_FORMAT: Final = b"1"
+
+_NAME: Final = re.compile(r"\d{4}-\d{2}-\d{2}\.([0-9a-f]{16})\.parquet", re.ASCII)
+_AT_ONCE: Final = 8 * 2**20
+"""Bytes of small segments that are read together, since who reads one reads the next as well."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A segment that was compacted, as the metadata of an archive file tells it.
+
+    Attributes:
+        name: of the segment.
+        bytes, sha256: of the segment as it was.
+        lines: rows that it is now.
+        gaps, unsettled: how many of them are gaps, and ``unsettled`` outcomes.
+        odd: how many of them the columns do not tell in full: they are to be read as lines.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+    lines: int
+    gaps: int = 0
+    unsettled: int = 0
+    odd: int = 0
+
+
+class ArchiveFile(NamedTuple):
+    """A file in the archive that is whole; column ``source`` counts through ``sources``."""
+
+    path: Path
+    sources: list[Source]
+    names: list[SegmentName]
+
+
+Place = tuple[ArchiveFile, int]
+"""Where a compacted segment is: in which file, as which of its sources."""
+
+_known: dict[tuple[str, int, int], ArchiveFile | None] = {}
+_places: dict[tuple[Path, ...], dict[SegmentName, Place]] = {}
+_ahead: dict[Path, dict[SegmentName, bytes]] = {}
+_lock = threading.Lock()
+_database: duckdb.DuckDBPyConnection | None = None
+_inherited: list[object] = []
+
+
+def content_name(day: str, sha256: str) -> str:
+    """Return the name of an archive file: its day, and its content in short."""
+    return f"{day}.{sha256[:16]}.parquet"
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in a ledger."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_archive(root: Path, broken: list[Path] | None = None) -> list[ArchiveFile]:
+    """List the files of the archive by name; what is not whole goes to ``broken``.
+
+    A file is named after its content, which is checked the first time that this process meets it.
+
+    Raises:
+        MissingExtra: there is an archive, and DuckDB is not installed.
+        UnsupportedFormat: a newer version wrote it.
+        LedgerPathError: it cannot be read.
+    """
+    found = []
+    try:
+        paths = sorted(root / ARCHIVE / name for name in os.listdir(root / ARCHIVE))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as exc:
+        raise LedgerPathError(
+            f"cannot list {root / ARCHIVE}: {exc.strerror}; read it as the user who owns it"
+        ) from exc
+    for path in paths:
+        match = _NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        state = path.lstat()
+        file = None
+        if S_ISREG(state.st_mode):  # the database would follow a link
+            key = str(path), state.st_size, state.st_mtime_ns
+            if key not in _known:
+                _known[key] = _opened(path, match[1])
+            file = _known[key]
+        if file is not None:
+            found.append(file)
+        elif broken is not None:
+            broken.append(path)
+    return found
+
+
+def _opened(path: Path, sha256: str) -> ArchiveFile | None:
+    duck = module()
+    try:
+        if not digest(path).startswith(sha256):
+            return None
+    except OSError as exc:
+        raise LedgerPathError(f"cannot read {path}: {exc.strerror}") from exc
+    with _reader() as database:
+        try:
+            rows = database.execute(
+                f"SELECT key, value FROM parquet_kv_metadata({_from(path)})"
+            ).fetchall()
+        except duck.Error:
+            return None
+    metadata = {key.decode("utf-8", "replace"): value for key, value in rows}
+    version = metadata.get(FORMAT_KEY)
+    if version != _FORMAT:
+        if version is not None:
+            raise newer_format(path, version.decode("utf-8", "replace"))
+        return None
+    try:
+        sources = msgspec.json.decode(metadata[SOURCES_KEY], type=list[Source])
+    except (msgspec.DecodeError, KeyError):
+        return None
+    names = [SegmentName.parse(source.name) for source in sources]
+    if None in names:
+        return None
+    return ArchiveFile(path, sources, [name for name in names if name is not None])
+
+
+def _reader() -> duckdb.DuckDBPyConnection:
+    """Return a cursor of a database that this process keeps: opening one takes 50 ms."""
+    with _lock:
+        if _database is None:
+            _open_database()
+        assert _database is not None
+        return _database.cursor()
+
+
+def _open_database() -> None:
+    global _database
+    _database = connect(threads=1)
+
+
+def _forked() -> None:
+    """Begin anew in a forked child; what the parent has open is neither used nor closed there."""
+    global _database, _lock
+    _inherited.append(_database)
+    _database, _lock = None, threading.Lock()
+    _ahead.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def archived(root: Path) -> dict[SegmentName, Place]:
+    """Return where each compacted segment is: the file, and its number in there."""
+    files = list_archive(root)
+    key = tuple(file.path for file in files)
+    with _lock:
+        if key not in _places:
+            _places.clear()
+            _places[key] = {
+                name: (file, number) for file in files for number, name in enumerate(file.names)
+            }
+        return _places[key]
+
+
+def unsettled_in(place: Place) -> int:
+    """Return how many ``unsettled`` outcomes a compacted segment has."""
+    file, number = place
+    return file.sources[number].unsettled
+
+
+def read_archived(root: Path, name: SegmentName) -> bytes | None:
+    """Return a compacted segment as it was; ``None`` if it is not in the archive.
+
+    A line whose row was altered has a checksum that does not hold, as in a segment.
+
+    Raises:
+        MissingExtra, UnsupportedFormat, LedgerPathError: as ``list_archive``.
+    """
+    with _lock:
+        data = _ahead.get(root, {}).pop(name, None)
+    if data is not None:
+        return data
+    place = archived(root).get(name)
+    if place is None:
+        return None
+    file, number = place
+    end, size = number + 1, file.sources[number].bytes
+    while end < len(file.sources) and size + file.sources[end].bytes <= _AT_ONCE:
+        size += file.sources[end].bytes
+        end += 1
+    with _reader() as database:
+        read: dict[SegmentName, list[bytes]] = {key: [] for key in file.names[number:end]}
+        try:
+            for at, line in rebuilt(database, file.path, number, end):
+                read[file.names[at]].append(line)
+        except module().Error as exc:
+            raise LedgerPathError(f"cannot read {file.path}: {exc}") from exc
+    ahead = {key: b"".join(lines) for key, lines in read.items()}
+    data = ahead.pop(name)
+    with _lock:
+        _ahead.clear()
+        _ahead[root] = ahead
+    return data
+
+
+# -- from a row to the line that it was --------------------------------------------------------
+
+_PYTHON: Final = {"BIGINT": int, "DOUBLE": float, "BOOLEAN": bool, "VARCHAR": str}
+_Row: Final = msgspec.defstruct(
+    "_Row",
+    [
+        (name, kind) if name in ("id", "seq", "kind") else (name, kind | None, None)
+        for name, kind in (
+            (name, str if name == "ts" else _PYTHON.get(sql, dict)) for name, sql in COLUMNS.items()
+        )
+    ],
+    tag_field="v",
+    tag=1,
+    omit_defaults=True,
+    gc=False,
+)
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(_Row).decode
+_AS_TEXT: Final = {"ts": "strftime(make_timestamp(epoch_us(ts)), '%Y-%m-%dT%H:%M:%S.%fZ')"}
+
+
+def rebuilt(
+    database: duckdb.DuckDBPyConnection, path: Path, first: int, end: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the source, line) of the sources ``first`` … ``end - 1``, in their order.
+
+    A row comes as one text, because fetching thirty values takes several times as long.  It is not
+    yet the line: how numbers and text are written is not the database's to say.
+    """
+    rows = f"FROM {_rows(_from(path))} WHERE source >= {first} AND source < {end}"
+    counts = ", ".join(f"count({name})" for name in COLUMNS)
+    there = database.execute(f"SELECT {counts} {rows}").fetchone() or ()
+    members = "".join(
+        f", {name} := {_AS_TEXT.get(name, name)}"
+        for name, count in zip(COLUMNS, there, strict=True)
+        if count
+    )
+    text = f"CAST(to_json(struct_pack(v := 1{members})) AS VARCHAR)"
+    result = database.execute(f"SELECT source, line, crc, {text} {rows} ORDER BY source, seq")
+    while batch := result.fetchmany(1_000):
+        for source, line, crc, members in batch:
+            yield source, _line(members, crc) if line is None else line.encode()
+
+
+def _line(members: str, crc: int) -> bytes:
+    try:
+        body = _encode(_decode(members))
+    except msgspec.DecodeError:  # then the line itself is in the row beside it
+        body = b"{}"
+    return SEALED % (body[:-1], crc)
+
+
+def _from(path: Path) -> str:
+    return quoted(literally(path))
+
+
+def _rows(paths: str) -> str:
+    """Read files; a directory named like ``model=x`` is no value of theirs."""
+    return f"read_parquet({paths}, filename=true, hive_partitioning=false)"
+
+
+def parquet(
+    files: Sequence[ArchiveFile],
+    leave_out: Sequence[Place] = (),
+    cut: Sequence[tuple[Place, int]] = (),
+) -> str:
+    """Return a query for the rows of archive files.
+
+    Args:
+        files: which.
+        leave_out: sources of theirs that are not wanted.
+        cut: sources that are wanted from a number on.
+    """
+    paths = ", ".join(_from(file.path) for file in files)
+    columns = ", ".join(_READ.get(name, name) for name in COLUMNS)
+    query = f"SELECT {columns} FROM {_rows(f'[{paths}]')}"
+    conditions = [f"NOT {_is(place)}" for place in leave_out]
+    conditions += [f"(seq >= {since} OR NOT {_is(place)})" for place, since in cut]
+    return query + (f" WHERE {' AND '.join(conditions)}" if conditions else "")
+
+
+_READ: Final = {
+    "ts": "make_timestamp(epoch_us(ts)) AS ts",
+    "meta": "meta::JSON AS meta",
+    "content": "content::JSON AS content",
+}
+
+
+def _is(place: Place) -> str:
+    file, number = place
+    return f"(source = {number} AND filename = {quoted(str(file.path.absolute()))})"
+
+
+def batch_archived(root: Path, name: str, since: float) -> bool:
+    """Whether a compacted record of this Unix time or later says that a batch was counted.
+
+    Raises:
+        MissingExtra, UnsupportedFormat, LedgerPathError: as ``list_archive``.
+    """
+    files = list_archive(root)
+    if not files:
+        return False
+    with _reader() as database:
+        query = statement("batch").format(rows=parquet(files))
+        try:
+            return bool(database.execute(query, [name, since]).fetchone())
+        except module().Error as exc:
+            raise LedgerPathError(f"cannot read the archive of {root}: {exc}") from exc

@@ -1,0 +1,140 @@
+"""Where a response cache keeps its bytes: the protocol for any store, and the one in memory.
+
+Owns which entries are there: how many, how large, until when.  Knows nothing of answers or keys:
+a key is text, a value is bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from litellm_ledger._errors import MissingExtra
+from litellm_ledger._runtime import process as _process
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["CacheStore", "MemoryStore"]
+
+
+class CacheStore(Protocol):
+    """What a response cache needs of a store; one that is shared by processes can follow.
+
+    A store may fail, be slow or forget: a call goes on without it.  Values are opaque bytes, and
+    what a store returns is checked before it is used.
+    """
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what was set, unless it has expired or been dropped."""
+
+    async def set(self, key: str, value: bytes, ttl: float) -> None:
+        """Keep ``value`` for at most ``ttl`` seconds."""
+
+    async def delete(self, key: str) -> None:
+        """Forget ``key``; no error if there is none."""
+
+
+class MemoryStore:
+    """Entries in this process, the least recently used of them dropped first.
+
+    Safe for several threads and clients at once.
+
+    Args:
+        maxsize: entries.
+        max_bytes: bytes of all values together.
+        timer: the clock, in seconds.
+
+    Attributes:
+        evictions: entries dropped because others needed their place.
+        expired: entries dropped because their time was over.
+    """
+
+    def __init__(
+        self, maxsize: int, max_bytes: int, *, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._maxsize = maxsize
+        self._entries: Any = _cachetools().TLRUCache(
+            max_bytes,
+            ttu=lambda key, value, now: now + value[1],
+            timer=timer,
+            getsizeof=lambda value: len(value[0]),
+        )
+        self._lock = threading.Lock()
+        self.evictions = 0
+        self.expired = 0
+        _process.inherits(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: a lock of its own, in case another thread held it
+        (``_runtime.process``)."""
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> bytes | None:
+        """``get`` without waiting."""
+        with self._lock:
+            found = self._entries.get(key)
+        return None if found is None else found[0]
+
+    def put(self, key: str, value: bytes, ttl: float) -> None:
+        """``set`` without waiting.  A value larger than all there may be is not kept."""
+        entries = self._entries
+        with self._lock, entries.timer:  # one moment for all of it
+            self._expire()
+            entries.pop(key, None)
+            if len(value) > entries.maxsize:
+                return
+            while entries and (
+                len(entries) >= self._maxsize or entries.currsize + len(value) > entries.maxsize
+            ):
+                entries.popitem()
+                self.evictions += 1
+            entries[key] = (value, ttl)
+
+    def drop(self, key: str) -> None:
+        """``delete`` without waiting."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def expire(self) -> None:
+        """Drop what has expired.  About 1 µs for each."""
+        with self._lock:
+            self._expire()
+
+    def _expire(self) -> None:
+        self.expired += len(self._entries.expire())
+
+    @property
+    def entries(self) -> int:
+        """How many there are."""
+        self.expire()
+        return len(self._entries)
+
+    @property
+    def size(self) -> int:
+        """How large they are together."""
+        self.expire()
+        return int(self._entries.currsize)
+
+    async def get(self, key: str) -> bytes | None:
+        """See ``CacheStore``."""
+        return self.find(key)
+
+    async def set(self, key: str, value: bytes, ttl: float) -> None:
+        """See ``CacheStore``."""
+        self.put(key, value, ttl)
+
+    async def delete(self, key: str) -> None:
+        """See ``CacheStore``."""
+        self.drop(key)
+
+
+def _cachetools() -> ModuleType:
+    """Import cachetools, or say which extra brings it."""
+    try:
+        import cachetools
+    except ModuleNotFoundError as exc:
+        raise MissingExtra("cachetools", "cache") from exc
+    return cachetools

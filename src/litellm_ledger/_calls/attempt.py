@@ -1,0 +1,171 @@
+"""One request to a provider, from the moment before it leaves to its outcome on the ledger.
+
+Owns what the client knows of the request (when, which model, whose tags) and the rule that it is
+settled exactly once, whoever gets there first: the answer, an error, a cancellation, a finalizer.
+Never imports LiteLLM and never waits for a provider.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from litellm_ledger._errors import InvalidRecord
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._runtime.limits import Slot
+from litellm_ledger._tracking.tracker import UsageTracker
+
+__all__ = ["Attempt"]
+
+_log = logging.getLogger("litellm_ledger")
+
+
+class Attempt:
+    """A request in flight.
+
+    Attributes:
+        record: its outcome once it is settled.
+        started: its ``started`` record, or ``None`` when those are not kept.
+
+    Args:
+        number: which attempt of its operation, from 1.
+        operation: id of the operation's first record; ``None`` if this one writes it.
+        slot: released when the attempt is settled.
+    """
+
+    __slots__ = (
+        "_admitted",
+        "_began",
+        "_common",
+        "_ended",
+        "_first_token",
+        "_pid",
+        "_settled",
+        "_slot",
+        "_tracker",
+        "_ts",
+        "record",
+        "started",
+    )
+
+    def __init__(
+        self,
+        tracker: UsageTracker,
+        *,
+        call: str,
+        model: str | None,
+        stream: bool,
+        tags: Mapping[str, str] | None,
+        call_id: str,
+        number: int = 1,
+        operation: str | None = None,
+        slot: Slot | None = None,
+    ) -> None:
+        self._tracker = tracker
+        self._ts = datetime.now(UTC)
+        self._began = time.perf_counter()
+        self._ended: float | None = None
+        self._first_token: float | None = None
+        self._pid = os.getpid()
+        self._admitted = False
+        self._settled = False
+        self._common: dict[str, Any] = {
+            "call": call,
+            "model": model,
+            "stream": stream,
+            "tags": tracker.merged_tags(tags),
+            "call_id": call_id if call_id is None else str(call_id),  # a UUID will do for LiteLLM
+            "attempt": number,
+            "operation": operation,
+        }
+        self._slot = slot
+        self.started: UsageRecord | None = None
+        self.record: UsageRecord | None = None
+
+    async def begin(self, *, write: bool, ack_timeout: float) -> None:
+        """Wait for room and put the ``started`` record down before the request leaves."""
+        try:
+            record = None
+            if write:
+                record = UsageRecord(kind="started", ts=self._ts, **self._common)
+            self.started = await self._tracker.start(record, ack_timeout=ack_timeout)
+        except BaseException:  # nothing has left, and the tracker has settled what it wrote
+            self._settled = True
+            self._release()
+            raise
+        self._admitted = True
+
+    def join(self) -> None:
+        """In the place of ``begin``: another call's request brings the outcome, which is here."""
+        self._tracker.join()
+        self._admitted = True
+
+    def first_token(self) -> None:
+        """Note the time of the first chunk; later calls change nothing."""
+        if self._first_token is None:
+            self._first_token = time.perf_counter()
+
+    def ended(self) -> None:
+        """Stop the clock of an attempt that is settled later, when its tokens are counted."""
+        self._ended = time.perf_counter()
+
+    def settle(self, fields: Mapping[str, Any]) -> UsageRecord | None:
+        """Put the outcome down, on the loop's thread; ``None`` if it has one already."""
+        outcome = self._outcome(fields)
+        if outcome is None:
+            return None
+        try:
+            self.record = self._tracker.settle(outcome, self.started)
+        finally:
+            self._release()
+        return self.record
+
+    def settle_anywhere(self, fields: Mapping[str, Any]) -> None:
+        """``settle`` from a finalizer or another thread; also what never went through ``begin``."""
+        outcome = self._outcome(fields)
+        if outcome is None:
+            return
+        try:
+            if self._admitted:
+                self._tracker.settle_anywhere(outcome, self.started)
+            else:
+                self._tracker.accept_anywhere(outcome)
+        finally:
+            self._release()
+
+    @property
+    def operation(self) -> str | None:
+        """The id of the operation's first record, once that is numbered."""
+        record = self.started or self.record
+        return self._common["operation"] if record is None else record.operation
+
+    def _release(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+
+    def _outcome(self, fields: Mapping[str, Any]) -> UsageRecord | None:
+        if self._settled or self._pid != os.getpid():  # a forked child settles nothing of ours
+            return None
+        self._settled = True
+        common = dict(self._common, ts=self._ts)
+        if self.started is not None:
+            common["operation"] = self.started.operation
+        common["latency_ms"] = _ms((self._ended or time.perf_counter()) - self._began)
+        if self._first_token is not None:
+            common["ttft_ms"] = _ms(self._first_token - self._began)
+        try:
+            return UsageRecord(**{**common, **fields})
+        except (InvalidRecord, TypeError) as exc:  # an answer we cannot read is still an answer
+            _log.error("the usage of a call to %s could not be read: %s", common["model"], exc)
+            status = fields.get("status")
+            return UsageRecord(**common, status=status, meta={"unreadable": type(exc).__name__})
+
+
+def _ms(seconds: float) -> float:
+    """Milliseconds to the microsecond: more digits would be noise on every line."""
+    return round(seconds * 1000, 3)

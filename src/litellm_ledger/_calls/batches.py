@@ -1,0 +1,213 @@
+"""Batches and background responses: jobs that are billed once, when they are done.
+
+Owns the rule.  Creating a batch and asking about a job cost nothing, and are recorded so.  The
+first time that a job is seen in its final state, its usage and cost go on the record of that call,
+with ``meta.batch.counted`` or ``meta.background.counted``; every later one costs nothing again.
+"First" means in this process and, for what earlier processes saw, on the ledger: the segments that
+were written to since the job was created, and the archive, are searched for its id.  Two processes
+that ask in the same moment may both count it.
+
+The usage is the provider's own where it sends one with the batch; else the output file is read as
+LiteLLM reads it.  Where neither can be had, the cost is unknown and the next call tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from litellm_ledger._archive.archive import batch_archived
+from litellm_ledger._errors import LedgerError, MissingExtra
+from litellm_ledger._litellm.background import background, is_background, is_done
+from litellm_ledger._litellm.batches import batch_cost, batch_output
+from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.load import price_version, version
+from litellm_ledger._litellm.outcome import from_response, member, merged, note
+from litellm_ledger._litellm.strays import Strays
+from litellm_ledger._records.layout import SEGMENTS
+from litellm_ledger._records.line import checked
+from litellm_ledger._records.prices import price_of
+from litellm_ledger._storage.filesystem import open_file
+
+from .pricing import Pricing
+
+__all__ = ["Batches"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_FINAL: Final = frozenset({"completed", "complete", "failed", "cancelled", "expired", "ended"})
+_SECONDS: Final = 60.0
+"""Seconds for reading the output file of a batch that came without a usage."""
+
+_DAY: Final = 86_400.0
+"""How much the clocks of provider and ledger may differ."""
+
+
+class _Host(Protocol):
+    pricing: Pricing
+    strays: Strays
+
+    @property
+    def directory(self) -> Path | None: ...
+
+    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any: ...
+
+
+class Batches:
+    """Which jobs of one client have been counted."""
+
+    def __init__(self, host: _Host) -> None:
+        self._host = host
+        self._counted: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def settle(
+        self, asked: Asked, answer: Any, settle: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        """Read a job and settle its call; a job that is being counted is waited for."""
+        fields = from_response({"id": member(answer, "id")})
+        said = member(member(answer, "_hidden_params"), "custom_llm_provider")
+        fields["provider"] = asked.provider or (said if isinstance(said, str) else None) or "openai"
+        status = str(member(answer, "status") or "")
+        model = member(answer, "model")
+        if asked.model is None and isinstance(model, str):
+            fields["model"] = fields["response_model"] = model
+        fields |= {"cost": Decimal(0), "cost_source": "unbilled", "usage_source": "none"}
+        if asked.call.name == "aget_responses":
+            kind, count = "background", self._count_response
+            told = background(answer, counted=False)
+            final = is_background(answer) and is_done(answer)
+        else:
+            kind, count = "batch", self._count_batch
+            told = {"batch": {"status": status[:32]}}
+            final = asked.call.name == "aretrieve_batch" and _is_final(answer, status)
+        note(fields, {"litellm": version(), **told})
+        name = fields.get("response_id")
+        if name is None or not final:
+            settle(fields)
+            return
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        try:
+            async with lock:
+                if not await self._seen(name, answer):
+                    await count(fields, asked, answer)
+                settle(fields)
+                if fields["meta"][kind].get("counted"):
+                    self._counted.add(name)
+        finally:
+            if name in self._counted:  # else somebody may be about to take the lock
+                self._locks.pop(name, None)
+
+    async def _seen(self, name: str, answer: Any) -> bool:
+        directory = self._host.directory
+        if name not in self._counted and directory is not None:
+            created = member(answer, "created_at")
+            since = float(created) - _DAY if type(created) in (int, float) else 0.0
+            if await self._host.off_loop(on_ledger, directory, name, since):
+                self._counted.add(name)
+        return name in self._counted
+
+    async def _count_response(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
+        """Put usage and cost of a finished background response on its record."""
+        del fields["cost"], fields["cost_source"]
+        found = from_response(answer)
+        if found.get("cost_source") != "provider":  # LiteLLM's figure may be that of a mere look
+            found.pop("cost", None)
+            found.pop("cost_source", None)
+        fields |= merged(fields, found)
+        made = Asked(CALLS["aresponses"], {**asked.kwargs, "model": fields.get("response_model")})
+        self._host.pricing.complete(fields, answer, made)
+
+    async def _count_batch(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
+        """Put usage and cost of a finished batch on its record."""
+        del fields["cost"], fields["cost_source"]
+        provider = fields["provider"]
+        model = fields.get("response_model") or asked.model
+        counts = from_response({"usage": member(answer, "usage")})
+        cost: Decimal | None = None
+        if counts.pop("usage_source") == "provider":
+            fields |= counts | {"usage_source": "provider"}
+            if model:
+                options = asked.price_options(provider)
+                cost = await self._host.off_loop(batch_cost, answer, model, provider, options)
+        elif member(answer, "output_file_id"):
+            reading = batch_output(answer, provider, dict(asked.kwargs))
+            found = await _in_time(self._host.strays.watch(reading))
+            if found is not None:
+                usage, cost, model = found
+                fields |= from_response({"usage": usage})
+                if model:
+                    fields["response_model"] = model
+                    fields.setdefault("model", model)
+        else:
+            cost = Decimal(0)  # nothing came of it
+        own = self._host.pricing.own(f"batch/{model}", None)
+        source = "litellm" if cost else "unbilled"
+        if own is not None:
+            cost, source = price_of(own, fields), "user"
+        note(fields, {"batch": {**fields["meta"]["batch"], "counted": cost is not None}})
+        if cost is not None:
+            fields["cost"], fields["cost_source"] = cost, source
+            if source == "litellm":
+                fields["price_version"] = price_version()
+            elif own is not None:
+                fields["price_version"] = own.version
+            note(fields, {"price": {**fields["meta"].get("price", {}), "batch": True}})
+
+
+def _is_final(answer: Any, status: str) -> bool:
+    """A batch may be completed a moment before its output can be had."""
+    if status not in _FINAL:
+        return False
+    done = member(member(answer, "request_counts"), "completed")
+    output = member(answer, "output_file_id")
+    return bool(output) or status not in ("completed", "complete") or done == 0
+
+
+async def _in_time(work: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await work
+    except Exception as exc:
+        _log.error("the output of a batch could not be read: %s", type(exc).__name__)
+        return None
+
+
+def on_ledger(directory: Path, name: str, since: float) -> bool:
+    """Whether a line says that this job was counted; blocks.
+
+    Looks into segments that were written to since the Unix time ``since``, and for records since
+    then in the archive.
+    """
+    needle = b'"response_id":"%b"' % name.encode("utf-8", "replace")
+    try:
+        paths = [entry.path for entry in os.scandir(directory / SEGMENTS)]
+    except OSError:
+        return False
+    for path in paths:
+        try:
+            if ".jsonl" in path and os.lstat(path).st_mtime >= since and _holds(path, needle):
+                return True
+        except FileNotFoundError:  # sealed meanwhile: the name is another one, the lines the same
+            stem = Path(path).name.partition(".jsonl")[0]
+            if any(_holds(p, needle) for p in (directory / SEGMENTS).glob(f"{stem}-*.jsonl")):
+                return True
+        except OSError as exc:
+            _log.warning("a segment could not be searched for a job: %s", exc.strerror)
+    try:
+        return batch_archived(directory, name, since)
+    except MissingExtra as exc:
+        _log.warning("the archive is not searched for jobs that were counted before: %s", exc)
+    except LedgerError as exc:
+        _log.error("the archive could not be searched for a job: %s", exc)
+    return False
+
+
+def _holds(path: str | Path, needle: bytes) -> bool:
+    with open_file(Path(path)) as file:
+        return any(needle in line and b'"counted":true' in line and checked(line) for line in file)

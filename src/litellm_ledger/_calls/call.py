@@ -1,0 +1,243 @@
+"""One call, from the caller's arguments to the caller's answer, with its records in between.
+
+    slot -> started (acknowledged) -> LiteLLM -> outcome (acknowledged) -> answer
+
+Owns that order, and nothing else of the client; ``_calls.operation`` goes through it again where
+that was asked for.  Arguments, answers and exceptions are LiteLLM's, passed through unchanged.
+"""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.failures import may_be_billed
+from litellm_ledger._litellm.outcome import from_exception, from_response, merged
+from litellm_ledger._litellm.own_calls import ours
+from litellm_ledger._litellm.packages import needs_messages_stream, require
+from litellm_ledger._litellm.stream_readers import StreamReader
+from litellm_ledger._runtime.cancellation import outlive_cancellation
+
+from .answers import hand_out, label
+from .attempt import Attempt
+from .core import ClientCore
+from .operation import Operation
+from .options import CallOptions, without_inner_retries
+from .stream import CompletionStream, Upstream
+
+__all__ = ["call", "name_positional", "require_packages"]
+
+
+async def call(
+    core: ClientCore,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    tags: Mapping[str, Any] | None,
+    *,
+    options: CallOptions,
+    track: bool,
+) -> Any:
+    """Make one call of LiteLLM's function ``name`` and record it; see ``LiteLLMClient``.
+
+    Args:
+        args: positional arguments beyond those that are among ``kwargs``.
+        kwargs: handed over.
+        tags: on the records of this call.
+        options: the client's or the view's.
+        track: write a ``started`` record before the request leaves.
+    """
+    await core.ready()
+    litellm: Any = await core.litellm()
+    row = CALLS[name]
+    if args:
+        name_positional(getattr(litellm, row.positional), args, kwargs)
+    asked = Asked(row, kwargs, options.capture_content)
+    await require_packages(asked)
+    kwargs.setdefault("litellm_call_id", str(uuid.uuid4()))
+    stream = bool(kwargs.get("stream"))
+    retries = options.retries(kwargs)
+    if retries is not None:
+        without_inner_retries(kwargs)
+    request = _Request(
+        asked=asked,
+        function=getattr(litellm, name),
+        tags=options.tagged(tags),
+        track=track,
+        stream=stream,
+        drain=options.on_abandoned_stream == "drain",
+        usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
+    )
+    timed_out = partial(litellm.Timeout, model=asked.model or "", llm_provider="")
+    operation = Operation(retries=retries or 0, seconds=options.deadline, timed_out=timed_out)
+    try:
+        return await operation.run(partial(_attempt, core, request, operation))
+    except BaseException as exc:  # also the deadline's, which takes the place of a cancellation
+        label(exc, operation.record)
+        raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is sent, once for every attempt, and how it is written down."""
+
+    asked: Asked
+    function: Any
+    tags: Mapping[str, str] | None
+    track: bool
+    stream: bool
+    drain: bool
+    usage_asked: bool
+
+
+async def _attempt(core: ClientCore, request: _Request, operation: Operation) -> Any:
+    """Send the request once and record it."""
+    asked = request.asked
+    operation.phase = "while waiting for one of the max_concurrency slots"
+    slot = await core.limit.enter()
+    operation.attempts += 1
+    operation.phase = f"in attempt {operation.attempts}"
+    core.repeated += operation.attempts > 1
+    attempt = Attempt(
+        core.tracker,
+        call=asked.call.name,
+        model=asked.model,
+        stream=request.stream,
+        tags=request.tags,
+        call_id=asked.kwargs["litellm_call_id"],
+        number=operation.attempts,
+        operation=operation.id,
+        slot=slot,
+    )
+    await attempt.begin(write=request.track, ack_timeout=core.ack_timeout)
+    try:
+        with ours():
+            sent = request.function(**asked.kwargs)
+            answer = await (_watched(core, asked, sent) if asked.call.strays else sent)
+    except BaseException as exc:
+        await _failed(core, request, operation, attempt, exc)
+        raise
+    operation.answered()
+    if request.stream and hasattr(answer, "__anext__"):
+        upstream = _upstream(core, request, attempt, answer)
+        upstream.drain = request.drain
+        if asked.call.strays:  # some are asked for at the first read
+            upstream.watch = partial(core.strays.watch, given=asked.kwargs.get("client"))
+        upstream.deadline = operation.deadline
+        core.begin(upstream)
+        return CompletionStream(upstream)
+    await _answered(core, asked, attempt, answer)
+    record = attempt.record
+    if record is None:
+        return answer
+    operation.record = record  # should the caller be cancelled while it waits for the ack
+    await core.acknowledge(record)
+    return hand_out(answer, record)
+
+
+async def _watched(core: ClientCore, asked: Asked, sent: Any) -> Any:
+    """Wait for a call that leaves HTTP clients behind; see ``Strays``."""
+    try:
+        return await core.strays.watch(sent, given=asked.kwargs.get("client"))
+    finally:
+        core.close_strays()
+
+
+async def _answered(core: ClientCore, asked: Asked, attempt: Attempt, answer: Any) -> None:
+    """Settle an attempt by its answer."""
+    attempt.ended()
+    if asked.call.job:
+        try:
+            await core.batches.settle(asked, answer, attempt.settle)
+        except BaseException as exc:  # cancelled while it looked up what the job has cost
+            attempt.settle(from_exception(exc))
+            raise
+        return
+    fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
+    fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
+    attempt.settle(core.complete(fields, answer, asked))
+
+
+async def _failed(
+    core: ClientCore,
+    request: _Request,
+    operation: Operation,
+    attempt: Attempt,
+    exc: BaseException,
+) -> None:
+    """Record an attempt that ended without an answer; by an estimate if it may be billed."""
+    attempt.ended()
+    fields = operation.deadline_fields() or from_exception(exc)
+    if isinstance(exc, GeneratorExit):  # closed or collected: nothing can be awaited any more
+        attempt.settle_anywhere(fields)
+        return
+    if may_be_billed(exc, operation.outside) and _input(request.asked):
+        # The input is counted off the loop, in a task that outlives whoever is cancelled.
+        upstream = _upstream(core, request, attempt, None)
+        upstream.how = fields
+        core.begin(upstream)
+        await outlive_cancellation(core.in_background(upstream.leave(fields)))
+    else:
+        attempt.settle(merged(fields, request.asked.content(None)))
+    operation.id, operation.record = attempt.operation, attempt.record
+    if attempt.record is not None and fields["status"] != "cancelled":
+        await core.acknowledge(attempt.record)
+
+
+def _upstream(core: ClientCore, request: _Request, attempt: Attempt, answer: Any) -> Upstream:
+    """What came back, or ``None`` for nothing, as something that can be counted and settled."""
+    reader = request.asked.call.reader or StreamReader
+    return Upstream(
+        answer,
+        attempt,
+        core,
+        asked=request.asked,
+        reader=reader(answer),
+        usage_asked=request.usage_asked,
+    )
+
+
+def _input(asked: Asked) -> Any:
+    """What the provider charges as input tokens; ``None`` for what has other units."""
+    return asked.prompt if asked.call.tokens else None
+
+
+def name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Give positional arguments their names; LiteLLM reads some of them by name only."""
+    names = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in kwargs and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if len(args) > len(names):
+        raise TypeError(f"{len(args) - len(names)} positional arguments too many")
+    kwargs.update(zip(names, args, strict=False))
+
+
+async def require_packages(asked: Asked) -> None:
+    """Raise before the request leaves if LiteLLM cannot finish this call."""
+    need = asked.call.need(asked.kwargs)
+    if need is None or asked.kwargs.get("mock_response") is not None:
+        return
+    if asked.call.name == "anthropic_messages" and not needs_messages_stream(
+        asked.model, asked.provider
+    ):
+        return
+    await require(need.modules, need.extra, asked.call.name)
+
+
+def _ask_for_usage(kwargs: dict[str, Any]) -> bool:
+    """Have the provider send the usage of a stream; tell whether the caller wanted it anyway.
+
+    A stream without ``include_usage`` ends with zeros that look like the provider's.
+    """
+    options = kwargs.get("stream_options")
+    if isinstance(options, Mapping) and "include_usage" in options:
+        return True
+    kwargs["stream_options"] = {**(options or {}), "include_usage": True}
+    return False

@@ -1,0 +1,395 @@
+"""Recording the calls that other code makes on LiteLLM: directly, or through what is built on it.
+
+Owns one client's part in that: which of the calls LiteLLM tells of are to be recorded (not those of
+any client of ours, each once), and how what it tells becomes an outcome.  ``_litellm.hooks`` is how
+it hears of them.  Never changes a call and never fails one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections.abc import Mapping
+from datetime import datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from litellm_ledger._errors import LedgerError
+from litellm_ledger._litellm.bill import cached_elsewhere, unstamped
+from litellm_ledger._litellm.calls import CALLS, Asked, Call
+from litellm_ledger._litellm.costs import estimate_stream
+from litellm_ledger._litellm.hooks import (
+    answer_cost,
+    asked_for_usage,
+    flush_logging,
+    follow,
+    is_async,
+    is_sync,
+    register,
+)
+from litellm_ledger._litellm.outcome import from_exception, from_response, merged, usage_fields
+from litellm_ledger._litellm.own_calls import is_ours
+from litellm_ledger._litellm.price_options import PRICED_BY, base_model
+from litellm_ledger._records.money import from_litellm
+from litellm_ledger._records.record import UsageRecord
+
+from .attempt import Attempt
+
+if TYPE_CHECKING:
+    from .core import ClientCore
+
+__all__ = ["Capture"]
+
+_log = logging.getLogger("litellm_ledger")
+
+
+class Capture:
+    """Records for one client what others call on LiteLLM while it is on.
+
+    It may be begun any number of times, from any thread, and is on until it was ended as often.
+
+    Args:
+        always: begin when the client opens, and stay on until it closes.
+    """
+
+    def __init__(self, core: ClientCore, *, always: bool = False) -> None:
+        self._core = core
+        self._always = always
+        core.on_ready.append(self.ready)
+        core.on_close.append(self.stop)
+        core.on_drain.append(self.flush)
+        self._calls: weakref.WeakKeyDictionary[Any, _Captured] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._times = 0
+        self._registered: weakref.finalize[..., Any] | None = None
+        self._seen = _Seen()
+        self.used = False
+        self.duplicates = 0
+
+    async def ready(self) -> None:
+        """The client has opened, or a call begins: be on if that was asked for."""
+        if self._always:
+            await self._core.litellm()
+            if self._always:  # not begun by another task meanwhile
+                self._always = False
+                self.begin()
+
+    def begin(self) -> None:
+        """Record what begins from now on.  Imports LiteLLM if nobody has: 2 to 5 s."""
+        with self._lock:
+            if not self._times:
+                self._registered = register(self)
+                self.used = True
+            self._times += 1
+
+    def end(self) -> None:
+        """Stop, if it was begun once; calls under way are recorded when they end."""
+        with self._lock:
+            self._times = max(0, self._times - 1)
+            if not self._times:
+                self._unregister()
+
+    def stop(self) -> None:
+        """Stop, however often it was begun: the client closes."""
+        with self._lock:
+            self._times = 0
+            self._unregister()
+
+    def _unregister(self) -> None:
+        if self._registered is not None:
+            self._registered()
+            self._registered = None
+
+    async def flush(self) -> None:
+        """Wait for the ends of streams that LiteLLM has not told of yet."""
+        if self.used:
+            await flush_logging()
+
+    # -- what LiteLLM tells -----------------------------------------------------------------------
+
+    async def on_start(self, logging_obj: Any, request: Mapping[str, Any], call: str) -> None:
+        """Put a ``started`` record down, as for a call of our own."""
+        if is_sync(call) and not is_ours():
+            return  # of some, LiteLLM tells the beginning here and the end by ``on_sync`` only
+        call_id = getattr(logging_obj, "litellm_call_id", None)
+        self._seen.add(_identity(call_id, getattr(logging_obj, "start_time", None)))
+        if is_ours():
+            return
+        known = self._calls.get(logging_obj)
+        if known is not None and not known.ended:
+            return  # LiteLLM answers one call by another: it is one request
+        core = self._core
+        model = request.get("model") or getattr(logging_obj, "model", None)
+        model = str(model) if isinstance(model, str) and model else None
+        try:
+            here = await core.ready_here()
+            captured = _Captured(
+                core,
+                Attempt(
+                    core.tracker,
+                    call=call,
+                    model=model,
+                    stream=bool(request.get("stream")),
+                    tags=None,
+                    call_id=str(request.get("litellm_call_id") or ""),
+                ),
+                _asked(call, {**request, "model": model}, getattr(logging_obj, "messages", None)),
+                stream=bool(request.get("stream")),
+                deployment=(request.get("model_info") or {}).get("id"),
+                here=here,
+            )
+            if here:
+                await captured.attempt.begin(
+                    write=core.track_in_flight, ack_timeout=core.ack_timeout
+                )
+        except LedgerError as exc:  # closed meanwhile, or its disk is gone
+            _log.warning("a call to %s was not captured: %s", model, exc)
+            return
+        self._calls[logging_obj] = captured
+        follow(logging_obj, captured)
+        weakref.finalize(logging_obj, captured.vanished).atexit = False
+        core.begin(captured)
+
+    async def on_answer(self, logging_obj: Any, answer: Any) -> None:
+        """Record an answer before its caller has it."""
+        captured = self._calls.get(logging_obj)
+        if captured is None or captured.ended:
+            return
+        fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
+        if captured.asked.call.job:
+            await captured.end(None, _looked(fields))
+            return
+        cost = answer_cost(logging_obj, answer, captured.asked.model, captured.deployment)
+        await captured.end(answer, _with_cost(fields, cost, answer))
+
+    async def on_failure(self, logging_obj: Any, exc: BaseException) -> None:
+        """Record a failure before its caller hears of it."""
+        captured = self._calls.get(logging_obj)
+        if captured is not None:
+            await captured.end(None, from_exception(exc))
+
+    def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
+        """Record a synchronous call, on LiteLLM's thread, after the fact.
+
+        LiteLLM tells this of asynchronous calls too: of failures of some, and from 1.109 on of
+        every answer that is no stream.  Those are on record by ``on_start`` and what follows it.
+        """
+        core = self._core
+        model = details.get("model")
+        call = str(details.get("call_type") or "completion")
+        known = not self._seen.add(_identity(details.get("litellm_call_id"), times[0]))
+        if known or is_async(call):
+            self.duplicates += 1
+            return
+        attempt = Attempt(
+            core.tracker,
+            call=call,
+            model=model if isinstance(model, str) else None,
+            stream=details.get("stream") is True,
+            tags=None,
+            call_id=str(details.get("litellm_call_id") or ""),
+        )
+        exc = details.get("exception")
+        if isinstance(exc, BaseException):
+            fields = from_exception(exc)
+        else:
+            seen = unstamped(answer) if details.get("stream") is True else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
+            asked = _asked(call, _given(details), None)
+            fields = _looked(fields) if asked.call.job else core.complete(fields, answer, asked)
+        began, ended = times
+        if isinstance(began, datetime) and isinstance(ended, datetime):
+            fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
+            fields["latency_ms"] = round((ended - began).total_seconds() * 1000, 3)
+        attempt.settle_anywhere(_marked(fields))
+
+
+class _Seen:
+    """The attempts that LiteLLM has told of lately, so that none is recorded twice.
+
+    The last ``_REMEMBERED``: as many events as LiteLLM's own threads may be behind with.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, str], None] = {}
+
+    def add(self, attempt: tuple[str, str]) -> bool:
+        """Remember an attempt; return whether it is new.  From any thread."""
+        with self._lock:
+            if attempt in self._found:
+                return False
+            self._found[attempt] = None
+            if len(self._found) > _REMEMBERED:
+                del self._found[next(iter(self._found))]
+            return True
+
+
+_REMEMBERED: Final = 10_000
+"""LiteLLM's LOGGING_EXECUTOR_MAX_PENDING_TASKS."""
+
+
+def _identity(call_id: Any, began: Any) -> tuple[str, str]:
+    """What tells one attempt from any other: attempts of a Router share the id of their call."""
+    return str(call_id), str(began)
+
+
+class _Captured:
+    """One call that somebody else makes, until its outcome is on record."""
+
+    def __init__(
+        self,
+        core: ClientCore,
+        attempt: Attempt,
+        asked: Asked,
+        *,
+        stream: bool,
+        deployment: Any,
+        here: bool,
+    ) -> None:
+        self.attempt = attempt
+        self.asked = asked
+        self.deployment = deployment
+        self.ended = False
+        self._core = core
+        self._here = here
+        self._stream = stream
+
+    async def end(self, answer: Any, fields: dict[str, Any]) -> None:
+        """Record the outcome and wait until it is as safe as ``durability`` says."""
+        if "status" not in fields:
+            if self.asked.call.job:
+                fields = _looked(fields)
+            else:
+                fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
+                fields = self._core.complete(fields, answer, self.asked)
+        record = self._settle(fields)
+        if record is not None:
+            await self._core.acknowledge(record)
+
+    async def on_logged(self, details: dict[str, Any], answer: Any) -> None:
+        """Record what came to its end after LiteLLM had returned: a stream, as a rule."""
+        if self.ended:
+            return
+        exc = details.get("exception")
+        if isinstance(exc, BaseException):
+            fields = from_exception(exc)
+            so_far = usage_fields(details.get("combined_usage_object"))
+            if so_far.get("output_tokens"):  # LiteLLM's own count of what had come
+                fields |= {**so_far, "usage_source": "estimated"}
+                fields = _with_cost(fields, details.get("response_cost"), None)
+        else:
+            seen = unstamped(answer) if self._stream else answer
+            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
+            asks = self._stream and self.asked.call.asks_usage
+            if asks and fields["usage_source"] == "provider" and not asked_for_usage(details):
+                fields["usage_source"] = "estimated"
+            if self._stream and fields["usage_source"] == "none":
+                fields |= await self._estimate(answer, fields)
+        await self.end(answer, fields)
+
+    async def _estimate(self, answer: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Count, off the loop, what the provider was not asked to count."""
+        chunk = SimpleNamespace(
+            choices=[
+                SimpleNamespace(
+                    delta=getattr(choice, "message", None), text=getattr(choice, "text", None)
+                )
+                for choice in getattr(answer, "choices", None) or ()
+            ]
+        )
+        return await asyncio.to_thread(  # the loop may be another than the client's
+            estimate_stream,
+            self.asked.model or "",
+            self.asked.prompt,
+            [chunk],
+            custom_llm_provider=found.get("provider"),
+            tools=self.asked.kwargs.get("tools"),
+            options=self.asked.price_options(
+                self._core.pricing.provider(found.get("provider"), self.asked)
+            ),
+        )
+
+    def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
+        if self.ended:
+            return None
+        self.ended = True
+        self._core.ended(self)
+        if self._here and self._core.is_here():
+            return self.attempt.settle(_marked(fields))
+        self.attempt.settle_anywhere(_marked(fields))
+        return None
+
+    def vanished(self) -> None:
+        """LiteLLM has dropped the call and told of no end: it was cancelled, or its stream left."""
+        try:
+            self._settle(
+                {"status": "abandoned" if self._stream else "cancelled", "usage_source": "none"}
+            )
+        except LedgerError:
+            _log.debug("a captured call ended after the ledger", exc_info=True)
+
+    def settle_now(self) -> None:
+        """At interpreter exit: it will not end any more."""
+        self.vanished()
+
+
+_READ: Final = ("messages", "input", "prompt")
+_KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *PRICED_BY, *_READ})
+"""Arguments that a record can depend on.  Nothing else is kept, least of all LiteLLM's own object
+of the call, whose end is what tells that a call was cancelled."""
+
+
+def _asked(call: str, request: Mapping[str, Any], read: Any) -> Asked:
+    """What was asked for, as far as ``request`` says it by name; ``read`` is what LiteLLM made of
+    the messages or the prompt, however they were given."""
+    row = CALLS.get(call) or CALLS.get("a" + call) or Call(call, _READ, "")
+    names = _KEPT.union(row.reads, row.options)
+    kwargs = {name: request[name] for name in names if request.get(name) is not None}
+    if behind := base_model(request):
+        kwargs["base_model"] = behind
+    if row.reads and read and not any(name in kwargs for name in row.reads):
+        kwargs[row.reads[0]] = read
+    return Asked(row, kwargs)
+
+
+def _given(details: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a synchronous call, which LiteLLM has sorted into three places."""
+    found: dict[str, Any] = {}
+    for name in ("litellm_params", "optional_params"):
+        found |= details.get(name) or {}
+    return {**found, **details}
+
+
+def _looked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of a call about a job: each look at a finished one tells its usage again."""
+    return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
+
+
+def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
+    fields = from_response(answer)
+    provider = details.get("custom_llm_provider")
+    if "provider" not in fields and isinstance(provider, str) and provider:
+        fields["provider"] = str(provider)
+    if details.get("cache_hit") is True and "cache_hit" not in fields:
+        fields["cache_hit"] = True
+    return fields
+
+
+def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]:
+    """Take LiteLLM's own price, unless it is the 0 that it says when a usage is missing."""
+    usage = getattr(answer, "usage", None)
+    known = not (fields.get("meta") or {}).get("unpriced") and not (
+        usage and cached_elsewhere(usage)
+    )
+    if known and "cost" not in fields and type(cost) in (float, int) and cost >= 0:
+        counted = fields.get("usage_source") == "provider" or fields.get("cache_hit")
+        if cost or counted or usage is None:
+            fields["cost"], fields["cost_source"] = from_litellm(cost), "litellm"
+    return fields
+
+
+def _marked(fields: dict[str, Any]) -> dict[str, Any]:
+    return merged(fields, {"meta": {"captured": True}})

@@ -1,0 +1,318 @@
+"""What all views of one client share: its life, the streams that are open, the last words on cost.
+
+Owns the ledger's tracker, the close, and what a stream needs of its client
+(``_calls.stream.Host``). Never makes a call itself: that is ``_calls.call``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import logging
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+import aiofiles.os
+
+from litellm_ledger._errors import LedgerClosed
+from litellm_ledger._litellm import load as _litellm
+from litellm_ledger._litellm.calls import Asked
+from litellm_ledger._litellm.connections import acquire_http, release_http
+from litellm_ledger._litellm.costs import estimate
+from litellm_ledger._litellm.own_calls import our_context
+from litellm_ledger._litellm.strays import Strays
+from litellm_ledger._records.prices import ModelPrice
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.statistics import Statistics
+from litellm_ledger._runtime import process as _process
+from litellm_ledger._runtime.cancellation import outlive_cancellation, seconds, wait_until
+from litellm_ledger._runtime.disk_thread import DiskThread
+from litellm_ledger._runtime.limits import Limit
+from litellm_ledger._tracking.tracker import UsageTracker
+from litellm_ledger._writing.state import State, refusal
+
+from .batches import Batches
+from .draining import Draining
+from .pricing import Pricing
+from .stream import Upstream
+
+__all__ = ["ClientCore"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_HTTP: Final = 0.5
+"""Seconds that closing idle connections gets, even when the ledger took all the time there was."""
+_ESTIMATES: Final = 2.0
+"""Seconds at the end of a close for the estimates of streams that were still being read on."""
+
+
+class Unsettled(Protocol):
+    """A stream, or a call that somebody else makes, until its outcome is on record."""
+
+    ended: bool
+
+    def settle_now(self) -> None:
+        """Put the outcome down without a loop."""
+
+
+class ClientCore:
+    """One client, however many views of it there are.
+
+    Args:
+        tracker: where everything is recorded; closed with the client.
+        drain_timeout: seconds that the close may take.
+        ack_timeout: seconds that an answer waits for its record.
+        fetch_prices: let LiteLLM fetch its price map when it is imported.
+        max_concurrency: requests under way at once; ``None``: no limit.
+        prices: the user's own, by model.
+        track_in_flight: write ``started`` records of captured calls as well.
+
+    Attributes:
+        on_ready: awaited when the client has opened, by every call until it has returned once.
+        on_close: called first when it closes.
+        on_drain: awaited, within the deadline, while it closes.
+    """
+
+    def __init__(
+        self,
+        tracker: UsageTracker,
+        *,
+        drain_timeout: float,
+        ack_timeout: float,
+        fetch_prices: bool,
+        max_concurrency: int | None = None,
+        prices: Mapping[str, ModelPrice] | None = None,
+        track_in_flight: bool = True,
+    ) -> None:
+        self.tracker = tracker
+        self.pricing = Pricing(prices)
+        self.batches = Batches(self)
+        self.limit = Limit(max_concurrency)
+        self.draining = Draining()
+        self.on_ready: list[Callable[[], Awaitable[None]]] = []
+        self.on_close: list[Callable[[], None]] = []
+        self.on_drain: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self.ack_timeout = ack_timeout
+        self.track_in_flight = track_in_flight
+        self._drain_timeout = drain_timeout
+        self._fetch_prices = fetch_prices
+        if fetch_prices:
+            _litellm.expect_fetched_prices()
+        self.repeated = 0
+        self.strays = Strays()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._estimator = DiskThread("litellm-ledger-estimate")
+        self._background: set[asyncio.Task[None]] = set()
+        self._streams: set[Unsettled] = set()
+        self._at_exit: weakref.finalize[..., Any] | None = None
+        tracker.serve_client(self.aclose)
+        _process.inherits(self)
+
+    def forget_parent(self) -> None:
+        """In a forked child: no loop, no streams, nothing to settle (``_runtime.process.Heir``)."""
+        if self._at_exit is not None:
+            self._at_exit.detach()
+        for upstream in self._streams:
+            upstream.ended = True
+        self._streams.clear()
+        self._background.clear()
+        self._estimator = DiskThread("litellm-ledger-estimate")
+        self.draining = Draining()
+        self.limit = Limit(self.limit.most)
+        self.repeated = 0
+        self.strays = Strays()
+        self._loop = self._closing = None
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        """Open if need be; raise if closed, failed, or on another loop."""
+        self.check_open()
+        await self.tracker.ready()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            acquire_http(self._loop)
+            self._arm()
+        while self.on_ready:
+            first = self.on_ready[0]
+            await first()
+            if first in self.on_ready:  # calls that came meanwhile have waited for it as well
+                self.on_ready.remove(first)
+
+    def is_here(self) -> bool:
+        """Whether this runs on the client's event loop."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    async def ready_here(self) -> bool:
+        """``ready``, unless this runs on another loop than the client's; tell whether it does not.
+
+        For calls that others make: they may come from anywhere.
+        """
+        if self._loop is None or self.is_here():
+            await self.ready()
+            return True
+        self.check_open()
+        return False
+
+    def check_open(self) -> None:
+        """Raise ``LedgerClosed`` if the client is closed or closing."""
+        if self._closing is not None:
+            state = State.CLOSED if self._closing.done() else State.DRAINING
+            raise LedgerClosed(refusal(state, "the client"))
+
+    async def litellm(self) -> ModuleType:
+        """Return LiteLLM, imported off the loop by the first call."""
+        return _litellm.loaded() or await _litellm.load(fetch_prices=self._fetch_prices)
+
+    async def warm_up(self) -> None:
+        """Import LiteLLM and what its first call needs, in a thread."""
+        await _litellm.warm_up(fetch_prices=self._fetch_prices)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Close once, for all who ask; see ``LiteLLMClient.aclose``."""
+        if self._loop is not asyncio.get_running_loop():
+            await self.tracker.aclose(timeout)  # never opened, or its loop is gone
+            return
+        if self._closing is None:
+            budget = self._drain_timeout if timeout is None else seconds("timeout", timeout)
+            self.limit.close(lambda: LedgerClosed(refusal(State.DRAINING, "the client")))
+            self._closing = self._loop.create_task(
+                self._close(budget), name="litellm-ledger-client", context=contextvars.Context()
+            )
+        await outlive_cancellation(self._closing)
+
+    async def _close(self, budget: float) -> None:
+        deadline = time.monotonic() + budget
+        assert self._loop is not None
+        for stop in self.on_close:
+            stop()
+        flushing = [
+            self._loop.create_task(drain(), name="litellm-ledger-flush") for drain in self.on_drain
+        ]
+        try:
+            self.draining.end_within(budget - min(_ESTIMATES, budget / 2))
+            for task in list(self._background):  # streams read on, estimates being computed
+                await wait_until(task, deadline)
+            for task in flushing:
+                await wait_until(task, deadline - min(_ESTIMATES, budget / 2))
+        finally:
+            for task in flushing:
+                task.cancel()
+            try:
+                await self.tracker.aclose(max(0.1, deadline - time.monotonic()))
+            finally:
+                self._rest()
+                closing = self._loop.create_task(self._release(self._loop))
+                await wait_until(closing, max(deadline, time.monotonic() + _HTTP))
+                closing.cancel()
+
+    async def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        await self.strays.close()
+        await release_http(loop)
+
+    def _rest(self) -> None:
+        """Leave nothing behind once the client is closed and its last stream has ended."""
+        if not self._streams:
+            self._estimator.stop()
+            self._estimator = DiskThread("litellm-ledger-estimate")  # a call may still be in flight
+            if self._at_exit is not None:
+                self._at_exit.detach()
+
+    def _arm(self) -> None:
+        if self._at_exit is None or not self._at_exit.alive:
+            self._at_exit = _process.at_exit(_settle_all, self._streams, self._background)
+
+    def statistics(self) -> Statistics:
+        """Return the tracker's, and what the client itself counts."""
+        return dataclasses.replace(
+            self.tracker.statistics(),
+            active=self.limit.active,
+            waiting_for_slot=self.limit.waiting,
+            max_concurrency=self.limit.most,
+            repeated=self.repeated,
+        )
+
+    # -- what a stream needs of its client -------------------------------------------------------
+
+    def begin(self, upstream: Unsettled) -> None:
+        """Remember a stream until ``ended``: whatever happens, it is settled at the very end."""
+        self._streams.add(upstream)
+        self._arm()
+
+    def ended(self, upstream: Unsettled) -> None:
+        """Forget a stream: it is settled."""
+        self._streams.discard(upstream)
+        self.close_strays()
+        if self._closing is not None and self._closing.done():
+            self._rest()
+
+    def close_strays(self) -> None:
+        """Close what LiteLLM has dropped and what has nothing under way, in a task."""
+        if self.strays and self.is_here():
+            self.in_background(self.strays.close())
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run the end of a stream as a task that ``aclose`` waits for."""
+        assert self._loop is not None
+        task = self._loop.create_task(work, name="litellm-ledger-stream", context=our_context())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def complete(
+        self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
+    ) -> dict[str, Any]:
+        """Add the cost and what it hung on; never raises."""
+        return self.pricing.complete(fields, answer, asked)
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the ledger is."""
+        return self.tracker.directory
+
+    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run what blocks in a thread of the client's."""
+        return await aiofiles.os.wrap(work)(*args, executor=self._estimator)
+
+    async def estimate(self, upstream: Upstream) -> dict[str, Any]:
+        """Estimate a stream's usage from its chunks, off the loop."""
+        fields: dict[str, Any] = await self.off_loop(self.estimate_now, upstream)
+        return fields
+
+    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
+        """The same, here and now."""
+        asked, reader = upstream.asked, upstream.reader
+        fields = estimate(
+            asked.model or "",
+            asked.prompt,
+            reader.fields(finished=False),
+            reader.text,
+            custom_llm_provider=reader.provider or asked.provider,
+            tools=asked.kwargs.get("tools"),
+            options=asked.price_options(self.pricing.provider(reader.provider, asked)),
+        )
+        fields.pop("status", None)
+        fields.pop("error", None)
+        return self.complete(fields, None, asked)
+
+    async def acknowledge(self, record: UsageRecord) -> None:
+        """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""
+        await self.tracker.acknowledge(record, self.ack_timeout)
+
+
+def _settle_all(streams: set[Unsettled], background: set[asyncio.Task[None]]) -> None:
+    """At interpreter exit: what is still open was left; what was being counted is counted now."""
+    for task in list(background):
+        if hasattr(task, "_log_destroy_pending"):
+            task._log_destroy_pending = False
+    for upstream in list(streams):
+        upstream.settle_now()

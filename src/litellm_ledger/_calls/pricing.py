@@ -1,0 +1,194 @@
+"""What a call cost, and what that price hung on.
+
+Owns the order of precedence: the user's own price, then what the provider says that it bills, then
+LiteLLM's figure, then LiteLLM's price map; and the note of the conditions that chose the price.
+What none of them knows stays unknown.  Never raises: the answer is the user's, whatever its price.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from litellm_ledger._litellm import load as _litellm
+from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.costs import (
+    compute_cost,
+    is_free,
+    is_priced,
+    map_cost,
+    price_conditions,
+    provider_of,
+    says_tier,
+    speech_cost,
+)
+from litellm_ledger._litellm.iterations import parts
+from litellm_ledger._litellm.outcome import member, note
+from litellm_ledger._records.prices import (
+    FAR,
+    ModelPrice,
+    find_price,
+    lacking_prices,
+    price_of,
+    price_table,
+)
+
+__all__ = ["Pricing"]
+
+_log = logging.getLogger("litellm_ledger")
+
+
+_CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_location")
+"""Options that are noted beside each price of LiteLLM's that hung on them."""
+
+
+class Pricing:
+    """The prices of one client.
+
+    Args:
+        prices: the user's own, by model.
+    """
+
+    def __init__(self, prices: Mapping[str, ModelPrice] | None = None) -> None:
+        self._table = price_table(prices)
+        self._warned: set[tuple[str, str]] = set()
+
+    def complete(
+        self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
+    ) -> dict[str, Any]:
+        """Add what an outcome lacks: provider, cost, price version, conditions.
+
+        Args:
+            asked: the call, or its model where no more is known of it.
+        """
+        if not isinstance(asked, Asked):
+            asked = Asked(CALLS["acompletion"], {"model": asked})
+        try:
+            self._complete(fields, answer, asked)
+        except Exception as exc:
+            _log.error(
+                "the cost of a call to %s could not be told: %s", asked.model, type(exc).__name__
+            )
+        return fields
+
+    def own(self, model: str | None, provider: str | None) -> ModelPrice | None:
+        """The user's price of a model."""
+        return find_price(self._table, model, provider)
+
+    def provider(self, found: str | None, asked: Asked, model: str | None = None) -> str | None:
+        """The provider: as the answer says, as the caller does, or by the name of the model."""
+        return found or asked.provider or provider_of(model or asked.model or "")
+
+    def _complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:
+        model = asked.model or fields.get("response_model") or ""
+        provider = self.provider(fields.get("provider"), asked, model)
+        if provider:
+            fields["provider"] = provider
+        note(fields, {"litellm": _litellm.version()})
+        own = self.own(model, provider)
+        if own is not None:
+            self._put_own(fields, own, model, _written_by_others(answer, model))
+            return
+        if asked.call.name == "aspeech" and not fields.get("cache_hit"):
+            _put_speech(fields, model, provider)
+        options = asked.price_options(provider)
+        priced = options.get("base_model") or model
+        said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
+        if said_free and not fields.get("cache_hit"):
+            # LiteLLM says 0 for a missing price, and for an answer that does not say yet what was
+            # used.  Only a price of 0 makes that one free.
+            counted = fields.get("usage_source") == "provider"
+            free = is_priced(priced, provider) if counted else is_free(priced, provider)
+            if not free:
+                del fields["cost"], fields["cost_source"]
+        unpriced = (fields.get("meta") or {}).get("unpriced")
+        hit = fields.get("cache_hit") and "saved_cost" not in fields
+        if (hit or "cost" not in fields) and answer is not None and not unpriced:
+            billed = fields["usage_source"] == "provider" or asked.call.options
+            if billed:
+                cost = compute_cost(
+                    answer,
+                    model=model,
+                    custom_llm_provider=provider,
+                    call_type=asked.call.name,
+                    **options,
+                )
+                if cost is not None:
+                    if hit:
+                        fields["saved_cost"], cost = cost, Decimal(0)
+                    fields["cost"], fields["cost_source"] = cost, "litellm"
+                    if "service_tier" in options and not says_tier(answer):
+                        note(fields, {"price": {"service_tier": options["service_tier"]}})
+        if fields.get("cost_source") == "litellm":
+            fields["price_version"] = _litellm.price_version()
+            conditions: dict[str, Any] = {
+                **{name: options[name] for name in _CONDITIONS if name in options},
+                **price_conditions(priced, provider, fields.get("input_tokens")),
+            }
+            known = (fields.get("meta") or {}).get("price") or {}
+            if conditions:
+                note(fields, {"price": {**conditions, **known}})
+        elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
+            _compare(fields, model, provider, options)
+
+    def _put_own(self, fields: dict[str, Any], price: ModelPrice, model: str, others: bool) -> None:
+        """The user's price, and nobody else's: what it does not cover is unknown, and named."""
+        for name in ("cost", "cost_source", "saved_cost"):
+            fields.pop(name, None)
+        if fields.get("meta"):
+            fields["meta"].pop("unpriced", None)
+        lacking = lacking_prices(price, fields)
+        if others and (price.input is not None or price.output is not None):
+            lacking.append("iterations")
+        if lacking:
+            note(fields, {"unpriced": lacking})
+            for name in lacking:
+                if (model, name) not in self._warned:
+                    self._warned.add((model, name))
+                    _log.warning(
+                        "prices= of %s lacks %s, which was used: the cost is unknown", model, name
+                    )
+        cost = price_of(price, fields)
+        if cost is None or "iterations" in lacking:
+            return
+        if fields.get("cache_hit"):
+            fields["saved_cost"], cost = cost, Decimal(0)
+        fields["cost"], fields["cost_source"] = cost, "user"
+        fields["price_version"] = price.version
+
+
+def _written_by_others(answer: Any, model: str) -> bool:
+    """Whether a part of an answer's tokens is another model's, as the advisor's are."""
+    ours = model.rpartition("/")[2]
+    named = (part.get("model") for part in parts(member(answer, "usage")))
+    return any(
+        isinstance(name, str) and not (name.startswith(ours) or ours.startswith(name))
+        for name in named
+    )
+
+
+def _compare(
+    fields: dict[str, Any], model: str, provider: str | None, options: Mapping[str, Any]
+) -> None:
+    """Note the price map's figure beside the server's, where the two are far apart."""
+    said = fields["cost"]
+    listed = (
+        map_cost(model, provider, fields, **options)
+        if fields["usage_source"] == "provider"
+        else None
+    )
+    if listed is not None and said != listed and max(said, listed) >= FAR * min(said, listed):
+        known = (fields.get("meta") or {}).get("price") or {}
+        note(fields, {"price": {**known, "listed": format(listed, "f")}})
+
+
+def _put_speech(fields: dict[str, Any], model: str, provider: str | None) -> None:
+    """The price of all the characters, for LiteLLM's, which leaves the blanks out."""
+    characters = fields.get("characters")
+    if characters is None or fields.get("cost_source") == "provider":
+        return
+    cost = speech_cost(model, provider, characters)
+    if cost is not None:
+        fields["cost"], fields["cost_source"] = cost, "litellm"

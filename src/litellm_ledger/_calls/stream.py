@@ -1,0 +1,328 @@
+"""A streamed answer that is recorded however it ends.
+
+``CompletionStream`` delegates to LiteLLM's wrapper and watches it: read to the end, left by
+``break``, closed, cancelled, failed, dropped without being read.  Each ending is recorded once,
+with the provider's usage when it sent one and an estimate from the chunks when it did not.  With
+``on_abandoned_stream="drain"`` a stream that was left is read on first; ``_calls.draining`` bounds
+that.
+
+Owns the endings of a stream.  Never changes a chunk; hides only the extra usage chunk that the
+caller did not ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from litellm_ledger._litellm.calls import Asked
+from litellm_ledger._litellm.outcome import from_exception, merged
+from litellm_ledger._litellm.own_calls import ours
+from litellm_ledger._litellm.stream_readers import StreamReader
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._runtime.cancellation import outlive_cancellation
+from litellm_ledger._runtime.limits import Deadline
+
+from .answers import label
+from .attempt import Attempt
+from .draining import Draining
+
+__all__ = ["CompletionStream", "Host", "Upstream"]
+
+
+class Host(Protocol):
+    """What a stream needs of its client."""
+
+    draining: Draining
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``work`` as a task that the client's close waits for."""
+
+    def ended(self, upstream: Upstream) -> None:
+        """Forget the stream: it is settled."""
+
+    async def estimate(self, upstream: Upstream) -> dict[str, Any]:
+        """Estimate usage and cost from the chunks, off the loop."""
+
+    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
+        """The same, here and now."""
+
+    def complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> dict[str, Any]:
+        """Add the cost, where LiteLLM left it out, and the price version."""
+
+    async def acknowledge(self, record: UsageRecord) -> None:
+        """Wait for the record to be as safe as was asked for."""
+
+
+class Keeper(Protocol):
+    """What keeps a stream for equal calls to come."""
+
+    def see(self, chunk: Any) -> None:
+        """Take a chunk that the reader is about to have."""
+
+    def finished(self, record: UsageRecord | None) -> None:
+        """The stream was read to its end, and is on record."""
+
+
+class Upstream:
+    """One stream from a provider: LiteLLM's wrapper, the attempt, and how it ended.
+
+    Apart from ``CompletionStream`` so that a finalizer can still settle it when that is gone.
+    """
+
+    __slots__ = (
+        "asked",
+        "attempt",
+        "deadline",
+        "drain",
+        "ended",
+        "host",
+        "how",
+        "inner",
+        "keeper",
+        "loop",
+        "pending",
+        "reader",
+        "reading_on",
+        "usage_asked",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        inner: Any,
+        attempt: Attempt,
+        host: Host,
+        *,
+        asked: Asked,
+        reader: StreamReader,
+        usage_asked: bool,
+        drain: bool = False,
+    ) -> None:
+        self.inner = inner
+        self.attempt = attempt
+        self.host = host
+        self.asked = asked
+        self.reader = reader
+        self.usage_asked = usage_asked
+        self.drain = drain
+        self.watch: Callable[[Any], Any] | None = None  # around the first read (``Strays``)
+        self.keeper: Keeper | None = None
+        self.deadline: Deadline | None = None  # for its reader; reading on has its own bounds
+        self.reading_on = False  # it was left, and has a place among those that are read on
+        self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
+        self.loop = asyncio.get_running_loop()
+        self.ended = False
+        self.how: Mapping[str, Any] = {"status": "abandoned"}  # it ends, if nobody says otherwise
+
+    def read(self, *, finished: bool) -> dict[str, Any]:
+        """What the stream itself says of its outcome."""
+        fields = self.reader.fields(finished=finished)
+        return self.host.complete(fields, self.reader.answer(), self.asked)
+
+    async def read_chunk(self) -> Any:
+        """Return the next chunk, having noted what it says."""
+        chunk = await self._next()
+        self.watch = None
+        self.attempt.first_token()
+        self.reader.see(chunk)
+        return chunk
+
+    def _advance(self) -> Any:
+        chunk = self.inner.__anext__()
+        return chunk if self.watch is None else self.watch(chunk)
+
+    async def _next(self) -> Any:
+        if not self.drain:
+            with ours():
+                return await self._advance()
+        # A cancellation that travelled into the read would end the stream, and nothing could be
+        # read on: the read is a task of its own, which a cancelled reader leaves to who reads on.
+        if self.pending is None:
+            with ours():
+                self.pending = self.loop.create_task(
+                    self._advance(), name="litellm-ledger-stream-read"
+                )
+        await asyncio.wait({self.pending})
+        pending, self.pending = self.pending, None
+        if pending.cancelled():  # by the end of the loop: there is nothing left to read
+            self.drain = False
+        return pending.result()
+
+    def leave_soon(self, fields: Mapping[str, Any]) -> asyncio.Task[None]:
+        """``leave`` in a task of the client's."""
+        # An exception ends a stream at its source: there is nothing to read on.
+        left = fields["status"] in ("abandoned", "cancelled")
+        self.reading_on = self.drain and left and self.host.draining.admit()
+        return self.host.in_background(self.leave(fields))
+
+    async def finish(self, fields: Mapping[str, Any]) -> None:
+        """Settle a stream that was read to its end."""
+        await self._settle(self.read(finished=True), fields)
+
+    async def leave(self, fields: Mapping[str, Any]) -> None:
+        """End a stream that was not: read on or close the provider's connection, then settle."""
+        whole = False
+        try:
+            if self.reading_on:
+                whole = await self.host.draining.read_on(self.read_chunk)
+        finally:
+            try:
+                if not whole:
+                    await self._close()
+            finally:
+                await self._settle(self.read(finished=whole), fields)
+
+    async def _close(self) -> None:
+        if self.pending is not None:  # nobody may close a generator that is being read
+            self.pending.cancel()
+            await asyncio.wait({self.pending})
+        with contextlib.suppress(Exception):
+            await self.reader.aclose()
+
+    async def _settle(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
+        """By the provider's count if there is one, else by an estimate made off the loop."""
+        try:
+            if self._is_to_be_estimated(found) and not self._refused(fields):
+                found.update(await self._estimate())
+        finally:
+            # What was found wins: an exception knows of no usage, the chunks before it may.
+            outcome = merged(fields, {**found, **self.asked.content(self.reader.text)})
+            if self.attempt.settle(outcome) is not None:
+                self.host.ended(self)
+
+    async def _estimate(self) -> dict[str, Any]:
+        """Estimate off the loop; where that is cut short, here and now."""
+        try:
+            return await self.host.estimate(self)
+        except (asyncio.CancelledError, RuntimeError):
+            # Only the end of the loop cancels this task: a stream was dropped after the client's
+            # close, which waits for the others.  Or the interpreter starts no thread any more.
+            return self.host.estimate_now(self)
+
+    def _is_to_be_estimated(self, found: Mapping[str, Any]) -> bool:
+        # What goes on at the provider will be counted when it is done: half of it now would be
+        # billed twice.
+        return found["usage_source"] != "provider" and not self.reader.runs_on
+
+    def _refused(self, fields: Mapping[str, Any]) -> bool:
+        """Whether the provider answered with an error before anything else, and bills nothing."""
+        status = (fields.get("meta") or {}).get("http_status")
+        return status is not None and self.inner is not None and self.reader.text is None
+
+    def settle_now(self) -> None:
+        """Settle without a loop: it is gone, or the interpreter is about to be."""
+        found = self.read(finished=False)
+        if self._is_to_be_estimated(found):
+            found.update(self.host.estimate_now(self))
+        content = self.asked.content(self.reader.text)
+        self.attempt.settle_anywhere({**self.how, **found, **content})
+
+
+def _dropped(upstream: Upstream) -> None:
+    """Nobody holds the stream any more.  On any thread, at any point, perhaps without a loop."""
+    if not upstream.ended:
+        upstream.ended = True
+        with contextlib.suppress(RuntimeError):  # closed: the client settles it at the very end
+            upstream.loop.call_soon_threadsafe(upstream.leave_soon, {"status": "abandoned"})
+
+
+class CompletionStream:
+    """An async iterator over the chunks of one answer; also an async context manager.
+
+    Attributes and methods of LiteLLM's ``CustomStreamWrapper`` are there as well.
+
+    Attributes:
+        usage_record: the ``UsageRecord`` of this call once it has ended, else ``None``.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._finalizer = weakref.finalize(self, _dropped, upstream)
+        self._finalizer.atexit = False  # the client settles what is still open then
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        upstream = self._upstream
+        if upstream.ended:  # LiteLLM's wrapper would make up a "stop" and a usage
+            raise StopAsyncIteration
+        try:
+            while True:
+                chunk = await self._read()
+                if upstream.usage_asked or not upstream.reader.is_extra(chunk):
+                    if upstream.keeper is not None:
+                        upstream.keeper.see(chunk)
+                    return chunk
+        except StopAsyncIteration:
+            await self._end({"status": "ok"})
+            if upstream.keeper is not None:
+                upstream.keeper.finished(upstream.attempt.record)
+            raise
+        except BaseException as exc:
+            # Waits although it is cancelled: closing and counting take milliseconds, and a
+            # cancellation that overtook them would leave them to a loop that may be about to end.
+            await self._end(from_exception(exc))
+            label(exc, self.usage_record)
+            raise
+
+    async def _read(self) -> Any:
+        upstream = self._upstream
+        if upstream.deadline is None:
+            return await upstream.read_chunk()
+        async with upstream.deadline.enforced():
+            return await upstream.read_chunk()
+
+    async def _end(self, fields: Mapping[str, Any]) -> None:
+        """Settle once, in a task that outlives the reader; wait for it, and for the ack.
+
+        A stream that is read on settles later: nobody waits for that but the client's close.
+        """
+        upstream = self._upstream
+        if not upstream.ended:
+            upstream.ended = True
+            self._finalizer.detach()
+            if fields["status"] == "ok":
+                task = upstream.host.in_background(upstream.finish(fields))
+            else:
+                task = upstream.leave_soon(fields)
+            if not upstream.reading_on:
+                await outlive_cancellation(task)
+        if upstream.attempt.record is not None and fields["status"] != "cancelled":
+            await upstream.host.acknowledge(upstream.attempt.record)
+
+    async def aclose(self) -> None:
+        """Stop: close the provider's connection, record what was used.  Idempotent.
+
+        Returns when the record is as safe as ``durability`` says.  Cancelled, it is recorded all
+        the same.  With ``on_abandoned_stream="drain"`` it returns at once, and the stream is read
+        on and recorded by a task of the client's.
+        """
+        await self._end({"status": "abandoned"})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def usage_record(self) -> UsageRecord | None:
+        """The record of this call once it has ended."""
+        return self._upstream.attempt.record
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._upstream.inner, name)
+
+    def __repr__(self) -> str:
+        return f"<CompletionStream of {self._upstream.inner!r}>"

@@ -1,0 +1,77 @@
+"""The ``litellm-ledger`` command: which commands there are, and what it does without one.
+
+Owns the list.  What a command takes and prints is in ``_cli.reports``, ``_cli.records`` and
+``_cli.health``; the flags that they share are ``_cli.flags``'s.  Only ``ask`` imports LiteLLM, and
+only when it runs.
+
+Exit status: 0 fine, 1 something is lost, damaged or needs attention, 2 wrong usage or cannot be
+read.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from litellm_ledger import __version__
+
+from . import health as _cli_health
+from . import records as _cli_records
+from . import reports as _cli_reports
+from .flags import complain, home
+
+__all__ = ["app"]
+
+_DEFAULT: Final = "daily"
+_OURS: Final = ("--help", "--version")
+
+
+class _Commands(TyperGroup):
+    """The commands; without one, ``daily``, which also takes a directory or flags alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        named = first in _OURS or first in self.commands
+        path = home(Path(first)) or Path()
+        if not named and (not args or first.startswith("-") or path.is_dir()):
+            args = [_DEFAULT, *args]
+        elif not named and len(path.parts) + first.endswith("/") > 1:  # no command looks like that
+            complain(f"there is no directory {first}; litellm-ledger --help lists the commands")
+            raise typer.Exit(2)
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"litellm-ledger {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What every language model call used and cost, read from its ledger.
+
+    Without a command: daily.
+    """
+
+
+_cli_reports.add_to(app)
+_cli_records.add_to(app)
+_cli_health.add_to(app)

@@ -1,0 +1,249 @@
+"""Flags that many commands share, and what happens around a command: errors, statuses, pipes.
+
+Owns the words of ``--since``, ``--where``, ``--json`` and their like, so that they mean the same
+everywhere.  A command says with two parameters what it takes: ``question`` (which part of the
+ledger) and ``output`` (in which form); it never sees the flags themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from litellm_ledger._aggregates.calendar import calendar
+from litellm_ledger._aggregates.question import Question, question
+from litellm_ledger._errors import LedgerError
+from litellm_ledger._records.escaping import escaped, json_text
+
+__all__ = [
+    "RAW",
+    "Output",
+    "Where",
+    "check_raw",
+    "command",
+    "complain",
+    "home",
+    "put_json",
+    "settle",
+]
+
+
+def home(path: Path | None) -> Path | None:
+    """Expand ``~``: a quoted one comes as it was written."""
+    return path and Path(os.path.expanduser(path))
+
+
+Where = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="PATH",
+        help="Directory of the ledger; $LITELLM_LEDGER_DIR or your data directory by default.",
+        show_default=False,
+        callback=home,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The form that was asked for: at most one of the three, else a table for people.
+
+    ``raw`` goes with ``csv``: text that is a formula to a spreadsheet is left as it is.
+    """
+
+    json: bool = False
+    csv: bool = False
+    md: bool = False
+    raw: bool = False
+    color: bool = True
+
+    @property
+    def table(self) -> bool:
+        """Whether people read it."""
+        return not (self.json or self.csv)
+
+
+_Text = str | None
+_ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
+    "since": (_Text, None, "Only calls from then on: 2025-03-30, 2025-03-30T14:00, today …"),
+    "until": (_Text, None, "Only calls before then; of a day, its end."),
+    "last": (_Text, None, "Only the last 24h, 7d, 4w, 12mo; the current one is the last of them."),
+    "where": (
+        list[str],
+        [],
+        "Only calls with KEY=VALUE, or without: env=prod, status!=ok. Repeat it for more.",
+    ),
+    "allow_missing": (bool, False, "Accept a tag that is on no call, as if it were not misspelt."),
+    "tz": (str, "UTC", "Time zone of days and of times without one: Europe/Berlin, local."),
+    "week_start": (str, "monday", "The day on which weeks begin."),
+}
+_METAVARS: Final = {
+    "since": "WHEN",
+    "until": "WHEN",
+    "last": "SPAN",
+    "where": "KEY=VALUE",
+    "tz": "ZONE",
+    "week_start": "WEEKDAY",
+}
+RAW: Final = "With --csv: no apostrophe before text that a spreadsheet would take for a formula."
+_FORMS: Final = {
+    "json": "Print JSON, amounts as exact decimal text.",
+    "csv": "Print CSV, amounts exact.",
+    "md": "Print a Markdown table.",
+    "raw": RAW,
+    "no_color": "Print no colour (so does $NO_COLOR).",
+}
+
+
+def command(
+    app: typer.Typer, name: str | None = None, *, forms: tuple[str, ...] = ("json", "csv", "md")
+) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Make a function a command: its result is the exit status, its errors take one line.
+
+    Args:
+        name: if it is not the function's.
+        forms: the forms that a command with ``output`` can print in.
+    """
+
+    def make(function: Callable[..., int]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        asks, prints = "question" in signature.parameters, "output" in signature.parameters
+
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            raise typer.Exit(
+                _guarded(lambda: _call(function, given, asks, forms if prints else None))
+            )
+
+        kept = [p for p in signature.parameters.values() if p.name not in ("question", "output")]
+        kept += _question_flags() if asks else []
+        kept += _output_flags(forms) if prints else []
+        run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
+        # click cuts a summary of its own making to 45 characters
+        summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
+        app.command(name, short_help=summary)(run)
+        return run
+
+    return make
+
+
+def _question_flags() -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[
+                kind,
+                typer.Option(
+                    f"--{name.replace('_', '-')}",
+                    help=words,
+                    metavar=_METAVARS.get(name),
+                    show_default=bool(default),
+                ),
+            ],
+        )
+        for name, (kind, default, words) in _ASKING.items()
+    ]
+
+
+def _output_flags(forms: tuple[str, ...]) -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", help=words)],
+        )
+        for name, words in _FORMS.items()
+        if name in forms or name == "no_color" or (name == "raw" and "csv" in forms)
+    ]
+
+
+def _call(
+    function: Callable[..., int], given: dict[str, Any], asks: bool, forms: tuple[str, ...] | None
+) -> int:
+    if asks:
+        given["question"] = _question({name: given.pop(name) for name in _ASKING})
+    if forms is not None:
+        chosen = {name: given.pop(name) for name in forms}
+        asked = [f"--{name}" for name in forms if chosen[name]]
+        if len(asked) > 1:
+            raise ValueError(f"give one of {' and '.join(asked)}")
+        raw = "csv" in forms and given.pop("raw")
+        check_raw(raw=raw, csv=chosen.get("csv", False))
+        color = not (given.pop("no_color") or os.environ.get("NO_COLOR"))
+        given["output"] = Output(**chosen, raw=raw, color=color)
+    return function(**given)
+
+
+def check_raw(*, raw: bool, csv: bool) -> None:
+    """Refuse ``--raw`` where it would do nothing."""
+    if raw and not csv:
+        raise ValueError("--raw goes with --csv")
+
+
+def _question(flags: dict[str, Any]) -> Question:
+    dates = calendar(flags["tz"], flags["week_start"].lower())
+    return question(
+        since=flags["since"],
+        until=flags["until"],
+        last_=flags["last"],
+        where=flags["where"],
+        allow_missing=flags["allow_missing"],
+        zone=dates.zone,
+        tz=flags["tz"],
+        week_start=flags["week_start"].lower(),
+        now=datetime.now(UTC),
+    )
+
+
+_status: dict[str, int] = {}
+"""The status of a command that knows it before it prints, for when nobody reads the print."""
+
+
+def settle(status: int) -> int:
+    """Note the exit status before printing: it holds also if the reader leaves early."""
+    _status["status"] = status
+    return status
+
+
+def _guarded(function: Callable[[], int]) -> int:
+    try:
+        try:
+            for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows '?'
+                if hasattr(stream, "reconfigure"):
+                    stream.reconfigure(errors="replace")
+            return function()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`head`, a pager) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _status.get("status", 0)
+    except KeyboardInterrupt:
+        return 130
+    except (LedgerError, ValueError, OSError) as exc:
+        complain(exc)
+        return 2
+
+
+def complain(what: object, *, lines: bool = False) -> None:
+    """Write one line to standard error; with ``lines`` those that there are, blank ones apart."""
+    said = [escaped(line.rstrip(), "\t") for line in str(what).splitlines() if line.strip()]
+    text = "\n".join(said) if lines else escaped(" ".join(str(what).split()))
+    sys.stderr.write(f"litellm-ledger: {text}\n")
+
+
+def put_json(value: Any, *, indent: bool = True) -> None:
+    """Write a value as JSON: readable, or on one line."""
+    sys.stdout.write(json_text(value, indent=indent) + "\n")

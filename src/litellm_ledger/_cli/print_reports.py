@@ -1,0 +1,288 @@
+"""What the report commands print: which columns, which words, in which form.
+
+Owns the text, Markdown, CSV and JSON forms of sums.  Draws nothing itself (that is
+``_cli.tables``), adds nothing up but rows of a report, and reads no ledger.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from litellm_ledger._aggregates.calendar import PERIODS
+from litellm_ledger._aggregates.formatting import amounts, clean, counted, rounded
+from litellm_ledger._aggregates.groups import Row
+from litellm_ledger._aggregates.quantiles import MEASURED
+from litellm_ledger._aggregates.question import Question
+from litellm_ledger._reports.dataframes import COSTS
+from litellm_ledger._reports.report import Report, added, floor_mark, row_dict
+
+from .csv_lines import CsvLines
+from .flags import Output, put_json
+from .tables import Column, aside, headline, on_terminal, show, write, write_notes
+
+__all__ = ["Asked", "print_report", "print_top"]
+
+_TITLES: Final = {"week": "week of"}
+_SPREAD: Final = ("count", "p50", "p90", "p99", "max")
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A report, and how it was asked for.
+
+    Attributes:
+        report: with the ``inner`` key as its last, if there is one.
+        inner: the key of the rows below each row.
+    """
+
+    path: Path
+    report: Report
+    question: Question
+    inner: str | None = None
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The keys of the outer rows."""
+        return self.report.by[:-1] if self.inner else self.report.by
+
+    def groups(self) -> list[tuple[Row, list[Row]]]:
+        """Return each outer row with the rows below it; most expensive first, periods in order."""
+        if not self.inner:
+            return [(row, []) for row in self.report.rows]
+        keys = self.by
+        below: dict[tuple[str, ...], list[Row]] = {}
+        for row in self.report.rows:
+            below.setdefault(tuple(row.group[key] for key in keys), []).append(row)
+        outer = [
+            (msgspec.structs.replace(added(rows), group=dict(zip(keys, group, strict=True))), rows)
+            for group, rows in below.items()
+        ]
+        if not any(key in PERIODS for key in keys):
+            outer.sort(key=lambda pair: (-pair[0].cost, -pair[0].calls))
+        return outer
+
+
+def print_report(asked: Asked, output: Output) -> None:
+    """Print a report as a table with its total and how sure it is, or as JSON or CSV."""
+    report = asked.report
+    if output.json:
+        put_json(_plain(asked))
+    elif output.csv:
+        _csv(report.by, report.rows if report.by else [report.total], raw=output.raw)
+        for note in report.warnings():
+            aside(note)
+    else:
+        if not report.total.calls:
+            begun = report.in_flight or report.cut_off
+            write(f"No {'call has ended yet' if begun else 'calls on record'} {_scope(asked)}.")
+        else:
+            _table(asked, asked.groups(), output)
+            write()
+        write_notes(_notes(asked, output), md=output.md)
+
+
+def print_top(asked: Asked, limit: int, output: Output) -> None:
+    """Print the most expensive groups, what all others come to, and each one's share."""
+    groups = asked.groups()
+    others = [row for row, _ in groups[limit:]] if limit else []
+    if output.json:
+        plain = _plain(asked, groups[: limit or None])
+        put_json({**plain, "others": row_dict(added(others)), "others_count": len(others)})
+        return
+    if not asked.report.total.calls or output.csv:
+        kept = asked.report.rows[: limit or None]
+        cut = msgspec.structs.replace(asked.report, rows=kept) if output.csv else asked.report
+        print_report(msgspec.structs.replace(asked, report=cut), output)
+        return
+    if others:
+        label = dict.fromkeys(asked.by, "") | {asked.by[0]: _others(len(others))}
+        groups = [*groups[:limit], (msgspec.structs.replace(added(others), group=label), [])]
+    _table(asked, groups, output, share=True)
+    write()
+    write_notes(_notes(asked, output), md=output.md)
+
+
+def _notes(asked: Asked, output: Output) -> list[str]:
+    total, notes = asked.report.total, asked.report.notes()
+    if total.calls and asked.report.is_floor:
+        notes.insert(0, "+ marks a cost that may really be higher, for the reasons below.")
+    if not _exact(output) and rounded([row.cost for row in [*asked.report.rows, total]]):
+        notes.append("Costs are rounded to a millionth of a dollar here; --json has every digit.")
+    return notes
+
+
+def _exact(output: Output) -> bool:
+    return output.md or not on_terminal()
+
+
+def _others(count: int) -> str:
+    return f"({counted(count, 'other')})"
+
+
+def _scope(asked: Asked) -> str:
+    narrowed = any(asked.question.selection().values())
+    return f"in {asked.path}" + (" for what you asked" if narrowed else "")
+
+
+def _table(
+    asked: Asked,
+    groups: Sequence[tuple[Row, list[Row]]],
+    output: Output,
+    *,
+    share: bool = False,
+) -> None:
+    total = asked.report.total
+    labels: list[list[str]] = []
+    rows: list[Row] = []
+    below: list[int] = []
+    for outer, inner in groups:
+        labels.append([clean(outer.group[key]) for key in asked.by])
+        rows.append(outer)
+        for row in inner:
+            below.append(len(rows))
+            label = f"└ {clean(row.group[asked.inner or ''])}"
+            labels.append([label, *[""] * (len(asked.by) - 1)])
+            rows.append(row)
+    if asked.by:
+        labels.append(["total", *[""] * (len(asked.by) - 1)])
+    rows.append(total)
+    columns = [
+        Column(_title(key, asked.question), [label[at] for label in labels], left=True)
+        for at, key in enumerate(asked.by)
+    ]
+    marks = [*map(floor_mark, rows[:-1]), _mark(asked.report)]
+    columns += _sums(rows, marks, exact=_exact(output))
+    whole = total.cost or Decimal(1)
+    shares = [float(row.cost / whole) for row in rows]
+    if share:
+        cells = [
+            "-" if not total.cost or row.known_cost is None else f"{100 * part:.1f}%"
+            for row, part in zip(rows, shares, strict=True)
+        ]
+        columns.append(Column("share", cells))
+    period = next((key for key in asked.by if key in PERIODS), None)
+    if asked.by and (period or share) and not asked.inner:
+        most = max(shares[:-1], default=0) or 1
+        columns[-1] = replace(columns[-1], bars=[part / most for part in shares[:-1]])
+    if not output.md:
+        _headline(asked, groups, period, output)
+    show(columns, total=bool(asked.by), below=below, md=output.md, color=output.color)
+
+
+def _title(key: str, question: Question) -> str:
+    return f"{_TITLES.get(key, key)} ({question.tz})" if key in PERIODS else key
+
+
+def _headline(
+    asked: Asked, groups: Sequence[tuple[Row, list[Row]]], period: str | None, output: Output
+) -> None:
+    total = asked.report.total
+    said = f"{amounts([total.known_cost])[0]}{_mark(asked.report)} in {total.calls:,} calls"
+    values: list[float] = []
+    if period:
+        ordered = groupby(groups, key=lambda pair: pair[0].group[period])
+        values = [float(sum(row.cost for row, _ in same)) for _, same in ordered]
+    headline(said, values, color=output.color)
+
+
+def _mark(report: Report) -> str:
+    """``floor_mark`` of the total, which calls in no row may be missing from."""
+    return "+" if report.is_floor and report.total.known_cost is not None else ""
+
+
+def _sums(rows: list[Row], marks: list[str], *, exact: bool) -> list[Column]:
+    """Return the columns of sums; apart from the main ones only those that are not all zero."""
+
+    def count(title: str, field: str, keep: int, *, always: bool = False) -> list[Column]:
+        values = [getattr(row, field) for row in rows]
+        return [Column(title, [f"{v:,}" for v in values], keep)] if always or any(values) else []
+
+    def spread(title: str, name: str, keep: int) -> list[Column]:
+        found = [getattr(row, name) for row in rows]
+        if not any(found):
+            return []
+        return [
+            Column(
+                f"{title} {part}",
+                ["-" if one is None else _ms(getattr(one, part)) for one in found],
+                keep - (part == "p99"),
+            )
+            for part in ("p50", "p90", "p99")
+        ]
+
+    saved = [row.saved_cost for row in rows]
+    wasted = [row.wasted_cost for row in rows]
+    costs = amounts([row.known_cost for row in rows], exact=exact)
+    if any(marks):
+        costs = [cost + (mark or " ") for cost, mark in zip(costs, marks, strict=True)]
+    return [
+        *count("calls", "calls", 9, always=True),
+        *count("ok", "ok", 5, always=True),
+        *count("error", "error", 7),
+        *count("cancelled", "cancelled", 6),
+        *count("abandoned", "abandoned", 6),
+        *count("unsettled", "unsettled", 7),
+        *count("retries", "retries", 4),
+        *count("input", "input_tokens", 8, always=True),
+        *count("output", "output_tokens", 8, always=True),
+        *count("total tokens", "total_tokens", 2, always=True),
+        *count("cached", "cache_read_tokens", 3),
+        *count("reasoning", "reasoning_tokens", 3),
+        *count("estimated", "estimated", 6),
+        *count("unpriced", "unpriced", 7),
+        *spread("latency", "latency_ms", 9),  # there only because it was asked for
+        *spread("first", "ttft_ms", 8),
+        *([Column("saved", _nothing(saved, exact=exact), 4)] if any(saved) else []),
+        *([Column("wasted", _nothing(wasted, exact=exact), 4)] if any(wasted) else []),
+        Column("cost", costs),
+    ]
+
+
+def _nothing(costs: Sequence[Decimal], *, exact: bool) -> list[str]:
+    return [
+        text if cost else "-" for cost, text in zip(costs, amounts(costs, exact=exact), strict=True)
+    ]
+
+
+def _ms(value: float) -> str:
+    return f"{value / 1000:,.1f} s" if value >= 10_000 else f"{value:,.0f} ms"
+
+
+def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]] | None = None) -> dict[str, Any]:
+    plain = asked.report.to_dict()
+    groups = asked.groups() if groups is None else groups
+    rows = []
+    for outer, inner in groups:
+        row = row_dict(outer)
+        if asked.inner:
+            row["breakdown"] = [row_dict(one) for one in inner]
+        rows.append(row)
+    return {
+        "path": str(asked.path),
+        **asked.question.to_dict(),
+        **plain,
+        "by": list(asked.by),
+        "breakdown": asked.inner,
+        "rows": rows,
+    }
+
+
+def _csv(by: Sequence[str], rows: Sequence[Row], *, raw: bool) -> None:
+    sums = [name for name in Row.__struct_fields__ if name not in ("group", *MEASURED)]
+    spread = [name for name in MEASURED if any(getattr(row, name) for row in rows)]
+    form = CsvLines(raw=raw, terminal=on_terminal())
+    head = [*by, *sums, *(f"{name}_{part}" for name in spread for part in _SPREAD)]
+    sys.stdout.write(form.line(head))
+    for row in rows:
+        groups = [row.group[key] for key in by]
+        unknown = COSTS if row.known_cost is None else ()
+        plain = [None if name in unknown else getattr(row, name) for name in sums]
+        measured = [getattr(getattr(row, name), part, None) for name in spread for part in _SPREAD]
+        sys.stdout.write(form.line([*groups, *plain, *measured]))

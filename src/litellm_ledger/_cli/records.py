@@ -1,0 +1,273 @@
+"""The commands that show single records: list, find, follow, hand on.
+
+Owns their words and flags.  The records are ``Ledger``'s, the looks ``_cli.print_records``'s.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from litellm_ledger._aggregates.formatting import listed
+from litellm_ledger._aggregates.question import Question
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._storage.default_path import default_directory
+
+from .checks import check_matched, check_where
+from .flags import RAW, Output, Where, check_raw, command, complain, put_json
+
+__all__ = ["add_to"]
+
+Kinds = Annotated[
+    bool, typer.Option("--all-kinds", help="Also started calls and gaps, not outcomes only.")
+]
+_ALIKE: Final = 10
+"""Operations that are listed when a short id may mean several."""
+
+_LOOK: Final = 0.5
+"""Seconds between two looks of ``tail -f``."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app)(calls)
+    command(app, forms=("json",))(show)
+    command(app, forms=("json",))(tail)
+    command(app, forms=("json",))(records)
+    command(app)(sql)
+    command(app, forms=())(export)
+
+
+def calls(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows; 0: all.")] = 20,
+) -> int:
+    """Single calls, the newest first."""
+    from .print_records import print_calls
+    from .progress import working
+
+    ledger = Ledger(path or default_directory())
+    with working(f"reading {ledger.path}"):
+        check_where(ledger, question)
+        found = ledger.calls(**question.selection(), limit=limit or None)
+        check_matched(ledger, question, found.matched)
+    print_calls(ledger.path, found, question, output)
+    return 0
+
+
+def show(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="The id of a record, a call_id or a response_id; or a short id, or the beginning "
+            "or end of one, if it is the only one.",
+        ),
+    ],
+    output: Output,
+    path: Where = None,
+) -> int:
+    """One operation with all its attempts."""
+    from litellm_ledger._reports.short_ids import alike
+
+    from .print_records import operation_dict, print_operation
+    from .progress import working
+
+    _not_a_directory(key, "show ID PATH")
+    ledger = Ledger(path or default_directory())
+    with working(f"looking for {key}"):
+        found = ledger.operation(key)
+        near = alike(ledger.path, key, _ALIKE + 1) if found is None and key else []
+        if len(near) == 1:
+            found = ledger.operation(near[0])
+    if len(near) > 1:
+        raise ValueError(
+            f"{key!r} may be one of these operations; give more of the id: {listed(near, _ALIKE)}"
+        )
+    if found is None:
+        raise ValueError(
+            f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
+            "litellm-ledger calls --json lists them"
+        )
+    if output.json:
+        put_json(operation_dict(found))
+    else:
+        print_operation(found)
+    return 0
+
+
+def _not_a_directory(text: str, order: str) -> None:
+    if 0 < len(text) < 1_000 and Path(text).is_dir():
+        raise ValueError(f"{text} is a directory; it comes last: {order}")
+
+
+def tail(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Begin with so many.")] = 10,
+    all_kinds: Kinds = False,
+) -> int:
+    """The newest records, a line each, the newest last."""
+    from litellm_ledger._aggregates.selection import Selection
+    from litellm_ledger._reading.follow import Follower
+    from litellm_ledger._reading.last_written import ended, last_written
+
+    from .print_records import tail_line
+
+    ledger = Ledger(path or default_directory())
+    follower = Follower(ledger.path)  # before the listing, so that nothing falls between the two
+    shown: set[str | None] = set()
+
+    def put(record: UsageRecord) -> None:
+        sys.stdout.write(tail_line(record, question, output) + "\n")
+        sys.stdout.flush()  # at once, also into a pipe
+
+    selection = Selection(**question.selection())
+    if not follow:  # else the tag may come
+        check_where(ledger, question)
+    if limit:
+        begin = last_written(ledger.path, selection, limit)
+        if begin is None:
+            begin = sorted(ledger.calls(**question.selection(), limit=limit), key=ended)
+        if not follow:
+            check_matched(ledger, question, len(begin))
+        for record in begin:
+            shown.add(record.id)
+            put(record)
+    while follow:
+        for record in follower.look():
+            wanted = record.kind == "usage" or all_kinds
+            if wanted and record.id not in shown and selection.fits(record):
+                put(record)
+        time.sleep(_LOOK)
+    return 0
+
+
+def records(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            help="Only the newest so many; 0: all. [default: 20, with --json all]",
+        ),
+    ] = None,
+    all_kinds: Kinds = False,
+) -> int:
+    """Records as they stand, the newest last; with --json one object a line."""
+    from litellm_ledger._reports.history import Calls, newest
+
+    from .print_records import print_records, record_dict
+
+    ledger = Ledger(path or default_directory())
+    check_where(ledger, question)
+    most = 20 if limit is None and not output.json else limit
+    kept: Calls | None = None
+    found: Iterable[UsageRecord]
+    if most and not all_kinds:
+        kept = ledger.calls(limit=most, **question.selection())
+        found, problems = kept.records[::-1], kept.problems
+    else:
+        read = ledger.records(kinds=_kinds(all_kinds), **question.selection())
+        if most:
+            kept = newest(read, most)
+        found, problems = kept.records[::-1] if kept is not None else read, read.problems
+    if output.json:
+        matched = 0
+        for record in found:
+            put_json(record_dict(record), indent=False)
+            matched += 1
+        check_matched(ledger, question, matched)
+    else:
+        every = list(found)
+        matched = len(every) if kept is None else kept.matched
+        check_matched(ledger, question, matched)
+        print_records(every, matched, question, color=output.color)
+    _tell_problems(problems)
+    return 0
+
+
+def _kinds(every: bool) -> tuple[str, ...]:
+    return ("started", "usage", "gap") if every else ("usage",)
+
+
+def _tell_problems(problems: Sequence[object]) -> None:
+    if problems:
+        places = "place holds" if len(problems) == 1 else "places hold"
+        complain(f"{len(problems):,} {places} no valid record; run litellm-ledger verify")
+
+
+def sql(
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="One SELECT; - reads it from standard input.")
+    ],
+    output: Output,
+    path: Where = None,
+    allow_files: Annotated[
+        bool,
+        typer.Option("--allow-files", help="Let the statement read files, not only the views."),
+    ] = False,
+) -> int:
+    """Ask in SQL, over the views calls and records (docs/reports.md lists their columns)."""
+    from .print_sql import print_answer
+    from .progress import working
+
+    _not_a_directory(query, "sql QUERY PATH")
+    if query == "-":
+        query = sys.stdin.read()
+    ledger = Ledger(path or default_directory())
+    try:
+        with working(f"asking {ledger.path}"):
+            found = ledger.sql(query, allow_files=allow_files)
+    except ValueError as exc:
+        complain(exc, lines=True)  # the database draws a caret below the place
+        return 2
+    print_answer(ledger.path, found, output)
+    return 0
+
+
+def export(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="An object a line (the default).")] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Parquet (needs -o, and the extra report).")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
+    ] = None,
+    all_kinds: Kinds = False,
+    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
+) -> int:
+    """Hand the records on to other tools, amounts exact."""
+    from .export import export_records, tell_written
+
+    form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
+    if len(form) > 1:
+        raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
+    check_raw(raw=raw, csv=csv)
+    ledger = Ledger(path or default_directory())
+    check_where(ledger, question, every=True)  # first: what is refused leaves no file
+    kinds = _kinds(all_kinds)
+    problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)
+    tell_written(out)
+    _tell_problems(problems)
+    return 0

@@ -1,0 +1,201 @@
+"""The commands that add up: by day, by group, the most expensive first, and as a page.
+
+Owns their words and flags.  The sums are ``Ledger.report``'s, the looks ``_cli.print_reports``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from litellm_ledger._aggregates.calendar import PERIODS
+from litellm_ledger._aggregates.groups import named
+from litellm_ledger._aggregates.question import Question
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._storage.default_path import default_directory
+
+from .checks import refuse_misspelt
+from .flags import Output, Where, command
+
+__all__ = ["add_to"]
+
+By = Annotated[
+    list[str],
+    typer.Option(
+        metavar="KEYS",
+        help="Keys, comma-separated: model, provider, call, status, error, hour, day, week, month "
+        "…; any other word is a tag.",
+    ),
+]
+Breakdown = Annotated[
+    bool,
+    typer.Option("--breakdown", help="Below each row its models (of models, the providers)."),
+]
+Latency = Annotated[
+    bool, typer.Option("--latency", help="Also how long calls took, and to the first token.")
+]
+_TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, period, words in (
+        ("daily", "day", "Calls, tokens and cost day by day (also without a command)"),
+        ("weekly", "week", "The same week by week"),
+        ("monthly", "month", "The same month by month"),
+        ("hourly", "hour", "The same hour by hour"),
+    ):
+        _add_period(app, name, period, words)
+    command(app)(report)
+    command(app)(top)
+    command(app, forms=())(html)
+
+
+def _add_period(app: typer.Typer, name: str, period: str, words: str) -> None:
+    def by_period(
+        question: Question,
+        output: Output,
+        path: Where = None,
+        breakdown: Breakdown = False,
+        latency: Latency = False,
+    ) -> int:
+        return _print(path, [period], question, output, breakdown=breakdown, latency=latency)
+
+    by_period.__doc__ = f"{words}."
+    command(app, name)(by_period)
+
+
+def report(
+    question: Question,
+    output: Output,
+    path: Where = None,
+    by: By = ["model"],  # noqa: B006 - read by typer, never changed
+    breakdown: Breakdown = False,
+    latency: Latency = False,
+) -> int:
+    """Calls, tokens and cost by group, and how sure they are."""
+    return _print(path, _keys(by), question, output, breakdown=breakdown, latency=latency)
+
+
+def _keys(by: Sequence[str]) -> list[str]:
+    words = [word.strip() for part in by for word in part.split(",")]
+    return list(dict.fromkeys(named(word) for word in words if word))
+
+
+def _print(
+    path: Path | None,
+    keys: Sequence[str],
+    question: Question,
+    output: Output,
+    *,
+    breakdown: bool,
+    latency: bool,
+) -> int:
+    from .print_reports import print_report
+
+    if breakdown and latency:
+        raise ValueError("give --breakdown or --latency, not both")
+    print_report(_asked(path, keys, question, breakdown=breakdown, quantiles=latency), output)
+    return 0
+
+
+def _asked(
+    path: Path | None, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
+) -> Any:
+    from .print_reports import Asked
+    from .progress import working
+
+    ledger = Ledger(path or default_directory())
+    inner = None
+    if breakdown:
+        inner = "model" if "model" not in keys else "provider"
+    with working(f"reading {ledger.path}"):
+        found = ledger.report([*keys, *([inner] if inner else [])], **question.everything(), **more)
+        refuse_misspelt(ledger, found.missing_tags, question)
+    return Asked(path=ledger.path, report=found, question=question, inner=inner)
+
+
+def top(
+    question: Question,
+    output: Output,
+    what: Annotated[
+        str, typer.Argument(help="users, models, providers, tags, or any group key.")
+    ] = "models",
+    path: Where = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows; 0: all.")] = 10,
+    breakdown: Breakdown = False,
+) -> int:
+    """The most expensive users, models or tags, and their share of the cost."""
+    from .print_reports import print_top
+
+    if path is None and Path(what).is_dir():  # `top usage/`
+        what, path = "models", Path(what)
+    if what == "tags":
+        return _top_tags(path, question, output, limit)
+    key = _TOPS.get(what) or named(what)
+    print_top(_asked(path, [key], question, breakdown=breakdown), limit, output)
+    return 0
+
+
+def _top_tags(path: Path | None, question: Question, output: Output, limit: int) -> int:
+    from litellm_ledger._reports.report import by_tag
+
+    from .print_reports import Asked, print_top
+    from .progress import working
+
+    ledger = Ledger(path or default_directory())
+    with working(f"reading {ledger.path}"):
+        names = ledger.tags(**question.selection())
+        found = ledger.report([f"tag:{name}" for name in names], **question.everything())
+        refuse_misspelt(ledger, found.missing_tags, question)
+    asked = Asked(path=ledger.path, report=by_tag(found), question=question)
+    print_top(asked, limit, output)
+    return 0
+
+
+def html(
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The page to write; - is standard output.")
+    ],
+    question: Question,
+    output: Output,
+    path: Where = None,
+    by: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEYS",
+            help="Keys to list, comma-separated; the chart of cost is stacked by the first.",
+        ),
+    ] = ["model"],  # noqa: B006 - read by typer, never changed
+    every: Annotated[
+        str | None, typer.Option(help="hour, day, week or month; by default as it fits.")
+    ] = None,
+) -> int:
+    """The same as pictures: one page in one file, for mail and archive."""
+    from litellm_ledger._page.figures import READINGS, gather
+    from litellm_ledger._page.page import render
+
+    from .export import target, tell_written
+    from .progress import progress
+
+    if out.is_dir():
+        raise ValueError(f"{out} is a directory; the page comes first: html report.html {out}")
+    if every is not None and every not in PERIODS:
+        raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
+    keys = _keys(by) or ["model"]
+    for key in keys:
+        if key in PERIODS:
+            raise ValueError(f"--by {key}: the charts are over time; give --every {key}")
+    ledger = Ledger(path or default_directory())
+    with target(out) as to:  # first: what cannot be written need not be read
+        with progress(f"reading {ledger.path}", READINGS) as advance:
+            now = datetime.now(UTC)
+            page = gather(ledger, question, by=keys, every=every, made=now, advance=advance)
+            refuse_misspelt(ledger, page.missing_tags, question)
+        to.write(render(page))
+    tell_written(out)
+    return 0

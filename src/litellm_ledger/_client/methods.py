@@ -1,0 +1,358 @@
+"""LiteLLM's async calls under their own names: the typed surface, and nothing behind it.
+
+Owns the signatures and the docstrings.  Each method names its arguments and hands them to one way
+in; what a call is stands in ``_litellm.calls``, and how it is made in ``_calls.call``.
+"""
+
+# ruff: noqa: A002 - ``input`` is LiteLLM's own name
+# mypy: disable-error-code="no-any-return"
+# (one way in answers for all of them; what LiteLLM answers is what the signature says)
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from litellm_ledger._calls.answers import RecordedDict
+from litellm_ledger._calls.stream import CompletionStream
+
+if TYPE_CHECKING:
+    from litellm_ledger._calls.recorded import (
+        EmbeddingResponse,
+        HttpxBinaryResponseContent,
+        ImageResponse,
+        ModelResponse,
+        OpenAIModerationResponse,
+        RerankResponse,
+        ResponsesAPIResponse,
+        TextCompletionResponse,
+        TranscriptionResponse,
+    )
+
+__all__ = ["LiteLLMCalls"]
+
+
+class LiteLLMCalls:
+    """LiteLLM's async calls, each of them on the ledger.
+
+    All of them take LiteLLM's arguments, return LiteLLM's answer with ``usage_record`` on it, raise
+    LiteLLM's exceptions, and have one argument of ours: ``tags``.  A mapping goes on the record; a
+    list is LiteLLM's own and is forwarded.
+
+    Raises:
+        LedgerClosed: the client is closed or closing.
+        LedgerFailed: the ledger's writer has died: no call leaves that could not be recorded.
+        MissingExtra: LiteLLM needs a package for this call that is not installed.  Nothing left.
+
+    Cancelled before the request has left, nothing was spent; cancelled later, the call is on record
+    as ``cancelled``.
+    """
+
+    async def _call(
+        self,
+        name: str,
+        given: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tags: Mapping[str, Any] | list[str] | None,
+    ) -> Any:
+        raise NotImplementedError
+
+    @overload
+    async def acompletion(
+        self,
+        model: str,
+        messages: Sequence[Any] = ...,
+        *args: Any,
+        stream: Literal[True],
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> CompletionStream: ...
+
+    @overload
+    async def acompletion(
+        self,
+        model: str,
+        messages: Sequence[Any] = ...,
+        *args: Any,
+        stream: Literal[False] | None = ...,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> ModelResponse: ...
+
+    @overload
+    async def acompletion(
+        self,
+        model: str,
+        messages: Sequence[Any] = ...,
+        *args: Any,
+        stream: bool | None,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> ModelResponse | CompletionStream: ...
+
+    async def acompletion(
+        self,
+        model: str,
+        messages: Sequence[Any] = (),
+        *args: Any,
+        stream: bool | None = None,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> ModelResponse | CompletionStream:
+        """``litellm.acompletion``: a chat.
+
+        Returns:
+            LiteLLM's ``ModelResponse``, or an async iterator of its chunks with ``stream=True``.
+            ``.usage_record`` of either is the record of this call (of a stream once it has ended).
+        """
+        given = {"model": model, "messages": list(messages), "stream": stream}
+        return await self._call("acompletion", given, args, kwargs, tags)
+
+    @overload
+    async def atext_completion(
+        self,
+        prompt: str | list[Any],
+        model: str | None = ...,
+        *args: Any,
+        stream: Literal[True],
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> CompletionStream: ...
+
+    @overload
+    async def atext_completion(
+        self,
+        prompt: str | list[Any],
+        model: str | None = ...,
+        *args: Any,
+        stream: Literal[False] | None = ...,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> TextCompletionResponse: ...
+
+    @overload
+    async def atext_completion(
+        self,
+        prompt: str | list[Any],
+        model: str | None = ...,
+        *args: Any,
+        stream: bool | None,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> TextCompletionResponse | CompletionStream: ...
+
+    async def atext_completion(
+        self,
+        prompt: str | list[Any],
+        model: str | None = None,
+        *args: Any,
+        stream: bool | None = None,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> TextCompletionResponse | CompletionStream:
+        """``litellm.atext_completion``: a text that goes on; also as a stream."""
+        given = {"prompt": prompt, "model": model, "stream": stream}
+        return await self._call("atext_completion", given, args, kwargs, tags)
+
+    async def aembedding(
+        self,
+        model: str,
+        input: str | list[Any] | None = None,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> EmbeddingResponse:
+        """``litellm.aembedding``: vectors of texts.  All its tokens are input."""
+        return await self._call("aembedding", {"model": model, "input": input}, args, kwargs, tags)
+
+    @overload
+    async def aresponses(
+        self,
+        input: str | list[Any],
+        model: str,
+        *args: Any,
+        stream: Literal[True],
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> CompletionStream: ...
+
+    @overload
+    async def aresponses(
+        self,
+        input: str | list[Any],
+        model: str,
+        *args: Any,
+        stream: Literal[False] | None = ...,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> ResponsesAPIResponse: ...
+
+    @overload
+    async def aresponses(
+        self,
+        input: str | list[Any],
+        model: str,
+        *args: Any,
+        stream: bool | None,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> ResponsesAPIResponse | CompletionStream: ...
+
+    async def aresponses(
+        self,
+        input: str | list[Any],
+        model: str,
+        *args: Any,
+        stream: bool | None = None,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> ResponsesAPIResponse | CompletionStream:
+        """``litellm.aresponses``: OpenAI's Responses; also as a stream of events.
+
+        LiteLLM needs the package ``mcp`` for it.  The cost of a response with ``background=True``
+        is unknown until ``aget_responses`` sees it finished.
+        """
+        given = {"input": input, "model": model, "stream": stream}
+        return await self._call("aresponses", given, args, kwargs, tags)
+
+    @overload
+    async def anthropic_messages(
+        self,
+        max_tokens: int,
+        messages: list[Any],
+        model: str,
+        *args: Any,
+        stream: Literal[True],
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> CompletionStream: ...
+
+    @overload
+    async def anthropic_messages(
+        self,
+        max_tokens: int,
+        messages: list[Any],
+        model: str,
+        *args: Any,
+        stream: Literal[False] | None = ...,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> RecordedDict: ...
+
+    @overload
+    async def anthropic_messages(
+        self,
+        max_tokens: int,
+        messages: list[Any],
+        model: str,
+        *args: Any,
+        stream: bool | None,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> RecordedDict | CompletionStream: ...
+
+    async def anthropic_messages(
+        self,
+        max_tokens: int,
+        messages: list[Any],
+        model: str,
+        *args: Any,
+        stream: bool | None = None,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> RecordedDict | CompletionStream:
+        """``litellm.anthropic_messages``: Anthropic's Messages.
+
+        Returns:
+            LiteLLM's plain ``dict``, as a subclass that has ``usage_record``; with ``stream=True``
+            an async iterator of Anthropic's events as bytes, which needs the extra ``messages``.
+            An ``error`` event raises nothing in LiteLLM; it is on record as an error.
+        """
+        given = {"max_tokens": max_tokens, "messages": messages, "model": model, "stream": stream}
+        return await self._call("anthropic_messages", given, args, kwargs, tags)
+
+    async def aimage_generation(
+        self,
+        prompt: str,
+        model: str | None = None,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> ImageResponse:
+        """``litellm.aimage_generation``: images.  Recorded with ``images``."""
+        given = {"prompt": prompt, "model": model}
+        return await self._call("aimage_generation", given, args, kwargs, tags)
+
+    async def aimage_edit(
+        self,
+        image: Any,
+        model: str,
+        prompt: str,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> ImageResponse:
+        """``litellm.aimage_edit``: images from images.  Recorded with ``images``."""
+        given = {"image": image, "model": model, "prompt": prompt}
+        return await self._call("aimage_edit", given, args, kwargs, tags)
+
+    async def atranscription(
+        self,
+        model: str,
+        file: Any,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> TranscriptionResponse:
+        """``litellm.atranscription``: text from audio.  Recorded with ``audio_seconds``."""
+        given = {"model": model, "file": file}
+        return await self._call("atranscription", given, args, kwargs, tags)
+
+    async def aspeech(
+        self,
+        model: str,
+        input: str,
+        voice: str | dict[str, Any] | None = None,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> HttpxBinaryResponseContent:
+        """``litellm.aspeech``: audio from text.  Recorded with ``characters``."""
+        given = {"model": model, "input": input, "voice": voice}
+        return await self._call("aspeech", given, args, kwargs, tags)
+
+    async def amoderation(
+        self,
+        input: Any,
+        model: str | None = None,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> OpenAIModerationResponse:
+        """``litellm.amoderation``: is a text harmful?  Free of charge at OpenAI."""
+        return await self._call("amoderation", {"input": input, "model": model}, args, kwargs, tags)
+
+    async def arerank(
+        self,
+        model: str,
+        query: str,
+        documents: list[Any],
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> RerankResponse:
+        """``litellm.arerank``: documents by relevance.  Recorded with ``search_units``."""
+        given = {"model": model, "query": query, "documents": documents}
+        return await self._call("arerank", given, args, kwargs, tags)
+
+    async def aocr(
+        self,
+        model: str,
+        document: Mapping[str, Any],
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """``litellm.aocr``: text from pages.  Recorded with ``pages``."""
+        return await self._call("aocr", {"model": model, "document": document}, args, kwargs, tags)

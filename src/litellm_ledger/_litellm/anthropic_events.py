@@ -1,0 +1,150 @@
+"""Anthropic's stream of events, read from the raw bytes that LiteLLM hands through.
+
+Owns the splitting of bytes into events and what they say of usage, text and failure.  Pure.  A
+stream is whole when ``message_stop`` came; an ``error`` event raises nothing in LiteLLM, and is an
+error here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from .bill import put_said
+from .outcome import usage_fields
+
+__all__ = ["MessageEvents"]
+
+_ERRORS: Final = frozenset(
+    {
+        "api_error",
+        "authentication_error",
+        "billing_error",
+        "invalid_request_error",
+        "not_found_error",
+        "overloaded_error",
+        "permission_error",
+        "rate_limit_error",
+        "request_too_large",
+        "timeout_error",
+    }
+)
+"""Anthropic's names of errors.  Any other text of a provider's stays out of the record."""
+
+_decode: Final = msgspec.json.decode
+_LONGEST: Final = 8 * 2**20
+"""Bytes of one event; a stream without line breaks is not kept in memory."""
+
+
+class MessageEvents:
+    """What was seen of one stream of messages.
+
+    Attributes:
+        usage: Anthropic's counts, the later ones over the earlier ones.
+        ended: ``message_stop`` came.
+        error: the name of the error that ended it, if one did.
+        text: all that the model wrote: text, thinking, arguments of tools.
+    """
+
+    __slots__ = ("_pending", "_text", "ended", "error", "id", "model", "usage")
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._text: list[str] = []
+        self.usage: dict[str, Any] = {}
+        self.ended = False
+        self.error: str | None = None
+        self.id: str | None = None
+        self.model: str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    def feed(self, chunk: Any) -> None:
+        """Take what came: bytes or text of any length, or an event that is a mapping already."""
+        if isinstance(chunk, Mapping):
+            self._event(chunk)
+            return
+        if isinstance(chunk, str):
+            chunk = chunk.encode("utf-8", "replace")
+        if not isinstance(chunk, (bytes, bytearray)):
+            return
+        *lines, self._pending = (self._pending + bytes(chunk)).split(b"\n")
+        if len(self._pending) > _LONGEST:
+            self._pending = b""
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data(line[5:])
+
+    def _data(self, data: bytes) -> None:
+        try:
+            event = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        if isinstance(event, dict):
+            self._event(event)
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            self._written(event.get("delta"))
+        elif kind == "content_block_start":
+            self._written(event.get("content_block"))
+        elif kind == "message_start":
+            message = event.get("message")
+            if isinstance(message, Mapping):
+                self.id, self.model = _text(message.get("id")), _text(message.get("model"))
+                self._counts(message.get("usage"))
+        elif kind == "message_delta":
+            self._counts(event.get("usage"))
+        elif kind == "message_stop":
+            self.ended = True
+        elif kind == "error":
+            error = event.get("error")
+            name = error.get("type") if isinstance(error, Mapping) else None
+            self.error = name if name in _ERRORS else "api_error"
+
+    def _written(self, block: Any) -> None:
+        if isinstance(block, Mapping):
+            for name in ("text", "thinking", "partial_json", "name"):
+                value = block.get(name)
+                if isinstance(value, str):
+                    self._text.append(value)
+
+    def _counts(self, usage: Any) -> None:
+        if isinstance(usage, Mapping):
+            self.usage |= {name: value for name, value in usage.items() if value is not None}
+
+    def fields(self) -> dict[str, Any]:
+        """What is known so far, as ``_litellm.outcome.from_stream`` gives it."""
+        found: dict[str, Any] = {}
+        if self.model:
+            found["response_model"] = self.model
+        if self.id:
+            found["response_id"] = self.id
+        counts = usage_fields(self.usage)
+        if counts.get("input_tokens") or counts.get("output_tokens"):
+            found |= counts
+            found["usage_source"] = "provider" if self.ended else "estimated"
+            if self.ended:
+                put_said(found, self.usage)
+            else:
+                found.pop("total_tokens", None)
+        else:
+            found["usage_source"] = "none"
+        return found
+
+    def answer(self) -> dict[str, Any] | None:
+        """The message as LiteLLM prices it, once all of it was counted."""
+        if not (self.ended and self.usage):
+            return None
+        block = {"type": "text", "text": ""}
+        message = {"id": self.id, "type": "message", "role": "assistant", "model": self.model}
+        return {**message, "content": [block], "usage": dict(self.usage)}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

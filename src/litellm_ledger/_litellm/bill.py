@@ -1,0 +1,214 @@
+"""What an answer says of its bill: the server's own figure, the paid tools, cached tokens.
+
+Owns the rules that tell what the server said from what LiteLLM made up: a figure is the server's
+only where it came on the wire.  Pure; what cannot be read is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from litellm_ledger._errors import InvalidRecord
+from litellm_ledger._records.money import from_litellm, picousd, usd
+
+from .members import count, member, note, view
+
+__all__ = [
+    "PLAIN_TIERS",
+    "cached_elsewhere",
+    "money",
+    "put_answer_cost",
+    "put_said",
+    "searches",
+    "tools_used",
+    "unstamped",
+]
+
+PLAIN_TIERS: Final = frozenset({"auto", "default", "on_demand", "standard", "standard_only"})
+"""Service tiers that are billed at the ordinary price."""
+
+_TICKS: Final = 10
+"""xAI bills in ticks: 10**10 are one US dollar (https://docs.x.ai/developers/cost-tracking)."""
+
+_COST_HEADER: Final = "llm_provider-x-litellm-response-cost"
+_COST_IN_HEADER: Final = frozenset({"edenai", "nadir", "openrouter"})
+"""Providers whose own figure LiteLLM moves from the body to ``_COST_HEADER``, as a number.
+
+For others a number there may be LiteLLM's own.  Text is always a header that the server sent.
+"""
+
+_CACHED_ELSEWHERE: Final = ("cached_tokens", "num_cached_tokens")
+"""Where Moonshot, and Mistral and vLLM, count cached tokens, and LiteLLM does not look."""
+
+
+def money(value: Any) -> Decimal | None:
+    """LiteLLM's cost; a mapping is a breakdown that holds it in ``total_cost``."""
+    if isinstance(value, Mapping):
+        value = value.get("total_cost")
+    if type(value) not in (float, int) or value < 0:
+        return None
+    try:
+        return from_litellm(value)
+    except InvalidRecord:
+        return None
+
+
+def cached_elsewhere(usage: Any) -> int:
+    """Cached tokens, part of the input, that stand where LiteLLM does not price them."""
+    get = view(usage).get
+    for name in ("cache_read_input_tokens", "prompt_cache_hit_tokens"):
+        if get(name):
+            return 0
+    for name in ("prompt_tokens_details", "input_tokens_details"):
+        if member(get(name), "cached_tokens"):
+            return 0
+    found = (count(get(name)) for name in _CACHED_ELSEWHERE)
+    return next((value for value in found if value), 0)
+
+
+def searches(get: Callable[[str], Any], in_details: Any) -> int:
+    """Web searches that a usage counts: Anthropic's, Gemini's, Perplexity's, xAI's."""
+    for found in (
+        member(get("server_tool_use"), "web_search_requests"),
+        member(in_details, "web_search_requests"),
+        get("num_search_queries"),
+        member(get("server_side_tool_usage_details"), "web_search_calls"),
+    ):
+        if count(found):
+            return int(found)
+    return 0
+
+
+def tools_used(get: Callable[[str], Any]) -> dict[str, int]:
+    """Paid tools that an answer shows in use.
+
+    OpenAI bills a web search, and not the page that it opens; a container, and not each run in it.
+    The citations of a chat prove at least one search.
+    """
+    used: dict[str, int] = {}
+    containers: set[Any] = set()
+    for item in get("output") or ():
+        kind = member(item, "type")
+        if kind == "web_search_call":
+            if member(member(item, "action"), "type") in (None, "search"):
+                used["web_searches"] = used.get("web_searches", 0) + 1
+        elif kind == "file_search_call":
+            used["file_searches"] = used.get("file_searches", 0) + 1
+        elif kind == "code_interpreter_call":
+            containers.add(member(item, "container_id"))
+    if containers:
+        used["containers"] = len(containers)
+    for choice in get("choices") or ():
+        for cited in member(member(choice, "message"), "annotations") or ():
+            if member(cited, "type") == "url_citation":
+                return {**used, "web_searches": 1}
+    return used
+
+
+class _Said(NamedTuple):
+    """What the server said that it bills; ``silent`` where it said nothing of it."""
+
+    cost: Decimal | None = None
+    unpriced: str | None = None
+    silent: bool = True
+
+
+def _said(usage: Any) -> _Said:
+    """Read the server's own figure off a usage as it came on the wire.
+
+    With one's own provider key (``is_byok``) OpenRouter's ``cost`` is its fee alone, and the
+    provider bills the rest: without one of the two the sum is unknown.
+    """
+    if usage is None:
+        return _Said()
+    get = view(usage).get
+    ticks = get("cost_in_usd_ticks")
+    if count(ticks) is not None:
+        return _Said(_stated(Decimal(ticks).scaleb(-_TICKS)), silent=False)
+    raw = get("cost")
+    cost = _stated(raw)
+    if get("is_byok") is True:
+        upstream = _stated(member(get("cost_details"), "upstream_inference_cost"))
+        if cost is None or upstream is None:
+            lacking = "cost" if cost is None else "upstream_inference_cost"
+            return _Said(unpriced=lacking, silent=False)
+        return _Said(cost + upstream, silent=False)
+    return _Said(cost, silent=raw is None)
+
+
+def _stated(value: Any) -> Decimal | None:
+    """An amount as JSON had it: a number, decimal text, or a breakdown."""
+    if not isinstance(value, (str, Decimal)):
+        return money(value)
+    try:
+        amount = Decimal(value)
+        return usd(picousd(amount)) if amount >= 0 else None
+    except (InvalidRecord, ArithmeticError):
+        return None
+
+
+def put_said(fields: dict[str, Any], usage: Any) -> bool:
+    """Put the server's own figure on an outcome; whether it said anything of its bill."""
+    said = _said(usage)
+    if said.cost is not None:
+        fields["cost"], fields["cost_source"] = said.cost, "provider"
+    if said.unpriced:
+        note(fields, {"unpriced": [said.unpriced]})
+    return not said.silent
+
+
+_UPSTREAM: Final = "upstream_usage_cost"
+"""Where LiteLLM (since 1.109) keeps the server's own figure when it writes its price over it."""
+
+
+def unstamped(response: Any) -> Any:
+    """What ended a stream, with the usage as the server sent it.
+
+    LiteLLM leaves its price on ``usage.cost``; before it kept the server's figure elsewhere, the
+    two cannot be told apart, unless the server said more of its bill.
+    """
+    usage, hidden = member(response, "usage"), member(response, "_hidden_params")
+    if isinstance(hidden, Mapping) and _UPSTREAM in hidden:
+        cost = hidden[_UPSTREAM]
+    elif any(member(usage, name) is not None for name in ("cost_details", "cost_in_usd_ticks")):
+        return response
+    else:
+        cost = None
+    if member(usage, "cost") == cost:
+        return response
+    return {**_members(response), "usage": {**_members(usage), "cost": cost}}
+
+
+def _members(source: Any) -> dict[str, Any]:
+    """The fields of a pydantic model, as deep as they lie; or of a mapping."""
+    if isinstance(source, Mapping):
+        return dict(source)
+    fields = {**getattr(source, "__dict__", {}), **(member(source, "__pydantic_extra__") or {})}
+    hidden = member(source, "_hidden_params")
+    return fields if hidden is None else {**fields, "_hidden_params": hidden}
+
+
+def _in_header(hidden: Any, provider: Any) -> Decimal | None:
+    """The cost that a gateway said in a header, if it is above 0: a proxy says 0 for unknown."""
+    value = member(member(hidden, "additional_headers"), _COST_HEADER)
+    if isinstance(value, str) or provider in _COST_IN_HEADER:
+        return _stated(value) or None
+    return None
+
+
+def put_answer_cost(
+    fields: dict[str, Any], hidden: Any, usage: Any, counts: Mapping[str, Any]
+) -> None:
+    """The server's figure, else LiteLLM's, if it priced what we count."""
+    if put_said(fields, usage):
+        if not fields.get("cost") and not counts:
+            fields.pop("cost", None)
+            fields.pop("cost_source", None)
+        return
+    cost, source = _in_header(hidden, fields.get("provider")), "provider"
+    if cost is None and not cached_elsewhere(usage):
+        cost, source = money(member(hidden, "response_cost")), "litellm"
+    if cost is not None and (cost or counts or usage is None):
+        fields["cost"], fields["cost_source"] = cost, source

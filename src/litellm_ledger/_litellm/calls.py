@@ -1,0 +1,287 @@
+"""The calls: one row each, and no other copy of what a call is.
+
+Owns the table: what of a call's arguments the model reads, how its stream is read, which units it
+is billed by, which optional packages LiteLLM needs for it.  ``_calls.call`` makes any of them from
+its row; ``_client.client`` only gives them their types.  Never waits and never imports LiteLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .content import captured
+from .members import member
+from .price_options import price_options
+from .stream_readers import (
+    ChatReader,
+    LookReader,
+    MessagesReader,
+    ResponsesReader,
+    StreamReader,
+    TextReader,
+)
+from .units import audio_seconds, images, pages, search_units, speech_characters
+
+__all__ = ["CALLS", "Asked", "Call", "Need"]
+
+_Kwargs = Mapping[str, Any]
+_Units = Callable[[_Kwargs, Any], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Modules of LiteLLM that it imports while it makes a call, and what brings what they need.
+
+    Imported before the request leaves: afterwards the provider would bill an answer that LiteLLM
+    cannot return.
+
+    Attributes:
+        modules: each under the names that versions of LiteLLM give it, the newest name first.
+        extra: the extra of ours that brings the packages they import.
+    """
+
+    modules: tuple[tuple[str, ...], ...]
+    extra: str
+
+
+_MCP: Final = Need((("litellm.responses.mcp.chat_completions_handler",),), "responses")
+_RESPONSES: Final = Need((("litellm.responses.mcp.litellm_proxy_mcp_handler",),), "responses")
+_MESSAGES: Final = Need(
+    (
+        (
+            "litellm.llms.anthropic.messages.native.streaming_iterator",
+            "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
+            "litellm.llms.anthropic.experimental_pass_through.messages.streaming_iterator",
+        ),
+        ("litellm.proxy.pass_through_endpoints.streaming_handler",),
+    ),
+    "messages",
+)
+
+
+def _no_units(kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
+    return {}
+
+
+def _nothing(answer: Any) -> Any:
+    return None
+
+
+def _always(answer: Any) -> bool:
+    return True
+
+
+def _no_need(kwargs: _Kwargs) -> Need | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One of LiteLLM's async calls.
+
+    Attributes:
+        name: of LiteLLM's function and of the client's method.
+        reads: the arguments that the model reads: what is counted when an answer has to be
+            estimated, and stored with ``capture_content``.
+        positional: LiteLLM's function whose signature names further positional arguments.
+        reader: how a stream of it is read; ``None``: it has none.
+        units: what it used that is no token.
+        wrote: the part of an answer that ``capture_content`` stores.
+        need: what LiteLLM imports for a call with these arguments.
+        options: arguments that the price of this kind of call hangs on.
+        tokens: billed by the tokens that the model reads and writes, so that an attempt which may
+            be billed can be estimated.
+        job: starts or asks about a job that is billed once, when it is done.
+        keeps: whether a response cache may keep an answer; ``None``: it keeps none of this call.
+        files: arguments that are files, compared by what they hold.
+        strays: LiteLLM makes an HTTP client for each of them and leaves it to the collector.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    positional: str
+    reader: type[StreamReader] | None = None
+    units: _Units = _no_units
+    wrote: Callable[[Any], Any] = _nothing
+    need: Callable[[_Kwargs], Need | None] = _no_need
+    options: tuple[str, ...] = ()
+    tokens: bool = False
+    job: bool = False
+    keeps: Callable[[Any], bool] | None = _always
+    files: tuple[str, ...] = ()
+    strays: bool = False
+
+    @property
+    def asks_usage(self) -> bool:
+        """Whether the provider has to be asked for the usage of a stream."""
+        return self.reader is not None and self.reader.asks_usage
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for.  Holds the caller's arguments, keys and all: never put on record."""
+
+    call: Call
+    kwargs: _Kwargs
+    capture: bool = False
+
+    @property
+    def model(self) -> str | None:
+        model = self.kwargs.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def provider(self) -> str | None:
+        """The provider as far as the caller named it."""
+        provider = self.kwargs.get("custom_llm_provider")
+        return str(provider) if isinstance(provider, str) and provider else None
+
+    @property
+    def prompt(self) -> Any:
+        """What the model reads, in the shape that tokens are counted in."""
+        parts = [self.kwargs.get(name) for name in self.call.reads]
+        given = [part for part in parts if part]
+        if len(given) < 2:
+            return given[0] if given else None
+        messages: list[Any] = []
+        for part in given:
+            if isinstance(part, list):
+                messages += part
+            else:
+                messages.append({"role": "user", "content": part})
+        return messages
+
+    def price_options(self, provider: str | None) -> dict[str, Any]:
+        """What this call's price hangs on beside the model and what was used."""
+        return price_options(
+            self.kwargs, model=self.model, provider=provider, names=self.call.options
+        )
+
+    def content(self, wrote: Any) -> dict[str, Any]:
+        """Asked and answer, if they are to be stored."""
+        if not self.capture:
+            return {}
+        asked = {name: self.kwargs[name] for name in self.call.reads if name in self.kwargs}
+        return {"content": captured(asked, wrote)}
+
+
+# --- What an answer says ---------------------------------------------------------------------
+
+
+def _chat_wrote(answer: Any) -> Any:
+    return [member(choice, "message") for choice in member(answer, "choices") or ()]
+
+
+def _text_wrote(answer: Any) -> Any:
+    return [member(choice, "text") for choice in member(answer, "choices") or ()]
+
+
+def _member(name: str) -> Callable[[Any], Any]:
+    return lambda answer: member(answer, name)
+
+
+def _images_wrote(answer: Any) -> Any:
+    """Addresses and prompts, not the pixels."""
+    return [
+        {name: member(image, name) for name in ("url", "revised_prompt")}
+        for image in member(answer, "data") or ()
+    ]
+
+
+def _is_done(answer: Any) -> bool:
+    """A response may be one that is still queued."""
+    return member(answer, "status") in (None, "completed", "incomplete")
+
+
+def _has_no_address(answer: Any) -> bool:
+    """The address of an image stops working after a while, sooner than a cache forgets it."""
+    return all(member(image, "url") is None for image in member(answer, "data") or ())
+
+
+# --- The table -------------------------------------------------------------------------------
+
+CALLS: Final[dict[str, Call]] = {
+    row.name: row
+    for row in (
+        Call(
+            "acompletion",
+            ("messages",),
+            "completion",
+            reader=ChatReader,
+            tokens=True,
+            wrote=_chat_wrote,
+            need=lambda kwargs: _MCP if kwargs.get("tools") else None,
+        ),
+        Call(
+            "atext_completion",
+            ("prompt",),
+            "text_completion",
+            reader=TextReader,
+            tokens=True,
+            wrote=_text_wrote,
+            strays=True,
+        ),
+        Call("aembedding", ("input",), "embedding", tokens=True),
+        Call(
+            "aresponses",
+            ("input", "instructions"),
+            "aresponses",
+            reader=ResponsesReader,
+            tokens=True,
+            wrote=_member("output"),
+            need=lambda kwargs: _RESPONSES,
+            keeps=_is_done,
+        ),
+        Call(
+            "anthropic_messages",
+            ("messages", "system"),
+            "anthropic_messages",
+            reader=MessagesReader,
+            tokens=True,
+            wrote=_member("content"),
+            need=lambda kwargs: _MESSAGES if kwargs.get("stream") else None,
+        ),
+        Call(
+            "aimage_generation",
+            ("prompt",),
+            "image_generation",
+            units=images,
+            wrote=_images_wrote,
+            options=("size", "quality", "n"),
+            keeps=_has_no_address,
+        ),
+        Call(
+            "aimage_edit",
+            ("prompt",),
+            "aimage_edit",
+            units=images,
+            wrote=_images_wrote,
+            options=("size", "quality", "n"),
+            keeps=_has_no_address,
+            files=("image", "mask"),
+        ),
+        Call(
+            "atranscription",
+            ("prompt",),
+            "transcription",
+            units=audio_seconds,
+            wrote=_member("text"),
+            files=("file",),
+        ),
+        Call("aspeech", ("input",), "speech", units=speech_characters),
+        Call("amoderation", ("input",), "amoderation", wrote=_member("results")),
+        Call(
+            "arerank",
+            ("query", "documents"),
+            "arerank",
+            units=search_units,
+            wrote=_member("results"),
+        ),
+        Call("aocr", ("document",), "ocr", units=pages, wrote=_member("pages")),
+        Call("acreate_batch", (), "acreate_batch", job=True, keeps=None, strays=True),
+        Call("aretrieve_batch", (), "aretrieve_batch", job=True, keeps=None, strays=True),
+        Call("aget_responses", (), "aget_responses", reader=LookReader, job=True, keeps=None),
+    )
+}

@@ -1,0 +1,62 @@
+"""Members of foreign objects, looked up so that nothing raises, and the numbers among them.
+
+Owns ``member``, the cheap ``view``, and what counts as a count.  Pure; decides nothing about a
+record but how ``meta`` grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_ledger._records.record import MAX_INT
+
+__all__ = ["count", "member", "note", "view"]
+
+
+def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
+    """Add to the ``meta`` of an outcome."""
+    if meta:
+        fields["meta"] = {**(fields.get("meta") or {}), **meta}
+
+
+def member(source: Any, name: str) -> Any:
+    """``source[name]`` or ``source.name``, ``None`` if there is no such thing or it raises."""
+    try:
+        if isinstance(source, dict):
+            return source.get(name)
+        value = getattr(source, name, None)
+        if value is None and isinstance(source, Mapping):
+            value = source.get(name)
+        return value
+    except Exception:
+        return None
+
+
+def view(source: Any) -> Any:
+    """``source`` as something with a cheap ``get``.
+
+    A pydantic model's fields lie in its ``__dict__`` and further members in ``__pydantic_extra__``;
+    looking there costs a tenth of a ``getattr`` that fails.
+    """
+    if type(source) is dict:
+        return source
+    own = getattr(source, "__dict__", None)
+    if own and hasattr(source, "__pydantic_extra__"):
+        extra = source.__pydantic_extra__
+        return {**own, **extra} if extra else own
+    return source if isinstance(source, Mapping) else _Attributes(source)
+
+
+class _Attributes:
+    __slots__ = ("_source",)
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def get(self, name: str) -> Any:
+        return member(self._source, name)
+
+
+def count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= MAX_INT else None

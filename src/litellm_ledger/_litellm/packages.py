@@ -1,0 +1,91 @@
+"""Packages that LiteLLM needs for some calls only, looked for before the request leaves.
+
+Owns the look and the error.  LiteLLM imports these modules on the event loop, some of them after
+the provider has answered: here it happens in a thread (seconds, the first time), and what is
+missing is said while nothing has been spent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from litellm_ledger._errors import MissingExtra
+
+from .load import load_sync
+
+__all__ = ["needs_messages_stream", "require"]
+
+Modules = tuple[tuple[str, ...], ...]
+
+_found: Final[set[Modules]] = set()
+
+
+async def require(modules: Modules, extra: str, what: str) -> None:
+    """Import ``modules``, in a thread; skip those that this version of LiteLLM does not have.
+
+    Args:
+        modules: each under the names that versions of LiteLLM give it, the newest name first.  A
+            later name is only tried where LiteLLM lacks the earlier ones: it may be deprecated.
+        extra: the extra of ours that brings what they import.
+        what: the call, for the error.
+
+    Raises:
+        MissingExtra: one of them needs a package that is not installed; the text names it.
+    """
+    if modules not in _found:
+        await asyncio.to_thread(_import, modules, extra, what)
+        _found.add(modules)
+
+
+def _import(modules: Modules, extra: str, what: str) -> None:
+    for names in modules:
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except ImportError as exc:
+                missing = _missing(exc)
+                if missing is None or missing.partition(".")[0] == "litellm":
+                    continue  # another version of LiteLLM, which keeps it elsewhere
+                raise MissingExtra(missing, extra, what=what) from exc
+            break
+
+
+def _missing(exc: BaseException) -> str | None:
+    """The module that was not found, however LiteLLM has wrapped that."""
+    for cause in _causes(exc):
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            return cause.name
+    return None
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = exc
+    for _ in range(10):
+        if found is None:
+            return
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def needs_messages_stream(model: str | None, provider: str | None) -> bool:
+    """Whether LiteLLM hands Anthropic's own stream through, which it does with its proxy's code.
+
+    Models of providers without that interface are translated instead.  In doubt ``True``.
+    """
+    try:
+        litellm: Any = load_sync()
+        name, _, bare = (model or "").partition("/")
+        known = provider or (name if bare and name in litellm.provider_list else None)
+        if known is None:
+            entry = litellm.model_cost.get(model) or {}
+            known = entry.get("litellm_provider")
+        manager: Any = importlib.import_module("litellm.utils").ProviderConfigManager
+        config = manager.get_provider_anthropic_messages_config(
+            model=bare or model, provider=litellm.LlmProviders(known)
+        )
+        return config is not None
+    except Exception:
+        return True

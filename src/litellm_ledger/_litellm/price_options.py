@@ -1,0 +1,102 @@
+"""What a price hangs on beside the model and the tokens, derived from the call.
+
+Owns the one derivation of LiteLLM's price options, so that a cost means the same whichever way it
+is computed: for an answer, a stream, a captured call, a batch, or an estimate.  Never raises; what
+the call does not say is left out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from .bill import PLAIN_TIERS
+from .load import loaded
+
+__all__ = ["ON_USAGE", "PRICED_BY", "base_model", "price_options"]
+
+ON_USAGE: Final = ("inference_geo", "speed")
+"""Options that LiteLLM reads from the usage of an answer, where Anthropic says them."""
+
+PRICED_BY: Final = (
+    *ON_USAGE,
+    "api_base",
+    "base_model",
+    "base_url",
+    "service_tier",
+    "vertex_ai_location",
+    "vertex_location",
+)
+"""Arguments of a call that its price may hang on, whatever the call is."""
+
+
+def price_options(
+    kwargs: Mapping[str, Any],
+    *,
+    model: str | None,
+    provider: str | None,
+    names: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Return the options of ``compute_cost`` that the arguments of a call ask for.
+
+    Args:
+        kwargs: of the call.
+        names: further arguments that are options under their own names, such as an image's size.
+    """
+    found: dict[str, Any] = {}
+    for name in (*names, *ON_USAGE):
+        if kwargs.get(name) is not None:
+            found[name] = kwargs[name]
+    tier = kwargs.get("service_tier")
+    if isinstance(tier, str) and tier and tier.lower() not in PLAIN_TIERS:
+        found["service_tier"] = tier
+    derived = {
+        "base_model": base_model(kwargs),
+        "data_residency": _data_residency(kwargs, provider),
+        "vertex_location": _vertex_location(kwargs, model, provider),
+    }
+    return found | {name: value for name, value in derived.items() if value}
+
+
+def base_model(kwargs: Mapping[str, Any]) -> str | None:
+    """The model behind a deployment's name, from wherever LiteLLM takes it."""
+    holders = [kwargs, kwargs.get("model_info")]
+    for name in ("metadata", "litellm_metadata"):
+        metadata = kwargs.get(name)
+        if isinstance(metadata, Mapping):
+            holders.append(metadata.get("model_info"))
+    for holder in holders:
+        found = holder.get("base_model") if isinstance(holder, Mapping) else None
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+def _data_residency(kwargs: Mapping[str, Any], provider: str | None) -> str | None:
+    """The region that OpenAI's host names stand for."""
+    if provider != "openai" or loaded() is None:
+        return None
+    try:
+        module: Any = importlib.import_module("litellm.llms.openai.data_residency")
+        where = kwargs.get("api_base") or kwargs.get("base_url")
+        found = module.infer_openai_data_residency(provider, where)
+    except Exception:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _vertex_location(
+    kwargs: Mapping[str, Any], model: str | None, provider: str | None
+) -> str | None:
+    """Where Vertex AI serves the call: as asked for, or as LiteLLM is set, or as the model is."""
+    if provider is None or not provider.startswith("vertex_ai") or loaded() is None:
+        return None
+    try:
+        module: Any = importlib.import_module("litellm.llms.vertex_ai.vertex_llm_base")
+        base = module.VertexBase
+        asked = base.safe_get_vertex_ai_location(kwargs)
+        found = base.get_vertex_region(asked, (model or "").removeprefix("vertex_ai/"))
+    except Exception:
+        return None
+    return found if isinstance(found, str) else None

@@ -1,0 +1,283 @@
+"""The four kinds of stream that LiteLLM hands out, read alike.
+
+Owns, for each kind, what a chunk means: the usage, the text, the extra chunk that the caller did
+not ask for, and how to end the connection below, which two of the four cannot do themselves.
+Decides nothing about a record.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from .anthropic_events import MessageEvents
+from .background import is_background
+from .bill import cached_elsewhere, unstamped
+from .costs import written
+from .outcome import from_response, from_stream, member
+
+__all__ = [
+    "ChatReader",
+    "LookReader",
+    "MessagesReader",
+    "ResponsesReader",
+    "StreamReader",
+    "TextReader",
+]
+
+
+class StreamReader:
+    """What was seen of one stream; by itself, of a call that has none: nothing.
+
+    Args:
+        inner: LiteLLM's iterator.
+    """
+
+    asks_usage = False
+    """Whether the provider has to be asked for the usage of a stream."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def see(self, chunk: Any) -> None:
+        """Note a chunk on its way to the caller."""
+
+    def is_extra(self, chunk: Any) -> bool:
+        """Whether a chunk exists only to carry the usage."""
+        return False
+
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        """What the stream itself says of its outcome, as ``_litellm.outcome.from_stream`` gives it.
+
+        A ``status`` among it is that of a stream that failed without raising.
+        """
+        return {"usage_source": "none"}
+
+    def answer(self) -> Any:
+        """An object that LiteLLM can price, or ``None``."""
+        return None
+
+    @property
+    def text(self) -> str | None:
+        """All that the model wrote; ``None``: nothing came back at all."""
+        return None
+
+    @property
+    def runs_on(self) -> bool:
+        """Whether the provider finishes, and bills, the answer although its stream was left."""
+        return False
+
+    @property
+    def provider(self) -> str | None:
+        """LiteLLM's name of the provider."""
+        name = member(self.inner, "custom_llm_provider")
+        return str(name) if isinstance(name, str) and name else None
+
+    async def aclose(self) -> None:
+        """Close the provider's connection."""
+        await _aclose(self.inner)
+
+
+class ChatReader(StreamReader):
+    """``CustomStreamWrapper``, which keeps the provider's chunks in ``chunks``."""
+
+    asks_usage = True
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.final: Any = None  # LiteLLM's extra chunk: usage, and the price
+
+    @property
+    def chunks(self) -> list[Any]:
+        """The provider's chunks so far, as LiteLLM keeps them."""
+        return list(getattr(self.inner, "chunks", None) or ())
+
+    def see(self, chunk: Any) -> None:
+        if self.is_extra(chunk):
+            self.final = chunk
+
+    def is_extra(self, chunk: Any) -> bool:
+        return getattr(chunk, "usage", None) is not None
+
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        return from_stream(self.chunks, finished=finished, final=self.final)
+
+    def answer(self) -> Any:
+        for chunk in reversed(self.chunks):
+            usage = member(chunk, "usage")
+            if usage is not None:  # LiteLLM's own has lost what it does not know
+                return chunk if cached_elsewhere(usage) else self.final
+        return self.final
+
+    @property
+    def text(self) -> str | None:
+        chunks = self.chunks
+        return written(chunks) if chunks else None
+
+
+class TextReader(ChatReader):
+    """``TextCompletionStreamWrapper``: a stream of chat behind it, and no way to close it.
+
+    For some providers generators lie between the two, which keep the stream of chat in their
+    frames: it is looked up there, for the provider's own usage, and to close its connection.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self._behind: Any = None
+
+    def see(self, chunk: Any) -> None:
+        super().see(chunk)
+        self._find()  # before a generator ends, and its frame with it
+
+    def _find(self) -> Any:
+        if self._behind is None:
+            self._behind = _with_chunks(getattr(self.inner, "completion_stream", None), depth=4)
+        return self._behind
+
+    @property
+    def chunks(self) -> list[Any]:
+        return list(getattr(self._find(), "chunks", None) or ())
+
+    async def aclose(self) -> None:
+        await _aclose(self._find(), getattr(self.inner, "completion_stream", None))
+
+
+def _with_chunks(stream: Any, depth: int) -> Any:
+    """The stream that keeps its chunks: this one, or one that this generator reads."""
+    if isinstance(getattr(stream, "chunks", None), list):
+        return stream
+    frame = stream.ag_frame if inspect.isasyncgen(stream) else None
+    if frame is None or not depth:
+        return None
+    for value in list(frame.f_locals.values()):
+        found = _with_chunks(value, depth - 1)
+        if found is not None:
+            return found
+    return None
+
+
+class ResponsesReader(StreamReader):
+    """The events of a response.  The last one carries the response, its usage and LiteLLM's price.
+
+    LiteLLM's iterator cannot be closed; the answer of the provider behind it can.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self._text: list[str] = []
+        self._begun: Any = None
+        self._last: Any = None
+        self._kind = ""
+
+    def see(self, chunk: Any) -> None:
+        kind = member(chunk, "type")
+        kind = str(getattr(kind, "value", kind))
+        if kind.endswith(".delta"):
+            delta = member(chunk, "delta")
+            if isinstance(delta, str):
+                self._text.append(delta)
+        elif kind in ("response.completed", "response.incomplete", "response.failed"):
+            self._kind, self._last = kind, member(chunk, "response")
+        elif kind == "response.created":
+            self._begun = member(chunk, "response")
+
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        fields = from_response(unstamped(self._last) if self._last is not None else self._begun)
+        if self.provider:
+            fields["provider"] = self.provider
+        if self._last is None:
+            fields["usage_source"] = "none"  # the placeholder of a response that only began
+        elif "cost" not in fields:
+            fields |= _stamped(self._last)
+        if self._kind == "response.failed":
+            fields |= {"status": "error", "error": "ResponseFailed"}
+        return fields
+
+    def answer(self) -> Any:
+        return self._last
+
+    @property
+    def text(self) -> str | None:
+        return "".join(self._text) if self._begun is not None or self._text else None
+
+    @property
+    def runs_on(self) -> bool:
+        return self._last is None and is_background(self._begun)
+
+    async def aclose(self) -> None:
+        await _aclose(
+            self.inner,
+            getattr(self.inner, "stream_iterator", None),
+            getattr(self.inner, "response", None),
+            getattr(self.inner, "litellm_custom_stream_wrapper", None),
+        )
+
+
+def _stamped(response: Any) -> dict[str, Any]:
+    """The price that LiteLLM leaves on the usage of the last event, if it is above 0."""
+    usage = member(response, "usage")
+    hidden = {"response_cost": member(usage, "cost")}
+    bare = unstamped({"usage": usage})["usage"]
+    found = from_response({"usage": bare, "_hidden_params": hidden})
+    return {name: found[name] for name in ("cost", "cost_source") if name in found}
+
+
+class LookReader(ResponsesReader):
+    """The events of a response that another call made, and is billed for."""
+
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        fields = super().fields(finished=finished)
+        looked = {name: fields[name] for name in ("response_id", "provider") if name in fields}
+        return looked | {"usage_source": "none", "cost": Decimal(0), "cost_source": "unbilled"}
+
+    def answer(self) -> Any:
+        return None
+
+    @property
+    def runs_on(self) -> bool:
+        return True
+
+
+class MessagesReader(StreamReader):
+    """Anthropic's events as raw bytes."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.events = MessageEvents()
+
+    def see(self, chunk: Any) -> None:
+        self.events.feed(chunk)
+
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        fields = self.events.fields()
+        if self.provider:
+            fields["provider"] = self.provider
+        if self.events.error is not None:
+            fields |= {"status": "error", "error": self.events.error}
+        elif finished and not self.events.ended:
+            fields |= {"status": "error", "error": "StreamCut"}
+        return fields
+
+    def answer(self) -> Any:
+        return self.events.answer()
+
+    @property
+    def text(self) -> str | None:
+        return self.events.text if self.events.usage or self.events.text else None
+
+
+async def _aclose(*sources: Any) -> None:
+    """Close all of them that can be closed."""
+    failure: Exception | None = None
+    for source in sources:
+        aclose = getattr(source, "aclose", None)
+        if callable(aclose) and not isinstance(source, Mapping):
+            try:
+                await aclose()
+            except Exception as exc:
+                failure = exc
+    if failure is not None:
+        raise failure

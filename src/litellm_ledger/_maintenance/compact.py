@@ -1,0 +1,359 @@
+"""``compact``: sealed segments of past days, joined into Parquet files that say the same.
+
+Owns the order of the steps: check the sources while they are read, write one file under a temporary
+name, read it back and compare it with the sources byte for byte, sync it, rename it in, sync the
+directory, and only then unlink the sources.  Killed anywhere, nothing is lost and nothing counts
+twice: a segment is one segment, whether it is in ``segments/``, in the archive, or in both.  Holds
+the rows of one file in the database, and a few lines in Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import msgspec
+
+from litellm_ledger._archive.archive import Source, content_name, digest, list_archive
+from litellm_ledger._archive.database import connect, module
+from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.listing import by_writer, list_segments
+from litellm_ledger._records.entry import line_of
+from litellm_ledger._records.layout import (
+    ARCHIVE,
+    LIVE,
+    SEGMENTS,
+    SegmentName,
+    live_name,
+    record_id,
+)
+from litellm_ledger._records.line import checked, newer_version
+from litellm_ledger._records.scan import Head
+from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file, rights_beside
+from litellm_ledger._storage.format_version import newer_format, refuse_newer
+from litellm_ledger._storage.live_file import is_locked, lock_directory, read_live, unlock
+
+from .parquet import Staging, write_file
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Compaction", "compact"]
+
+_FILE: Final = 64 * 2**20
+"""Bytes of segments that go into one file, unless a single one is larger."""
+
+_MEMORY: Final = "180MB"
+_What = Literal["damaged", "misnamed", "unreadable"]
+_head: Final = msgspec.json.Decoder(Head)
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What one run did.
+
+    Attributes:
+        files: archive files that were written, relative to the ledger.
+        segments, records: how many segments, with how many lines, moved into them.
+        bytes_before, bytes_after: their size as segments, and as archive files.
+        finished: segments removed that an earlier run had compacted before it was killed.
+        left: segments that are not compacted because something is the matter with them.
+        broken: archive files that are not whole; nothing of theirs is read or removed.
+    """
+
+    files: tuple[str, ...] = ()
+    segments: int = 0
+    records: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    finished: int = 0
+    left: tuple[Problem, ...] = ()
+    broken: tuple[str, ...] = ()
+
+
+class _Candidate(NamedTuple):
+    name: SegmentName
+    day: str
+    size: int
+    stamp: tuple[int, int, int]
+
+
+class _NotWholeError(Exception):
+    """A segment is damaged, or not what its name says; where, in its text."""
+
+
+def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> Compaction:
+    """Move sealed segments into the archive; what is compacted reads as before.
+
+    Left alone: what a live writer may still need (its newest segment, and those with a call in
+    flight), writers that wait for ``recover``, and segments that are not whole.
+
+    Args:
+        root: the ledger.
+        until: only segments that begin before this day (UTC); default: today.
+        fs: where all writing goes through but that of the database to its temporary file.
+
+    Raises:
+        LedgerPathError: there is no ledger; it cannot be read or written; another run is at work.
+        UnsupportedFormat: a newer version wrote it.
+        MissingExtra: DuckDB is not installed.
+        UnsupportedPlatform: not POSIX.
+    """
+    if os.name != "posix":
+        raise UnsupportedPlatform(
+            f"a ledger cannot be compacted on {sys.platform}, which lacks flock"
+        )
+    module()
+    list_segments(root)
+    refuse_newer(root)
+    fs.make_directory(root / ARCHIVE, rights_beside(root / SEGMENTS))
+    fs.sync_directory(root)  # before a segment is removed: the archive must keep its name
+    held = lock_directory(root / ARCHIVE)
+    if held is None:
+        raise LedgerPathError(f"the ledger at {root} is being compacted by another process")
+    try:
+        return _Run(root, fs).work(until or datetime.now(UTC).date())
+    except OSError as exc:
+        if isinstance(exc, LedgerError):
+            raise
+        raise LedgerPathError(
+            exc.errno, f"cannot compact the ledger at {root}: {exc.strerror or exc}", exc.filename
+        ) from exc
+    finally:
+        unlock(held)
+
+
+class _Run:
+    """One run, and the tally of it."""
+
+    def __init__(self, root: Path, fs: FileSystem) -> None:
+        self.root = root
+        self.fs = fs
+        self.segments = root / SEGMENTS
+        self.archive = root / ARCHIVE
+        self.left: list[Problem] = []
+
+    def work(self, until: date) -> Compaction:
+        for name in os.listdir(self.archive):
+            if name.endswith(".tmp"):  # of a run that was killed: we hold the lock
+                self.fs.unlink(self.archive / name)
+        broken: list[Path] = []
+        finished = self._finish(broken)
+        files, segments, records, before, after = [], 0, 0, 0, 0
+        for group in _groups(self._candidates(until.isoformat())):
+            written = self._join(group)
+            if written is None:
+                continue
+            path, sources = written
+            files.append(f"{ARCHIVE}/{path.name}")
+            segments += len(sources)
+            records += sum(source.lines for source in sources)
+            before += sum(source.bytes for source in sources)
+            after += path.stat().st_size
+        return Compaction(
+            files=tuple(files),
+            segments=segments,
+            records=records,
+            bytes_before=before,
+            bytes_after=after,
+            finished=finished,
+            left=tuple(self.left),
+            broken=tuple(f"{ARCHIVE}/{path.name}" for path in broken),
+        )
+
+    # -- which ---------------------------------------------------------------------------------
+
+    def _candidates(self, until: str) -> Iterator[_Candidate]:
+        here = set(os.listdir(self.segments))
+        for writer, family in by_writer(list_segments(self.root)):
+            bound = self._bound(writer, family)
+            for name in family:
+                if name.last is None or name.last >= bound or str(name) not in here:
+                    continue
+                path = self.segments / str(name)
+                try:
+                    state = path.lstat()
+                    day = _day(path, writer)
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:  # of another user, or no file at all
+                    self._leave(str(name), "unreadable", exc.strerror or str(exc))
+                    continue
+                if day < until:
+                    yield _Candidate(name, day, state.st_size, _stamp(state))
+
+    def _leave(self, name: str, what: _What, why: str) -> None:
+        self.left.append(Problem(f"{SEGMENTS}/{name}", what, detail=why))
+
+    def _bound(self, writer: str, family: Sequence[SegmentName]) -> float:
+        """Return the number from which on a writer's segments stay where they are."""
+        try:
+            counters = read_live(self.root / LIVE / live_name(writer))
+        except FileNotFoundError:
+            return float("inf")  # closed or recovered: nobody writes here any more
+        if not counters.valid or not self._lives(writer):
+            return 0  # recover first
+        newest = max(name.first for name in family)
+        return min(newest, counters.oldest_in_flight or newest)
+
+    def _lives(self, writer: str) -> bool:
+        try:
+            return is_locked(self.root / LIVE / live_name(writer))
+        except FileNotFoundError:
+            return False
+
+    # -- moving --------------------------------------------------------------------------------
+
+    def _join(self, group: Sequence[_Candidate]) -> tuple[Path, list[Source]] | None:
+        temporary = self.archive / f"{group[0].name}.tmp"
+        with connect(_MEMORY, threads=1, ordered=True) as database:
+            staging = Staging(database)
+            sources: list[Source] = []
+            moved: list[_Candidate] = []
+            for candidate in group:
+                try:
+                    sources.append(self._stage(staging, candidate, len(sources)))
+                    moved.append(candidate)
+                except (_NotWholeError, FileNotFoundError) as exc:
+                    staging.drop(len(sources))
+                    if isinstance(exc, _NotWholeError):
+                        self._leave(str(candidate.name), "damaged", str(exc))
+            staging.flush()
+            if not sources:
+                return None
+            try:
+                self._write(database, temporary, sources, moved)
+            except module().Error as exc:
+                with contextlib.suppress(OSError):
+                    self.fs.unlink(temporary)
+                raise LedgerPathError(f"cannot write {temporary}: {exc}") from exc
+        path = self.archive / content_name(moved[0].day, digest(temporary))
+        self.fs.rename(temporary, path)
+        self.fs.sync_directory(self.archive)
+        for candidate in moved:
+            self._remove(candidate)
+        self.fs.sync_directory(self.segments)
+        return path, sources
+
+    def _remove(self, candidate: _Candidate) -> None:
+        path = self.segments / str(candidate.name)
+        with contextlib.suppress(FileNotFoundError):
+            if _stamp(path.lstat()) == candidate.stamp:  # not one that was put there meanwhile
+                self.fs.unlink(path)
+
+    def _stage(self, staging: Staging, candidate: _Candidate, number: int) -> Source:
+        """Check a segment and put its lines into the table."""
+        sha256 = hashlib.sha256()
+        count = gaps = unsettled = 0
+        for head, raw in _whole_lines(self.segments / str(candidate.name), candidate.name):
+            sha256.update(raw)
+            gaps += head.kind == "gap"
+            unsettled += head.status == "unsettled"
+            count += 1
+            staging.add(number, raw.decode())
+        name = str(candidate.name)
+        return Source(name, candidate.size, sha256.hexdigest(), count, gaps, unsettled)
+
+    def _write(
+        self,
+        database: duckdb.DuckDBPyConnection,
+        path: Path,
+        sources: list[Source],
+        moved: Sequence[_Candidate],
+    ) -> None:
+        """Write the file, durable, and make sure that every source can be read back from it."""
+        fd = self.fs.create(path)  # so that the database neither follows a link nor gives rights
+        try:
+            write_file(database, path, sources, [self.segments / str(c.name) for c in moved])
+            self.fs.sync(fd)
+        finally:
+            self.fs.close(fd)
+
+    def _finish(self, broken: list[Path]) -> int:
+        """Remove the segments that an earlier run had compacted and not yet removed."""
+        done = 0
+        here = set(os.listdir(self.segments))
+        for file in list_archive(self.root, broken):
+            for source in file.sources:
+                path = self.segments / source.name
+                if source.name not in here:
+                    continue
+                if not done:
+                    self.fs.sync_directory(self.archive)  # the name may not be durable yet
+                try:
+                    same = path.lstat().st_size == source.bytes and digest(path) == source.sha256
+                except OSError as exc:
+                    self._leave(source.name, "unreadable", exc.strerror or str(exc))
+                    continue
+                if same:
+                    self.fs.unlink(path)
+                    done += 1
+                else:
+                    why = f"is not what {ARCHIVE}/{file.path.name} holds of it"
+                    self._leave(source.name, "misnamed", why)
+        if done:
+            self.fs.sync_directory(self.segments)
+        return done
+
+
+def _groups(candidates: Iterator[_Candidate]) -> Iterator[list[_Candidate]]:
+    """Part by day, and so that each file has at most its share of bytes."""
+    group: list[_Candidate] = []
+    size = 0
+    for candidate in sorted(candidates, key=lambda c: (c.day, c.name.writer, c.name.first)):
+        if group and (candidate.day != group[0].day or size + candidate.size > _FILE):
+            yield group
+            group, size = [], 0
+        group.append(candidate)
+        size += candidate.size
+    if group:
+        yield group
+
+
+def _stamp(state: os.stat_result) -> tuple[int, int, int]:
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _day(path: Path, writer: str) -> str:
+    """Return the day of a segment: that of its first line, else of its writer's start."""
+    with open_file(path) as file:
+        raw = file.readline(2**20)
+    at = raw.find(b'"ts":"')
+    day = raw[at + 6 : at + 16].decode("ascii", "replace") if at >= 0 else ""
+    try:
+        return date.fromisoformat(day).isoformat()
+    except ValueError:
+        return f"{writer[:4]}-{writer[4:6]}-{writer[6:8]}"
+
+
+def _whole_lines(path: Path, name: SegmentName) -> Iterator[tuple[Head, bytes]]:
+    """Yield the lines of a segment that is exactly what its name says."""
+    expected = name.first
+    with open_file(path) as file:
+        for raw in file:
+            try:
+                head = _head.decode(raw) if checked(raw) else None
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                head = None
+            if head is not None and head.v > 1:
+                raise newer_format(path, newer_version(raw))
+            whole = head is not None and line_of(raw) is not None
+            if (
+                head is None
+                or not whole
+                or head.seq != expected
+                or head.id != record_id(name.writer, head.seq)
+            ):
+                raise _NotWholeError(f"not whole from number {expected}; run litellm-ledger verify")
+            expected = head.last + 1
+            yield head, raw
+    if expected - 1 != name.last:
+        raise _NotWholeError(f"ends with number {expected - 1}, its name says {name.last}")

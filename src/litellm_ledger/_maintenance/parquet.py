@@ -1,0 +1,138 @@
+"""Writing one archive file: lines into a table, the table into Parquet, Parquet against the lines.
+
+Owns the proof that nothing is lost: what was written is read back and compared with the sources,
+byte by byte.  Renames and removes nothing; that is ``_maintenance.compact``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+import msgspec
+
+from litellm_ledger._archive.archive import FORMAT_KEY, SOURCES_KEY, Source, rebuilt
+from litellm_ledger._archive.columns import COLUMNS, definitions, quoted, structure
+from litellm_ledger._archive.database import statement
+from litellm_ledger._errors import InvalidRecord, LedgerPathError
+from litellm_ledger._records.line import SEALED, SUFFIX, decode
+from litellm_ledger._records.scan import Head
+from litellm_ledger._storage.filesystem import open_file
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Staging", "write_file"]
+
+_BATCH: Final = 1_000
+_head: Final = msgspec.json.Decoder(Head)
+
+
+class Staging:
+    """The table that becomes an archive file, filled some lines at a time."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
+        self._database = database
+        self._insert = statement("stage").format(struct=structure())
+        self._numbers: list[int] = []
+        self._lines: list[str] = []
+        database.execute(
+            f"CREATE TABLE staged (source INTEGER, line VARCHAR, crc UINTEGER, {definitions()})"
+        )
+
+    def add(self, number: int, line: str) -> None:
+        """Add a line of the source of that number."""
+        self._numbers.append(number)
+        self._lines.append(line)
+        if len(self._lines) == _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what was added into the table."""
+        if self._lines:
+            self._database.execute(self._insert, [self._lines, self._numbers])
+            self._numbers.clear()
+            self._lines.clear()
+
+    def drop(self, number: int) -> None:
+        """Forget the lines of a source."""
+        self.flush()
+        self._database.execute("DELETE FROM staged WHERE source = ?", [number])
+
+
+def write_file(
+    database: duckdb.DuckDBPyConnection,
+    path: Path,
+    sources: list[Source],
+    segments: Sequence[Path],
+) -> None:
+    """Write the table, and make sure that every source can be read back from the file.
+
+    A line that its columns do not give back byte for byte (it has a member that we do not know,
+    say) is kept as it is in the column ``line``.
+
+    Args:
+        database: with the table that ``Staging`` filled.
+        path: the file; not synced.
+        sources: what goes into its metadata; ``odd`` is found out here.
+        segments: where the sources are.
+
+    Raises:
+        LedgerPathError: the file does not say what the sources say.
+    """
+    _copy(database, path, sources)
+    different = list(_different(database, path, segments))
+    if not different:
+        return
+    keep = "UPDATE staged SET line = $3 WHERE source = $1 AND seq = $2"
+    for at, seq, raw, line in different:
+        database.execute(keep, [at, seq, raw.decode()])
+        if not _means(line, raw):
+            sources[at] = msgspec.structs.replace(sources[at], odd=sources[at].odd + 1)
+    _copy(database, path, sources)
+    if next(_different(database, path, segments), None) is not None:
+        raise LedgerPathError(f"{path} does not read back as it was written; try again")
+
+
+def _copy(database: duckdb.DuckDBPyConnection, path: Path, sources: Sequence[Source]) -> None:
+    database.execute(
+        statement("archive").format(
+            path=quoted(str(path.absolute())),
+            columns=", ".join("ts AT TIME ZONE 'UTC' AS ts" if n == "ts" else n for n in COLUMNS),
+            format_key=FORMAT_KEY,
+            sources_key=SOURCES_KEY,
+            sources=quoted(msgspec.json.encode(sources).decode()),
+        )
+    )
+
+
+def _different(
+    database: duckdb.DuckDBPyConnection, path: Path, names: Sequence[Path]
+) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """Yield (source, number, line, what came back) of the lines that the file does not give back.
+
+    Raises:
+        LedgerPathError: it has other rows than the sources have lines.
+    """
+    found = rebuilt(database, path, 0, len(names))
+    for at, source in enumerate(names):
+        with open_file(source) as file:
+            for raw in file:
+                number, line = next(found, (-1, b""))
+                if number != at:
+                    raise LedgerPathError(f"{path} does not hold what was written; try again")
+                if line != raw:
+                    yield at, _head.decode(raw).seq, raw, line
+    if next(found, None) is not None:
+        raise LedgerPathError(f"{path} does not hold what was written; try again")
+
+
+def _means(line: bytes, raw: bytes) -> bool:
+    """Whether the columns, written as a line, are the same record as the line."""
+    body = line[:-SUFFIX]
+    try:
+        return decode(SEALED % (body, crc32(body))) == decode(raw)
+    except InvalidRecord:
+        return False

@@ -1,0 +1,368 @@
+"""What a report page shows: its charts and tables as figures and words, not yet as HTML.
+
+Owns the questions that the page asks of the ledger, and which groups are shown apart.  Everything
+that is summed is summed by ``Ledger.report``; a chart's numbers are floats to draw with, its words
+are the exact amounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+import msgspec
+
+from litellm_ledger._aggregates.calendar import calendar
+from litellm_ledger._aggregates.formatting import clean, money
+from litellm_ledger._aggregates.groups import MISSING, Row
+from litellm_ledger._aggregates.question import Question
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._aggregates.tag_values import LARGEST, TagValues, summarising
+from litellm_ledger._reports.engine import count_tags
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._reports.report import Report, added
+
+from .time_axis import fitting, in_period, periods, short
+
+__all__ = ["READINGS", "Chart", "Page", "Series", "Top", "gather"]
+
+_APART: Final = 7
+"""Groups with a colour of their own; all others share one."""
+_TOP: Final = LARGEST
+_TAGS: Final = 3
+_OTHERS: Final = "all others"
+_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
+
+READINGS: Final = 7
+"""About as often the ledger is read for one page."""
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """One colour of a chart: a number to draw and a text to read for each label."""
+
+    name: str
+    color: int
+    values: list[float | None]
+    texts: list[str]
+
+
+class Chart(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart over time.
+
+    Attributes:
+        labels: periods in full; ``short``: for the axis.
+        totals: texts of the sums, for a stack.
+    """
+
+    id: str
+    title: str
+    about: str
+    kind: Literal["stack", "line"]
+    unit: Literal["usd", "tokens", "calls", "ms"]
+    labels: list[str]
+    short: list[str]
+    series: list[Series]
+    totals: list[str] = []
+
+
+class Top(msgspec.Struct, frozen=True, kw_only=True):
+    """The most expensive groups of one key; ``others`` is what all the rest comes to."""
+
+    key: str
+    rows: list[tuple[str, Row]]
+    others: tuple[int, Row] | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it.
+
+    Attributes:
+        every: the period that time is cut into; ``None`` without a single call.
+        errors: what failed, by the name of the exception.
+        has_missing: whether calls are missing that were cut off by a death, or are damaged.
+        left_out: tags without a table of their own, which nobody asked for.
+        missing_tags: tags that were asked for and are on no call.
+    """
+
+    path: str
+    made: datetime
+    question: Question
+    every: str | None
+    first: str = ""
+    last: str = ""
+    total: Row
+    notes: list[str]
+    is_floor: bool
+    has_missing: bool = False
+    charts: list[Chart] = []
+    tops: list[Top] = []
+    errors: list[tuple[str, Row]] = []
+    statuses: list[tuple[str, Row]] = []
+    left_out: list[tuple[str, TagValues]] = []
+    missing_tags: list[str] = []
+
+    @property
+    def failed(self) -> Row:
+        """The sums over failed, cancelled, abandoned and unsettled calls."""
+        return added([row for status, row in self.statuses if status not in ("ok", MISSING)])
+
+
+def gather(
+    ledger: Ledger,
+    question: Question,
+    *,
+    by: Sequence[str] = ("model",),
+    every: str | None = None,
+    made: datetime,
+    advance: Callable[[int], None] = lambda step: None,
+) -> Page:
+    """Ask the ledger.
+
+    Args:
+        by: keys to list; the chart of cost is stacked by the first.
+        every: a period; by default hours for a few days, then days, weeks, months.
+        advance: called after each reading with 1.
+    """
+    asked = question.everything()
+
+    def report(keys: Sequence[str], **more: Any) -> Report:
+        found = ledger.report(keys, **{**asked, **more})
+        advance(1)
+        return found
+
+    dates = calendar(question.tz, question.week_start)
+    stacked = by[0]
+    keys = list(dict.fromkeys([stacked, "status", "error"]))
+    main = report([every or "day", *keys])
+    rows = main.rows
+    if every is None and rows:
+        every = fitting({row.group["day"] for row in rows} - {MISSING})
+        if every == "hour":  # days can be joined here, and not cut
+            rows = report([every, *keys]).rows
+        elif every != "day":
+            rows = [in_period(row, every, dates) for row in rows]
+    page = Page(
+        path=str(ledger.path),
+        made=made,
+        question=question,
+        every=every if rows else None,
+        total=main.total,
+        notes=main.notes(),
+        is_floor=main.is_floor,
+        has_missing=bool(main.cut_off or main.problems),
+        missing_tags=list(main.missing_tags),
+    )
+    if not rows or every is None:
+        return page
+    labels = periods(every, [row.group[every] for row in rows], dates)
+    speed = report([every], quantiles=True)
+    tags = count_tags(ledger.path, Selection(**question.selection(), calendar=dates))
+    advance(1)
+    chosen = summarising(tags, main.total.calls)
+    tops = []
+    for key in _keys(by, chosen):
+        if key in keys:
+            tops.append(_top(rows, key))
+            continue
+        found = report([key])
+        page.missing_tags.extend(found.missing_tags)
+        tops.append(_top(found.rows, key))
+    tops = [top for top in tops if len(top.rows) > 1 or top.key in by]  # else it says nothing
+    listed = {top.key for top in tops}
+    failed = [row for row in rows if row.group["status"] == "error"]
+    return msgspec.structs.replace(
+        page,
+        first=labels[0],
+        last=labels[-1],
+        charts=[
+            chart
+            for chart in (
+                _spend(rows, every, stacked, labels),
+                _tokens(rows, every, labels),
+                _speed(speed.rows, every, labels),
+                _failures(rows, every, labels),
+            )
+            if chart is not None
+        ],
+        tops=tops,
+        errors=sorted(_sums(failed, "error").items(), key=lambda pair: -pair[1].calls)[:_TOP],
+        statuses=sorted(_sums(rows, "status").items(), key=lambda pair: _STATUSES.index(pair[0])),
+        left_out=[(name, tags[name]) for name in sorted(tags) if f"tag:{name}" not in listed],
+    )
+
+
+def _keys(by: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    """The keys that are listed: those asked for, the model, and the best few tags."""
+    tags = [f"tag:{name}" for name in chosen[:_TAGS]]
+    if tuple(by) == ("model",):
+        return [*tags[:1], "model", *tags[1:]]
+    return list(dict.fromkeys([*by, *tags[:1], "model", *tags[1:]]))[: max(len(by), _TAGS + 1)]
+
+
+def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.group[key], []).append(row)
+    return found
+
+
+def _sums(rows: Iterable[Row], key: str) -> dict[str, Row]:
+    return {name: added(found) for name, found in _grouped(rows, key).items()}
+
+
+def _stack(
+    named: Sequence[tuple[str, int, dict[str, Any]]],
+    labels: Sequence[str],
+    text: Callable[[Any], str],
+) -> tuple[list[Series], list[str]]:
+    """Return the series of a stack, and the texts of its totals."""
+    series = [
+        Series(
+            name=clean(name),
+            color=color,
+            values=[float(values.get(label, 0)) for label in labels],
+            texts=[text(values.get(label, 0)) for label in labels],
+        )
+        for name, color, values in named
+    ]
+    totals = [text(sum(values.get(label, 0) for *_, values in named)) for label in labels]
+    return series, totals
+
+
+def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
+    groups = _sums(rows, by)
+    ordered = sorted(groups, key=lambda name: (-groups[name].cost, -groups[name].calls, name))
+    apart = ordered if len(ordered) <= _APART + 1 else ordered[:_APART]
+    rest = set(ordered) - set(apart)
+    named: list[tuple[str, int, dict[str, Any]]] = []
+    for at, name in enumerate(apart):
+        mine = [row for row in rows if row.group[by] == name]
+        known = groups[name].known_cost is not None
+        named.append((name if known else f"{name} (no price)", at, _costs(mine, every)))
+    if rest:
+        others = [row for row in rows if row.group[by] in rest]
+        named.append((f"{_OTHERS} ({len(rest)})", _APART, _costs(others, every)))
+    series, totals = _stack(named, labels, lambda cost: money(Decimal(cost)))
+    for at, name in enumerate(apart):
+        if groups[name].known_cost is None:
+            texts = ["unknown" if label in named[at][2] else "–" for label in labels]
+            series[at] = msgspec.structs.replace(series[at], texts=texts)
+    return Chart(
+        id="spend",
+        title=f"Cost by {every}",
+        about=f"US dollars, stacked by {by.removeprefix('tag:')}; what could not be priced is not "
+        "in it.",
+        kind="stack",
+        unit="usd",
+        labels=labels,
+        short=short(every, labels),
+        series=series,
+        totals=totals,
+    )
+
+
+def _costs(rows: Iterable[Row], every: str) -> dict[str, Any]:
+    return {
+        label: sum((row.cost for row in found), Decimal(0))
+        for label, found in _grouped(rows, every).items()
+    }
+
+
+def _tokens(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
+    sums = _sums(rows, every)
+    parts: list[tuple[str, int, Callable[[Row], int]]] = [
+        (
+            "input, fresh",
+            0,
+            lambda r: max(0, r.input_tokens - r.cache_read_tokens - r.cache_write_tokens),
+        ),
+        ("input, read from cache", 4, lambda r: r.cache_read_tokens),
+        ("input, written to cache", 3, lambda r: r.cache_write_tokens),
+        ("output", 1, lambda r: max(0, r.output_tokens - r.reasoning_tokens)),
+        ("output, reasoning", 5, lambda r: r.reasoning_tokens),
+    ]
+    named = [
+        (name, color, {label: of(row) for label, row in sums.items()})
+        for name, color, of in parts
+        if any(of(row) for row in sums.values())
+    ]
+    if not named:
+        return None
+    series, totals = _stack(named, labels, "{:,}".format)
+    return Chart(
+        id="tokens",
+        title="Tokens",
+        about="What was read and written, and what of it came from the provider's prompt cache or "
+        "went into reasoning.",
+        kind="stack",
+        unit="tokens",
+        labels=labels,
+        short=short(every, labels),
+        series=series,
+        totals=totals,
+    )
+
+
+def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
+    at = {row.group[every]: row for row in rows}
+    series = []
+    for name, color, field, part in (
+        ("whole answer, p50", 0, "latency_ms", "p50"),
+        ("whole answer, p90", 5, "latency_ms", "p90"),
+        ("first token, p50", 2, "ttft_ms", "p50"),
+        ("first token, p90", 3, "ttft_ms", "p90"),
+    ):
+        found = [getattr(at[label], field) if label in at else None for label in labels]
+        values = [None if one is None else getattr(one, part) for one in found]
+        if any(value is not None for value in values):
+            texts = ["-" if value is None else _ms(value) for value in values]
+            series.append(Series(name=name, color=color, values=values, texts=texts))
+    if not series:
+        return None
+    return Chart(
+        id="speed",
+        title="How long calls took",
+        about="Of calls that succeeded: half were faster than p50, nine of ten faster than p90.",
+        kind="line",
+        unit="ms",
+        labels=labels,
+        short=short(every, labels),
+        series=series,
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value / 1000:,.2f} s" if value >= 1000 else f"{value:,.0f} ms"
+
+
+def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
+    parts = (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
+    by_label = _sums(rows, every)
+    named = [
+        (status, color, {label: getattr(row, status) for label, row in by_label.items()})
+        for status, color in parts
+        if any(getattr(row, status) for row in by_label.values())
+    ]
+    if not named:
+        return None
+    series, totals = _stack(named, labels, "{:,}".format)
+    return Chart(
+        id="failures",
+        title="Calls that did not end well",
+        about="Errors, cancelled calls, streams left early, and calls whose process died.",
+        kind="stack",
+        unit="calls",
+        labels=labels,
+        short=short(every, labels),
+        series=series,
+        totals=totals,
+    )
+
+
+def _top(rows: Iterable[Row], key: str) -> Top:
+    groups = list(_sums(rows, key).items())
+    groups.sort(key=lambda pair: (-pair[1].cost, -pair[1].calls, pair[0]))
+    rest = [row for _, row in groups[_TOP:]]
+    return Top(key=key, rows=groups[:_TOP], others=(len(rest), added(rest)) if rest else None)

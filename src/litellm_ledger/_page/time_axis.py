@@ -1,0 +1,81 @@
+"""The axis of time of a report page: how finely it is cut, and what is written along it.
+
+Owns the choice of a period that fits, the labels from the first to the last, and their short forms.
+Pure; where a period begins is ``_aggregates.calendar``' to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import msgspec
+
+from litellm_ledger._aggregates.calendar import Calendar
+from litellm_ledger._aggregates.groups import MISSING, Row
+
+__all__ = ["fitting", "in_period", "periods", "short"]
+
+
+def fitting(days: Iterable[str]) -> str:
+    """Choose the period that cuts the time between these days into a readable number of parts."""
+    known = sorted(days)
+    if not known:
+        return "day"
+    span = (date.fromisoformat(known[-1]) - date.fromisoformat(known[0])).days + 1
+    return "hour" if span <= 3 else "day" if span <= 92 else "week" if span <= 730 else "month"
+
+
+def in_period(row: Row, every: str, dates: Calendar) -> Row:
+    """Put the sums of a day under the week or month that it is in."""
+    day = row.group["day"]
+    label = day
+    if day != MISSING:
+        number = date.fromisoformat(day).toordinal() - date(1970, 1, 1).toordinal()
+        label = day[:7]
+        if every == "week":
+            label = dates.label("week", number - (number + 3 - dates.week_start) % 7)
+    group = {every if key == "day" else key: value for key, value in row.group.items()}
+    return msgspec.structs.replace(row, group={**group, every: label})
+
+
+def periods(every: str, seen: Iterable[str], dates: Calendar) -> list[str]:
+    """Return all periods from the first to the last, those without a call too."""
+    known = [label for label in dict.fromkeys(seen) if label != MISSING]
+    undated = [MISSING] if MISSING in seen or not known else []
+    if not known:
+        return undated
+    if every == "hour":
+        at = [datetime.fromisoformat(label) for label in known]
+        moment, end = min(at).astimezone(UTC), max(at)
+        hours = []
+        while moment <= end:
+            hours.append(dates.label("hour", dates.number("hour", moment)))
+            moment += timedelta(hours=1)
+        return list(dict.fromkeys(hours)) + undated
+    if every == "month":
+        first, last = (int(x[:4]) * 12 + int(x[5:7]) - 1 for x in (min(known), max(known)))
+        return [f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(first, last + 1)] + undated
+    begin, until = date.fromisoformat(min(known)), date.fromisoformat(max(known))
+    step = 7 if every == "week" else 1
+    return [
+        (begin + timedelta(days=at)).isoformat() for at in range(0, (until - begin).days + 1, step)
+    ] + undated
+
+
+def short(every: str, labels: Sequence[str]) -> list[str]:
+    """Labels of an axis: the time of an hour, the day and month of a day, a month as it is."""
+    if every == "month":
+        return list(labels)
+    if every != "hour":
+        return [
+            label if label == MISSING else f"{date.fromisoformat(label):%d %b}".lstrip("0")
+            for label in labels
+        ]
+    shown, day = [], ""
+    for label in labels:
+        new = label[:10] != day
+        day = label[:10]
+        time = label[11:16]
+        shown.append(f"{date.fromisoformat(day):%d %b} {time}".lstrip("0") if new else time)
+    return shown

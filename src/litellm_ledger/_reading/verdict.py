@@ -1,0 +1,207 @@
+"""``Verification`` and ``WriterVerdict``: what verify found, and the words for it.
+
+Owns the shapes and the sentences, above all those about what cannot be proved.  Pure: reads no
+file.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from litellm_ledger._aggregates.formatting import counted
+
+from .lines import Problem
+
+__all__ = ["Proof", "State", "Verification", "WriterVerdict"]
+
+State = Literal["alive", "closed", "recovered", "died", "orphaned"]
+Proof = Literal["exact", "at_least", "nothing"]
+
+
+class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One writer: what it accepted, what is there.
+
+    Attributes:
+        state: ``alive``; ``closed`` (cleanly); ``recovered`` (it died, and ``recover`` has sealed
+            its segments); ``died`` (not recovered yet); ``orphaned`` (open segments, no counters).
+        proves: ``exact``: ``lost`` is the number.  ``at_least``: it may be more.  ``nothing``.
+        pid: of the process, while its counters are there.
+        recoverer: pid of the process that is recovering it at this moment.
+        accepted: numbers given out, as far as is known.
+        written, synced: by its own counters; ``None`` when these are gone, as after a clean close.
+        found: different numbers with a valid record.
+        lost: numbers without a record that nobody gave up on purpose, recovered losses included.
+        unacknowledged: how many of ``lost`` certainly belong to records that no caller had been
+            told of; the promise does not cover these.
+        undecided: how many of ``lost`` may have been acknowledged or not: the durability level of
+            the writer is not on record.  They count as acknowledged.
+        quarantined: numbers set aside by ``recover`` because their segment was damaged.
+        removed: numbers erased or expired on purpose.
+        unwritten: (alive) accepted and not on disk yet.
+        torn_bytes: the invalid end of an open segment; ``recover`` cuts it off and keeps a copy.
+        unsettled: calls on record as unsettled: their process died.
+        in_flight: calls started and without an outcome yet (of a dead writer: ``recover`` will
+            record them as unsettled).
+        problems: damaged places, misnamed and unreadable files.
+    """
+
+    writer: str
+    state: State
+    proves: Proof
+    pid: int | None = None
+    recoverer: int | None = None
+    accepted: int
+    written: int | None = None
+    synced: int | None = None
+    found: int
+    lost: int = 0
+    unacknowledged: int = 0
+    undecided: int = 0
+    quarantined: int = 0
+    removed: int = 0
+    unwritten: int = 0
+    torn_bytes: int = 0
+    unsettled: int = 0
+    in_flight: int = 0
+    problems: list[Problem] = []
+
+    @property
+    def ok(self) -> bool:
+        """Nothing that may have been acknowledged is lost, and nothing is damaged.
+
+        Torn bytes and unsettled calls alone are no failure.
+        """
+        return self.lost == self.unacknowledged and not (self.quarantined or self.problems)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing at all is lost or damaged, acknowledged or not."""
+        return self.ok and not self.lost
+
+    @property
+    def clean(self) -> bool:
+        """Whether it was closed cleanly."""
+        return self.state == "closed"
+
+    def sentence(self) -> str:
+        """Say how it stands with this writer, and what to do if there is anything to do."""
+        say = [_OPENINGS[self.state].format(pid=self.pid), self._balance()]
+        if self.state == "alive" and self.unwritten:
+            say.append(f"{self.unwritten:,} more accepted and not written yet")
+        if self.quarantined:
+            say.append(f"{self.quarantined:,} set aside in recovery/ as damaged")
+        if self.removed:
+            say.append(f"{self.removed:,} erased or expired on purpose")
+        if self.torn_bytes:
+            say.append(f"{self.torn_bytes:,} torn bytes at its end")
+        if self.problems:
+            say.append(f"damage in {counted(len(self.problems), 'place')}")
+        if self.recoverer is not None:
+            say.append(f"process {self.recoverer} is recovering it now")
+        elif self.state == "died":
+            say.append("run litellm-ledger recover")
+        return say[0] + ": " + "; ".join(say[1:])
+
+    def _balance(self) -> str:
+        base = self.accepted - self.unwritten
+        if not self.lost:
+            if self.proves == "nothing":
+                return "no record and no counter, so nothing can be said"
+            if self.proves == "at_least":
+                return f"{self.found:,} found, none known to be lost; that none is cannot be proved"
+            return (
+                f"all {base:,} found" if base == self.found else f"{self.found:,} found, none lost"
+            )
+        least = "at least " if self.proves != "exact" else ""
+        say = f"{self.found:,} found of {base:,}, {least}{self.lost:,} "
+        if self.lost == self.unacknowledged:
+            return say + "lost, never acknowledged"
+        say += "LOST"
+        if self.unacknowledged:
+            say += f", {self.unacknowledged:,} of these never acknowledged"
+        if self.undecided:
+            of_these = f"for {self.undecided:,} of these"
+            say += f"; {of_these} it is not on record if they were acknowledged"
+        return say
+
+
+_OPENINGS = {
+    "alive": "alive (pid {pid})",
+    "closed": "closed cleanly",
+    "recovered": "died, recovered since",
+    "died": "died without closing",
+    "orphaned": "not closed, and its counters are gone",
+}
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole ledger.
+
+    Attributes:
+        path: the directory.
+        writers: one verdict each, by start.
+        recovery: files in ``recovery/``: torn tails and quarantined originals, for a person to see.
+        archive: files in ``archive/`` that are not whole.
+    """
+
+    path: str
+    writers: list[WriterVerdict]
+    recovery: list[str] = []
+    archive: list[Problem] = []
+
+    @property
+    def ok(self) -> bool:
+        """Nothing acknowledged is lost, and nothing is damaged, as far as can be known."""
+        return all(writer.ok for writer in self.writers) and not self.archive
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing at all is lost or damaged: what ``verify --strict`` asks for."""
+        return self.ok and all(writer.complete for writer in self.writers)
+
+    def total(self, field: str) -> int:
+        """Sum a count over the writers: ``found``, ``lost``, ``torn_bytes``, …"""
+        return sum(getattr(writer, field) or 0 for writer in self.writers)
+
+    def cannot_prove(self) -> list[str]:
+        """Say what this verification leaves open."""
+        least = [writer for writer in self.writers if writer.proves == "at_least"]
+        open_ends = []
+        died = sum(1 for writer in least if writer.state in ("died", "alive"))
+        if died:
+            open_ends.append(
+                f"{counted(died, 'writer')} whose counters are older than the last start of the "
+                "machine, or unreadable: what was accepted just before the end may be more than "
+                "they say."
+            )
+        orphaned = len(least) - died
+        if orphaned:
+            open_ends.append(
+                f"{counted(orphaned, 'writer')} without counters: records after the last one "
+                "found cannot be ruled out."
+            )
+        if any(writer.state in ("closed", "recovered") for writer in self.writers):
+            open_ends.append(
+                "Files deleted by hand: the last segments of a closed writer, or all of its files, "
+                "leave no trace."
+            )
+        return open_ends
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values (see docs/CLI.md)."""
+        writers = []
+        for writer in self.writers:
+            plain: dict[str, Any] = msgspec.to_builtins(writer)
+            more = {"ok": writer.ok, "complete": writer.complete, "clean": writer.clean}
+            writers.append(plain | more)
+        return {
+            "ok": self.ok,
+            "complete": self.complete,
+            "path": self.path,
+            "writers": writers,
+            "recovery": self.recovery,
+            "archive": msgspec.to_builtins(self.archive),
+            "cannot_prove": self.cannot_prove(),
+        }

@@ -1,0 +1,289 @@
+"""``verify``: does the ledger hold what its writers accepted, and what can be proved about it?
+
+Owns the judgement.  Reads counters before files, so that a writer at work can only have more on
+disk than it said.  Never writes, never repairs (that is ``recover``), never guesses: where the
+counters may be behind, it says "at least".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from litellm_ledger._records.entry import line_of
+from litellm_ledger._records.gaps import Gap
+from litellm_ledger._records.layout import (
+    LIVE,
+    RECOVERY,
+    SEGMENTS,
+    SegmentName,
+    live_name,
+    writer_of_live,
+)
+from litellm_ledger._records.line import newer_version
+from litellm_ledger._records.ranges import Spans
+from litellm_ledger._records.scan import Head, Scan, scan
+from litellm_ledger._storage.format_version import newer_format, refuse_newer
+from litellm_ledger._storage.live_file import (
+    LiveCounters,
+    acked_until,
+    contradictory,
+    is_locked,
+    read_live,
+    same_boot,
+)
+
+from .lines import Problem, archive_problems, settled
+from .listing import Vanished, by_writer, list_segments, open_segment
+from .verdict import Proof, State, Verification, WriterVerdict
+
+__all__ = ["verify"]
+
+_TRIES: Final = 3
+"""Readings of an open segment before its damage is believed: its writer may be cutting back a short
+write at that moment."""
+
+
+def verify(root: Path) -> Verification:
+    """Judge every writer of a ledger.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read.
+        UnsupportedFormat: it was written by a newer version.
+    """
+    list_segments(root)  # raises if there is no ledger
+    refuse_newer(root)
+    refused: dict[str, Problem] = {}
+    live = _live(root, refused)
+    segments = dict(by_writer(list_segments(root)))
+    if any(name.open for writer in segments if writer not in live for name in segments[writer]):
+        live = _live(root, refused) | live  # one that began after the first look
+    try:
+        recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
+    except OSError:
+        recovery = []
+    verdicts = []
+    for writer in sorted({*segments, *live}):
+        found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
+        if writer in refused:
+            found.problems.append(refused[writer])
+        kept = [name for name in recovery if name.startswith(writer)]
+        verdicts.append(_judge(writer, live.get(writer), found, kept))
+    return Verification(
+        path=str(root), writers=verdicts, recovery=recovery, archive=archive_problems(root)
+    )
+
+
+def _alive(state: tuple[bool, LiveCounters] | None) -> bool:
+    return state is not None and state[0]
+
+
+def _live(root: Path, refused: dict[str, Problem]) -> dict[str, tuple[bool, LiveCounters]]:
+    """Read who lives, then the counters: those of a dead writer do not change any more.
+
+    What cannot be opened goes to ``refused``, by writer.
+    """
+    states = {}
+    try:
+        paths = sorted((root / LIVE).iterdir())
+    except OSError:
+        return {}
+    for path in paths:
+        writer = writer_of_live(path.name)
+        if writer is None:
+            continue
+        try:
+            locked = is_locked(path)
+            counters = read_live(path)
+            if not locked and counters.recoverer:  # killed itself, the next one takes over
+                counters = replace(counters, recoverer=0)
+            # A lock may be that of a recovery, which says so in the file.
+            alive = locked and not counters.recoverer
+            if not alive and contradictory(counters):
+                detail = "its counters contradict each other"
+                refused[writer] = Problem(f"{LIVE}/{path.name}", "damaged", detail=detail)
+                counters = LiveCounters(valid=False)
+            states[writer] = alive, counters
+        except FileNotFoundError:
+            continue  # closed cleanly just now
+        except OSError as exc:
+            detail = exc.strerror or str(exc)
+            refused[writer] = Problem(f"{LIVE}/{path.name}", "unreadable", detail=detail)
+            states[writer] = False, LiveCounters(valid=False)
+    return states
+
+
+class _Found:
+    """What the segments of one writer hold."""
+
+    def __init__(self, root: Path, names: list[SegmentName], *, alive: bool) -> None:
+        self.records = Spans()
+        self.gaps: list[Gap] = []
+        self.problems: list[Problem] = []
+        self.torn_bytes = 0
+        self.last = 0
+        self.open = False
+        self._running: set[tuple[str, int]] = set()
+        self._early: set[tuple[str, int]] = set()  # outcomes whose `started` has not been seen
+        self._unsettled: set[tuple[str, int]] = set()
+        for name in names:
+            self._read(root, name, alive=alive)
+        if self._unsettled:
+            self._unsettled -= settled(root, names)
+        self.unsettled = len(self._unsettled)
+        self.in_flight = len(self._running)
+
+    def _read(self, root: Path, name: SegmentName, *, alive: bool) -> None:
+        tries = _TRIES
+        while True:
+            tries -= 1
+            try:
+                file, name = open_segment(root, name)
+                with file:
+                    data = file.read()
+            except Vanished:
+                return
+            except OSError as exc:
+                where = f"{SEGMENTS}/{name}"
+                self.problems.append(Problem(where, "unreadable", detail=exc.strerror or str(exc)))
+                return
+            partial = len(data) - data.rfind(b"\n") - 1 if name.open else 0
+            result = scan(data[: len(data) - partial], name.writer, name.first)
+            if not (tries and name.open and alive and (result.damaged or result.torn)):
+                break
+        self.open = self.open or name.open
+        self._note(root, name, data, result, 0 if alive else partial)
+        where, at = f"{SEGMENTS}/{name}", 0
+        for head, raw in result.lines:
+            if head.v > 1:
+                raise newer_format(root / where, head.v)
+            if line_of(raw) is not None:
+                self._take(head)
+                continue
+            at = data.find(raw, at)
+            self.problems.append(Problem(where, "damaged", at, len(raw), 1, "no record"))
+            self.last = max(self.last, head.last)
+        if name.last is not None:
+            self.last = max(self.last, name.last)
+
+    def _note(self, root: Path, name: SegmentName, data: bytes, result: Scan, partial: int) -> None:
+        where = f"{SEGMENTS}/{name}"
+        bad = list(result.damaged)
+        if result.torn:
+            end = result.size
+            if name.open:
+                self.torn_bytes += result.torn
+            else:
+                bad.append((end - result.torn, end))
+        self.torn_bytes += partial
+        for start, end in [*bad, (result.size - result.torn, result.size)]:
+            for line in data[start:end].splitlines(keepends=True):
+                version = newer_version(line)
+                if version is not None:
+                    raise newer_format(root / where, version)
+        for start, end in bad:
+            lines = data.count(b"\n", start, end)
+            self.problems.append(Problem(where, "damaged", start, end - start, lines))
+        last = max((head.last for head, _ in result.lines), default=None)
+        if name.last is not None and last != name.last and not bad:
+            detail = f"ends with number {last}, its name says {name.last}"
+            self.problems.append(Problem(where, "misnamed", detail=detail))
+
+    def _take(self, head: Head) -> None:
+        self.last = max(self.last, head.last)
+        if head.kind == "gap":
+            self.gaps.append(Gap.of(head))
+            return
+        if not self.records.add(head.seq):
+            return
+        key = head.operation or head.id, head.attempt or 1
+        if head.kind == "started":
+            if key not in self._early:
+                self._running.add(key)
+        elif head.status == "unsettled":
+            self._unsettled.add(key)
+            self._running.discard(key)
+        elif key in self._running:
+            self._running.discard(key)
+        elif key[0] != head.id:
+            self._early.add(key)
+
+
+def _claim(gap: Gap) -> tuple[bool, bool, int]:
+    """Sort gaps: where two speak of one number, the one that owns up to more is believed."""
+    loss = gap.reason == "lost"
+    return loss, loss and gap.acked_until is not None, -(gap.acked_until or 0) if loss else 0
+
+
+def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
+    """Count the numbers up to ``upto`` without a record, by the reason that a gap gives.
+
+    Of those ``lost``, also the ``unacknowledged`` ones, and the ``undecided`` ones: whether they
+    were acknowledged is not on record.  ``acked``: no number above it was acknowledged, where no
+    gap says so itself.
+    """
+    counts: Counter[str] = Counter()
+    rest = Spans()
+    for first, last in found.records:
+        rest.add_range(first, last)
+    if acked is not None:  # a hole below what is found was a file, whatever the counters say
+        acked = max(acked, found.records.last)
+    for gap in [*sorted(found.gaps, key=_claim), Gap(1, upto, "lost", acked)]:
+        for start, end in rest.missing(gap.first, min(gap.last, upto)):
+            counts[gap.reason] += end - start + 1
+            if gap.reason == "lost":
+                part = gap._replace(first=start, last=end)
+                counts["unacknowledged"] += part.unacknowledged
+                counts["undecided"] += end - start + 1 if gap.acked_until is None else 0
+            rest.add_range(start, end)
+    return counts
+
+
+def _judge(
+    writer: str, live: tuple[bool, LiveCounters] | None, found: _Found, kept: list[str]
+) -> WriterVerdict:
+    alive, counters = live or (False, LiveCounters(valid=False))
+    proves: Proof = "exact"
+    if live is None:
+        accepted, upto = found.last, found.last
+        state: State = "closed"
+        if found.open:
+            state, proves = "orphaned", "at_least"
+        elif kept or found.unsettled or any(gap.reason == "lost" for gap in found.gaps):
+            state = "recovered"
+            if any(name.startswith(live_name(writer)) for name in kept):
+                proves = "at_least"  # its counters said nothing
+    else:
+        accepted = max(counters.accepted, found.last)
+        upto = counters.written if alive else accepted
+        state = "alive" if alive else "died"
+        if not counters.valid:
+            proves = "at_least" if found.last else "nothing"
+        elif not alive and not same_boot(counters):
+            proves = "at_least"
+    # What a file that is not there any more held had been written: that is a loss in any case.
+    acked = acked_until(counters) if state == "died" else upto
+    missing = _missing(found, upto, acked)
+    return WriterVerdict(
+        writer=writer,
+        state=state,
+        proves=proves,
+        pid=counters.pid if counters.valid else None,
+        accepted=accepted,
+        written=counters.written if counters.valid else None,
+        synced=counters.synced if counters.valid else None,
+        found=found.records.count,
+        lost=missing["lost"],
+        unacknowledged=missing["unacknowledged"],
+        undecided=missing["undecided"],
+        quarantined=missing["quarantined"],
+        removed=missing["erased"] + missing["expired"],
+        unwritten=accepted - max(upto, found.last) if alive else 0,
+        torn_bytes=found.torn_bytes,
+        unsettled=found.unsettled,
+        recoverer=counters.recoverer or None,
+        in_flight=found.in_flight,
+        problems=found.problems,
+    )

@@ -1,0 +1,158 @@
+"""One line of a segment: record to bytes and bytes to record (format version 1, docs/FORMAT.md).
+
+A line is a JSON object on one line whose last member is its checksum, a fixed 19-byte suffix:
+
+    {"v":1,"id":"…","seq":1,"kind":"usage",…,"crc":"0123abcd"}\n
+                                           └────── 19 bytes ──┘
+
+``crc`` is ``zlib.crc32`` of everything before the suffix, in lower-case hex.  The checksum is
+checked on the bytes, before any JSON is parsed, so a torn or altered line is never half-believed.
+Pure: bytes and records, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+from zlib import crc32
+
+import msgspec
+from msgspec.structs import asdict, force_setattr
+
+from litellm_ledger._errors import InvalidRecord, UnsupportedFormat
+
+from .money import MAX_PICOUSD, usd, whole
+from .nesting import DEEPEST, nests_deeper
+from .record import UsageRecord
+
+__all__ = [
+    "LEVELS",
+    "SEALED",
+    "SUFFIX",
+    "checked",
+    "decode",
+    "encode",
+    "encode_wire",
+    "newer_version",
+    "wire",
+]
+
+SUFFIX: Final = 19
+"""Length in bytes of ``,"crc":"xxxxxxxx"}`` and the line feed."""
+
+SEALED: Final = b'%b,"crc":"%08x"}\n'
+"""A line, of its bytes up to the suffix and their checksum."""
+
+LEVELS: Final = DEEPEST + 1
+"""Levels of a line: the record is the first."""
+
+
+class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """The schema as it is on disk, money still in picodollars: decoded first, then checked."""
+
+    tags: Mapping[str, str] | None = None  # type: ignore[assignment]
+    meta: dict[str, Any] | None = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        pass
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decoder: Final = msgspec.json.Decoder(_Line)
+
+
+def encode(record: UsageRecord) -> bytes:
+    """Encode one numbered record as one line, line feed included."""
+    return encode_wire(wire(record.__copy__(), _pico(record.cost)))
+
+
+def wire(record: UsageRecord, cost_picousd: int | None) -> UsageRecord:
+    """Turn a record that nobody else holds into what the encoder can write as it stands.
+
+    The encoder writes what a slot holds, under the name on disk.  So money becomes its integer of
+    picodollars; and a ``ts`` on a whole second, whose fraction the encoder would leave out, becomes
+    text, so that times have one width and sort as text.
+    """
+    if cost_picousd is not None:
+        force_setattr(record, "cost", cost_picousd)
+    if record.saved_cost is not None:
+        force_setattr(record, "saved_cost", _pico(record.saved_cost))
+    ts = record.ts
+    if ts is not None and not ts.microsecond:
+        force_setattr(record, "ts", ts.isoformat(timespec="microseconds").replace("+00:00", "Z"))
+    return record
+
+
+def encode_wire(record: UsageRecord) -> bytes:
+    """Encode what ``wire`` has prepared.
+
+    Raises:
+        InvalidRecord: a value nests too deep; it was changed after the record was made.
+    """
+    text = _encode(record)
+    if nests_deeper(text, LEVELS):
+        raise InvalidRecord(f"a value nests more than {DEEPEST} levels deep")
+    body = text[:-1]
+    return SEALED % (body, crc32(body))
+
+
+def _pico(cost: Decimal | None) -> int | None:
+    return None if cost is None else whole(cost)
+
+
+def checked(line: bytes) -> bool:
+    """Tell whether ``line``, line feed included, can be a record.
+
+    Its suffix is well-formed, its checksum true, and it does not nest too deep to be parsed.
+    """
+    if len(line) <= SUFFIX or line[-SUFFIX:-11] != b',"crc":"' or line[-3:] != b'"}\n':
+        return False
+    if b"%08x" % crc32(line[:-SUFFIX]) != line[-11:-3]:
+        return False
+    return not nests_deeper(line, LEVELS)
+
+
+def decode(line: bytes) -> UsageRecord:
+    """Decode one line.
+
+    Raises:
+        InvalidRecord: checksum, suffix or schema do not hold; the text says which.
+        UnsupportedFormat: a valid line of a newer format version.
+    """
+    if not checked(line):
+        raise InvalidRecord("line has no valid checksum")
+    try:
+        fields = asdict(_decoder.decode(line))
+        for name in ("cost", "saved_cost"):
+            if fields[name] is not None:
+                fields[name] = usd(_whole_pico(name, fields[name]))
+        return UsageRecord(**fields)
+    except (msgspec.DecodeError, InvalidRecord, ValueError, OverflowError) as exc:
+        version = newer_version(line)
+        if version is not None:
+            raise UnsupportedFormat(
+                f"line is of format version {version}; this library reads version 1: upgrade it"
+            ) from None
+        raise InvalidRecord(f"line is checksummed but not a record: {exc}") from None
+
+
+def _whole_pico(name: str, value: Decimal) -> int:
+    if not value.is_finite() or value.copy_abs() > MAX_PICOUSD or value != int(value):
+        raise InvalidRecord(f"{name} is not a whole number of picodollars")
+    return int(value)
+
+
+def newer_version(line: bytes) -> int | None:
+    """Return the format version of a line if it is newer than ours, else ``None``.
+
+    Only a true checksum is believed: a flipped bit in ``"v":1`` makes no newer version.
+    """
+    if not checked(line):
+        return None
+    try:
+        members: Any = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    version = members.get("v") if isinstance(members, dict) else None
+    return version if isinstance(version, int) and version > 1 else None

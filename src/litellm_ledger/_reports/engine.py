@@ -1,0 +1,233 @@
+"""Questions about a whole ledger, answered by whoever answers sooner.
+
+Owns the choice: a small ledger is read line by line; a large one is given to the database, where
+that is installed.  Both use the same definitions and come to the same figures, to the picodollar.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from litellm_ledger._aggregates.groups import MISSING
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
+from litellm_ledger._archive.archive import archived
+from litellm_ledger._archive.database import available
+from litellm_ledger._reading.lines import Problem, entries, everything, whole
+from litellm_ledger._reading.listing import by_writer, list_segments
+from litellm_ledger._reading.open_calls import Running
+from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName, split_id
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._storage.format_version import refuse_newer
+
+from .history import Calls, Operation, newest, operation
+from .in_duckdb import calls as asked_calls
+from .in_duckdb import find_operation as asked_operation
+from .in_duckdb import report as asked_report
+from .in_duckdb import tag_values as asked_tag_values
+from .in_duckdb import tags as asked_tags
+from .relation import ask
+from .report import Report, build
+
+__all__ = ["count_tags", "find_operation", "is_large", "list_calls", "list_tags", "make_report"]
+
+_LARGE: Final = 8 * 2**20
+"""Bytes that are read line by line in the time that the database takes to be there."""
+
+_ARCHIVED: Final = 200
+"""How many bytes of lines take as long to read line by line as one byte of the archive."""
+
+_MOST: Final = 20
+"""Names of tags, or values of a key, that are listed when what was asked for is not found."""
+
+
+def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
+    """Add up outcomes by group; see ``Ledger.report``."""
+    running = Running(root)  # before a line is read: who is dead writes no more
+    if is_large(root):
+        report = ask(
+            root,
+            lambda lines: _with_tags(
+                asked_report(lines, by, selection, quantiles=quantiles),
+                lambda: asked_tags(lines, selection),
+            ),
+        )
+        running.look(selection.fits)
+    else:
+        problems: list[Problem] = []
+        lines = running.outcomes(everything(root, problems), selection.fits)
+        dates = selection.calendar
+        report = _with_tags(
+            build(lines, by, problems, calendar=dates, quantiles=quantiles),
+            lambda: _tags(root, selection),
+        )
+    if selection.where or selection.where_not:
+        report = _with_asked(report, root, selection)
+    in_flight, cut_off = running.counted()
+    return replace(report, in_flight=in_flight, cut_off=cut_off)
+
+
+def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
+    """List outcomes, the newest first; see ``Ledger.calls``."""
+    if is_large(root):
+        return ask(root, lambda lines: asked_calls(lines, selection, limit))
+    problems: list[Problem] = []
+    wanted = (
+        entry
+        for entry in everything(root, problems)
+        if entry.line.kind == "usage" and selection.fits(entry.line)
+    )
+    return newest(whole(wanted, problems), limit, problems)
+
+
+def list_tags(root: Path, selection: Selection) -> set[str]:
+    """Return the names of the tags that the outcomes asked for have."""
+    if is_large(root):
+        return ask(root, lambda lines: asked_tags(lines, selection))
+    return _tags(root, selection)
+
+
+def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
+    """Return how the values of each tag are spread over the outcomes asked for.
+
+    Memory grows with the different values.
+    """
+    if is_large(root):
+        return ask(root, lambda lines: asked_tag_values(lines, selection))
+    counts: dict[str, Counter[str]] = {}
+    for tags in _tagged(root, selection):
+        for name, value in tags.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {
+        name: TagValues(
+            calls=found.total(),
+            values=len(found),
+            largest=sum(calls for _, calls in found.most_common(LARGEST)),
+        )
+        for name, found in counts.items()
+    }
+
+
+def find_operation(root: Path, key: str) -> Operation | None:
+    """Return one operation with its attempts; see ``Ledger.operation``.
+
+    Lines are searched for the bytes of the key, which is sooner than any database; rows of the
+    archive are for the database.
+    """
+    names = list_segments(root)
+    refuse_newer(root)
+    if archived(root):
+        return ask(root, lambda lines: asked_operation(lines, key))
+    known = split_id(key)
+    first = next(_holding(root, names, known and known[0], key), None)
+    if first is None:
+        return None
+    name = first.operation or first.id or key
+    writer = (split_id(name) or ("",))[0]
+    return operation(name, _holding(root, names, writer, name, whose=True))
+
+
+def _holding(
+    root: Path, names: list[SegmentName], writer: str | None, key: str, *, whose: bool = False
+) -> Iterator[UsageRecord]:
+    """Yield the records with this key, or (``whose``) of this operation, of one writer or all."""
+    needle = msgspec.json.encode(key)[1:-1]  # as it stands in a line
+    for owner, group in by_writer(names):
+        if writer is None or owner == writer:
+            for record in whole(entries(root, group, [], having=needle), []):
+                keys = [record.operation or record.id]
+                if not whose:
+                    keys += [record.id, record.call_id, record.response_id]
+                if key in keys:
+                    yield record
+
+
+def is_large(root: Path) -> bool:
+    """Whether the database answers sooner, and is installed."""
+    size = 0
+    for part, worth in ((SEGMENTS, 1), (ARCHIVE, _ARCHIVED)):
+        try:
+            with os.scandir(root / part) as files:
+                for file in files:
+                    size += worth * file.stat().st_size
+                    if size > _LARGE:
+                        return available()
+        except OSError:
+            continue
+    return False
+
+
+def _missing(report: Report) -> tuple[str, ...]:
+    """Return the tags among the keys that are on none of the calls."""
+    return tuple(
+        name.removeprefix("tag:")
+        for name in report.by
+        if name.startswith("tag:")
+        and report.total.calls
+        and all(row.group[name] == MISSING for row in report.rows)
+    )
+
+
+def _with_tags(report: Report, tags: Callable[[], set[str]]) -> Report:
+    """Say which tags are on no call; then, and only then, which there are is looked up."""
+    missing = _missing(report)
+    return _named(report, missing, tags() if missing else set())
+
+
+def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
+    """Say which tags of the conditions are on no call of that time; of no match, what there is.
+
+    A call without the tag passes some conditions, so that a wrong name goes unseen in the figures:
+    those are always checked, the others where nothing matches.
+    """
+    matched = bool(report.total.calls)
+    asked = selection.tags(passing_without=matched)
+    span = Selection(selection.since, selection.until, calendar=selection.calendar)
+    if asked:
+        known = list_tags(root, span)
+        missing = dict.fromkeys([*report.missing_tags, *sorted(asked - known)])
+        report = _named(report, tuple(missing), known | set(report.known_tags))
+    if matched:
+        return report
+    nowhere = {f"tag:{tag}" for tag in report.missing_tags}
+    keys = [key for key in {**selection.where, **selection.where_not} if key not in nowhere]
+    return replace(report, instead=_values(make_report(root, keys, span, quantiles=False)))
+
+
+def _values(report: Report) -> dict[str, tuple[str, ...]]:
+    """Return the values of each key, those of most calls first."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key in report.by if report.total.calls else ():
+        calls: Counter[str] = Counter()
+        for row in report.rows:
+            calls[row.group[key]] += row.calls
+        listed = sorted(calls, key=lambda value: (-calls[value], value))
+        found[key] = (*listed[:_MOST], *(["…"] if len(listed) > _MOST else []))
+    return found
+
+
+def _named(report: Report, missing: tuple[str, ...], known: Iterable[str]) -> Report:
+    listed: set[str] = set()
+    if missing:
+        near = [get_close_matches(name, known, n=1) for name in missing]
+        listed = {*sorted(known)[:_MOST], *(name for names in near for name in names)}
+    return replace(report, missing_tags=missing, known_tags=tuple(sorted(listed)))
+
+
+def _tags(root: Path, selection: Selection) -> set[str]:
+    return set().union(*_tagged(root, selection))
+
+
+def _tagged(root: Path, selection: Selection) -> Iterator[Mapping[str, str]]:
+    """Yield the tags of the outcomes asked for that have any."""
+    for entry in everything(root, []):
+        if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
+            yield entry.line.tags

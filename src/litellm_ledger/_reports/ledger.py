@@ -1,0 +1,256 @@
+"""``Ledger``: reading what was recorded, while others write or after they died.
+
+Owns the public way in: segments, records, report, verify.  Never writes, locks or repairs anything,
+never imports LiteLLM, needs no event loop (call it in a thread from async code).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from litellm_ledger._aggregates.calendar import PERIODS, calendar
+from litellm_ledger._aggregates.groups import check_by
+from litellm_ledger._aggregates.selection import Selection, Where
+from litellm_ledger._reading.lines import Problem, everything, whole
+from litellm_ledger._reading.listing import list_segments
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._records.record import UsageRecord
+
+from .engine import find_operation, list_calls, list_tags, make_report
+from .history import Calls, Operation
+from .report import Report
+from .sql import Table, run_sql
+
+if TYPE_CHECKING:
+    from litellm_ledger._reading.verdict import Verification
+
+__all__ = ["Ledger", "Records", "ReportOptions"]
+
+_KINDS = frozenset({"started", "usage", "gap"})
+
+
+class ReportOptions(TypedDict, total=False):
+    """The arguments of ``Ledger.report`` apart from ``by``; see there."""
+
+    since: datetime | None
+    until: datetime | None
+    where: Where | None
+    where_not: Where | None
+    every: str | None
+    tz: str | tzinfo | None
+    week_start: str
+    quantiles: bool
+
+
+class Records(Iterator[UsageRecord]):
+    """The records that were asked for, one by one; ``problems`` fills up as they are read.
+
+    Attributes:
+        problems: the places passed over so far because they hold no valid record.
+    """
+
+    __slots__ = ("_found", "problems")
+
+    def __init__(self, found: Generator[UsageRecord], problems: list[Problem]) -> None:
+        self._found = found
+        self.problems = problems
+
+    def __next__(self) -> UsageRecord:
+        return next(self._found)
+
+    def close(self) -> None:
+        """Stop reading and close the file that is being read."""
+        self._found.close()
+
+
+class Ledger:
+    """A ledger directory, for reading.  Safe while any number of processes write to it.
+
+    Nothing is touched until a method is called; each call lists the directory anew.
+
+    Args:
+        path: the directory that the client writes to.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Ledger({str(self.path)!r})"
+
+    def segments(self) -> list[SegmentName]:
+        """List the segments, sealed and open, by writer (that is, by its start) and first number.
+
+        Raises:
+            LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
+        """
+        return list_segments(self.path)
+
+    def records(
+        self,
+        *,
+        kinds: Collection[str] = ("usage",),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Where | None = None,
+        where_not: Where | None = None,
+    ) -> Records:
+        """Read records: writer by writer, ascending by sequence number within each.
+
+        Each number comes once, however many segments hold it; a record beats a gap that covers its
+        id; an ``unsettled`` outcome is left out when a real one of its attempt is there.  Damaged
+        lines are passed over and noted in ``problems`` of what is returned.  One line is held in
+        memory at a time.  Records written after the call began may or may not be seen.
+
+        Args:
+            kinds: which kinds of line: ``usage`` (outcomes), ``started``, ``gap``.
+            since, until: only those with ``since <= ts < until``; timezone-aware.
+            where: group key to value, or to several values, any of which matches; all keys must
+                match: ``{"model": ["m", "n"], "user": "a"}``.  The keys are those of ``report``,
+                periods in UTC; ``"(none)"`` matches what lacks the key.  A model matches with and
+                without its provider: ``gpt-4o`` is also ``openai/gpt-4o``.
+            where_not: the same, for values that must not be there; what lacks the key stays in.
+
+        Raises:
+            LedgerPathError: there is no ledger, or it cannot be read.
+            UnsupportedFormat: it was written by a newer version (also raised while reading).
+            ValueError: an argument that cannot be right.
+        """
+        wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
+        if not wanted <= _KINDS:
+            raise ValueError(f"no such kind: {', '.join(sorted(wanted - _KINDS))}")
+        selection = Selection(since, until, where, where_not=where_not)
+        problems: list[Problem] = []
+        lines = (
+            entry
+            for entry in everything(self.path, problems)
+            if entry.line.kind in wanted and selection.fits(entry.line)
+        )
+        return Records(whole(lines, problems), problems)
+
+    def report(
+        self,
+        by: Sequence[str] | None = ("model",),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Where | None = None,
+        where_not: Where | None = None,
+        every: str | None = None,
+        tz: str | tzinfo | None = "UTC",
+        week_start: str = "monday",
+        quantiles: bool = False,
+    ) -> Report:
+        """Add up the outcomes by group.  Memory grows with the groups, not with the ledger.
+
+        Args:
+            by: group keys: ``model``, ``provider``, ``call``, ``status``, ``response_model``,
+                ``error``, ``usage_source``, ``cost_source``, the periods ``hour``, ``day``,
+                ``week``, ``month``, and tags: ``tag:NAME``, or ``NAME`` alone, which a row has as
+                ``tag:NAME``; several at once; ``[]`` or ``None`` for the total alone.
+            since, until, where, where_not: as for ``records``.
+            every: a period to begin with: ``every="day", by=["model"]`` is ``by=["day", "model"]``.
+            tz: the zone that periods are of: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
+            week_start: the first day of a week, in English; Monday.
+            quantiles: also ``latency_ms`` and ``ttft_ms`` of each row.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
+        """
+        if every is not None and every not in PERIODS:
+            raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
+        keys = check_by(() if by is None else by)
+        if every is not None:
+            keys = check_by([every, *keys])
+        selection = Selection(since, until, where, calendar(tz, week_start), where_not)
+        return make_report(self.path, keys, selection, quantiles=quantiles)
+
+    def calls(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Where | None = None,
+        where_not: Where | None = None,
+        limit: int | None = 20,
+    ) -> Calls:
+        """List outcomes, the newest first by ``ts``.
+
+        Args:
+            since, until, where, where_not: as for ``records``.
+            limit: at most so many; 0 or ``None``: all, which are then held in memory.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
+        """
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ValueError(f"limit={limit!r}: give a whole number, 0 or None for all")
+        return list_calls(
+            self.path, Selection(since, until, where, where_not=where_not), limit or None
+        )
+
+    def operation(self, key: str) -> Operation | None:
+        """Return one operation with all its attempts; ``None`` if there is none.
+
+        Args:
+            key: the ``id`` of any of its records, or a ``call_id``, or the ``response_id`` of an
+                answer.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat: as for ``records``.
+        """
+        return find_operation(self.path, key)
+
+    def sql(
+        self,
+        query: str,
+        parameters: Sequence[object] | Mapping[str, object] | None = None,
+        *,
+        allow_files: bool = False,
+    ) -> Table:
+        """Ask the ledger in DuckDB's SQL: the views ``calls`` and ``records`` (docs/reports.md).
+
+        Args:
+            query: one statement that only reads.
+            parameters: of its ``?`` or ``$name``.
+            allow_files: the statement may also read files that this process can read
+                (``read_csv('budgets.csv')``); without it, nothing but the two views.
+
+        Raises:
+            MissingExtra: DuckDB is not installed (the extra ``report``).
+            ValueError: the query is none, or fails; the text says why.
+            LedgerPathError, UnsupportedFormat: as for ``records``.
+        """
+        return run_sql(self.path, query, parameters, allow_files=allow_files)
+
+    def tags(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        where: Where | None = None,
+        where_not: Where | None = None,
+    ) -> list[str]:
+        """List the names of the tags that outcomes have.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
+        """
+        return sorted(list_tags(self.path, Selection(since, until, where, where_not=where_not)))
+
+    def verify(self) -> Verification:
+        """Compare what is on the ledger with what its writers counted; see ``Verification``.
+
+        Raises:
+            LedgerPathError: there is no ledger, or it cannot be read.
+            UnsupportedFormat: it was written by a newer version.
+        """
+        from litellm_ledger._reading.verify import (
+            verify,  # needs file locks, which reading does not
+        )
+
+        return verify(self.path)

@@ -1,0 +1,391 @@
+"""``Relation``: all the lines of a ledger that count, as views of a database.
+
+Owns the parting of a ledger in three.  *Plain* segments, nearly all of it, are read by the database
+itself.  Of *sound* ones, which are open or damaged and nothing else, it reads a copy of the valid
+lines.  Everything else goes line by line through ``_reading.lines``, where the rules of duplicates,
+gaps and unsettled calls stand: also segments whose numbers overlap, and tiny ones, which are faster
+that way.  Never writes to the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Self, TypeVar
+
+import msgspec
+
+from litellm_ledger._archive.archive import Place, archived, parquet
+from litellm_ledger._archive.columns import (
+    COLUMNS,
+    definitions,
+    quoted,
+    struct,
+    structure,
+    text_list,
+)
+from litellm_ledger._archive.database import connect, literally, module, statement
+from litellm_ledger._errors import LedgerPathError
+from litellm_ledger._reading.lines import Entry, Problem, archive_problems, entries, first_of
+from litellm_ledger._reading.listing import Vanished, by_writer, list_segments, open_segment
+from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
+from litellm_ledger._storage.format_version import refuse_newer
+
+from .survey import Surveyed, survey
+from .surveyors import survey_ahead
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Relation", "ask"]
+
+_T = TypeVar("_T")
+
+_TRIES: Final = 5
+"""Readings of a ledger whose files are compacted while it is read."""
+
+_SMALL: Final = 32 * 1024
+"""Bytes of a segment below which opening it in the database costs more than reading it here."""
+
+_WORTH_A_COPY: Final = 256 * 1024
+_COPIES: Final = 512 * 2**20
+"""Bytes that copies may take on the temporary file system; what is beyond goes line by line."""
+
+_BLOCK: Final = 2**20
+_PREFIX: Final = "litellm-ledger-"
+_BATCH: Final = 2_000
+_LINE_BY_LINE: Final = "SELECT * FROM line_by_line"
+_WIDEST: Final = 2 * 2**20
+"""Bytes of the longest line; the database makes room for several."""
+
+
+def ask(root: Path, question: Callable[[Relation], _T]) -> _T:
+    """Put a question to a ledger.  Files that were compacted meanwhile are found again.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read.
+        UnsupportedFormat: it was written by a newer version.
+        MissingExtra: DuckDB is not installed.
+    """
+    duck = module()
+    trusting = True
+    for left in reversed(range(_TRIES)):
+        try:
+            with Relation(root, trusting=trusting) as relation:
+                return question(relation)
+        except duck.IOException as exc:
+            if not left:
+                raise LedgerPathError(f"cannot read the ledger at {root}: {exc}") from exc
+        except (duck.InvalidInputException, duck.ConversionException):
+            if not trusting or not _can_name(root):
+                raise
+            trusting = False
+        except RuntimeError as exc:
+            if str(exc) == "Query interrupted":  # all that the database says of a Ctrl-C
+                raise KeyboardInterrupt from exc
+            raise
+    raise AssertionError("unreachable")
+
+
+class Relation:
+    """A database with the views ``records`` and ``calls``; a context manager.
+
+    Args:
+        root: the ledger.
+        trusting: let the database read what has a true checksum.  Where that fails on something
+            another program wrote, every line is read here.
+
+    Attributes:
+        database: the connection.
+        problems: the places that hold no valid record.
+        files: what the views read, apart from the table ``line_by_line``.
+    """
+
+    def __init__(self, root: Path, *, trusting: bool = True) -> None:
+        self.root = root
+        self.problems: list[Problem] = []
+        names = list_segments(root)
+        refuse_newer(root)
+        self.problems += archive_problems(root)
+        places = archived(root)
+        trusting = trusting and _can_name(root)
+        parts = _part(root, names, places, trusting=trusting)
+        self.files = [root / SEGMENTS / str(n) for n, _ in parts.plain if n not in places]
+        self.files += dict.fromkeys(places[n][0].path for n, _ in parts.plain if n in places)
+        self._open = contextlib.ExitStack()
+        self.database: duckdb.DuckDBPyConnection = self._open.enter_context(connect())
+        try:
+            copied = self._copied(parts)
+            self._load(parts.rest)
+            own = [_LINE_BY_LINE, *copied]
+            self._lines = _union(own, root, parts.plain, places)
+            self._define(self._lines)
+            oldest = self._unsettled()
+            if oldest:
+                near = [piece for piece in parts.plain if _may_settle(piece.name, oldest)]
+                lines = _union(own, root, near, places)
+                self.database.execute(statement("settle").replace("{lines}", lines))
+        except BaseException:
+            self._open.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def rows(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run a query and return all that it answers."""
+        return self.database.execute(query, parameters).fetchall()
+
+    def _define(self, lines: str) -> None:
+        views = statement("views").replace("{lines}", lines)
+        self.database.execute(views.replace("{columns}", ", ".join(COLUMNS)))
+
+    def hide_tables(self) -> None:
+        """Leave nothing but the two views: what was read line by line goes to a temporary file."""
+        where = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        table = Path(self._open.enter_context(where)) / "line_by_line.parquet"
+        self.database.execute(f"COPY line_by_line TO {quoted(str(table))} (FORMAT parquet)")
+        self.files.append(table)
+        json = "meta::JSON AS meta, content::JSON AS content"
+        own = f"SELECT * REPLACE ({json}) FROM read_parquet({quoted(literally(table))})"
+        self._define(self._lines.replace(_LINE_BY_LINE, own, 1))
+        self.database.execute("DROP TABLE line_by_line")
+
+    def _load(self, rest: Sequence[list[SegmentName]]) -> None:
+        self.database.execute(f"CREATE TABLE line_by_line ({definitions()})")
+        batch: list[str] = []
+        told: dict[str, set[tuple[str, int]]] = {}
+        for names in rest:
+            beaten = told.setdefault(names[0].writer, set())
+            for entry in entries(self.root, names, self.problems, beaten=beaten):
+                batch.append(_text(entry))
+                if len(batch) == _BATCH:
+                    self._insert(batch)
+                    batch.clear()
+        if batch:
+            self._insert(batch)
+
+    def _insert(self, lines: list[str]) -> None:
+        insert = f"INSERT INTO line_by_line {statement('lines').format(struct=structure())}"
+        self.database.execute(insert, [lines])
+
+    def _unsettled(self) -> dict[str, int]:
+        """Return writers with calls on record as unsettled, and the first number of an outcome."""
+        oldest: dict[str, int] = {}
+        query = "SELECT id, operation FROM line_by_line WHERE status = 'unsettled'"
+        for key, name in self.rows(query):
+            writer, number = split_id(key) or ("", 0)
+            number = first_of(name or key, writer)
+            oldest[writer] = min(number, oldest.get(writer, number))
+        return oldest
+
+    def _copied(self, parts: _Parts) -> list[str]:
+        """Return a query for copies of sound segments; one that cannot be copied is left over."""
+        kept: Path | None = None
+        copies = []
+        for name, found in parts.sound.items():
+            try:
+                kept = kept or Path(
+                    self._open.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))
+                )
+                now = self._copy_to(kept / str(name), name, found)
+            except Vanished:
+                continue
+            except OSError:  # there is no room for it
+                parts.rest.append([name])
+                continue
+            if now != name and found.bad:  # recovered meanwhile: the places are others now
+                parts.rest.append([name])
+                continue
+            copies.append(kept / str(name))
+            self.files.append(kept / str(name))
+            for start, length, lines in found.bad:
+                torn = now.open and start + length == found.size
+                what: Literal["torn", "damaged"] = "torn" if torn else "damaged"
+                self.problems.append(Problem(f"{SEGMENTS}/{now}", what, start, length, lines))
+        return [_read(copies)] if copies else []
+
+    def _copy_to(self, path: Path, name: SegmentName, found: Surveyed) -> SegmentName:
+        """Copy the valid lines of a segment; return the name under which it was found."""
+        file, now = open_segment(self.root, name)
+        try:
+            with file, open(path, "wb") as copy:
+                at = 0
+                for start, length, _ in (*found.bad, (found.size, 0, 0)):
+                    _copy(file, copy, at, start)
+                    at = start + length
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        return now
+
+
+def _can_name(root: Path) -> bool:
+    """Whether the database can be told where it is: a backslash in a pattern parts names for it."""
+    return str(root).isprintable() and "\\" not in str(root.absolute())
+
+
+def _copy(file: BinaryIO, to: BinaryIO, start: int, end: int) -> None:
+    file.seek(start)
+    while block := file.read(min(_BLOCK, end - start)):
+        start += to.write(block)
+
+
+class _Piece(NamedTuple):
+    """A segment for the database; where others hold the beginning, from a number on."""
+
+    name: SegmentName
+    since: int
+
+
+class _Parts(NamedTuple):
+    """How each segment of a ledger is read."""
+
+    plain: list[_Piece]
+    sound: dict[SegmentName, Surveyed]
+    rest: list[list[SegmentName]]
+
+
+def _part(
+    root: Path,
+    names: Sequence[SegmentName],
+    places: Mapping[SegmentName, Place],
+    *,
+    trusting: bool,
+) -> _Parts:
+    parts = _Parts([], {}, [])
+    room = _COPIES
+    if trusting:
+        survey_ahead(root, (name for name in names if name not in places))
+    for _, family in by_writer(names):
+        for together in _overlapping(root, family, places):
+            if not trusting:
+                pass
+            elif len(together) == 1:
+                name, found = together[0]
+                if found.plain and (found.size >= _SMALL or name in places):
+                    parts.plain.append(_Piece(name, name.first))
+                    continue
+                if found.sound and _WORTH_A_COPY <= found.size <= room:
+                    parts.sound[name] = found
+                    room -= found.size
+                    continue
+            elif all(found.dense for _, found in together):
+                since = 0
+                for name, found in together:
+                    if found.last >= since:
+                        parts.plain.append(_Piece(name, max(since, name.first)))
+                        since = found.last + 1
+                continue
+            parts.rest.append([name for name, _ in together])
+    return parts
+
+
+def _overlapping(
+    root: Path, family: Sequence[SegmentName], places: Mapping[SegmentName, Place]
+) -> Iterator[list[tuple[SegmentName, Surveyed]]]:
+    """Yield a writer's segments, those together whose numbers overlap, directly or not."""
+    together: list[tuple[SegmentName, Surveyed]] = []
+    end = 0
+    for name in family:
+        try:
+            found = _compacted(places[name]) if name in places else survey(root, name)
+        except Vanished:
+            continue
+        except OSError:
+            found = Surveyed(plain=False, last=0, size=0)  # the reader will say what is the matter
+        if together and name.first > end:
+            yield together
+            together = []
+        together.append((name, found))
+        end = max(end, found.last, name.last or 0)
+    if together:
+        yield together
+
+
+def _compacted(place: Place) -> Surveyed:
+    """What is known of a segment in the archive: it was whole when it was put there."""
+    file, number = place
+    source = file.sources[number]
+    return Surveyed(
+        not (source.unsettled or source.odd), file.names[number].last or 0, source.bytes
+    )
+
+
+def _text(entry: Entry) -> str:
+    """Return a line as the database understands it."""
+    line = entry.line
+    if line.kind != "gap" and _is_ours(entry):
+        return entry.raw.decode()
+    # Not the record, which is completed; and a gap may have been cut down.
+    members = msgspec.json.decode(entry.raw) | msgspec.to_builtins(line)
+    return msgspec.json.encode(members).decode()
+
+
+def _is_ours(entry: Entry) -> bool:
+    """Whether a line has the form in which this library writes, which a database reads as we do."""
+    line = entry.line
+    tags = b"" if line.tags is None else b'"tags":%b' % msgspec.json.encode(line.tags)
+    return tags in entry.raw and entry.raw.startswith(b'{"v":1,"id":"%b","seq":' % line.id.encode())
+
+
+def _json(
+    root: Path, plain: Sequence[_Piece], places: Mapping[SegmentName, Place]
+) -> Iterator[str]:
+    """Yield queries for the segments that are JSON lines."""
+    pieces = [piece for piece in plain if piece.name not in places]
+    whole = [name for name, since in pieces if since == name.first]
+    if whole:
+        yield _read(root / SEGMENTS / str(name) for name in whole)
+    for name, since in pieces:
+        if since > name.first:
+            yield f"{_read([root / SEGMENTS / str(name)])} WHERE seq >= {since}"
+
+
+def _union(
+    own: Sequence[str],
+    root: Path,
+    pieces: Sequence[_Piece],
+    places: Mapping[SegmentName, Place],
+) -> str:
+    """Return a query for the lines that we have read and those in ``pieces``."""
+    read = [*own, *_json(root, pieces, places), *_parquet(pieces, places)]
+    return " UNION ALL BY NAME ".join(read)
+
+
+def _may_settle(name: SegmentName, oldest: Mapping[str, int]) -> bool:
+    """Whether an outcome of a call that is on record as unsettled can be there."""
+    first = oldest.get(name.writer)
+    return first is not None and (name.last or first) >= first
+
+
+def _read(files: Iterable[Path]) -> str:
+    paths = text_list(map(literally, files))
+    return (
+        f"SELECT * FROM read_json({paths}, columns={struct(COLUMNS)}, "
+        f"format='newline_delimited', maximum_object_size={_WIDEST}, hive_partitioning=false)"
+    )
+
+
+def _parquet(plain: Sequence[_Piece], places: Mapping[SegmentName, Place]) -> Iterator[str]:
+    """Yield a query for the segments in the archive."""
+    pieces = [(places[piece.name], piece) for piece in plain if piece.name in places]
+    files = {place[0].path: place[0] for place, _ in pieces}
+    if files:
+        taken = {piece.name for piece in plain}
+        others = [
+            place for name, place in places.items() if name not in taken and place[0].path in files
+        ]
+        cut = [(place, since) for place, (name, since) in pieces if since > name.first]
+        yield parquet(list(files.values()), others, cut)

@@ -1,0 +1,317 @@
+"""``Report``: what was used and what it cost, by group, and how sure we are.
+
+Owns the shape of a report, its order and the sentences under it.  Pure aggregation over lines:
+reads no file, prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any, Final
+
+import msgspec
+
+from litellm_ledger._aggregates.calendar import PERIODS, Calendar
+from litellm_ledger._aggregates.formatting import counted, dollars, listed
+from litellm_ledger._aggregates.groups import MISSING, Quantiles, Row
+from litellm_ledger._aggregates.quantiles import MEASURED, Spread
+from litellm_ledger._aggregates.totals import Totals
+from litellm_ledger._reading.lines import Line, Problem
+from litellm_ledger._records.money import usd, whole
+
+from .dataframes import COSTS, to_arrow, to_pandas, to_polars
+
+__all__ = [
+    "MAX_GROUPS",
+    "MONEY",
+    "Measured",
+    "Report",
+    "added",
+    "build",
+    "by_tag",
+    "finish",
+    "row_dict",
+]
+
+MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
+"""The amounts of a row, in US dollars."""
+
+MAX_GROUPS: Final = 1_000_000
+"""Groups kept apart in one report; far beyond what anybody reads, well within memory."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums by group.
+
+    Attributes:
+        by: the group keys, in the order asked for.
+        rows: one per group, the most expensive first; with a period among the keys, the periods
+            in order.
+        total: the sums over all rows.
+        folded: outcomes under ``(other)`` because there were more than a million groups.
+        in_flight: calls begun and without an outcome yet, of processes that run; not in the rows.
+        cut_off: the same of processes that are gone: ``recover`` puts them down as unsettled.
+        missing_tags: tags that were asked for and are on none of the calls.
+        known_tags: if there are such, the tags that the calls do have.
+        instead: if no call matches ``where``: each key of it to the values that the calls of that
+            time have, those of most calls first; the 21st is ``…`` where there are more.
+        problems: places on the ledger that hold no valid record and are not counted.
+    """
+
+    by: tuple[str, ...]
+    rows: list[Row]
+    total: Row
+    folded: int = 0
+    in_flight: int = 0
+    cut_off: int = 0
+    missing_tags: tuple[str, ...] = ()
+    known_tags: tuple[str, ...] = ()
+    instead: dict[str, tuple[str, ...]] = {}
+    problems: list[Problem] = []
+
+    def notes(self) -> list[str]:
+        """Say in sentences what the sums do not: who counted, what is unknown, what is damaged."""
+        total = self.total
+        notes = self._counting() if total.calls else []
+        notes += self._begun()
+        for tag in self.missing_tags:
+            known = ", ".join(f"tag:{name}" for name in self.known_tags) or "no tags at all"
+            near = get_close_matches(tag, self.known_tags, n=1)
+            hint = f"Did you mean tag:{near[0]}? " if near else ""
+            notes.append(f"tag:{tag} is on none of these calls. {hint}They have {known}.")
+        notes += self._unmatched()
+        if self.folded:
+            notes.append(
+                f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
+            )
+        return notes + self._damage()
+
+    def warnings(self) -> list[str]:
+        """Return the notes that rows alone do not show: calls that are missing, or no match."""
+        return self._unmatched() + self._begun() + self._damage()
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether the total may really be higher: for its own reasons, or for what is missing."""
+        return self.total.is_floor or bool(self.cut_off or self.problems)
+
+    def _unmatched(self) -> list[str]:
+        """What there is where nothing matches the conditions."""
+        known = [f"{key}: {', '.join(values)}" for key, values in self.instead.items()]
+        return [f"No call matches. There are: {'; '.join(known)}."] if known else []
+
+    def _begun(self) -> list[str]:
+        notes = []
+        if self.in_flight:
+            notes.append(
+                f"In flight: {_calls(self.in_flight)} of running processes without an outcome yet, "
+                "not counted above."
+            )
+        if self.cut_off:
+            notes.append(
+                f"Cut off: {_calls(self.cut_off)} in flight when the process died, not counted "
+                "above; litellm-ledger recover puts them on record as unsettled."
+            )
+        return notes
+
+    def _damage(self) -> list[str]:
+        unread = sorted({problem.file for problem in self.problems if problem.what == "unreadable"})
+        places = [problem for problem in self.problems if problem.what != "unreadable"]
+        notes = []
+        if unread:
+            notes.append(
+                f"Not read: {listed(unread, 3)}; nothing in "
+                f"{'it' if len(unread) == 1 else 'them'} is counted; run litellm-ledger verify."
+            )
+        if places:
+            files = len({problem.file for problem in places})
+            notes.append(
+                f"Damage: {counted(len(places), 'place')} in {counted(files, 'file')} not "
+                "counted; run litellm-ledger verify."
+            )
+        return notes
+
+    def _counting(self) -> list[str]:
+        """Who counted, and what is unknown."""
+        total = self.total
+        said = f"Tokens: {_calls(total.provider_reported)} counted by the provider"
+        if total.estimated:
+            said += f", {total.estimated:,} estimated"
+        if total.uncounted:
+            said += f", {total.uncounted:,} unknown (nothing is added for them)"
+        notes = [said + "."]
+        if total.saved_cost:
+            notes.append(
+                f"Saved: ${dollars(total.saved_cost)} by answers from a cache; their tokens are "
+                "in the sums of tokens, and were paid for once."
+            )
+        if total.estimated:
+            notes.append(
+                "Cost: an estimate covers what was seen of a call that ended early, or whose "
+                "provider sent no usage; it may have written, and bill, more."
+            )
+        if total.unpriced:
+            notes.append(
+                f"Cost: {_calls(total.unpriced)} that succeeded could not be priced; "
+                "the real sum is higher."
+            )
+        if total.unknown_cost:
+            notes.append(
+                f"Cost: {_calls(total.unknown_cost)} cancelled, abandoned, unsettled or failed "
+                "halfway without a known cost; the provider may bill them."
+            )
+        if total.unsettled:
+            notes.append(
+                f"Unsettled: {_calls(total.unsettled)} in flight when the process died; "
+                "their outcome is unknown."
+            )
+        return notes
+
+    def top(self, count: int) -> tuple[list[Row], Row | None]:
+        """Return the ``count`` most expensive rows, and the sums of the rest (``None``: no rest).
+
+        The others have no group and no quantiles.
+        """
+        rows = sorted(self.rows, key=lambda row: (-row.cost, -row.calls))  # stable
+        rest = rows[count:]
+        return rows[:count], added(rest) if rest else None
+
+    def to_arrow(self) -> Any:
+        """Return the rows as a ``pyarrow.Table``: a column a key, then the members of ``Row``.
+
+        Money is ``decimal(38, 12)``.  Quantiles, where asked for, are ``latency_ms_p50`` and so on.
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+        """
+        return to_arrow(self.by, self.rows)
+
+    def to_polars(self) -> Any:
+        """Return the rows as a ``polars.DataFrame``; see ``to_arrow``."""
+        return to_polars(self.by, self.rows)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a ``pandas.DataFrame``; money is ``Decimal``; see ``to_arrow``."""
+        return to_pandas(self.by, self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values; money is decimal text (see docs/CLI.md)."""
+        return {
+            "by": list(self.by),
+            "rows": [row_dict(row) for row in self.rows],
+            "total": row_dict(self.total),
+            "folded": self.folded,
+            "in_flight": self.in_flight,
+            "cut_off": self.cut_off,
+            "notes": self.notes(),
+            "problems": msgspec.to_builtins(self.problems),
+        }
+
+
+Measured = Callable[[tuple[str, ...] | None, str], Quantiles | None]
+"""Tells the quantiles of a group (``None``: of everything) by the name of what was measured."""
+
+
+def build(
+    lines: Iterable[Line],
+    by: Sequence[str],
+    problems: list[Problem],
+    max_groups: int = MAX_GROUPS,
+    *,
+    calendar: Calendar | None = None,
+    quantiles: bool = False,
+) -> Report:
+    """Add up outcomes; ``problems`` may still be filling up while ``lines`` is read.
+
+    Raises:
+        ValueError: there is no such group key.
+    """
+    calendar = calendar or Calendar()
+    totals = Totals(by, max_groups=max_groups, calendar=calendar)
+    spread = Spread(by, calendar) if quantiles else None
+    for line in lines:
+        totals.add(line, line.cost_picousd)
+        if spread is not None:
+            spread.add(line)
+    return finish(totals, by, problems, spread.quantiles if spread else None)
+
+
+def finish(
+    totals: Totals, by: Sequence[str], problems: list[Problem], measured: Measured | None
+) -> Report:
+    """Make a report of what was added up."""
+    rows, total = totals.summary() if by else [], totals.total()
+    if measured is not None:
+        rows = [_measured(row, tuple(row.group.values()), measured) for row in rows]
+        total = _measured(total, None, measured)
+    period = next((key for key in by if key in PERIODS), None)
+    if period is not None:  # stable: within a period the most expensive first
+        rows.sort(key=lambda row: _moment(period, row.group[period]))
+    return Report(
+        by=tuple(dict.fromkeys(by)),
+        rows=rows,
+        total=total,
+        folded=totals.folded,
+        problems=problems,
+    )
+
+
+def added(rows: Sequence[Row]) -> Row:
+    """Add rows up, exactly; the sum has no group and no quantiles."""
+    sums: dict[str, Any] = {}
+    for name in Row.__struct_fields__:
+        if name in MONEY:
+            sums[name] = usd(sum(whole(getattr(row, name)) for row in rows))
+        elif name != "group" and name not in MEASURED:
+            sums[name] = sum(getattr(row, name) for row in rows)
+    return Row(**sums)
+
+
+def by_tag(report: Report) -> Report:
+    """Turn a report by tags (``tag:a``, ``tag:b``) into one by name and value of the tags.
+
+    A call counts once for each of its tags; the total counts it once.
+    """
+    rows = []
+    for key in report.by:
+        values: dict[str, list[Row]] = {}
+        for row in report.rows:
+            values.setdefault(row.group[key], []).append(row)
+        for value, same in values.items():
+            if value != MISSING:
+                group = {"tag": key.removeprefix("tag:"), "value": value}
+                rows.append(msgspec.structs.replace(added(same), group=group))
+    rows.sort(key=lambda row: (-row.cost, -row.calls))
+    return msgspec.structs.replace(report, by=("tag", "value"), rows=rows, missing_tags=())
+
+
+def _measured(row: Row, group: tuple[str, ...] | None, measured: Measured) -> Row:
+    return msgspec.structs.replace(row, **{name: measured(group, name) for name in MEASURED})
+
+
+def _moment(period: str, label: str) -> tuple[float, str]:
+    """Order hours by when they were: in the one that is lived twice the clock goes back."""
+    if period == "hour" and label[:1].isdigit():
+        return datetime.fromisoformat(label).timestamp(), label
+    return 0.0, label
+
+
+def floor_mark(row: Row) -> str:
+    """A mark for an amount that may really be higher."""
+    return "+" if row.is_floor and row.known_cost is not None else ""
+
+
+def row_dict(row: Row) -> dict[str, Any]:
+    """Return a row as plain JSON values; money is decimal text, a cost that is unknown ``None``."""
+    plain: dict[str, Any] = msgspec.to_builtins(row)
+    for name in MONEY:
+        plain[name] = dollars(getattr(row, name))
+    if row.known_cost is None:
+        plain |= dict.fromkeys(COSTS)
+    return plain
+
+
+def _calls(count: int) -> str:
+    return counted(count, "call")

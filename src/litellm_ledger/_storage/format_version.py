@@ -1,0 +1,63 @@
+"""Refusing a ledger that a newer version of this library has written to.
+
+Owns the check and its wording.  Reads a few bytes, writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from litellm_ledger._errors import UnsupportedFormat
+from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, writer_of_live
+from litellm_ledger._records.line import newer_version
+
+from .filesystem import open_file
+
+__all__ = ["newer_format", "refuse_newer"]
+
+_MAGIC: Final = b"llmledg"  # the eighth byte is the version, from b"1" up
+_NEWEST: Final = 16
+_LONGEST: Final = 2**20
+
+
+def refuse_newer(directory: Path) -> None:
+    """Raise ``UnsupportedFormat`` if a newer version of this library has written here.
+
+    Looks at the live files, at the first line of the open segments and at that of the newest sealed
+    ones: enough, since an older version refuses to begin where a newer one has been.
+    """
+    for file in _list(directory / LIVE):
+        if writer_of_live(file) is not None:
+            path = directory / LIVE / file
+            with contextlib.suppress(OSError), open_file(path) as live:
+                magic = live.read(8)
+                if magic[:7] == _MAGIC and magic[7:] > b"1":
+                    raise newer_format(path, magic[7:].decode("ascii", "replace"))
+    parsed = [SegmentName.parse(file) for file in _list(directory / SEGMENTS)]
+    sealed = sorted((n.writer, n.first, n.last) for n in parsed if n is not None and not n.open)
+    names = [n for n in parsed if n is not None and n.open]
+    names += [SegmentName(*name) for name in sealed[-_NEWEST:]]
+    for name in names:
+        path = directory / SEGMENTS / str(name)
+        with contextlib.suppress(OSError), open_file(path) as segment:
+            version = newer_version(segment.readline(_LONGEST))
+            if version is not None:
+                raise newer_format(path, version)
+
+
+def newer_format(path: Path, version: object) -> UnsupportedFormat:
+    """Return the error that says which file is of which version and what to do."""
+    return UnsupportedFormat(
+        f"{path} is of ledger format version {version} and this library knows version 1; nothing "
+        "was touched: upgrade litellm-ledger"
+    )
+
+
+def _list(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

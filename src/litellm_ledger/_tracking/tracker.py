@@ -1,0 +1,408 @@
+"""``UsageTracker``: records usage without any model call; what the client is built on.
+
+Adds to the writer what a caller wants: waiting for room, acknowledgement, tags, running totals that
+never rescan.  Owns the totals and the tags.  Never imports LiteLLM, never touches a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from copy import copy
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack
+
+from msgspec.structs import force_setattr
+
+from litellm_ledger._aggregates.groups import Row
+from litellm_ledger._aggregates.totals import Totals
+from litellm_ledger._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.statistics import Statistics
+from litellm_ledger._reports.report import Report
+from litellm_ledger._runtime import process as _process
+from litellm_ledger._runtime import signals as _signals
+from litellm_ledger._runtime.disk_thread import DiskThread
+from litellm_ledger._runtime.misuse import AsyncOnly, callers_level, unacknowledged
+from litellm_ledger._storage.filesystem import REAL, FileSystem
+from litellm_ledger._writing.queue import Entry
+from litellm_ledger._writing.state import State
+from litellm_ledger._writing.writer import AsyncUsageWriter, Durability
+
+from .tags import Tags
+
+if TYPE_CHECKING:
+    from litellm_ledger._reports.ledger import ReportOptions
+
+__all__ = ["UsageTracker"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_Close = Callable[[], Awaitable[None]]
+
+
+class UsageTracker(AsyncOnly):
+    """Accepts usage records and gets them to the ledger, in order, without losing one.
+
+    An async context manager.  Opens on first use as well; end it with ``await aclose()``.  Belongs
+    to one event loop; other threads use ``record_threadsafe``.
+
+    Args:
+        ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
+        durability: what ``record`` waits for: ``queued``, ``written`` (the operating system has it;
+            survives SIGKILL) or ``synced`` (the disk has it; survives a power cut).
+        tags: on every record, text to text.
+        queue_size: records accepted and not yet written; when full, ``record`` waits.
+        drain_timeout: seconds that ``aclose`` may take.
+        sync_interval: seconds after a write by which it is synced in the background.
+        handle_signals: drain on SIGTERM and SIGINT.  ``auto`` does what it can and says so in
+            ``statistics().signals``; ``True`` warns where it can do nothing; ``False`` hands off.
+        mode: of the ledger's directories, to share it with a group; see ``LiteLLMClient``.
+        fs: the file system to use; tests put a faulty one here.
+    """
+
+    def __init__(
+        self,
+        ledger: str | os.PathLike[str] | None = None,
+        *,
+        durability: Durability = "written",
+        tags: Mapping[str, Any] | None = None,
+        queue_size: int = 10_000,
+        drain_timeout: float = 10.0,
+        sync_interval: float = 1.0,
+        handle_signals: bool | Literal["auto"] = "auto",
+        mode: int | None = None,
+        fs: FileSystem = REAL,
+    ) -> None:
+        self._writer = AsyncUsageWriter(
+            ledger,
+            durability=durability,
+            queue_size=queue_size,
+            drain_timeout=drain_timeout,
+            sync_interval=sync_interval,
+            mode=mode,
+            fs=fs,
+        )
+        self._writer.what = "tracker"
+        self._tags = Tags(tags)
+        self._totals = Totals()
+        self._writer.on_usage = self._totals.add  # not a method of ours: we may be collected
+        self._handle_signals = handle_signals
+        self._member: _signals.Member | None = None
+        self._signal_mode: _signals.Mode = "off"
+        self._close_on_signal: weakref.WeakMethod[_Close] = weakref.WeakMethod(self.aclose)
+        self._members: list[_signals.Member] = []
+        weakref.finalize(self, _collected, self._writer, self._members).atexit = False
+        _process.inherits(self)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life."""
+        return self._writer.state
+
+    @property
+    def directory(self) -> Path | None:
+        """The ledger's directory once it is open."""
+        return self._writer.directory
+
+    async def open(self) -> None:
+        """Open the ledger and take care of signals.  Idempotent; the first use does it as well.
+
+        Raises:
+            LedgerPathError: the directory cannot be used; the text says why and what to do.
+            LedgerClosed: it was closed before; make a new one.
+            WrongLoop: it is open on another event loop.
+        """
+        await self._writer.open()
+        if self._member is None and self._handle_signals:
+            self._member = _signals.Member(
+                loop=asyncio.get_running_loop(),
+                opener=asyncio.current_task(),
+                close=_weak_close(self._close_on_signal, self._writer),
+                hint=self._writer.hint,
+                drain_timeout=self._writer.drain_timeout,
+            )
+            self._members.append(self._member)
+            self._signal_mode = _signals.enter(self._member)
+            if self._handle_signals is True and self._signal_mode == "off":
+                _log.warning("signals cannot be handled here; end with aclose() before exiting")
+
+    def serve_client(self, close: _Close) -> None:
+        """Be part of a client: a signal closes through ``close``, a bound method, held weakly."""
+        self._writer.what = "client"
+        self._close_on_signal = weakref.WeakMethod(close)
+
+    # -- recording -----------------------------------------------------------------------------
+
+    async def record(self, record: UsageRecord) -> UsageRecord:
+        """Record one usage; return it as written once it is as safe as ``durability`` says.
+
+        Waits for room when the queue is full, first come first served.  Cancelled while it waits
+        for room, nothing was recorded; cancelled later, the record is written all the same.
+
+        Raises:
+            LedgerClosed: the tracker is closed or closing.
+            LedgerFailed: the writer died.
+            InvalidRecord: not a ``usage`` record.
+        """
+        record = self._labelled(record)
+        await self.ready()
+        if not self._writer.room_now():
+            await self._writer.room()
+        record = self._writer.accept(record)
+        await self._writer.ack(record)
+        return record
+
+    def record_nowait(self, record: UsageRecord) -> None:
+        """Queue one usage.  It is written soon, and at the latest by ``aclose``.
+
+        Raises:
+            QueueFull: no room, or others wait for room.
+            LedgerClosed: the tracker is not open.
+        """
+        if not self._writer.accept_nowait(self._labelled(record)):
+            raise QueueFull(
+                f"{self._writer.queue_size} records are waiting to be written; use record(), which "
+                "waits, or a larger queue_size"
+            )
+
+    def record_threadsafe(self, record: UsageRecord) -> Future[UsageRecord]:
+        """Record from any thread; never blocks.
+
+        Returns a ``concurrent.futures.Future`` of the record as written, done when it is as safe as
+        ``durability`` says.
+
+        Raises:
+            QueueFull: no room.
+            LedgerClosed: the tracker is not open.
+        """
+        record = self._labelled(record)
+        writer = self._writer
+        writer.check_open()
+        if writer.backlog.unwritten >= writer.queue_size:
+            raise QueueFull(f"{writer.queue_size} records are waiting to be written")
+        future: Future[UsageRecord] = Future()
+        writer.submit(Entry(record, writer.backlog.accept, future))
+        return future
+
+    def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:
+        """Put tags on all that is recorded inside the ``with``, also by tasks started inside.
+
+        Raises:
+            TypeError: something that is no keyword argument; a mapping is given as ``**mapping``.
+        """
+        if mapping:
+            raise TypeError(
+                "tag() takes keyword arguments: tag(user='alice'), or of a mapping tag(**mapping)"
+            )
+        return self._tags.scope(tags)
+
+    def _labelled(self, record: UsageRecord) -> UsageRecord:
+        if not isinstance(record, UsageRecord):
+            raise InvalidRecord(f"give a UsageRecord, not {type(record).__name__}")
+        if record.kind != "usage" or record.status == "unsettled":
+            what = record.kind if record.kind != "usage" else record.status
+            raise InvalidRecord(f"a record that is {what!r} is the ledger's own; give an outcome")
+        tags = self._tags.merged(record.tags)
+        if tags is not record.tags:
+            record = record.__copy__()
+            force_setattr(record, "tags", tags)
+        return record
+
+    # -- for the client: calls in flight -------------------------------------------------------
+
+    def merged_tags(self, own: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return the tags that a record made here and now gets."""
+        return self._tags.merged(own)
+
+    async def ready(self) -> None:
+        """Open if need be; raise if closed or on the wrong loop."""
+        writer = self._writer
+        if writer.state is not State.OPEN:
+            await self.open()
+        else:
+            writer.check_loop()
+
+    async def start(self, record: UsageRecord | None, *, ack_timeout: float) -> UsageRecord | None:
+        """Admit a call: wait for room, put its ``started`` record down, wait for its ack.
+
+        ``None`` admits a call that leaves no ``started`` record.  Returns the numbered record.  A
+        missed ack lets the call go on, since there is room; a writer that has failed refuses.
+        """
+        writer = self._writer
+        if not writer.room_now():
+            await writer.room()
+        writer.check_open()
+        if record is None:
+            writer.backlog.untracked += 1
+            return None
+        started = writer.start(record)
+        try:
+            began = time.monotonic(), writer.disk()[0]
+            if not await writer.ack(started, ack_timeout):
+                self._missed(*began)
+        except BaseException:
+            # Cancelled, or the writer died, before the request left: the call ends here.
+            self.settle(_cancelled(started), started)
+            raise
+        return started
+
+    def join(self) -> None:
+        """Admit a call whose outcome is here: it waits for nothing, also while we close."""
+        self._writer.backlog.untracked += 1
+
+    def settle(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
+        """Put the outcome of an admitted call down.  Never waits, never fails."""
+        return self._writer.settle(record, (started.seq or 0) if started is not None else 0)
+
+    def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
+        """``settle`` from a finalizer: on any thread, at any point of the program."""
+        number = (started.seq or 0) if started is not None else 0
+        self._writer.submit(Entry(record, partial(self._writer.backlog.settle, settles=number)))
+
+    def accept_anywhere(self, record: UsageRecord) -> None:
+        """Put the outcome of a call down that was never admitted; from anywhere, never waits."""
+        self._writer.submit(Entry(record, self._writer.backlog.accept))
+
+    async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
+        """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""
+        began = time.monotonic(), self._writer.disk()[0]
+        try:
+            if not await self._writer.ack(record, timeout):
+                self._missed(*began)
+        except LedgerError as exc:
+            self._missed(*began, str(exc))
+
+    def _missed(self, since: float, spent: float, error: str | None = None) -> None:
+        self._writer.unacked += 1
+        disk, refused = self._writer.disk()
+        waited = time.monotonic() - since
+        words = unacknowledged(self.directory, waited, disk - spent, error or refused)
+        warnings.warn(words, LedgerWarning, stacklevel=callers_level())
+
+    def forget_parent(self) -> None:
+        """In a forked child: begin at zero, with signals of its own (``_runtime.process.Heir``)."""
+        self._totals = Totals()
+        self._writer.on_usage = self._totals.add
+        self._member = None
+        self._signal_mode = "off"
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def totals(self) -> Row:
+        """Return the sums over every outcome recorded here since opening.  O(groups)."""
+        return self._totals.total()
+
+    def summary(self, by: Sequence[str] = ("model",)) -> list[Row]:
+        """Return one row per group, most expensive first: ``by=["model", "tag:user"]``.  O(groups).
+
+        Raises:
+            ValueError: a key that is none of model, provider, call, status and tags (``user`` is
+                ``tag:user``).
+        """
+        return self._totals.summary(by)
+
+    async def report(
+        self, by: Sequence[str] | None = ("model",), **options: Unpack[ReportOptions]
+    ) -> Report:
+        """Report on the whole ledger, all writers and all time; arguments as of ``Ledger.report``.
+
+        Reads in a thread of its own and never blocks the loop.  What was recorded and is not
+        written yet is not in it: ``await flush()`` first.  Cancelled, it stops waiting at once; the
+        thread reads to the end for nobody.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat, ValueError: as ``Ledger.report``.
+        """
+        if self.directory is None:
+            await self.open()
+        thread = DiskThread("litellm-ledger-report")
+        from litellm_ledger._reports.ledger import Ledger  # not loaded by those who only record
+
+        read = partial(Ledger(self.directory or "").report, by, **options)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, read)
+        finally:
+            thread.shutdown(wait=False)
+
+    def statistics(self) -> Statistics:
+        """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
+        return dataclasses.replace(self._writer.statistics(), signals=self._signal_mode)
+
+    # -- ending --------------------------------------------------------------------------------
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was recorded so far is written (and synced at ``synced``).
+
+        Raises:
+            FlushTimeout: not within ``timeout`` seconds; nothing is lost.
+        """
+        await self._writer.flush(timeout)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Write and sync everything, seal the ledger.  Idempotent; many may await it at once.
+
+        Cancelling it does not cut it short; it ends by its deadline and re-raises.
+
+        Raises:
+            DrainTimeout: not within ``timeout`` seconds (default ``drain_timeout``).
+        """
+        try:
+            await self._writer.aclose(timeout)
+        finally:
+            if self._member is not None and self._writer.state is State.CLOSED:
+                _signals.leave(self._member)
+
+
+def _cancelled(started: UsageRecord) -> UsageRecord:
+    """Make an outcome of a ``started`` record: of the same attempt, with nothing used."""
+    outcome = copy(started)
+    for name, value in (("kind", "usage"), ("status", "cancelled"), ("usage_source", "none")):
+        force_setattr(outcome, name, value)
+    return outcome
+
+
+def _weak_close(close: weakref.WeakMethod[_Close], writer: AsyncUsageWriter) -> _Close:
+    """Close without keeping the tracker or client alive."""
+
+    async def close_if_alive() -> None:
+        method = close()
+        await (writer.aclose() if method is None else method())
+
+    return close_if_alive
+
+
+def _collected(writer: AsyncUsageWriter, members: Sequence[_signals.Member]) -> None:
+    """Nobody can reach the tracker any more: save what it holds, and say that it was not closed."""
+    for member in members:
+        _signals.leave(member)
+    if writer.state is State.OPEN:
+        writer.finish_now(writer.drain_timeout)  # first: a warning may be an error here
+        warnings.warn(
+            f"unclosed UsageTracker or LiteLLMClient for {writer.directory}; use 'async with' or "
+            "await aclose() (nothing was lost)",
+            ResourceWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,161 @@
+"""Opening a ledger directory to write: make it, check it, recover it.
+
+Owns the errors a user meets first: each says what is wrong, where, and what to do.  Synchronous;
+the writer runs it on its disk thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from litellm_ledger._aggregates.formatting import counted
+from litellm_ledger._errors import LedgerPathError, UnsupportedFormat, UnsupportedPlatform
+from litellm_ledger._maintenance.recover import RecoveredWriter
+from litellm_ledger._maintenance.recover import recover as recover_directory
+from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS
+from litellm_ledger._storage.default_path import default_directory
+from litellm_ledger._storage.filesystem import (
+    PRIVATE,
+    FileSystem,
+    give_rights,
+    make_directories,
+    refuse_links,
+    rights_beside,
+)
+from litellm_ledger._storage.format_version import refuse_newer
+from litellm_ledger._storage.mount import is_network
+
+__all__ = ["checked_mode", "prepare", "refused"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_ADVICE: Final = {
+    errno.EACCES: "make it writable for this user",
+    errno.EPERM: "make it writable for this user",
+    errno.EROFS: "the file system is read-only; choose another directory",
+    errno.ENOSPC: "the disk is full; make room",
+    errno.ENOTDIR: "a file is in the way; choose another directory",
+    errno.EEXIST: "a file is in the way; choose another directory",
+}
+
+
+def checked_mode(mode: int | None) -> int | None:
+    """Return the mode of a ledger's directories if it can be one.
+
+    Raises:
+        ValueError: its owner could not write, or everybody could read what may be prompts.
+    """
+    if mode is not None and (type(mode) is not int or mode & ~0o2070 != PRIVATE):
+        raise ValueError(
+            "mode must be 0o700, or with rights for the group: 0o750 to read, 0o770 to write "
+            f"too; not {oct(mode) if type(mode) is int else repr(mode)}"
+        )
+    return mode
+
+
+def prepare(
+    ledger: str | os.PathLike[str] | None,
+    fs: FileSystem,
+    *,
+    recover: bool = True,
+    mode: int | None = None,
+) -> Path:
+    """Create the directory if need be, refuse what cannot be kept safe, recover dead writers.
+
+    Returns the absolute path.
+
+    Args:
+        ledger: the directory.
+        fs: where all writing goes through.
+        recover: finish what dead writers left behind.
+        mode: of the directories that the ledger is made of; files follow them.  ``None``: private
+            when they are made, else as they are.
+
+    Raises:
+        LedgerPathError: it cannot be created or written, or a part of it is a link.
+        UnsupportedFormat: a newer version of this library wrote it; it was left untouched.
+        UnsupportedPlatform: not POSIX.
+    """
+    if os.name != "posix":
+        raise UnsupportedPlatform(
+            f"a ledger cannot be written on {sys.platform}, which lacks flock and fdatasync; "
+            "it can be read"
+        )
+    path = Path(ledger) if ledger else default_directory()  # "" is an unset variable, not "."
+    path = Path(os.path.abspath(path.expanduser()))
+    try:
+        make_directories(fs, path, mode or PRIVATE)
+        refuse_links(path)
+        for name in (SEGMENTS, LIVE, RECOVERY):
+            fs.make_directory(path / name, mode or rights_beside(path / SEGMENTS))
+            if mode is not None:
+                with contextlib.suppress(PermissionError):  # its owner is another user of the group
+                    give_rights(path / name, mode)
+        for part in (path, path / SEGMENTS, path / LIVE):
+            _check_writable(part)
+            fs.sync_directory(part)
+    except LedgerPathError:
+        raise
+    except OSError as exc:
+        raise refused(path, exc, given=ledger is not None) from exc
+    refuse_newer(path)
+    if is_network(path):
+        _log.warning(
+            "the ledger %s is on a network file system: one machine only, no automatic recovery; "
+            "a local disk is safer",
+            path,
+        )
+    elif recover:
+        _recover(path, fs)
+    return path
+
+
+def _check_writable(path: Path) -> None:
+    if not os.access(path, os.W_OK | os.X_OK):
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number), str(path))
+
+
+def refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
+    """Say what is wrong with the directory and what to do; ``given``: the user named it."""
+    advice = _ADVICE.get(exc.errno or 0, "choose another directory")
+    if not given:
+        advice += ", or set LITELLM_LEDGER_DIR to a directory of yours"
+    return LedgerPathError(
+        exc.errno, f"cannot write the ledger in {path} ({exc.strerror}): {advice}", exc.filename
+    )
+
+
+def _recover(path: Path, fs: FileSystem) -> None:
+    try:
+        report = recover_directory(path, fs=fs)
+    except UnsupportedFormat:
+        raise
+    except Exception as exc:  # whatever yesterday left behind must not stop today's records
+        _log.error("dead writers in %s could not be recovered: %s", path, exc, exc_info=exc)
+        return
+    for dead in report.writers:
+        level = logging.WARNING if dead.error or dead.lost or dead.damaged else logging.INFO
+        _log.log(level, "%s (writer %s)", _said(dead), dead.writer)
+
+
+def _said(dead: RecoveredWriter) -> str:
+    if dead.error:  # perhaps another user's, who lives: nothing is claimed of it
+        return (
+            f"a writer was left as it is ({dead.error}); if its process died, "
+            "run litellm-ledger recover as its owner"
+        )
+    least = "" if dead.exact else "at least "
+    parts = [
+        f"{counted(dead.unsettled, 'call')} unsettled" if dead.unsettled else "",
+        f"{least}{counted(dead.lost, 'record')} lost" if dead.lost else "",
+        f"{counted(dead.damaged, 'record')} damaged" if dead.damaged else "",
+    ]
+    return f"the previous process died: {', '.join(filter(None, parts)) or 'nothing lost'}"
