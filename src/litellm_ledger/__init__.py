@@ -7,8 +7,7 @@
         answer.usage_record.cost
 
 Names in ``__all__`` are public; nothing else is.  Importing this package imports neither LiteLLM
-nor
-asyncio: each name is fetched when it is first used.
+nor asyncio: each name is loaded when it is first used.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ This file owns the exception tree and the wording rule: an error says *what* hap
     Exception
     └── LedgerError                     anything this library raises itself
         ├── LedgerClosed                you closed it (or never opened it); the state is in the text
-        ├── LedgerFailed                the other side broke: the writer died and cannot write
+        ├── LedgerFailed                the writer died and cannot write
         ├── QueueFull                   ``record_nowait`` found no room
         ├── LedgerTimeout               (also a TimeoutError)
         │   ├── FlushTimeout            not everything was on disk in time; nothing is lost
@@ -48,7 +48,7 @@ class LedgerError(Exception):
 
 
 class LedgerClosed(LedgerError):
-    """The client, tracker or writer is not open: never opened, draining, or closed by you."""
+    """The client, tracker or writer is not open: never opened, draining or closed."""
 
 
 class LedgerFailed(LedgerError):
@@ -60,7 +60,7 @@ class QueueFull(LedgerError):
 
 
 class LedgerTimeout(LedgerError, TimeoutError):
-    """Something was not finished in the time that was given for it."""
+    """An operation did not finish within its timeout."""
 
 
 class FlushTimeout(LedgerTimeout):
@@ -79,8 +79,8 @@ class DrainTimeout(LedgerTimeout):
     """``aclose`` passed its deadline with records still unwritten.
 
     Attributes:
-        unwritten: records that were not on disk when the deadline struck.
-        saved: how many of those the synchronous last resort still wrote.
+        unwritten: records that were not on disk at the deadline.
+        saved: how many of those the synchronous last resort then wrote.
         lost: ``unwritten - saved``; these exist nowhere but in this process.
     """
 
@@ -96,7 +96,7 @@ class WrongLoop(LedgerError, RuntimeError):
 
 
 class InvalidRecord(LedgerError, ValueError):
-    """A field of a record cannot be right (negative tokens, a float as money, ...)."""
+    """A field of a record is invalid (negative tokens, a float as money, ...)."""
 
 
 class LedgerPathError(LedgerError, OSError):
@@ -115,13 +115,13 @@ class MissingExtra(LedgerError, ImportError):
     """An optional package is missing; the text gives the ``pip install`` line.
 
     Attributes:
-        extra: the extra of this library that brings it; empty: none does.
-        install: what to give to ``pip install``.
+        extra: the extra of this library that installs it; empty if none does.
+        install: the argument for ``pip install``.
 
     Args:
-        package: the module that was looked for.
-        extra: the extra of this library that brings it.
-        install: what brings it, where no extra of ours does.
+        package: the missing module.
+        extra: the extra of this library that installs it.
+        install: the argument for ``pip install``, where no extra installs it.
         what: the call that needs it.
     """
 

@@ -56,8 +56,8 @@ def ledger_lifespan(
 
     Args:
         ledger: the directory, as for ``LiteLLMClient``.
-        client: in place of ``ledger`` and ``options``: a client that is not open yet, or a function
-            that makes one each time the application starts.
+        client: instead of ``ledger`` and ``options``: a client that is not open yet, or a function
+            that creates one each time the application starts.
         lifespan: the application's own, run while the client is open; the state that it yields is
             passed on.
         warm_up: load LiteLLM (2 to 5 s) in a thread after the start, so that no request has to wait
@@ -100,7 +100,7 @@ def ledger_lifespan(
 
 
 async def get_client(connection: HTTPConnection) -> LiteLLMClient:
-    """Return the client of ``ledger_lifespan``: for ``Depends(get_client)``, or called by hand.
+    """Return the client of ``ledger_lifespan``: for ``Depends(get_client)``, or a direct call.
 
     Works in HTTP and WebSocket endpoints, those of mounted applications included.
 

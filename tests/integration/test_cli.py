@@ -88,9 +88,9 @@ def test_a_report_in_a_pipe_is_plain_aligned_text(hand: HandMade) -> None:
             "  $1.2500045+"
         ),
         "",
-        "+ marks a cost that may really be higher, for the reasons below.",
+        "+ marks a minimum: the real cost may be higher, for the reasons below.",
         "Tokens: 3 calls counted by the provider.",
-        "Cost: 1 call that succeeded could not be priced; the real sum is higher.",
+        "Cost: 1 call that succeeded could not be priced; the real cost is higher.",
     ]
 
 
@@ -128,7 +128,7 @@ def test_a_report_says_what_is_in_flight_and_what_was_cut_off(hand: HandMade) ->
         "In flight: 2 calls of running processes without an outcome yet, not counted above.",
         (
             "Cut off: 1 call in flight when the process died, not counted above; "
-            "litellm-ledger recover puts them on record as unsettled."
+            "litellm-ledger recover records them as unsettled."
         ),
     ]
     plain = json.loads(run("report", hand.root, "--json").stdout)
@@ -151,7 +151,7 @@ def test_a_tag_that_is_on_no_call_is_named_with_those_that_are(hand: HandMade) -
     assert refused.returncode == 2
     assert "no call has the tag usr; did you mean user?" in refused.stderr
     said = run("report", hand.root, "--by", "tag:usr", "--allow-missing").stdout
-    named = "tag:usr is on none of these calls. Did you mean tag:user? They have tag:user.\n"
+    named = "None of these calls has tag:usr. Did you mean tag:user? They have tag:user.\n"
     assert said.endswith(named)
     assert "is on none" not in run("report", hand.root, "--by", "tag:user").stdout
 
@@ -165,7 +165,7 @@ def test_a_tag_that_is_asked_for_and_on_no_call_is_named_too(hand: HandMade) -> 
     assert done.returncode == 2
     assert "no call has the tag usr; did you mean user?" in done.stderr
     done = run("report", hand.root, "--where", "tag:usr=alice", "--allow-missing")
-    assert "tag:usr is on none of these calls. Did you mean tag:user?" in done.stdout
+    assert "None of these calls has tag:usr. Did you mean tag:user?" in done.stdout
     done = run("report", hand.root, "--where", "tag:user=bob")
     assert "on none of these" not in done.stdout
 
@@ -179,7 +179,7 @@ def test_what_is_missing_marks_the_total_and_is_said_beside_csv(tmp_path: Path) 
     row, total = said.splitlines()[1:3]
     assert row.split()[-1] == "$4.00"
     assert total.split()[-1] == "$4.00+"
-    assert "+ marks a cost that may really be higher" in said
+    assert "+ marks a minimum: the real cost may be higher" in said
     done = run("report", tmp_path, "--csv")
     assert done.stdout.count("\n") == 2
     assert done.stderr == "Damage: 1 place in 1 file not counted; run litellm-ledger verify.\n"
@@ -276,7 +276,7 @@ def test_verify_of_a_damaged_ledger_exits_1_and_names_the_place(hand: HandMade) 
     done = run("verify", hand.root)
     assert done.returncode == 1
     assert f"  segments/{path.name}: 1 damaged line, " in done.stdout
-    assert "copy the file back from a backup" in done.stdout
+    assert "Restore the file from a backup" in done.stdout
     assert done.stdout.endswith("NOT OK: 1 lost, 1 damaged place.\n")
     as_json = run("verify", hand.root, "--json")
     assert as_json.returncode == 1
@@ -304,7 +304,7 @@ def test_recover_then_verify_goes_on_telling_the_loss(tmp_path: Path) -> None:
     before = run("verify", tmp_path)
     assert before.returncode == 1
     assert "died without closing: 4 found of 6, 2 LOST" in before.stdout
-    assert "for 2 of these it is not on record if they were acknowledged" in before.stdout
+    assert "for 2 of these the ledger does not say if they were acknowledged" in before.stdout
     assert "all lost records count as acknowledged" in before.stdout
     done = run("recover", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -319,7 +319,7 @@ def test_recover_then_verify_goes_on_telling_the_loss(tmp_path: Path) -> None:
     after = run("verify", tmp_path)
     assert after.returncode == 1
     assert "died, recovered since: 5 found of 7, 2 LOST" in after.stdout
-    assert "Kept in recovery/ for you to look at: " in after.stdout
+    assert "Kept in recovery/ for inspection: " in after.stdout
 
 
 def test_verify_after_a_kill_fails_only_if_what_is_lost_was_acknowledged(tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_the_list_of_commands_cuts_no_summary_off() -> None:
     assert done.returncode == 0
     assert "..." not in done.stdout.partition("Commands:")[2]
     said = " ".join(done.stdout.split())
-    assert "exit 1 if acknowledged ones are lost, or for damage" in said
+    assert "exit 1 if acknowledged ones are lost or files damaged" in said
 
 
 def test_path_prints_the_default_directory_and_commands_use_it(hand: HandMade) -> None:
@@ -509,7 +509,7 @@ def test_an_answer_too_wide_for_the_terminal_has_a_line_a_column(hand: HandMade)
     assert [row[:1] for row in rows[:6]] == [["id"], ["model"], ["cost"], ["tags"], ["kind"], []]
     assert rows[0][1].endswith("0000000000000002")
     assert shown.splitlines()[2].index("0.0000045") == len("model  ")
-    assert "so a line a column" in shown
+    assert "one line per column" in shown
     wide = on_terminal(200, "sql", query, hand.root, NO_COLOR="1", TERM="dumb")
     assert wide.split()[:5] == ["id", "model", "cost", "tags", "kind"]
     assert "line a column" not in wide

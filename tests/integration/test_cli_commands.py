@@ -211,7 +211,7 @@ def test_a_day_is_a_row_and_what_is_not_known_is_marked(whole: HandMade) -> None
         "unknown",
         "$2.5000045+",
     ]
-    assert "+ marks a cost that may really be higher" in lines[6]
+    assert "+ marks a minimum: the real cost may be higher" in lines[6]
     assert any(line.startswith("Cost: 1 call that succeeded could not be priced") for line in lines)
 
 
@@ -324,9 +324,9 @@ def test_where_nothing_matches_it_is_said_what_there_is(whole: HandMade, command
     done = run(*command.split(), whole.root, "--where", "model=bgi", "--where", "user=bob")
     assert done.exit_code == 0
     said = " ".join((done.stdout + done.stderr).split())
-    assert "No call matches. There are: model: m, big, new; tag:user: (none), bob, alice." in said
+    assert "No call matches. Existing values: model: m, big, new; tag:user: (none), bob, alice." in said
     plain = json.loads(told("report", whole.root, "--where", "model=bgi", "--json"))
-    assert plain["notes"] == ["No call matches. There are: model: m, big, new."]
+    assert plain["notes"] == ["No call matches. Existing values: model: m, big, new."]
 
 
 def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> None:
@@ -377,8 +377,8 @@ def test_csv_and_markdown_are_exact_and_whole(whole: HandMade) -> None:
 
 def test_what_is_wrong_is_one_line_and_what_to_do(whole: HandMade) -> None:
     for args, words in (
-        (["--since", "soon"], "no moment; give a day"),
-        (["--last", "7x"], "no span"),
+        (["--since", "soon"], "not a time; give a day"),
+        (["--last", "7x"], "not a span of time"),
         (["--tz", "Mars/Olympus"], "no time zone 'Mars/Olympus'"),
         (["--week-start", "freitag"], "no weekday"),
         (["--where", "prod"], "write KEY=VALUE"),
@@ -697,9 +697,9 @@ def test_doctor_names_what_is_to_be_done(tmp_path: Path) -> None:
     status, found = findings(tmp_path)
     assert status == 1
     warned = {check for check, one in found.items() if one["level"] == "warning"}
-    assert warned == {"unclean ends", "clock", "prices", "unsettled", "damage"}
+    assert warned == {"unclean shutdowns", "clock", "prices", "unsettled", "damage"}
     assert "odd (1)" in found["prices"]["text"]
-    assert "litellm-ledger recover" in found["unclean ends"]["text"]
+    assert "litellm-ledger recover" in found["unclean shutdowns"]["text"]
     assert found["orphans"]["level"] == found["recovery"]["level"] == "note"
     assert told_status(tmp_path).endswith("5 things need attention.")
 

@@ -195,7 +195,7 @@ def test_a_carriage_return_in_a_cell_begins_no_row() -> None:
 def test_what_is_csv_only_is_refused_elsewhere(tmp_path: Path) -> None:
     hostile(tmp_path)
     for command in ("calls PATH --raw", "export PATH --raw --jsonl", "report PATH --json --raw"):
-        assert "--raw goes with --csv" in in_a_pipe(*asked(command, tmp_path))
+        assert "--raw needs --csv" in in_a_pipe(*asked(command, tmp_path))
 
 
 @given(rows=st.lists(st.lists(st.text(), min_size=1, max_size=4), min_size=1))

@@ -411,7 +411,7 @@ def test_the_command_says_what_it_joined_and_what_it_left(hand: HandMade) -> Non
     path.write_bytes(b"PAR1")
     broken = command("compact", hand.root)
     assert broken.exit_code == 1
-    assert f"NOT WHOLE, nothing in it is read: archive/{path.name}" in broken.stdout
+    assert f"INCOMPLETE, not read: archive/{path.name}" in broken.stdout
     assert command("verify", hand.root).exit_code == 1
 
 

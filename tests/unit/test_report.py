@@ -111,20 +111,17 @@ def test_what_is_unknown_is_said_and_not_summed_as_zero(hand: HandMade) -> None:
     spoil(path, line=6)
     report = Ledger(hand.root).report(["model"])
     assert report.notes() == [
+        "Tokens: 1 call counted by the provider, 1 estimated, 3 unknown (not included).",
         (
-            "Tokens: 1 call counted by the provider, 1 estimated, "
-            "3 unknown (nothing is added for them)."
+            "Cost: calls that ended early, or whose provider sent no usage, are estimated from "
+            "what was received. The provider may have produced, and may bill, more."
         ),
+        "Cost: 2 calls that succeeded could not be priced; the real cost is higher.",
         (
-            "Cost: an estimate covers what was seen of a call that ended early, or whose "
-            "provider sent no usage; it may have written, and bill, more."
+            "Cost: unknown and not included for 2 calls cancelled, abandoned, unsettled or failed "
+            "halfway; the provider may bill them."
         ),
-        "Cost: 2 calls that succeeded could not be priced; the real sum is higher.",
-        (
-            "Cost: 2 calls cancelled, abandoned, unsettled or failed halfway without a known cost; "
-            "the provider may bill them."
-        ),
-        "Unsettled: 1 call in flight when the process died; their outcome is unknown.",
+        "Unsettled: 1 call in flight when the process died; the outcome is unknown.",
         "Damage: 1 place in 1 file not counted; run litellm-ledger verify.",
     ]
 
@@ -170,7 +167,7 @@ def test_money_saved_is_said_with_the_tokens_that_were_paid_for_once(hand: HandM
     assert Ledger(hand.root).report().notes() == [
         "Tokens: 2 calls counted by the provider.",
         (
-            "Saved: $0.5 by answers from a cache; their tokens are in the sums of tokens, and "
+            "Saved: $0.5 by answers from a cache. Their tokens are included in the token sums and "
             "were paid for once."
         ),
     ]
@@ -309,7 +306,7 @@ def test_where_nothing_matches_it_is_said_what_there_is(hand: HandMade) -> None:
     assert report.instead["model"][:2] == ("openai/m25", "openai/m01")
     assert report.instead["model"][19:] == ("openai/m19", "…")
     assert report.instead["tag:env"] == ("p",)
-    assert report.notes()[-1].startswith("No call matches. There are: model: openai/m25, ")
+    assert report.notes()[-1].startswith("No call matches. Existing values: model: openai/m25, ")
     assert report.warnings() == report.notes()[-1:]
     assert ledger.report(where={"model": "m01"}).instead == {}
     assert ledger.report(where_not={"env": "p"}).instead == {"tag:env": ("p",)}

@@ -1,4 +1,4 @@
-"""``ResponseCache``: answers that are kept for a time, in memory or in a store of yours.
+"""``ResponseCache``: keeps answers for a time, in memory or in a store of your own.
 
 Owns how long an answer is kept, how long a store may take, and what is counted.  A store that
 fails, hangs or returns nonsense costs time, at most ``store_timeout`` now and then, and never a
@@ -41,14 +41,14 @@ class ResponseCache:
         maxsize: answers kept at once; the least recently used go first.
         max_bytes: bytes of all answers together; a longer one is not kept.
         namespace: only calls in the same namespace share answers.
-        ignore: names of arguments that do not make a call another one, such as ``metadata``.  To
-            be used with care: what does change the answer would be answered wrongly.
-        store: where answers are kept, instead of in memory; ``maxsize`` is its own affair then.
-        store_timeout: seconds that such a store may take; then the call goes on without it.
-        timer: the clock of the memory, in seconds; tests put one of their own here.
+        ignore: names of arguments that do not change the answer, such as ``metadata``.  Use it
+            with care: calls that differ only in these arguments share one answer.
+        store: where answers are kept, instead of in memory; then the store limits its own size.
+        store_timeout: seconds that such a store may take; then the call continues without it.
+        timer: the clock of the memory store, in seconds; tests replace it.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number is out of range.
         MissingExtra: the extra ``cache`` is not installed.
     """
 
@@ -86,7 +86,7 @@ class ResponseCache:
         self._left: set[asyncio.Task[Any]] = set()
 
     def statistics(self) -> CacheStatistics:
-        """Return what was found and missed, and what there is.  See ``CacheStatistics``."""
+        """Return hits, misses and sizes.  See ``CacheStatistics``."""
         memory = self.memory
         return CacheStatistics(
             hits=self.hits,
@@ -102,7 +102,7 @@ class ResponseCache:
         )
 
     def expire(self) -> None:
-        """Drop what has expired from memory.  Clients do so now and then, and at their close."""
+        """Drop expired answers from memory.  Clients do so now and then, and when they close."""
         if self.memory is not None:
             self.memory.expire()
 
@@ -186,4 +186,6 @@ class ResponseCache:
         self._errors += 1
         if not self._failing:
             self._failing = True
-            _log.warning("the store of the response cache failed: %s; calls go on without it", why)
+            _log.warning(
+                "the store of the response cache failed: %s; calls continue without it", why
+            )

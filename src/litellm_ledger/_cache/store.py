@@ -23,7 +23,7 @@ __all__ = ["CacheStore", "MemoryStore"]
 class CacheStore(Protocol):
     """What a response cache needs of a store; one that is shared by processes can follow.
 
-    A store may fail, be slow or forget: a call goes on without it.  Values are opaque bytes, and
+    A store may fail, be slow or forget: a call continues without it.  Values are opaque bytes, and
     what a store returns is checked before it is used.
     """
 

@@ -63,12 +63,15 @@ def _version(asked: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """What every language model call used and cost, read from its ledger.
+    """Show what language-model calls used and cost, from the ledger.
 
-    Without a command: daily.
+    Without a command, daily runs.
     """
 
 

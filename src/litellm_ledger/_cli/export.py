@@ -104,7 +104,7 @@ def _parquet(
     from litellm_ledger._reports.relation import ask
 
     if out is None or str(out) == "-":
-        raise ValueError("Parquet is not for reading as it comes; name a file: -o FILE")
+        raise ValueError("Parquet cannot be written to standard output; name a file: -o FILE")
     where, values = condition(Selection(**question.selection()))
 
     def write(relation: Relation) -> list[Problem]:
@@ -168,7 +168,7 @@ def part_of(out: Path) -> Iterator[Path]:
         FileNotFoundError: the directory that it is to be in is not there.
     """
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no directory {out.parent}; make it, or name another")
+        raise FileNotFoundError(f"there is no directory {out.parent}; create it, or name another")
     part = out.with_name(f".{out.name}.part")
     try:
         yield part

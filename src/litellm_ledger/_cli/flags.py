@@ -46,7 +46,7 @@ Where = Annotated[
     Path | None,
     typer.Argument(
         metavar="PATH",
-        help="Directory of the ledger; $LITELLM_LEDGER_DIR or your data directory by default.",
+        help="Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory.",
         show_default=False,
         callback=home,
     ),
@@ -74,17 +74,21 @@ class Output:
 
 _Text = str | None
 _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
-    "since": (_Text, None, "Only calls from then on: 2025-03-30, 2025-03-30T14:00, today …"),
-    "until": (_Text, None, "Only calls before then; of a day, its end."),
-    "last": (_Text, None, "Only the last 24h, 7d, 4w, 12mo; the current one is the last of them."),
+    "since": (_Text, None, "Only calls from this time on: 2025-03-30, 2025-03-30T14:00, today …"),
+    "until": (_Text, None, "Only calls before this time; a day or month is included as a whole."),
+    "last": (
+        _Text,
+        None,
+        "Only the last 24h, 7d, 4w or 12mo, including the current hour, day, week or month.",
+    ),
     "where": (
         list[str],
         [],
-        "Only calls with KEY=VALUE, or without: env=prod, status!=ok. Repeat it for more.",
+        "Only calls with KEY=VALUE, or without it (KEY!=VALUE): env=prod, status!=ok. Repeatable.",
     ),
-    "allow_missing": (bool, False, "Accept a tag that is on no call, as if it were not misspelt."),
-    "tz": (str, "UTC", "Time zone of days and of times without one: Europe/Berlin, local."),
-    "week_start": (str, "monday", "The day on which weeks begin."),
+    "allow_missing": (bool, False, "Accept a tag that no call has; by default it is refused."),
+    "tz": (str, "UTC", "Time zone of days and of times given without one: Europe/Berlin, local."),
+    "week_start": (str, "monday", "First day of the week."),
 }
 _METAVARS: Final = {
     "since": "WHEN",
@@ -94,13 +98,13 @@ _METAVARS: Final = {
     "tz": "ZONE",
     "week_start": "WEEKDAY",
 }
-RAW: Final = "With --csv: no apostrophe before text that a spreadsheet would take for a formula."
+RAW: Final = "With --csv: put no apostrophe before text that a spreadsheet would run as a formula."
 _FORMS: Final = {
-    "json": "Print JSON, amounts as exact decimal text.",
-    "csv": "Print CSV, amounts exact.",
+    "json": "Print JSON; amounts are exact decimal text.",
+    "csv": "Print CSV; amounts are exact.",
     "md": "Print a Markdown table.",
     "raw": RAW,
-    "no_color": "Print no colour (so does $NO_COLOR).",
+    "no_color": "Print without colour, as with $NO_COLOR.",
 }
 
 
@@ -190,7 +194,7 @@ def _call(
 def check_raw(*, raw: bool, csv: bool) -> None:
     """Refuse ``--raw`` where it would do nothing."""
     if raw and not csv:
-        raise ValueError("--raw goes with --csv")
+        raise ValueError("--raw needs --csv")
 
 
 def _question(flags: dict[str, Any]) -> Question:

@@ -35,12 +35,12 @@ def doctor(
         bool,
         typer.Option(
             "--litellm",
-            help="Check recording with the installed LiteLLM instead of a ledger; makes no real "
+            help="Check recording with the installed LiteLLM instead of a ledger. Makes no real "
             "call (5 to 30 s; needs the extra testing).",
         ),
     ] = False,
 ) -> int:
-    """Look for what needs attention; exit 1 if something does."""
+    """Check the ledger for problems; exit 1 if something needs attention."""
     if litellm:
         if path is not None:
             raise ValueError("--litellm checks the installed LiteLLM, not a ledger: leave PATH out")
@@ -89,14 +89,15 @@ def verify(
     output: Output,
     path: Where = None,
     every: Annotated[
-        bool, typer.Option("--all", help="A row for each writer, also for those that are fine.")
+        bool,
+        typer.Option("--all", help="Show a row for each writer, also for those without a problem."),
     ] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Exit 1 also for lost records that were never acknowledged."),
+        typer.Option("--strict", help="Also exit 1 for lost records that were never acknowledged."),
     ] = False,
 ) -> int:
-    """Compare records with counters; exit 1 if acknowledged ones are lost, or for damage."""
+    """Compare records with counters; exit 1 if acknowledged ones are lost or files damaged."""
     from .print_health import print_verification
     from .progress import working
 
@@ -112,7 +113,7 @@ def verify(
 
 
 def recover(output: Output, path: Where = None) -> int:
-    """Seal what dead writers left behind; settle what was in flight; say what is lost."""
+    """Finish what dead writers left: seal segments, settle calls in flight, count losses."""
     from litellm_ledger._maintenance.recover import recover as recover_directory
 
     from .print_health import print_recovery
@@ -132,10 +133,11 @@ def compact(
     output: Output,
     path: Where = None,
     today: Annotated[
-        bool, typer.Option("--today", help="Also segments of today (UTC), not past days only.")
+        bool,
+        typer.Option("--today", help="Also join segments of today (UTC), not only of past days."),
     ] = False,
 ) -> int:
-    """Join sealed segments into Parquet files in archive/; everything reads as before."""
+    """Join sealed segments into Parquet files in archive/; every command still reads them."""
     from datetime import UTC, datetime, timedelta
 
     from litellm_ledger._maintenance.compact import compact as compact_directory
@@ -156,7 +158,7 @@ def compact(
 
 
 def path() -> int:
-    """Print the directory that is used when none is given."""
+    """Print the ledger directory that is used when no PATH is given."""
     from .tables import put_text
 
     put_text(f"{default_directory()}\n")
@@ -164,13 +166,13 @@ def path() -> int:
 
 
 def ask(
-    question_: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    question_: Annotated[str, typer.Argument(metavar="QUESTION", help="The text to send.")],
     output: Output,
-    model: Annotated[str, typer.Option(help="LiteLLM's name of the model.")],
-    ledger: Annotated[Path | None, typer.Option(help="Directory of the ledger.")] = None,
-    api_base: Annotated[str | None, typer.Option(help="Address of the provider's API.")] = None,
+    model: Annotated[str, typer.Option(help="Model name, as LiteLLM expects it.")],
+    ledger: Annotated[Path | None, typer.Option(help="Ledger directory.")] = None,
+    api_base: Annotated[str | None, typer.Option(help="Base URL of the provider's API.")] = None,
 ) -> int:
-    """Make one real call through the ledger; print the answer and its record."""
+    """Make one real call and record it; print the answer and its record."""
     from .ask import ask_once
     from .print_records import print_record, record_dict
     from .tables import put_text

@@ -58,7 +58,7 @@ def print_verification(found: Verification, *, every: bool = False, strict: bool
         tell(_OF_LOSS)
     if found.recovery:
         write()
-        tell(f"Kept in recovery/ for you to look at: {', '.join(map(clean, found.recovery))}")
+        tell(f"Kept in recovery/ for inspection: {', '.join(map(clean, found.recovery))}")
     for problem in found.archive:
         tell(f"{problem.file}: {problem.detail}")
     write()
@@ -70,19 +70,20 @@ def print_verification(found: Verification, *, every: bool = False, strict: bool
 _DEAD: Final = ("died", "recovered")
 
 _OF_UNACKNOWLEDGED: Final = (
-    "Never acknowledged: these records had a number, and their process died before they were as "
-    "safe as its durability level says. No caller had been told that they were recorded."
+    "Never acknowledged: the process died after it had numbered these records, and before they "
+    "were as safe as its durability level requires. No caller had been told that they were "
+    "recorded."
 )
 
 _OF_LOSS: Final = (
-    "Lost at the death of a process: these records were in its memory and not yet written. At "
+    "Lost when a process died: these records were in its memory and not yet written. At "
     'durability "queued" records are acknowledged before they are written. Where the durability '
     "level is not on record, all lost records count as acknowledged."
 )
 
 _OF_DAMAGE: Final = (
-    "Damaged lines are passed over by every command and left as they are; copy the file back from "
-    "a backup if you have one."
+    "Every command skips damaged lines and leaves them unchanged. Restore the file from a backup "
+    "if you have one."
 )
 
 
@@ -173,9 +174,9 @@ def print_recovery(path: Path, report: RecoveryReport) -> None:
         for name in writer.quarantined:
             write(f"  kept in recovery/: {name}")
     for name in report.skipped:
-        write(f"{name}: alive, left alone")
+        write(f"{name}: alive, left unchanged")
     for name in report.orphans:
-        write(f"{name}: its writer's counters are gone, left as it is (readers take it)")
+        write(f"{name}: its writer's counters are missing; left unchanged (commands still read it)")
     if not report.writers:
         write(f"Nothing to recover in {path}: no writer has died.")
         write("Sealed segments were not checked for damage; litellm-ledger verify does that.")
@@ -188,13 +189,13 @@ def print_compaction(path: Path, done: Compaction) -> None:
         segments, files = counted(done.segments, "segment"), counted(len(done.files), "file")
         write(f"{segments} with {done.records:,} lines joined into {files}: {less}")
     if done.finished:
-        write(f"{counted(done.finished, 'segment')} removed that an earlier run had joined")
+        write(f"{counted(done.finished, 'segment')} removed that an earlier run had already joined")
     if not done.segments and not done.finished:
         write(f"Nothing to compact in {path}: no sealed segment of a past day is left.")
     for problem in done.left:
-        write(f"left as it is: {problem.file}: {problem.detail}")
+        write(f"not compacted: {problem.file}: {problem.detail}")
     for file in done.broken:
-        write(f"NOT WHOLE, nothing in it is read: {file}; restore it from a backup")
+        write(f"INCOMPLETE, not read: {file}; restore it from a backup")
 
 
 _MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("LOOK", "bold red")}

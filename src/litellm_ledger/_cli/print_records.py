@@ -82,7 +82,7 @@ def print_calls(path: Path, found: Calls, question: Question, output: Output) ->
         put_csv(found, sys.stdout, raw=output.raw)
         return
     if not found.records:
-        asked = " for what you asked" if any(question.selection().values()) else ""
+        asked = " that match what you asked for" if any(question.selection().values()) else ""
         write(f"No calls on record in {path}{asked}.")
     else:
         _table(found.records, question.tz, md=output.md, color=output.color)
@@ -93,8 +93,7 @@ def print_calls(path: Path, found: Calls, question: Question, output: Output) ->
     notes += _estimated(found.records)
     if found.problems:
         notes.append(
-            f"Damage: {counted(len(found.problems), 'place')} passed over; "
-            "run litellm-ledger verify."
+            f"Damage: {counted(len(found.problems), 'place')} skipped; run litellm-ledger verify."
         )
     write_notes(notes, md=output.md)
 

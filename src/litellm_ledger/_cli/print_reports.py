@@ -112,7 +112,7 @@ def print_top(asked: Asked, limit: int, output: Output) -> None:
 def _notes(asked: Asked, output: Output) -> list[str]:
     total, notes = asked.report.total, asked.report.notes()
     if total.calls and asked.report.is_floor:
-        notes.insert(0, "+ marks a cost that may really be higher, for the reasons below.")
+        notes.insert(0, "+ marks a minimum: the real cost may be higher, for the reasons below.")
     if not _exact(output) and rounded([row.cost for row in [*asked.report.rows, total]]):
         notes.append("Costs are rounded to a millionth of a dollar here; --json has every digit.")
     return notes
@@ -128,7 +128,7 @@ def _others(count: int) -> str:
 
 def _scope(asked: Asked) -> str:
     narrowed = any(asked.question.selection().values())
-    return f"in {asked.path}" + (" for what you asked" if narrowed else "")
+    return f"in {asked.path}" + (" that match what you asked for" if narrowed else "")
 
 
 def _table(

@@ -57,7 +57,9 @@ def print_answer(path: Path, table: Table, output: Output) -> None:
         if too_wide(columns) and not output.md:
             show_upright(columns)
             write()
-            write_notes(["Too wide for this terminal, so a line a column; --csv has a line a row."])
+            write_notes(
+                ["Too wide for this terminal: one line per column. --csv prints one line per row."]
+            )
         else:
             show(columns, md=output.md, color=output.color)
     else:
@@ -65,7 +67,7 @@ def print_answer(path: Path, table: Table, output: Output) -> None:
     if table.problems:
         places = "1 place" if len(table.problems) == 1 else f"{len(table.problems):,} places"
         write()
-        write_notes([f"Damage: {places} not in it; run litellm-ledger verify."], md=output.md)
+        write_notes([f"Damage: {places} skipped; run litellm-ledger verify."], md=output.md)
 
 
 def _plain(value: Any) -> Any:

@@ -25,7 +25,7 @@ from .flags import RAW, Output, Where, check_raw, command, complain, put_json
 __all__ = ["add_to"]
 
 Kinds = Annotated[
-    bool, typer.Option("--all-kinds", help="Also started calls and gaps, not outcomes only.")
+    bool, typer.Option("--all-kinds", help="Also print started calls and gaps, not only outcomes.")
 ]
 _ALIKE: Final = 10
 """Operations that are listed when a short id may mean several."""
@@ -48,9 +48,11 @@ def calls(
     question: Question,
     output: Output,
     path: Where = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows; 0: all.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Number of rows; 0: all.")
+    ] = 20,
 ) -> int:
-    """Single calls, the newest first."""
+    """List single calls, newest first."""
     from .print_records import print_calls
     from .progress import working
 
@@ -68,14 +70,14 @@ def show(
         str,
         typer.Argument(
             metavar="ID",
-            help="The id of a record, a call_id or a response_id; or a short id, or the beginning "
-            "or end of one, if it is the only one.",
+            help="The id of a record, a call_id, a response_id or a short id. The beginning or end "
+            "of an id is enough if only one id matches.",
         ),
     ],
     output: Output,
     path: Where = None,
 ) -> int:
-    """One operation with all its attempts."""
+    """Show one operation with all its attempts."""
     from litellm_ledger._reports.short_ids import alike
 
     from .print_records import operation_dict, print_operation
@@ -114,12 +116,14 @@ def tail(
     output: Output,
     path: Where = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
+        bool, typer.Option("--follow", "-f", help="Keep printing new records.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Begin with so many.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Number of records to show first.")
+    ] = 10,
     all_kinds: Kinds = False,
 ) -> int:
-    """The newest records, a line each, the newest last."""
+    """Print the newest records, one per line, newest last."""
     from litellm_ledger._aggregates.selection import Selection
     from litellm_ledger._reading.follow import Follower
     from litellm_ledger._reading.last_written import ended, last_written
@@ -165,12 +169,12 @@ def records(
             "--limit",
             "-n",
             min=0,
-            help="Only the newest so many; 0: all. [default: 20, with --json all]",
+            help="Number of records, the newest ones; 0: all. [default: 20; with --json: all]",
         ),
     ] = None,
     all_kinds: Kinds = False,
 ) -> int:
-    """Records as they stand, the newest last; with --json one object a line."""
+    """Print records unchanged, newest last; with --json, one object per line."""
     from litellm_ledger._reports.history import Calls, newest
 
     from .print_records import print_records, record_dict
@@ -215,16 +219,19 @@ def _tell_problems(problems: Sequence[object]) -> None:
 
 def sql(
     query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="One SELECT; - reads it from standard input.")
+        str,
+        typer.Argument(
+            metavar="QUERY", help="One SELECT statement; - reads it from standard input."
+        ),
     ],
     output: Output,
     path: Where = None,
     allow_files: Annotated[
         bool,
-        typer.Option("--allow-files", help="Let the statement read files, not only the views."),
+        typer.Option("--allow-files", help="Let the statement read files too, not only the views."),
     ] = False,
 ) -> int:
-    """Ask in SQL, over the views calls and records (docs/reports.md lists their columns)."""
+    """Run an SQL query on the views calls and records (docs/reports.md lists the columns)."""
     from .print_sql import print_answer
     from .progress import working
 
@@ -246,18 +253,19 @@ def export(
     question: Question,
     output: Output,
     path: Where = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a header.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="An object a line (the default).")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write CSV with a header.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Write JSON lines (default).")] = False,
     parquet: Annotated[
-        bool, typer.Option("--parquet", help="Parquet (needs -o, and the extra report).")
+        bool, typer.Option("--parquet", help="Write Parquet (needs -o and the extra report).")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write to this file instead of standard output."),
     ] = None,
     all_kinds: Kinds = False,
     raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
 ) -> int:
-    """Hand the records on to other tools, amounts exact."""
+    """Export records as JSON lines, CSV or Parquet, with exact amounts."""
     from .export import export_records, tell_written
 
     form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]

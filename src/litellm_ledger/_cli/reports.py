@@ -27,16 +27,18 @@ By = Annotated[
     list[str],
     typer.Option(
         metavar="KEYS",
-        help="Keys, comma-separated: model, provider, call, status, error, hour, day, week, month "
-        "…; any other word is a tag.",
+        help="Group keys, comma-separated: model, provider, call, status, error, hour, day, week, "
+        "month …; any other word is a tag.",
     ),
 ]
 Breakdown = Annotated[
     bool,
-    typer.Option("--breakdown", help="Below each row its models (of models, the providers)."),
+    typer.Option(
+        "--breakdown", help="Below each row, list its models (below models, the providers)."
+    ),
 ]
 Latency = Annotated[
-    bool, typer.Option("--latency", help="Also how long calls took, and to the first token.")
+    bool, typer.Option("--latency", help="Also show latency and time to first token.")
 ]
 _TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
 
@@ -44,10 +46,10 @@ _TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     for name, period, words in (
-        ("daily", "day", "Calls, tokens and cost day by day (also without a command)"),
-        ("weekly", "week", "The same week by week"),
-        ("monthly", "month", "The same month by month"),
-        ("hourly", "hour", "The same hour by hour"),
+        ("daily", "day", "Calls, tokens and cost by day (the default command)"),
+        ("weekly", "week", "Calls, tokens and cost by week"),
+        ("monthly", "month", "Calls, tokens and cost by month"),
+        ("hourly", "hour", "Calls, tokens and cost by hour"),
     ):
         _add_period(app, name, period, words)
     command(app)(report)
@@ -77,7 +79,7 @@ def report(
     breakdown: Breakdown = False,
     latency: Latency = False,
 ) -> int:
-    """Calls, tokens and cost by group, and how sure they are."""
+    """Calls, tokens and cost by group, with notes on data quality."""
     return _print(path, _keys(by), question, output, breakdown=breakdown, latency=latency)
 
 
@@ -126,7 +128,9 @@ def top(
         str, typer.Argument(help="users, models, providers, tags, or any group key.")
     ] = "models",
     path: Where = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Rows; 0: all.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Number of rows; 0: all.")
+    ] = 10,
     breakdown: Breakdown = False,
 ) -> int:
     """The most expensive users, models or tags, and their share of the cost."""
@@ -159,7 +163,8 @@ def _top_tags(path: Path | None, question: Question, output: Output, limit: int)
 
 def html(
     out: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The page to write; - is standard output.")
+        Path,
+        typer.Argument(metavar="FILE", help="HTML file to write; - writes to standard output."),
     ],
     question: Question,
     output: Output,
@@ -168,14 +173,17 @@ def html(
         list[str],
         typer.Option(
             metavar="KEYS",
-            help="Keys to list, comma-separated; the chart of cost is stacked by the first.",
+            help="Group keys to list, comma-separated; the cost chart is stacked by the first.",
         ),
     ] = ["model"],  # noqa: B006 - read by typer, never changed
     every: Annotated[
-        str | None, typer.Option(help="hour, day, week or month; by default as it fits.")
+        str | None,
+        typer.Option(
+            help="Period of the charts: hour, day, week or month. Default: by length of time."
+        ),
     ] = None,
 ) -> int:
-    """The same as pictures: one page in one file, for mail and archive."""
+    """Write a report with charts as one HTML file, to mail or keep."""
     from litellm_ledger._page.figures import READINGS, gather
     from litellm_ledger._page.page import render
 

@@ -1,8 +1,8 @@
-"""``LiteLLMClient``: LiteLLM's async calls, each of them on the ledger, however it ends.
+"""``LiteLLMClient``: LiteLLM's async calls, each recorded on the ledger however it ends.
 
 Owns the public surface: names, signatures, docstrings.  ``_calls.call`` makes a call,
-``_calls.core`` is what it is made with.  LiteLLM is imported by the first call, never by importing
-us; its arguments, answers and exceptions are passed through unchanged.
+``_calls.core`` holds what a call needs.  The first call imports LiteLLM, importing this package
+does not; LiteLLM's arguments, answers and exceptions are passed through unchanged.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
 
     Args:
         ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
-        durability: when an answer is handed out: once its record is ``queued``, ``written`` (the
-            operating system has it: survives SIGKILL) or ``synced`` (the disk has it: survives a
-            power cut).
-        tags: on every record, text to text.
+        durability: what an answer waits for: its record is ``queued``, ``written`` (the operating
+            system has it: it survives SIGKILL) or ``synced`` (the disk has it: it survives a power
+            cut).
+        tags: text to text, added to every record.
         queue_size: records accepted and not yet written; when full, new calls wait.
         drain_timeout: seconds that ``aclose`` may take.
-        handle_signals: drain on SIGTERM and SIGINT where the process is ours to end (``auto``).
-        on_abandoned_stream: what becomes of a stream that is left before its end.  ``close`` the
-            provider's connection at once and estimate the usage, or ``drain`` it: read on in the
-            background (64 streams at once, 30 s each; beyond that they are closed) and record the
+        handle_signals: drain on SIGTERM and SIGINT; ``auto``: only where no server handles them.
+        on_abandoned_stream: what happens to a stream that is left before its end.  ``close``: close
+            the provider's connection at once and estimate the usage.  ``drain``: read the rest in
+            the background (at most 64 streams, 30 s each; more are closed) and record the
             provider's own usage.
-        max_retries: attempts after the first that one call may make, each of them on record; needs
-            the extra ``retry``.  ``None``: LiteLLM and the SDKs below it retry out of our sight.
-        deadline: seconds for one call, its attempts and all waiting included (``None``: no limit).
-        max_concurrency: requests under way at once; more wait, first come, first served.
+        max_retries: attempts of one call after the first, each recorded; needs the extra ``retry``.
+            ``None``: LiteLLM and its SDKs retry, and these retries are not recorded.
+        deadline: seconds for one call, including all attempts and waiting (``None``: no limit).
+        max_concurrency: requests in flight at once; more wait, first come, first served.
         track_in_flight: write a ``started`` record before a request leaves, so that a call that
-            dies with the process is on record as ``unsettled``.
-        ack_timeout: seconds an answer waits for its record; then it is handed out with one
+            is in flight when the process dies is recorded as ``unsettled``.
+        ack_timeout: seconds an answer waits for its record's ack; then it is returned with a
             ``LedgerWarning`` and counted in ``statistics().unacked``.
         fetch_prices: let LiteLLM fetch its price map over the network when it is imported.
-        prices: your own prices, model to ``ModelPrice``: they win over LiteLLM's.
+        prices: your own prices, model to ``ModelPrice``; they take precedence over LiteLLM's.
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
         cache: a ``ResponseCache``: equal calls are answered from it.  ``None``: no cache.
-        capture: record the calls of other code, see ``capture()``, as long as the client is open.
-        mode: of the ledger's directories, for those who share it with a group: ``0o750`` lets the
-            group read, ``0o770`` write too.  Files follow.  ``None``: private, or as it is already.
+        capture: while the client is open, record calls of other code too; see ``capture()``.
+        mode: mode of the ledger's directories, to share it with a group: ``0o750`` lets the group
+            read, ``0o770`` also write.  Files follow.  ``None``: private, or unchanged.
         fs: the file system to use; tests put a faulty one here.
 
     Attributes:
@@ -159,20 +159,20 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             raise instead(self, name)
 
     async def warm_up(self) -> None:
-        """Import LiteLLM and what its first call needs, in a thread: seconds that no call shall
-        pay.
+        """Import LiteLLM and what its first call needs, in a thread.
 
-        Changes nothing but time.  Cancelling stops the waiting, not the import.
+        Otherwise the first call waits for that import (2 to 5 s).  Cancelling stops the waiting,
+        not the import.
         """
         await self._core.warm_up()
 
     async def check_litellm(self) -> LiteLLMCheck:
-        """Check that recording works with the LiteLLM that is installed.
+        """Check that recording works with the installed LiteLLM.
 
-        Runs in a process of its own, against a server on 127.0.0.1 and a temporary ledger: no key,
+        Runs in a separate process, against a server on 127.0.0.1 and a temporary ledger: no key,
         no network, no effect on this client, its ledger or this process's LiteLLM.  Every kind of
         call is answered, streamed, failed, cancelled and left, through a client and under
-        ``capture()``; each must be on record once with the right tokens and cost.  Takes 5 to 30 s,
+        ``capture()``; each must be recorded once with the right tokens and cost.  Takes 5 to 30 s,
         most of it the import of LiteLLM.  Cancelling it ends the process.
 
         Returns:
@@ -181,22 +181,22 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
 
         Raises:
             MissingExtra: the extra ``testing`` is not installed.
-            LedgerError: the process failed, or did not end within 300 s.
+            LedgerError: the check failed, or did not finish within 300 s.
         """
         return await check_litellm()
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Write and sync every record, seal the ledger, close LiteLLM's connections of this loop.
 
-        Idempotent; many may await it at once, and all wait for the same close.  New calls are
-        refused; calls in flight are not waited for, and their outcomes are recorded when they come.
-        Cancelling it does not cut it short: it ends by its deadline and re-raises.
+        Idempotent; several tasks may await it, and all wait for the same close.  New calls are
+        refused.  Calls in flight are not waited for; their outcomes are recorded when they arrive.
+        Cancelling it does not cut it short: it finishes by its deadline and then re-raises.
 
         Args:
             timeout: seconds for the whole close; default ``drain_timeout``.
 
         Raises:
-            DrainTimeout: records were still unwritten; says how many, and how many were saved.
+            DrainTimeout: records were still unwritten; the error has the counts.
         """
         await self._core.aclose(timeout)
 
@@ -215,16 +215,17 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             patient = client.with_options(max_retries=5, deadline=60)
             await patient.acompletion(...)
 
-        Costs 10 µs; the ledger, the limit on concurrency, the totals and the life are the client's:
-        ``aclose`` on a view closes the client, and ``async with`` on a view is refused.  What is
-        not given stays as it is; ``None`` takes an option off.
+        Costs 10 µs.  A view shares the client's ledger, concurrency limit, totals and life:
+        ``aclose`` on a view closes the client, and ``async with`` on a view is refused.  Options
+        that are not given stay unchanged; ``None`` switches an option off.
 
         Args:
-            tags: on every record, added to the view's so far.  The call's own win over them, and
-                they win over ``client.tag(...)`` and the client's.
+            tags: added to every record, besides the view's own so far.  Tags of the call take
+                precedence over them; they take precedence over ``client.tag(...)`` and the
+                client's.
 
         Raises:
-            ValueError: a value out of its range.
+            ValueError: a value is out of range.
             MissingExtra: ``max_retries`` without the extra ``retry``.
         """
         view = copy.copy(self)
@@ -276,7 +277,7 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
     # -- the rest ------------------------------------------------------------------------------
 
     def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:
-        """Put tags on every call made inside the ``with``, also in tasks started inside it.
+        """Add tags to every call made inside the ``with``, also in tasks started inside it.
 
         Raises:
             TypeError: something that is no keyword argument; a mapping is given as ``**mapping``.
@@ -285,15 +286,15 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
 
     @contextlib.contextmanager
     def capture(self) -> Iterator[Self]:
-        """Record what other code in this process calls on LiteLLM inside the ``with``.
+        """Record the calls that other code in this process makes on LiteLLM inside the ``with``.
 
-        That is LiteLLM's own functions, its ``Router`` and whatever is built on them.  Calls that
-        any client makes are on its own ledger and are not recorded again.  A call that began inside
-        is recorded when it ends, also after the ``with``.  LiteLLM's callbacks are left as they
-        were found.  ``docs/capture.md`` says what is weaker on this road.
+        This covers LiteLLM's own functions, its ``Router`` and everything built on them.  Calls of
+        any ``LiteLLMClient`` are on that client's ledger and are not recorded again.  A call that
+        began inside is recorded when it ends, even after the ``with``.  LiteLLM's callbacks are
+        restored.  ``docs/capture.md`` lists the limits.
 
-        Imports LiteLLM if nobody has (2 to 5 s on the loop: ``await warm_up()`` before, if that
-        matters).
+        Imports LiteLLM if that has not happened yet (2 to 5 s on the loop; ``await warm_up()``
+        before avoids that).
 
         Raises:
             LedgerClosed: the client is closed or closing.
@@ -306,15 +307,15 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             self._capture.end()
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was recorded so far is written (and synced at ``synced``).
+        """Wait until everything recorded so far is written (and synced, at ``synced``).
 
         Raises:
-            FlushTimeout: not within ``timeout`` seconds; nothing is lost.
+            FlushTimeout: it took longer than ``timeout`` seconds; nothing is lost.
         """
         await self.usage.flush(timeout)
 
     def statistics(self) -> Statistics:
-        """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
+        """Return queue depth, written and synced records, retries …  See ``Statistics``."""
         cache = self._options.cache
         if not self._is_view:
             figures = self._caching.statistics()

@@ -33,19 +33,19 @@ __all__ = ["LiteLLMCalls"]
 
 
 class LiteLLMCalls:
-    """LiteLLM's async calls, each of them on the ledger.
+    """LiteLLM's async calls, each recorded on the ledger.
 
-    All of them take LiteLLM's arguments, return LiteLLM's answer with ``usage_record`` on it, raise
-    LiteLLM's exceptions, and have one argument of ours: ``tags``.  A mapping goes on the record; a
+    They take LiteLLM's arguments, return LiteLLM's answer with ``usage_record`` on it, and raise
+    LiteLLM's exceptions.  This library adds one argument, ``tags``: a mapping goes on the record; a
     list is LiteLLM's own and is forwarded.
 
     Raises:
         LedgerClosed: the client is closed or closing.
-        LedgerFailed: the ledger's writer has died: no call leaves that could not be recorded.
-        MissingExtra: LiteLLM needs a package for this call that is not installed.  Nothing left.
+        LedgerFailed: the ledger's writer has died, so the call could not be recorded.
+        MissingExtra: LiteLLM needs a package that is not installed.  Nothing was sent.
 
-    Cancelled before the request has left, nothing was spent; cancelled later, the call is on record
-    as ``cancelled``.
+    A call that is cancelled before its request has left costs nothing.  One that is cancelled later
+    is recorded as ``cancelled``.
     """
 
     async def _call(
@@ -151,7 +151,7 @@ class LiteLLMCalls:
         tags: Mapping[str, Any] | list[str] | None = None,
         **kwargs: Any,
     ) -> TextCompletionResponse | CompletionStream:
-        """``litellm.atext_completion``: a text that goes on; also as a stream."""
+        """``litellm.atext_completion``: text completion; also as a stream."""
         given = {"prompt": prompt, "model": model, "stream": stream}
         return await self._call("atext_completion", given, args, kwargs, tags)
 

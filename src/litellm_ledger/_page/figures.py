@@ -252,8 +252,8 @@ def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
     return Chart(
         id="spend",
         title=f"Cost by {every}",
-        about=f"US dollars, stacked by {by.removeprefix('tag:')}; what could not be priced is not "
-        "in it.",
+        about=f"US dollars, stacked by {by.removeprefix('tag:')}; calls without a price are "
+        "not included.",
         kind="stack",
         unit="usd",
         labels=labels,
@@ -294,8 +294,8 @@ def _tokens(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
     return Chart(
         id="tokens",
         title="Tokens",
-        about="What was read and written, and what of it came from the provider's prompt cache or "
-        "went into reasoning.",
+        about="Input and output tokens, with the shares of the provider's prompt cache and of "
+        "reasoning.",
         kind="stack",
         unit="tokens",
         labels=labels,
@@ -323,8 +323,8 @@ def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         return None
     return Chart(
         id="speed",
-        title="How long calls took",
-        about="Of calls that succeeded: half were faster than p50, nine of ten faster than p90.",
+        title="Latency",
+        about="Successful calls: half were faster than p50, nine of ten faster than p90.",
         kind="line",
         unit="ms",
         labels=labels,
@@ -350,7 +350,7 @@ def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
     series, totals = _stack(named, labels, "{:,}".format)
     return Chart(
         id="failures",
-        title="Calls that did not end well",
+        title="Failed and abandoned calls",
         about="Errors, cancelled calls, streams left early, and calls whose process died.",
         kind="stack",
         unit="calls",

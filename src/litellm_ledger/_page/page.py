@@ -114,7 +114,11 @@ def _when(label: str) -> str:
 def _tiles(page: Page) -> str:
     total = page.total
     failed = page.failed
-    mark = '<span class="floor" title="may really be higher">+</span>' if page.is_floor else ""
+    mark = (
+        '<span class="floor" title="a minimum: the real cost may be higher">+</span>'
+        if page.is_floor
+        else ""
+    )
     cached = _percent(total.cache_read_tokens, total.input_tokens)
     tiles = [
         (
@@ -225,7 +229,7 @@ def _chart_card(chart: Chart | None, *, wide: bool = False) -> str:
     inner = (
         f'<div class="chart"><canvas id="chart-{chart.id}" role="img" '
         f'aria-label="{escape(words)}"></canvas></div>\n'
-        "<noscript><p class=quiet>The chart needs scripts; here are its figures.</p></noscript>\n"
+        "<noscript><p class=quiet>The chart needs scripts; its figures are below.</p></noscript>\n"
         f"<details><summary>The figures</summary>\n{_table(heads, rows)}</details>\n"
     )
     return _card(chart.title, chart.about, inner, kind="wide" if wide else "")
@@ -268,13 +272,13 @@ def _waste_card(page: Page) -> str:
         ]
         for name, row in bad
     ]
-    inner = _table(["ended as", "calls", "known cost", "of unknown cost"], rows)
+    inner = _table(["ended as", "calls", "known cost", "unknown cost"], rows)
     if page.errors:
         errors = [[clean(name), f"{row.calls:,}"] for name, row in page.errors]
         inner += _table(["error", "calls"], errors)
     return _card(
-        "What that cost",
-        "An answer that nobody got is billed as well, as far as it was written.",
+        "Cost of failed and abandoned calls",
+        "Providers also bill answers that were cut off.",
         inner,
     )
 
@@ -299,27 +303,31 @@ def _exactness_card(page: Page) -> str:
     total = page.total
     notes = f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in page.notes)}</ul>\n"
     if not total.calls:
-        return _card("How sure that is", "", notes, kind="wide sure") if page.notes else ""
+        return _card("Data quality", "", notes, kind="wide sure") if page.notes else ""
     counted = [
         ("counted by the provider", total.provider_reported, "--c2"),
-        ("estimated by us", total.estimated, "--c1"),
-        ("counted by nobody", total.uncounted, "--c5"),
+        ("estimated", total.estimated, "--c1"),
+        ("not counted", total.uncounted, "--c5"),
     ]
     priced = [
         ("with a cost", total.priced, "--c2"),
         ("answers that could not be priced", total.unpriced, "--c1"),
-        ("cut or failed calls of unknown cost", total.unknown_cost, "--c5"),
+        ("cut or failed calls with unknown cost", total.unknown_cost, "--c5"),
     ]
     estimated = total.estimated_cost
-    inner = "<p>Tokens, by calls that used any</p>\n" + _parts(counted)
-    inner += "<p>Cost, by calls</p>\n" + _parts(priced)
-    inner += f"<p>Of {_cost(total)}, {money(total.cost - estimated)} rests on the provider's count"
+    inner = "<p>Calls by token count</p>\n" + _parts(counted)
+    inner += "<p>Calls by cost</p>\n" + _parts(priced)
+    inner += (
+        f"<p>Of {_cost(total)}, {money(total.cost - estimated)} is based on the provider's count"
+    )
     inner += f" and {money(estimated)} ({_percent(estimated, total.cost)}) on an estimate.</p>\n"
-    inner += "<p>Amounts by group are rounded here, those under the charts are exact.</p>"
+    inner += (
+        "<p>Amounts in the group tables are rounded; amounts in the chart tables are exact.</p>"
+    )
     inner += notes
     return _card(
-        "How sure these figures are",
-        "Sums are exact; what is unknown is never taken for zero.",
+        "Data quality",
+        "Sums are exact. An unknown cost is never counted as zero.",
         inner,
         kind="wide sure",
     )

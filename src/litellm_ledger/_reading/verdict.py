@@ -86,7 +86,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         return self.state == "closed"
 
     def sentence(self) -> str:
-        """Say how it stands with this writer, and what to do if there is anything to do."""
+        """Describe the state of this writer in a sentence, with what to do if necessary."""
         say = [_OPENINGS[self.state].format(pid=self.pid), self._balance()]
         if self.state == "alive" and self.unwritten:
             say.append(f"{self.unwritten:,} more accepted and not written yet")
@@ -108,9 +108,9 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         base = self.accepted - self.unwritten
         if not self.lost:
             if self.proves == "nothing":
-                return "no record and no counter, so nothing can be said"
+                return "no record and no counter, so nothing is known"
             if self.proves == "at_least":
-                return f"{self.found:,} found, none known to be lost; that none is cannot be proved"
+                return f"{self.found:,} found, none known to be lost (cannot be proved)"
             return (
                 f"all {base:,} found" if base == self.found else f"{self.found:,} found, none lost"
             )
@@ -123,7 +123,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
             say += f", {self.unacknowledged:,} of these never acknowledged"
         if self.undecided:
             of_these = f"for {self.undecided:,} of these"
-            say += f"; {of_these} it is not on record if they were acknowledged"
+            say += f"; {of_these} the ledger does not say if they were acknowledged"
         return say
 
 
@@ -132,7 +132,7 @@ _OPENINGS = {
     "closed": "closed cleanly",
     "recovered": "died, recovered since",
     "died": "died without closing",
-    "orphaned": "not closed, and its counters are gone",
+    "orphaned": "not closed, and its counters are missing",
 }
 
 
@@ -166,15 +166,15 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return sum(getattr(writer, field) or 0 for writer in self.writers)
 
     def cannot_prove(self) -> list[str]:
-        """Say what this verification leaves open."""
+        """Return what this verification cannot prove."""
         least = [writer for writer in self.writers if writer.proves == "at_least"]
         open_ends = []
         died = sum(1 for writer in least if writer.state in ("died", "alive"))
         if died:
             open_ends.append(
                 f"{counted(died, 'writer')} whose counters are older than the last start of the "
-                "machine, or unreadable: what was accepted just before the end may be more than "
-                "they say."
+                "machine, or unreadable: more records may have been accepted just before the end "
+                "than they show."
             )
         orphaned = len(least) - died
         if orphaned:

@@ -63,9 +63,9 @@ class UsageRecord(
     ``UsageRecord(model="m", input_tokens=10, output_tokens=5, cost=Decimal("0.0000045"))``
 
     Attributes:
-        id: ``<writer>-<seq:016d>``; given by the ledger on acceptance, never by the user.
-        seq: the number within its writer, from 1, without holes; given by the ledger.
-        kind: ``usage`` (an outcome), ``started`` (a call left for the provider), ``gap``.
+        id: ``<writer>-<seq:016d>``; assigned by the ledger on acceptance, never by the user.
+        seq: the sequence number within its writer, from 1, without holes; assigned by the ledger.
+        kind: ``usage`` (an outcome), ``started`` (a request is about to leave), ``gap``.
         ts: when the attempt began, timezone-aware, UTC on disk, to the microsecond.
         operation: id of the first record of the call it belongs to.
         attempt: which request of that operation, from 1.
@@ -79,9 +79,9 @@ class UsageRecord(
         cache_read_tokens, cache_write_tokens: the parts of the input read from and written to the
             provider's prompt cache; reasoning_tokens: the part of the output spent on reasoning.
         images, audio_seconds, characters, pages, search_units: what is billed by other units than
-            tokens: images made, seconds of audio heard, characters read aloud, pages read,
-            searches (rerank).  Whole numbers, but for the seconds.
-        usage_source: who counted: ``provider``, ``estimated`` (we did) or ``none``.
+            tokens: images made, seconds of audio input, characters spoken, pages read,
+            searches (rerank).  Whole numbers, except for the seconds.
+        usage_source: who counted: ``provider``, ``estimated`` (this library) or ``none``.
         cost: US dollars, exact, rounded half-even to 10⁻¹² once; ``None`` is unknown, 0 is free.
         cost_source: where the cost is from, for example ``litellm``, ``user``, ``provider``.
         price_version: the revision of the price list used.
@@ -89,15 +89,15 @@ class UsageRecord(
         latency_ms, ttft_ms: milliseconds to the end of the answer, and to its first token.
         stream: whether the answer was streamed.
         tags: the caller's own labels, text to text; empty, never ``None``, when there are none.
-        call_id: the caller's own key (LiteLLM's ``litellm_call_id`` for calls made through us).
+        call_id: the caller's own key (LiteLLM's ``litellm_call_id`` for calls made by a client).
         response_id: the provider's id of the answer.
         meta: further JSON-serialisable detail; empty, never ``None``, when there is none.
         content: request and answer, only where the caller asked for that to be stored.
-        gap_until, reason: on ``gap`` lines only, the last number stood in for and why.
+        gap_until, reason: on ``gap`` lines only: the last number that the gap covers, and why.
 
     Raises:
-        InvalidRecord: negative or absurd counts, money that is no ``Decimal`` (a ``float`` is
-            refused: it has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold,
+        InvalidRecord: negative or implausible counts, money that is not a ``Decimal`` (a ``float``
+            has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold,
             ``meta`` or ``content`` nested more than 64 levels deep.
     """
 
@@ -304,7 +304,7 @@ def _check_count(name: str, value: Any) -> None:
     if value < 0:
         raise InvalidRecord(f"{name} is negative: {value}")
     if value > MAX_INT:
-        raise InvalidRecord(f"{name} is absurd: {value} (at most 2**53 - 1)")
+        raise InvalidRecord(f"{name} is too large: {value} (at most 2**53 - 1)")
 
 
 def _check_seconds(value: Any) -> float | None:

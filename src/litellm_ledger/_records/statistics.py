@@ -15,14 +15,14 @@ class CacheStatistics:
 
     Attributes:
         hits: calls that were answered without a request of their own.
-        shared: how many of those waited for an equal call that was under way.
+        shared: how many of those waited for an equal call that was in flight.
         misses: calls that made a request because there was no answer yet.
-        skipped: calls that could not be compared (an argument is an open connection, say) or whose
-            answer is never kept; they went past the cache.
+        skipped: calls that could not be compared (for example, an argument is an open
+            connection) or whose answer is never kept; they did not use the cache.
         stored: answers put into the store.
         evictions: entries dropped because others needed their place.
         expired: entries dropped because their time was over.
-        errors: times that the store failed, was too slow, or returned what was no answer.
+        errors: times that the store failed, was too slow, or returned no valid answer.
         entries, bytes: what is in memory now; ``None`` where every store is your own.
     """
 
@@ -54,8 +54,8 @@ class Statistics:
     Attributes:
         state: ``unopened``, ``open``, ``draining``, ``closed`` or ``failed``.
         writer: name of the writer, the first part of every record id (``None`` before opening).
-        signals: ``on`` (we own the handlers), ``chained`` (somebody else's are called after ours),
-            ``off`` (no main thread, no support, or not asked for).
+        signals: ``on`` (this library's handlers), ``chained`` (it also calls the handlers that
+            were there), ``off`` (no main thread, no support, or not asked for).
         accepted, written, synced: records; ``written`` the operating system has, ``synced`` the
             disk.
         queue_depth: records accepted and not yet written.
@@ -67,14 +67,14 @@ class Statistics:
         bytes: bytes written by this writer.
         segments: segment files begun.
         retries: writes or syncs that failed and were tried again.
-        last_error: what the last of those said (``None``: there was none).
+        last_error: the text of the last of those failures (``None``: there was none).
         unacked: answers handed out without an acknowledgement in time.
-        active: requests of the client's under way, streams that are being read among them.
+        active: the client's requests in flight, including streams that are being read.
         waiting_for_slot: calls that wait because there are ``max_concurrency`` of those
             (``None``: no limit).
         repeated: attempts begun after the first of their call failed.
-        duplicates: times that LiteLLM told ``capture`` again of an attempt that is on record (it
-            does so of every call that is no stream since 1.109); none was recorded twice.
+        duplicates: times that LiteLLM reported an attempt to ``capture`` again (since 1.109 it
+            does so for every call that is not a stream); none was recorded twice.
         cache: the response cache of the view that was asked; for a client, the sums over its own
             cache and those of its views, as long as these caches exist (``None``: there is none).
         on_loop: writes made straight from the event loop; ``on_thread``: through the disk thread.

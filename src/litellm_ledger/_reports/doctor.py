@@ -73,7 +73,7 @@ def examine(ledger: Ledger) -> list[Finding]:
             _note(
                 "orphans",
                 f"{counted(len(orphans), 'writer')} left an open segment and no counters "
-                f"({orphans[0]}): it is read like any other, and nobody can tell what came after",
+                f"({orphans[0]}): it is read like any other; later records may be missing",
             )
         )
     found.append(_clock(ledger.path, writers))
@@ -96,7 +96,7 @@ def _place(path: Path) -> Iterator[Finding]:
         yield _warning(
             "file system",
             f"on a network file system ({kind}): locks cannot be trusted there, and nothing is "
-            "recovered by itself; use a local disk",
+            "recovered automatically; use a local disk",
         )
     elif kind in ("overlay", "tmpfs", "ramfs"):
         gone = "the container" if kind == "overlay" else "the next start of the machine"
@@ -109,14 +109,16 @@ def _place(path: Path) -> Iterator[Finding]:
         yield _note(
             "readable",
             "by every user of this machine, with the prompts if any are stored; "
-            f"chmod -R o= {path} ends that",
+            f"chmod -R o= {path} removes that right",
         )
     free = shutil.disk_usage(path).free
     said = f"{free / 2**30:,.1f} GiB free"
     if free < _LITTLE_SPACE:
-        yield _warning("disk space", f"{said}: when it is full, new calls wait; make room")
+        yield _warning("disk space", f"{said}: when it is full, new calls wait; free some space")
     elif hasattr(os, "statvfs") and 0 < (left := os.statvfs(path).f_favail) < _FEW_FILES:
-        yield _warning("disk space", f"{said}, but only {left:,} files can be made; make room")
+        yield _warning(
+            "disk space", f"{said}, but only {left:,} files can be created; free some inodes"
+        )
     else:
         yield _ok("disk space", said)
 
@@ -145,13 +147,13 @@ def _writers(path: Path) -> Iterator[Finding]:
             continue
     if dead:
         yield _warning(
-            "unclean ends",
+            "unclean shutdowns",
             f"{counted(len(dead), 'process', 'processes')} died and "
-            f"{'is' if len(dead) == 1 else 'are'} not recovered ({dead[0]}); the next client to "
-            "open does it, or litellm-ledger recover",
+            f"{'is' if len(dead) == 1 else 'are'} not recovered ({dead[0]}); the next client that "
+            "opens recovers them, or run litellm-ledger recover",
         )
     else:
-        yield _ok("unclean ends", "no dead process is waiting for recovery")
+        yield _ok("unclean shutdowns", "all recovered")
     behind = {writer: pair for writer, pair in alive.items() if pair[0] > pair[1]}
     if behind:
         time.sleep(_PAUSE)
@@ -165,12 +167,13 @@ def _writers(path: Path) -> Iterator[Finding]:
             f"({stuck[0]}): is the disk full, slow or gone?",
         )
     else:
-        what = f"{counted(unwritten, 'record')} on their way" if unwritten else "nothing unwritten"
+        what = f"{counted(unwritten, 'record')} queued" if unwritten else "nothing unwritten"
         yield _ok("backlog", f"{counted(len(alive), 'running writer')}, {what}")
     kept = len(_files(path / RECOVERY))
     if kept:
         yield _note(
-            "recovery", f"{counted(kept, 'file')} in recovery/: torn or damaged bytes, to look at"
+            "recovery",
+            f"{counted(kept, 'file')} in recovery/: torn or damaged bytes, kept for inspection",
         )
 
 
@@ -195,8 +198,8 @@ def _clock(path: Path, writers: set[str]) -> Finding:
     if ahead or later:
         return _warning(
             "clock",
-            f"{(ahead or later)[0]} is from the future: this machine's clock is wrong now, or was; "
-            "days and spans of reports follow what it said",
+            f"{(ahead or later)[0]} is from the future: this machine's clock is wrong now, or was "
+            "wrong then. Reports use the recorded times",
         )
     return _ok("clock", "no writer and no file is from the future")
 
@@ -230,9 +233,9 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
     if far:
         yield _warning(
             "providers' costs",
-            f"{counted(far.total(), 'call')} {span} cost {FAR} times more or less by the "
-            f"provider's word than by LiteLLM's price map: {_listed(far)}; compare with the bill, "
-            "then litellm-ledger calls --where cost_source=provider",
+            f"{counted(far.total(), 'call')} {span} with a provider's cost {FAR} times more or "
+            f"less than by LiteLLM's price map: {_listed(far)}; compare with the bill and "
+            "litellm-ledger calls --where cost_source=provider",
         )
     elif said:
         yield _ok("providers' costs", f"none {span} is far from LiteLLM's price map")
@@ -240,17 +243,18 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         count = report.total.unsettled + report.cut_off
         yield _warning(
             "unsettled",
-            f"{counted(count, 'call')} {span} died with their process: the provider may bill them; "
-            + ("litellm-ledger recover puts them on record, then " if report.cut_off else "")
+            f"{counted(count, 'call')} {span} in flight when the process died; the provider "
+            "may bill them; "
+            + ("litellm-ledger recover records them, then " if report.cut_off else "")
             + "litellm-ledger calls --where status=unsettled",
         )
     else:
-        yield _ok("unsettled", f"no call {span} died with its process")
+        yield _ok("unsettled", f"no call {span} was in flight when its process died")
     if report.problems:
         yield _warning(
             "damage",
             f"{counted(len(report.problems), 'place')} without a valid record; "
-            "litellm-ledger verify names them",
+            "litellm-ledger verify lists them",
         )
     else:
         yield _ok("damage", "no damaged line was found")

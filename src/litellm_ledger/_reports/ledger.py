@@ -1,4 +1,4 @@
-"""``Ledger``: reading what was recorded, while others write or after they died.
+"""``Ledger``: reads what was recorded, while other processes write or after they died.
 
 Owns the public way in: segments, records, report, verify.  Never writes, locks or repairs anything,
 never imports LiteLLM, needs no event loop (call it in a thread from async code).
@@ -47,10 +47,10 @@ class ReportOptions(TypedDict, total=False):
 
 
 class Records(Iterator[UsageRecord]):
-    """The records that were asked for, one by one; ``problems`` fills up as they are read.
+    """An iterator of the records that were asked for; ``problems`` grows as they are read.
 
     Attributes:
-        problems: the places passed over so far because they hold no valid record.
+        problems: the places skipped so far because they hold no valid record.
     """
 
     __slots__ = ("_found", "problems")
@@ -68,9 +68,9 @@ class Records(Iterator[UsageRecord]):
 
 
 class Ledger:
-    """A ledger directory, for reading.  Safe while any number of processes write to it.
+    """Reads a ledger directory.  Safe while any number of processes write to it.
 
-    Nothing is touched until a method is called; each call lists the directory anew.
+    Nothing is read until a method is called; each call lists the directory again.
 
     Args:
         path: the directory that the client writes to.
@@ -101,24 +101,24 @@ class Ledger:
     ) -> Records:
         """Read records: writer by writer, ascending by sequence number within each.
 
-        Each number comes once, however many segments hold it; a record beats a gap that covers its
-        id; an ``unsettled`` outcome is left out when a real one of its attempt is there.  Damaged
-        lines are passed over and noted in ``problems`` of what is returned.  One line is held in
-        memory at a time.  Records written after the call began may or may not be seen.
+        Each sequence number is returned once, even if several segments hold it.  A record takes
+        precedence over a gap that covers its id, and a real outcome over an ``unsettled`` one of
+        the same attempt.  Damaged lines are skipped and listed in ``problems`` of the result.  One line
+        is held in memory at a time.  Records written after the call began may or may not be seen.
 
         Args:
             kinds: which kinds of line: ``usage`` (outcomes), ``started``, ``gap``.
-            since, until: only those with ``since <= ts < until``; timezone-aware.
+            since, until: only records with ``since <= ts < until``; timezone-aware.
             where: group key to value, or to several values, any of which matches; all keys must
                 match: ``{"model": ["m", "n"], "user": "a"}``.  The keys are those of ``report``,
-                periods in UTC; ``"(none)"`` matches what lacks the key.  A model matches with and
-                without its provider: ``gpt-4o`` is also ``openai/gpt-4o``.
-            where_not: the same, for values that must not be there; what lacks the key stays in.
+                periods in UTC; ``"(none)"`` matches records without the key.  A model matches with
+                and without its provider: ``gpt-4o`` is also ``openai/gpt-4o``.
+            where_not: the same, for values to exclude; records without the key are kept.
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
             UnsupportedFormat: it was written by a newer version (also raised while reading).
-            ValueError: an argument that cannot be right.
+            ValueError: an argument is invalid.
         """
         wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
         if not wanted <= _KINDS:
@@ -150,12 +150,12 @@ class Ledger:
         Args:
             by: group keys: ``model``, ``provider``, ``call``, ``status``, ``response_model``,
                 ``error``, ``usage_source``, ``cost_source``, the periods ``hour``, ``day``,
-                ``week``, ``month``, and tags: ``tag:NAME``, or ``NAME`` alone, which a row has as
-                ``tag:NAME``; several at once; ``[]`` or ``None`` for the total alone.
+                ``week``, ``month``, and tags: ``tag:NAME``, or ``NAME`` alone, which rows show as
+                ``tag:NAME``.  ``[]`` or ``None``: only the total.
             since, until, where, where_not: as for ``records``.
             every: a period to begin with: ``every="day", by=["model"]`` is ``by=["day", "model"]``.
-            tz: the zone that periods are of: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
-            week_start: the first day of a week, in English; Monday.
+            tz: the time zone of the periods: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
+            week_start: the first day of a week, in English; default ``monday``.
             quantiles: also ``latency_ms`` and ``ttft_ms`` of each row.
 
         Raises:
@@ -178,11 +178,11 @@ class Ledger:
         where_not: Where | None = None,
         limit: int | None = 20,
     ) -> Calls:
-        """List outcomes, the newest first by ``ts``.
+        """List outcomes, newest first by ``ts``.
 
         Args:
             since, until, where, where_not: as for ``records``.
-            limit: at most so many; 0 or ``None``: all, which are then held in memory.
+            limit: the largest number of outcomes; 0 or ``None``: all, which are held in memory.
 
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
@@ -212,17 +212,17 @@ class Ledger:
         *,
         allow_files: bool = False,
     ) -> Table:
-        """Ask the ledger in DuckDB's SQL: the views ``calls`` and ``records`` (docs/reports.md).
+        """Run a DuckDB SQL query on the views ``calls`` and ``records`` (docs/reports.md).
 
         Args:
             query: one statement that only reads.
-            parameters: of its ``?`` or ``$name``.
+            parameters: values for its ``?`` or ``$name``.
             allow_files: the statement may also read files that this process can read
-                (``read_csv('budgets.csv')``); without it, nothing but the two views.
+                (``read_csv('budgets.csv')``); without it, only the two views.
 
         Raises:
             MissingExtra: DuckDB is not installed (the extra ``report``).
-            ValueError: the query is none, or fails; the text says why.
+            ValueError: the query is not allowed, or fails; the text says why.
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
         return run_sql(self.path, query, parameters, allow_files=allow_files)
@@ -243,7 +243,7 @@ class Ledger:
         return sorted(list_tags(self.path, Selection(since, until, where, where_not=where_not)))
 
     def verify(self) -> Verification:
-        """Compare what is on the ledger with what its writers counted; see ``Verification``.
+        """Compare the records on the ledger with its writers' counters; see ``Verification``.
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.

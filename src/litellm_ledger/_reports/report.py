@@ -1,4 +1,4 @@
-"""``Report``: what was used and what it cost, by group, and how sure we are.
+"""``Report``: what was used and what it cost, by group, and how exact the figures are.
 
 Owns the shape of a report, its order and the sentences under it.  Pure aggregation over lines:
 reads no file, prints nothing.
@@ -51,10 +51,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             in order.
         total: the sums over all rows.
         folded: outcomes under ``(other)`` because there were more than a million groups.
-        in_flight: calls begun and without an outcome yet, of processes that run; not in the rows.
-        cut_off: the same of processes that are gone: ``recover`` puts them down as unsettled.
-        missing_tags: tags that were asked for and are on none of the calls.
-        known_tags: if there are such, the tags that the calls do have.
+        in_flight: calls of running processes that have no outcome yet; not in the rows.
+        cut_off: the same for dead processes: ``recover`` records them as unsettled.
+        missing_tags: tags that were asked for and that none of the calls has.
+        known_tags: if there are any, the tags that the calls do have.
         instead: if no call matches ``where``: each key of it to the values that the calls of that
             time have, those of most calls first; the 21st is ``…`` where there are more.
         problems: places on the ledger that hold no valid record and are not counted.
@@ -72,7 +72,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[Problem] = []
 
     def notes(self) -> list[str]:
-        """Say in sentences what the sums do not: who counted, what is unknown, what is damaged."""
+        """Return notes on data quality: estimates, unknown costs, calls in flight, damage."""
         total = self.total
         notes = self._counting() if total.calls else []
         notes += self._begun()
@@ -80,7 +80,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             known = ", ".join(f"tag:{name}" for name in self.known_tags) or "no tags at all"
             near = get_close_matches(tag, self.known_tags, n=1)
             hint = f"Did you mean tag:{near[0]}? " if near else ""
-            notes.append(f"tag:{tag} is on none of these calls. {hint}They have {known}.")
+            notes.append(f"None of these calls has tag:{tag}. {hint}They have {known}.")
         notes += self._unmatched()
         if self.folded:
             notes.append(
@@ -100,7 +100,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def _unmatched(self) -> list[str]:
         """What there is where nothing matches the conditions."""
         known = [f"{key}: {', '.join(values)}" for key, values in self.instead.items()]
-        return [f"No call matches. There are: {'; '.join(known)}."] if known else []
+        return [f"No call matches. Existing values: {'; '.join(known)}."] if known else []
 
     def _begun(self) -> list[str]:
         notes = []
@@ -112,7 +112,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.cut_off:
             notes.append(
                 f"Cut off: {_calls(self.cut_off)} in flight when the process died, not counted "
-                "above; litellm-ledger recover puts them on record as unsettled."
+                "above; litellm-ledger recover records them as unsettled."
             )
         return notes
 
@@ -140,32 +140,32 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if total.estimated:
             said += f", {total.estimated:,} estimated"
         if total.uncounted:
-            said += f", {total.uncounted:,} unknown (nothing is added for them)"
+            said += f", {total.uncounted:,} unknown (not included)"
         notes = [said + "."]
         if total.saved_cost:
             notes.append(
-                f"Saved: ${dollars(total.saved_cost)} by answers from a cache; their tokens are "
-                "in the sums of tokens, and were paid for once."
+                f"Saved: ${dollars(total.saved_cost)} by answers from a cache. Their tokens are "
+                "included in the token sums and were paid for once."
             )
         if total.estimated:
             notes.append(
-                "Cost: an estimate covers what was seen of a call that ended early, or whose "
-                "provider sent no usage; it may have written, and bill, more."
+                "Cost: calls that ended early, or whose provider sent no usage, are estimated from "
+                "what was received. The provider may have produced, and may bill, more."
             )
         if total.unpriced:
             notes.append(
                 f"Cost: {_calls(total.unpriced)} that succeeded could not be priced; "
-                "the real sum is higher."
+                "the real cost is higher."
             )
         if total.unknown_cost:
             notes.append(
-                f"Cost: {_calls(total.unknown_cost)} cancelled, abandoned, unsettled or failed "
-                "halfway without a known cost; the provider may bill them."
+                f"Cost: unknown and not included for {_calls(total.unknown_cost)} cancelled, "
+                "abandoned, unsettled or failed halfway; the provider may bill them."
             )
         if total.unsettled:
             notes.append(
                 f"Unsettled: {_calls(total.unsettled)} in flight when the process died; "
-                "their outcome is unknown."
+                "the outcome is unknown."
             )
         return notes
 

@@ -1,6 +1,7 @@
-"""What somebody gets who uses a client or tracker in a way that cannot work: what to write instead.
+"""Error messages for misuse of a client or tracker, and for records that are not acked in time.
 
-Owns these words, and the search for the line of the caller's that a warning should name.  Pure.
+Owns these messages, which say what to write instead, and the search for the caller's line that a
+warning should name.  Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _NOT_THE_CALLERS: Final = frozenset(
 
 
 class AsyncOnly:
-    """A context manager for ``async with`` that says so to whoever writes ``with``."""
+    """A context manager for ``async with`` that raises a helpful error for a plain ``with``."""
 
     if not TYPE_CHECKING:  # for a type checker there is no such method, which is its way to say it
 
@@ -63,8 +64,8 @@ def unacknowledged(directory: object, waited: float, disk: float, error: str | N
         )
         until = "as soon as the loop runs again"
     return (
-        f"the ledger in {directory} has not acknowledged a record in time: {why}.  The call goes "
-        f"on, and the record is written {until} (see statistics().unacked)"
+        f"the ledger in {directory} has not acknowledged a record in time: {why}.  The call "
+        f"continues, and the record is written {until} (see statistics().unacked)"
     )
 
 

@@ -52,7 +52,7 @@ _Close = Callable[[], Awaitable[None]]
 
 
 class UsageTracker(AsyncOnly):
-    """Accepts usage records and gets them to the ledger, in order, without losing one.
+    """Accepts usage records and writes them to the ledger, in order, without losing one.
 
     An async context manager.  Opens on first use as well; end it with ``await aclose()``.  Belongs
     to one event loop; other threads use ``record_threadsafe``.
@@ -61,13 +61,13 @@ class UsageTracker(AsyncOnly):
         ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
         durability: what ``record`` waits for: ``queued``, ``written`` (the operating system has it;
             survives SIGKILL) or ``synced`` (the disk has it; survives a power cut).
-        tags: on every record, text to text.
+        tags: text to text, added to every record.
         queue_size: records accepted and not yet written; when full, ``record`` waits.
         drain_timeout: seconds that ``aclose`` may take.
         sync_interval: seconds after a write by which it is synced in the background.
-        handle_signals: drain on SIGTERM and SIGINT.  ``auto`` does what it can and says so in
-            ``statistics().signals``; ``True`` warns where it can do nothing; ``False`` hands off.
-        mode: of the ledger's directories, to share it with a group; see ``LiteLLMClient``.
+        handle_signals: drain on SIGTERM and SIGINT.  ``auto``: where possible, as shown by
+            ``statistics().signals``; ``True``: warn where it is not possible; ``False``: never.
+        mode: mode of the ledger's directories, to share it with a group; see ``LiteLLMClient``.
         fs: the file system to use; tests put a faulty one here.
     """
 
@@ -128,11 +128,11 @@ class UsageTracker(AsyncOnly):
         return self._writer.directory
 
     async def open(self) -> None:
-        """Open the ledger and take care of signals.  Idempotent; the first use does it as well.
+        """Open the ledger and install signal handlers.  Idempotent; the first use does the same.
 
         Raises:
             LedgerPathError: the directory cannot be used; the text says why and what to do.
-            LedgerClosed: it was closed before; make a new one.
+            LedgerClosed: it was closed before; create a new one.
             WrongLoop: it is open on another event loop.
         """
         await self._writer.open()
@@ -147,7 +147,7 @@ class UsageTracker(AsyncOnly):
             self._members.append(self._member)
             self._signal_mode = _signals.enter(self._member)
             if self._handle_signals is True and self._signal_mode == "off":
-                _log.warning("signals cannot be handled here; end with aclose() before exiting")
+                _log.warning("signals cannot be handled here; call aclose() before exiting")
 
     def serve_client(self, close: _Close) -> None:
         """Be part of a client: a signal closes through ``close``, a bound method, held weakly."""
@@ -159,8 +159,8 @@ class UsageTracker(AsyncOnly):
     async def record(self, record: UsageRecord) -> UsageRecord:
         """Record one usage; return it as written once it is as safe as ``durability`` says.
 
-        Waits for room when the queue is full, first come first served.  Cancelled while it waits
-        for room, nothing was recorded; cancelled later, the record is written all the same.
+        Waits for room when the queue is full, first come, first served.  If it is cancelled while
+        it waits for room, nothing is recorded; if later, the record is written all the same.
 
         Raises:
             LedgerClosed: the tracker is closed or closing.
@@ -176,10 +176,10 @@ class UsageTracker(AsyncOnly):
         return record
 
     def record_nowait(self, record: UsageRecord) -> None:
-        """Queue one usage.  It is written soon, and at the latest by ``aclose``.
+        """Queue one usage record.  It is written soon, at the latest by ``aclose``.
 
         Raises:
-            QueueFull: no room, or others wait for room.
+            QueueFull: there is no room, or other callers are waiting for room.
             LedgerClosed: the tracker is not open.
         """
         if not self._writer.accept_nowait(self._labelled(record)):
@@ -191,8 +191,8 @@ class UsageTracker(AsyncOnly):
     def record_threadsafe(self, record: UsageRecord) -> Future[UsageRecord]:
         """Record from any thread; never blocks.
 
-        Returns a ``concurrent.futures.Future`` of the record as written, done when it is as safe as
-        ``durability`` says.
+        Returns a ``concurrent.futures.Future`` of the record as written.  It is done when the
+        record is as safe as ``durability`` says.
 
         Raises:
             QueueFull: no room.
@@ -208,14 +208,14 @@ class UsageTracker(AsyncOnly):
         return future
 
     def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:
-        """Put tags on all that is recorded inside the ``with``, also by tasks started inside.
+        """Add tags to everything recorded inside the ``with``, also by tasks started inside it.
 
         Raises:
             TypeError: something that is no keyword argument; a mapping is given as ``**mapping``.
         """
         if mapping:
             raise TypeError(
-                "tag() takes keyword arguments: tag(user='alice'), or of a mapping tag(**mapping)"
+                "tag() takes keyword arguments: tag(user='alice'), or tag(**mapping) for a mapping"
             )
         return self._tags.scope(tags)
 
@@ -224,7 +224,7 @@ class UsageTracker(AsyncOnly):
             raise InvalidRecord(f"give a UsageRecord, not {type(record).__name__}")
         if record.kind != "usage" or record.status == "unsettled":
             what = record.kind if record.kind != "usage" else record.status
-            raise InvalidRecord(f"a record that is {what!r} is the ledger's own; give an outcome")
+            raise InvalidRecord(f"only the ledger writes {what!r} records; give an outcome")
         tags = self._tags.merged(record.tags)
         if tags is not record.tags:
             record = record.__copy__()
@@ -319,7 +319,7 @@ class UsageTracker(AsyncOnly):
         """Return one row per group, most expensive first: ``by=["model", "tag:user"]``.  O(groups).
 
         Raises:
-            ValueError: a key that is none of model, provider, call, status and tags (``user`` is
+            ValueError: a key is not model, provider, call, status or a tag (``user`` is
                 ``tag:user``).
         """
         return self._totals.summary(by)
@@ -327,14 +327,14 @@ class UsageTracker(AsyncOnly):
     async def report(
         self, by: Sequence[str] | None = ("model",), **options: Unpack[ReportOptions]
     ) -> Report:
-        """Report on the whole ledger, all writers and all time; arguments as of ``Ledger.report``.
+        """Report on the whole ledger, all writers and all time; arguments as for ``Ledger.report``.
 
-        Reads in a thread of its own and never blocks the loop.  What was recorded and is not
-        written yet is not in it: ``await flush()`` first.  Cancelled, it stops waiting at once; the
-        thread reads to the end for nobody.
+        Reads in its own thread and never blocks the loop.  Records that are not written yet are not
+        included: ``await flush()`` first.  If it is cancelled, it stops waiting at once; the thread
+        reads to the end and its result is dropped.
 
         Raises:
-            LedgerPathError, UnsupportedFormat, ValueError: as ``Ledger.report``.
+            LedgerPathError, UnsupportedFormat, ValueError: as for ``Ledger.report``.
         """
         if self.directory is None:
             await self.open()
@@ -348,26 +348,26 @@ class UsageTracker(AsyncOnly):
             thread.shutdown(wait=False)
 
     def statistics(self) -> Statistics:
-        """Return queue depth, what is written and synced, retries …  See ``Statistics``."""
+        """Return queue depth, written and synced records, retries …  See ``Statistics``."""
         return dataclasses.replace(self._writer.statistics(), signals=self._signal_mode)
 
     # -- ending --------------------------------------------------------------------------------
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Wait until all that was recorded so far is written (and synced at ``synced``).
+        """Wait until everything recorded so far is written (and synced, at ``synced``).
 
         Raises:
-            FlushTimeout: not within ``timeout`` seconds; nothing is lost.
+            FlushTimeout: it took longer than ``timeout`` seconds; nothing is lost.
         """
         await self._writer.flush(timeout)
 
     async def aclose(self, timeout: float | None = None) -> None:
-        """Write and sync everything, seal the ledger.  Idempotent; many may await it at once.
+        """Write and sync everything, seal the ledger.  Idempotent; several tasks may await it.
 
-        Cancelling it does not cut it short; it ends by its deadline and re-raises.
+        Cancelling it does not cut it short: it finishes by its deadline and then re-raises.
 
         Raises:
-            DrainTimeout: not within ``timeout`` seconds (default ``drain_timeout``).
+            DrainTimeout: it took longer than ``timeout`` seconds (default ``drain_timeout``).
         """
         try:
             await self._writer.aclose(timeout)

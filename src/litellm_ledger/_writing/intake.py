@@ -185,7 +185,7 @@ class Intake:
         return entry.record
 
     def submit(self, entry: Entry) -> None:
-        """Accept from any thread, or from a finalizer, which strikes anywhere.
+        """Accept from any thread, or from a finalizer, which may run anywhere.
 
         Never blocks while the loop is alive; without one the record is written before it returns
         (on a loop's thread that waits for ``LATE_ON_LOOP`` at most).
