@@ -249,7 +249,7 @@ class UsageTracker(AsyncOnly):
         """Admit a call: wait for room, put its ``started`` record down, wait for its ack.
 
         ``None`` admits a call that leaves no ``started`` record.  Returns the numbered record.  A
-        missed ack lets the call go on, since there is room; a writer that has failed refuses.
+        missed ack lets the call continue, since there is room; a failed writer refuses.
         """
         writer = self._writer
         if not writer.room_now():

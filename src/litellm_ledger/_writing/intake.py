@@ -252,7 +252,7 @@ class Intake:
             ack.add_done_callback(partial(_pass_on, entry))
 
     def hint(self) -> None:
-        """Sync soon: somebody has heard that the process is to end.  Safe in a signal handler."""
+        """Sync soon: a signal says that the process is about to end.  Safe in a signal handler."""
         if self._backlog is not None and not self._backlog.late and self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._backlog.queue.put_nowait, Signal.SYNC)
