@@ -17,9 +17,9 @@ LEVELS: Final[tuple[Level, ...]] = ("queued", "written", "synced")
 
 NOTHING: Final = "nothing"
 IN_TIME: Final = "nothing, if the disk answers within two seconds"
-QUEUED: Final = "what was queued; the count is known"
-QUEUED_AND_UNSYNCED: Final = "what was queued and what was not synced"
-UNSYNCED: Final = "what was not synced: usually the last second"
+QUEUED: Final = "queued records; the count is known"
+QUEUED_AND_UNSYNCED: Final = "queued records, and records not synced"
+UNSYNCED: Final = "records not synced: usually the last second"
 DEVICE: Final = "nothing, if the device honours flushes"
 
 
@@ -233,7 +233,7 @@ FAULTS: Final = (
         {"SIGTERM": _signalled(signal.SIGTERM), "SIGINT": _signalled(signal.SIGINT)},
     ),
     Fault(
-        "SIGTERM or SIGINT in a server that ends in good order",
+        "SIGTERM or SIGINT in a server that shuts down cleanly",
         NOTHING,
         NOTHING,
         NOTHING,
@@ -303,7 +303,7 @@ SABOTAGE: Final = (
     ),
     (
         (
-            "the checksum not looked at; reading stopped at the first damage; a damaged line feed "
+            "the checksum not checked; reading stopped at the first damage; a damaged line feed "
             "that takes the next line along"
         ),
         f"{_BYTES}::test_a_saboteur_of_the_scan_is_caught",
@@ -340,7 +340,7 @@ SABOTAGE: Final = (
         f"{_POWER}::test_a_compaction_that_does_not_sync_the_name_of_the_archive_is_caught",
     ),
     (
-        "the naive last resort: the queue without the hand, or beside a write under way",
+        "the naive last resort: the queue without the batch in hand, or beside a write in progress",
         "tests/crash/test_exits.py::test_control_the_naive_last_resort_is_caught",
     ),
     (
