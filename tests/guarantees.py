@@ -226,7 +226,7 @@ FAULTS: Final = (
         _LEFT,
     ),
     Fault(
-        "first SIGTERM or SIGINT, the process ours",
+        "first SIGTERM or SIGINT in a program of your own",
         NOTHING,
         NOTHING,
         NOTHING,
