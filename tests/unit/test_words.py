@@ -195,7 +195,7 @@ def test_control_every_phrase_of_the_list_is_found() -> None:
 
 def test_control_each_source_of_words_is_read() -> None:
     read = {kind: dict(texts()) for kind, texts in KINDS.items()}
-    assert "Tokens as the provider counted them" in read["pages"]["README.md"]
+    assert "tokens as the provider counted them" in read["pages"]["README.md"]
     assert "docs/CLI.md" in read["pages"]
     assert "Time zone of days" in read["help"]["litellm-ledger daily --help"]
     assert any("is not installed" in text for text in read["messages"].values())
