@@ -384,8 +384,7 @@ def test_wrong_usage_is_status_2(hand: HandMade) -> None:
     done = run("report", hand.root, "--by", "modle")
     assert done.returncode == 2
     assert done.stderr == (
-        "litellm-ledger: no group key 'modle'; did you mean model? "
-        "For a tag of that name: tag:modle\n"
+        "litellm-ledger: unknown group key 'modle'; did you mean model? For a tag use tag:modle\n"
     )
     assert run("report", "--nonsense").returncode == 2
     assert run("bogus").returncode == 2

@@ -324,7 +324,8 @@ def test_where_nothing_matches_it_is_said_what_there_is(whole: HandMade, command
     done = run(*command.split(), whole.root, "--where", "model=bgi", "--where", "user=bob")
     assert done.exit_code == 0
     said = " ".join((done.stdout + done.stderr).split())
-    assert "No call matches. Existing values: model: m, big, new; tag:user: (none), bob, alice." in said
+    there = "model: m, big, new; tag:user: (none), bob, alice."
+    assert f"No call matches. Existing values: {there}" in said
     plain = json.loads(told("report", whole.root, "--where", "model=bgi", "--json"))
     assert plain["notes"] == ["No call matches. Existing values: model: m, big, new."]
 
@@ -379,8 +380,8 @@ def test_what_is_wrong_is_one_line_and_what_to_do(whole: HandMade) -> None:
     for args, words in (
         (["--since", "soon"], "not a time; give a day"),
         (["--last", "7x"], "not a span of time"),
-        (["--tz", "Mars/Olympus"], "no time zone 'Mars/Olympus'"),
-        (["--week-start", "freitag"], "no weekday"),
+        (["--tz", "Mars/Olympus"], "unknown time zone 'Mars/Olympus'"),
+        (["--week-start", "freitag"], "unknown weekday"),
         (["--where", "prod"], "write KEY=VALUE"),
         (["--last", "7d", "--since", "today"], "not both"),
     ):

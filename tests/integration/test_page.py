@@ -360,7 +360,7 @@ def test_the_command_writes_one_whole_file_on_any_ledger(tmp_path: Path, kind: s
 def test_what_cannot_be_is_one_line(hand: HandMade, tmp_path: Path) -> None:
     for args, words in (
         ([hand.root], "the page comes first"),
-        ([tmp_path / "x.html", hand.root, "--every", "year"], "no period 'year'"),
+        ([tmp_path / "x.html", hand.root, "--every", "year"], "unknown period 'year'"),
         (
             [tmp_path / "x.html", hand.root, "--by", "day"],
             "the charts are over time; give --every day",

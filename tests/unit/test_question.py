@@ -77,7 +77,7 @@ def test_the_last_so_many_have_the_current_one_among_them(
 
 @pytest.mark.parametrize("text", ["30m", "30min", "30 M"])
 def test_minutes_are_not_taken_for_months(text: str) -> None:
-    with pytest.raises(ValueError, match="months are 30mo; there is no unit for minutes"):
+    with pytest.raises(ValueError, match="use 30mo for months; minutes are not supported"):
         last(text, UTC, NOW)
 
 

@@ -112,7 +112,7 @@ def calendar(tz: str | tzinfo | None = "UTC", week_start: str = "monday") -> Cal
         ValueError: there is no such zone or weekday; the text says what to give.
     """
     if week_start not in WEEKDAYS:
-        raise ValueError(f"no weekday {week_start!r}; there are {', '.join(WEEKDAYS)}")
+        raise ValueError(f"unknown weekday {week_start!r}; use {', '.join(WEEKDAYS)}")
     zone: tzinfo | None
     if tz is None or isinstance(tz, tzinfo):
         zone = tz or UTC
@@ -125,7 +125,7 @@ def calendar(tz: str | tzinfo | None = "UTC", week_start: str = "monday") -> Cal
             zone = ZoneInfo(tz)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError(
-                f"no time zone {tz!r}; give a name such as Europe/Berlin, UTC, or local "
+                f"unknown time zone {tz!r}; give a name such as Europe/Berlin, UTC, or local "
                 "(on a machine without time zone data: pip install tzdata)"
             ) from None
     return Calendar(zone, WEEKDAYS.index(week_start))

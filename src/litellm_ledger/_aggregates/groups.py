@@ -187,12 +187,12 @@ def named(word: str) -> str:
         return word
     if word in ("", "tag:"):
         raise ValueError(
-            f"no group key {word!r}; there are {', '.join((*KEYS, *PERIODS))} and tag:NAME"
+            f"unknown group key {word!r}; use {', '.join((*KEYS, *PERIODS))} or tag:NAME"
         )
     near = get_close_matches(word, [*KEYS, *PERIODS], n=1, cutoff=0.8)
     if near:
         raise ValueError(
-            f"no group key {word!r}; did you mean {near[0]}? For a tag of that name: tag:{word}"
+            f"unknown group key {word!r}; did you mean {near[0]}? For a tag use tag:{word}"
         )
     return f"tag:{word}"
 

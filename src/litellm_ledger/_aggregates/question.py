@@ -159,8 +159,8 @@ def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monda
     if re.fullmatch(r"\d+\s*m(in)?", given):
         number = re.sub(r"\D", "", given)
         raise ValueError(
-            f"--last {text!r}: months are {number}mo; there is no unit for minutes, give "
-            "hours (1h) or a time: --since 2025-03-30T14:00"
+            f"--last {text!r}: use {number}mo for months; minutes are not supported, use hours "
+            "(1h) or a time: --since 2025-03-30T14:00"
         )
     found = _LAST.fullmatch(given)
     count = int(found[1]) if found else 0
@@ -186,7 +186,7 @@ def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monda
             first = _months_on(day.replace(day=1), 1 - count)
         return midnight(first, zone)
     except (OverflowError, ValueError):
-        raise ValueError(f"--last {text!r} is before the first year there is") from None
+        raise ValueError(f"--last {text!r} is before the year 1") from None
 
 
 def midnight(day: date, zone: tzinfo | None) -> datetime:

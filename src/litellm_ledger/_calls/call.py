@@ -215,7 +215,7 @@ def name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         if name not in kwargs and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     if len(args) > len(names):
-        raise TypeError(f"{len(args) - len(names)} positional arguments too many")
+        raise TypeError(f"{len(args) - len(names)} too many positional arguments")
     kwargs.update(zip(names, args, strict=False))
 
 

@@ -69,7 +69,9 @@ class Pricing:
             self._complete(fields, answer, asked)
         except Exception as exc:
             _log.error(
-                "the cost of a call to %s could not be told: %s", asked.model, type(exc).__name__
+                "the cost of a call to %s could not be determined: %s",
+                asked.model,
+                type(exc).__name__,
             )
         return fields
 

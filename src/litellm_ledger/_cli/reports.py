@@ -193,7 +193,7 @@ def html(
     if out.is_dir():
         raise ValueError(f"{out} is a directory; the page comes first: html report.html {out}")
     if every is not None and every not in PERIODS:
-        raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
+        raise ValueError(f"unknown period {every!r}; use {', '.join(PERIODS)}")
     keys = _keys(by) or ["model"]
     for key in keys:
         if key in PERIODS:

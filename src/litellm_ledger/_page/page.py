@@ -97,11 +97,11 @@ def _header(page: Page) -> str:
     else:
         ends = dict.fromkeys([_when(page.first), _when(page.last)])
         span = " to ".join(f'<span class="whole">{_text(end)}</span>' for end in ends)
-    asked = [f"times and days of {page.question.tz}"]
+    asked = [f"time zone {page.question.tz}"]
     asked += [f"{key} = {' or '.join(values)}" for key, values in page.question.where.items()]
-    made = f"made {page.made:%Y-%m-%d %H:%M} UTC from {page.path}"
+    made = f"created {page.made:%Y-%m-%d %H:%M} UTC from {page.path}"
     return (
-        f"<header>\n<h1>What language models cost, {span}</h1>\n"
+        f"<header>\n<h1>Cost of language models, {span}</h1>\n"
         f'<p class="quiet">{_text("; ".join([*asked, made]))}</p>\n</header>\n'
     )
 

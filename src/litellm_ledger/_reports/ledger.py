@@ -103,8 +103,9 @@ class Ledger:
 
         Each sequence number is returned once, even if several segments hold it.  A record takes
         precedence over a gap that covers its id, and a real outcome over an ``unsettled`` one of
-        the same attempt.  Damaged lines are skipped and listed in ``problems`` of the result.  One line
-        is held in memory at a time.  Records written after the call began may or may not be seen.
+        the same attempt.  Damaged lines are skipped and listed in ``problems`` of the result.  One
+        line is held in memory at a time.  Records written after the call began may or may not be
+        seen.
 
         Args:
             kinds: which kinds of line: ``usage`` (outcomes), ``started``, ``gap``.
@@ -122,7 +123,7 @@ class Ledger:
         """
         wanted = frozenset([kinds] if isinstance(kinds, str) else kinds)
         if not wanted <= _KINDS:
-            raise ValueError(f"no such kind: {', '.join(sorted(wanted - _KINDS))}")
+            raise ValueError(f"unknown kind: {', '.join(sorted(wanted - _KINDS))}")
         selection = Selection(since, until, where, where_not=where_not)
         problems: list[Problem] = []
         lines = (
@@ -162,7 +163,7 @@ class Ledger:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
         if every is not None and every not in PERIODS:
-            raise ValueError(f"no period {every!r}; there are {', '.join(PERIODS)}")
+            raise ValueError(f"unknown period {every!r}; use {', '.join(PERIODS)}")
         keys = check_by(() if by is None else by)
         if every is not None:
             keys = check_by([every, *keys])

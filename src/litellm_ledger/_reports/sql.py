@@ -210,7 +210,7 @@ def _refuse_own_words(tokens: list[str]) -> None:
         (defined if alias or after == ":" or before in ("]", ")") else used).add(word)
     for word in sorted(used - defined):
         raise ValueError(
-            f"{word} is a word of the database's own, not a column; the tag is tags['{word}']"
+            f"{word} is a keyword of the database, not a column; the tag is tags['{word}']"
         )
 
 

@@ -39,7 +39,7 @@ _ADVICE: Final = {
     errno.EACCES: "make it writable for this user",
     errno.EPERM: "make it writable for this user",
     errno.EROFS: "the file system is read-only; choose another directory",
-    errno.ENOSPC: "the disk is full; make room",
+    errno.ENOSPC: "the disk is full; free some space",
     errno.ENOTDIR: "a file is in the way; choose another directory",
     errno.EEXIST: "a file is in the way; choose another directory",
 }
@@ -149,7 +149,7 @@ def _recover(path: Path, fs: FileSystem) -> None:
 def _said(dead: RecoveredWriter) -> str:
     if dead.error:  # perhaps another user's, who lives: nothing is claimed of it
         return (
-            f"a writer was left as it is ({dead.error}); if its process died, "
+            f"a writer was not recovered ({dead.error}); if its process died, "
             "run litellm-ledger recover as its owner"
         )
     least = "" if dead.exact else "at least "

@@ -46,7 +46,7 @@ def refusal(state: State, what: str) -> str:
     return {
         State.UNOPENED: f"{what} is not open; use 'async with' or await its first call",
         State.OPEN: f"{what} is open",
-        State.DRAINING: f"{what} is closing and takes no new work; finish calls before aclose()",
+        State.DRAINING: f"{what} is closing and accepts no new work; finish calls before aclose()",
         State.CLOSED: f"{what} is closed; create a new one",
         State.FAILED: f"{what} cannot write any more; see the error's cause and the log",
     }[state]

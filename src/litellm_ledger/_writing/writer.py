@@ -298,7 +298,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             what = "unsynced" if self.durability == "synced" else "unwritten"
             raise DrainTimeout(
                 f"the ledger in {self.directory} was not drained within {budget:.3g} s: "
-                f"{unwritten} records were {what}, the last resort saved {unwritten - lost}",
+                f"{unwritten} records were {what}; the last resort saved {unwritten - lost}",
                 unwritten=unwritten,
                 saved=unwritten - lost,
             )
