@@ -154,7 +154,7 @@ def test_a_word_that_is_no_key_is_a_tag_unless_it_looks_like_a_slip() -> None:
         "tag:user",
         "tag:feature",
     ]
-    with pytest.raises(ValueError, match=r"did you mean model\? For a tag of that name: tag:modl"):
+    with pytest.raises(ValueError, match=r"did you mean model\? For a tag use tag:modl"):
         named("modl")
 
 

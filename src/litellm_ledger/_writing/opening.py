@@ -149,7 +149,7 @@ def _recover(path: Path, fs: FileSystem) -> None:
 def _said(dead: RecoveredWriter) -> str:
     if dead.error:  # perhaps another user's, who lives: nothing is claimed of it
         return (
-            f"a writer was not recovered ({dead.error}); if its process died, "
+            f"a writer was left unchanged ({dead.error}); if its process died, "
             "run litellm-ledger recover as its owner"
         )
     least = "" if dead.exact else "at least "
