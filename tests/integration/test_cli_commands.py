@@ -378,7 +378,7 @@ def test_csv_and_markdown_are_exact_and_whole(whole: HandMade) -> None:
 def test_what_is_wrong_is_one_line_and_what_to_do(whole: HandMade) -> None:
     for args, words in (
         (["--since", "soon"], "is not a time; give a day"),
-        (["--last", "7x"], "no span"),
+        (["--last", "7x"], "is not a span of time"),
         (["--tz", "Mars/Olympus"], "no time zone 'Mars/Olympus'"),
         (["--week-start", "freitag"], "no weekday"),
         (["--where", "prod"], "write KEY=VALUE"),
