@@ -151,6 +151,17 @@ types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright o
 	@$(ACTIVE) $(PY) .ci/public_types.py
 	@[ -z "$(wildcard examples/*.py)" ] || $(ACTIVE) $(PY) -m pyright
 
+# The pages are staged as they lie in the repository, so that a link means the same in both.
+.PHONY: docs
+docs: $(STEPS)/docs ## Build the pages as a site in build/site; a broken link fails
+	@rm -rf build/docs build/site && mkdir -p build/docs
+	@cp -R docs examples *.md LICENSE build/docs
+	@for page in benchmarks/README.md src/litellm_ledger/_page/assets/chart.LICENSE.md; do \
+		mkdir -p build/docs/$${page%/*} && cp $$page build/docs/$$page || exit 1; \
+	done
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "build/site/index.html"
+
 .PHONY: bench
 bench: $(STEPS)/bench ## Measure, against peers in the same run, and write docs/BENCHMARKS.md
 	@$(PY) -m benchmarks $(BENCH_ARGS)
@@ -166,7 +177,7 @@ ours := pyproject.toml --all-extras
 .PHONY: constraints
 constraints: $(STEPS)/python ## Refresh the pinned versions in requirements/
 	@$(PIP) install uv $(quietly)
-	@$(uv_compile) $(ours) --group bench --group build --group lint --group peers --group test -o requirements/constraints.txt
+	@$(uv_compile) $(ours) --group bench --group build --group docs --group lint --group peers --group test -o requirements/constraints.txt
 	@$(uv_compile) $(ours) --resolution lowest-direct -o requirements/oldest.txt
 	@$(uv_compile) --group proxy -o requirements/proxy.txt
 	@git diff --stat -- requirements
@@ -246,6 +257,11 @@ $(STEPS)/proxy: $(STEPS)/python requirements/proxy.txt
 $(STEPS)/bench: $(STEPS)/test
 	@echo "==> $(VENV): installing what we are measured against"
 	@$(PIP) install -c $(CONSTRAINTS) --group bench $(quietly)
+	@touch $@
+
+$(STEPS)/docs: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
+	@echo "==> $(VENV): installing what builds the pages"
+	@$(PIP) install -c $(CONSTRAINTS) --group docs $(quietly)
 	@touch $@
 
 $(STEPS)/lint: $(STEPS)/python pyproject.toml $(CONSTRAINTS)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from litellm_ledger._cache.response_cache import ResponseCache
-    from litellm_ledger._cache.store import CacheStore
-    from litellm_ledger._calls.stream import CompletionStream
-    from litellm_ledger._client.client import LiteLLMClient
-    from litellm_ledger._errors import (
+    from ._cache.response_cache import ResponseCache
+    from ._cache.store import CacheStore
+    from ._calls.stream import CompletionStream
+    from ._client.client import LiteLLMClient
+    from ._errors import (
         DrainTimeout,
         FlushTimeout,
         InvalidRecord,
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
         UnsupportedPlatform,
         WrongLoop,
     )
-    from litellm_ledger._litellm.self_check import CheckedCall, LiteLLMCheck, Mismatch
-    from litellm_ledger._records.prices import ModelPrice
-    from litellm_ledger._records.record import UsageRecord
-    from litellm_ledger._records.statistics import CacheStatistics, Statistics
-    from litellm_ledger._reports.ledger import Ledger
-    from litellm_ledger._tracking.tracker import UsageTracker
-    from litellm_ledger._writing.writer import AsyncUsageWriter
+    from ._litellm.self_check import CheckedCall, LiteLLMCheck, Mismatch
+    from ._records.prices import ModelPrice
+    from ._records.record import UsageRecord
+    from ._records.statistics import CacheStatistics, Statistics
+    from ._reports.ledger import Ledger
+    from ._tracking.tracker import UsageTracker
+    from ._writing.writer import AsyncUsageWriter
 
 __all__ = [
     "AsyncUsageWriter",

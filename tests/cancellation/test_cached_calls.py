@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -304,14 +306,16 @@ async def test_nothing_of_a_cache_keeps_a_client_alive_or_its_loop_busy(
 def test_the_loop_ends_around_calls_that_share_a_request(
     fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
 ) -> None:
-    async def main() -> None:
+    async def main() -> weakref.ref[LiteLLMClient]:
         client = LiteLLMClient(tmp_path, handle_signals=False, cache=cache)
         fake.gate = Gate()
         await begun(client, fake, 5)
-        # and now everything is torn down: nobody closes the client
+        return weakref.ref(client)  # and now all is torn down: nobody closes the client
 
-    asyncio.run(main())
-    gc.collect()
+    left = asyncio.run(main())
+    end = time.monotonic() + WAIT
+    while left() is not None and time.monotonic() < end:  # a thread of its may still be at work
+        gc.collect()
     assert [record.status for record in outcomes(tmp_path)] == ["cancelled"]
     assert_once(tmp_path)
 

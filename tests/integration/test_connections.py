@@ -70,11 +70,15 @@ for call in json.loads(calls):
 """
 
 
+BACKOFF = "ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning"
+"""What LiteLLM's `backoff` asks Python 3.14 for; pyproject.toml has the same."""
+
+
 def run(server: OpenAIServer, path: Path, watched: str, *calls: tuple[str, bool]) -> list[str]:
     """Make the calls, and return what the process says."""
     done = subprocess.run(
         [
-            *(sys.executable, "-X", "dev", "-W", "ignore::UserWarning", "-c", CHILD),
+            *(sys.executable, "-X", "dev", "-W", "ignore::UserWarning", "-W", BACKOFF, "-c", CHILD),
             *(server.base_url, str(path), watched, json.dumps(calls)),
         ],
         cwd=ROOT,

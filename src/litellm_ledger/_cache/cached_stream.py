@@ -6,7 +6,7 @@ that comes before makes a request of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litellm_ledger._calls.stream import CompletionStream
@@ -42,11 +42,10 @@ class StreamAsker(Asker):
             answer._upstream.keeper = _Keeper(Frames(self.cache.max_bytes), self._keep)
         return answer
 
-    def _keep(self, record: UsageRecord, body: bytes) -> None:
-        """Keep what was read, in the background if that takes time."""
+    async def _keep(self, record: UsageRecord, body: bytes) -> None:
+        """Keep what was read, before its reader hears that it has ended."""
         data = Entry.of(self.key, record, body, stream=True).to_bytes()
-        if not self.caching.keep_now(self.cache, self.key, data):
-            self.core.in_background(self.cache.keep(self.key, data))
+        await self.caching.keep(self.cache, self.key, data)
 
 
 class _Keeper:
@@ -57,7 +56,9 @@ class _Keeper:
         keep: called with the record and the chunks when the stream was read to its end.
     """
 
-    def __init__(self, frames: Frames, keep: Callable[[UsageRecord, bytes], None]) -> None:
+    def __init__(
+        self, frames: Frames, keep: Callable[[UsageRecord, bytes], Awaitable[None]]
+    ) -> None:
         self._frames: Frames | None = frames
         self._keep = keep
 
@@ -71,8 +72,8 @@ class _Keeper:
             if not whole:
                 self._frames = None
 
-    def finished(self, record: UsageRecord | None) -> None:
+    async def finished(self, record: UsageRecord | None) -> None:
         """The stream was read to its end."""
         body = None if self._frames is None else self._frames.body()
         if body is not None and record is not None and record.status == "ok":
-            self._keep(record, body)
+            await self._keep(record, body)

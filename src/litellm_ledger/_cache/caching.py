@@ -49,13 +49,6 @@ class Caching:
         await cache.keep(key, data)
         self._watch(cache)
 
-    def keep_now(self, cache: ResponseCache, key: str, data: bytes) -> bool:
-        """``keep`` in memory; ``False``: the store is elsewhere, and takes time."""
-        if not cache.keep_now(key, data):
-            return False
-        self._watch(cache)
-        return True
-
     def uses(self, cache: ResponseCache | None) -> None:
         """Note the cache of the client or of a view."""
         if cache is not None:

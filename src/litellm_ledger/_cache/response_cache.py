@@ -122,22 +122,17 @@ class ResponseCache:
 
     async def keep(self, key: str, value: bytes) -> None:
         """Keep an answer for ``ttl`` seconds.  Never raises."""
-        if self.keep_now(key, value) or len(value) > self.max_bytes:
+        if len(value) > self.max_bytes:
+            return
+        if self.memory is not None:
+            self.memory.put(key, value, self.ttl)
+            self._stored += 1
             return
         store = self._store
         assert store is not None
         errors = self._errors
         await self._ask(lambda: store.set(key, value, self.ttl))
         self._stored += errors == self._errors
-
-    def keep_now(self, key: str, value: bytes) -> bool:
-        """``keep`` in memory; ``False`` if that is not where answers are kept."""
-        if self.memory is None:
-            return False
-        if len(value) <= self.max_bytes:
-            self.memory.put(key, value, self.ttl)
-            self._stored += 1
-        return True
 
     async def reject(self, key: str) -> None:
         """Drop what turned out to be no answer.  Never raises."""

@@ -64,7 +64,7 @@ class Keeper(Protocol):
     def see(self, chunk: Any) -> None:
         """Take a chunk that the reader is about to have."""
 
-    def finished(self, record: UsageRecord | None) -> None:
+    async def finished(self, record: UsageRecord | None) -> None:
         """The stream was read to its end, and is on record."""
 
 
@@ -262,7 +262,7 @@ class CompletionStream:
         except StopAsyncIteration:
             await self._end({"status": "ok"})
             if upstream.keeper is not None:
-                upstream.keeper.finished(upstream.attempt.record)
+                await upstream.keeper.finished(upstream.attempt.record)
             raise
         except BaseException as exc:
             # Waits although it is cancelled: closing and counting take milliseconds, and a

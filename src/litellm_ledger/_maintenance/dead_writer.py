@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from litellm_ledger._archive.archive import list_archive, read_archived
 from litellm_ledger._errors import MissingExtra
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
@@ -203,7 +202,7 @@ class DeadWriter:
     def _read(self, segment: _Segment) -> Scan:
         if segment.found is None:
             path = self._segments / str(segment.name)
-            data = read_archived(self.directory, segment.name) if segment.archived else None
+            data = _archived(self.directory, segment.name) if segment.archived else None
             if data is None:
                 data = read_file(path)
             segment.found = scan(data, self.writer, segment.name.first)
@@ -355,11 +354,19 @@ def _compacted(directory: Path) -> tuple[list[SegmentName], bool]:
     files = [name for name in _files(directory / ARCHIVE, "") if name.endswith(".parquet")]
     if not files:
         return [], True
+    from litellm_ledger._archive.archive import list_archive  # with DuckDB: where there is one
+
     try:
         whole = list_archive(directory)
     except MissingExtra:  # a server without DuckDB must start all the same
         return [], False
     return [name for file in whole for name in file.names], len(whole) == len(files)
+
+
+def _archived(directory: Path, name: SegmentName) -> bytes | None:
+    from litellm_ledger._archive.archive import read_archived
+
+    return read_archived(directory, name)
 
 
 def _files(directory: Path, prefix: str) -> list[str]:

@@ -29,7 +29,6 @@ from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._records.statistics import Statistics
-from litellm_ledger._reports.report import Report
 from litellm_ledger._runtime import process as _process
 from litellm_ledger._runtime import signals as _signals
 from litellm_ledger._runtime.disk_thread import DiskThread
@@ -43,6 +42,7 @@ from .tags import Tags
 
 if TYPE_CHECKING:
     from litellm_ledger._reports.ledger import ReportOptions
+    from litellm_ledger._reports.report import Report
 
 __all__ = ["UsageTracker"]
 
