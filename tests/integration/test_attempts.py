@@ -65,9 +65,15 @@ def broken(always_broken: OpenAIServer) -> OpenAIServer:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def litellm() -> Any:
+def litellm(running: OpenAIServer, tmp_path_factory: pytest.TempPathFactory) -> Any:
     module: Any = load_sync()
     module.suppress_debug_info = True
+
+    async def first() -> None:  # takes longer than the deadlines of these tests
+        async with LiteLLMClient(tmp_path_factory.mktemp("first"), handle_signals=False) as client:
+            await client.acompletion(**to(running))
+
+    asyncio.run(first())
     return module
 
 
