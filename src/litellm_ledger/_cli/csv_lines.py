@@ -31,7 +31,7 @@ class CsvLines:
 
     Args:
         raw: leave text that is a formula to a spreadsheet as it is.
-        terminal: people see it as it comes, so control characters are escaped.
+        terminal: it is shown directly, so control characters are escaped.
     """
 
     def __init__(self, *, raw: bool = False, terminal: bool = False) -> None:

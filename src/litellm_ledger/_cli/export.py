@@ -71,7 +71,7 @@ def export_records(
 
 
 def _seen(out: Path | None) -> bool:
-    """Whether people see it as it comes: then it is escaped, row by row."""
+    """Whether the output goes to a terminal: then it is escaped, row by row."""
     return (out is None or str(out) == "-") and sys.stdout.isatty()
 
 

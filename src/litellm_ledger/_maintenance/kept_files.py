@@ -1,7 +1,7 @@
 """``recovery/``: torn tails and damaged originals, kept for a person to look at.
 
 Owns the names in there and that nothing is put over anything.  What is kept may hold prompts and is
-for its owner alone, whoever else may read the ledger.  Nothing here is ever deleted.
+for its owner alone, whatever the mode of the ledger is.  Nothing here is ever deleted.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _EXACT: Final = decimal.Context(
     traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
 )
 FAR: Final = 3
-"""So many times more or less than the price map says, a provider's cost is worth a look."""
+"""A provider's cost is worth a look if it differs from the price map by this factor."""
 
 _MOST: Final = Decimal(1_000_000)
 """US dollars for one unit: more is a slip of the decimal point."""

@@ -50,7 +50,7 @@ def alike(root: Path, text: str, limit: int) -> list[str]:
     nothing else if there is such a record.
 
     Args:
-        limit: after so many the search ends.
+        limit: the search ends after this many matches.
 
     Raises:
         LedgerPathError, UnsupportedFormat: the ledger cannot be read.
