@@ -141,7 +141,7 @@ async def _settled(client: LiteLLMClient, timeout: float) -> None:
 async def _warm_up(client: LiteLLMClient) -> None:
     try:
         await client.warm_up()
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged; the first call raises it to its caller
         _log.warning("LiteLLM could not be loaded ahead of the first call", exc_info=True)
 
 

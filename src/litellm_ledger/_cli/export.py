@@ -172,7 +172,7 @@ def part_of(out: Path) -> Iterator[Path]:
     part = out.with_name(f".{out.name}.part")
     try:
         yield part
-        os.replace(part, out)
+        part.replace(out)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

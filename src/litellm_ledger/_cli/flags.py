@@ -39,7 +39,7 @@ __all__ = [
 
 def home(path: Path | None) -> Path | None:
     """Expand ``~``: a quoted one comes as it was written."""
-    return path and Path(os.path.expanduser(path))
+    return path and Path(os.path.expanduser(path))  # noqa: PTH111 - `~nobody` stays as it is
 
 
 Where = Annotated[

@@ -50,12 +50,8 @@ def print_verification(found: Verification, *, every: bool = False, strict: bool
                 tell(f"  {_problem(problem)}")
     if len(listed) < len(found.writers):
         tell(_summed_up([writer for writer in found.writers if writer.ok and writer.clean]))
-    if any(problem.what == "damaged" for writer in listed for problem in writer.problems):
-        tell(_OF_DAMAGE)
-    if any(writer.unacknowledged for writer in listed):
-        tell(_OF_UNACKNOWLEDGED)
-    if any(not writer.ok and writer.state in _DEAD and writer.lost for writer in listed):
-        tell(_OF_LOSS)
+    for explanation in _explanations(listed):
+        tell(explanation)
     if found.recovery:
         write()
         tell(f"Kept in recovery/ for inspection: {', '.join(map(clean, found.recovery))}")
@@ -85,6 +81,16 @@ _OF_DAMAGE: Final = (
     "Every command skips damaged lines and leaves them unchanged. Restore the file from a backup "
     "if you have one."
 )
+
+
+def _explanations(listed: list[WriterVerdict]) -> list[str]:
+    damaged = any(problem.what == "damaged" for writer in listed for problem in writer.problems)
+    died = any(not writer.ok and writer.state in _DEAD and writer.lost for writer in listed)
+    return [
+        *([_OF_DAMAGE] if damaged else []),
+        *([_OF_UNACKNOWLEDGED] if any(writer.unacknowledged for writer in listed) else []),
+        *([_OF_LOSS] if died else []),
+    ]
 
 
 def _summed_up(writers: list[WriterVerdict]) -> str:

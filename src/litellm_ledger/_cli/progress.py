@@ -70,7 +70,7 @@ class _Shown:
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a bar of ``total`` while the ``with`` runs; yields what is called with each advance."""
     if not sys.stderr.isatty():
-        yield lambda by: None
+        yield lambda _: None
         return
     shown = _Shown(what, total)
     try:

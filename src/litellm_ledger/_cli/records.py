@@ -251,7 +251,7 @@ def sql(
 
 def export(
     question: Question,
-    output: Output,
+    output: Output,  # noqa: ARG001 - adds --no-color, which every command has
     path: Where = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV with a header.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Write JSON lines (default).")] = False,

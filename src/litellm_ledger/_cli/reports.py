@@ -167,7 +167,7 @@ def html(
         typer.Argument(metavar="FILE", help="HTML file to write; - writes to standard output."),
     ],
     question: Question,
-    output: Output,
+    output: Output,  # noqa: ARG001 - adds --no-color, which every command has
     path: Where = None,
     by: Annotated[
         list[str],

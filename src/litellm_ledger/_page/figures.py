@@ -116,7 +116,7 @@ def gather(
     by: Sequence[str] = ("model",),
     every: str | None = None,
     made: datetime,
-    advance: Callable[[int], None] = lambda step: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Page:
     """Ask the ledger.
 

@@ -142,7 +142,11 @@ class App:
                 else _answers.error(status, words)
             )
             await exchange.json(status, body, retry_after)
-        elif request.get("stream") is True and path in _STREAMS:
+            return
+        await self._succeed(path, exchange, behaviour)
+
+    async def _succeed(self, path: str, exchange: _Exchange, behaviour: Behaviour) -> None:
+        if exchange.request.get("stream") is True and path in _STREAMS:
             await exchange.stream(path, behaviour)
         elif path == "/v1/audio/speech":
             await exchange.raw(_endpoints.SPEECH, b"audio/mpeg", behaviour)
@@ -164,7 +168,8 @@ class App:
             content = _endpoints.batch_output(number, behaviour)
             await exchange.raw(content, b"application/octet-stream", behaviour)
         else:
-            await exchange.whole(_ANSWERS[path](request, behaviour, exchange.number), behaviour)
+            body = _ANSWERS[path](exchange.request, behaviour, exchange.number)
+            await exchange.whole(body, behaviour)
 
     def _batch(self, name: str, behaviour: Behaviour, exchange: _Exchange) -> _answers.Json:
         """Return a batch, one step further each time that it is looked at."""
