@@ -9,9 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from litellm_ledger import Ledger, UsageRecord
+from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName
 from litellm_ledger._records.scan import scan
+from litellm_ledger._tracking.calls_in_flight import CallsInFlight
+from litellm_ledger._tracking.tracker import serve_client
 from litellm_ledger.testing import FaultyFileSystem
 
 LITELLM = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])
@@ -27,6 +29,11 @@ def usage(key: object = None, **fields: Any) -> UsageRecord:
     """One outcome: 150 tokens, two cents; ``key`` tells it from others."""
     given = {"model": "m", "input_tokens": 100, "output_tokens": 50, "cost": PRICE, **fields}
     return UsageRecord(call_id=None if key is None else str(key), **given)
+
+
+def calls_of(tracker: UsageTracker) -> CallsInFlight:
+    """What a client would record its calls through."""
+    return serve_client(tracker, tracker.aclose)
 
 
 def keys(root: Path) -> list[str | None]:

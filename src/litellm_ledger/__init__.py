@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ._records.statistics import CacheStatistics, Statistics
     from ._reports.ledger import Ledger
     from ._tracking.tracker import UsageTracker
-    from ._writing.writer import AsyncUsageWriter
+    from ._writing.public import AsyncUsageWriter
 
 __all__ = [
     "AsyncUsageWriter",
@@ -79,7 +79,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncUsageWriter": "_writing.writer",
+    "AsyncUsageWriter": "_writing.public",
     "CacheStatistics": "_records.statistics",
     "CacheStore": "_cache.store",
     "CheckedCall": "_litellm.self_check",

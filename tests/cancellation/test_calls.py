@@ -87,7 +87,7 @@ async def test_cancelled_while_it_waits_for_the_start_no_request_leaves(
 async def test_cancelled_while_it_waits_for_room_there_is_no_trace(
     client: LiteLLMClient, fake: FakeLiteLLM, disk: FaultyFileSystem, tmp_path: Path
 ) -> None:
-    client.usage._writer.queue_size = 1
+    client.usage._writer.admission.queue_size = 1
     with disk.hang("create") as hang:
         first = asyncio.create_task(client.acompletion(**CALL))
         await stuck(hang)

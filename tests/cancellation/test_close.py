@@ -356,7 +356,7 @@ async def test_a_disk_that_is_slow_but_in_time_is_no_error(tmp_path: Path) -> No
     tracker = await loaded(tmp_path, disk)
     hang = disk.hang("sync")
     closer = asyncio.create_task(tracker.aclose(2.0))
-    await until(lambda: tracker._writer.backlog.late)  # the last resort has begun
+    await until(lambda: tracker._writer.admission.backlog.late)  # the last resort has begun
     hang.release()
     await closer
     assert_once(tmp_path, range(RECORDS))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.disks import QUICK
 from tests.ledgers import segment_names
-from tests.runs import assert_closed, assert_once, keys, usage
+from tests.runs import assert_closed, assert_once, calls_of, keys, usage
 
 from litellm_ledger import Ledger, UsageTracker
 from litellm_ledger._maintenance.recover import recover
@@ -62,10 +62,12 @@ async def live(path: Path, clock: Clock, *, close: bool) -> UsageTracker:
     for number, step in enumerate(STEPS):
         clock.now += step
         await tracker.record(usage(2 * number))
-        started = await tracker.start(usage(kind="started"), ack_timeout=5)
+        started = await calls_of(tracker).start(usage(kind="started"), ack_timeout=5)
         assert started is not None
-        outcome = tracker.settle(usage(2 * number + 1, operation=started.operation), started)
-        await tracker.acknowledge(outcome, 5)
+        outcome = calls_of(tracker).settle(
+            usage(2 * number + 1, operation=started.operation), started
+        )
+        await calls_of(tracker).acknowledge(outcome, 5)
         await tracker.flush(5)
     if close:
         await tracker.aclose()
@@ -84,7 +86,7 @@ def test_a_writer_killed_after_a_step_is_recovered_by_one_that_lives_before_it(
 ) -> None:
     async def killed() -> None:
         tracker = await live(tmp_path, clock, close=False)
-        await tracker.start(usage(kind="started"), ack_timeout=5)
+        await calls_of(tracker).start(usage(kind="started"), ack_timeout=5)
         _process.leave(tracker._writer)
         tracker._writer.forget_parent()
 

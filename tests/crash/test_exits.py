@@ -559,7 +559,7 @@ def test_thirty_ordinary_ends_with_a_threaded_write_under_way(tmp_path: Path, lo
 
 
 NAIVE = """
-from litellm_ledger._writing.writer import AsyncUsageWriter
+from litellm_ledger._writing.writer import Writer
 from litellm_ledger._writing.queue import Signal
 async def naive(self, backlog):
     try:
@@ -571,7 +571,7 @@ async def naive(self, backlog):
             os.write(log._fd, b"".join(map(backlog.line, held)))
             log.written = backlog.accepted
             backlog.queue.forget()
-AsyncUsageWriter._run = naive
+Writer._run = naive
 """
 
 

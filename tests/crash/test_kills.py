@@ -38,10 +38,10 @@ async def main():
 """
 
 ACK_BEFORE_WRITE = """
-from litellm_ledger._tracking import tracker as _tracker
+from litellm_ledger._writing.admission import Admission
 async def ack(self, record, timeout=None):
     return True
-_tracker.AsyncUsageWriter.ack = ack
+Admission.ack = ack
 """
 
 

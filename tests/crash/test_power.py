@@ -24,7 +24,7 @@ from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade
 from tests.ledgers import assert_finished, directory, found
 from tests.power import Event, Medium, Recorder, states
-from tests.runs import usage
+from tests.runs import calls_of, usage
 from tests.tally import Tally
 from tests.unit.test_segment import NeverSyncs, NeverSyncsTheDirectory, RetriesTheSync
 
@@ -36,8 +36,8 @@ from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._storage import segment as _segment
 from litellm_ledger._storage.segment import SegmentLog
-from litellm_ledger._tracking import tracker as _tracker
 from litellm_ledger._writing import backlog as _backlog
+from litellm_ledger._writing.admission import Admission
 from litellm_ledger.testing import FaultyFileSystem
 
 
@@ -86,18 +86,20 @@ class Life:
             self.root, durability="synced", fs=self.disk, handle_signals=False, drain_timeout=5
         )
         await tracker.open()
-        self.disk.cells = tracker._writer.backlog.live.cells
+        self.disk.cells = tracker._writer.admission.backlog.live.cells
         if failing:
             self.faults.fail("sync", nth=failing)
         for number in range(4):
             await self._record(tracker, number)
         await asyncio.gather(*[self._record(tracker, number) for number in range(4, 9)])
-        started = await tracker.start(usage(kind="started"), ack_timeout=5)
+        started = await calls_of(tracker).start(usage(kind="started"), ack_timeout=5)
         assert started is not None
         self.disk.promise(started.seq or 0)
         await self._record(tracker, 9)
-        outcome = tracker.settle(usage(10, operation=started.operation, attempt=1), started)
-        await tracker.acknowledge(outcome, 5)
+        outcome = calls_of(tracker).settle(
+            usage(10, operation=started.operation, attempt=1), started
+        )
+        await calls_of(tracker).acknowledge(outcome, 5)
         self.disk.promise(outcome.seq or 0)
         await tracker.aclose()
 
@@ -340,7 +342,7 @@ def test_an_ack_before_the_write_is_caught(
     async def ack(self: object, record: object, timeout: float | None = None) -> bool:
         return True
 
-    monkeypatch.setattr(_tracker.AsyncUsageWriter, "ack", ack)
+    monkeypatch.setattr(Admission, "ack", ack)
     life = Life(tmp_path, SegmentLog)
     with pytest.raises(AssertionError, match="is gone after"):
         check_life(life, scratch)

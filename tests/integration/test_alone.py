@@ -14,7 +14,7 @@ from tests.runs import assert_closed, assert_once, keys, usage
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._storage.filesystem import FileSystem
-from litellm_ledger._writing.intake import Durability
+from litellm_ledger._storage.live_file import Durability
 from litellm_ledger.testing import FaultyFileSystem
 
 pytestmark = pytest.mark.asyncio

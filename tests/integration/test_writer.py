@@ -20,6 +20,7 @@ from tests.runs import (
     WAIT,
     assert_closed,
     assert_once,
+    calls_of,
     keys,
     kinds,
     lines,
@@ -330,12 +331,14 @@ async def test_when_the_writer_dies_outcomes_are_still_taken_and_saved_at_the_cl
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker, strike = await dying(tmp_path, monkeypatch, durability="queued")
-    started = await tracker.start(UsageRecord(kind="started", model="m"), ack_timeout=1)
+    started = await calls_of(tracker).start(UsageRecord(kind="started", model="m"), ack_timeout=1)
     strike.set()
     await until(lambda: tracker.state is State.FAILED)
     assert started is not None
-    outcome = tracker.settle(usage("outcome", operation=started.operation, attempt=1), started)
-    await tracker.acknowledge(outcome, 1)
+    outcome = calls_of(tracker).settle(
+        usage("outcome", operation=started.operation, attempt=1), started
+    )
+    await calls_of(tracker).acknowledge(outcome, 1)
     await tracker.aclose()
     assert keys(tmp_path) == ["outcome"]
     assert_closed(tmp_path)
@@ -369,7 +372,7 @@ async def test_a_disk_that_refuses_is_named_with_its_error(tmp_path: Path) -> No
         started = await start(tracker)
         disk.fail("write", times=None)
         with pytest.warns(LedgerWarning, match=r"writing fails \(.*Input/output"):
-            await tracker.acknowledge(tracker.settle(usage(1), started), 0.2)
+            await calls_of(tracker).acknowledge(calls_of(tracker).settle(usage(1), started), 0.2)
         disk.heal()
         await tracker.flush(WAIT)
         assert tracker._writer.disk()[1] is None
@@ -382,11 +385,11 @@ async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
     disk = FaultyFileSystem()
     tracker = UsageTracker(tmp_path, fs=disk)
     started = await start(tracker)
-    tracker._writer._task.cancel()  # type: ignore[union-attr]
+    tracker._writer.admission.task.cancel()  # type: ignore[union-attr]
     await turns()
     disk.fail("write", times=None)
     with pytest.warns(LedgerWarning, match="has not acknowledged.*was not saved yet"):
-        await tracker.acknowledge(tracker.settle(usage(1), started), 0.05)
+        await calls_of(tracker).acknowledge(calls_of(tracker).settle(usage(1), started), 0.05)
     assert tracker.statistics().unacked == 1
     with pytest.raises(LedgerFailed, match="not saved"):
         await tracker.record(usage(2))
@@ -430,7 +433,7 @@ async def test_a_late_outcome_does_not_hold_the_loop_in_a_disk_that_hangs(tmp_pa
         began = time.monotonic()
         for number, started in enumerate(calls):
             outcome = usage(number, operation=started.operation, attempt=1)
-            assert tracker.settle(outcome, started).seq == 11 + number
+            assert calls_of(tracker).settle(outcome, started).seq == 11 + number
         assert time.monotonic() - began < 2.0
         assert hang.entered.is_set()
     await until(lambda: tracker.statistics().queue_depth == 0)
@@ -440,8 +443,10 @@ async def test_a_late_outcome_does_not_hold_the_loop_in_a_disk_that_hangs(tmp_pa
 
 
 async def start(tracker: UsageTracker) -> UsageRecord:
-    await tracker.ready()
-    started = await tracker.start(UsageRecord(kind="started", model="m"), ack_timeout=WAIT)
+    await calls_of(tracker).ready()
+    started = await calls_of(tracker).start(
+        UsageRecord(kind="started", model="m"), ack_timeout=WAIT
+    )
     assert started is not None
     return started
 
@@ -470,7 +475,7 @@ async def lone_call(tracker: UsageTracker) -> int:
 
     loop.call_soon(count)
     started = await start(tracker)
-    await tracker.acknowledge(tracker.settle(usage("lone"), started), 5.0)
+    await calls_of(tracker).acknowledge(calls_of(tracker).settle(usage("lone"), started), 5.0)
     return rounds
 
 
@@ -483,7 +488,7 @@ async def test_the_records_of_a_lone_call_are_written_without_a_turn_of_the_loop
         assert tracker.statistics().written == 3
         still_open = await start(tracker)
         assert await lone_call(tracker) > 0, "of several calls the writer task makes batches"
-        tracker.settle(usage("open"), still_open)
+        calls_of(tracker).settle(usage("open"), still_open)
     assert keys(tmp_path)[-2:] == ["lone", "open"]
 
 
@@ -546,7 +551,7 @@ async def test_a_record_that_woke_nobody_is_written_with_what_comes_next(
     """As one that a finalizer puts in while asyncio's ``get`` is about to wait."""
     async with UsageTracker(tmp_path, sync_interval=1_000) as tracker:
         await tracker.record(usage(0))
-        tracker._writer.backlog.accept(usage(1), wake=False)
+        tracker._writer.admission.backlog.accept(usage(1), wake=False)
         await turns(5)
         assert tracker.statistics().written == 1
         if next_step == "record":
@@ -566,7 +571,7 @@ class Alarm(BaseException):
 
 def raise_at(line: int, work: Callable[[], object]) -> bool:
     """Run ``work``; raise ``Alarm`` at its ``line``-th line of ours; tell whether there was one."""
-    files = ("/backlog.py", "/intake.py", "/write_loop.py", "/totals.py")
+    files = ("/backlog.py", "/admission.py", "/write_loop.py", "/totals.py")
     left = line
 
     def trace(frame: Any, event: str, arg: object) -> Any:
@@ -597,7 +602,12 @@ async def test_an_exception_out_of_a_signal_handler_stops_and_doubles_nothing(
         async with UsageTracker(path, sync_interval=1_000, handle_signals=False) as tracker:
             await tracker.record(usage(0))
             begun = UsageRecord(kind="started", model="m")
-            struck = raise_at(line, lambda t=tracker, b=begun: t._writer.start(b))
+            struck = raise_at(
+                line,
+                lambda t=tracker, b=begun: t._writer.admission.take(
+                    b, t._writer.admission.backlog.start
+                ),
+            )
             for _ in range(2):
                 await asyncio.wait_for(start(tracker), WAIT)
             assert tracker.statistics().queue_depth == 0, f"at line {line}"
@@ -822,7 +832,7 @@ async def test_a_large_segment_is_sealed_and_the_next_begun(
 ) -> None:
     assert segment_module.ROTATE_BYTES == 64 * 2**20
     async with UsageTracker(tmp_path) as tracker:
-        monkeypatch.setattr(tracker._writer.backlog.log, "_rotate_bytes", 4_000)
+        monkeypatch.setattr(tracker._writer.admission.backlog.log, "_rotate_bytes", 4_000)
         for number in range(100):
             await tracker.record(usage(number))
         assert tracker.statistics().segments > 5

@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 )
 from tests.disks import QUICK
 from tests.ledgers import assert_finished, directory
-from tests.runs import usage
+from tests.runs import calls_of, usage
 from tests.tally import Tally
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
@@ -41,8 +41,8 @@ from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._reading.verdict import WriterVerdict
 from litellm_ledger._runtime import process as _process
 from litellm_ledger._storage.segment import SegmentLog
-from litellm_ledger._tracking import tracker as _tracker
 from litellm_ledger._writing import backlog as _backlog
+from litellm_ledger._writing.admission import Admission
 from litellm_ledger.testing import FaultyFileSystem
 
 _CUT = "unsettled"
@@ -190,7 +190,7 @@ class Lives(RuleBasedStateMachine):
         assert self.tracker is not None
         self.disk.empty()
         started = self.run(
-            self.tracker.start(UsageRecord(kind="started", model="m"), ack_timeout=30)
+            calls_of(self.tracker).start(UsageRecord(kind="started", model="m"), ack_timeout=30)
         )
         assert started is not None
         assert started.id is not None
@@ -211,7 +211,7 @@ class Lives(RuleBasedStateMachine):
         tracker = self.tracker
 
         async def settle() -> None:
-            tracker.settle(usage(key, operation=started.operation, attempt=1), started)
+            calls_of(tracker).settle(usage(key, operation=started.operation, attempt=1), started)
             self.disk.empty()
             await tracker.flush(30)
 
@@ -277,7 +277,7 @@ class Lives(RuleBasedStateMachine):
             (key,) = self.keys(1)
             self.recorded.append(key)
             outcome = usage(key, operation=started.operation, attempt=1)
-            self.tracker.settle(outcome, started)
+            calls_of(self.tracker).settle(outcome, started)
         self.flying = []
 
     def ended(self) -> None:
@@ -409,7 +409,7 @@ def test_a_saboteur_that_acknowledges_before_it_writes_is_caught(
     async def ack(self: object, record: object, timeout: float | None = None) -> bool:
         return True
 
-    monkeypatch.setattr(_tracker.AsyncUsageWriter, "ack", ack)
+    monkeypatch.setattr(Admission, "ack", ack)
     score = Score()
     with pytest.raises((AssertionError, Flaky)):  # not every run of a loop is the same
         live(300, 20, score, shrink=False)

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
+from tests.runs import calls_of
 
 from litellm_ledger import (
     Ledger,
@@ -286,7 +287,7 @@ def test_a_warm_up_that_fails_is_logged_and_harms_nothing(
 
 async def in_flight(client: LiteLLMClient) -> Any:
     started = UsageRecord(kind="started", model="m", attempt=1)
-    return await client.usage.start(started, ack_timeout=5)
+    return await calls_of(client.usage).start(started, ack_timeout=5)
 
 
 @pytest.mark.asyncio
@@ -298,7 +299,9 @@ async def test_the_end_waits_for_calls_in_flight(tmp_path: Path) -> None:
 
         def end() -> None:
             assert client.statistics().state == "open"
-            client.usage.settle(UsageRecord(model="m", operation=started.operation), started)
+            calls_of(client.usage).settle(
+                UsageRecord(model="m", operation=started.operation), started
+            )
 
         asyncio.get_running_loop().call_later(0.05, end)
     assert client.statistics().state == "closed"
@@ -313,7 +316,7 @@ async def test_the_end_does_not_wait_for_ever_and_takes_late_outcomes(tmp_path: 
         started = await in_flight(client)
     assert client.statistics().state == "closed"
     assert client.statistics().in_flight == 1
-    client.usage.settle(UsageRecord(model="m", operation=started.operation), started)
+    calls_of(client.usage).settle(UsageRecord(model="m", operation=started.operation), started)
     assert len(list(Ledger(tmp_path).records())) == 1
     assert Ledger(tmp_path).verify().writers[0].clean
 

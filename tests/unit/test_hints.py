@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from litellm_ledger import AsyncUsageWriter, Ledger, LedgerClosed, LiteLLMClient, UsageTracker
-from litellm_ledger._writing.intake import Intake
 
 
 @pytest.fixture
@@ -60,15 +59,13 @@ def test_tags_given_as_a_mapping_are_refused_with_the_way_to_give_them(client: A
 
 def test_an_error_names_what_the_user_made(client: Any, tmp_path: Path) -> None:
     tracker, writer = UsageTracker(tmp_path), AsyncUsageWriter(tmp_path)
-    made: Intake
     for made, what in (
-        (client.usage._writer, "client"),
-        (tracker._writer, "tracker"),
+        (client.usage, "client"),
+        (tracker, "tracker"),
         (writer, "writer"),
     ):
-        assert isinstance(made, Intake)
         with pytest.raises(LedgerClosed, match=f"^the {what} for {tmp_path} is not open"):
-            made.check_open()
+            made._writer.admission.check_open()
 
 
 @pytest.mark.asyncio

@@ -73,7 +73,7 @@ class Asker:
         kwargs = asked.kwargs
         self._began = time.monotonic()
         self.attempt = Attempt(  # takes the time and the tags of this moment
-            core.tracker,
+            core.calls,
             call=asked.call.name,
             model=asked.model,
             stream=bool(kwargs.get("stream")),

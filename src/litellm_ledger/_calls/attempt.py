@@ -17,7 +17,7 @@ from typing import Any
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._runtime.limits import Slot
-from litellm_ledger._tracking.tracker import UsageTracker
+from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 
 __all__ = ["Attempt"]
 
@@ -40,13 +40,13 @@ class Attempt:
     __slots__ = (
         "_admitted",
         "_began",
+        "_calls",
         "_common",
         "_ended",
         "_first_token",
         "_pid",
         "_settled",
         "_slot",
-        "_tracker",
         "_ts",
         "record",
         "started",
@@ -54,7 +54,7 @@ class Attempt:
 
     def __init__(
         self,
-        tracker: UsageTracker,
+        calls: CallsInFlight,
         *,
         call: str,
         model: str | None,
@@ -65,7 +65,7 @@ class Attempt:
         operation: str | None = None,
         slot: Slot | None = None,
     ) -> None:
-        self._tracker = tracker
+        self._calls = calls
         self._ts = datetime.now(UTC)
         self._began = time.perf_counter()
         self._ended: float | None = None
@@ -77,7 +77,7 @@ class Attempt:
             "call": call,
             "model": model,
             "stream": stream,
-            "tags": tracker.merged_tags(tags),
+            "tags": calls.merged_tags(tags),
             "call_id": call_id if call_id is None else str(call_id),  # a UUID will do for LiteLLM
             "attempt": number,
             "operation": operation,
@@ -92,7 +92,7 @@ class Attempt:
             record = None
             if write:
                 record = UsageRecord(kind="started", ts=self._ts, **self._common)
-            self.started = await self._tracker.start(record, ack_timeout=ack_timeout)
+            self.started = await self._calls.start(record, ack_timeout=ack_timeout)
         except BaseException:  # nothing has left, and the tracker has settled what it wrote
             self._settled = True
             self._release()
@@ -101,7 +101,7 @@ class Attempt:
 
     def join(self) -> None:
         """In the place of ``begin``: another call's request brings the outcome, which is here."""
-        self._tracker.join()
+        self._calls.join()
         self._admitted = True
 
     def first_token(self) -> None:
@@ -119,7 +119,7 @@ class Attempt:
         if outcome is None:
             return None
         try:
-            self.record = self._tracker.settle(outcome, self.started)
+            self.record = self._calls.settle(outcome, self.started)
         finally:
             self._release()
         return self.record
@@ -131,9 +131,9 @@ class Attempt:
             return
         try:
             if self._admitted:
-                self._tracker.settle_anywhere(outcome, self.started)
+                self._calls.settle_anywhere(outcome, self.started)
             else:
-                self._tracker.accept_anywhere(outcome)
+                self._calls.accept_anywhere(outcome)
         finally:
             self._release()
 

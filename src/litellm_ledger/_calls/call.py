@@ -76,6 +76,8 @@ async def call(
     timed_out = partial(litellm.Timeout, model=asked.model or "", llm_provider="")
     operation = Operation(retries=retries or 0, seconds=options.deadline, timed_out=timed_out)
     try:
+        if operation.once:
+            return await _attempt(core, request, operation)
         return await operation.run(partial(_attempt, core, request, operation))
     except BaseException as exc:  # also the deadline's, which takes the place of a cancellation
         label(exc, operation.record)
@@ -104,7 +106,7 @@ async def _attempt(core: ClientCore, request: _Request, operation: Operation) ->
     operation.phase = f"in attempt {operation.attempts}"
     core.repeated += operation.attempts > 1
     attempt = Attempt(
-        core.tracker,
+        core.calls,
         call=asked.call.name,
         model=asked.model,
         stream=request.stream,

@@ -128,7 +128,7 @@ class Capture:
             captured = _Captured(
                 core,
                 Attempt(
-                    core.tracker,
+                    core.calls,
                     call=call,
                     model=model,
                     stream=bool(request.get("stream")),
@@ -184,7 +184,7 @@ class Capture:
             self.duplicates += 1
             return
         attempt = Attempt(
-            core.tracker,
+            core.calls,
             call=call,
             model=model if isinstance(model, str) else None,
             stream=details.get("stream") is True,

@@ -33,7 +33,7 @@ from litellm_ledger._runtime import process as _process
 from litellm_ledger._runtime.cancellation import outlive_cancellation, seconds, wait_until
 from litellm_ledger._runtime.disk_thread import DiskThread
 from litellm_ledger._runtime.limits import Limit
-from litellm_ledger._tracking.tracker import UsageTracker
+from litellm_ledger._tracking.tracker import UsageTracker, serve_client
 from litellm_ledger._writing.state import State, refusal
 
 from .batches import Batches
@@ -111,7 +111,7 @@ class ClientCore:
         self._background: set[asyncio.Task[None]] = set()
         self._streams: set[Unsettled] = set()
         self._at_exit: weakref.finalize[..., Any] | None = None
-        tracker.serve_client(self.aclose)
+        self.calls = serve_client(tracker, self.aclose)
         _process.inherits(self)
 
     def forget_parent(self) -> None:
@@ -134,7 +134,7 @@ class ClientCore:
     async def ready(self) -> None:
         """Open if need be; raise if closed, failed, or on another loop."""
         self.check_open()
-        await self.tracker.ready()
+        await self.calls.ready()
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             acquire_http(self._loop)
@@ -306,7 +306,7 @@ class ClientCore:
 
     async def acknowledge(self, record: UsageRecord) -> None:
         """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""
-        await self.tracker.acknowledge(record, self.ack_timeout)
+        await self.calls.acknowledge(record, self.ack_timeout)
 
 
 def _settle_all(streams: set[Unsettled], background: set[asyncio.Task[None]]) -> None:

@@ -14,6 +14,7 @@ without.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sys
@@ -95,16 +96,17 @@ class Operation:
                 seconds, lambda: make(f"the deadline of {seconds:g} s passed {self.phase}")
             )
 
+    @property
+    def once(self) -> bool:
+        """Whether there is one attempt and no deadline, so that ``run`` has nothing to do."""
+        return self.deadline is None and not self._retries
+
     async def run(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         """Make attempts until one succeeds, or none is worth it any more; then raise its error."""
-        if self.deadline is None:
-            return await self._repeat(attempt)
-        async with self.deadline.enforced():
-            return await self._repeat(attempt)
+        async with contextlib.nullcontext() if self.deadline is None else self.deadline.enforced():
+            return await (self._repeat(attempt) if self._retries else attempt())
 
     async def _repeat(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
-        if not self._retries:
-            return await attempt()
         tenacity = need_tenacity()
         backoff = tenacity.wait_random_exponential(
             multiplier=BACKOFF_FIRST, min=BACKOFF_MIN, max=BACKOFF_MAX

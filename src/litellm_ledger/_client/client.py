@@ -28,8 +28,8 @@ from litellm_ledger._records.prices import ModelPrice
 from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime.misuse import AsyncOnly, instead
 from litellm_ledger._storage.filesystem import REAL, FileSystem
+from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._tracking.tracker import UsageTracker
-from litellm_ledger._writing.writer import Durability
 
 from .jobs import LiteLLMJobs
 

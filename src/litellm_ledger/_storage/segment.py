@@ -106,13 +106,32 @@ class SegmentLog:
         """``append`` of ``size`` bytes if it is one plain write, without rotation, a new file or
         waiting for anybody; tell whether it was done.
 
+        The short way of a call: ``_locked`` and the checks of ``_append`` are in its own frame.
+
         Raises:
             OSError: what the disk said.
         """
-        try:
-            return self._locked(0, self._append_now, first, lines, size)
-        except Stuck:
+        if self._lock._is_owned():  # type: ignore[attr-defined]
             return False
+        try:  # see _locked
+            if (
+                not self._lock.acquire(blocking=False)
+                or self._abandoned
+                or self._midway is not None
+                or self._fd is None
+                or first != self.written + 1
+                or self._end + size >= self._rotate_bytes
+                or self.unsynced_bytes >= UNSYNCED_HARD
+                or int(time.time()) // _DAY != self._day
+            ):
+                return False
+            self._write(first, lines)
+            return True
+        finally:
+            try:
+                self._lock.release()
+            except RuntimeError:  # not taken
+                pass
 
     def sync(self, *, timeout: float = -1) -> None:
         """Make everything written durable.  Raises like ``append``."""
@@ -174,18 +193,6 @@ class SegmentLog:
         self.written = written
         self._distrust()
         self._midway = None
-
-    def _append_now(self, first: int, lines: Sequence[bytes], size: int) -> bool:
-        if (
-            self._fd is None
-            or first != self.written + 1
-            or self._end + size >= self._rotate_bytes
-            or self.unsynced_bytes >= UNSYNCED_HARD
-            or int(time.time()) // _DAY != self._day
-        ):
-            return False
-        self._write(first, lines)
-        return True
 
     def _append_and_sync(self, first: int, lines: Sequence[bytes]) -> None:
         self._append(first, lines)

@@ -11,12 +11,10 @@ import contextlib
 import dataclasses
 import logging
 import os
-import time
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from copy import copy
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,25 +24,27 @@ from msgspec.structs import force_setattr
 
 from litellm_ledger._aggregates.groups import Row
 from litellm_ledger._aggregates.totals import Totals
-from litellm_ledger._errors import InvalidRecord, LedgerError, LedgerWarning, QueueFull
+from litellm_ledger._errors import InvalidRecord, QueueFull
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime import process as _process
 from litellm_ledger._runtime import signals as _signals
 from litellm_ledger._runtime.disk_thread import DiskThread
-from litellm_ledger._runtime.misuse import AsyncOnly, callers_level, unacknowledged
+from litellm_ledger._runtime.misuse import AsyncOnly
 from litellm_ledger._storage.filesystem import REAL, FileSystem
+from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._writing.queue import Entry
 from litellm_ledger._writing.state import State
-from litellm_ledger._writing.writer import AsyncUsageWriter, Durability
+from litellm_ledger._writing.writer import Writer
 
+from .calls_in_flight import CallsInFlight
 from .tags import Tags
 
 if TYPE_CHECKING:
     from litellm_ledger._reports.ledger import ReportOptions
     from litellm_ledger._reports.report import Report
 
-__all__ = ["UsageTracker"]
+__all__ = ["UsageTracker", "serve_client"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -84,7 +84,9 @@ class UsageTracker(AsyncOnly):
         mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
-        self._writer = AsyncUsageWriter(
+        self._tags = Tags(tags)
+        self._totals = Totals()
+        self._writer = Writer(
             ledger,
             durability=durability,
             queue_size=queue_size,
@@ -92,11 +94,9 @@ class UsageTracker(AsyncOnly):
             sync_interval=sync_interval,
             mode=mode,
             fs=fs,
+            what="tracker",
+            on_usage=self._totals.add,  # not a method of ours: we may be collected
         )
-        self._writer.what = "tracker"
-        self._tags = Tags(tags)
-        self._totals = Totals()
-        self._writer.on_usage = self._totals.add  # not a method of ours: we may be collected
         self._handle_signals = handle_signals
         self._member: _signals.Member | None = None
         self._signal_mode: _signals.Mode = "off"
@@ -120,12 +120,12 @@ class UsageTracker(AsyncOnly):
     @property
     def state(self) -> State:
         """Where it is in its life."""
-        return self._writer.state
+        return self._writer.admission.state
 
     @property
     def directory(self) -> Path | None:
         """The ledger's directory once it is open."""
-        return self._writer.directory
+        return self._writer.admission.directory
 
     async def open(self) -> None:
         """Open the ledger and install signal handlers.  Idempotent; the first use does the same.
@@ -149,11 +149,6 @@ class UsageTracker(AsyncOnly):
             if self._handle_signals is True and self._signal_mode == "off":
                 _log.warning("signals cannot be handled here; call aclose() before exiting")
 
-    def serve_client(self, close: _Close) -> None:
-        """Be part of a client: a signal closes through ``close``, a bound method, held weakly."""
-        self._writer.what = "client"
-        self._close_on_signal = weakref.WeakMethod(close)
-
     # -- recording -----------------------------------------------------------------------------
 
     async def record(self, record: UsageRecord) -> UsageRecord:
@@ -168,11 +163,15 @@ class UsageTracker(AsyncOnly):
             InvalidRecord: not a ``usage`` record.
         """
         record = self._labelled(record)
-        await self.ready()
-        if not self._writer.room_now():
-            await self._writer.room()
-        record = self._writer.accept(record)
-        await self._writer.ack(record)
+        admission = self._writer.admission
+        if admission.state is not State.OPEN:
+            await self.open()
+        else:
+            admission.check_loop()
+        if not admission.room_now():
+            await admission.room()
+        record = admission.take(record, admission.backlog.accept)
+        await admission.ack(record)
         return record
 
     def record_nowait(self, record: UsageRecord) -> None:
@@ -182,9 +181,10 @@ class UsageTracker(AsyncOnly):
             QueueFull: there is no room, or other callers are waiting for room.
             LedgerClosed: the tracker is not open.
         """
-        if not self._writer.accept_nowait(self._labelled(record)):
+        admission = self._writer.admission
+        if not admission.accept_nowait(self._labelled(record)):
             raise QueueFull(
-                f"{self._writer.queue_size} records are waiting to be written; use record(), which "
+                f"{admission.queue_size} records are waiting to be written; use record(), which "
                 "waits, or a larger queue_size"
             )
 
@@ -199,12 +199,12 @@ class UsageTracker(AsyncOnly):
             LedgerClosed: the tracker is not open.
         """
         record = self._labelled(record)
-        writer = self._writer
-        writer.check_open()
-        if writer.backlog.unwritten >= writer.queue_size:
-            raise QueueFull(f"{writer.queue_size} records are waiting to be written")
+        admission = self._writer.admission
+        admission.check_open()
+        if admission.backlog.unwritten >= admission.queue_size:
+            raise QueueFull(f"{admission.queue_size} records are waiting to be written")
         future: Future[UsageRecord] = Future()
-        writer.submit(Entry(record, writer.backlog.accept, future))
+        admission.submit(Entry(record, admission.backlog.accept, future))
         return future
 
     def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:
@@ -230,77 +230,6 @@ class UsageTracker(AsyncOnly):
             record = record.__copy__()
             force_setattr(record, "tags", tags)
         return record
-
-    # -- for the client: calls in flight -------------------------------------------------------
-
-    def merged_tags(self, own: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        """Return the tags that a record made here and now gets."""
-        return self._tags.merged(own)
-
-    async def ready(self) -> None:
-        """Open if need be; raise if closed or on the wrong loop."""
-        writer = self._writer
-        if writer.state is not State.OPEN:
-            await self.open()
-        else:
-            writer.check_loop()
-
-    async def start(self, record: UsageRecord | None, *, ack_timeout: float) -> UsageRecord | None:
-        """Admit a call: wait for room, put its ``started`` record down, wait for its ack.
-
-        ``None`` admits a call that leaves no ``started`` record.  Returns the numbered record.  A
-        missed ack lets the call continue, since there is room; a failed writer refuses.
-        """
-        writer = self._writer
-        if not writer.room_now():
-            await writer.room()
-        writer.check_open()
-        if record is None:
-            writer.backlog.untracked += 1
-            return None
-        started = writer.start(record)
-        try:
-            began = time.monotonic(), writer.disk()[0]
-            if not await writer.ack(started, ack_timeout):
-                self._missed(*began)
-        except BaseException:
-            # Cancelled, or the writer died, before the request left: the call ends here.
-            self.settle(_cancelled(started), started)
-            raise
-        return started
-
-    def join(self) -> None:
-        """Admit a call whose outcome is here: it waits for nothing, also while we close."""
-        self._writer.backlog.untracked += 1
-
-    def settle(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
-        """Put the outcome of an admitted call down.  Never waits, never fails."""
-        return self._writer.settle(record, (started.seq or 0) if started is not None else 0)
-
-    def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
-        """``settle`` from a finalizer: on any thread, at any point of the program."""
-        number = (started.seq or 0) if started is not None else 0
-        self._writer.submit(Entry(record, partial(self._writer.backlog.settle, settles=number)))
-
-    def accept_anywhere(self, record: UsageRecord) -> None:
-        """Put the outcome of a call down that was never admitted; from anywhere, never waits."""
-        self._writer.submit(Entry(record, self._writer.backlog.accept))
-
-    async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
-        """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""
-        began = time.monotonic(), self._writer.disk()[0]
-        try:
-            if not await self._writer.ack(record, timeout):
-                self._missed(*began)
-        except LedgerError as exc:
-            self._missed(*began, str(exc))
-
-    def _missed(self, since: float, spent: float, error: str | None = None) -> None:
-        self._writer.unacked += 1
-        disk, refused = self._writer.disk()
-        waited = time.monotonic() - since
-        words = unacknowledged(self.directory, waited, disk - spent, error or refused)
-        warnings.warn(words, LedgerWarning, stacklevel=callers_level())
 
     def forget_parent(self) -> None:
         """In a forked child: begin at zero, with signals of its own (``_runtime.process.Heir``)."""
@@ -359,7 +288,7 @@ class UsageTracker(AsyncOnly):
         Raises:
             FlushTimeout: it took longer than ``timeout`` seconds; nothing is lost.
         """
-        await self._writer.flush(timeout)
+        await self._writer.admission.flush(timeout)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Write and sync everything, seal the ledger.  Idempotent; several tasks may await it.
@@ -372,19 +301,23 @@ class UsageTracker(AsyncOnly):
         try:
             await self._writer.aclose(timeout)
         finally:
-            if self._member is not None and self._writer.state is State.CLOSED:
+            if self._member is not None and self._writer.admission.state is State.CLOSED:
                 _signals.leave(self._member)
 
 
-def _cancelled(started: UsageRecord) -> UsageRecord:
-    """Make an outcome of a ``started`` record: of the same attempt, with nothing used."""
-    outcome = copy(started)
-    for name, value in (("kind", "usage"), ("status", "cancelled"), ("usage_source", "none")):
-        force_setattr(outcome, name, value)
-    return outcome
+def serve_client(tracker: UsageTracker, close: _Close) -> CallsInFlight:
+    """Make a tracker part of a client; return what the client records its calls through.
+
+    Args:
+        close: the client's bound method that a signal closes through; held weakly.
+    """
+    writer = tracker._writer
+    writer.admission.what = "client"
+    tracker._close_on_signal = weakref.WeakMethod(close)
+    return CallsInFlight(tracker.open, writer, tracker._tags)
 
 
-def _weak_close(close: weakref.WeakMethod[_Close], writer: AsyncUsageWriter) -> _Close:
+def _weak_close(close: weakref.WeakMethod[_Close], writer: Writer) -> _Close:
     """Close without keeping the tracker or client alive."""
 
     async def close_if_alive() -> None:
@@ -394,15 +327,15 @@ def _weak_close(close: weakref.WeakMethod[_Close], writer: AsyncUsageWriter) -> 
     return close_if_alive
 
 
-def _collected(writer: AsyncUsageWriter, members: Sequence[_signals.Member]) -> None:
+def _collected(writer: Writer, members: Sequence[_signals.Member]) -> None:
     """Nobody can reach the tracker any more: save what it holds, and say that it was not closed."""
     for member in members:
         _signals.leave(member)
-    if writer.state is State.OPEN:
+    if writer.admission.state is State.OPEN:
         writer.finish_now(writer.drain_timeout)  # first: a warning may be an error here
         warnings.warn(
-            f"unclosed UsageTracker or LiteLLMClient for {writer.directory}; use 'async with' or "
-            "await aclose() (nothing was lost)",
+            f"unclosed UsageTracker or LiteLLMClient for {writer.admission.directory}; "
+            "use 'async with' or await aclose() (nothing was lost)",
             ResourceWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""``AsyncUsageWriter``: has one task write what ``Intake`` accepts, and sees it to its end.
+"""``Writer``: has one task write what ``Admission`` accepts, and sees it to its end.
 
     accept -> asyncio.Queue -> [task: batch -> encode -> append -> sync] -> ack
 
@@ -19,26 +19,27 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Self
+from functools import partial
+from typing import Any, Final, get_args
 
 from litellm_ledger._errors import DrainTimeout
+from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime import process as _process
 from litellm_ledger._runtime.cancellation import outlive_cancellation, seconds, wait_until
 from litellm_ledger._runtime.disk_thread import DiskThread
-from litellm_ledger._runtime.misuse import AsyncOnly
-from litellm_ledger._storage.filesystem import REAL, FileSystem
+from litellm_ledger._storage.filesystem import FileSystem
+from litellm_ledger._storage.live_file import Durability
 
+from .admission import Admission
 from .backlog import Backlog
-from .intake import Durability, Intake
 from .last_resort import LateSaver
 from .opening import checked_mode, prepare, refused
 from .queue import Signal
 from .state import State, advance
 from .write_loop import WriteLoop
 
-__all__ = ["AsyncUsageWriter", "Durability"]
+__all__ = ["Writer"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -48,99 +49,96 @@ _OVERTIME: Final = 0.25
 """Seconds that the last resort gets even when nothing is left."""
 
 
-class AsyncUsageWriter(Intake, AsyncOnly):
+class Writer:
     """Writes records to a ledger directory from one task, in order, each exactly once.
 
-    An async context manager; also ``await open()`` … ``await aclose()``.  Belongs to the event loop
-    that opened it.
+    Belongs to the event loop that opened it.  See ``AsyncUsageWriter`` for the arguments that are
+    not listed here.
 
     Args:
-        ledger: the directory (created if missing).
-        durability: what ``ack`` waits for: ``queued``, ``written`` or ``synced``.
-        queue_size: records accepted and not yet written at which callers wait.
-        sync_interval: seconds after a write by which it is synced in the background.
-        drain_timeout: seconds that ``aclose`` may take unless it is told otherwise.
-        mode: see ``UsageTracker``.
-        fs: the file system to use; tests put a faulty one here.
-        recover: finish what dead writers left behind when opening.
+        what: what the user made and reads of in errors: ``writer``, ``tracker`` or ``client``.
+        on_usage: called with every outcome and its cost in picodollars, when it is accepted.
+
+    Attributes:
+        admission: takes records; a new one after a fork.
     """
 
     def __init__(
         self,
-        ledger: str | os.PathLike[str] | None = None,
+        ledger: str | os.PathLike[str] | None,
         *,
-        durability: Durability = "written",
-        queue_size: int = 10_000,
-        sync_interval: float = 1.0,
-        drain_timeout: float = 10.0,
-        mode: int | None = None,
-        fs: FileSystem = REAL,
+        durability: Durability,
+        queue_size: int,
+        sync_interval: float,
+        drain_timeout: float,
+        mode: int | None,
+        fs: FileSystem,
         recover: bool = True,
+        what: str = "writer",
+        on_usage: Callable[[UsageRecord, int | None], None] | None = None,
     ) -> None:
-        super().__init__(
-            ledger, durability=durability, queue_size=queue_size, drain_timeout=drain_timeout
-        )
+        if durability not in get_args(Durability):
+            raise ValueError(f"durability must be queued, written or synced, not {durability!r}")
+        if queue_size < 1:
+            raise ValueError(f"queue_size must be at least 1, not {queue_size}")
+        self.drain_timeout = seconds("drain_timeout", drain_timeout)
+        self.on_usage = on_usage
+        self._ledger = ledger
+        self._durability: Durability = durability
+        self._queue_size = queue_size
         self._sync_interval = sync_interval
         self._mode = checked_mode(mode)
         self._fs = fs
         self._recover = recover
-        self._begin()
+        self._begin(what)
         _process.inherits(self)
 
-    def _begin(self) -> None:
-        super()._begin()
+    def _begin(self, what: str) -> None:
+        """Make everything that belongs to one opening, in one process."""
         self._pid = os.getpid()
         self._executor = DiskThread()
         self._opening: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
+        self.admission = Admission(
+            self._ledger,
+            durability=self._durability,
+            queue_size=self._queue_size,
+            drain_timeout=self.drain_timeout,
+            what=what,
+            sealed=partial(_process.leave, self),
+        )
         self._writing = WriteLoop(
             self._executor,
-            durable=self.durability == "synced",
+            durable=self._durability == "synced",
             sync_interval=self._sync_interval,
-            progress=self._progress,
+            progress=self.admission.progress,
         )
+        self.admission.write_at_once = self._writing.at_once
 
     # -- opening -------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     async def open(self) -> None:
-        """Create the directory, recover what dead writers left, start the task.  Idempotent.
-
-        Cancelling stops the waiting, not the opening: the next use finds it open.
-
-        Raises:
-            LedgerPathError: the directory cannot be used; the text says why and what to do.
-            LedgerClosed: it was closed before; make a new one.
-        """
-        if self.state is State.OPEN:
-            self.check_loop()
+        """See ``AsyncUsageWriter.open``."""
+        admission = self.admission
+        if admission.state is State.OPEN:
+            admission.check_loop()
             return
-        if self.state is not State.UNOPENED:
-            raise self._refusal()
+        if admission.state is not State.UNOPENED:
+            raise admission.refusal()
         if self._opening is None:
-            self._loop = asyncio.get_running_loop()
+            admission.loop = asyncio.get_running_loop()
             self._opening = self._spawn(self._open(), "litellm-ledger-open")
             self._opening.add_done_callback(self._opened)
-        self.check_loop()
+        admission.check_loop()
         await asyncio.shield(self._opening)
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
         failed = opening.cancelled() or opening.exception() is not None
-        if failed and self.state is State.UNOPENED:
+        if failed and self.admission.state is State.UNOPENED:
             self._opening = None  # another try may find the directory mended
 
     async def _open(self) -> None:
+        admission = self.admission
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
         job = self._executor.submit(self._open_files, name)
         try:
@@ -148,30 +146,33 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         except asyncio.CancelledError:  # the loop is torn down: what is opened belongs to nobody
             job.add_done_callback(_give_back)
             raise
-        if self.state is not State.UNOPENED:  # the close did not wait for so slow a disk
+        if admission.state is not State.UNOPENED:  # the close did not wait for so slow a disk
             await self._on_new_thread(backlog.live.remove)
-            raise self._refusal()
-        self._backlog = backlog
-        self._late = LateSaver(backlog, self._saved_late)
-        self._backlog.on_usage = self.on_usage
-        self._backlog.sync_late = self.durability == "synced"
-        self.state = advance(self.state, State.OPEN)
+            raise admission.refusal()
+        admission.opened = backlog
+        admission.late = LateSaver(backlog, admission.saved_late)
+        admission.opened.on_usage = self.on_usage
+        admission.opened.sync_late = self._durability == "synced"
+        admission.state = advance(admission.state, State.OPEN)
         _process.enter(self)
-        self._task = self._spawn(self._run(self._backlog), "litellm-ledger-writer")
-        self._task.add_done_callback(self._task_done)
+        admission.task = self._spawn(self._run(admission.opened), "litellm-ledger-writer")
+        admission.task.add_done_callback(self._task_done)
 
     def _open_files(self, name: str) -> Backlog:
-        self.directory = prepare(self._ledger, self._fs, recover=self._recover, mode=self._mode)
+        admission = self.admission
+        admission.directory = prepare(
+            self._ledger, self._fs, recover=self._recover, mode=self._mode
+        )
         try:
-            return Backlog(self._fs, self.directory, name, durability=self.durability)
+            return Backlog(self._fs, admission.directory, name, durability=self._durability)
         except OSError as exc:
-            raise refused(self.directory, exc, given=self._ledger is not None) from exc
+            raise refused(admission.directory, exc, given=self._ledger is not None) from exc
 
     def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
-        assert self._loop is not None
+        assert self.admission.loop is not None
         # A context of its own: the task outlives the call that opened it, and must not keep alive
         # (or inherit) whatever that caller had in its context variables.
-        return self._loop.create_task(coroutine, name=name, context=contextvars.Context())
+        return self.admission.loop.create_task(coroutine, name=name, context=contextvars.Context())
 
     # -- the task ------------------------------------------------------------------------------
 
@@ -181,29 +182,31 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         except asyncio.CancelledError:
             # Not ours: whoever runs the loop is tearing it down around us, and no later await is
             # certain to return.  Save what there is now; what still comes is written as it comes.
-            if self.state is State.OPEN:
+            if self.admission.state is State.OPEN:
                 self._save_on_thread(backlog)
             raise
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         """The task has ended: normally (a close), cancelled (loop torn down) or dead (a bug)."""
+        admission = self.admission
         self._writing.stop_timer()
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
-        backlog = self._backlog
+        backlog = admission.opened
         if backlog is not None and backlog.late:  # the last resort took its work out of its hands
-            self._progress(backlog.log.written, backlog.log.synced)
-            self._fail_waiters(self._refusal())
+            admission.progress(backlog.log.written, backlog.log.synced)
+            admission.fail_waiters(admission.refusal())
         else:
             _log.critical("the ledger's writer task died", exc_info=error)
-            self.failure = error
-            if self.state in (State.OPEN, State.DRAINING):
-                self.state = advance(self.state, State.FAILED)
-            self._fail_waiters(self._refusal())
+            admission.failure = error
+            if admission.state in (State.OPEN, State.DRAINING):
+                admission.state = advance(admission.state, State.FAILED)
+            admission.fail_waiters(admission.refusal())
 
     def _save_on_thread(self, backlog: Backlog) -> None:
         """Save what is held, not blocking longer than the drain time even if the disk hangs."""
+        admission = self.admission
         self._executor.stop()
         budget = self.drain_timeout
         thread = threading.Thread(
@@ -215,42 +218,23 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             backlog.save_now(budget)
         else:
             thread.join(budget + 1.0)
-        if self._late is not None:
-            self._late.watch()
-        self._progress(backlog.log.written, backlog.log.synced)
-
-    def _hurry(self, backlog: Backlog) -> None:
-        self._writing.at_once(backlog)
-
-    def _all_done(self) -> None:
-        _process.leave(self)
+        if admission.late is not None:
+            admission.late.watch()
+        admission.progress(backlog.log.written, backlog.log.synced)
 
     # -- closing -------------------------------------------------------------------------------
 
     async def aclose(self, timeout: float | None = None) -> None:
-        """Refuse new work, write and sync everything accepted, seal.  Idempotent.
-
-        Everybody who closes waits for one and the same drain.  Cancelling a closer does not cut it
-        short: it ends by its deadline, then the cancellation is re-raised.
-
-        Args:
-            timeout: seconds for the whole close; default ``drain_timeout``.  The first closer's
-                holds.  A disk that hangs makes it half a second longer at most.
-
-        Raises:
-            DrainTimeout: the deadline passed with records unwritten; says how many, and how many of
-                them the last resort still saved.
-            WrongLoop: its own loop is running elsewhere.
-            ValueError: ``timeout`` is no number of seconds.
-        """
+        """See ``AsyncUsageWriter.aclose``."""
+        admission = self.admission
         budget = self.drain_timeout if timeout is None else seconds("timeout", timeout)
-        if self.state is State.UNOPENED and self._opening is None:
-            self.state = State.CLOSED
+        if admission.state is State.UNOPENED and self._opening is None:
+            admission.state = State.CLOSED
             self._executor.stop()
             return
-        if self._loop is not asyncio.get_running_loop():
-            if self._loop is not None and self._loop.is_running():
-                self.check_loop()
+        if admission.loop is not asyncio.get_running_loop():
+            if admission.loop is not None and admission.loop.is_running():
+                admission.check_loop()
             self.finish_now(budget)
             return
         if self._close_task is None:
@@ -258,24 +242,25 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         await outlive_cancellation(self._close_task)
 
     async def _close(self, budget: float) -> None:
+        admission = self.admission
         deadline = time.monotonic() + budget
         if self._opening is not None:
             await wait_until(self._opening, deadline)
-        if self._backlog is None or self.state is State.CLOSED:
-            self.state = State.CLOSED
+        if admission.opened is None or admission.state is State.CLOSED:
+            admission.state = State.CLOSED
             self._executor.stop()
             return
-        backlog = self._backlog
-        if self.state is State.OPEN:
-            self.state = advance(self.state, State.DRAINING)
-            self._room.fail(self._refusal())
-        self._take_inbox(backlog)
+        backlog = admission.opened
+        if admission.state is State.OPEN:
+            admission.state = advance(admission.state, State.DRAINING)
+            admission.refuse_new()
+        admission.take_inbox(backlog)
         backlog.queue.put_nowait(Signal.STOP)
-        assert self._task is not None
-        await wait_until(self._task, deadline - min(_LAST_RESORT, budget / 2))
-        unwritten = 0 if self._task.done() else backlog.accepted - self._safe(backlog)
+        assert admission.task is not None
+        await wait_until(admission.task, deadline - min(_LAST_RESORT, budget / 2))
+        unwritten = 0 if admission.task.done() else backlog.accepted - admission.safe(backlog)
         backlog.late = True  # from here on every record takes the synchronous path
-        self._task.cancel()
+        admission.task.cancel()
         # The task is gone or hangs in the disk; the rest is the same synchronous path that the
         # interpreter's exit takes, on a thread so that the loop goes on meanwhile.
         # It waits for the file for half of what is left; the other half is to write past whoever
@@ -283,21 +268,21 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         end = max(deadline, time.monotonic() + _OVERTIME)
         left = self._on_new_thread(self.finish_now, (end - time.monotonic()) / 2)
         await wait_until(left, end)
-        await asyncio.wait({self._task}, timeout=_OVERTIME)
-        if not self._task.done():
+        await asyncio.wait({admission.task}, timeout=_OVERTIME)
+        if not admission.task.done():
             # The handler of a signal raised while asyncio was waking it: nothing reaches it any
             # more, no cancellation either, and whoever ends the loop would wait for it for ever.
-            asyncio.Future.set_result(self._task, None)
-        self._progress(backlog.log.written, backlog.log.synced)
-        self._fail_waiters(self._refusal())
-        lost = backlog.accepted - self._safe(backlog)
+            asyncio.Future.set_result(admission.task, None)
+        admission.progress(backlog.log.written, backlog.log.synced)
+        admission.fail_waiters(admission.refusal())
+        lost = backlog.accepted - admission.safe(backlog)
         if left.done() and not lost and not backlog.stuck:
             unwritten = 0  # the disk was slow, and all is where it should be in time
         unwritten = max(unwritten, lost)
         if unwritten > 0:
-            what = "unsynced" if self.durability == "synced" else "unwritten"
+            what = "unsynced" if self._durability == "synced" else "unwritten"
             raise DrainTimeout(
-                f"the ledger in {self.directory} was not drained within {budget:.3g} s: "
+                f"the ledger in {admission.directory} was not drained within {budget:.3g} s: "
                 f"{unwritten} records were {what}; the last resort saved {unwritten - lost}",
                 unwritten=unwritten,
                 saved=unwritten - lost,
@@ -310,7 +295,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
         except RuntimeError:  # no thread to be had: here, then
             job = Future()
             job.set_result(function(*args))
-        finished = asyncio.wrap_future(job, loop=self._loop)
+        finished = asyncio.wrap_future(job, loop=self.admission.loop)
         thread.shutdown(wait=False)
         return finished
 
@@ -319,16 +304,17 @@ class AsyncUsageWriter(Intake, AsyncOnly):
 
         Returns how many records could not be saved.  Never raises, never needs a loop.
         """
-        if self._pid != os.getpid() or self._backlog is None:
+        admission = self.admission
+        if self._pid != os.getpid() or admission.opened is None:
             return 0
-        backlog = self._backlog
+        backlog = admission.opened
         backlog.late = backlog.sync_late = True
         self._executor.stop()
         unsaved = backlog.save_now(budget, seal=True)
-        if self.state is State.OPEN:
-            self.state = advance(self.state, State.DRAINING)
-        if self.state is not State.CLOSED:
-            self.state = advance(self.state, State.CLOSED)
+        if admission.state is State.OPEN:
+            admission.state = advance(admission.state, State.DRAINING)
+        if admission.state is not State.CLOSED:
+            admission.state = advance(admission.state, State.CLOSED)
         if backlog.sealed:
             _process.leave(self)
         self._silence_task()
@@ -336,11 +322,11 @@ class AsyncUsageWriter(Intake, AsyncOnly):
 
     def saving_here(self) -> bool:
         """Tell whether this very thread is in the middle of the last resort."""
-        return self._backlog is not None and self._backlog.saving_here()
+        return self.admission.opened is not None and self.admission.opened.saving_here()
 
     def _silence_task(self) -> None:
         """Spare the user asyncio's "Task was destroyed but it is pending" for a task we gave up."""
-        task, loop = self._task, self._loop
+        task, loop = self.admission.task, self.admission.loop
         if task is None or task.done() or loop is None:
             return
         if loop.is_running():
@@ -350,13 +336,18 @@ class AsyncUsageWriter(Intake, AsyncOnly):
 
     def forget_parent(self) -> None:
         """In a forked child: drop everything of the parent's; the next use opens a new writer."""
-        if self._backlog is not None:
-            self._backlog.live.release()
-            self._backlog.log.forget()
-            self._backlog.queue.forget(self._backlog.accepted)
-            self._backlog.inbox.clear()
+        admission = self.admission
+        if admission.opened is not None:
+            admission.opened.live.release()
+            admission.opened.log.forget()
+            admission.opened.queue.forget(admission.opened.accepted)
+            admission.opened.inbox.clear()
         self._silence_task()
-        self._begin()
+        self._begin(admission.what)
+
+    def hint(self) -> None:
+        """Sync soon: a signal says that the process is about to end.  Safe in a signal handler."""
+        self.admission.hint()
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -366,19 +357,20 @@ class AsyncUsageWriter(Intake, AsyncOnly):
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment (see ``Statistics`` for units).  Costs microseconds."""
-        backlog = self._backlog
+        admission = self.admission
+        backlog = admission.opened
         writing = self._writing
         log = backlog.log if backlog is not None else None
         return Statistics(
-            state=self.state.value,
+            state=admission.state.value,
             writer=backlog.writer if backlog else None,
             signals="off",
             accepted=backlog.accepted if backlog else 0,
             written=log.written if log else 0,
             synced=log.synced if log else 0,
             queue_depth=backlog.unwritten if backlog else 0,
-            queue_size=self.queue_size,
-            waiting=len(self._room),
+            queue_size=self._queue_size,
+            waiting=admission.waiting,
             in_flight=len(backlog.in_flight) + backlog.untracked if backlog else 0,
             unsynced_bytes=log.unsynced_bytes if log else 0,
             oldest_unsynced_s=writing.oldest_unsynced(),
@@ -386,7 +378,7 @@ class AsyncUsageWriter(Intake, AsyncOnly):
             segments=log.segments if log else 0,
             retries=writing.retries,
             last_error=writing.last_error,
-            unacked=self.unacked,
+            unacked=admission.unacked,
             on_loop=writing.on_loop,
             on_thread=writing.on_thread,
         )

@@ -1,24 +1,23 @@
 """Between the callers and the queue: room, acceptance, acknowledgement.
 
-All that a caller of the writer can wait for or be refused by.  ``Intake`` numbers and queues what
-comes in on the loop's thread, takes what other threads and finalizers hand over, and wakes whoever
-waits for room or for an acknowledgement as the log comes along.
+Everything that a caller of the writer can wait for or be refused by.  ``Admission`` numbers and
+queues records on the loop's thread, takes records from other threads and finalizers, and wakes the
+callers that wait for room or for an acknowledgement as the log progresses.
 
-Owns those who wait.  Never writes, opens or closes anything: that is ``_writing.writer``, built on
-it.
+Owns those waiters and the state that decides what is admitted.  Never opens or closes anything:
+``_writing.writer`` does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from litellm_ledger._errors import FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
 from litellm_ledger._records.record import UsageRecord
@@ -31,16 +30,30 @@ from .last_resort import LATE_BUDGET, LATE_ON_LOOP, LateSaver
 from .queue import Entry, Signal
 from .state import State, refusal
 
-__all__ = ["Durability", "Intake"]
+__all__ = ["Admission"]
 
-_log = logging.getLogger("litellm_ledger")
 TURN: Final = 256
 """At ``queued`` nobody waits: after so many records, about a millisecond, others have the loop."""
 _OPEN: Final = State.OPEN  # a member looked up through its class costs the hot path 50 ns
 
 
-class Intake:
-    """What ``AsyncUsageWriter`` offers to those who record; see there for the arguments."""
+class Admission:
+    """What one opening of the ledger, in one process, admits and acknowledges.
+
+    Args:
+        ledger: the directory as the user gave it, for the text of errors.
+        durability: what ``ack`` waits for.
+        queue_size: records accepted and not yet written at which callers wait.
+        drain_timeout: seconds that a ``flush`` after the close may take.
+        what: what the user made, for the text of errors: a writer, a tracker, a client.
+        sealed: called, on any thread, when the last record has come and the ledger is sealed.
+
+    Attributes:
+        write_at_once: called when one record waits in the backlog and nobody was woken.
+        unacked: answers that were handed out before their record was acknowledged.
+        loop, task: the event loop that opened the ledger, and the writer task.
+        late: saves records when that task is gone.
+    """
 
     def __init__(
         self,
@@ -49,28 +62,24 @@ class Intake:
         durability: Durability,
         queue_size: int,
         drain_timeout: float,
+        what: str,
+        sealed: Callable[[], None],
     ) -> None:
-        if durability not in get_args(Durability):
-            raise ValueError(f"durability must be queued, written or synced, not {durability!r}")
-        if queue_size < 1:
-            raise ValueError(f"queue_size must be at least 1, not {queue_size}")
-        self._ledger = ledger
         self.durability: Durability = durability
         self.queue_size = queue_size
-        self.drain_timeout = seconds("drain_timeout", drain_timeout)
-        self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
-        self.what = "writer"  # what the user made and reads of in errors: also tracker, client
-
-    def _begin(self) -> None:
-        """Everything that belongs to one opening, in one process."""
+        self.what = what
         self.state = State.UNOPENED
         self.directory: Path | None = None
         self.failure: BaseException | None = None
         self.unacked = 0
-        self._backlog: Backlog | None = None
-        self._late: LateSaver | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.late: LateSaver | None = None
+        self.opened: Backlog | None = None
+        self._ledger = ledger
+        self._drain_timeout = drain_timeout
+        self.write_at_once: Callable[[Backlog], None]
+        self._sealed = sealed
         self._written = Acks()
         self._synced = Acks()
         self._room = Room(self._places)
@@ -79,9 +88,9 @@ class Intake:
     @property
     def backlog(self) -> Backlog:
         """The accepted and unwritten.  Raises ``LedgerClosed`` before opening."""
-        if self._backlog is None:
-            raise self._refusal()
-        return self._backlog
+        if self.opened is None:
+            raise self.refusal()
+        return self.opened
 
     def check_loop(self) -> None:
         """Raise ``WrongLoop`` unless running on the event loop that opened the writer."""
@@ -89,7 +98,7 @@ class Intake:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
-        if running is not self._loop and self._loop is not None:
+        if running is not self.loop and self.loop is not None:
             raise WrongLoop(
                 f"this {self.what} belongs to another event loop; create one per loop, or from "
                 "other threads use record_threadsafe()"
@@ -98,7 +107,7 @@ class Intake:
     def check_open(self) -> None:
         """Raise unless new work is taken: ``LedgerClosed`` or ``LedgerFailed``."""
         if self.state is not State.OPEN:
-            raise self._refusal()
+            raise self.refusal()
 
     def room_now(self) -> bool:
         """Whether one more record may be accepted without waiting or overtaking."""
@@ -109,12 +118,12 @@ class Intake:
 
         Cancellation leaves no trace.  Raises like ``check_open`` when the writer ends meanwhile.
         """
-        assert self._loop is not None
-        await self._room.enter(self._loop)
+        assert self.loop is not None
+        await self._room.enter(self.loop)
         self.check_open()
 
     def _places(self) -> int:
-        backlog = self._backlog
+        backlog = self.opened
         if backlog is None:
             return 0
         return self.queue_size - backlog.accepted + backlog.log.written - len(backlog.inbox)
@@ -124,18 +133,18 @@ class Intake:
 
         Never waits.  On the loop's thread; other threads use ``submit``.
         """
-        return self._take_alone(record, self.backlog.accept)
+        return self.take(record, self.backlog.accept)
 
     def accept_nowait(self, record: UsageRecord) -> bool:
         """Queue a record if there is room and nobody waits for it; tell whether it was taken.
 
         Raises like ``check_open`` and ``check_loop``.
         """
-        backlog = self._backlog
+        backlog = self.opened
         if backlog is None or self.state is not _OPEN:
-            raise self._refusal()
+            raise self.refusal()
         try:
-            at_home = asyncio.get_running_loop() is self._loop
+            at_home = asyncio.get_running_loop() is self.loop
         except RuntimeError:
             at_home = False
         if not at_home:
@@ -150,30 +159,19 @@ class Intake:
             backlog.put(record, record.ts or datetime.now(UTC))
         return True
 
-    def start(self, record: UsageRecord) -> UsageRecord:
-        """Accept a ``started`` record; its call is in flight until ``settle``."""
-        return self._take_alone(record, self.backlog.start)
+    def take(self, record: UsageRecord, act: Callable[..., UsageRecord]) -> UsageRecord:
+        """Accept a record by one of the backlog's ``accept``, ``start`` and ``settle``.
 
-    def settle(self, record: UsageRecord, settles: int) -> UsageRecord:
-        """Accept the outcome of the call whose ``started`` record has the number ``settles``.
-
-        0 stands for a call that had none.  Never waits, never fails: also while and after closing.
+        If nothing else is under way, it is written at once.  Never waits and never fails, also
+        while and after closing.
         """
-        return self._take_alone(record, partial(self.backlog.settle, settles=settles))
-
-    def _take_alone(self, record: UsageRecord, act: Callable[..., UsageRecord]) -> UsageRecord:
-        """Accept; and if nothing else is under way, have the record written at once."""
         backlog = self.backlog
         if self.durability != "written" or backlog.late or not backlog.idle:
             return self._take(record, act)
         try:
             return act(record, wake=False)
         finally:  # also if the handler of a signal raises just now
-            self._hurry(backlog)
-
-    def _hurry(self, backlog: Backlog) -> None:
-        """Called when one record waits and nobody was woken: it may be written here and now."""
-        raise NotImplementedError
+            self.write_at_once(backlog)
 
     def _take(self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]) -> UsageRecord:
         backlog = self.backlog
@@ -192,7 +190,7 @@ class Intake:
         """
         backlog = self.backlog
         backlog.inbox.append(entry)
-        loop = self._loop
+        loop = self.loop
         assert loop is not None
         # One wake-up for all that arrive until it runs; a loop that is closed meanwhile never does.
         if not backlog.late and (not self._woken or loop.is_closed()):
@@ -206,28 +204,28 @@ class Intake:
 
     def _save_late(self, backlog: Backlog) -> None:
         """Save what came without the task; a loop waits for that a moment, not for a disk."""
-        assert self._late is not None
+        assert self.late is not None
         if backlog.saving_here():
             return  # further up the stack it goes on
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             backlog.save_now(LATE_BUDGET)
-            self._saved_late()
-            self._late.watch()
+            self.saved_late()
+            self.late.watch()
         else:
-            self._late.save(LATE_ON_LOOP)
+            self.late.save(LATE_ON_LOOP)
 
-    def _saved_late(self) -> None:
+    def saved_late(self) -> None:
         """On any thread: something was saved without the task; it may have been the last."""
         if self.backlog.sealed:
-            self._all_done()
-        if self._loop is not None:
+            self._sealed()
+        if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(self._tell_late)
+                self.loop.call_soon_threadsafe(self._tell_late)
 
     def _tell_late(self) -> None:
-        self._progress(self.backlog.log.written, self.backlog.log.synced)
+        self.progress(self.backlog.log.written, self.backlog.log.synced)
 
     def _wake(self) -> None:
         self._woken = False
@@ -235,31 +233,27 @@ class Intake:
         if backlog.late:
             self._save_late(backlog)
         else:
-            self._take_inbox(backlog)
+            self.take_inbox(backlog)
 
-    def _take_inbox(self, backlog: Backlog) -> None:
+    def take_inbox(self, backlog: Backlog) -> None:
         """On the loop: accept the inbox; who waits for an entry hears of its acknowledgement."""
         for entry in backlog.take_inbox():
-            assert self._loop is not None
+            assert self.loop is not None
             assert entry.future is not None
             if self.durability == "queued":
                 entry.future.set_result(entry.record)
                 continue
             if self.state is State.FAILED:
-                entry.future.set_exception(self._refusal())
+                entry.future.set_exception(self.refusal())
                 continue
-            ack = self._acks.wait_for(entry.record.seq or 0, self._loop)
+            ack = self._acks.wait_for(entry.record.seq or 0, self.loop)
             ack.add_done_callback(partial(_pass_on, entry))
 
     def hint(self) -> None:
         """Sync soon: a signal says that the process is about to end.  Safe in a signal handler."""
-        if self._backlog is not None and not self._backlog.late and self._loop is not None:
+        if self.opened is not None and not self.opened.late and self.loop is not None:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._backlog.queue.put_nowait, Signal.SYNC)
-
-    def _all_done(self) -> None:
-        """Called when the ledger is sealed."""
-        raise NotImplementedError
+                self.loop.call_soon_threadsafe(self.opened.queue.put_nowait, Signal.SYNC)
 
     async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
         """Wait until ``record`` is as safe as ``durability`` says; tell whether it is.
@@ -282,16 +276,16 @@ class Intake:
         if number <= acks.passed:
             return True
         if backlog.late:  # it was saved before it was returned, or will not be soon
-            if number <= self._safe(backlog):
+            if number <= self.safe(backlog):
                 return True
             raise LedgerFailed(f"record {record.id} was not saved yet; it is tried every second")
-        if self._task is None or self._task.done():
-            raise self._refusal()
-        assert self._loop is not None
-        await acks.wait_for(number, self._loop, timeout)
-        return max(acks.passed, self._safe(backlog)) >= number
+        if self.task is None or self.task.done():
+            raise self.refusal()
+        assert self.loop is not None
+        await acks.wait_for(number, self.loop, timeout)
+        return max(acks.passed, self.safe(backlog)) >= number
 
-    def _safe(self, backlog: Backlog) -> int:
+    def safe(self, backlog: Backlog) -> int:
         """The last number that is as safe as ``durability`` says."""
         return backlog.log.synced if self.durability == "synced" else backlog.log.written
 
@@ -313,31 +307,31 @@ class Intake:
         """
         if timeout is not None:
             timeout = seconds("timeout", timeout)
-        if self._backlog is None:
+        if self.opened is None:
             return
-        backlog = self._backlog
-        if backlog.late and self._loop is not asyncio.get_running_loop():
-            if backlog.save_now(timeout or self.drain_timeout):
+        backlog = self.opened
+        if backlog.late and self.loop is not asyncio.get_running_loop():
+            if backlog.save_now(timeout or self._drain_timeout):
                 raise FlushTimeout("flush ran out of time", unwritten=backlog.unwritten)
             return
         self.check_loop()
         if self.state is State.FAILED:
-            raise self._refusal()
-        assert self._loop is not None
+            raise self.refusal()
+        assert self.loop is not None
         if sync is None:
             sync = self.durability == "synced"
         if backlog.late:
             self._save_late(backlog)
             self._tell_late()
         else:
-            self._take_inbox(backlog)
+            self.take_inbox(backlog)
             if sync and self._synced.passed < backlog.accepted:
                 backlog.queue.put_nowait(Signal.SYNC)
             elif not backlog.queue.empty():
                 backlog.queue.put_nowait(Signal.WAKE)
         acks = self._synced if sync else self._written
         target = backlog.accepted
-        future = acks.wait_for(target, self._loop)
+        future = acks.wait_for(target, self.loop)
         await asyncio.wait({future}, timeout=timeout)
         if not future.done():
             future.cancel()
@@ -349,17 +343,26 @@ class Intake:
             )
         future.result()
 
-    def _progress(self, written: int, synced: int) -> None:
+    def progress(self, written: int, synced: int) -> None:
         """Tell everybody how far the log has come, in order."""
         self._written.passes(written)
         self._synced.passes(synced)
         self._room.admit()
 
-    def _fail_waiters(self, error: LedgerError) -> None:
+    def refuse_new(self) -> None:
+        """Refuse those who wait for room: the ledger is closing."""
+        self._room.fail(self.refusal())
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for room."""
+        return len(self._room)
+
+    def fail_waiters(self, error: LedgerError) -> None:
         for waiting in (self._written, self._synced, self._room):
             waiting.fail(error)
 
-    def _refusal(self) -> LedgerClosed | LedgerFailed:
+    def refusal(self) -> LedgerClosed | LedgerFailed:
         text = refusal(self.state, f"the {self.what} for {self.directory or self._ledger}")
         if self.state is State.FAILED:
             error = LedgerFailed(text)

@@ -1,0 +1,125 @@
+"""What a client records its calls through: admission before a call, its outcome after it.
+
+Owns the two rules of a call on the ledger: it starts only when there is room for its outcome, and
+its outcome is accepted whatever happens.  Never imports LiteLLM, never touches a file.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
+from functools import partial
+
+from msgspec.structs import force_setattr
+
+from litellm_ledger._errors import LedgerError, LedgerWarning
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._runtime.misuse import callers_level, unacknowledged
+from litellm_ledger._writing.queue import Entry
+from litellm_ledger._writing.state import State
+from litellm_ledger._writing.writer import Writer
+
+from .tags import Tags
+
+__all__ = ["CallsInFlight"]
+
+
+class CallsInFlight:
+    """The calls of one client, as its tracker knows them.
+
+    Args:
+        open_ledger: opens the tracker.
+        writer: the tracker's.
+        tags: the tracker's.
+    """
+
+    def __init__(
+        self, open_ledger: Callable[[], Awaitable[None]], writer: Writer, tags: Tags
+    ) -> None:
+        self._open = open_ledger
+        self._writer = writer
+        self._tags = tags
+
+    def merged_tags(self, own: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Return the tags that a record made here and now gets."""
+        return self._tags.merged(own)
+
+    async def ready(self) -> None:
+        """Open if need be; raise if closed or on the wrong loop."""
+        admission = self._writer.admission
+        if admission.state is not State.OPEN:
+            await self._open()
+        else:
+            admission.check_loop()
+
+    async def start(self, record: UsageRecord | None, *, ack_timeout: float) -> UsageRecord | None:
+        """Admit a call: wait for room, put its ``started`` record down, wait for its ack.
+
+        ``None`` admits a call that leaves no ``started`` record.  Returns the numbered record.  A
+        missed ack lets the call continue, since there is room; a failed writer refuses.
+        """
+        admission = self._writer.admission
+        if not admission.room_now():
+            await admission.room()
+        admission.check_open()
+        if record is None:
+            admission.backlog.untracked += 1
+            return None
+        started = admission.take(record, admission.backlog.start)
+        try:
+            began = time.monotonic(), self._writer.disk()[0]
+            if not await admission.ack(started, ack_timeout):
+                self._missed(*began)
+        except BaseException:
+            # Cancelled, or the writer died, before the request left: the call ends here.
+            self.settle(_cancelled(started), started)
+            raise
+        return started
+
+    def join(self) -> None:
+        """Admit a call whose outcome is here: it waits for nothing, also while we close."""
+        self._writer.admission.backlog.untracked += 1
+
+    def settle(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
+        """Put the outcome of an admitted call down.  Never waits, never fails."""
+        admission = self._writer.admission
+        number = (started.seq or 0) if started is not None else 0
+        return admission.take(record, partial(admission.backlog.settle, settles=number))
+
+    def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
+        """``settle`` from a finalizer: on any thread, at any point of the program."""
+        admission = self._writer.admission
+        number = (started.seq or 0) if started is not None else 0
+        admission.submit(Entry(record, partial(admission.backlog.settle, settles=number)))
+
+    def accept_anywhere(self, record: UsageRecord) -> None:
+        """Put the outcome of a call down that was never admitted; from anywhere, never waits."""
+        admission = self._writer.admission
+        admission.submit(Entry(record, admission.backlog.accept))
+
+    async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
+        """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""
+        began = time.monotonic(), self._writer.disk()[0]
+        try:
+            if not await self._writer.admission.ack(record, timeout):
+                self._missed(*began)
+        except LedgerError as exc:
+            self._missed(*began, str(exc))
+
+    def _missed(self, since: float, spent: float, error: str | None = None) -> None:
+        admission = self._writer.admission
+        admission.unacked += 1
+        disk, refused = self._writer.disk()
+        waited = time.monotonic() - since
+        words = unacknowledged(admission.directory, waited, disk - spent, error or refused)
+        warnings.warn(words, LedgerWarning, stacklevel=callers_level())
+
+
+def _cancelled(started: UsageRecord) -> UsageRecord:
+    """Make an outcome of a ``started`` record: of the same attempt, with nothing used."""
+    outcome = copy(started)
+    for name, value in (("kind", "usage"), ("status", "cancelled"), ("usage_source", "none")):
+        force_setattr(outcome, name, value)
+    return outcome
