@@ -20,7 +20,7 @@ import pytest
 
 from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, UsageRecord
 from litellm_ledger._calls import core as _core
-from litellm_ledger._calls.draining import Draining
+from litellm_ledger._calls.stream import Draining
 from litellm_ledger.testing import Behaviour, OpenAIServer, ServedRequest
 
 pytestmark = pytest.mark.asyncio
@@ -32,6 +32,7 @@ INPUT = 4
 MESSAGES = [{"role": "user", "content": "a question of words"}]
 HANGS = Behaviour(chunks=12, hang_after=LEFT_AT)
 SLOW = Behaviour(chunks=12, chunk_delay=0.01)
+STEADY = Behaviour(chunks=12, chunk_delay=0.1)  # not over before a busy machine has left it
 ENDLESS = Behaviour(chunks=500, chunk_delay=0.02)
 
 
@@ -220,7 +221,7 @@ async def test_draining_reads_on_for_the_providers_own_usage(
     server: OpenAIServer, tmp_path: Path, leave: Way
 ) -> None:
     async with client(tmp_path, "drain") as ours:
-        await leave(ours, server, SLOW)
+        await leave(ours, server, STEADY)
         assert not server.requests[0].finished  # leaving does not wait for the rest
         assert ours.statistics().in_flight == 1
         (request,) = await ended(server)
@@ -229,7 +230,7 @@ async def test_draining_reads_on_for_the_providers_own_usage(
     assert record.status == ("cancelled" if leave is by_cancellation else "abandoned")
     assert record.usage_source == "provider"
     assert request.usage is not None
-    assert (record.input_tokens, record.output_tokens) == (INPUT, SLOW.chunks)
+    assert (record.input_tokens, record.output_tokens) == (INPUT, STEADY.chunks)
     assert record.output_tokens == request.usage["completion_tokens"]
     assert record.cost
 

@@ -633,8 +633,8 @@ async def test_what_has_expired_is_dropped_in_the_background(
     if stream:
         async for _ in answer:
             pass
-    assert short.memory is not None
-    held = short.memory._entries._Cache__data
+    assert short._answers.memory is not None
+    held = short._answers.memory._entries._Cache__data
     assert len(held) == 1
     clock.now += 1
     async with asyncio.timeout(WAIT):
@@ -651,8 +651,9 @@ async def test_what_has_expired_is_dropped_at_the_close(
         clock.now += 30
         await client.acompletion(**to(server, seed=1))
         clock.now += 30
-    assert cache.memory is not None
-    assert len(cache.memory._entries._Cache__data) == 1
+    memory = cache._answers.memory
+    assert memory is not None
+    assert len(memory._entries._Cache__data) == 1
 
 
 async def test_clients_may_share_a_cache(

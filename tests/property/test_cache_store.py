@@ -155,13 +155,13 @@ async def test_a_store_that_was_too_slow_is_left_alone_for_a_while(
     cache = ResponseCache(store=store, store_timeout=0.01)  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING, "litellm_ledger"):
         for _ in range(5):
-            assert await cache.find("k") is None
+            assert await cache._answers.find("k") is None
     assert store.asked == 1
     assert cache.statistics().errors == 1
     assert len(caplog.messages) == 1
     for _ in range(5):
         await asyncio.sleep(0)
-    assert not cache._left
+    assert not cache._answers._left
 
 
 @pytest.mark.asyncio

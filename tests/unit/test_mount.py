@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_ledger._storage.mount import file_system_of, is_network
+from litellm_ledger._storage.location import file_system_of, is_network
 
 TABLE = r"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 23 22 0:21 / /proc rw shared:2 - proc proc rw

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_ledger._storage.default_path import ENVIRONMENT, default_directory
+from litellm_ledger._storage.location import ENVIRONMENT, default_directory
 
 
 def test_the_environment_names_the_directory(

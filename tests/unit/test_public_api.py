@@ -57,6 +57,34 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+METHODS = {
+    "AsyncUsageWriter": "accept accept_nowait ack aclose directory flush open state statistics",
+    "CompletionStream": "aclose usage_record",
+    "Ledger": "calls operation path records report segments sql tags verify",
+    "LiteLLMClient": "aclose acompletion acreate_batch aembedding aget_responses aimage_edit "
+    "aimage_generation amoderation anthropic_messages aocr arerank aresponses aretrieve_batch "
+    "aspeech atext_completion atranscription capture check_litellm flush statistics tag usage "
+    "warm_up with_options",
+    "ResponseCache": "statistics",
+    "UsageTracker": "aclose directory flush open record record_nowait record_threadsafe report "
+    "state statistics summary tag totals",
+}
+"""What a user sees of the classes that do something; the others are data and errors."""
+
+USE = """
+import asyncio, os, sys, tempfile
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+async def tracker():
+    from litellm_ledger import UsageRecord, UsageTracker
+    async with UsageTracker(tempfile.mkdtemp()) as tracker:
+        await tracker.record(UsageRecord(model="m"))
+async def client():
+    from litellm_ledger import LiteLLMClient
+    async with LiteLLMClient(tempfile.mkdtemp()) as client:
+        await client.acompletion("gpt-4o", [], mock_response="hello")
+"""
+
+
 def test_all_is_sorted_and_complete() -> None:
     assert litellm_ledger.__all__ == PUBLIC
     assert sorted(PUBLIC) == PUBLIC
@@ -140,3 +168,22 @@ def test_errors_can_be_caught_as_what_they_are_in_python_too() -> None:
         error = getattr(litellm_ledger, name)
         if error is not litellm_ledger.LedgerWarning:
             assert issubclass(error, litellm_ledger.LedgerError)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_class_shows_only_what_is_public(name: str, tmp_path: Path) -> None:
+    kind = getattr(litellm_ledger, name)
+    seen = {attribute for attribute in dir(kind) if not attribute.startswith("_")}
+    if name != "CompletionStream":  # which no user makes
+        made = kind() if name == "ResponseCache" else kind(tmp_path)
+        seen |= {attribute for attribute in vars(made) if not attribute.startswith("_")}
+    assert seen == set(METHODS[name].split())
+
+
+@pytest.mark.parametrize(("use", "most"), [("tracker", 40), ("client", 75)])
+def test_what_nobody_asked_for_is_not_loaded(use: str, most: int) -> None:
+    loaded = loaded_by(f"{USE}\nasyncio.run({use}())")
+    ours = {name for name in loaded if name.split(".")[0] == "litellm_ledger"}
+    assert len(ours) <= most, sorted(ours)
+    for room in ("_archive", "_cache", "_cli", "_maintenance", "_page", "_reading", "_reports"):
+        assert f"litellm_ledger.{room}" not in ours

@@ -27,9 +27,9 @@ from litellm_ledger._runtime.limits import Deadline
 from .caching import Caching
 from .entry import Entry
 from .flights import Flight
+from .kept_answers import KeptAnswers
 from .key import IMPATIENCE
 from .packing import Unpackable
-from .response_cache import ResponseCache
 
 __all__ = ["Asker"]
 
@@ -52,7 +52,7 @@ class Asker:
         self,
         core: ClientCore,
         caching: Caching,
-        cache: ResponseCache,
+        cache: KeptAnswers,
         key: str,
         asked: Asked,
         *,

@@ -25,7 +25,7 @@ from .entry import Entry, answer_bytes, answer_from
 from .flights import Flight
 from .key import cache_key
 from .packing import Unpackable
-from .response_cache import ResponseCache
+from .response_cache import ResponseCache, answers_of
 
 __all__ = ["cached_call"]
 
@@ -33,7 +33,7 @@ __all__ = ["cached_call"]
 async def cached_call(
     core: ClientCore,
     caching: Caching,
-    cache: ResponseCache,
+    shared: ResponseCache,
     name: str,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -43,6 +43,7 @@ async def cached_call(
     track: bool,
 ) -> Any:
     """``_calls.call.call``, unless the cache has the answer or an equal call is getting it."""
+    cache = answers_of(shared)
     await core.ready()
     litellm: Any = await core.litellm()
     row = CALLS[name]

@@ -14,7 +14,8 @@ from litellm_ledger._records.statistics import CacheStatistics
 from litellm_ledger._runtime import process as _process
 
 from .flights import Flights
-from .response_cache import ResponseCache
+from .kept_answers import KeptAnswers
+from .response_cache import ResponseCache, answers_of
 
 __all__ = ["Caching"]
 
@@ -32,27 +33,26 @@ class Caching:
 
     def __init__(self) -> None:
         # Weak: a view with a cache of its own may be made for every request.
-        self.used: WeakSet[ResponseCache] = WeakSet()
+        self.used: WeakSet[KeptAnswers] = WeakSet()
         self.flights = Flights()
-        self._timers: dict[ResponseCache, asyncio.TimerHandle] = {}
+        self._timers: dict[KeptAnswers, asyncio.TimerHandle] = {}
         self._closed = False
-        _process.inherits(self)
+        _process.inherits(self.forget_parent)
 
     def forget_parent(self) -> None:
-        """In a forked child: no flights and no timers (``_runtime.process.Heir``)."""
+        """In a forked child: no flights and no timers."""
         self.flights.forget_parent()
         self._timers.clear()
         self._closed = False
 
-    async def keep(self, cache: ResponseCache, key: str, data: bytes) -> None:
+    async def keep(self, cache: KeptAnswers, key: str, data: bytes) -> None:
         """Keep an answer, and see to it that it goes when its time is over."""
         await cache.keep(key, data)
         self._watch(cache)
 
-    def uses(self, cache: ResponseCache | None) -> None:
+    def uses(self, cache: ResponseCache) -> None:
         """Note the cache of the client or of a view."""
-        if cache is not None:
-            self.used.add(cache)
+        self.used.add(answers_of(cache))
 
     def statistics(self) -> CacheStatistics | None:
         """Return the sums over the caches in use; ``None`` if there are none."""
@@ -67,13 +67,13 @@ class Caching:
             cache.expire()
         self._timers.clear()
 
-    def _watch(self, cache: ResponseCache) -> None:
+    def _watch(self, cache: KeptAnswers) -> None:
         if cache.memory is not None and cache not in self._timers and not self._closed:
             seconds = min(max(cache.ttl / 10, _OFTEN), _SELDOM)
             loop = asyncio.get_running_loop()
             self._timers[cache] = loop.call_later(seconds, self._clear, cache)
 
-    def _clear(self, cache: ResponseCache) -> None:
+    def _clear(self, cache: KeptAnswers) -> None:
         del self._timers[cache]
         cache.expire()
         if cache.memory is not None and cache.memory.entries:

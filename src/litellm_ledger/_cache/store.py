@@ -65,7 +65,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self.evictions = 0
         self.expired = 0
-        _process.inherits(self)
+        _process.inherits(self.forget_parent)
 
     def forget_parent(self) -> None:
         """In a forked child: a lock of its own, in case another thread held it

@@ -7,9 +7,44 @@ every type of answer stay as they were.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from litellm_ledger._records.record import UsageRecord
+
+if TYPE_CHECKING:  # an answer stays LiteLLM's object; this is how type checkers see it
+    from litellm.types import rerank, utils
+    from litellm.types.llms import openai
+
+    class EmbeddingResponse(utils.EmbeddingResponse):
+        usage_record: UsageRecord
+
+    class HttpxBinaryResponseContent(openai.HttpxBinaryResponseContent):
+        usage_record: UsageRecord
+
+    class ImageResponse(utils.ImageResponse):
+        usage_record: UsageRecord
+
+    class LiteLLMBatch(utils.LiteLLMBatch):
+        usage_record: UsageRecord
+
+    class ModelResponse(utils.ModelResponse):
+        usage_record: UsageRecord
+
+    class OpenAIModerationResponse(openai.OpenAIModerationResponse):
+        usage_record: UsageRecord
+
+    class RerankResponse(rerank.RerankResponse):
+        usage_record: UsageRecord
+
+    class ResponsesAPIResponse(openai.ResponsesAPIResponse):
+        usage_record: UsageRecord
+
+    class TextCompletionResponse(utils.TextCompletionResponse):
+        usage_record: UsageRecord
+
+    class TranscriptionResponse(utils.TranscriptionResponse):
+        usage_record: UsageRecord
+
 
 __all__ = ["RecordedDict", "hand_out", "label", "twin_of"]
 

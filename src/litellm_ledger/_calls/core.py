@@ -13,9 +13,10 @@ import logging
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiofiles.os
 
@@ -36,10 +37,11 @@ from litellm_ledger._runtime.limits import Limit
 from litellm_ledger._tracking.tracker import UsageTracker, serve_client
 from litellm_ledger._writing.state import State, refusal
 
-from .batches import Batches
-from .draining import Draining
 from .pricing import Pricing
-from .stream import Upstream
+from .stream import Draining, Upstream
+
+if TYPE_CHECKING:
+    from .batches import Batches
 
 __all__ = ["ClientCore"]
 
@@ -91,7 +93,6 @@ class ClientCore:
     ) -> None:
         self.tracker = tracker
         self.pricing = Pricing(prices)
-        self.batches = Batches(self)
         self.limit = Limit(max_concurrency)
         self.draining = Draining()
         self.on_ready: list[Callable[[], Awaitable[None]]] = []
@@ -112,10 +113,10 @@ class ClientCore:
         self._streams: set[Unsettled] = set()
         self._at_exit: weakref.finalize[..., Any] | None = None
         self.calls = serve_client(tracker, self.aclose)
-        _process.inherits(self)
+        _process.inherits(self.forget_parent)
 
     def forget_parent(self) -> None:
-        """In a forked child: no loop, no streams, nothing to settle (``_runtime.process.Heir``)."""
+        """In a forked child: no loop, no streams, nothing to settle."""
         if self._at_exit is not None:
             self._at_exit.detach()
         for upstream in self._streams:
@@ -128,6 +129,13 @@ class ClientCore:
         self.repeated = 0
         self.strays = Strays()
         self._loop = self._closing = None
+
+    @cached_property
+    def batches(self) -> Batches:
+        """Which jobs have been counted; loaded by the first call about one."""
+        from .batches import Batches
+
+        return Batches(self)
 
     # -- life ----------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 ``CompletionStream`` delegates to LiteLLM's wrapper and watches it: read to the end, left by
 ``break``, closed, cancelled, failed, dropped without being read.  Each ending is recorded once,
 with the provider's usage when it sent one and an estimate from the chunks when it did not.  With
-``on_abandoned_stream="drain"`` a stream that was left is read on first; ``_calls.draining`` bounds
-that.
+``on_abandoned_stream="drain"`` a stream that was left is read to its end first, within the bounds
+of ``Draining``.
 
 Owns the endings of a stream.  Never changes a chunk; hides only the extra usage chunk that the
 caller did not ask for.
@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._litellm.outcome import from_exception, merged
@@ -29,9 +29,71 @@ from litellm_ledger._runtime.limits import Deadline
 
 from .answers import label
 from .attempt import Attempt
-from .draining import Draining
 
-__all__ = ["CompletionStream", "Host", "Upstream"]
+__all__ = ["CompletionStream", "Draining", "Host", "Upstream"]
+
+_STREAMS: Final = 64
+"""Streams read on at once: each holds a connection and costs the provider's price to its end."""
+
+_SECONDS: Final = 30.0
+"""Seconds that one stream is read on.  An answer of 4,000 tokens takes about that."""
+
+
+class Draining:
+    """The streams of one client that are read on.
+
+    Args:
+        streams: at most as many at once.
+        seconds: at most as long each.
+    """
+
+    def __init__(self, *, streams: int = _STREAMS, seconds: float = _SECONDS) -> None:
+        self._free = streams
+        self._seconds = seconds
+        self._running: set[asyncio.Timeout] = set()
+        self._end: float | None = None  # the loop's time at which all have stopped
+
+    def admit(self) -> bool:
+        """Take a place, to be given back by ``read_on``; ``False``: there is none."""
+        if self._end is not None or not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def read_on(self, read: Callable[[], Awaitable[Any]]) -> bool:
+        """Call ``read`` until it raises ``StopAsyncIteration``; return whether it came to that.
+
+        ``False``: the time was up, or the stream broke.  Cancelled, it stops at once.
+        """
+        try:
+            # It may have been admitted before ``end_within`` and begin after it.
+            at = asyncio.get_running_loop().time() + self._seconds
+            at = at if self._end is None else min(at, self._end)
+            async with asyncio.timeout_at(at) as limit:
+                self._running.add(limit)
+                try:
+                    while True:
+                        await read()
+                finally:
+                    self._running.discard(limit)
+        except StopAsyncIteration:
+            return True
+        except Exception:  # whatever broke it, its chunks are there for an estimate
+            return False
+        finally:
+            self._free += 1
+
+    def end_within(self, seconds: float) -> None:
+        """Admit no more, and have every reading stop in ``seconds``, if it has not ended by then.
+
+        The tasks that read wait in turn for their estimates: leave them some time after that.
+        """
+        self._end = asyncio.get_running_loop().time() + max(0.0, seconds)
+        for limit in self._running:
+            when = limit.when()
+            if when is not None and when > self._end:
+                with contextlib.suppress(RuntimeError):  # just expired
+                    limit.reschedule(self._end)
 
 
 class Host(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._storage.default_path import default_directory
+from litellm_ledger._storage.location import default_directory
 
 __all__ = ["ask_once"]
 

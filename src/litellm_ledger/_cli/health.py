@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from litellm_ledger._reports.ledger import Ledger
-from litellm_ledger._storage.default_path import default_directory
+from litellm_ledger._storage.location import default_directory
 
 from .flags import Output, Where, command, put_json, settle
 

@@ -17,7 +17,7 @@ from litellm_ledger._aggregates.formatting import listed
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.ledger import Ledger
-from litellm_ledger._storage.default_path import default_directory
+from litellm_ledger._storage.location import default_directory
 
 from .checks import check_matched, check_where
 from .flags import RAW, Output, Where, check_raw, command, complain, put_json

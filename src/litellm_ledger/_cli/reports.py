@@ -16,7 +16,7 @@ from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import named
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._reports.ledger import Ledger
-from litellm_ledger._storage.default_path import default_directory
+from litellm_ledger._storage.location import default_directory
 
 from .checks import refuse_misspelt
 from .flags import Output, Where, command

@@ -15,23 +15,24 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
-from litellm_ledger._cache.cached_call import cached_call
-from litellm_ledger._cache.caching import Caching
-from litellm_ledger._cache.response_cache import ResponseCache
 from litellm_ledger._calls.call import call
-from litellm_ledger._calls.capture import Capture
 from litellm_ledger._calls.core import ClientCore
 from litellm_ledger._calls.operation import need_tenacity
 from litellm_ledger._calls.options import AbandonedStream, CallOptions, Keep, refuse_ours
-from litellm_ledger._litellm.self_check import LiteLLMCheck, check_litellm
 from litellm_ledger._records.prices import ModelPrice
-from litellm_ledger._records.statistics import Statistics
+from litellm_ledger._records.statistics import CacheStatistics, Statistics
 from litellm_ledger._runtime.misuse import AsyncOnly, instead
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._tracking.tracker import UsageTracker
 
 from .jobs import LiteLLMJobs
+
+if TYPE_CHECKING:
+    from litellm_ledger._cache.caching import Caching
+    from litellm_ledger._cache.response_cache import ResponseCache
+    from litellm_ledger._calls.capture import Capture
+    from litellm_ledger._litellm.self_check import LiteLLMCheck
 
 __all__ = ["LiteLLMClient"]
 
@@ -128,11 +129,12 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             prices=prices,
             track_in_flight=track_in_flight,
         )
-        self._capture = Capture(self._core, always=capture)
-        self._caching = Caching()
-        self._core.on_close.append(self._caching.close)
+        self._parts = _Parts(self._core)
         self._track_in_flight = track_in_flight
-        self._caching.uses(cache)
+        if capture:
+            self._parts.capture(always=True)
+        if cache is not None:
+            self._parts.caching().uses(cache)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -183,6 +185,8 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             MissingExtra: the extra ``testing`` is not installed.
             LedgerError: the check failed, or did not finish within 300 s.
         """
+        from litellm_ledger._litellm.self_check import check_litellm
+
         return await check_litellm()
 
     async def aclose(self, timeout: float | None = None) -> None:
@@ -240,7 +244,8 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
                 cache=cache,
             )
         )
-        self._caching.uses(view._options.cache)
+        if view._options.cache is not None:
+            self._parts.caching().uses(view._options.cache)
         return view
 
     # -- calls ---------------------------------------------------------------------------------
@@ -262,9 +267,11 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
         options, track = self._options, self._track_in_flight
         if options.cache is None:
             return await call(self._core, name, args, kwargs, tags, options=options, track=track)
+        from litellm_ledger._cache.cached_call import cached_call
+
         return await cached_call(
             self._core,
-            self._caching,
+            self._parts.caching(),
             options.cache,
             name,
             args,
@@ -300,11 +307,12 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             LedgerClosed: the client is closed or closing.
         """
         self._core.check_open()
-        self._capture.begin()
+        recording = self._parts.capture()
+        recording.begin()
         try:
             yield self
         finally:
-            self._capture.end()
+            recording.end()
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything recorded so far is written (and synced, at ``synced``).
@@ -318,16 +326,54 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
         """Return queue depth, written and synced records, retries …  See ``Statistics``."""
         cache = self._options.cache
         if not self._is_view:
-            figures = self._caching.statistics()
+            figures = self._parts.cache_statistics()
         else:
             figures = None if cache is None else cache.statistics()
-        return replace(self._core.statistics(), duplicates=self._capture.duplicates, cache=figures)
+        return replace(self._core.statistics(), duplicates=self._parts.duplicates, cache=figures)
+
+
+class _Parts:
+    """What all views of a client share, and many clients never use: loaded at the first use."""
+
+    def __init__(self, core: ClientCore) -> None:
+        self._core = core
+        self._capture: Capture | None = None
+        self._caching: Caching | None = None
+
+    def capture(self, *, always: bool = False) -> Capture:
+        """Return the recorder of other code's calls."""
+        if self._capture is None:
+            from litellm_ledger._calls.capture import Capture
+
+            self._capture = Capture(self._core, always=always)
+        return self._capture
+
+    def caching(self) -> Caching:
+        """Return the client's part in its caches."""
+        if self._caching is None:
+            from litellm_ledger._cache.caching import Caching
+
+            self._caching = Caching()
+            self._core.on_close.append(self._caching.close)
+        return self._caching
+
+    def cache_statistics(self) -> CacheStatistics | None:
+        """Return the sums over all caches; ``None`` without one."""
+        return None if self._caching is None else self._caching.statistics()
+
+    @property
+    def duplicates(self) -> int:
+        """Outcomes that LiteLLM reported twice."""
+        return 0 if self._capture is None else self._capture.duplicates
 
 
 def _checked(options: CallOptions) -> CallOptions:
     """Refuse at once what would fail with the first call that needs it."""
     if options.max_retries:
         need_tenacity()
-    if options.cache is not None and not isinstance(options.cache, ResponseCache):
-        raise TypeError(f"cache must be a ResponseCache, not {type(options.cache).__name__}")
+    if options.cache is not None:
+        from litellm_ledger._cache.response_cache import ResponseCache
+
+        if not isinstance(options.cache, ResponseCache):
+            raise TypeError(f"cache must be a ResponseCache, not {type(options.cache).__name__}")
     return options

@@ -17,7 +17,7 @@ from litellm_ledger._calls.stream import CompletionStream
 from .methods import LiteLLMCalls
 
 if TYPE_CHECKING:
-    from litellm_ledger._calls.recorded import LiteLLMBatch, ResponsesAPIResponse
+    from litellm_ledger._calls.answers import LiteLLMBatch, ResponsesAPIResponse
 
 __all__ = ["LiteLLMJobs"]
 

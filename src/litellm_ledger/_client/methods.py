@@ -17,7 +17,7 @@ from litellm_ledger._calls.answers import RecordedDict
 from litellm_ledger._calls.stream import CompletionStream
 
 if TYPE_CHECKING:
-    from litellm_ledger._calls.recorded import (
+    from litellm_ledger._calls.answers import (
         EmbeddingResponse,
         HttpxBinaryResponseContent,
         ImageResponse,

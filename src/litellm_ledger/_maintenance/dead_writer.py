@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._errors import MissingExtra
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import ARCHIVE, RECOVERY, SEGMENTS, SegmentName
@@ -77,6 +78,21 @@ class RecoveredWriter:
     unsettled: int = 0
     error: str | None = None
     unacknowledged: int = 0
+
+    def summary(self) -> str:
+        """Return what happened in one sentence, for the log."""
+        if self.error:  # perhaps another user's, and alive: nothing is claimed of it
+            return (
+                f"a writer was left unchanged ({self.error}); if its process died, "
+                "run litellm-ledger recover as its owner"
+            )
+        least = "" if self.exact else "at least "
+        parts = [
+            f"{counted(self.unsettled, 'call')} unsettled" if self.unsettled else "",
+            f"{least}{counted(self.lost, 'record')} lost" if self.lost else "",
+            f"{counted(self.damaged, 'record')} damaged" if self.damaged else "",
+        ]
+        return f"the previous process died: {', '.join(filter(None, parts)) or 'nothing lost'}"
 
     @property
     def exact(self) -> bool:

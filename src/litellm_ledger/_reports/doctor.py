@@ -22,7 +22,7 @@ from litellm_ledger._aggregates.groups import MISSING, Row
 from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS, writer_of_live
 from litellm_ledger._records.prices import FAR
 from litellm_ledger._storage.live_file import is_locked, read_live
-from litellm_ledger._storage.mount import file_system_of, is_network
+from litellm_ledger._storage.location import file_system_of, is_network
 
 from .ledger import Ledger
 

@@ -10,16 +10,9 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-__all__ = ["Heir", "at_exit", "enter", "inherits", "leave", "writers"]
-
-
-class Heir(Protocol):
-    """What a forked child inherits and must not use as it is."""
-
-    def forget_parent(self) -> None:
-        """Become as new, in a forked child, without touching anything of the parent's."""
+__all__ = ["at_exit", "enter", "inherits", "leave", "writers"]
 
 
 class Member(Protocol):
@@ -39,7 +32,7 @@ class _Anchor:
 _anchor = _Anchor()
 _open: dict[Member, weakref.finalize[..., _Anchor]] = {}
 
-_heirs: weakref.WeakSet[Any] = weakref.WeakSet()
+_heirs: set[weakref.WeakMethod[Callable[[], None]]] = set()
 
 EXIT_BUDGET = 10.0
 """Seconds that one writer may take at interpreter exit when other threads hold its segment."""
@@ -66,9 +59,12 @@ def at_exit(function: Callable[..., object], *args: object) -> weakref.finalize[
     return weakref.finalize(_anchor, function, *args)
 
 
-def inherits(heir: Heir) -> None:
-    """Have ``heir.forget_parent`` called in every forked child, as long as it is alive."""
-    _heirs.add(heir)
+def inherits(forget: Callable[[], None]) -> None:
+    """Have ``forget``, a bound method, called in every forked child while its object is alive.
+
+    It makes the object as new, without touching anything of the parent's.
+    """
+    _heirs.add(weakref.WeakMethod(forget, _heirs.discard))
 
 
 def writers() -> list[Member]:
@@ -81,7 +77,9 @@ def _in_child() -> None:
         finalizer.detach()
     _open.clear()
     for heir in list(_heirs):
-        heir.forget_parent()
+        forget = heir()
+        if forget is not None:
+            forget()
 
 
 if hasattr(os, "register_at_fork"):

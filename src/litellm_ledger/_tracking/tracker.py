@@ -103,7 +103,7 @@ class UsageTracker(AsyncOnly):
         self._close_on_signal: weakref.WeakMethod[_Close] = weakref.WeakMethod(self.aclose)
         self._members: list[_signals.Member] = []
         weakref.finalize(self, _collected, self._writer, self._members).atexit = False
-        _process.inherits(self)
+        _process.inherits(self._forget_parent)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -231,8 +231,8 @@ class UsageTracker(AsyncOnly):
             force_setattr(record, "tags", tags)
         return record
 
-    def forget_parent(self) -> None:
-        """In a forked child: begin at zero, with signals of its own (``_runtime.process.Heir``)."""
+    def _forget_parent(self) -> None:
+        """In a forked child: begin at zero, with signals of its own."""
         self._totals = Totals()
         self._writer.on_usage = self._totals.add
         self._member = None

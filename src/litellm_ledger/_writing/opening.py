@@ -14,12 +14,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat, UnsupportedPlatform
-from litellm_ledger._maintenance.recover import RecoveredWriter
-from litellm_ledger._maintenance.recover import recover as recover_directory
 from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS
-from litellm_ledger._storage.default_path import default_directory
 from litellm_ledger._storage.filesystem import (
     PRIVATE,
     FileSystem,
@@ -29,7 +25,7 @@ from litellm_ledger._storage.filesystem import (
     rights_beside,
 )
 from litellm_ledger._storage.format_version import refuse_newer
-from litellm_ledger._storage.mount import is_network
+from litellm_ledger._storage.location import default_directory, is_network
 
 __all__ = ["checked_mode", "prepare", "refused"]
 
@@ -111,7 +107,7 @@ def prepare(
             "a local disk is safer",
             path,
         )
-    elif recover:
+    elif recover and any((path / LIVE).iterdir()):
         _recover(path, fs)
     return path
 
@@ -134,8 +130,10 @@ def refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
 
 
 def _recover(path: Path, fs: FileSystem) -> None:
+    from litellm_ledger._maintenance.recover import recover  # where nobody died it is not loaded
+
     try:
-        report = recover_directory(path, fs=fs)
+        report = recover(path, fs=fs)
     except UnsupportedFormat:
         raise
     except Exception as exc:  # whatever yesterday left behind must not stop today's records
@@ -143,19 +141,4 @@ def _recover(path: Path, fs: FileSystem) -> None:
         return
     for dead in report.writers:
         level = logging.WARNING if dead.error or dead.lost or dead.damaged else logging.INFO
-        _log.log(level, "%s (writer %s)", _said(dead), dead.writer)
-
-
-def _said(dead: RecoveredWriter) -> str:
-    if dead.error:  # perhaps another user's, who lives: nothing is claimed of it
-        return (
-            f"a writer was left unchanged ({dead.error}); if its process died, "
-            "run litellm-ledger recover as its owner"
-        )
-    least = "" if dead.exact else "at least "
-    parts = [
-        f"{counted(dead.unsettled, 'call')} unsettled" if dead.unsettled else "",
-        f"{least}{counted(dead.lost, 'record')} lost" if dead.lost else "",
-        f"{counted(dead.damaged, 'record')} damaged" if dead.damaged else "",
-    ]
-    return f"the previous process died: {', '.join(filter(None, parts)) or 'nothing lost'}"
+        _log.log(level, "%s (writer %s)", dead.summary(), dead.writer)

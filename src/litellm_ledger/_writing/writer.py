@@ -91,7 +91,7 @@ class Writer:
         self._fs = fs
         self._recover = recover
         self._begin(what)
-        _process.inherits(self)
+        _process.inherits(self.forget_parent)
 
     def _begin(self, what: str) -> None:
         """Make everything that belongs to one opening, in one process."""

@@ -1,6 +1,6 @@
-"""Whether a directory is on a network file system, where neither locks nor counters can be trusted.
+"""Where a ledger is: its default directory, and the file system that holds a directory.
 
-Owns the question and nothing else; what follows from the answer is the caller's.
+Owns these questions and nothing else; never creates a directory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-__all__ = ["file_system_of", "is_network"]
+__all__ = ["ENVIRONMENT", "default_directory", "file_system_of", "is_network"]
+
+ENVIRONMENT: Final = "LITELLM_LEDGER_DIR"
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
@@ -23,8 +25,19 @@ _NETWORK: Final = re.compile(
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
+def default_directory() -> Path:
+    """Return ``$LITELLM_LEDGER_DIR`` if it is set and not empty, else the user's data directory."""
+    given = os.environ.get(ENVIRONMENT)
+    if given:
+        return Path(given).expanduser()
+    from platformdirs import user_data_dir  # only where it is needed: the import takes milliseconds
+
+    return Path(user_data_dir("litellm-ledger", appauthor=False))
+
+
 def is_network(path: Path, *, mounts: Path = _MOUNTS) -> bool:
-    """Whether ``path``, or the nearest parent that exists, is on a network file system.
+    """Whether ``path``, or the nearest parent that exists, is on a network file system, where
+    neither locks nor counters can be trusted.
 
     Where that cannot be told (no ``/proc``), the answer is no.
     """
