@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -464,6 +465,25 @@ async def test_the_deadline_holds_while_a_stream_is_read(
     found = outcomes(tmp_path)[0]
     assert (found.status, found.error, found.usage_source) == ("error", "Timeout", "estimated")
     assert found.output_tokens
+
+
+async def test_a_stream_that_the_deadline_cuts_before_its_first_chunk_is_estimated(
+    client: LiteLLMClient, server: OpenAIServer, litellm: Any, tmp_path: Path
+) -> None:
+    async with client:
+        await client.acompletion(**to(server))  # the first is slow
+        view = client.with_options(deadline=5)
+        stream = await view.acompletion(**to(server, Behaviour(hang_after=0)), stream=True)
+        upstream = stream._upstream
+        assert upstream.deadline is not None
+        upstream.deadline.when = 0.0
+        upstream.inner = SimpleNamespace(__anext__=asyncio.Event().wait)
+        with pytest.raises(litellm.Timeout):
+            await anext(stream)
+    found = outcomes(tmp_path)[1]
+    assert (found.status, found.error, found.usage_source) == ("error", "Timeout", "estimated")
+    assert found.input_tokens
+    assert found.cost
 
 
 async def test_an_answer_in_time_is_handed_out_whatever_its_record_takes(

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from litellm_ledger._litellm.calls import Asked
+from litellm_ledger._litellm.failures import may_be_billed
 from litellm_ledger._litellm.outcome import from_exception, merged
 from litellm_ledger._litellm.own_calls import ours
 from litellm_ledger._litellm.stream_readers import StreamReader
@@ -150,6 +151,7 @@ class Upstream:
         "pending",
         "reader",
         "reading_on",
+        "refused",
         "usage_asked",
         "watch",
     )
@@ -179,6 +181,7 @@ class Upstream:
         self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
         self.loop = asyncio.get_running_loop()
         self.ended = False
+        self.refused = False  # it failed with an error status that the provider sent
         self.how: Mapping[str, Any] = {"status": "abandoned"}  # it ends, if nobody says otherwise
 
     def read(self, *, finished: bool) -> dict[str, Any]:
@@ -249,7 +252,7 @@ class Upstream:
     async def _settle(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
         """By the provider's count if there is one, else by an estimate made off the loop."""
         try:
-            if self._is_to_be_estimated(found) and not self._refused(fields):
+            if self._is_to_be_estimated(found) and not self._unbilled():
                 found.update(await self._estimate())
         finally:
             # What was found wins: an exception knows of no usage, the chunks before it may.
@@ -271,10 +274,9 @@ class Upstream:
         # billed twice.
         return found["usage_source"] != "provider" and not self.reader.runs_on
 
-    def _refused(self, fields: Mapping[str, Any]) -> bool:
-        """Whether the provider answered with an error before anything else, and bills nothing."""
-        status = (fields.get("meta") or {}).get("http_status")
-        return status is not None and self.inner is not None and self.reader.text is None
+    def _unbilled(self) -> bool:
+        """Whether the provider answered with an error status before anything else."""
+        return self.refused and self.inner is not None and self.reader.text is None
 
     def settle_now(self) -> None:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
@@ -329,7 +331,9 @@ class CompletionStream:
         except BaseException as exc:
             # Waits although it is cancelled: closing and counting take milliseconds, and a
             # cancellation that overtook them would leave them to a loop that may be about to end.
-            await self._end(from_exception(exc))
+            fields = from_exception(exc)
+            upstream.refused = "meta" in fields and not may_be_billed(exc)
+            await self._end(fields)
             label(exc, self.usage_record)
             raise
 
