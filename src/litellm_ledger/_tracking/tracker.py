@@ -311,10 +311,10 @@ def serve_client(tracker: UsageTracker, close: _Close) -> CallsInFlight:
     Args:
         close: the client's bound method that a signal closes through; held weakly.
     """
-    writer = tracker._writer
+    writer = tracker._writer  # noqa: SLF001 - the one door into a tracker
     writer.admission.what = "client"
-    tracker._close_on_signal = weakref.WeakMethod(close)
-    return CallsInFlight(tracker.open, writer, tracker._tags)
+    tracker._close_on_signal = weakref.WeakMethod(close)  # noqa: SLF001 - as above
+    return CallsInFlight(tracker.open, writer, tracker._tags)  # noqa: SLF001 - as above
 
 
 def _weak_close(close: weakref.WeakMethod[_Close], writer: Writer) -> _Close:
