@@ -550,7 +550,7 @@ async def test_a_call_that_may_not_begin_gives_its_slot_back(
 
     async with LiteLLMClient(tmp_path, max_concurrency=1, max_retries=3) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(client.usage, "start", start)
+            patch.setattr(client._core.calls, "start", start)
             with pytest.raises(LedgerFailed):
                 await client.acompletion(**to(server))
         assert client.statistics().active == 0
