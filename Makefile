@@ -156,9 +156,7 @@ types: $(STEPS)/lint $(STEPS)/test ## Check types: mypy on the source, pyright o
 docs: $(STEPS)/docs ## Build the pages as a site in build/site; a broken link fails
 	@rm -rf build/docs build/site && mkdir -p build/docs
 	@cp -R docs examples *.md LICENSE build/docs
-	@for page in benchmarks/README.md src/litellm_ledger/_page/assets/chart.LICENSE.md; do \
-		mkdir -p build/docs/$${page%/*} && cp $$page build/docs/$$page || exit 1; \
-	done
+	@mkdir -p build/docs/benchmarks && cp benchmarks/README.md build/docs/benchmarks/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 	@echo "build/site/index.html"
 

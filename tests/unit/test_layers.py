@@ -58,6 +58,7 @@ PURE = {
     "_litellm.outcome",
     "_litellm.units",
     "_maintenance.salvage",
+    "_page.drawing",
     "_page.time_axis",
     "_reports.dataframes",
     "_runtime.misuse",
