@@ -47,7 +47,6 @@ PURE = {
     "_archive.columns",
     "_cache.packing",
     "_calls.options",
-    "_cli.sparks",
     "_litellm.anthropic_events",
     "_litellm.background",
     "_litellm.bill",

@@ -7,7 +7,6 @@ Owns the words for it.  A tag that is nowhere on the ledger is a mistake (status
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
 from litellm_ledger._aggregates.formatting import listed
@@ -35,6 +34,8 @@ def refuse_misspelt(ledger: Ledger, tags: Iterable[str], question: Question) -> 
     for tag in asked:
         if tag in known or not (known or ledger.calls(limit=1).matched):
             continue
+        from difflib import get_close_matches
+
         near = get_close_matches(tag, known, n=1)
         if near:
             hint = f"did you mean {near[0]}?"

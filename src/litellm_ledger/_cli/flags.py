@@ -1,8 +1,8 @@
 """Flags that many commands share, and what happens around a command: errors, statuses, pipes.
 
 Owns the words of ``--since``, ``--where``, ``--json`` and their like, so that they mean the same
-everywhere.  A command says with two parameters what it takes: ``question`` (which part of the
-ledger) and ``output`` (in which form); it never sees the flags themselves.
+everywhere.  A command says with three parameters what it takes: ``ledger``, ``question`` (which
+part of it) and ``output`` (in which form); it never sees the flags themselves.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from litellm_ledger._aggregates.calendar import calendar
 from litellm_ledger._aggregates.question import Question, question
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.escaping import escaped, json_text
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._storage.location import default_directory
 
 __all__ = [
     "RAW",
@@ -31,6 +33,7 @@ __all__ = [
     "check_raw",
     "command",
     "complain",
+    "emit",
     "home",
     "put_json",
     "settle",
@@ -66,12 +69,8 @@ class Output:
     raw: bool = False
     color: bool = True
 
-    @property
-    def table(self) -> bool:
-        """Whether people read it."""
-        return not (self.json or self.csv)
 
-
+_GIVEN: Final = (Ledger, Question, Output)
 _Text = str | None
 _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
     "since": (_Text, None, "Only calls from this time on: 2025-03-30, 2025-03-30T14:00, today …"),
@@ -120,17 +119,21 @@ def command(
 
     def make(function: Callable[..., int]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
-        asks, prints = "question" in signature.parameters, "output" in signature.parameters
+        takes = {p.name for p in signature.parameters.values() if p.annotation in _GIVEN}
 
         @functools.wraps(function)
         def run(**given: Any) -> None:
-            raise typer.Exit(
-                _guarded(lambda: _call(function, given, asks, forms if prints else None))
-            )
+            raise typer.Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
 
-        kept = [p for p in signature.parameters.values() if p.name not in ("question", "output")]
-        kept += _question_flags() if asks else []
-        kept += _output_flags(forms) if prints else []
+        kept = [
+            parameter.replace(name="path", annotation=Where, default=None)
+            if parameter.annotation is Ledger
+            else parameter
+            for parameter in signature.parameters.values()
+            if parameter.annotation not in (Question, Output)
+        ]
+        kept += _question_flags() if "question" in takes else []
+        kept += _output_flags(forms) if "output" in takes else []
         run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
         # click cuts a summary of its own making to 45 characters
@@ -174,12 +177,13 @@ def _output_flags(forms: tuple[str, ...]) -> list[inspect.Parameter]:
     ]
 
 
-def _call(
-    function: Callable[..., int], given: dict[str, Any], asks: bool, forms: tuple[str, ...] | None
-) -> int:
-    if asks:
+def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> dict[str, Any]:
+    """Turn the flags of a command line into the parameters of the command's function."""
+    if "ledger" in takes:
+        given["ledger"] = Ledger(given.pop("path") or default_directory())
+    if "question" in takes:
         given["question"] = _question({name: given.pop(name) for name in _ASKING})
-    if forms is not None:
+    if "output" in takes:
         chosen = {name: given.pop(name) for name in forms}
         asked = [f"--{name}" for name in forms if chosen[name]]
         if len(asked) > 1:
@@ -188,7 +192,7 @@ def _call(
         check_raw(raw=raw, csv=chosen.get("csv", False))
         color = not (given.pop("no_color") or os.environ.get("NO_COLOR"))
         given["output"] = Output(**chosen, raw=raw, color=color)
-    return function(**given)
+    return given
 
 
 def check_raw(*, raw: bool, csv: bool) -> None:
@@ -246,6 +250,14 @@ def complain(what: object, *, lines: bool = False) -> None:
     said = [escaped(line.rstrip(), "\t") for line in str(what).splitlines() if line.strip()]
     text = "\n".join(said) if lines else escaped(" ".join(str(what).split()))
     sys.stderr.write(f"litellm-ledger: {text}\n")
+
+
+def emit(output: Output, plain: Callable[[], Any], table: Callable[[], None]) -> None:
+    """Print JSON if it was asked for, else what people read."""
+    if output.json:
+        put_json(plain())
+    else:
+        table()
 
 
 def put_json(value: Any, *, indent: bool = True) -> None:

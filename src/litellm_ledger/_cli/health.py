@@ -1,21 +1,23 @@
-"""The commands about the ledger itself: is it whole, what is to do, where is it.
+"""The commands about the ledger itself (is it whole, what is to do, where is it), and ``ask``.
 
 Owns their words and flags.  Everything they print comes from ``Ledger``, ``_reports.doctor`` and
-``_litellm.self_check``.
+``_litellm.self_check``.  ``ask`` and ``doctor --litellm`` alone import LiteLLM, when they run.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from litellm_ledger._errors import LedgerError
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, command, put_json, settle
+from .flags import Output, Where, command, emit, settle
+from .progress import working
 
 __all__ = ["add_to"]
 
@@ -48,22 +50,20 @@ def doctor(
     from litellm_ledger._reports.doctor import examine
 
     from .print_health import print_findings
-    from .progress import working
 
     ledger = Ledger(path or default_directory())
     with working(f"examining {ledger.path}"):
         findings = examine(ledger)
     status = settle(int(any(finding.level == "warning" for finding in findings)))
-    if output.json:
-        put_json(
-            {
-                "path": str(ledger.path),
-                "ok": not status,
-                "findings": msgspec.to_builtins(findings),
-            }
-        )
-    else:
-        print_findings(findings, color=output.color)
+    emit(
+        output,
+        lambda: {
+            "path": str(ledger.path),
+            "ok": not status,
+            "findings": msgspec.to_builtins(findings),
+        },
+        lambda: print_findings(findings, color=output.color),
+    )
     return status
 
 
@@ -73,21 +73,17 @@ def _check_litellm(output: Output) -> int:
     from litellm_ledger._litellm.self_check import check_litellm
 
     from .print_health import print_litellm_check
-    from .progress import working
 
     with working("checking the installed LiteLLM"):
         found = asyncio.run(check_litellm())
     status = settle(int(not found.ok))
-    if output.json:
-        put_json(found.to_dict())
-    else:
-        print_litellm_check(found)
+    emit(output, found.to_dict, lambda: print_litellm_check(found))
     return status
 
 
 def verify(
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
     every: Annotated[
         bool,
         typer.Option("--all", help="Show a row for each writer, also for those without a problem."),
@@ -99,39 +95,33 @@ def verify(
 ) -> int:
     """Compare records with counters; exit 1 if acknowledged ones are lost or files damaged."""
     from .print_health import print_verification
-    from .progress import working
 
-    ledger = Ledger(path or default_directory())
     with working(f"verifying {ledger.path}"):
         result = ledger.verify()
     status = settle(0 if (result.complete if strict else result.ok) else 1)
-    if output.json:
-        put_json(result.to_dict())
-    else:
-        print_verification(result, every=every, strict=strict)
+    emit(output, result.to_dict, lambda: print_verification(result, every=every, strict=strict))
     return status
 
 
-def recover(output: Output, path: Where = None) -> int:
+def recover(output: Output, ledger: Ledger) -> int:
     """Finish what dead writers left: seal segments, settle calls in flight, count losses."""
     from litellm_ledger._maintenance.recover import recover as recover_directory
 
     from .print_health import print_recovery
 
-    ledger = Ledger(path or default_directory())
     ledger.segments()  # a missing ledger is an error, not an empty recovery
     result = recover_directory(ledger.path)
-    failed = any(writer.error for writer in result.writers)
-    if output.json:
-        put_json({"path": str(ledger.path), **msgspec.to_builtins(result)})
-    else:
-        print_recovery(ledger.path, result)
-    return 2 if failed else 0
+    emit(
+        output,
+        lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},
+        lambda: print_recovery(ledger.path, result),
+    )
+    return 2 if any(writer.error for writer in result.writers) else 0
 
 
 def compact(
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
     today: Annotated[
         bool,
         typer.Option("--today", help="Also join segments of today (UTC), not only of past days."),
@@ -143,17 +133,16 @@ def compact(
     from litellm_ledger._maintenance.compact import compact as compact_directory
 
     from .print_health import print_compaction
-    from .progress import working
 
-    directory = path or default_directory()
     until = datetime.now(UTC).date() + timedelta(days=1) if today else None
-    with working(f"compacting {directory}"):
-        result = compact_directory(directory, until=until)
+    with working(f"compacting {ledger.path}"):
+        result = compact_directory(ledger.path, until=until)
     status = settle(int(bool(result.left or result.broken)))
-    if output.json:
-        put_json({"path": str(directory), **msgspec.to_builtins(result)})
-    else:
-        print_compaction(directory, result)
+    emit(
+        output,
+        lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},
+        lambda: print_compaction(ledger.path, result),
+    )
     return status
 
 
@@ -173,16 +162,46 @@ def ask(
     api_base: Annotated[str | None, typer.Option(help="Base URL of the provider's API.")] = None,
 ) -> int:
     """Make one real call and record it; print the answer and its record."""
-    from .ask import ask_once
+    import asyncio
+
     from .print_records import print_record, record_dict
     from .tables import put_text
 
     where = ledger or default_directory()
-    answer, record = ask_once(question_, model=model, ledger=where, api_base=api_base)
-    if output.json:
-        put_json({"answer": answer, "record": record_dict(record)})
-    else:
-        put_text(answer + "\n\n")
+    answer = asyncio.run(_call(question_, model, where, api_base))
+    text, record = answer.choices[0].message.content or "", answer.usage_record
+
+    def table() -> None:
+        put_text(text + "\n\n")
         print_record(record)
         put_text(f"\nOn record in {where}\n")
+
+    emit(output, lambda: {"answer": text, "record": record_dict(record)}, table)
     return 0
+
+
+async def _call(question: str, model: str, where: Path, api_base: str | None) -> Any:
+    """Make one call.
+
+    Raises:
+        LedgerError: the ledger cannot be used, or the call failed (its record is on the ledger).
+    """
+    from litellm_ledger import LiteLLMClient
+    from litellm_ledger._litellm.load import load
+
+    litellm: Any = await load()
+    litellm.suppress_debug_info = True  # no banners beside our one line on an error
+    options: dict[str, Any] = {} if api_base is None else {"api_base": api_base}
+    try:
+        async with LiteLLMClient(ledger=where) as client:
+            return await client.acompletion(
+                model=model, messages=[{"role": "user", "content": question}], **options
+            )
+    except LedgerError:
+        raise
+    except Exception as exc:  # whatever LiteLLM raises: its classes are not ours to list
+        text = str(exc).strip().partition("\n")[0]
+        raise LedgerError(
+            f"the call failed: {type(exc).__name__}: {text} "
+            f"(on record: litellm-ledger records {where})"
+        ) from exc

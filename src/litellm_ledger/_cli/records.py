@@ -17,10 +17,10 @@ from litellm_ledger._aggregates.formatting import listed
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.ledger import Ledger
-from litellm_ledger._storage.location import default_directory
 
 from .checks import check_matched, check_where
-from .flags import RAW, Output, Where, check_raw, command, complain, put_json
+from .flags import RAW, Output, check_raw, command, complain, emit, put_json
+from .progress import working
 
 __all__ = ["add_to"]
 
@@ -47,16 +47,14 @@ def add_to(app: typer.Typer) -> None:
 def calls(
     question: Question,
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=0, help="Number of rows; 0: all.")
     ] = 20,
 ) -> int:
     """List single calls, newest first."""
     from .print_records import print_calls
-    from .progress import working
 
-    ledger = Ledger(path or default_directory())
     with working(f"reading {ledger.path}"):
         check_where(ledger, question)
         found = ledger.calls(**question.selection(), limit=limit or None)
@@ -75,16 +73,14 @@ def show(
         ),
     ],
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
 ) -> int:
     """Show one operation with all its attempts."""
     from litellm_ledger._reports.short_ids import alike
 
     from .print_records import operation_dict, print_operation
-    from .progress import working
 
     _not_a_directory(key, "show ID PATH")
-    ledger = Ledger(path or default_directory())
     with working(f"looking for {key}"):
         found = ledger.operation(key)
         near = alike(ledger.path, key, _ALIKE + 1) if found is None and key else []
@@ -99,10 +95,7 @@ def show(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
             "litellm-ledger calls --json lists them"
         )
-    if output.json:
-        put_json(operation_dict(found))
-    else:
-        print_operation(found)
+    emit(output, lambda: operation_dict(found), lambda: print_operation(found))
     return 0
 
 
@@ -114,7 +107,7 @@ def _not_a_directory(text: str, order: str) -> None:
 def tail(
     question: Question,
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep printing new records.")
     ] = False,
@@ -130,7 +123,6 @@ def tail(
 
     from .print_records import tail_line
 
-    ledger = Ledger(path or default_directory())
     follower = Follower(ledger.path)  # before the listing, so that nothing falls between the two
     shown: set[str | None] = set()
 
@@ -162,7 +154,7 @@ def tail(
 def records(
     question: Question,
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -179,7 +171,6 @@ def records(
 
     from .print_records import print_records, record_dict
 
-    ledger = Ledger(path or default_directory())
     check_where(ledger, question)
     most = 20 if limit is None and not output.json else limit
     kept: Calls | None = None
@@ -225,7 +216,7 @@ def sql(
         ),
     ],
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
     allow_files: Annotated[
         bool,
         typer.Option("--allow-files", help="Let the statement read files too, not only the views."),
@@ -233,12 +224,10 @@ def sql(
 ) -> int:
     """Run an SQL query on the views calls and records (docs/reports.md lists the columns)."""
     from .print_sql import print_answer
-    from .progress import working
 
     _not_a_directory(query, "sql QUERY PATH")
     if query == "-":
         query = sys.stdin.read()
-    ledger = Ledger(path or default_directory())
     try:
         with working(f"asking {ledger.path}"):
             found = ledger.sql(query, allow_files=allow_files)
@@ -252,7 +241,7 @@ def sql(
 def export(
     question: Question,
     output: Output,  # noqa: ARG001 - adds --no-color, which every command has
-    path: Where = None,
+    ledger: Ledger,
     csv: Annotated[bool, typer.Option("--csv", help="Write CSV with a header.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Write JSON lines (default).")] = False,
     parquet: Annotated[
@@ -272,7 +261,6 @@ def export(
     if len(form) > 1:
         raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
     check_raw(raw=raw, csv=csv)
-    ledger = Ledger(path or default_directory())
     check_where(ledger, question, every=True)  # first: what is refused leaves no file
     kinds = _kinds(all_kinds)
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)

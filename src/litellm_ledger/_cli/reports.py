@@ -20,6 +20,7 @@ from litellm_ledger._storage.location import default_directory
 
 from .checks import refuse_misspelt
 from .flags import Output, Where, command
+from .progress import progress, working
 
 __all__ = ["add_to"]
 
@@ -61,11 +62,11 @@ def _add_period(app: typer.Typer, name: str, period: str, words: str) -> None:
     def by_period(
         question: Question,
         output: Output,
-        path: Where = None,
+        ledger: Ledger,
         breakdown: Breakdown = False,
         latency: Latency = False,
     ) -> int:
-        return _print(path, [period], question, output, breakdown=breakdown, latency=latency)
+        return _print(ledger, [period], question, output, breakdown=breakdown, latency=latency)
 
     by_period.__doc__ = f"{words}."
     command(app, name)(by_period)
@@ -74,13 +75,13 @@ def _add_period(app: typer.Typer, name: str, period: str, words: str) -> None:
 def report(
     question: Question,
     output: Output,
-    path: Where = None,
+    ledger: Ledger,
     by: By = ["model"],  # noqa: B006 - read by typer, never changed
     breakdown: Breakdown = False,
     latency: Latency = False,
 ) -> int:
     """Calls, tokens and cost by group, with notes on data quality."""
-    return _print(path, _keys(by), question, output, breakdown=breakdown, latency=latency)
+    return _print(ledger, _keys(by), question, output, breakdown=breakdown, latency=latency)
 
 
 def _keys(by: Sequence[str]) -> list[str]:
@@ -89,7 +90,7 @@ def _keys(by: Sequence[str]) -> list[str]:
 
 
 def _print(
-    path: Path | None,
+    ledger: Ledger,
     keys: Sequence[str],
     question: Question,
     output: Output,
@@ -101,17 +102,15 @@ def _print(
 
     if breakdown and latency:
         raise ValueError("give --breakdown or --latency, not both")
-    print_report(_asked(path, keys, question, breakdown=breakdown, quantiles=latency), output)
+    print_report(_asked(ledger, keys, question, breakdown=breakdown, quantiles=latency), output)
     return 0
 
 
 def _asked(
-    path: Path | None, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
+    ledger: Ledger, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
 ) -> Any:
     from .print_reports import Asked
-    from .progress import working
 
-    ledger = Ledger(path or default_directory())
     inner = None
     if breakdown:
         inner = "model" if "model" not in keys else "provider"
@@ -138,27 +137,25 @@ def top(
 
     if path is None and Path(what).is_dir():  # `top usage/`
         what, path = "models", Path(what)
+    ledger = Ledger(path or default_directory())
     if what == "tags":
-        return _top_tags(path, question, output, limit)
-    key = _TOPS.get(what) or named(what)
-    print_top(_asked(path, [key], question, breakdown=breakdown), limit, output)
+        asked = _by_tag(ledger, question)
+    else:
+        asked = _asked(ledger, [_TOPS.get(what) or named(what)], question, breakdown=breakdown)
+    print_top(asked, limit, output)
     return 0
 
 
-def _top_tags(path: Path | None, question: Question, output: Output, limit: int) -> int:
+def _by_tag(ledger: Ledger, question: Question) -> Any:
     from litellm_ledger._reports.report import by_tag
 
-    from .print_reports import Asked, print_top
-    from .progress import working
+    from .print_reports import Asked
 
-    ledger = Ledger(path or default_directory())
     with working(f"reading {ledger.path}"):
         names = ledger.tags(**question.selection())
         found = ledger.report([f"tag:{name}" for name in names], **question.everything())
         refuse_misspelt(ledger, found.missing_tags, question)
-    asked = Asked(path=ledger.path, report=by_tag(found), question=question)
-    print_top(asked, limit, output)
-    return 0
+    return Asked(path=ledger.path, report=by_tag(found), question=question)
 
 
 def html(
@@ -168,7 +165,7 @@ def html(
     ],
     question: Question,
     output: Output,  # noqa: ARG001 - adds --no-color, which every command has
-    path: Where = None,
+    ledger: Ledger,
     by: Annotated[
         list[str],
         typer.Option(
@@ -188,7 +185,6 @@ def html(
     from litellm_ledger._page.page import render
 
     from .export import target, tell_written
-    from .progress import progress
 
     if out.is_dir():
         raise ValueError(f"{out} is a directory; the page comes first: html report.html {out}")
@@ -198,7 +194,6 @@ def html(
     for key in keys:
         if key in PERIODS:
             raise ValueError(f"--by {key}: the charts are over time; give --every {key}")
-    ledger = Ledger(path or default_directory())
     with target(out) as to:  # first: what cannot be written need not be read
         with progress(f"reading {ledger.path}", READINGS) as advance:
             now = datetime.now(UTC)

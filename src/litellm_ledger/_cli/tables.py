@@ -1,8 +1,8 @@
 """Tables and amounts for people: Rich on a terminal, aligned plain text anywhere else, Markdown.
 
 Owns the looks of the command line's output: whatever is written here has its control characters
-escaped.  Computes nothing but widths, imports Rich only when
-standard output is a terminal, never writes colour, bars or boxes into a pipe.
+escaped.  Computes nothing but widths, bars and sparklines, imports Rich only when standard output
+is a terminal, never writes colour, bars or boxes into a pipe.
 """
 
 from __future__ import annotations
@@ -10,29 +10,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from shutil import get_terminal_size
 from typing import Any, Final
 from unicodedata import combining, east_asian_width
 
 from litellm_ledger._records.escaping import escaped
 
-from .sparks import bar, sparkline
-
 __all__ = [
     "Column",
     "aside",
+    "bar",
     "headline",
     "on_terminal",
     "put_text",
     "show",
+    "show_upright",
+    "sparkline",
     "tell",
+    "too_wide",
     "write",
     "write_marked",
     "write_notes",
 ]
 
-"""Decimals of a dollar that a terminal shows; a pipe, --md, --csv and --json have all of them."""
 _BAR: Final = 20
+_RISING: Final = "▁▂▃▄▅▆▇█"
+_EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,3 +258,31 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
         shown = {column.title for column in kept}
         left_out = ", ".join(title for title in titles if title not in shown)
         console.print(Text(f"(left out to fit: {left_out}; --json has everything)", style="dim"))
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Draw one character a value, or the sums of neighbours where there are more than ``width``.
+
+    Anything above nothing is seen: only 0 (and less) is the lowest character.
+    """
+    if width < 1 or not values:
+        return ""
+    if len(values) > width:
+        edges = [at * len(values) // width for at in range(width + 1)]
+        values = [sum(values[a:b]) for a, b in pairwise(edges)]
+    most = max(values)
+    if most <= 0:
+        return _RISING[0] * len(values)
+    top = len(_RISING) - 1
+    return "".join(
+        _RISING[0 if value <= 0 else max(1, round(value / most * top))] for value in values
+    )
+
+
+def bar(share: float, width: int) -> str:
+    """Draw a share of 1 as a bar, to an eighth of a character; a share above 0 is always seen."""
+    eighths = round(min(1.0, max(0.0, share)) * width * 8)
+    if share > 0:
+        eighths = max(1, eighths)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (_EIGHTHS[rest] if rest else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_ledger._cli.sparks import bar, sparkline
+from litellm_ledger._cli.tables import bar, sparkline
 
 
 @pytest.mark.parametrize(
