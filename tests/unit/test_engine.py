@@ -24,6 +24,7 @@ from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._reading.follow import Follower
 from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import encode
 from litellm_ledger._reports import engine as _reporting
@@ -578,7 +579,8 @@ def test_a_file_that_goes_while_it_is_read_is_looked_for_again(
     assert len(seen) == 2
     monkeypatch.setattr(_relation, "survey", lambda root, name: _relation.Surveyed(True, 2, 99))
     one.rename(one.with_name("elsewhere"))
-    monkeypatch.setattr(_relation, "list_segments", lambda root: [hand_name(hand)])
+    gone = Snapshot(tmp_path, [hand_name(hand)], {}, [])
+    monkeypatch.setattr(Snapshot, "take", lambda root: gone)
     with pytest.raises(LedgerPathError, match="cannot read the ledger"):
         ask(tmp_path, count)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zlib import crc32
 
 import pytest
@@ -16,7 +17,7 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, spoil
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._reading import lines as _reading
 from litellm_ledger._reading import listing as _listing
-from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS, SegmentName
 from litellm_ledger._records.line import encode
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.ledger import Ledger
@@ -277,22 +278,48 @@ def test_an_empty_segment_that_its_writer_removed_is_no_problem(hand: HandMade) 
 
 
 @pytest.mark.parametrize("blind", [1, 2])
+@pytest.mark.parametrize("age", [0, 60], ids=["just_changed", "settled"])
 def test_a_listing_that_races_with_a_rename_misses_nothing(
-    hand: HandMade, monkeypatch: pytest.MonkeyPatch, blind: int
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, blind: int, age: int
 ) -> None:
     path = hand.open(1, hand.lines(1, 2))
+    hand.live(2)
+    then = time.time() - age
+    os.utime(path.parent, (then, then))
     real = Path.iterdir
     looks = []
 
     def racing(self: Path) -> Iterator[Path]:
-        looks.append(1)
-        if len(looks) == blind:  # renamed behind the cursor: this look shows neither name
+        looks.extend([1] * (self == path.parent))
+        if self == path.parent and len(looks) == blind:  # behind the cursor: neither name is seen
             os.rename(path, path.parent / str(SegmentName(WRITER, 1, 2)))
             return iter([])
         return real(self)
 
     monkeypatch.setattr(Path, "iterdir", racing)
     assert numbers(hand) == [1, 2]
+
+
+@pytest.mark.parametrize("question", ["report", "verify", "records"])
+def test_a_question_lists_each_directory_once_at_most(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    hand.sealed(1, 5)
+    (hand.root / RECOVERY).mkdir()
+    listed: list[Path] = []
+    for name in ("listdir", "scandir"):
+        real = getattr(os, name)
+
+        def counted(path: Any, real: Any = real) -> Any:
+            listed.append(Path(path).relative_to(hand.root))
+            return real(path)
+
+        monkeypatch.setattr(os, name, counted)
+    answer = getattr(Ledger(hand.root), question)()
+    if question == "records":
+        assert len(list(answer)) == 5
+    looked_at = [LIVE, RECOVERY, SEGMENTS] if question == "verify" else [LIVE, SEGMENTS]
+    assert sorted(map(str, listed)) == looked_at
 
 
 def test_names_that_are_no_segments_are_left_alone(hand: HandMade) -> None:

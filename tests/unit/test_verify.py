@@ -492,9 +492,9 @@ def test_a_writer_that_begins_while_we_look_is_not_an_orphan(
     real = _verify._live
     looks: list[int] = []
 
-    def late(root: Path, refused: dict[str, Problem]) -> Any:
+    def late(root: Path, writers: list[str], refused: dict[str, Problem]) -> Any:
         looks.append(1)
-        return {} if len(looks) == 1 else real(root, refused)
+        return {} if len(looks) == 1 else real(root, writers, refused)
 
     monkeypatch.setattr(_verify, "_live", late)
     with hand.alive(2):

@@ -116,6 +116,8 @@ def list_archive(root: Path, broken: list[Path] | None = None) -> list[ArchiveFi
         UnsupportedFormat: a newer version wrote it.
         LedgerPathError: it cannot be read.
     """
+    if not (root / ARCHIVE).is_dir():
+        return []
     found = []
     try:
         paths = sorted(root / ARCHIVE / name for name in os.listdir(root / ARCHIVE))
@@ -199,9 +201,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def archived(root: Path) -> dict[SegmentName, Place]:
-    """Return where each compacted segment is: the file, and its number in there."""
-    files = list_archive(root)
+def archived(root: Path, broken: list[Path] | None = None) -> dict[SegmentName, Place]:
+    """Return where each compacted segment is: the file, and its number in there.
+
+    Raises and fills ``broken`` as ``list_archive`` does.
+    """
+    files = list_archive(root, broken)
     key = tuple(file.path for file in files)
     with _lock:
         if key not in _places:

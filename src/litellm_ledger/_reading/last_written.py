@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from litellm_ledger._aggregates.selection import Selection
-from litellm_ledger._archive.archive import archived
 from litellm_ledger._records.entry import line_of
 from litellm_ledger._records.layout import SegmentName, record_id
 from litellm_ledger._records.line import checked, decode
 from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._storage.format_version import refuse_newer
 
 from .lines import real_outcomes
-from .listing import by_writer, list_segments, open_segment
+from .listing import Snapshot, by_writer, open_segment
 
 __all__ = ["ended", "last_written"]
 
@@ -56,13 +54,12 @@ def last_written(root: Path, selection: Selection, limit: int) -> list[UsageReco
         LedgerPathError: there is no ledger, or it cannot be read.
         UnsupportedFormat: it was written by a newer version.
     """
-    names = list_segments(root)
-    refuse_newer(root)
-    places = archived(root)
+    ledger = Snapshot.take(root)
+    places = ledger.archive
     ends = _Ends(root, selection, limit)
     found: list[UsageRecord] = []
     try:
-        for _, family in by_writer(names):
+        for _, family in by_writer(ledger.segments):
             found += ends.of_writer(family, [name for name in family if name not in places])
     except _GaveUpError:
         return None

@@ -15,16 +15,16 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from litellm_ledger._archive.archive import archived, list_archive, unsettled_in
+from litellm_ledger._archive.archive import archived, unsettled_in
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.entry import Line, line_of
 from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName, record_id, split_id
 from litellm_ledger._records.line import checked, decode, newer_version
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._storage.format_version import newer_format, refuse_newer
+from litellm_ledger._storage.format_version import newer_format
 
-from .listing import Vanished, by_writer, list_segments, open_segment
+from .listing import Snapshot, Vanished, by_writer, open_segment
 
 __all__ = [
     "Entry",
@@ -274,25 +274,19 @@ def _of(operations: Iterable[str]) -> Callable[[bytes], bool]:
     return may_be
 
 
-def archive_problems(root: Path) -> list[Problem]:
+def archive_problems(ledger: Snapshot) -> list[Problem]:
     """Return the files in the archive that are not whole; nothing in them is believed."""
-    broken: list[Path] = []
-    list_archive(root, broken)
     detail = "not what its name says, or not readable; restore it from a backup"
-    return [Problem(f"{ARCHIVE}/{path.name}", "unreadable", detail=detail) for path in broken]
+    return [
+        Problem(f"{ARCHIVE}/{path.name}", "unreadable", detail=detail) for path in ledger.broken
+    ]
 
 
-def everything(root: Path, problems: list[Problem]) -> Iterator[Entry]:
-    """Yield every line of a ledger that counts, writer by writer.
-
-    Raises:
-        LedgerPathError: there is no ledger, or it cannot be read: at once, not while reading.
-        UnsupportedFormat: it was written by a newer version.
-    """
-    names = list_segments(root)
-    refuse_newer(root)
-    problems += archive_problems(root)
-    return (entry for _, group in by_writer(names) for entry in entries(root, group, problems))
+def everything(ledger: Snapshot, problems: list[Problem]) -> Iterator[Entry]:
+    """Yield every line of a ledger that counts, writer by writer."""
+    problems += archive_problems(ledger)  # now, not while reading
+    families = by_writer(ledger.segments)
+    return (entry for _, group in families for entry in entries(ledger.root, group, problems))
 
 
 def whole(lines: Iterator[Entry], problems: list[Problem]) -> Generator[UsageRecord]:

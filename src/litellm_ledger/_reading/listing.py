@@ -5,18 +5,21 @@ Owns the listing and the opening.  Never writes, never reads a line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
-from litellm_ledger._archive.archive import archived, read_archived
+from litellm_ledger._archive.archive import Place, archived, read_archived
 from litellm_ledger._errors import LedgerPathError
-from litellm_ledger._records.layout import ARCHIVE, LIVE, SEGMENTS, SegmentName
+from litellm_ledger._records.layout import ARCHIVE, LIVE, SEGMENTS, SegmentName, writer_of_live
 from litellm_ledger._storage.filesystem import open_file, refuse_links
+from litellm_ledger._storage.format_version import refuse_newer
 
-__all__ = ["Vanished", "by_writer", "list_segments", "open_segment"]
+__all__ = ["Snapshot", "Vanished", "by_writer", "list_live", "list_segments", "open_segment"]
 
 
 class Vanished(FileNotFoundError):
@@ -27,22 +30,89 @@ class Vanished(FileNotFoundError):
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One look at a ledger's directory: everything that one question needs of it.
+
+    Attributes:
+        root: the ledger.
+        segments: by writer and first number, those in the archive among them.
+        archive: where each compacted segment is.
+        broken: files of the archive that are not whole.
+    """
+
+    root: Path
+    segments: list[SegmentName]
+    archive: Mapping[SegmentName, Place]
+    broken: list[Path]
+
+    @classmethod
+    def take(cls, root: Path, live: Sequence[str] | None = None) -> Self:
+        """Look at a ledger once.
+
+        Args:
+            live: what ``list_live`` found, where the caller had to read the counters first.
+
+        Raises:
+            LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
+            UnsupportedFormat: a newer version of this library has written here.
+            MissingExtra: there is an archive, and DuckDB is not installed.
+        """
+        refuse_links(root)
+        live = list_live(root) if live is None else live
+        plain = _names_in(root, idle=not live)
+        broken: list[Path] = []
+        archive = archived(root, broken)  # listed last: a segment is there before it leaves here
+        refuse_newer(root, live, plain)
+        return cls(root, sorted({*plain, *archive}, key=_order), archive, broken)
+
+
+def list_live(root: Path) -> list[str]:
+    """Return the writers that have a live file; none where they cannot be listed."""
+    try:
+        found = [writer_of_live(path.name) for path in (root / LIVE).iterdir()]
+    except OSError:
+        return []
+    return sorted(writer for writer in found if writer is not None)
+
+
 def list_segments(root: Path) -> list[SegmentName]:
     """List the segments of a ledger by writer and first number.
-
-    Listed twice: a directory that is read while a file in it is renamed may show neither name.
-    Those in the archive come last: a segment is there before it goes from ``segments/``.
 
     Raises:
         MissingExtra: some are in the archive, and DuckDB is not installed.
         LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
     """
     refuse_links(root)
-    before = _names(root)
+    plain = _names_in(root)
+    return sorted({*plain, *archived(root)}, key=_order)
+
+
+def _names_in(root: Path, *, idle: bool = False) -> list[SegmentName]:
+    """List ``segments/``, so that no segment is missed.
+
+    A directory that is read while a file in it is renamed may show neither name, so it is listed
+    twice; once is enough if it did not change meanwhile.  The time of its last change tells that
+    where it is older than a tick of the kernel's clock (10 ms; a file system that keeps whole
+    seconds, as some do, is given two), or the ledger is ``idle``: no writer has a live file, and
+    none can begin and rotate its first segment within a tick.
+    """
+    before = _last_change(root / SEGMENTS)
+    names = _names(root)
+    settled = idle or time.time_ns() - before > (20 if before % 10**9 else 2_000) * 10**6
+    if before and settled and before == _last_change(root / SEGMENTS):
+        return names
     after = _names(root)
     there = {(name.writer, name.first) for name in after}
-    after += [name for name in before if name.open and (name.writer, name.first) not in there]
-    return sorted({*after, *archived(root)}, key=_order)
+    return after + [name for name in names if name.open and (name.writer, name.first) not in there]
+
+
+def _last_change(directory: Path) -> int:
+    """Return when a directory last changed, in ns; 0 if it cannot be told."""
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _order(name: SegmentName) -> tuple[str, int, int]:

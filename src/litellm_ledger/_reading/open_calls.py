@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from litellm_ledger._records.layout import LIVE, live_name, writer_of_live
+from litellm_ledger._records.layout import LIVE, live_name
 from litellm_ledger._storage.live_file import is_locked, read_live
 
 from .lines import Entry, Line, entries
@@ -26,21 +26,17 @@ class Running:
 
     Args:
         root: the ledger.
+        live: its writers that have a live file.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, live: Iterable[str]) -> None:
         self._root = root
         self._alive: dict[str, bool] = {}
         self._open: dict[str, int] = {}
         self._since: dict[str, int] = {}
-        try:
-            writers = [writer_of_live(path.name) for path in (root / LIVE).iterdir()]
-        except OSError:
-            writers = []
-        for writer in writers:
-            if writer is not None:
-                self._alive[writer] = self._lives(writer)
-                self._since[writer] = _oldest(root, writer)
+        for writer in live:
+            self._alive[writer] = self._lives(writer)
+            self._since[writer] = _oldest(root, writer)
 
     def outcomes(self, lines: Iterable[Entry], fits: Callable[[Line], bool]) -> Iterator[Line]:
         """Pass the outcomes on that ``fits`` wants; note the calls it wants that have none.

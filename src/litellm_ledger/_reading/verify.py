@@ -7,7 +7,9 @@ counters may be behind, it says "at least".
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,12 +22,11 @@ from litellm_ledger._records.layout import (
     SEGMENTS,
     SegmentName,
     live_name,
-    writer_of_live,
 )
 from litellm_ledger._records.line import newer_version
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.scan import Head, Scan, scan
-from litellm_ledger._storage.format_version import newer_format, refuse_newer
+from litellm_ledger._storage.format_version import newer_format
 from litellm_ledger._storage.live_file import (
     LiveCounters,
     acked_until,
@@ -36,7 +37,7 @@ from litellm_ledger._storage.live_file import (
 )
 
 from .lines import Problem, archive_problems, settled
-from .listing import Vanished, by_writer, list_segments, open_segment
+from .listing import Snapshot, Vanished, by_writer, list_live, open_segment
 from .verdict import Proof, State, Verification, WriterVerdict
 
 __all__ = ["verify"]
@@ -53,17 +54,17 @@ def verify(root: Path) -> Verification:
         LedgerPathError: there is no ledger, or it cannot be read.
         UnsupportedFormat: it was written by a newer version.
     """
-    list_segments(root)  # raises if there is no ledger
-    refuse_newer(root)
     refused: dict[str, Problem] = {}
-    live = _live(root, refused)
-    segments = dict(by_writer(list_segments(root)))
+    writers = list_live(root)
+    live = _live(root, writers, refused)
+    ledger = Snapshot.take(root, writers)  # after the counters: there can only be more than those
+    segments = dict(by_writer(ledger.segments))
     if any(name.open for writer in segments if writer not in live for name in segments[writer]):
-        live = _live(root, refused) | live  # one that began after the first look
-    try:
-        recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
-    except OSError:
-        recovery = []
+        live = _live(root, list_live(root), refused) | live  # one that began after the first look
+    recovery: list[str] = []
+    with contextlib.suppress(OSError):
+        if (root / RECOVERY).is_dir():
+            recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
     verdicts = []
     for writer in sorted({*segments, *live}):
         found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
@@ -72,7 +73,7 @@ def verify(root: Path) -> Verification:
         kept = [name for name in recovery if name.startswith(writer)]
         verdicts.append(_judge(writer, live.get(writer), found, kept))
     return Verification(
-        path=str(root), writers=verdicts, recovery=recovery, archive=archive_problems(root)
+        path=str(root), writers=verdicts, recovery=recovery, archive=archive_problems(ledger)
     )
 
 
@@ -80,20 +81,16 @@ def _alive(state: tuple[bool, LiveCounters] | None) -> bool:
     return state is not None and state[0]
 
 
-def _live(root: Path, refused: dict[str, Problem]) -> dict[str, tuple[bool, LiveCounters]]:
+def _live(
+    root: Path, writers: Sequence[str], refused: dict[str, Problem]
+) -> dict[str, tuple[bool, LiveCounters]]:
     """Read who lives, then the counters: those of a dead writer do not change any more.
 
     What cannot be opened goes to ``refused``, by writer.
     """
     states = {}
-    try:
-        paths = sorted((root / LIVE).iterdir())
-    except OSError:
-        return {}
-    for path in paths:
-        writer = writer_of_live(path.name)
-        if writer is None:
-            continue
+    for writer in writers:
+        path = root / LIVE / live_name(writer)
         try:
             locked = is_locked(path)
             counters = read_live(path)

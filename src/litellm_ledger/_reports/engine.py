@@ -6,7 +6,7 @@ that is installed.  Both use the same definitions and come to the same figures, 
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -19,14 +19,12 @@ from msgspec.structs import replace
 from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
-from litellm_ledger._archive.archive import archived
 from litellm_ledger._archive.database import available
 from litellm_ledger._reading.lines import Problem, entries, everything, whole
-from litellm_ledger._reading.listing import by_writer, list_segments
+from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
 from litellm_ledger._reading.open_calls import Running
-from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName, split_id
+from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._storage.format_version import refuse_newer
 
 from .history import Calls, Operation, newest, operation
 from .in_duckdb import calls as asked_calls
@@ -51,8 +49,10 @@ _MOST: Final = 20
 
 def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
-    running = Running(root)  # before a line is read: who is dead writes no more
-    if is_large(root):
+    live = list_live(root)
+    running = Running(root, live)  # before a line is read: who is dead writes no more
+    ledger = Snapshot.take(root, live)
+    if _is_large(ledger):
         report = ask(
             root,
             lambda lines: _with_tags(
@@ -63,11 +63,11 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
         running.look(selection.fits)
     else:
         problems: list[Problem] = []
-        lines = running.outcomes(everything(root, problems), selection.fits)
+        lines = running.outcomes(everything(ledger, problems), selection.fits)
         dates = selection.calendar
         report = _with_tags(
             build(lines, by, problems, calendar=dates, quantiles=quantiles),
-            lambda: _tags(root, selection),
+            lambda: _tags(ledger, selection),
         )
     if selection.where or selection.where_not:
         report = _with_asked(report, root, selection)
@@ -77,12 +77,13 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
 
 def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
-    if is_large(root):
+    ledger = Snapshot.take(root)
+    if _is_large(ledger):
         return ask(root, lambda lines: asked_calls(lines, selection, limit))
     problems: list[Problem] = []
     wanted = (
         entry
-        for entry in everything(root, problems)
+        for entry in everything(ledger, problems)
         if entry.line.kind == "usage" and selection.fits(entry.line)
     )
     return newest(whole(wanted, problems), limit, problems)
@@ -90,9 +91,10 @@ def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
 
 def list_tags(root: Path, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
-    if is_large(root):
+    ledger = Snapshot.take(root)
+    if _is_large(ledger):
         return ask(root, lambda lines: asked_tags(lines, selection))
-    return _tags(root, selection)
+    return _tags(ledger, selection)
 
 
 def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
@@ -100,10 +102,11 @@ def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
 
     Memory grows with the different values.
     """
-    if is_large(root):
+    ledger = Snapshot.take(root)
+    if _is_large(ledger):
         return ask(root, lambda lines: asked_tag_values(lines, selection))
     counts: dict[str, Counter[str]] = {}
-    for tags in _tagged(root, selection):
+    for tags in _tagged(ledger, selection):
         for name, value in tags.items():
             counts.setdefault(name, Counter())[value] += 1
     return {
@@ -122,9 +125,9 @@ def find_operation(root: Path, key: str) -> Operation | None:
     Lines are searched for the bytes of the key, which is sooner than any database; rows of the
     archive are for the database.
     """
-    names = list_segments(root)
-    refuse_newer(root)
-    if archived(root):
+    ledger = Snapshot.take(root)
+    names = ledger.segments
+    if ledger.archive:
         return ask(root, lambda lines: asked_operation(lines, key))
     known = split_id(key)
     first = next(_holding(root, names, known and known[0], key), None)
@@ -152,16 +155,19 @@ def _holding(
 
 def is_large(root: Path) -> bool:
     """Whether the database answers sooner, and is installed."""
+    return _is_large(Snapshot.take(root))
+
+
+def _is_large(ledger: Snapshot) -> bool:
+    plain = (ledger.root / SEGMENTS / str(name) for name in ledger.segments)
+    compacted = {file.path for file, _ in ledger.archive.values()}
     size = 0
-    for part, worth in ((SEGMENTS, 1), (ARCHIVE, _ARCHIVED)):
-        try:
-            with os.scandir(root / part) as files:
-                for file in files:
-                    size += worth * file.stat().st_size
-                    if size > _LARGE:
-                        return available()
-        except OSError:
-            continue
+    for paths, worth in ((compacted, _ARCHIVED), (plain, 1)):
+        for path in paths:
+            with contextlib.suppress(OSError):  # renamed, or moved into the archive, just now
+                size += worth * path.lstat().st_size
+            if size > _LARGE:
+                return available()
     return False
 
 
@@ -222,12 +228,12 @@ def _named(report: Report, missing: tuple[str, ...], known: Iterable[str]) -> Re
     return replace(report, missing_tags=missing, known_tags=tuple(sorted(listed)))
 
 
-def _tags(root: Path, selection: Selection) -> set[str]:
-    return set().union(*_tagged(root, selection))
+def _tags(ledger: Snapshot, selection: Selection) -> set[str]:
+    return set().union(*_tagged(ledger, selection))
 
 
-def _tagged(root: Path, selection: Selection) -> Iterator[Mapping[str, str]]:
+def _tagged(ledger: Snapshot, selection: Selection) -> Iterator[Mapping[str, str]]:
     """Yield the tags of the outcomes asked for that have any."""
-    for entry in everything(root, []):
+    for entry in everything(ledger, []):
         if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
             yield entry.line.tags

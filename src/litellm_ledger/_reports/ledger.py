@@ -16,7 +16,7 @@ from litellm_ledger._aggregates.calendar import PERIODS, calendar
 from litellm_ledger._aggregates.groups import check_by
 from litellm_ledger._aggregates.selection import Selection, Where
 from litellm_ledger._reading.lines import Problem, everything, whole
-from litellm_ledger._reading.listing import list_segments
+from litellm_ledger._reading.listing import Snapshot, list_segments
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.record import UsageRecord
 
@@ -125,10 +125,11 @@ class Ledger:
         if not wanted <= _KINDS:
             raise ValueError(f"unknown kind: {', '.join(sorted(wanted - _KINDS))}")
         selection = Selection(since, until, where, where_not=where_not)
+        ledger = Snapshot.take(self.path)
         problems: list[Problem] = []
         lines = (
             entry
-            for entry in everything(self.path, problems)
+            for entry in everything(ledger, problems)
             if entry.line.kind in wanted and selection.fits(entry.line)
         )
         return Records(whole(lines, problems), problems)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Sel
 
 import msgspec
 
-from litellm_ledger._archive.archive import Place, archived, parquet
+from litellm_ledger._archive.archive import Place, parquet
 from litellm_ledger._archive.columns import (
     COLUMNS,
     definitions,
@@ -30,9 +30,8 @@ from litellm_ledger._archive.columns import (
 from litellm_ledger._archive.database import connect, literally, module, statement
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._reading.lines import Entry, Problem, archive_problems, entries, first_of
-from litellm_ledger._reading.listing import Vanished, by_writer, list_segments, open_segment
+from litellm_ledger._reading.listing import Snapshot, Vanished, by_writer, open_segment
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
-from litellm_ledger._storage.format_version import refuse_newer
 
 from .survey import Surveyed, survey
 from .surveyors import survey_ahead
@@ -107,10 +106,9 @@ class Relation:
     def __init__(self, root: Path, *, trusting: bool = True) -> None:
         self.root = root
         self.problems: list[Problem] = []
-        names = list_segments(root)
-        refuse_newer(root)
-        self.problems += archive_problems(root)
-        places = archived(root)
+        ledger = Snapshot.take(root)
+        self.problems += archive_problems(ledger)
+        names, places = ledger.segments, ledger.archive
         trusting = trusting and _can_name(root)
         parts = _part(root, names, places, trusting=trusting)
         self.files = [root / SEGMENTS / str(n) for n, _ in parts.plain if n not in places]

@@ -13,13 +13,11 @@ from typing import Final
 
 import msgspec
 
-from litellm_ledger._archive.archive import archived
 from litellm_ledger._archive.database import statement
 from litellm_ledger._reading.lines import entries
-from litellm_ledger._reading.listing import by_writer, list_segments
+from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._records.entry import Line
 from litellm_ledger._records.layout import record_id, split_id
-from litellm_ledger._storage.format_version import refuse_newer
 
 from .relation import ask
 
@@ -63,15 +61,14 @@ def alike(root: Path, text: str, limit: int) -> list[str]:
 
 
 def _matches(root: Path, part: str, limit: int, *, end_only: bool) -> list[str]:
-    names = list_segments(root)
-    refuse_newer(root)
-    if archived(root):
+    ledger = Snapshot.take(root)
+    if ledger.archive:
         query = statement("alike")
         found = ask(root, lambda lines: lines.rows(query, [part, end_only, limit]))
         return [name for (name,) in found]
     needle = msgspec.json.encode(part)[1:-1]  # as it stands in a line
     operations: dict[str, None] = {}
-    for _, group in by_writer(names):
+    for _, group in by_writer(ledger.segments):
         for entry in entries(root, group, [], having=needle):
             line = entry.line
             if line.kind == "gap":

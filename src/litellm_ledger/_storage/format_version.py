@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from litellm_ledger._errors import UnsupportedFormat
-from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, writer_of_live
+from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_name, writer_of_live
 from litellm_ledger._records.line import newer_version
 
 from .filesystem import open_file
@@ -23,22 +24,33 @@ _NEWEST: Final = 16
 _LONGEST: Final = 2**20
 
 
-def refuse_newer(directory: Path) -> None:
+def refuse_newer(
+    directory: Path,
+    live: Iterable[str] | None = None,
+    segments: Iterable[SegmentName] | None = None,
+) -> None:
     """Raise ``UnsupportedFormat`` if a newer version of this library has written here.
 
     Looks at the live files, at the first line of the open segments and at that of the newest sealed
     ones: enough, since an older version refuses to begin where a newer one has been.
+
+    Args:
+        live, segments: the writers with a live file, and the segments, where they were listed.
     """
-    for file in _list(directory / LIVE):
-        if writer_of_live(file) is not None:
-            path = directory / LIVE / file
-            with contextlib.suppress(OSError), open_file(path) as live:
-                magic = live.read(8)
-                if magic[:7] == _MAGIC and magic[7:] > b"1":
-                    raise newer_format(path, magic[7:].decode("ascii", "replace"))
-    parsed = [SegmentName.parse(file) for file in _list(directory / SEGMENTS)]
-    sealed = sorted((n.writer, n.first, n.last) for n in parsed if n is not None and not n.open)
-    names = [n for n in parsed if n is not None and n.open]
+    if live is None:
+        found = (writer_of_live(file) for file in _list(directory / LIVE))
+        live = [writer for writer in found if writer is not None]
+    for writer in live:
+        path = directory / LIVE / live_name(writer)
+        with contextlib.suppress(OSError), open_file(path) as file:
+            magic = file.read(8)
+            if magic[:7] == _MAGIC and magic[7:] > b"1":
+                raise newer_format(path, magic[7:].decode("ascii", "replace"))
+    if segments is None:
+        parsed = (SegmentName.parse(file) for file in _list(directory / SEGMENTS))
+        segments = [name for name in parsed if name is not None]
+    sealed = sorted((n.writer, n.first, n.last) for n in segments if not n.open)
+    names = [name for name in segments if name.open]
     names += [SegmentName(*name) for name in sealed[-_NEWEST:]]
     for name in names:
         path = directory / SEGMENTS / str(name)
