@@ -1,29 +1,44 @@
-"""Lines of CSV: how a value becomes a cell, and how a cell is kept from being a formula.
+"""CSV: how a value becomes a cell, how a cell is kept from being a formula, and records as lines.
 
-Owns quoting, and the apostrophe before text that a spreadsheet would run.  Writes nothing itself.
+Owns quoting, and the apostrophe before text that a spreadsheet would run.  Of a large ledger the
+database writes the rows (``csv_rows``): the very bytes that ``put_csv`` would.  What it would write
+otherwise than we do (fractions, JSON) is left to Python.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 
 from litellm_ledger._aggregates.formatting import dollars
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._archive.columns import COLUMNS, quoted, text_list
 from litellm_ledger._records.escaping import escaped
+from litellm_ledger._records.record import CUT_MARK, MAX_TEXT, UsageRecord, clean_tags
 
-__all__ = ["FORMULA", "QUOTED", "CsvLines"]
+if TYPE_CHECKING:
+    from litellm_ledger._reports.relation import Relation
 
-FORMULA: Final = "=+-@\t\r\n＝＋－＠"
+__all__ = ["CsvLines", "csv_rows", "put_csv"]
+
+_FIELDS: Final = UsageRecord.__struct_fields__
+"""The columns of a record: its members, ``tags``, ``meta`` and ``content`` as JSON text."""
+
+_FORMULA: Final = "=+-@\t\r\n＝＋－＠"
 """A cell of text that begins with one of these is a formula to some spreadsheet (OWASP, "CSV
 Injection")."""
 
-QUOTED: Final = ',"\r\n'
-_quoted: Final = re.compile(f"[{QUOTED}]")
+_QUOTED: Final = ',"\r\n'
+_needs_quotes: Final = re.compile(f"[{_QUOTED}]")
 
 
 class CsvLines:
@@ -63,10 +78,98 @@ class CsvLines:
         return str(value)
 
     def _text(self, text: str) -> str:
-        if text[:1] and text[0] in FORMULA and not self._raw:
+        if text[:1] and text[0] in _FORMULA and not self._raw:
             text = f"'{text}"
         if self._terminal:
             text = escaped(text)
-        if _quoted.search(text):
+        if _needs_quotes.search(text):
             text = '"' + text.replace('"', '""') + '"'
         return text
+
+
+def put_csv(records: Iterable[UsageRecord], to: TextIO, *, raw: bool) -> None:
+    """Write records as CSV with a header; what is unknown is empty."""
+    form = CsvLines(raw=raw, terminal=to.isatty())
+    to.write(form.line(_FIELDS))
+    to.writelines(form.line(attrgetter(*_FIELDS)(record)) for record in records)
+
+
+_JSON: Final = ("tags", "meta", "content")
+_FLOATS: Final = ("audio_seconds", "latency_ms", "ttft_ms")
+_BATCH: Final = 5_000
+
+# What UsageRecord completes on an outcome that another program wrote.
+_COUNTED: Final = "(input_tokens IS NOT NULL OR output_tokens IS NOT NULL)"
+_COMPLETED: Final = {
+    "status": "coalesce(status, 'ok')",
+    "usage_source": f"coalesce(usage_source, if({_COUNTED}, 'provider', 'none'))",
+    "total_tokens": "coalesce(total_tokens, "
+    f"if({_COUNTED}, coalesce(input_tokens, 0) + coalesce(output_tokens, 0), NULL))",
+}
+
+
+def csv_rows(relation: Relation, selection: Selection, *, raw: bool) -> Iterator[str]:
+    """Yield the outcomes as lines of CSV, in the order of ``Ledger.records``."""
+    from litellm_ledger._archive.database import statement
+    from litellm_ledger._reports.in_duckdb import condition
+
+    database = relation.database
+    database.execute(
+        statement("csv").format(
+            most=MAX_TEXT,
+            mark=quoted(CUT_MARK),
+            formulas="[]::VARCHAR[]" if raw else text_list(_FORMULA),
+            quoted=quoted(f"[{_QUOTED}]"),
+        )
+    )
+    where, values = condition(selection)
+    columns: list[str] = []
+    finish: list[Callable[[Any], str]] = []
+    form = CsvLines(raw=raw)
+    for ours, names in groupby(_FIELDS, key=lambda name: name in _JSON or name in _FLOATS):
+        if not ours:
+            columns.append(" || ',' || ".join(map(_written, names)))
+            finish.append(str)
+            continue
+        for name in names:
+            columns.append(f"CAST(to_json({name}) AS VARCHAR)" if name in _JSON else name)
+            finish.append(_json_cell(form, name) if name in _JSON else _fraction)
+    # Sorted, so that every file has been read before the first row is here.
+    query = f"SELECT {', '.join(columns)} FROM calls WHERE {where} ORDER BY id"
+    found = database.execute(query, values)
+    while batch := found.fetchmany(_BATCH):
+        for row in batch:
+            cells = [write(value) for write, value in zip(finish, row, strict=True)]
+            yield ",".join(cells) + "\n"
+
+
+def _written(name: str) -> str:
+    """Return the expression for a cell that the database writes."""
+    if name in ("gap_until", "reason"):  # a gap's
+        return "''"
+    if name in ("cost", "saved_cost"):
+        return f"csv_money({name})"
+    value = _COMPLETED.get(name, name)
+    kind = COLUMNS[name]
+    if kind == "VARCHAR":
+        return f"csv_text({value})"
+    if kind == "TIMESTAMP":
+        return f"csv_time({value})"
+    return f"coalesce(CAST({value} AS VARCHAR), '')"
+
+
+def _fraction(value: float | None) -> str:
+    known = value is not None and math.isfinite(value) and value >= 0
+    return str(value) if known else ""
+
+
+def _json_cell(form: CsvLines, name: str) -> Callable[[str | None], str]:
+    """Return what writes JSON as ``CsvLines`` writes the record's own; the same ones come often."""
+
+    def write(text: str | None) -> str:
+        if text is None:
+            return ""
+        value = msgspec.json.decode(text)
+        return form.cell(clean_tags(value) if name == "tags" else value)
+
+    return write if name == "content" else lru_cache(maxsize=1_024)(write)

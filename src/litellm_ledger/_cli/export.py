@@ -1,4 +1,4 @@
-"""Handing records on: JSON lines, CSV, Parquet, in a file or on standard output.
+"""Exporting records: JSON lines, CSV, Parquet, in a file or on standard output.
 
 Owns the writing of such a file: whole or not at all.  Reads through ``Ledger``; one record in
 memory at a time.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._aggregates.question import Question
+from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._archive.columns import quoted
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.escaping import json_text
@@ -22,7 +23,8 @@ from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.engine import is_large
 from litellm_ledger._reports.ledger import Ledger
 
-from .print_records import put_csv, record_dict
+from .csv_lines import csv_rows, put_csv
+from .print_records import record_dict
 from .progress import progress, working
 from .tables import aside
 
@@ -77,10 +79,7 @@ def _seen(out: Path | None) -> bool:
 
 def _csv(ledger: Ledger, question: Question, out: Path | None, *, raw: bool) -> list[Problem]:
     """Have the database write the rows: what ``put_csv`` writes, several times sooner."""
-    from litellm_ledger._aggregates.selection import Selection
     from litellm_ledger._reports.relation import ask
-
-    from .csv_by_database import csv_rows
 
     def write(relation: Relation) -> list[Problem]:
         rows = csv_rows(relation, Selection(**question.selection()), raw=raw)
@@ -99,7 +98,6 @@ def _parquet(
     ledger: Ledger, question: Question, kinds: Sequence[str], out: Path | None
 ) -> list[Problem]:
     """Have the database write the file: its views, so its columns; in no order."""
-    from litellm_ledger._aggregates.selection import Selection
     from litellm_ledger._reports.in_duckdb import condition
     from litellm_ledger._reports.relation import ask
 

@@ -3,6 +3,9 @@
 Owns the words of ``--since``, ``--where``, ``--json`` and their like, so that they mean the same
 everywhere.  A command says with three parameters what it takes: ``ledger``, ``question`` (which
 part of it) and ``output`` (in which form); it never sees the flags themselves.
+
+A tag that is nowhere on the ledger is a mistake (status 2) unless ``--allow-missing``; a value that
+is nowhere is an answer, and what there is instead is said.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from litellm_ledger._aggregates.calendar import calendar
+from litellm_ledger._aggregates.formatting import listed
 from litellm_ledger._aggregates.question import Question, question
+from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.escaping import escaped, json_text
 from litellm_ledger._reports.ledger import Ledger
@@ -30,12 +35,15 @@ __all__ = [
     "RAW",
     "Output",
     "Where",
+    "check_matched",
     "check_raw",
+    "check_where",
     "command",
     "complain",
     "emit",
     "home",
     "put_json",
+    "refuse_misspelt",
     "settle",
 ]
 
@@ -70,6 +78,7 @@ class Output:
     color: bool = True
 
 
+_MOST_TAGS: Final = 20
 _GIVEN: Final = (Ledger, Question, Output)
 _Text = str | None
 _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
@@ -263,3 +272,51 @@ def emit(output: Output, plain: Callable[[], Any], table: Callable[[], None]) ->
 def put_json(value: Any, *, indent: bool = True) -> None:
     """Write a value as JSON: readable, or on one line."""
     sys.stdout.write(json_text(value, indent=indent) + "\n")
+
+
+def refuse_misspelt(ledger: Ledger, tags: Iterable[str], question: Question) -> None:
+    """Refuse tags that are on no call of the whole ledger; one without calls has no wrong tag.
+
+    Raises:
+        ValueError: such a tag; the text has the nearest that there is, or lists them.
+    """
+    asked = list(tags)
+    if not asked or question.allow_missing:
+        return
+    known = ledger.tags()
+    for tag in asked:
+        if tag in known or not (known or ledger.calls(limit=1).matched):
+            continue
+        from difflib import get_close_matches
+
+        near = get_close_matches(tag, known, n=1)
+        if near:
+            hint = f"did you mean {near[0]}?"
+        elif known:
+            hint = f"the tags are {listed(known, _MOST_TAGS)}."
+        else:
+            hint = "no call has any tag."
+        raise ValueError(f"no call has the tag {tag}; {hint} --allow-missing accepts it")
+
+
+def check_where(ledger: Ledger, question: Question, *, every: bool = False) -> None:
+    """Refuse misspelt tags of ``--where`` that let calls pass, or (``every``) all of them.
+
+    Raises:
+        ValueError: as ``refuse_misspelt``.
+    """
+    tags = Selection(**question.selection()).tags(passing_without=not every)
+    refuse_misspelt(ledger, sorted(tags), question)
+
+
+def check_matched(ledger: Ledger, question: Question, matched: int) -> None:
+    """Where nothing matched ``--where``, refuse a misspelt tag, or say what there is instead.
+
+    Raises:
+        ValueError: as ``refuse_misspelt``.
+    """
+    if matched or not (question.where or question.where_not):
+        return
+    check_where(ledger, question, every=True)
+    for note in ledger.report([], **question.everything()).notes():
+        complain(note)

@@ -1,46 +1,46 @@
-"""What the commands print of single records: which columns, which words, in which order.
+"""What the commands print of single records and of answers to SQL: which columns, which words.
 
-Owns the text, JSON and CSV forms of records.  Draws nothing itself (that is ``_cli.tables``) and
+Owns their text, Markdown, JSON and CSV forms.  Draws nothing itself (that is ``_cli.tables``) and
 reads no ledger.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from operator import attrgetter
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from litellm_ledger._aggregates.calendar import calendar
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, dollars
 from litellm_ledger._aggregates.question import Question
+from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.escaping import escaped, json_text
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.history import Calls, Operation
 from litellm_ledger._reports.short_ids import shortened
 
-from .csv_lines import CsvLines
+from .csv_lines import CsvLines, put_csv
 from .flags import Output, put_json
-from .tables import Column, show, write, write_notes
+from .tables import Column, on_terminal, show, show_upright, too_wide, write, write_notes
+
+if TYPE_CHECKING:
+    from litellm_ledger._reports.sql import Table
 
 __all__ = [
-    "FIELDS",
     "operation_dict",
+    "print_answer",
     "print_calls",
     "print_operation",
     "print_record",
     "print_records",
-    "put_csv",
     "record_dict",
     "tail_line",
 ]
-
-FIELDS: Final = UsageRecord.__struct_fields__
-"""The columns of a record in CSV: its members, ``tags``, ``meta`` and ``content`` as JSON text."""
 
 _MONEY: Final = ("cost", "saved_cost")
 
@@ -56,13 +56,6 @@ def record_dict(record: UsageRecord) -> dict[str, Any]:
         if name in plain:
             plain[name] = dollars(plain[name])
     return plain
-
-
-def put_csv(records: Iterable[UsageRecord], to: TextIO, *, raw: bool) -> None:
-    """Write records as CSV with a header; what is unknown is empty."""
-    form = CsvLines(raw=raw, terminal=to.isatty())
-    to.write(form.line(FIELDS))
-    to.writelines(form.line(attrgetter(*FIELDS)(record)) for record in records)
 
 
 def print_calls(path: Path, found: Calls, question: Question, output: Output) -> None:
@@ -91,10 +84,7 @@ def print_calls(path: Path, found: Calls, question: Question, output: Output) ->
     if found.matched > len(found):
         notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
     notes += _estimated(found.records)
-    if found.problems:
-        notes.append(
-            f"Damage: {counted(len(found.problems), 'place')} skipped; run litellm-ledger verify."
-        )
+    notes += _damage(found.problems)
     write_notes(notes, md=output.md)
 
 
@@ -112,6 +102,11 @@ def print_records(
     if notes:
         write()
         write_notes(notes)
+
+
+def _damage(problems: Sequence[Problem]) -> list[str]:
+    places = counted(len(problems), "place")
+    return [f"Damage: {places} skipped; run litellm-ledger verify."] if problems else []
 
 
 def _estimated(records: Sequence[UsageRecord]) -> list[str]:
@@ -163,7 +158,9 @@ def _time(record: UsageRecord, tz: str) -> str:
 
 
 def _utc(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+    """A time as JSON has it; one without a zone, as SQL gives it, is UTC."""
+    text = moment.isoformat()
+    return text.replace("+00:00", "Z") if moment.tzinfo else f"{text}Z"
 
 
 def _status(record: UsageRecord) -> str | None:
@@ -268,3 +265,77 @@ def print_record(record: UsageRecord) -> None:
         write(f"{name:<18} {clean(str(value), 4_096)}{unit}")
     if record.cost is None and record.kind == "usage":
         write(f"{'cost':<18} unknown")
+
+
+def print_answer(path: Path, table: Table, output: Output) -> None:
+    """Print the rows of an answer."""
+    if output.json:
+        put_json(
+            {
+                "path": str(path),
+                "columns": table.columns,
+                "types": table.types,
+                "rows": [[_plain(value) for value in row] for row in table],
+                "problems": msgspec.to_builtins(table.problems),
+            }
+        )
+        return
+    if output.csv:
+        form = CsvLines(raw=output.raw, terminal=on_terminal())
+        sys.stdout.write(form.line(table.columns))
+        sys.stdout.writelines(form.line(map(_cell, row)) for row in table)
+        return
+    if table.rows:
+        columns = [
+            Column(
+                clean(name),
+                [clean(_text(value, "-")) for value in values],
+                left=not all(
+                    isinstance(value, int | float | Decimal) or value is None for value in values
+                ),
+            )
+            for name, values in zip(table.columns, zip(*table.rows, strict=True), strict=True)
+        ]
+        if too_wide(columns) and not output.md:
+            show_upright(columns)
+            write()
+            write_notes(
+                ["Too wide for this terminal: one line per column. --csv prints one line per row."]
+            )
+        else:
+            show(columns, md=output.md, color=output.color)
+    else:
+        write("No rows.")
+    if table.problems:
+        write()
+        write_notes(_damage(table.problems), md=output.md)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: decimals as text, times in UTC."""
+    if isinstance(value, Decimal):
+        return dollars(value)
+    if isinstance(value, datetime):
+        return _utc(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
+def _cell(value: Any) -> Any:
+    """A value for CSV: numbers stay what they are, so that no minus is taken for a formula."""
+    return value if isinstance(value, int | float | Decimal) else _text(value, "")
+
+
+def _text(value: Any, unknown: str) -> str:
+    if value is None:
+        return unknown
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list | tuple):
+        return msgspec.json.encode(_plain(value)).decode()
+    return str(_plain(value))

@@ -18,8 +18,17 @@ from litellm_ledger._aggregates.question import Question
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.ledger import Ledger
 
-from .checks import check_matched, check_where
-from .flags import RAW, Output, check_raw, command, complain, emit, put_json
+from .flags import (
+    RAW,
+    Output,
+    check_matched,
+    check_raw,
+    check_where,
+    command,
+    complain,
+    emit,
+    put_json,
+)
 from .progress import working
 
 __all__ = ["add_to"]
@@ -223,7 +232,7 @@ def sql(
     ] = False,
 ) -> int:
     """Run an SQL query on the views calls and records (docs/reports.md lists the columns)."""
-    from .print_sql import print_answer
+    from .print_records import print_answer
 
     _not_a_directory(query, "sql QUERY PATH")
     if query == "-":

@@ -18,8 +18,7 @@ from litellm_ledger._aggregates.question import Question
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._storage.location import default_directory
 
-from .checks import refuse_misspelt
-from .flags import Output, Where, command
+from .flags import Output, Where, command, refuse_misspelt
 from .progress import progress, working
 
 __all__ = ["add_to"]
