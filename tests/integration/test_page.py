@@ -118,7 +118,7 @@ def test_the_figures_are_those_of_the_report(hand: HandMade) -> None:
     assert charts["failures"].totals == ["2"] * 10
     speed = {series.name: series for series in charts["speed"].series}
     assert speed["whole answer, p50"].values[-1] == 1000.0
-    assert speed["whole answer, p50"].texts[-1] == "1.00 s"
+    assert speed["whole answer, p50"].texts[-1] == "1,000 ms"
     assert [top.key for top in page.tops] == ["tag:user", "model"]
     assert page.errors[0][0] == "RateLimitError"
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from litellm_ledger._records.escaping import escaped
 
-__all__ = ["amounts", "clean", "counted", "dollars", "listed", "money", "rounded"]
+__all__ = ["amounts", "clean", "counted", "dollars", "duration", "listed", "money", "rounded"]
 
 _MAX_CELL: Final = 60
 _PLACES: Final = 6
@@ -37,6 +37,11 @@ def money(cost: Decimal) -> str:
     text = dollars(abs(cost))
     places = max(2, len(text.partition(".")[2].rstrip("0")))
     return f"{'-' if cost < 0 else ''}${abs(cost):,.{places}f}"
+
+
+def duration(ms: float) -> str:
+    """Write milliseconds; from ten seconds on, seconds."""
+    return f"{ms / 1000:,.1f} s" if ms >= 10_000 else f"{ms:,.0f} ms"
 
 
 def clean(text: str | None, longest: int = _MAX_CELL) -> str:

@@ -17,11 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from litellm_ledger._aggregates.calendar import PERIODS
-from litellm_ledger._aggregates.formatting import amounts, clean, counted, rounded
+from litellm_ledger._aggregates.formatting import amounts, clean, counted, duration, rounded
 from litellm_ledger._aggregates.groups import Row
-from litellm_ledger._aggregates.quantiles import MEASURED
 from litellm_ledger._aggregates.question import Question
-from litellm_ledger._reports.dataframes import COSTS
+from litellm_ledger._reports.dataframes import columns
 from litellm_ledger._reports.report import Report, added, floor_mark, row_dict
 
 from .csv_lines import CsvLines
@@ -31,7 +30,6 @@ from .tables import Column, aside, headline, on_terminal, show, write, write_not
 __all__ = ["Asked", "print_report", "print_top"]
 
 _TITLES: Final = {"week": "week of"}
-_SPREAD: Final = ("count", "p50", "p90", "p99", "max")
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,12 +151,12 @@ def _table(
     if asked.by:
         labels.append(["total", *[""] * (len(asked.by) - 1)])
     rows.append(total)
-    columns = [
+    table = [
         Column(_title(key, asked.question), [label[at] for label in labels], left=True)
         for at, key in enumerate(asked.by)
     ]
     marks = [*map(floor_mark, rows[:-1]), _mark(asked.report)]
-    columns += _sums(rows, marks, exact=_exact(output))
+    table += _sums(rows, marks, exact=_exact(output))
     whole = total.cost or Decimal(1)
     shares = [float(row.cost / whole) for row in rows]
     if share:
@@ -166,14 +164,14 @@ def _table(
             "-" if not total.cost or row.known_cost is None else f"{100 * part:.1f}%"
             for row, part in zip(rows, shares, strict=True)
         ]
-        columns.append(Column("share", cells))
+        table.append(Column("share", cells))
     period = next((key for key in asked.by if key in PERIODS), None)
     if asked.by and (period or share) and not asked.inner:
         most = max(shares[:-1], default=0) or 1
-        columns[-1] = replace(columns[-1], bars=[part / most for part in shares[:-1]])
+        table[-1] = replace(table[-1], bars=[part / most for part in shares[:-1]])
     if not output.md:
         _headline(asked, groups, period, output)
-    show(columns, total=bool(asked.by), below=below, md=output.md, color=output.color)
+    show(table, total=bool(asked.by), below=below, md=output.md, color=output.color)
 
 
 def _title(key: str, question: Question) -> str:
@@ -211,7 +209,7 @@ def _sums(rows: list[Row], marks: list[str], *, exact: bool) -> list[Column]:
         return [
             Column(
                 f"{title} {part}",
-                ["-" if one is None else _ms(getattr(one, part)) for one in found],
+                ["-" if one is None else duration(getattr(one, part)) for one in found],
                 keep - (part == "p99"),
             )
             for part in ("p50", "p90", "p99")
@@ -251,10 +249,6 @@ def _nothing(costs: Sequence[Decimal], *, exact: bool) -> list[str]:
     ]
 
 
-def _ms(value: float) -> str:
-    return f"{value / 1000:,.1f} s" if value >= 10_000 else f"{value:,.0f} ms"
-
-
 def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]] | None = None) -> dict[str, Any]:
     plain = asked.report.to_dict()
     groups = asked.groups() if groups is None else groups
@@ -275,14 +269,8 @@ def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]] | None = None) 
 
 
 def _csv(by: Sequence[str], rows: Sequence[Row], *, raw: bool) -> None:
-    sums = [name for name in Row.__struct_fields__ if name not in ("group", *MEASURED)]
-    spread = [name for name in MEASURED if any(getattr(row, name) for row in rows)]
     form = CsvLines(raw=raw, terminal=on_terminal())
-    head = [*by, *sums, *(f"{name}_{part}" for name in spread for part in _SPREAD)]
-    sys.stdout.write(form.line(head))
-    for row in rows:
-        groups = [row.group[key] for key in by]
-        unknown = COSTS if row.known_cost is None else ()
-        plain = [None if name in unknown else getattr(row, name) for name in sums]
-        measured = [getattr(getattr(row, name), part, None) for name in spread for part in _SPREAD]
-        sys.stdout.write(form.line([*groups, *plain, *measured]))
+    found = columns(by, rows)
+    sys.stdout.write(form.line(found))
+    cells = [values for _, values in found.values()]
+    sys.stdout.writelines(form.line(row) for row in zip(*cells, strict=True))

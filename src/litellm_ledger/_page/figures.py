@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from litellm_ledger._aggregates.calendar import calendar
-from litellm_ledger._aggregates.formatting import clean, money
+from litellm_ledger._aggregates.formatting import clean, duration, money
 from litellm_ledger._aggregates.groups import MISSING, Row
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
@@ -317,7 +317,7 @@ def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         found = [getattr(at[label], field) if label in at else None for label in labels]
         values = [None if one is None else getattr(one, part) for one in found]
         if any(value is not None for value in values):
-            texts = ["-" if value is None else _ms(value) for value in values]
+            texts = ["-" if value is None else duration(value) for value in values]
             series.append(Series(name=name, color=color, values=values, texts=texts))
     if not series:
         return None
@@ -331,10 +331,6 @@ def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         short=short(every, labels),
         series=series,
     )
-
-
-def _ms(value: float) -> str:
-    return f"{value / 1000:,.2f} s" if value >= 1000 else f"{value:,.0f} ms"
 
 
 def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:

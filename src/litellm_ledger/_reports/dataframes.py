@@ -10,21 +10,20 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from litellm_ledger._aggregates.groups import Row
+from litellm_ledger._aggregates.groups import Quantiles, Row
 from litellm_ledger._aggregates.quantiles import MEASURED
 from litellm_ledger._errors import MissingExtra
 
-__all__ = ["COSTS", "to_arrow", "to_pandas", "to_polars"]
+__all__ = ["COSTS", "columns", "to_arrow", "to_pandas", "to_polars"]
 
 _MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
 COSTS: Final = ("cost", "estimated_cost", "wasted_cost")
 """The amounts of a row that are unknown where its cost is."""
-_SPREAD: Final = ("count", "p50", "p90", "p99", "max")
 
 
-def _columns(by: Sequence[str], rows: Sequence[Row]) -> dict[str, tuple[str, list[Any]]]:
+def columns(by: Sequence[str], rows: Sequence[Row]) -> dict[str, tuple[str, list[Any]]]:
     """Return name -> (``text``, ``count``, ``money`` or ``number``, values)."""
-    columns: dict[str, tuple[str, list[Any]]] = {
+    found: dict[str, tuple[str, list[Any]]] = {
         key: ("text", [row.group[key] for row in rows]) for key in by
     }
     for name in Row.__struct_fields__:
@@ -34,12 +33,12 @@ def _columns(by: Sequence[str], rows: Sequence[Row]) -> dict[str, tuple[str, lis
             None if name in COSTS and row.known_cost is None else getattr(row, name) for row in rows
         ]
         if name not in MEASURED:
-            columns[name] = ("money" if name in _MONEY else "count", values)
+            found[name] = ("money" if name in _MONEY else "count", values)
         elif any(value is not None for value in values):
-            for part in _SPREAD:
+            for part in Quantiles.__struct_fields__:
                 kind = "count" if part == "count" else "number"
-                columns[f"{name}_{part}"] = (kind, [v and getattr(v, part) for v in values])
-    return columns
+                found[f"{name}_{part}"] = (kind, [v and getattr(v, part) for v in values])
+    return found
 
 
 def _need(package: str) -> Any:
@@ -58,7 +57,7 @@ def to_arrow(by: Sequence[str], rows: Sequence[Row]) -> Any:
         "money": pa.decimal128(38, 12),
         "number": pa.float64(),
     }
-    return pa.table({n: pa.array(v, types[kind]) for n, (kind, v) in _columns(by, rows).items()})
+    return pa.table({n: pa.array(v, types[kind]) for n, (kind, v) in columns(by, rows).items()})
 
 
 def to_polars(by: Sequence[str], rows: Sequence[Row]) -> Any:
@@ -71,7 +70,7 @@ def to_polars(by: Sequence[str], rows: Sequence[Row]) -> Any:
         "number": pl.Float64,
     }
     return pl.DataFrame(
-        [pl.Series(n, v, dtype=types[kind]) for n, (kind, v) in _columns(by, rows).items()]
+        [pl.Series(n, v, dtype=types[kind]) for n, (kind, v) in columns(by, rows).items()]
     )
 
 
@@ -80,5 +79,5 @@ def to_pandas(by: Sequence[str], rows: Sequence[Row]) -> Any:
     pd = _need("pandas")
     types = {"text": "object", "count": "Int64", "money": "object", "number": "float64"}
     return pd.DataFrame(
-        {n: pd.Series(v, dtype=types[kind]) for n, (kind, v) in _columns(by, rows).items()}
+        {n: pd.Series(v, dtype=types[kind]) for n, (kind, v) in columns(by, rows).items()}
     )
