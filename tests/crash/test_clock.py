@@ -64,9 +64,7 @@ async def live(path: Path, clock: Clock, *, close: bool) -> UsageTracker:
         await tracker.record(usage(2 * number))
         started = await calls_of(tracker).start(usage(kind="started"), ack_timeout=5)
         assert started is not None
-        outcome = calls_of(tracker).settle(
-            usage(2 * number + 1, operation=started.operation), started
-        )
+        outcome = calls_of(tracker).end(usage(2 * number + 1, operation=started.operation), started)
         await calls_of(tracker).acknowledge(outcome, 5)
         await tracker.flush(5)
     if close:

@@ -96,9 +96,7 @@ class Life:
         assert started is not None
         self.disk.promise(started.seq or 0)
         await self._record(tracker, 9)
-        outcome = calls_of(tracker).settle(
-            usage(10, operation=started.operation, attempt=1), started
-        )
+        outcome = calls_of(tracker).end(usage(10, operation=started.operation, attempt=1), started)
         await calls_of(tracker).acknowledge(outcome, 5)
         self.disk.promise(outcome.seq or 0)
         await tracker.aclose()

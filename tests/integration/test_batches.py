@@ -125,7 +125,7 @@ async def test_a_job_that_was_not_counted_is_counted_by_one_of_those_who_wait(
     async def ask(after: int) -> None:
         for _ in range(after):
             await asyncio.sleep(0)
-        await batches.settle(asked, answer, told.append)
+        await batches.count(asked, answer, told.append)
 
     await asyncio.gather(*(ask(after) for after in range(40)))
     assert [fields["cost"] for fields in told if fields.get("cost")] == [Decimal(1)]

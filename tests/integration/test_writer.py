@@ -335,7 +335,7 @@ async def test_when_the_writer_dies_outcomes_are_still_taken_and_saved_at_the_cl
     strike.set()
     await until(lambda: tracker.state is State.FAILED)
     assert started is not None
-    outcome = calls_of(tracker).settle(
+    outcome = calls_of(tracker).end(
         usage("outcome", operation=started.operation, attempt=1), started
     )
     await calls_of(tracker).acknowledge(outcome, 1)
@@ -372,7 +372,7 @@ async def test_a_disk_that_refuses_is_named_with_its_error(tmp_path: Path) -> No
         started = await start(tracker)
         disk.fail("write", times=None)
         with pytest.warns(LedgerWarning, match=r"writing fails \(.*Input/output"):
-            await calls_of(tracker).acknowledge(calls_of(tracker).settle(usage(1), started), 0.2)
+            await calls_of(tracker).acknowledge(calls_of(tracker).end(usage(1), started), 0.2)
         disk.heal()
         await tracker.flush(WAIT)
         assert tracker._writer.disk()[1] is None
@@ -389,7 +389,7 @@ async def test_nothing_is_acked_that_could_not_be_saved_synchronously(
     await turns()
     disk.fail("write", times=None)
     with pytest.warns(LedgerWarning, match="has not acknowledged.*was not saved yet"):
-        await calls_of(tracker).acknowledge(calls_of(tracker).settle(usage(1), started), 0.05)
+        await calls_of(tracker).acknowledge(calls_of(tracker).end(usage(1), started), 0.05)
     assert tracker.statistics().unacked == 1
     with pytest.raises(LedgerFailed, match="not saved"):
         await tracker.record(usage(2))
@@ -433,7 +433,7 @@ async def test_a_late_outcome_does_not_hold_the_loop_in_a_disk_that_hangs(tmp_pa
         began = time.monotonic()
         for number, started in enumerate(calls):
             outcome = usage(number, operation=started.operation, attempt=1)
-            assert calls_of(tracker).settle(outcome, started).seq == 11 + number
+            assert calls_of(tracker).end(outcome, started).seq == 11 + number
         assert time.monotonic() - began < 2.0
         assert hang.entered.is_set()
     await until(lambda: tracker.statistics().queue_depth == 0)
@@ -475,7 +475,7 @@ async def lone_call(tracker: UsageTracker) -> int:
 
     loop.call_soon(count)
     started = await start(tracker)
-    await calls_of(tracker).acknowledge(calls_of(tracker).settle(usage("lone"), started), 5.0)
+    await calls_of(tracker).acknowledge(calls_of(tracker).end(usage("lone"), started), 5.0)
     return rounds
 
 
@@ -488,7 +488,7 @@ async def test_the_records_of_a_lone_call_are_written_without_a_turn_of_the_loop
         assert tracker.statistics().written == 3
         still_open = await start(tracker)
         assert await lone_call(tracker) > 0, "of several calls the writer task makes batches"
-        calls_of(tracker).settle(usage("open"), still_open)
+        calls_of(tracker).end(usage("open"), still_open)
     assert keys(tmp_path)[-2:] == ["lone", "open"]
 
 
@@ -605,7 +605,7 @@ async def test_an_exception_out_of_a_signal_handler_stops_and_doubles_nothing(
             struck = raise_at(
                 line,
                 lambda t=tracker, b=begun: t._writer.admission.take(
-                    b, t._writer.admission.backlog.start
+                    b, t._writer.admission.backlog.accept_started
                 ),
             )
             for _ in range(2):

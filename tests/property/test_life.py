@@ -211,7 +211,7 @@ class Lives(RuleBasedStateMachine):
         tracker = self.tracker
 
         async def settle() -> None:
-            calls_of(tracker).settle(usage(key, operation=started.operation, attempt=1), started)
+            calls_of(tracker).end(usage(key, operation=started.operation, attempt=1), started)
             self.disk.empty()
             await tracker.flush(30)
 
@@ -277,7 +277,7 @@ class Lives(RuleBasedStateMachine):
             (key,) = self.keys(1)
             self.recorded.append(key)
             outcome = usage(key, operation=started.operation, attempt=1)
-            calls_of(self.tracker).settle(outcome, started)
+            calls_of(self.tracker).end(outcome, started)
         self.flying = []
 
     def ended(self) -> None:

@@ -29,11 +29,11 @@ class FakeTracker:
             return None
         return UsageRecord(kind="started", seq=7, operation="writer-7", attempt=1, ts=record.ts)
 
-    def settle(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
+    def end(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
         self.outcomes.append((record, started))
         return record
 
-    def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
+    def end_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
         self.anywhere.append(record)
 
 

@@ -128,10 +128,10 @@ def serve(backlog: Backlog) -> None:
 
 def test_a_call_is_in_flight_until_its_outcome_is_written_not_only_accepted(tmp_path: Path) -> None:
     backlog = backlog_in(tmp_path)
-    started = backlog.start(UsageRecord(kind="started", model="m"))
+    started = backlog.accept_started(UsageRecord(kind="started", model="m"))
     serve(backlog)
-    backlog.settle(usage(1, operation=started.operation, attempt=1), 1)
-    backlog.note_settled()
+    backlog.accept_outcome(usage(1, operation=started.operation, attempt=1), 1)
+    backlog.note_written()
     assert (list(backlog.in_flight), read_live(backlog.live.path).oldest_in_flight) == ([1], 1)
     backlog.live.release()  # the process dies here: what is accepted dies with it
     backlog.log.forget()
@@ -142,11 +142,11 @@ def test_a_call_is_in_flight_until_its_outcome_is_written_not_only_accepted(tmp_
 
 def test_a_call_whose_outcome_is_written_is_in_flight_no_more(tmp_path: Path) -> None:
     backlog = backlog_in(tmp_path)
-    started = backlog.start(UsageRecord(kind="started", model="m"))
+    started = backlog.accept_started(UsageRecord(kind="started", model="m"))
     serve(backlog)
-    backlog.settle(usage(1, operation=started.operation, attempt=1), 1)
+    backlog.accept_outcome(usage(1, operation=started.operation, attempt=1), 1)
     serve(backlog)
-    backlog.note_settled()
+    backlog.note_written()
     assert (list(backlog.in_flight), read_live(backlog.live.path).oldest_in_flight) == ([], 0)
     backlog.save_now(5.0, seal=True)
 
@@ -357,14 +357,16 @@ def test_a_full_disk_is_tried_until_the_budget_is_spent_and_then_told(tmp_path: 
 
 def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path: Path) -> None:
     backlog = backlog_in(tmp_path)
-    first = backlog.start(UsageRecord(kind="started"))
-    second = backlog.start(UsageRecord(kind="started"))
+    first = backlog.accept_started(UsageRecord(kind="started"))
+    second = backlog.accept_started(UsageRecord(kind="started"))
     backlog.save_now(1.0, seal=True)
     assert not backlog.sealed
     assert backlog.live.path.exists()
 
     def settle(started: UsageRecord) -> None:
-        save_late(backlog, Entry(usage(), lambda record: backlog.settle(record, started.seq or 0)))
+        save_late(
+            backlog, Entry(usage(), lambda record: backlog.accept_outcome(record, started.seq or 0))
+        )
 
     settle(second)
     assert not backlog.sealed

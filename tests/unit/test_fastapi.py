@@ -299,9 +299,7 @@ async def test_the_end_waits_for_calls_in_flight(tmp_path: Path) -> None:
 
         def end() -> None:
             assert client.statistics().state == "open"
-            calls_of(client.usage).settle(
-                UsageRecord(model="m", operation=started.operation), started
-            )
+            calls_of(client.usage).end(UsageRecord(model="m", operation=started.operation), started)
 
         asyncio.get_running_loop().call_later(0.05, end)
     assert client.statistics().state == "closed"
@@ -316,7 +314,7 @@ async def test_the_end_does_not_wait_for_ever_and_takes_late_outcomes(tmp_path: 
         started = await in_flight(client)
     assert client.statistics().state == "closed"
     assert client.statistics().in_flight == 1
-    calls_of(client.usage).settle(UsageRecord(model="m", operation=started.operation), started)
+    calls_of(client.usage).end(UsageRecord(model="m", operation=started.operation), started)
     assert len(list(Ledger(tmp_path).records())) == 1
     assert Ledger(tmp_path).verify().writers[0].clean
 

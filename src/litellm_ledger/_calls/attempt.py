@@ -119,7 +119,7 @@ class Attempt:
         if outcome is None:
             return None
         try:
-            self.record = self._calls.settle(outcome, self.started)
+            self.record = self._calls.end(outcome, self.started)
         finally:
             self._release()
         return self.record
@@ -131,7 +131,7 @@ class Attempt:
             return
         try:
             if self._admitted:
-                self._calls.settle_anywhere(outcome, self.started)
+                self._calls.end_anywhere(outcome, self.started)
             else:
                 self._calls.accept_anywhere(outcome)
         finally:

@@ -66,7 +66,7 @@ class Batches:
         self._counted: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def settle(
+    async def count(
         self, asked: Asked, answer: Any, settle: Callable[[dict[str, Any]], Any]
     ) -> None:
         """Read a job and settle its call; a job that is being counted is waited for."""

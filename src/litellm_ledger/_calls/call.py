@@ -155,7 +155,7 @@ async def _answered(core: ClientCore, asked: Asked, attempt: Attempt, answer: An
     attempt.ended()
     if asked.call.job:
         try:
-            await core.batches.settle(asked, answer, attempt.settle)
+            await core.batches.count(asked, answer, attempt.settle)
         except BaseException as exc:  # cancelled while it looked up what the job has cost
             attempt.settle(from_exception(exc))
             raise

@@ -41,10 +41,10 @@ __all__ = [
     "command",
     "complain",
     "emit",
+    "exit_status",
     "home",
     "put_json",
     "refuse_misspelt",
-    "settle",
 ]
 
 
@@ -229,7 +229,7 @@ _status: dict[str, int] = {}
 """The status of a command that knows it before it prints, for when nobody reads the print."""
 
 
-def settle(status: int) -> int:
+def exit_status(status: int) -> int:
     """Note the exit status before printing: it holds also if the reader leaves early."""
     _status["status"] = status
     return status

@@ -16,7 +16,7 @@ from litellm_ledger._errors import LedgerError
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, command, emit, settle
+from .flags import Output, Where, command, emit, exit_status
 from .progress import working
 
 __all__ = ["add_to"]
@@ -54,7 +54,7 @@ def doctor(
     ledger = Ledger(path or default_directory())
     with working(f"examining {ledger.path}"):
         findings = examine(ledger)
-    status = settle(int(any(finding.level == "warning" for finding in findings)))
+    status = exit_status(int(any(finding.level == "warning" for finding in findings)))
     emit(
         output,
         lambda: {
@@ -76,7 +76,7 @@ def _check_litellm(output: Output) -> int:
 
     with working("checking the installed LiteLLM"):
         found = asyncio.run(check_litellm())
-    status = settle(int(not found.ok))
+    status = exit_status(int(not found.ok))
     emit(output, found.to_dict, lambda: print_litellm_check(found))
     return status
 
@@ -98,7 +98,7 @@ def verify(
 
     with working(f"verifying {ledger.path}"):
         result = ledger.verify()
-    status = settle(0 if (result.complete if strict else result.ok) else 1)
+    status = exit_status(0 if (result.complete if strict else result.ok) else 1)
     emit(output, result.to_dict, lambda: print_verification(result, every=every, strict=strict))
     return status
 
@@ -137,7 +137,7 @@ def compact(
     until = datetime.now(UTC).date() + timedelta(days=1) if today else None
     with working(f"compacting {ledger.path}"):
         result = compact_directory(ledger.path, until=until)
-    status = settle(int(bool(result.left or result.broken)))
+    status = exit_status(int(bool(result.left or result.broken)))
     emit(
         output,
         lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},

@@ -176,7 +176,7 @@ class DeadWriter:
         calls = OpenCalls()
         for group in _groups(segments):
             if any(s.name.open for s in group) or max(s.last for s in group) >= since:
-                calls.feed(self._settle_files(group))
+                calls.feed(self._finish_files(group))
                 for segment in group:
                     covered.add_range(segment.name.first, last_number(self._read(segment)))
                     segment.found = None  # as large as the file
@@ -240,7 +240,7 @@ class DeadWriter:
 
     # -- leaving only sealed and whole segments ------------------------------------------------
 
-    def _settle_files(self, group: list[_Segment]) -> Held:
+    def _finish_files(self, group: list[_Segment]) -> Held:
         """Settle the files of one group, whose numbers overlap; return what they hold together."""
         held = Held()
         for segment in group:

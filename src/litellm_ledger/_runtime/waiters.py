@@ -59,7 +59,7 @@ class Acks:
         self.passed = number
         waiting = self._waiting
         while waiting and waiting[0][0] <= number:
-            _settle(waiting.popleft()[1], None)
+            _resolve(waiting.popleft()[1], None)
         alarms = self._alarms
         while alarms and alarms[0][1].done():
             alarms.popleft()
@@ -69,7 +69,7 @@ class Acks:
         now = loop.time()
         for due, future in self._alarms:
             if due <= now:
-                _settle(future, None)
+                _resolve(future, None)
         self._alarms = deque(alarm for alarm in self._alarms if not alarm[1].done())
         first = min((due for due, _ in self._alarms), default=None)
         self._alarm = None if first is None else loop.call_at(first, self._ring, loop)
@@ -77,7 +77,7 @@ class Acks:
     def fail(self, error: BaseException) -> None:
         """Give everybody the error; nobody may hang on a writer that is dead."""
         while self._waiting:
-            _settle(self._waiting.popleft()[1], error)
+            _resolve(self._waiting.popleft()[1], error)
         self._alarms.clear()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -133,15 +133,15 @@ class Room:
             future = self._waiting.popleft()
             if not future.done():
                 self._granted += 1
-                _settle(future, None)
+                _resolve(future, None)
 
     def fail(self, error: BaseException) -> None:
         """Turn everybody away with the error."""
         while self._waiting:
-            _settle(self._waiting.popleft(), error)
+            _resolve(self._waiting.popleft(), error)
 
 
-def _settle(future: asyncio.Future[None], error: BaseException | None) -> None:
+def _resolve(future: asyncio.Future[None], error: BaseException | None) -> None:
     if not future.done():
         with contextlib.suppress(RuntimeError):  # its loop is closed: nobody is left to wake
             future.set_result(None) if error is None else future.set_exception(error)

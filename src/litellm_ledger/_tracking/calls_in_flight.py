@@ -67,14 +67,14 @@ class CallsInFlight:
         if record is None:
             admission.backlog.untracked += 1
             return None
-        started = admission.take(record, admission.backlog.start)
+        started = admission.take(record, admission.backlog.accept_started)
         try:
             began = time.monotonic(), self._writer.disk()[0]
             if not await admission.ack(started, ack_timeout):
                 self._missed(*began)
         except BaseException:
             # Cancelled, or the writer died, before the request left: the call ends here.
-            self.settle(_cancelled(started), started)
+            self.end(_cancelled(started), started)
             raise
         return started
 
@@ -82,17 +82,17 @@ class CallsInFlight:
         """Admit a call whose outcome is here: it waits for nothing, also while we close."""
         self._writer.admission.backlog.untracked += 1
 
-    def settle(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
+    def end(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
         """Put the outcome of an admitted call down.  Never waits, never fails."""
         admission = self._writer.admission
         number = (started.seq or 0) if started is not None else 0
-        return admission.take(record, partial(admission.backlog.settle, settles=number))
+        return admission.take(record, partial(admission.backlog.accept_outcome, settles=number))
 
-    def settle_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
-        """``settle`` from a finalizer: on any thread, at any point of the program."""
+    def end_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
+        """``end`` from a finalizer: on any thread, at any point of the program."""
         admission = self._writer.admission
         number = (started.seq or 0) if started is not None else 0
-        admission.submit(Entry(record, partial(admission.backlog.settle, settles=number)))
+        admission.submit(Entry(record, partial(admission.backlog.accept_outcome, settles=number)))
 
     def accept_anywhere(self, record: UsageRecord) -> None:
         """Put the outcome of a call down that was never admitted; from anywhere, never waits."""

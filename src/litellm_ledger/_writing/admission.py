@@ -160,7 +160,7 @@ class Admission:
         return True
 
     def take(self, record: UsageRecord, act: Callable[..., UsageRecord]) -> UsageRecord:
-        """Accept a record by one of the backlog's ``accept``, ``start`` and ``settle``.
+        """Accept a record by one of the backlog's three ways: ``accept`` and its two kin.
 
         If nothing else is under way, it is written at once.  Never waits and never fails, also
         while and after closing.

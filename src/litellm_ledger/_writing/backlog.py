@@ -187,7 +187,7 @@ class Backlog:
             force_setattr(record, "meta", {"unstorable": type(exc).__name__})
             return encode_wire(record)
 
-    def start(self, record: UsageRecord, *, wake: bool = True) -> UsageRecord:
+    def accept_started(self, record: UsageRecord, *, wake: bool = True) -> UsageRecord:
         """Accept a ``started`` record and hold its call in flight."""
         record = self.accept(record, wake=wake)
         self.in_flight[self.accepted] = None
@@ -195,7 +195,9 @@ class Backlog:
             self._cells[OLDEST] = self.accepted
         return record
 
-    def settle(self, record: UsageRecord, settles: int, *, wake: bool = True) -> UsageRecord:
+    def accept_outcome(
+        self, record: UsageRecord, settles: int, *, wake: bool = True
+    ) -> UsageRecord:
         """Accept an outcome; its call is no longer in flight once that is written."""
         record = self.accept(record, wake=wake)
         if settles:
@@ -204,7 +206,7 @@ class Backlog:
             self.untracked = max(0, self.untracked - 1)
         return record
 
-    def note_settled(self) -> None:
+    def note_written(self) -> None:
         """Take calls out of flight whose outcome the operating system has.
 
         Not before: recovery looks for unsettled calls from the oldest in flight on.
@@ -278,7 +280,7 @@ class Backlog:
                 waiting = [self._unanswered.popleft() for _ in range(len(self._unanswered))]
                 self._save(self.queue.held(), deadline)
                 with self._numbering:
-                    self.note_settled()
+                    self.note_written()
                 safe = self.log.synced if self.sync_late else self.log.written
                 for entry in waiting:
                     _answer(entry, saved=(entry.record.seq or 0) <= safe)

@@ -32,7 +32,8 @@ class Signal(enum.Enum):
 class Entry:
     """One record on its way in from another thread, a finalizer, or after the close.
 
-    ``act`` is how it is accepted (``Backlog.accept``, ``start`` or a bound ``settle``); ``future``
+    ``act`` is how it is accepted (``Backlog.accept``, ``accept_started`` or a bound
+    ``accept_outcome``); ``future``
     hears of it with the numbered record, which ``record`` is from then on.
     """
 

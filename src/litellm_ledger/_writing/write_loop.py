@@ -243,7 +243,7 @@ class WriteLoop:
 
     def _progress(self, backlog: Backlog) -> None:
         log = backlog.log
-        backlog.note_settled()
+        backlog.note_written()
         self._tell(log.written, log.synced)
         if log.synced == log.written:
             self._unsynced_since = None
