@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -20,8 +21,13 @@ def in_a_pipe(*args: str) -> str:
     return done.stdout + done.stderr
 
 
-def on_a_terminal(*args: str, columns: int = 700) -> str:
-    """What a command writes to a pseudo-terminal, its own colours apart."""
+def on_a_terminal(
+    *args: object, columns: int = 700, color: bool = False, errors: bool = True
+) -> str:
+    """Return what a command writes to a pseudo-terminal.
+
+    Without ``errors`` standard error is no terminal: what takes long would show its progress there.
+    """
     ours, theirs = os.openpty()
     tty.setraw(theirs)
     written: list[bytes] = []
@@ -38,11 +44,14 @@ def on_a_terminal(*args: str, columns: int = 700) -> str:
         open(theirs, "w", encoding="utf-8", newline="") as terminal,
     ):
         patch.setattr(sys, "stdout", terminal)
-        patch.setattr(sys, "stderr", terminal)
-        for name, value in (("TERM", "dumb"), ("COLUMNS", str(columns)), ("NO_COLOR", "1")):
-            patch.setenv(name, value)
+        patch.setattr(sys, "stderr", terminal if errors else io.StringIO())
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm-256color" if color else "dumb")
+        patch.delenv("NO_COLOR", raising=False)
+        if not color:
+            patch.setenv("NO_COLOR", "1")
         with pytest.raises(SystemExit) as ended:
-            app(args, prog_name="litellm-ledger")
+            app([str(arg) for arg in args], prog_name="litellm-ledger")
         assert ended.value.code in (0, 1, 2)
     reader.join()
     os.close(ours)

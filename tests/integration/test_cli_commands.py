@@ -5,6 +5,7 @@ In this process, through the command's own parser: ``test_cli`` runs the install
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,27 +27,14 @@ from litellm_ledger._cli.app import app
 from litellm_ledger._cli.export import part_of
 
 DAY = timedelta(days=1)
+TABLES = (
+    "", "daily", "weekly", "monthly", "hourly", "daily --breakdown", "daily --latency", "report",
+    "report --by user,model,status", "top", "top users -n 1", "top tags", "calls",
+)  # fmt: skip
 READING = {
-    "": ("json", "csv", "md"),
-    "daily": ("json", "csv", "md"),
-    "weekly": ("json", "csv", "md"),
-    "monthly": ("json", "csv", "md"),
-    "hourly": ("json", "csv", "md"),
-    "daily --breakdown": ("json", "csv", "md"),
-    "daily --latency": ("json", "csv", "md"),
-    "report": ("json", "csv", "md"),
-    "report --by user,model,status": ("json", "csv", "md"),
-    "top": ("json", "csv", "md"),
-    "top users -n 1": ("json", "csv", "md"),
-    "top tags": ("json", "csv", "md"),
-    "calls": ("json", "csv", "md"),
-    "records": ("json",),
-    "tail": ("json",),
+    **dict.fromkeys(TABLES, ("json", "csv", "md")),
+    **dict.fromkeys(("records", "tail", "doctor", "verify", "recover", "compact"), ("json",)),
     "export": ("jsonl", "csv"),
-    "doctor": ("json",),
-    "verify": ("json",),
-    "recover": ("json",),
-    "compact": ("json",),
 }
 
 
@@ -198,19 +186,11 @@ def test_a_path_that_is_not_there_is_said_and_home_is_expanded(
 
 def test_a_day_is_a_row_and_what_is_not_known_is_marked(whole: HandMade) -> None:
     lines = told("daily", whole.root).splitlines()
-    assert [line.split()[0] for line in lines[1:5]] == [
-        "2025-01-01",
-        "2025-01-02",
-        "2025-01-03",
-        "total",
-    ]
+    days = ["2025-01-01", "2025-01-02", "2025-01-03", "total"]
+    assert [line.split()[0] for line in lines[1:5]] == days
     assert lines[0].startswith("day (UTC)   calls  ok  error  cancelled  abandoned  retries")
-    assert [line.split()[-1] for line in lines[1:5]] == [
-        "$0.5000045",
-        "$2.0000000+",
-        "unknown",
-        "$2.5000045+",
-    ]
+    costs = ["$0.5000045", "$2.0000000+", "unknown", "$2.5000045+"]
+    assert [line.split()[-1] for line in lines[1:5]] == costs
     assert "+ marks a minimum: the real cost may be higher" in lines[6]
     assert any(line.startswith("Cost: 1 call that succeeded could not be priced") for line in lines)
 
@@ -231,16 +211,9 @@ def test_periods_are_those_of_the_zone_and_the_week_begins_as_asked(whole: HandM
 
 def test_a_breakdown_has_the_models_below_each_row(whole: HandMade) -> None:
     lines = told("daily", whole.root, "--breakdown").splitlines()
-    assert [line.split()[:2] for line in lines[1:9]] == [
-        ["2025-01-01", "3"],
-        ["└", "m"],
-        ["2025-01-02", "2"],
-        ["└", "big"],
-        ["2025-01-03", "2"],
-        ["└", "m"],
-        ["└", "new"],
-        ["total", "7"],
-    ]
+    assert [" ".join(line.split()[:2]) for line in lines[1:9]] == [
+        "2025-01-01 3", "└ m", "2025-01-02 2", "└ big", "2025-01-03 2", "└ m", "└ new", "total 7",
+    ]  # fmt: skip
     plain = json.loads(told("daily", whole.root, "--breakdown", "--json"))
     assert plain["breakdown"] == "model"
     assert plain["by"] == ["day"]
@@ -249,11 +222,8 @@ def test_a_breakdown_has_the_models_below_each_row(whole: HandMade) -> None:
         assert sum(one["calls"] for one in inner) == row["calls"]
         assert sum(Decimal(one["cost"] or 0) for one in inner) == Decimal(row["cost"] or 0)
     users = json.loads(told("report", whole.root, "--by", "user", "--breakdown", "--json"))["rows"]
-    assert [(row["group"]["tag:user"], row["cost"]) for row in users] == [
-        ("bob", "2"),
-        ("(none)", "0.5"),
-        ("alice", "0.0000045"),
-    ]
+    costs = [("bob", "2"), ("(none)", "0.5"), ("alice", "0.0000045")]
+    assert [(row["group"]["tag:user"], row["cost"]) for row in users] == costs
 
 
 def test_conditions_spans_and_zones_narrow_every_report(whole: HandMade) -> None:
@@ -339,11 +309,8 @@ def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> N
     assert (plain["others_count"], plain["others"]["cost"]) == (2, "0.5000045")
     assert plain["total"]["cost"] == "2.5000045"
     tags = json.loads(told("top", "tags", whole.root, "--json"))
-    assert [tuple(row["group"].values()) for row in tags["rows"]] == [
-        ("user", "bob"),
-        ("env", "prod"),
-        ("user", "alice"),
-    ]
+    groups = [("user", "bob"), ("env", "prod"), ("user", "alice")]
+    assert [tuple(row["group"].values()) for row in tags["rows"]] == groups
     assert tags["total"]["calls"] == 7
 
 
@@ -361,11 +328,8 @@ def test_latencies_are_quantiles_of_what_was_measured(whole: HandMade) -> None:
 
 def test_csv_and_markdown_are_exact_and_whole(whole: HandMade) -> None:
     rows = list(csv.DictReader(io.StringIO(told("report", whole.root, "--csv"))))
-    assert {row["model"]: row["cost"] for row in rows} == {
-        "big": "2",
-        "m": "0.5000045",
-        "new": "",
-    }
+    costs = {"big": "2", "m": "0.5000045", "new": ""}
+    assert {row["model"]: row["cost"] for row in rows} == costs
     assert {row["model"]: row["unpriced"] for row in rows}["new"] == "1"
     table = told("report", whole.root, "--md").splitlines()
     assert table[0].startswith("| model | calls |")
@@ -427,6 +391,7 @@ def test_every_command_and_flag_is_documented() -> None:
 
 
 def test_calls_are_the_newest_first_and_say_what_is_estimated(whole: HandMade) -> None:
+    assert "~ 1 of these has estimated tokens and cost." in told("records", whole.root)
     lines = told("calls", whole.root, "-n", "4").splitlines()
     assert [line.split()[2] for line in lines[1:5]] == ["m", "new", "big", "big"]
     assert "~$0.75" in lines[3]
@@ -457,13 +422,6 @@ def test_times_in_tables_are_those_of_the_zone(whole: HandMade) -> None:
     assert line.startswith("2025-01-03 17:30:00  ")
     plain = json.loads(told("calls", whole.root, "--tz", "Asia/Kolkata", "--json"))
     assert plain["calls"][-1]["ts"] == "2025-01-01T12:00:00.000001Z"
-
-
-def test_every_table_of_records_says_what_is_estimated(whole: HandMade) -> None:
-    for command in ("calls", "records"):
-        said = told(command, whole.root)
-        assert "~$0.75" in said
-        assert "~ 1 of these has estimated tokens and cost." in said
 
 
 @pytest.mark.parametrize("seq", [7, 8, 9, 10])
@@ -511,15 +469,12 @@ async def record(tracker: UsageTracker, number: int) -> None:
 
 @pytest.mark.asyncio
 async def test_tail_follows_what_others_write_across_segments_and_writers(tmp_path: Path) -> None:
-    import asyncio
-
     async with UsageTracker(tmp_path, handle_signals=False) as tracker:
         await record(tracker, 1)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "litellm_ledger", "tail", str(tmp_path), "-f", "--json",
             stdout=subprocess.PIPE,
         )  # fmt: skip
-        assert process.stdout is not None
 
         async def following() -> Any:
             assert process.stdout is not None
@@ -579,14 +534,11 @@ QUERY = (
 )
 
 
-@pytest.mark.parametrize("form", ["", "--json", "--csv", "--md"])
-def test_sql_answers_on_every_ledger_in_every_form(ledger: Path, form: str) -> None:
-    said = told("sql", QUERY, ledger, *form.split())
-    assert said
-    if form == "--json":
-        found = json.loads(said)
-        assert set(found) == {"path", "columns", "types", "rows", "problems"}
-        assert found["columns"] == ["model", "n", "usd", "last"]
+def test_sql_answers_on_every_ledger_in_every_form(ledger: Path) -> None:
+    assert all(told("sql", QUERY, ledger, *form) for form in ([], ["--csv"], ["--md"]))
+    found = json.loads(told("sql", QUERY, ledger, "--json"))
+    assert set(found) == {"path", "columns", "types", "rows", "problems"}
+    assert found["columns"] == ["model", "n", "usd", "last"]
 
 
 def test_sql_is_exact_and_only_reads(whole: HandMade) -> None:
@@ -678,8 +630,6 @@ def test_doctor_of_a_ledger_in_order_says_so(tmp_path: Path) -> None:
 
 
 def test_doctor_names_what_is_to_be_done(tmp_path: Path) -> None:
-    from datetime import UTC, datetime
-
     now = datetime.now(UTC)
     hand = HandMade(tmp_path)
     lines = [
@@ -702,14 +652,12 @@ def test_doctor_names_what_is_to_be_done(tmp_path: Path) -> None:
     assert "odd (1)" in found["prices"]["text"]
     assert "litellm-ledger recover" in found["unclean shutdowns"]["text"]
     assert found["orphans"]["level"] == found["recovery"]["level"] == "note"
-    assert told_status(tmp_path).endswith("5 things need attention.")
+    assert run("doctor", tmp_path).stdout.endswith("5 things need attention.\n")
 
 
 def test_doctor_tells_costs_far_from_the_price_map_and_names_prices_that_were_not_given(
     tmp_path: Path,
 ) -> None:
-    from datetime import UTC, datetime
-
     said = {"ts": datetime.now(UTC), "status": "ok", "input_tokens": 1}
     theirs = {**said, "cost": Decimal(1), "cost_source": "provider"}
     hand = HandMade(tmp_path)
@@ -724,10 +672,6 @@ def test_doctor_tells_costs_far_from_the_price_map_and_names_prices_that_were_no
     assert "far (1)" in found["providers' costs"]["text"]
     assert "near" not in found["providers' costs"]["text"]
     assert "odd: web_search (1)" in found["prices"]["text"]
-
-
-def told_status(root: Path) -> str:
-    return run("doctor", root).stdout.rstrip("\n")
 
 
 def test_doctor_tells_a_writer_that_does_not_get_on_from_one_that_writes(tmp_path: Path) -> None:

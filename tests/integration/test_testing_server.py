@@ -1,6 +1,5 @@
 """The test server itself: what it answers, how it misbehaves on request, how it starts and ends."""
 
-import asyncio
 import json
 import logging
 import os
@@ -9,21 +8,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import litellm
 import pytest
-import pytest_asyncio
 from tests.children import PATIENCE, complaints
 
 import litellm_ledger.testing
 from litellm_ledger.testing import Behaviour, OpenAIServer, ServedRequest
-
-# LiteLLM reads attributes that pydantic has deprecated, on each chunk of a stream.
-pytestmark = pytest.mark.filterwarnings("ignore:Accessing the 'model_(computed_)?fields'")
 
 MESSAGES = [
     {"role": "system", "content": "be brief"},
@@ -49,20 +43,6 @@ def server(running: OpenAIServer) -> OpenAIServer:
 def http(running: OpenAIServer) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=running.base_url, timeout=5) as client:
         yield client
-
-
-@pytest_asyncio.fixture
-async def ask(server: OpenAIServer) -> AsyncIterator[dict[str, Any]]:
-    """Keyword arguments for LiteLLM; its connections are closed with the loop they belong to."""
-    yield {
-        "model": "openai/gpt-4o-mini",
-        "messages": MESSAGES,
-        "api_base": server.base_url,
-        "api_key": "any",
-        "max_retries": 0,
-    }
-    await litellm.close_litellm_async_clients()
-    litellm.in_memory_llm_clients_cache.flush_cache()
 
 
 def chat(http: httpx.Client, behaviour: Behaviour | None = None, **body: Any) -> httpx.Response:
@@ -106,13 +86,9 @@ def test_usage_counts_words_in_and_words_out(server: OpenAIServer, http: httpx.C
 
 def test_details_are_part_of_the_totals(http: httpx.Client) -> None:
     behaviour = Behaviour(
-        chunks=2,
-        words_per_chunk=3,
-        cached_tokens=100,
-        audio_tokens=10,
-        reasoning_tokens=20,
+        chunks=2, words_per_chunk=3, cached_tokens=100, audio_tokens=10, reasoning_tokens=20,
         audio_output_tokens=7,
-    )
+    )  # fmt: skip
     usage = chat(http, behaviour).json()["usage"]
     assert usage["prompt_tokens"] == 5 + 100 + 10
     assert usage["completion_tokens"] == 6 + 20 + 7
@@ -532,76 +508,3 @@ def test_the_public_names_are_sorted_and_exist() -> None:
     assert all(getattr(litellm_ledger.testing, name) for name in names)
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         _ = litellm_ledger.testing.Nothing
-
-
-# --- Through LiteLLM -----------------------------------------------------------------------------
-
-
-@pytest.mark.asyncio
-async def test_litellm_prices_an_answer(ask: dict[str, Any]) -> None:
-    headers = Behaviour(prompt_tokens=1000, completion_tokens=100).headers()
-    response = await litellm.acompletion(**ask, extra_headers=headers)
-    assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (1000, 100)
-    assert response._hidden_params["response_cost"] == pytest.approx(0.15e-3 + 0.06e-3)
-
-
-@pytest.mark.asyncio
-async def test_litellm_streams_and_reports_usage(server: OpenAIServer, ask: dict[str, Any]) -> None:
-    stream = await litellm.acompletion(**ask, stream=True, stream_options={"include_usage": True})
-    chunks = [chunk async for chunk in stream]
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == "word1 word2 word3 word4 word5"
-    assert chunks[-1].usage.total_tokens == 10
-    assert only(server).finished
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        (400, litellm.BadRequestError),
-        (401, litellm.AuthenticationError),
-        (429, litellm.RateLimitError),
-        (500, litellm.InternalServerError),
-    ],
-)
-async def test_litellm_raises_its_own_errors(
-    server: OpenAIServer, ask: dict[str, Any], status: int, error: type[Exception]
-) -> None:
-    headers = Behaviour(status=status, retry_after=1).headers()
-    with pytest.raises(error) as caught:
-        await litellm.acompletion(**ask, extra_headers=headers)
-    assert caught.value.litellm_response_headers["retry-after"] == "1"
-    assert only(server).status == status
-
-
-@pytest.mark.asyncio
-async def test_litellm_closes_the_connection_of_a_stream_that_is_closed(
-    server: OpenAIServer, ask: dict[str, Any]
-) -> None:
-    headers = Behaviour(hang_after=2).headers()
-    stream = await litellm.acompletion(**ask, stream=True, extra_headers=headers)
-    await anext(stream)
-    await stream.aclose()
-    await asyncio.to_thread(server.wait_for, lambda requests: requests[0].disconnected)
-
-
-@pytest.mark.asyncio
-async def test_litellm_sees_a_cut_stream_as_an_error(
-    server: OpenAIServer, ask: dict[str, Any]
-) -> None:
-    headers = Behaviour(cut_after=2).headers()
-    stream = await litellm.acompletion(**ask, stream=True, extra_headers=headers)
-    with pytest.raises(litellm.exceptions.MidStreamFallbackError) as caught:
-        _ = [chunk async for chunk in stream]
-    assert caught.value.generated_content == "word1 word2"
-    assert only(server).ended == "cut"
-
-
-@pytest.mark.asyncio
-async def test_litellm_embeds(ask: dict[str, Any]) -> None:
-    del ask["messages"]
-    ask["model"] = "openai/text-embedding-3-small"
-    response = await litellm.aembedding(**ask, input=["one two", "three"])
-    assert response.usage.prompt_tokens == 3
-    assert len(response.data) == 2

@@ -107,38 +107,24 @@ def test_an_endpoint_of_a_mounted_application_gets_the_client(tmp_path: Path) ->
         assert http.get("/inner/spend", params={"user": "alice"}).status_code == 200
 
 
-def test_each_start_of_an_application_opens_a_client_of_its_own(tmp_path: Path) -> None:
-    app = make_app(ledger_lifespan(tmp_path))
-    for user in ("alice", "bob"):
-        with TestClient(app) as http:
-            http.get("/spend", params={"user": user})
-    verification = Ledger(tmp_path).verify()
-    assert [(writer.found, writer.clean) for writer in verification.writers] == [(1, True)] * 2
-
-
 # -- without the lifespan ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mounted", [False, True])
-def test_without_the_lifespan_the_error_says_what_to_do(tmp_path: Path, mounted: bool) -> None:
+@pytest.mark.parametrize("kind", ["not begun", "mounted", "ended"])
+def test_without_the_lifespan_the_error_says_what_to_do(tmp_path: Path, kind: str) -> None:
     app = make_app(ledger_lifespan(tmp_path))
-    if mounted:
+    if kind == "mounted":
         app = Starlette(routes=[Mount("/", app)])
+    if kind == "ended":
+        with TestClient(app):
+            pass
     with contextlib.ExitStack() as stack:
         http = TestClient(app)
-        if mounted:  # a running lifespan, but not ours
+        if kind == "mounted":  # a running lifespan, but not ours
             stack.enter_context(http)
         with pytest.raises(LedgerClosed, match="lifespan=ledger_lifespan") as caught:
             http.get("/spend", params={"user": "alice"})
     assert "with TestClient(app) as http:" in str(caught.value)
-
-
-def test_after_the_lifespan_has_ended_the_error_is_the_same(tmp_path: Path) -> None:
-    app = make_app(ledger_lifespan(tmp_path))
-    with TestClient(app):
-        pass
-    with pytest.raises(LedgerClosed, match="not running"):
-        TestClient(app).get("/spend", params={"user": "alice"})
 
 
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +208,12 @@ def test_a_client_or_a_function_that_makes_one_takes_the_place_of_options(tmp_pa
     app = make_app(ledger_lifespan(client=make))
     assert not made
     for count in (1, 2):
-        with TestClient(app):
+        with TestClient(app) as http:
             assert app.state.ledger_client is made[-1]
+            http.get("/spend", params={"user": "alice"})
         assert len(made) == count
+    writers = Ledger(tmp_path).verify().writers
+    assert [(writer.found, writer.clean) for writer in writers] == [(1, True)] * 2
 
 
 def test_a_directory_that_cannot_be_used_keeps_the_application_from_starting(
