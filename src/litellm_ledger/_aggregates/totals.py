@@ -82,7 +82,7 @@ class Totals:
         self.folded = 0
         """Outcomes counted under ``(other)`` because there were too many groups."""
 
-    def add(self, record: Countable, cost_picousd: int | None) -> None:
+    def add(self, record: Countable, cost_picousd: int | None) -> None:  # noqa: C901 - one sum after the other, in one function for speed
         """Add one outcome (a ``usage`` record).  O(1).
 
         ``cost_picousd`` is its cost in picodollars, ``None`` when it is unknown.

@@ -85,7 +85,7 @@ def cores() -> int:
 def _spill() -> str:
     """Where to put what does not fit into memory; nowhere if there is no such place."""
     try:
-        return os.path.join(tempfile.gettempdir(), f"litellm-ledger-{os.getpid()}")
+        return str(Path(tempfile.gettempdir(), f"litellm-ledger-{os.getpid()}"))
     except FileNotFoundError:
         return ""
 

@@ -100,7 +100,7 @@ class Asker:
         for name, value in self.asked.kwargs.items():
             try:
                 own[name] = copy.deepcopy(value)
-            except Exception:
+            except Exception:  # noqa: BLE001 - what cannot be copied is kept as it is
                 own[name] = value
         return own
 

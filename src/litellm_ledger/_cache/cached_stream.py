@@ -39,7 +39,7 @@ class StreamAsker(Asker):
         self.cache.misses += 1
         answer = await self.request(self.arguments())
         if isinstance(answer, CompletionStream):
-            answer._upstream.keeper = _Keeper(Frames(self.cache.max_bytes), self._keep)
+            answer._upstream.keeper = _Keeper(Frames(self.cache.max_bytes), self._keep)  # noqa: SLF001 - the stream was made for this call
         return answer
 
     async def _keep(self, record: UsageRecord, body: bytes) -> None:

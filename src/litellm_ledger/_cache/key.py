@@ -80,7 +80,7 @@ def _file(given: Any) -> Any:
     try:
         if isinstance(given, os.PathLike):
             path = os.fspath(given)
-            with open(path, "rb") as file:
+            with open(path, "rb") as file:  # noqa: PTH123 - it may be bytes
                 return [str(path), file.read()]
         if hasattr(given, "read"):
             at = given.tell()

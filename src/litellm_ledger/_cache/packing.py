@@ -193,7 +193,7 @@ def _hidden(params: Mapping[str, Any]) -> dict[str, Any]:
         try:
             tree = _headers(value) if isinstance(value, Mapping) else _tree(value, _kept)
             _encode(tree)
-        except Exception:
+        except Exception:  # noqa: BLE001 - what cannot be packed is left out
             continue
         kept[name] = tree
     return kept
@@ -272,7 +272,7 @@ def _unpacked(code: int, data: memoryview) -> Any:
         _, status, headers, content, hidden = parts
         answer = import_module("httpx").Response(status, headers=headers, content=content)
         made = kind(answer)
-        made._hidden_params = hidden["_"]
+        made._hidden_params = hidden["_"]  # noqa: SLF001 - LiteLLM keeps there what it answers beside the response
         return made
     raise Unpackable(f"no object has the code {code}")
 

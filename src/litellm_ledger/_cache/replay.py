@@ -144,7 +144,7 @@ class KnownReader(StreamReader):
     def see(self, chunk: Any) -> None:
         self._reader.see(chunk)
 
-    def fields(self, *, finished: bool) -> dict[str, Any]:
+    def fields(self, *, finished: bool) -> dict[str, Any]:  # noqa: ARG002 - the signature is that of Upstream's readers
         fields = {"usage_source": None, **self._outcome}
         fields.pop("status", None)  # how it ends, its reader decides
         return fields
@@ -163,13 +163,13 @@ class FreeHost:
     def __init__(self, core: ClientCore) -> None:
         self._core = core
 
-    def complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> dict[str, Any]:
+    def complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> dict[str, Any]:  # noqa: ARG002 - the signature is that of Upstream's readers
         return fields
 
-    async def estimate(self, upstream: Upstream) -> dict[str, Any]:
+    async def estimate(self, upstream: Upstream) -> dict[str, Any]:  # noqa: ARG002 - the signature is that of Upstream's readers
         return {}
 
-    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
+    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:  # noqa: ARG002 - the signature is that of Upstream's readers
         return {}
 
     def __getattr__(self, name: str) -> Any:

@@ -81,4 +81,4 @@ class ResponseCache:
 
 def answers_of(cache: ResponseCache) -> KeptAnswers:
     """Return what a client works with."""
-    return cache._answers
+    return cache._answers  # noqa: SLF001 - the public class hides what the client uses

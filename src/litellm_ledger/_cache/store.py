@@ -58,7 +58,7 @@ class MemoryStore:
         self._maxsize = maxsize
         self._entries: Any = _cachetools().TLRUCache(
             max_bytes,
-            ttu=lambda key, value, now: now + value[1],
+            ttu=lambda key, value, now: now + value[1],  # noqa: ARG005 - cachetools gives three
             timer=timer,
             getsizeof=lambda value: len(value[0]),
         )

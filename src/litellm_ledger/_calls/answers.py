@@ -87,6 +87,6 @@ def twin_of(exc: Exception) -> Exception:
         twin.__dict__.update(exc.__dict__)
         twin.args = exc.args
         twin.__cause__, twin.__suppress_context__ = exc.__cause__, exc.__suppress_context__
-    except Exception:  # a class with ideas of its own
+    except Exception:  # noqa: BLE001 - a class with ideas of its own
         return exc
     return twin.with_traceback(exc.__traceback__)

@@ -173,7 +173,7 @@ async def _in_time(work: Awaitable[Any]) -> Any:
     try:
         async with asyncio.timeout(_SECONDS):
             return await work
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - logged; the batch is counted later
         _log.error("the output of a batch could not be read: %s", type(exc).__name__)
         return None
 

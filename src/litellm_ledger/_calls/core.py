@@ -321,6 +321,6 @@ def _settle_all(streams: set[Unsettled], background: set[asyncio.Task[None]]) ->
     """At interpreter exit: what is still open was left; what was being counted is counted now."""
     for task in list(background):
         if hasattr(task, "_log_destroy_pending"):
-            task._log_destroy_pending = False
+            task._log_destroy_pending = False  # noqa: SLF001 - asyncio has no public switch for this message
     for upstream in list(streams):
         upstream.settle_now()

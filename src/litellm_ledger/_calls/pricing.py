@@ -67,7 +67,7 @@ class Pricing:
             asked = Asked(CALLS["acompletion"], {"model": asked})
         try:
             self._complete(fields, answer, asked)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - logged; the record is written without a cost
             _log.error(
                 "the cost of a call to %s could not be determined: %s",
                 asked.model,
@@ -83,7 +83,7 @@ class Pricing:
         """The provider: as the answer says, as the caller does, or by the name of the model."""
         return found or asked.provider or provider_of(model or asked.model or "")
 
-    def _complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:
+    def _complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:  # noqa: C901 - the sources of a cost, one after the other
         model = asked.model or fields.get("response_model") or ""
         provider = self.provider(fields.get("provider"), asked, model)
         if provider:

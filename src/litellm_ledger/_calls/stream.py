@@ -79,7 +79,7 @@ class Draining:
                     self._running.discard(limit)
         except StopAsyncIteration:
             return True
-        except Exception:  # whatever broke it, its chunks are there for an estimate
+        except Exception:  # noqa: BLE001 - whatever broke it, its chunks are there for an estimate
             return False
         finally:
             self._free += 1

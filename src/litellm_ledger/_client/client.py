@@ -233,8 +233,8 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             MissingExtra: ``max_retries`` without the extra ``retry``.
         """
         view = copy.copy(self)
-        view._is_view = True
-        view._options = _checked(
+        view._is_view = True  # noqa: SLF001 - a view is a copy of this object
+        view._options = _checked(  # noqa: SLF001 - a view is a copy of this object
             self._options.changed(
                 max_retries=max_retries,
                 deadline=deadline,
@@ -244,8 +244,8 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
                 cache=cache,
             )
         )
-        if view._options.cache is not None:
-            self._parts.caching().uses(view._options.cache)
+        if view._options.cache is not None:  # noqa: SLF001 - a view is a copy of this object
+            self._parts.caching().uses(view._options.cache)  # noqa: SLF001 - a view is a copy of this object
         return view
 
     # -- calls ---------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ async def batch_output(
     utils: Any = importlib.import_module("litellm.batches.batch_utils")
     names = ("api_key", "api_base", "base_url", "api_version", "organization", "timeout")
     given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-    found = await utils._handle_completed_batch(
+    found = await utils._handle_completed_batch(  # noqa: SLF001 - LiteLLM has no public function for it
         batch=batch, custom_llm_provider=provider, litellm_params=given
     )
     if isinstance(found, tuple):

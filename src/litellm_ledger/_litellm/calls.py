@@ -61,19 +61,19 @@ _MESSAGES: Final = Need(
 )
 
 
-def _no_units(kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
+def _no_units(_kwargs: _Kwargs, _answer: Any) -> dict[str, Any]:
     return {}
 
 
-def _nothing(answer: Any) -> Any:
+def _nothing(_answer: Any) -> Any:
     return None
 
 
-def _always(answer: Any) -> bool:
+def _always(_answer: Any) -> bool:
     return True
 
 
-def _no_need(kwargs: _Kwargs) -> Need | None:
+def _no_need(_kwargs: _Kwargs) -> Need | None:
     return None
 
 
@@ -231,7 +231,7 @@ CALLS: Final[dict[str, Call]] = {
             reader=ResponsesReader,
             tokens=True,
             wrote=_member("output"),
-            need=lambda kwargs: _RESPONSES,
+            need=lambda _: _RESPONSES,
             keeps=_is_done,
         ),
         Call(

@@ -53,7 +53,7 @@ def acquire_http(loop: asyncio.AbstractEventLoop) -> None:
         use.clients += 1
 
 
-async def release_http(loop: asyncio.AbstractEventLoop) -> None:
+async def release_http(loop: asyncio.AbstractEventLoop) -> None:  # noqa: C901 - the places where LiteLLM keeps connections, one after the other
     """Count one client less on ``loop``, the running one; after the last, close what it opened.
 
     Calls that are still in flight keep their connections.  The next call on the loop opens new
@@ -105,7 +105,7 @@ def _ending() -> str:
         return f"-{id(asyncio.get_running_loop())}"
 
 
-def _transports(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Any, Any]]:
+def _transports(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Any, Any]]:  # noqa: C901 - the places where LiteLLM keeps connections, one after the other
     """Yield (cache key or "", holder, transport) of all open pools of ``loop`` LiteLLM has made."""
     litellm: Any = loaded()
     if litellm is None:

@@ -121,7 +121,7 @@ def price_conditions(
         hours = entry.get("off_peak_pricing")
         if isinstance(hours, Mapping):
             utils: Any = importlib.import_module("litellm.litellm_core_utils.llm_cost_calc.utils")
-            found["off_peak"] = bool(utils._is_off_peak(hours))
+            found["off_peak"] = bool(utils._is_off_peak(hours))  # noqa: SLF001 - LiteLLM has no public function for it
     except Exception:
         pass
     return found

@@ -121,7 +121,7 @@ _stand_ins: Final[dict[tuple[int, str], _StandIn]] = {}
 
 def _not_shown(callback: Any, call_id: Any) -> Any:
     """Find LiteLLM's object of a call where the arguments of the hook do not hold it."""
-    frame = sys._getframe(1)  # LiteLLM before 1.103 made it and has it in a variable
+    frame = sys._getframe(1)  # noqa: SLF001 - LiteLLM before 1.103 made it and has it in a variable
     for _ in range(4):
         if frame.f_back is None:
             break
@@ -158,7 +158,7 @@ async def _before(self: Any, kwargs: Any, call_type: Any) -> None:
             _log.exception("a call could not be captured")
 
 
-async def _success(self: Any, request_data: Any, response: Any, call_type: Any) -> None:
+async def _success(self: Any, request_data: Any, response: Any, call_type: Any) -> None:  # noqa: ARG001 - LiteLLM gives it
     listener, logging_obj = self._listener(), _of_call(self, request_data)
     if listener is not None and logging_obj is not None:
         try:
@@ -168,7 +168,11 @@ async def _success(self: Any, request_data: Any, response: Any, call_type: Any) 
 
 
 async def _failure(
-    self: Any, request_data: Any, exception: Any, call_type: Any, fallback_depth: Any = None
+    self: Any,
+    request_data: Any,
+    exception: Any,
+    call_type: Any,  # noqa: ARG001 - LiteLLM gives it
+    fallback_depth: Any = None,  # noqa: ARG001 - LiteLLM gives it
 ) -> None:
     listener, logging_obj = self._listener(), _of_call(self, request_data)
     if listener is not None and logging_obj is not None:
@@ -188,7 +192,11 @@ def _sync(self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: 
 
 
 async def _logged(
-    self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any
+    self: Any,
+    kwargs: Any,
+    response_obj: Any,
+    start_time: Any,  # noqa: ARG001 - LiteLLM gives it
+    end_time: Any,  # noqa: ARG001 - LiteLLM gives it
 ) -> None:
     try:
         await self._follower.on_logged(dict(kwargs), response_obj)  # LiteLLM goes on changing it
@@ -219,7 +227,7 @@ def register(listener: Listener) -> weakref.finalize[..., Any]:
     that LiteLLM has copied it to; it goes by itself when the listener does.
     """
     callback = _callbacks()[0]()
-    callback._listener = weakref.ref(listener)
+    callback._listener = weakref.ref(listener)  # noqa: SLF001 - this module's own class
     # LiteLLM takes callbacks of one class for the same unless a public attribute tells them apart.
     callback.number = next(_numbers)
     with _lock:
@@ -245,7 +253,7 @@ def _remove(callback: Any) -> None:
 def follow(logging_obj: Any, follower: Follower) -> None:
     """Let ``follower`` hear of the end of one call through LiteLLM's logging."""
     callback = _callbacks()[1]()
-    callback._follower = follower
+    callback._follower = follower  # noqa: SLF001 - this module's own class
     for name in ("dynamic_async_success_callbacks", "dynamic_async_failure_callbacks"):
         setattr(logging_obj, name, [*(getattr(logging_obj, name, None) or ()), callback])
 

@@ -168,7 +168,7 @@ def _put_text(fields: dict[str, Any], name: str, *values: Any) -> None:
             return
 
 
-def _read_usage(usage: Any, fields: dict[str, Any]) -> None:
+def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one field after the other
     get = view(summed(usage)).get
     read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
     prompt, completion = get("prompt_tokens"), get("completion_tokens")

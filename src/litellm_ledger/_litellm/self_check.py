@@ -155,7 +155,7 @@ async def _stop(child: asyncio.subprocess.Process) -> None:
 def _environment() -> dict[str, str]:
     """The caller's environment and import path, without what would lead off this machine."""
     kept = {name: value for name, value in os.environ.items() if name.lower() not in _PROXIES}
-    kept["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     kept["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     return kept
 

@@ -44,11 +44,11 @@ class StreamReader:
     def see(self, chunk: Any) -> None:
         """Note a chunk on its way to the caller."""
 
-    def is_extra(self, chunk: Any) -> bool:
+    def is_extra(self, chunk: Any) -> bool:  # noqa: ARG002 - the signature is that of all readers
         """Whether a chunk exists only to carry the usage."""
         return False
 
-    def fields(self, *, finished: bool) -> dict[str, Any]:
+    def fields(self, *, finished: bool) -> dict[str, Any]:  # noqa: ARG002 - the signature is that of all readers
         """What the stream itself says of its outcome, as ``_litellm.outcome.from_stream`` gives it.
 
         A ``status`` among it is that of a stream that failed without raising.
@@ -184,7 +184,7 @@ class ResponsesReader(StreamReader):
         elif kind == "response.created":
             self._begun = member(chunk, "response")
 
-    def fields(self, *, finished: bool) -> dict[str, Any]:
+    def fields(self, *, finished: bool) -> dict[str, Any]:  # noqa: ARG002 - the signature is that of all readers
         fields = from_response(unstamped(self._last) if self._last is not None else self._begun)
         if self.provider:
             fields["provider"] = self.provider

@@ -16,13 +16,13 @@ from .outcome import member
 __all__ = ["audio_seconds", "images", "pages", "search_units", "speech_characters"]
 
 
-def images(kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+def images(_kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
     """How many images came back."""
     data = member(answer, "data")
     return {"images": len(data)} if isinstance(data, Sized) else {}
 
 
-def audio_seconds(kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+def audio_seconds(_kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
     """How long the audio was: as billed, as the transcript says, or as LiteLLM measured it."""
     usage = member(answer, "usage")
     hidden = member(answer, "_hidden_params")
@@ -45,12 +45,12 @@ def speech_characters(kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
     return {"characters": len(text)} if isinstance(text, str) else {}
 
 
-def pages(kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+def pages(_kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
     """How many pages were read."""
     return _whole("pages", member(member(answer, "usage_info"), "pages_processed"))
 
 
-def search_units(kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+def search_units(_kwargs: Mapping[str, Any], answer: Any) -> dict[str, Any]:
     """How many searches the provider bills."""
     billed = member(member(answer, "meta"), "billed_units")
     return _whole("search_units", member(billed, "search_units"))

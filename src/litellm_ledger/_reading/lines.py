@@ -71,7 +71,7 @@ class Problem:
     detail: str = ""
 
 
-def _segment(
+def _segment(  # noqa: C901 - one loop over the lines, which is measured
     root: Path,
     name: SegmentName,
     problems: list[Problem],

@@ -191,7 +191,7 @@ def lacking_prices(price: ModelPrice, fields: Mapping[str, Any]) -> list[str]:
     return lacking
 
 
-def price_of(price: ModelPrice, fields: Mapping[str, Any]) -> Decimal | None:
+def price_of(price: ModelPrice, fields: Mapping[str, Any]) -> Decimal | None:  # noqa: C901 - one kind of token after the other
     """Return the cost of what ``fields`` say was used, rounded half-even to a picodollar once.
 
     ``None`` where the price does not cover what was used, or nothing that it covers is known.

@@ -145,7 +145,7 @@ class UsageRecord(
 
         def __copy__(self) -> Self: ...
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: C901 - one field after the other, in one function for speed
         put = force_setattr  # frozen for the user; completed here, before anybody has seen it
         for value in _counts(self):
             if value is not None and (type(value) is not int or not 0 <= value <= MAX_INT):

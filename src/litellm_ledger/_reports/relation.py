@@ -218,7 +218,7 @@ class Relation:
         """Copy the valid lines of a segment; return the name under which it was found."""
         file, now = open_segment(self.root, name)
         try:
-            with file, open(path, "wb") as copy:
+            with file, path.open("wb") as copy:
                 at = 0
                 for start, length, _ in (*found.bad, (found.size, 0, 0)):
                     _copy(file, copy, at, start)
@@ -255,7 +255,7 @@ class _Parts(NamedTuple):
     rest: list[list[SegmentName]]
 
 
-def _part(
+def _part(  # noqa: C901 - the kinds of files, one after the other
     root: Path,
     names: Sequence[SegmentName],
     places: Mapping[SegmentName, Place],

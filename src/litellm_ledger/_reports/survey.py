@@ -69,7 +69,7 @@ def _key(root: Path, name: SegmentName, state: os.stat_result) -> _Key:
 def ahead(root: Path, name: SegmentName) -> int:
     """Return how many bytes a look at a sealed segment would read: 0 if it was looked at."""
     try:
-        state = os.stat(root / SEGMENTS / str(name))
+        state = (root / SEGMENTS / str(name)).stat()
     except OSError:
         return 0
     return 0 if name.open or _key(root, name, state) in _known else state.st_size

@@ -69,7 +69,7 @@ def _work(jobs: _Jobs, cancelled: threading.Event) -> None:
             continue
         try:
             result = fn(*args, **kwargs)
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - handed to who waits
             future.set_exception(exc)
         else:
             future.set_result(result)

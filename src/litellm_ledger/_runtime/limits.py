@@ -33,7 +33,7 @@ class Slot:
 
     def release(self) -> None:
         """Give the slot to the next in line.  On the loop's thread."""
-        self._limit._leave(self)
+        self._limit._leave(self)  # noqa: SLF001 - a slot belongs to its limit
 
 
 class Limit:

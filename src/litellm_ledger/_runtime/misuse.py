@@ -77,7 +77,7 @@ def callers_level() -> int:
     warns is named.
     """
     level = 0
-    frame: Any = sys._getframe(1)
+    frame: Any = sys._getframe(1)  # noqa: SLF001 - the only way to the caller's line
     while frame is not None:
         level += 1
         home = str(frame.f_globals.get("__name__", "")).partition(".")[0]

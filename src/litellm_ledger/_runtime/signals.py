@@ -143,7 +143,7 @@ class _Coordinator:
         if callable(previous):
             previous(number, frame)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - Python gives it
         """In the main thread, between two bytecodes of whatever runs there."""
         self._received += 1
         if self._received > 1 or self._loop is None or not self._loop.is_running():
@@ -284,7 +284,7 @@ def leave(member: Member) -> None:
 
 def _in_child() -> None:
     _coordinator.members.clear()
-    _coordinator._restore()
+    _coordinator._restore()  # noqa: SLF001 - the module's own object
 
 
 if hasattr(os, "register_at_fork"):

@@ -122,10 +122,10 @@ class _Check:
             made.install = exc.install
         except TimeoutError:
             made.wrong.append(_outcome(ending, f"nothing within {_CALL:.0f} s"))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - it is a finding
             made.wrong.append(_outcome(ending, f"{type(exc).__name__}: {_line(exc)}"))
 
-    async def _end(
+    async def _end(  # noqa: C901 - the endings, one after the other
         self, made: _Made, function: Callable[..., Any], given: Mapping[str, Any]
     ) -> None:
         ending = made.ending
@@ -133,7 +133,7 @@ class _Check:
             try:
                 async for _ in _chunks(await function(**given)):
                     pass
-            except Exception:
+            except Exception:  # noqa: BLE001 - it is a finding
                 return
             # An interrupted stream of Anthropic's raises nothing in some versions of LiteLLM.
             if ending == "failure":
@@ -174,7 +174,7 @@ class _Check:
         await client.flush()
 
 
-async def _run(directory: Path) -> list[CheckedCall]:
+async def _run(directory: Path) -> list[CheckedCall]:  # noqa: C901 - the endings, one after the other
     litellm: Any = await load()
     litellm.suppress_debug_info = True
     with ExitStack() as stack:

@@ -120,7 +120,7 @@ def create_file(path: Path, flags: int) -> int:
     """
     with _at(path) as (name, at):
         fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | _PLAIN, 0o600, dir_fd=at)
-        shared = os.stat(path.parent if at is None else at).st_mode & 0o060
+        shared = os.stat(path.parent if at is None else at).st_mode & 0o060  # noqa: PTH116 - `at` is a descriptor
         if shared:
             try:
                 os.fchmod(fd, 0o600 | shared)
@@ -145,7 +145,7 @@ def give_rights(path: Path, mode: int) -> None:
 def rights_beside(directory: Path) -> int:
     """Return the mode for a new directory beside one that exists: nobody but its group shares."""
     try:
-        return PRIVATE | os.stat(directory).st_mode & (0o070 | stat.S_ISGID)
+        return PRIVATE | directory.stat().st_mode & (0o070 | stat.S_ISGID)
     except FileNotFoundError:
         return PRIVATE
 
@@ -216,7 +216,7 @@ class FileSystem:
     def make_directory(self, path: Path, mode: int = PRIVATE) -> None:
         """Create a directory in one that exists, whatever the umask is; it may be there already."""
         try:
-            os.mkdir(path, PRIVATE)
+            path.mkdir(PRIVATE)
         except FileExistsError:
             if not path.is_dir():
                 raise

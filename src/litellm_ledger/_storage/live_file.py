@@ -129,7 +129,7 @@ class LiveFile:
             os.close(self._fd)
             for name in (temporary, self.path):
                 with contextlib.suppress(OSError):
-                    os.unlink(name)
+                    name.unlink()
             raise
         self.cells: memoryview = memoryview(self._map).cast("Q")
 

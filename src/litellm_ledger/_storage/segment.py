@@ -111,7 +111,7 @@ class SegmentLog:
         Raises:
             OSError: what the disk said.
         """
-        if self._lock._is_owned():  # type: ignore[attr-defined]
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - RLock has no public question for it
             return False
         try:  # see _locked
             if (
@@ -167,7 +167,7 @@ class SegmentLog:
         Raises:
             Stuck: it was not free in time, or the log was given up.
         """
-        if self._lock._is_owned():  # type: ignore[attr-defined]
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - RLock has no public question for it
             raise Stuck(errno.EDEADLK, "this thread is in the middle of it", str(self._dir))
         try:
             if not self._lock.acquire(timeout != 0, timeout if timeout > 0 else -1):

@@ -293,7 +293,7 @@ class Admission:
     def _acks(self) -> Acks:
         return self._synced if self.durability == "synced" else self._written
 
-    async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:
+    async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:  # noqa: C901 - the ways in which waiting ends, in order
         """Wait until all that was accepted so far is written, and synced if asked.
 
         Args:

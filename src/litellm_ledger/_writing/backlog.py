@@ -179,7 +179,7 @@ class Backlog:
         record = record.__copy__() if now is None else self._completed(record, seq, now)
         try:
             return encode_wire(wire(record, cost))
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - logged, and the record is kept as far as possible
             _log.error("record %d holds what cannot be stored (%s); stored without it", seq, exc)
             for name in record.__struct_fields__:
                 if not _can_be_stored(record, name):
@@ -228,7 +228,7 @@ class Backlog:
             entry = self.inbox[0]
             try:
                 entry.record = entry.act(entry.record)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - logged, and the record is kept as far as possible
                 self.inbox.popleft()
                 _log.error("a record could not be accepted: %s", exc)
                 if entry.future is not None and entry.future.set_running_or_notify_cancel():
@@ -370,7 +370,7 @@ def _can_be_stored(record: UsageRecord, name: str) -> bool:
     force_setattr(alone, name, getattr(record, name))
     try:
         encode_wire(alone)
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged, and the record is kept as far as possible
         return False
     return True
 

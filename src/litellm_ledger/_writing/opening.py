@@ -84,7 +84,7 @@ def prepare(
             "it can be read"
         )
     path = Path(ledger) if ledger else default_directory()  # "" is an unset variable, not "."
-    path = Path(os.path.abspath(path.expanduser()))
+    path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - Path.resolve would follow links
     try:
         make_directories(fs, path, mode or PRIVATE)
         refuse_links(path)
@@ -136,7 +136,7 @@ def _recover(path: Path, fs: FileSystem) -> None:
         report = recover(path, fs=fs)
     except UnsupportedFormat:
         raise
-    except Exception as exc:  # whatever yesterday left behind must not stop today's records
+    except Exception as exc:  # noqa: BLE001 - whatever yesterday left behind must not stop today's records
         _log.error("dead writers in %s could not be recovered: %s", path, exc, exc_info=exc)
         return
     for dead in report.writers:

@@ -62,7 +62,7 @@ class RecordQueue(asyncio.Queue["Accepted | Signal"]):
     be in both places for a moment (its number tells), but never in neither.
     """
 
-    def _init(self, maxsize: int) -> None:
+    def _init(self, maxsize: int) -> None:  # noqa: ARG002 - asyncio.Queue gives it
         self._queue: deque[Accepted | Signal] = deque()
         self.hand: list[Accepted | Signal] = []
 

@@ -332,7 +332,7 @@ class Writer:
         if loop.is_running():
             loop.call_soon_threadsafe(task.cancel)
         elif hasattr(task, "_log_destroy_pending"):
-            task._log_destroy_pending = False
+            task._log_destroy_pending = False  # noqa: SLF001 - asyncio has no public switch for this message
 
     def forget_parent(self) -> None:
         """In a forked child: drop everything of the parent's; the next use opens a new writer."""
