@@ -219,7 +219,9 @@ async def test_an_opening_survives_a_search_for_dead_writers_that_raises(
     def fails(*args: object, **kwargs: object) -> None:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("litellm_ledger._writing.opening.recover_directory", fails)
+    monkeypatch.setattr("litellm_ledger._maintenance.recover.recover", fails)
+    (tmp_path / "live").mkdir()
+    (tmp_path / "live" / "somebody.live").write_bytes(b"")
     async with UsageTracker(tmp_path) as tracker:
         await tracker.record(UsageRecord(model="m"))
     assert "could not be recovered: too deep" in caplog.text

@@ -6,13 +6,14 @@ Owns the group keys (for grouping and for filtering) and ``Row``.  Never adds an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
+
+from litellm_ledger._records.record import UsageRecord
 
 from .calendar import PERIODS, Calendar
 
@@ -20,7 +21,6 @@ __all__ = [
     "KEYS",
     "MISSING",
     "OTHER",
-    "Countable",
     "Quantiles",
     "Row",
     "check_by",
@@ -34,53 +34,6 @@ MISSING: Final = "(none)"
 
 OTHER: Final = "(other)"
 """The group into which combinations beyond ``max_groups`` are folded."""
-
-
-class Countable(Protocol):
-    """What is read of a record; ``UsageRecord`` has it."""
-
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def provider(self) -> str | None: ...
-    @property
-    def call(self) -> str | None: ...
-    @property
-    def status(self) -> str | None: ...
-    @property
-    def response_model(self) -> str | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def cost_source(self) -> str | None: ...
-    @property
-    def attempt(self) -> int | None: ...
-    @property
-    def cache_hit(self) -> bool | None: ...
-    @property
-    def latency_ms(self) -> float | None: ...
-    @property
-    def ttft_ms(self) -> float | None: ...
-    @property
-    def ts(self) -> datetime | None: ...
-    @property
-    def tags(self) -> Mapping[str, str] | None: ...
-    @property
-    def usage_source(self) -> str | None: ...
-    @property
-    def saved_cost(self) -> Decimal | None: ...
-    @property
-    def input_tokens(self) -> int | None: ...
-    @property
-    def output_tokens(self) -> int | None: ...
-    @property
-    def total_tokens(self) -> int | None: ...
-    @property
-    def cache_read_tokens(self) -> int | None: ...
-    @property
-    def cache_write_tokens(self) -> int | None: ...
-    @property
-    def reasoning_tokens(self) -> int | None: ...
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +150,7 @@ def named(word: str) -> str:
     return f"tag:{word}"
 
 
-def key_of(word: str, calendar: Calendar = _UTC) -> Callable[[Countable], str]:
+def key_of(word: str, calendar: Calendar = _UTC) -> Callable[[UsageRecord], str]:
     """Return the function that gives a record's value of a group key.
 
     Keys: those of ``KEYS``, a period (``hour``, ``day``, ``week``, ``month``) of the calendar, and
@@ -215,7 +168,7 @@ def key_of(word: str, calendar: Calendar = _UTC) -> Callable[[Countable], str]:
     return lambda record: MISSING if record.tags is None else record.tags.get(tag, MISSING)
 
 
-def model_names(record: Countable) -> tuple[str, ...]:
+def model_names(record: UsageRecord) -> tuple[str, ...]:
     """Return the names by which a record's model is found: with and without its provider.
 
     ``openai/gpt-4o`` is also ``gpt-4o``, and so is a ``gpt-4o`` of the provider ``openai`` also
@@ -228,10 +181,10 @@ def model_names(record: Countable) -> tuple[str, ...]:
     return (model, short, f"{record.provider}/{model}") if record.provider else (model, short)
 
 
-def _period(every: str, calendar: Calendar) -> Callable[[Countable], str]:
+def _period(every: str, calendar: Calendar) -> Callable[[UsageRecord], str]:
     labels: dict[int, str] = {}
 
-    def of(record: Countable) -> str:
+    def of(record: UsageRecord) -> str:
         if record.ts is None:
             return MISSING
         number = calendar.number(every, record.ts)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Final
 
+from litellm_ledger._records.record import UsageRecord
+
 from .calendar import Calendar
-from .groups import Countable, Quantiles, check_by, key_of
+from .groups import Quantiles, check_by, key_of
 
 __all__ = ["MEASURED", "QUANTILES", "Spread"]
 
@@ -26,10 +28,10 @@ class Spread:
     __slots__ = ("_by", "_values")
 
     def __init__(self, by: Sequence[str], calendar: Calendar) -> None:
-        self._by: list[Callable[[Countable], str]] = [key_of(n, calendar) for n in check_by(by)]
+        self._by: list[Callable[[UsageRecord], str]] = [key_of(n, calendar) for n in check_by(by)]
         self._values: dict[tuple[tuple[str, ...] | None, str], array[float]] = {}
 
-    def add(self, record: Countable) -> None:
+    def add(self, record: UsageRecord) -> None:
         """Add one outcome."""
         if record.status != "ok":
             return

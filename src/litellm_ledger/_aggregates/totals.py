@@ -17,9 +17,10 @@ from operator import itemgetter
 from typing import Any, Final
 
 from litellm_ledger._records.money import picousd, usd
+from litellm_ledger._records.record import UsageRecord
 
 from .calendar import Calendar
-from .groups import MISSING, OTHER, Countable, Row, check_by, key_of
+from .groups import MISSING, OTHER, Row, check_by, key_of
 
 __all__ = ["FIELDS", "Row", "Totals"]
 
@@ -82,7 +83,7 @@ class Totals:
         self.folded = 0
         """Outcomes counted under ``(other)`` because there were too many groups."""
 
-    def add(self, record: Countable, cost_picousd: int | None) -> None:  # noqa: C901 - one sum after the other, in one function for speed
+    def add(self, record: UsageRecord, cost_picousd: int | None) -> None:  # noqa: C901 - one sum after the other, in one function for speed
         """Add one outcome (a ``usage`` record).  O(1).
 
         ``cost_picousd`` is its cost in picodollars, ``None`` when it is unknown.
@@ -110,8 +111,9 @@ class Totals:
         if cost_picousd is not None:
             sums.priced += 1
             sums.pico += cost_picousd
-        if (saved := record.saved_cost) is not None:
-            sums.saved += picousd(saved)
+        saved: Any = record.saved_cost
+        if saved is not None:  # a line has it as picodollars already
+            sums.saved += saved if type(saved) is int else picousd(saved)
         if count := record.input_tokens:
             sums.input_tokens += count
         if count := record.output_tokens:

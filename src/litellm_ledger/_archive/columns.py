@@ -1,58 +1,40 @@
 """The members of a line as columns of a database: their names, types and what is derived of them.
 
-Owns the list, for reading JSON lines and for the views that people query.  Pure.
+Derives the list from the fields of a record, for reading JSON lines and for the views that people
+query.  Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final, cast
 
 import msgspec
+from msgspec import inspect
+
+from litellm_ledger._records.line import Line
 
 __all__ = ["COLUMNS", "OF_RECORD", "definitions", "quoted", "struct", "structure", "text_list"]
 
+_SQL: Final = {
+    inspect.BoolType: "BOOLEAN",
+    inspect.DateTimeType: "TIMESTAMP",
+    inspect.DictType: "JSON",
+    inspect.FloatType: "DOUBLE",
+    inspect.IntType: "BIGINT",
+    inspect.LiteralType: "VARCHAR",
+    inspect.StrType: "VARCHAR",
+}
+
+
+def _column(field: inspect.Field) -> str:
+    kind = field.type.types[0] if isinstance(field.type, inspect.UnionType) else field.type
+    return "MAP(VARCHAR, VARCHAR)" if field.name == "tags" else _SQL[type(kind)]
+
+
 COLUMNS: Final = {
-    "id": "VARCHAR",
-    "seq": "BIGINT",
-    "kind": "VARCHAR",
-    "ts": "TIMESTAMP",
-    "operation": "VARCHAR",
-    "attempt": "BIGINT",
-    "call": "VARCHAR",
-    "model": "VARCHAR",
-    "response_model": "VARCHAR",
-    "provider": "VARCHAR",
-    "status": "VARCHAR",
-    "error": "VARCHAR",
-    "input_tokens": "BIGINT",
-    "output_tokens": "BIGINT",
-    "total_tokens": "BIGINT",
-    "cache_read_tokens": "BIGINT",
-    "cache_write_tokens": "BIGINT",
-    "reasoning_tokens": "BIGINT",
-    "images": "BIGINT",
-    "audio_seconds": "DOUBLE",
-    "characters": "BIGINT",
-    "pages": "BIGINT",
-    "search_units": "BIGINT",
-    "usage_source": "VARCHAR",
-    "cost_picousd": "BIGINT",
-    "cost_source": "VARCHAR",
-    "price_version": "VARCHAR",
-    "cache_hit": "BOOLEAN",
-    "saved_cost_picousd": "BIGINT",
-    "latency_ms": "DOUBLE",
-    "ttft_ms": "DOUBLE",
-    "stream": "BOOLEAN",
-    "tags": "MAP(VARCHAR, VARCHAR)",
-    "call_id": "VARCHAR",
-    "response_id": "VARCHAR",
-    "meta": "JSON",
-    "content": "JSON",
-    "gap_until": "BIGINT",
-    "reason": "VARCHAR",
+    field.encode_name: _column(field) for field in cast(Any, inspect.type_info(Line)).fields
 }
 """Member to type; ``ts`` is in UTC."""
 

@@ -26,7 +26,6 @@ from litellm_ledger._archive.database import connect, module
 from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import by_writer, list_segments
-from litellm_ledger._records.entry import line_of
 from litellm_ledger._records.layout import (
     ARCHIVE,
     LIVE,
@@ -35,7 +34,7 @@ from litellm_ledger._records.layout import (
     live_name,
     record_id,
 )
-from litellm_ledger._records.line import checked, newer_version
+from litellm_ledger._records.line import checked, line_of, newer_version
 from litellm_ledger._records.scan import Head
 from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file, rights_beside
 from litellm_ledger._storage.format_version import newer_format, refuse_newer

@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from litellm_ledger._records.entry import line_of
 from litellm_ledger._records.layout import SegmentName
-from litellm_ledger._records.line import checked, decode
+from litellm_ledger._records.line import checked, decode, line_of
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.record import UsageRecord
 

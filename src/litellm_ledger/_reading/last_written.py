@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from litellm_ledger._aggregates.selection import Selection
-from litellm_ledger._records.entry import line_of
 from litellm_ledger._records.layout import SegmentName, record_id
-from litellm_ledger._records.line import checked, decode
+from litellm_ledger._records.line import checked, decode, line_of
 from litellm_ledger._records.record import UsageRecord
 
 from .lines import real_outcomes

@@ -17,9 +17,8 @@ import msgspec
 
 from litellm_ledger._archive.archive import archived, unsettled_in
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._records.entry import Line, line_of
 from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName, record_id, split_id
-from litellm_ledger._records.line import checked, decode, newer_version
+from litellm_ledger._records.line import Line, checked, decode, line_of, newer_version
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._storage.format_version import newer_format

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from litellm_ledger._records.entry import line_of
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import (
     LIVE,
@@ -23,7 +22,7 @@ from litellm_ledger._records.layout import (
     SegmentName,
     live_name,
 )
-from litellm_ledger._records.line import newer_version
+from litellm_ledger._records.line import line_of, newer_version
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.scan import Head, Scan, scan
 from litellm_ledger._storage.format_version import newer_format

@@ -13,8 +13,9 @@ Pure: bytes and records, no I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from zlib import crc32
 
 import msgspec
@@ -24,19 +25,24 @@ from litellm_ledger._errors import InvalidRecord, UnsupportedFormat
 
 from .money import MAX_PICOUSD, usd, whole
 from .nesting import DEEPEST, nests_deeper
-from .record import UsageRecord
+from .record import MAX_CONTENT, Kind, Number, UsageRecord
 
 __all__ = [
     "LEVELS",
     "SEALED",
     "SUFFIX",
+    "Line",
     "checked",
     "decode",
     "encode",
     "encode_wire",
+    "line_of",
     "newer_version",
     "wire",
 ]
+
+Picousd = Annotated[int, msgspec.Meta(ge=-MAX_PICOUSD, le=MAX_PICOUSD)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 SUFFIX: Final = 19
 """Length in bytes of ``,"crc":"xxxxxxxx"}`` and the line feed."""
@@ -48,18 +54,27 @@ LEVELS: Final = DEEPEST + 1
 """Levels of a line: the record is the first."""
 
 
-class _Line(UsageRecord, frozen=True, kw_only=True, tag_field="v", tag=1):
-    """The schema as it is on disk, money still in picodollars: decoded first, then checked."""
+class Line(UsageRecord, frozen=True, kw_only=True, gc=False, tag_field="v", tag=1):
+    """A line as it is on disk: the fields of ``UsageRecord``, money in whole picodollars.
 
+    Its types refuse what ``UsageRecord`` refuses, in a tenth of the time that making one takes.
+    """
+
+    id: str
+    seq: Number
+    kind: Kind
+    ts: Moment | None = None
+    cost: Picousd | None = None  # type: ignore[assignment]
+    saved_cost: Picousd | None = None  # type: ignore[assignment]
     tags: Mapping[str, str] | None = None  # type: ignore[assignment]
     meta: dict[str, Any] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        pass
+        """Leave everything as it is on disk."""
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decoder: Final = msgspec.json.Decoder(_Line)
+_decode: Final = msgspec.json.Decoder(Line).decode
 
 
 def encode(record: UsageRecord) -> bytes:
@@ -123,10 +138,10 @@ def decode(line: bytes) -> UsageRecord:
     if not checked(line):
         raise InvalidRecord("line has no valid checksum")
     try:
-        fields = asdict(_decoder.decode(line))
+        fields = asdict(_decode(line))
         for name in ("cost", "saved_cost"):
             if fields[name] is not None:
-                fields[name] = usd(_whole_pico(name, fields[name]))
+                fields[name] = usd(fields[name])
         return UsageRecord(**fields)
     except (msgspec.DecodeError, InvalidRecord, ValueError, OverflowError) as exc:
         version = newer_version(line)
@@ -137,10 +152,26 @@ def decode(line: bytes) -> UsageRecord:
         raise InvalidRecord(f"line is checksummed but not a record: {exc}") from None
 
 
-def _whole_pico(name: str, value: Decimal) -> int:
-    if not value.is_finite() or value.copy_abs() > MAX_PICOUSD or value != int(value):
-        raise InvalidRecord(f"{name} is not a whole number of picodollars")
-    return int(value)
+def line_of(raw: bytes) -> Line | None:
+    """Return the line of bytes whose checksum is true; ``None`` if they hold no record.
+
+    ``decode`` makes a ``UsageRecord`` of every line that this returns.
+    """
+    try:
+        line = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if line.kind != "gap" and (line.gap_until is not None or line.reason is not None):
+        return None
+    # What no type says, and hardly ever happens: an answer that is too long, a time that is in no
+    # year of UTC.
+    odd = len(raw) > MAX_CONTENT and line.content is not None
+    if odd or (line.ts is not None and line.ts.year in (1, 9999)):
+        try:
+            decode(raw)
+        except InvalidRecord:
+            return None
+    return line
 
 
 def newer_version(line: bytes) -> int | None:

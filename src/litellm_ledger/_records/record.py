@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
 from uuid import UUID
 
 import msgspec
@@ -37,6 +37,10 @@ MAX_TEXT: Final = 4_096
 
 MAX_INT: Final = 2**53 - 1
 """Largest token count taken: what every JSON reader still holds exactly."""
+
+Number = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_INT)]
 
 MAX_CONTENT: Final = 262_144
 """Bytes of JSON that ``content`` may have; more is refused (the client cuts what it captures)."""
@@ -102,28 +106,28 @@ class UsageRecord(
     """
 
     id: str | None = None
-    seq: int | None = None
+    seq: Number | None = None
     kind: Kind = msgspec.field(default_factory=_kind)
     ts: datetime | None = None
     operation: str | None = None
-    attempt: int | None = None
+    attempt: Count | None = None
     call: str | None = None
     model: str | None = None
     response_model: str | None = None
     provider: str | None = None
     status: Status | None = None
     error: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    images: int | None = None
-    audio_seconds: float | None = None
-    characters: int | None = None
-    pages: int | None = None
-    search_units: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    total_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    images: Count | None = None
+    audio_seconds: Seconds | None = None
+    characters: Count | None = None
+    pages: Count | None = None
+    search_units: Count | None = None
     usage_source: UsageSource | None = None
     cost: Decimal | None = None
     cost_source: str | None = None
@@ -138,7 +142,7 @@ class UsageRecord(
     response_id: str | None = None
     meta: dict[str, Any] = msgspec.field(default_factory=dict)
     content: dict[str, Any] | None = None
-    gap_until: int | None = None
+    gap_until: Number | None = None
     reason: Reason | None = None
 
     if TYPE_CHECKING:  # msgspec's own, missing from its annotations

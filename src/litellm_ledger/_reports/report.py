@@ -232,7 +232,7 @@ def build(
     totals = Totals(by, max_groups=max_groups, calendar=calendar)
     spread = Spread(by, calendar) if quantiles else None
     for line in lines:
-        totals.add(line, line.cost_picousd)
+        totals.add(line, line.cost)
         if spread is not None:
             spread.add(line)
     return finish(totals, by, problems, spread.quantiles if spread else None)

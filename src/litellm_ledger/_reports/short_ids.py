@@ -16,8 +16,8 @@ import msgspec
 from litellm_ledger._archive.database import statement
 from litellm_ledger._reading.lines import entries
 from litellm_ledger._reading.listing import Snapshot, by_writer
-from litellm_ledger._records.entry import Line
 from litellm_ledger._records.layout import record_id, split_id
+from litellm_ledger._records.line import Line
 
 from .relation import ask
 

@@ -14,9 +14,8 @@ from zlib import crc32
 import msgspec
 
 from litellm_ledger._reading.listing import open_segment
-from litellm_ledger._records.entry import line_of
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
-from litellm_ledger._records.line import LEVELS, checked
+from litellm_ledger._records.line import LEVELS, checked, line_of
 from litellm_ledger._records.nesting import nests_deeper
 from litellm_ledger._records.scan import Head
 
