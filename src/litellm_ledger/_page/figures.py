@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 import msgspec
@@ -34,6 +35,9 @@ _TOP: Final = LARGEST
 _TAGS: Final = 3
 _OTHERS: Final = "all others"
 _STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
+
+Parts = tuple[tuple[str, int, Callable[[Row], int]], ...]
+"""The parts of a stack of counts: name, colour, and the count in a row."""
 
 READINGS: Final = 7
 """About as often the ledger is read for one page."""
@@ -157,6 +161,7 @@ def gather(
     if not rows or every is None:
         return page
     labels = periods(every, [row.group[every] for row in rows], dates)
+    sums = _sums(rows, every)
     speed = report([every], quantiles=True)
     tags = count_tags(ledger.path, Selection(**question.selection(), calendar=dates))
     advance(1)
@@ -177,14 +182,29 @@ def gather(
         first=labels[0],
         last=labels[-1],
         charts=[
-            chart
-            for chart in (
-                _spend(rows, every, stacked, labels),
-                _tokens(rows, every, labels),
-                _speed(speed.rows, every, labels),
-                _failures(rows, every, labels),
-            )
-            if chart is not None
+            _spend(rows, every, stacked, labels),
+            *_counts(
+                sums,
+                every,
+                labels,
+                _TOKENS,
+                id="tokens",
+                title="Tokens",
+                unit="tokens",
+                about="Input and output tokens, with the shares of the provider's prompt cache and "
+                "of reasoning.",
+            ),
+            *_speed(speed.rows, every, labels),
+            *_counts(
+                sums,
+                every,
+                labels,
+                _FAILURES,
+                id="failures",
+                title="Failed and abandoned calls",
+                unit="calls",
+                about="Errors, cancelled calls, streams left early, and calls whose process died.",
+            ),
         ],
         tops=tops,
         errors=sorted(_sums(failed, "error").items(), key=lambda pair: -pair[1].calls)[:_TOP],
@@ -201,15 +221,11 @@ def _keys(by: Sequence[str], chosen: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*by, *tags[:1], "model", *tags[1:]]))[: max(len(by), _TAGS + 1)]
 
 
-def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+def _sums(rows: Iterable[Row], key: str) -> dict[str, Row]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.group[key], []).append(row)
-    return found
-
-
-def _sums(rows: Iterable[Row], key: str) -> dict[str, Row]:
-    return {name: added(found) for name, found in _grouped(rows, key).items()}
+    return {name: added(same) for name, same in found.items()}
 
 
 def _stack(
@@ -264,48 +280,48 @@ def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
 
 
 def _costs(rows: Iterable[Row], every: str) -> dict[str, Any]:
-    return {
-        label: sum((row.cost for row in found), Decimal(0))
-        for label, found in _grouped(rows, every).items()
-    }
+    return {label: row.cost for label, row in _sums(rows, every).items()}
 
 
-def _tokens(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
-    sums = _sums(rows, every)
-    parts: list[tuple[str, int, Callable[[Row], int]]] = [
-        (
-            "input, fresh",
-            0,
-            lambda r: max(0, r.input_tokens - r.cache_read_tokens - r.cache_write_tokens),
-        ),
-        ("input, read from cache", 4, lambda r: r.cache_read_tokens),
-        ("input, written to cache", 3, lambda r: r.cache_write_tokens),
-        ("output", 1, lambda r: max(0, r.output_tokens - r.reasoning_tokens)),
-        ("output, reasoning", 5, lambda r: r.reasoning_tokens),
-    ]
+_TOKENS: Final[Parts] = (
+    (
+        "input, fresh",
+        0,
+        lambda row: max(0, row.input_tokens - row.cache_read_tokens - row.cache_write_tokens),
+    ),
+    ("input, read from cache", 4, attrgetter("cache_read_tokens")),
+    ("input, written to cache", 3, attrgetter("cache_write_tokens")),
+    ("output", 1, lambda row: max(0, row.output_tokens - row.reasoning_tokens)),
+    ("output, reasoning", 5, attrgetter("reasoning_tokens")),
+)
+_FAILURES: Final[Parts] = tuple(
+    (status, color, attrgetter(status))
+    for status, color in (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
+)
+
+
+def _counts(
+    sums: dict[str, Row], every: str, labels: list[str], parts: Parts, **about: Any
+) -> list[Chart]:
+    """Return a stack of those parts that are not 0 throughout; none without any."""
     named = [
         (name, color, {label: of(row) for label, row in sums.items()})
         for name, color, of in parts
-        if any(of(row) for row in sums.values())
+        if any(map(of, sums.values()))
     ]
-    if not named:
-        return None
     series, totals = _stack(named, labels, "{:,}".format)
-    return Chart(
-        id="tokens",
-        title="Tokens",
-        about="Input and output tokens, with the shares of the provider's prompt cache and of "
-        "reasoning.",
+    chart = Chart(
+        **about,
         kind="stack",
-        unit="tokens",
         labels=labels,
         short=short(every, labels),
         series=series,
         totals=totals,
     )
+    return [chart] if named else []
 
 
-def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
+def _speed(rows: list[Row], every: str, labels: list[str]) -> list[Chart]:
     at = {row.group[every]: row for row in rows}
     series = []
     for name, color, field, part in (
@@ -314,14 +330,12 @@ def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         ("first token, p50", 2, "ttft_ms", "p50"),
         ("first token, p90", 3, "ttft_ms", "p90"),
     ):
-        found = [getattr(at[label], field) if label in at else None for label in labels]
-        values = [None if one is None else getattr(one, part) for one in found]
+        found = [getattr(at.get(label), field, None) for label in labels]
+        values = [getattr(one, part, None) for one in found]
         if any(value is not None for value in values):
             texts = ["-" if value is None else duration(value) for value in values]
             series.append(Series(name=name, color=color, values=values, texts=texts))
-    if not series:
-        return None
-    return Chart(
+    chart = Chart(
         id="speed",
         title="Latency",
         about="Successful calls: half were faster than p50, nine of ten faster than p90.",
@@ -331,30 +345,7 @@ def _speed(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
         short=short(every, labels),
         series=series,
     )
-
-
-def _failures(rows: list[Row], every: str, labels: list[str]) -> Chart | None:
-    parts = (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
-    by_label = _sums(rows, every)
-    named = [
-        (status, color, {label: getattr(row, status) for label, row in by_label.items()})
-        for status, color in parts
-        if any(getattr(row, status) for row in by_label.values())
-    ]
-    if not named:
-        return None
-    series, totals = _stack(named, labels, "{:,}".format)
-    return Chart(
-        id="failures",
-        title="Failed and abandoned calls",
-        about="Errors, cancelled calls, streams left early, and calls whose process died.",
-        kind="stack",
-        unit="calls",
-        labels=labels,
-        short=short(every, labels),
-        series=series,
-        totals=totals,
-    )
+    return [chart] if series else []
 
 
 def _top(rows: Iterable[Row], key: str) -> Top:
