@@ -315,7 +315,7 @@ def test_the_list_of_commands_cuts_no_summary_off() -> None:
     assert done.returncode == 0
     assert "..." not in done.stdout.partition("Commands:")[2]
     said = " ".join(done.stdout.split())
-    assert "exit 1 if acknowledged ones are lost or files damaged" in said
+    assert "exit 1 if acknowledged records are lost or files damaged" in said
 
 
 def test_path_prints_the_default_directory_and_commands_use_it(hand: HandMade) -> None:

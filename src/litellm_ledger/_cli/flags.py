@@ -196,7 +196,7 @@ def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> di
         chosen = {name: given.pop(name) for name in forms}
         asked = [f"--{name}" for name in forms if chosen[name]]
         if len(asked) > 1:
-            raise ValueError(f"give one of {' and '.join(asked)}")
+            raise ValueError(f"{' and '.join(asked)} cannot be combined; give one of them")
         raw = "csv" in forms and given.pop("raw")
         check_raw(raw=raw, csv=chosen.get("csv", False))
         color = not (given.pop("no_color") or os.environ.get("NO_COLOR"))

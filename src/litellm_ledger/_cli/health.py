@@ -93,7 +93,7 @@ def verify(
         typer.Option("--strict", help="Also exit 1 for lost records that were never acknowledged."),
     ] = False,
 ) -> int:
-    """Compare records with counters; exit 1 if acknowledged ones are lost or files damaged."""
+    """Check that no record is lost; exit 1 if acknowledged records are lost or files damaged."""
     from .print_health import print_verification
 
     with working(f"verifying {ledger.path}"):
@@ -104,7 +104,7 @@ def verify(
 
 
 def recover(output: Output, ledger: Ledger) -> int:
-    """Finish what dead writers left: seal segments, settle calls in flight, count losses."""
+    """Clean up after writers that died: seal segments, settle calls in flight, count losses."""
     from litellm_ledger._maintenance.recover import recover as recover_directory
 
     from .print_health import print_recovery
@@ -158,7 +158,12 @@ def ask(
     question_: Annotated[str, typer.Argument(metavar="QUESTION", help="The text to send.")],
     output: Output,
     model: Annotated[str, typer.Option(help="Model name, as LiteLLM expects it.")],
-    ledger: Annotated[Path | None, typer.Option(help="Ledger directory.")] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory."
+        ),
+    ] = None,
     api_base: Annotated[str | None, typer.Option(help="Base URL of the provider's API.")] = None,
 ) -> int:
     """Make one real call and record it; print the answer and its record."""

@@ -204,7 +204,7 @@ def print_compaction(path: Path, done: Compaction) -> None:
         write(f"INCOMPLETE, not read: {file}; restore it from a backup")
 
 
-_MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("LOOK", "bold red")}
+_MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("WARN", "bold red")}
 
 
 def print_findings(findings: Sequence[Finding], *, color: bool = True) -> None:

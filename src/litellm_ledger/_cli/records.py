@@ -238,7 +238,7 @@ def sql(
     if query == "-":
         query = sys.stdin.read()
     try:
-        with working(f"asking {ledger.path}"):
+        with working(f"querying {ledger.path}"):
             found = ledger.sql(query, allow_files=allow_files)
     except ValueError as exc:
         complain(exc, lines=True)  # the database draws a caret below the place
@@ -268,7 +268,7 @@ def export(
 
     form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
     if len(form) > 1:
-        raise ValueError(f"give one of {' and '.join('--' + name for name in form)}")
+        raise ValueError(f"--{' and --'.join(form)} cannot be combined; give one of them")
     check_raw(raw=raw, csv=csv)
     check_where(ledger, question, every=True)  # first: what is refused leaves no file
     kinds = _kinds(all_kinds)
