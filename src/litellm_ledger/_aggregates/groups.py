@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.record import Fields
 
 from .calendar import PERIODS, Calendar
 
@@ -150,7 +150,7 @@ def named(word: str) -> str:
     return f"tag:{word}"
 
 
-def key_of(word: str, calendar: Calendar = _UTC) -> Callable[[UsageRecord], str]:
+def key_of(word: str, calendar: Calendar = _UTC) -> Callable[[Fields], str]:
     """Return the function that gives a record's value of a group key.
 
     Keys: those of ``KEYS``, a period (``hour``, ``day``, ``week``, ``month``) of the calendar, and
@@ -168,7 +168,7 @@ def key_of(word: str, calendar: Calendar = _UTC) -> Callable[[UsageRecord], str]
     return lambda record: MISSING if record.tags is None else record.tags.get(tag, MISSING)
 
 
-def model_names(record: UsageRecord) -> tuple[str, ...]:
+def model_names(record: Fields) -> tuple[str, ...]:
     """Return the names by which a record's model is found: with and without its provider.
 
     ``openai/gpt-4o`` is also ``gpt-4o``, and so is a ``gpt-4o`` of the provider ``openai`` also
@@ -181,10 +181,10 @@ def model_names(record: UsageRecord) -> tuple[str, ...]:
     return (model, short, f"{record.provider}/{model}") if record.provider else (model, short)
 
 
-def _period(every: str, calendar: Calendar) -> Callable[[UsageRecord], str]:
+def _period(every: str, calendar: Calendar) -> Callable[[Fields], str]:
     labels: dict[int, str] = {}
 
-    def of(record: UsageRecord) -> str:
+    def of(record: Fields) -> str:
         if record.ts is None:
             return MISSING
         number = calendar.number(every, record.ts)

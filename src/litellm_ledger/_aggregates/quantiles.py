@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Final
 
-from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.record import Fields
 
 from .calendar import Calendar
 from .groups import Quantiles, check_by, key_of
@@ -28,10 +28,10 @@ class Spread:
     __slots__ = ("_by", "_values")
 
     def __init__(self, by: Sequence[str], calendar: Calendar) -> None:
-        self._by: list[Callable[[UsageRecord], str]] = [key_of(n, calendar) for n in check_by(by)]
+        self._by: list[Callable[[Fields], str]] = [key_of(n, calendar) for n in check_by(by)]
         self._values: dict[tuple[tuple[str, ...] | None, str], array[float]] = {}
 
-    def add(self, record: UsageRecord) -> None:
+    def add(self, record: Fields) -> None:
         """Add one outcome."""
         if record.status != "ok":
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 
-from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.record import Fields
 
 from .calendar import Calendar
 from .groups import MISSING, key_of, model_names, named
@@ -77,7 +77,7 @@ class Selection:
         keys = keys if passing_without else {*self.where, *self.where_not}
         return {key.removeprefix("tag:") for key in keys if key.startswith("tag:")}
 
-    def fits(self, record: UsageRecord) -> bool:
+    def fits(self, record: Fields) -> bool:
         """Tell whether a record is asked for; one without ``ts`` is in no span of time."""
         ts = record.ts
         if self.since is not None and (ts is None or ts < self.since):
@@ -98,7 +98,7 @@ def _named(where: Where | None) -> dict[str, frozenset[str]]:
     return found
 
 
-def _values(key: str, calendar: Calendar) -> Callable[[UsageRecord], tuple[str, ...]]:
+def _values(key: str, calendar: Calendar) -> Callable[[Fields], tuple[str, ...]]:
     """Return what gives the values of a record that may match for a key."""
     if key == "model":
         return model_names

@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from litellm_ledger._records.money import picousd, usd
-from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.record import Fields
 
 from .calendar import Calendar
 from .groups import MISSING, OTHER, Row, check_by, key_of
@@ -83,7 +83,7 @@ class Totals:
         self.folded = 0
         """Outcomes counted under ``(other)`` because there were too many groups."""
 
-    def add(self, record: UsageRecord, cost_picousd: int | None) -> None:  # noqa: C901 - one sum after the other, in one function for speed
+    def add(self, record: Fields, cost_picousd: int | None) -> None:  # noqa: C901 - one sum after the other, in one function for speed
         """Add one outcome (a ``usage`` record).  O(1).
 
         ``cost_picousd`` is its cost in picodollars, ``None`` when it is unknown.

@@ -25,7 +25,16 @@ from litellm_ledger._errors import InvalidRecord
 from .money import picousd, usd
 from .nesting import DEEPEST, nests_deeper
 
-__all__ = ["CUT_MARK", "MAX_CONTENT", "MAX_INT", "MAX_TEXT", "UsageRecord", "clean_tags", "cut"]
+__all__ = [
+    "CUT_MARK",
+    "MAX_CONTENT",
+    "MAX_INT",
+    "MAX_TEXT",
+    "Fields",
+    "UsageRecord",
+    "clean_tags",
+    "cut",
+]
 
 Kind = Literal["started", "usage", "gap"]
 Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
@@ -52,15 +61,61 @@ def _kind() -> Kind:  # a factory, so that msgspec never leaves the member out o
     return "usage"
 
 
-class UsageRecord(
+class Fields(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
-    omit_defaults=True,
     gc=False,  # holds text, numbers and plain JSON: no cycles to look for
-    tag_field="v",
-    tag=1,
     rename={"cost": "cost_picousd", "saved_cost": "saved_cost_picousd"},
+):
+    """The fields of a record, told once; ``UsageRecord`` explains them.
+
+    ``Line`` (a record on disk), the columns of the database and the export derive from them.
+    """
+
+    id: str | None = None
+    seq: Number | None = None
+    kind: Kind = msgspec.field(default_factory=_kind)
+    ts: datetime | None = None
+    operation: str | None = None
+    attempt: Count | None = None
+    call: str | None = None
+    model: str | None = None
+    response_model: str | None = None
+    provider: str | None = None
+    status: Status | None = None
+    error: str | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    total_tokens: Count | None = None
+    cache_read_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+    images: Count | None = None
+    audio_seconds: Seconds | None = None
+    characters: Count | None = None
+    pages: Count | None = None
+    search_units: Count | None = None
+    usage_source: UsageSource | None = None
+    cost: Decimal | None = None
+    cost_source: str | None = None
+    price_version: str | None = None
+    cache_hit: bool | None = None
+    saved_cost: Decimal | None = None
+    latency_ms: float | None = None
+    ttft_ms: float | None = None
+    stream: bool | None = None
+    tags: Mapping[str, str] = msgspec.field(default_factory=dict)
+    call_id: str | None = None
+    response_id: str | None = None
+    meta: dict[str, Any] = msgspec.field(default_factory=dict)
+    content: dict[str, Any] | None = None
+    gap_until: Number | None = None
+    reason: Reason | None = None
+
+
+class UsageRecord(
+    Fields, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="v", tag=1
 ):
     """One line of the ledger.  Only what is known must be given; everything else is ``None``.
 
@@ -104,46 +159,6 @@ class UsageRecord(
             has already lost digits), a naive ``ts``, tags or ``meta`` JSON cannot hold,
             ``meta`` or ``content`` nested more than 64 levels deep.
     """
-
-    id: str | None = None
-    seq: Number | None = None
-    kind: Kind = msgspec.field(default_factory=_kind)
-    ts: datetime | None = None
-    operation: str | None = None
-    attempt: Count | None = None
-    call: str | None = None
-    model: str | None = None
-    response_model: str | None = None
-    provider: str | None = None
-    status: Status | None = None
-    error: str | None = None
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    total_tokens: Count | None = None
-    cache_read_tokens: Count | None = None
-    cache_write_tokens: Count | None = None
-    reasoning_tokens: Count | None = None
-    images: Count | None = None
-    audio_seconds: Seconds | None = None
-    characters: Count | None = None
-    pages: Count | None = None
-    search_units: Count | None = None
-    usage_source: UsageSource | None = None
-    cost: Decimal | None = None
-    cost_source: str | None = None
-    price_version: str | None = None
-    cache_hit: bool | None = None
-    saved_cost: Decimal | None = None
-    latency_ms: float | None = None
-    ttft_ms: float | None = None
-    stream: bool | None = None
-    tags: Mapping[str, str] = msgspec.field(default_factory=dict)
-    call_id: str | None = None
-    response_id: str | None = None
-    meta: dict[str, Any] = msgspec.field(default_factory=dict)
-    content: dict[str, Any] | None = None
-    gap_until: Number | None = None
-    reason: Reason | None = None
 
     if TYPE_CHECKING:  # msgspec's own, missing from its annotations
 
