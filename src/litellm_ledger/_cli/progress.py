@@ -1,4 +1,4 @@
-"""Signs of life during long work: on standard error, on a terminal only, gone when it is done.
+"""Progress of long work: on standard error, on a terminal only, removed when the work is done.
 
 Owns when they appear: what takes less than half a second shows nothing.  Imports Rich only then.
 """
@@ -81,6 +81,6 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show that something goes on whose length nobody knows."""
+    """Show that work of unknown length is running."""
     with progress(what, None):
         yield
