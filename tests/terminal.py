@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 import tty
+from collections.abc import Iterator
+from typing import IO
 
 import pytest
 from typer.testing import CliRunner
@@ -21,13 +23,9 @@ def in_a_pipe(*args: str) -> str:
     return done.stdout + done.stderr
 
 
-def on_a_terminal(
-    *args: object, columns: int = 700, color: bool = False, errors: bool = True
-) -> str:
-    """Return what a command writes to a pseudo-terminal.
-
-    Without ``errors`` standard error is no terminal: what takes long would show its progress there.
-    """
+@contextlib.contextmanager
+def pseudo_terminal() -> Iterator[tuple[IO[str], list[bytes]]]:
+    """Yield a terminal to write to, and the list of what was written, whole after the ``with``."""
     ours, theirs = os.openpty()
     tty.setraw(theirs)
     written: list[bytes] = []
@@ -39,10 +37,20 @@ def on_a_terminal(
 
     reader = threading.Thread(target=read)
     reader.start()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        open(theirs, "w", encoding="utf-8", newline="") as terminal,
-    ):
+    with open(theirs, "w", encoding="utf-8", newline="") as terminal:
+        yield terminal, written
+    reader.join()
+    os.close(ours)
+
+
+def on_a_terminal(
+    *args: object, columns: int = 700, color: bool = False, errors: bool = True
+) -> str:
+    """Return what a command writes to a pseudo-terminal.
+
+    Without ``errors`` standard error is no terminal: what takes long would show its progress there.
+    """
+    with pseudo_terminal() as (terminal, written), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdout", terminal)
         patch.setattr(sys, "stderr", terminal if errors else io.StringIO())
         patch.setenv("COLUMNS", str(columns))
@@ -53,6 +61,4 @@ def on_a_terminal(
         with pytest.raises(SystemExit) as ended:
             app([str(arg) for arg in args], prog_name="litellm-ledger")
         assert ended.value.code in (0, 1, 2)
-    reader.join()
-    os.close(ours)
     return b"".join(written).decode()

@@ -32,12 +32,9 @@ FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"]
 
 
 def hostile(root: Path) -> None:
+    names = ("model", "provider", "error", "call_id", "response_id")
     fields: dict[str, Any] = {
-        "model": HOSTILE,
-        "provider": HOSTILE,
-        "error": HOSTILE,
-        "call_id": HOSTILE,
-        "response_id": HOSTILE,
+        **dict.fromkeys(names, HOSTILE),
         "tags": {HOSTILE: HOSTILE, "user": HOSTILE},
         "meta": {HOSTILE: [HOSTILE]},
         "cost": Decimal("0.5"),
@@ -54,31 +51,14 @@ def hostile(root: Path) -> None:
 
 
 COMMANDS = [
-    "daily PATH",
-    "report PATH --by model,tag:user,error",
-    "report PATH --by misspelt",
-    "report PATH --by provider --md",
-    "report PATH --by model --csv",
-    "report PATH --by model --json",
-    "report PATH --breakdown",
-    "top models PATH",
-    "top tags PATH",
-    "top tags PATH --csv",
-    "calls PATH",
-    "calls PATH --md",
-    "calls PATH --csv",
-    "calls PATH --json",
-    "records PATH --all-kinds",
-    "records PATH --json",
-    "tail PATH",
-    "tail PATH --json",
-    "export PATH --csv",
-    "export PATH --jsonl",
-    "verify PATH --all",
-    "verify PATH --json",
-    "doctor PATH",
-    "doctor PATH --json",
-]
+    "daily PATH", "report PATH --by model,tag:user,error", "report PATH --by misspelt",
+    "report PATH --by provider --md", "report PATH --by model --csv",
+    "report PATH --by model --json", "report PATH --breakdown", "top models PATH",
+    "top tags PATH", "top tags PATH --csv", "calls PATH", "calls PATH --md", "calls PATH --csv",
+    "calls PATH --json", "records PATH --all-kinds", "records PATH --json", "tail PATH",
+    "tail PATH --json", "export PATH --csv", "export PATH --jsonl", "verify PATH --all",
+    "verify PATH --json", "doctor PATH", "doctor PATH --json",
+]  # fmt: skip
 
 
 def asked(command: str, path: Path) -> list[str]:
