@@ -402,6 +402,7 @@ def test_bars_stand_on_each_other_to_the_height_of_their_sum() -> None:
     assert below == [(230.0, 750.0)]
     assert above == [(230.0, 0.0), (730.0, 500.0)]
     assert drawing.tips == [[1, 0], [1]]
+    assert points(draw(chart([-1.0], [4.0]), wide=True)) == [[], [(480.0, 0.0)]]
 
 
 def test_a_line_joins_what_is_known() -> None:

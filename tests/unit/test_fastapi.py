@@ -245,17 +245,16 @@ def warm_ups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ends
 
 
-def test_neither_start_nor_stop_waits_for_the_warm_up(tmp_path: Path, warm_ups: list[str]) -> None:
-    with TestClient(make_app(ledger_lifespan(tmp_path))) as http:
+@pytest.mark.parametrize(
+    ("wanted", "during", "after"), [(True, ["running"], ["cancelled"]), (False, [], [])]
+)
+def test_neither_start_nor_stop_waits_for_the_warm_up(
+    tmp_path: Path, warm_ups: list[str], wanted: bool, during: list[str], after: list[str]
+) -> None:
+    with TestClient(make_app(ledger_lifespan(tmp_path, warm_up=wanted))) as http:
         http.get("/spend", params={"user": "alice"})
-        assert warm_ups == ["running"]
-    assert warm_ups == ["cancelled"]
-
-
-def test_no_warm_up_when_it_is_not_wanted(tmp_path: Path, warm_ups: list[str]) -> None:
-    with TestClient(make_app(ledger_lifespan(tmp_path, warm_up=False))) as http:
-        http.get("/spend", params={"user": "alice"})
-    assert warm_ups == []
+        assert warm_ups == during
+    assert warm_ups == after
 
 
 def test_a_warm_up_that_fails_is_logged_and_harms_nothing(

@@ -52,7 +52,7 @@ def draw(chart: Chart, *, wide: bool) -> Drawing:
     count = len(chart.labels)
     stacked = chart.kind == "stack"
     columns = list(zip(*(series.values for series in chart.series), strict=True))
-    heights = [(sum if stacked else max)(value or 0 for value in column) for column in columns]
+    heights = [(sum if stacked else max)(map(_known, column)) for column in columns]
     ticks = _ticks(max(heights), whole=chart.unit in ("calls", "tokens"))
     top = ticks[-1]
     every = ceil(count / _WORDS[wide])
@@ -68,6 +68,11 @@ def draw(chart: Chart, *, wide: bool) -> Drawing:
     )
 
 
+def _known(value: float | None) -> float:
+    """A value to draw: unknown ones are not drawn, nor are credits below 0."""
+    return max(0.0, value or 0.0)
+
+
 def _shown(column: Sequence[float | None], *, stacked: bool) -> list[int]:
     shown = [at for at, value in enumerate(column) if value is not None and (value or not stacked)]
     return sorted(shown, key=lambda at: -(column[at] or 0)) if stacked else shown
@@ -81,7 +86,7 @@ def _bars(series: Sequence[Sequence[float | None]], scale: float, *, wide: bool)
     for values in series:
         path = []
         for at, value in enumerate(values):
-            height = (value or 0) * scale
+            height = _known(value) * scale
             if height:
                 floor_of[at] -= height
                 left = (at + 0.5) * slot - width / 2
