@@ -26,7 +26,7 @@ from litellm_ledger._runtime.waiters import Acks, Room
 from litellm_ledger._storage.live_file import Durability
 
 from .backlog import Backlog
-from .last_resort import LATE_BUDGET, LATE_ON_LOOP, LateSaver
+from .last_resort import LATE_BUDGET, LATE_ON_LOOP, LastResort, LateSaver
 from .queue import Entry, Signal
 from .state import State, refusal
 
@@ -52,7 +52,8 @@ class Admission:
         write_at_once: called when one record waits in the backlog and nobody was woken.
         unacked: answers that were handed out before their record was acknowledged.
         loop, task: the event loop that opened the ledger, and the writer task.
-        late: saves records when that task is gone.
+        opened: what is accepted and not yet written, once the ledger is open.
+        resort, late: save records when that task is gone.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Admission:
         self.task: asyncio.Task[None] | None = None
         self.late: LateSaver | None = None
         self.opened: Backlog | None = None
+        self.resort: LastResort
         self._ledger = ledger
         self._drain_timeout = drain_timeout
         self.write_at_once: Callable[[Backlog], None]
@@ -178,8 +180,8 @@ class Admission:
         if not backlog.late:
             return act(record)
         entry = Entry(record, act)
-        backlog.take_late(entry)
-        self._save_late(backlog)
+        self.resort.take_late(entry)
+        self._save_late()
         return entry.record
 
     def submit(self, entry: Entry) -> None:
@@ -200,17 +202,17 @@ class Admission:
             except RuntimeError:  # the loop is closed
                 backlog.late = True
         if backlog.late:
-            self._save_late(backlog)
+            self._save_late()
 
-    def _save_late(self, backlog: Backlog) -> None:
+    def _save_late(self) -> None:
         """Save what came without the task; a loop waits for that a moment, not for a disk."""
         assert self.late is not None
-        if backlog.saving_here():
+        if self.resort.saving_here():
             return  # further up the stack it goes on
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            backlog.save_now(LATE_BUDGET)
+            self.resort.save_now(LATE_BUDGET)
             self.saved_late()
             self.late.watch()
         else:
@@ -218,7 +220,7 @@ class Admission:
 
     def saved_late(self) -> None:
         """On any thread: something was saved without the task; it may have been the last."""
-        if self.backlog.sealed:
+        if self.resort.sealed:
             self._sealed()
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -231,7 +233,7 @@ class Admission:
         self._woken = False
         backlog = self.backlog
         if backlog.late:
-            self._save_late(backlog)
+            self._save_late()
         else:
             self.take_inbox(backlog)
 
@@ -311,7 +313,7 @@ class Admission:
             return
         backlog = self.opened
         if backlog.late and self.loop is not asyncio.get_running_loop():
-            if backlog.save_now(timeout or self._drain_timeout):
+            if self.resort.save_now(timeout or self._drain_timeout):
                 raise FlushTimeout("flush ran out of time", unwritten=backlog.unwritten)
             return
         self.check_loop()
@@ -321,7 +323,7 @@ class Admission:
         if sync is None:
             sync = self.durability == "synced"
         if backlog.late:
-            self._save_late(backlog)
+            self._save_late()
             self._tell_late()
         else:
             self.take_inbox(backlog)
