@@ -28,7 +28,6 @@ from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import WRITTEN, read_live
 from litellm_ledger._storage.segment import SegmentLog
 from litellm_ledger._writing.backlog import Backlog
-from litellm_ledger._writing.last_resort import LastResort
 from litellm_ledger._writing.queue import Entry, RecordQueue
 from litellm_ledger._writing.write_loop import WriteLoop
 from litellm_ledger.testing import FaultyFileSystem
@@ -36,21 +35,12 @@ from litellm_ledger.testing import FaultyFileSystem
 WRITER = "20260102T030405Z-0123456789abcdef"
 
 
-class Held(Backlog):
-    """A backlog with its last resort."""
-
-    def __init__(self, fs: FileSystem, path: Path) -> None:
-        super().__init__(fs, path, WRITER)
-        self.resort = LastResort(self, fs, sync=False)
-        self.save_now = self.resort.save_now
+def backlog_in(path: Path, fs: FileSystem = REAL) -> Backlog:
+    return Backlog(fs, directory(path), WRITER)
 
 
-def backlog_in(path: Path, fs: FileSystem = REAL) -> Held:
-    return Held(fs, directory(path))
-
-
-def save_late(backlog: Held, entry: Entry) -> None:
-    backlog.resort.take_late(entry)
+def save_late(backlog: Backlog, entry: Entry) -> None:
+    backlog.take_late(entry)
     backlog.save_now(5.0)
 
 
@@ -126,7 +116,7 @@ def _monitored(codes: set[CodeType], strike: Callable[[], None]) -> _Switches:
     return start, stop
 
 
-def serve(backlog: Held) -> None:
+def serve(backlog: Backlog) -> None:
     """What the writer task does with a batch, without the loop around it."""
     queue = backlog.queue
     queue._get()
@@ -191,7 +181,7 @@ TIMER: Any = object()
 AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue._get.__code__, RecordQueue.give_back.__code__}
 
 
-def lone_in(path: Path) -> tuple[Held, WriteLoop]:
+def lone_in(path: Path) -> tuple[Backlog, WriteLoop]:
     """One record written before, and a lone one that waits; and who is to write it."""
     backlog = backlog_in(path)
     backlog.accept(usage("before"))
@@ -306,7 +296,7 @@ def test_a_finalizer_inside_the_last_resort_is_saved_by_it(tmp_path: Path) -> No
     backlog.accept(usage("early"))
     assert backlog.save_now(5.0, seal=True) == 0
     assert_once(tmp_path, ["early", "late"])
-    assert backlog.resort.sealed
+    assert backlog.sealed
 
 
 def test_many_threads_that_save_at_once_save_once(tmp_path: Path) -> None:
@@ -359,7 +349,7 @@ def test_a_full_disk_is_tried_until_the_budget_is_spent_and_then_told(tmp_path: 
     disk.fail("create", times=None)
     assert backlog.save_now(0.1, seal=True) == 1
     assert sum(call.operation == "create" for call in disk.calls) > 2
-    assert not backlog.resort.sealed
+    assert not backlog.sealed
     disk.heal()
     assert backlog.save_now(1.0) == 0
     assert_once(tmp_path, [0])
@@ -370,7 +360,7 @@ def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path:
     first = backlog.accept_started(UsageRecord(kind="started"))
     second = backlog.accept_started(UsageRecord(kind="started"))
     backlog.save_now(1.0, seal=True)
-    assert not backlog.resort.sealed
+    assert not backlog.sealed
     assert backlog.live.path.exists()
 
     def settle(started: UsageRecord) -> None:
@@ -379,9 +369,9 @@ def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path:
         )
 
     settle(second)
-    assert not backlog.resort.sealed
+    assert not backlog.sealed
     settle(first)
-    assert backlog.resort.sealed
+    assert backlog.sealed
     assert not backlog.live.path.exists()
     assert_once(tmp_path)
     assert backlog._cells[WRITTEN] == 4

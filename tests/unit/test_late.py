@@ -13,7 +13,7 @@ from tests.runs import WAIT, assert_once, usage
 
 from litellm_ledger._writing import last_resort as _late
 from litellm_ledger._writing.backlog import Backlog
-from litellm_ledger._writing.last_resort import LastResort, LateSaver
+from litellm_ledger._writing.last_resort import LateSaver
 from litellm_ledger._writing.queue import Entry
 from litellm_ledger.testing import FaultyFileSystem
 
@@ -26,11 +26,10 @@ class Rig:
         self.backlog = Backlog(self.disk, directory(path), WRITER)
         self.backlog.late = True
         self.attempts = threading.Semaphore(0)
-        self.resort = LastResort(self.backlog, self.disk, sync=False)
-        self.saver = LateSaver(self.resort, self.attempts.release)
+        self.saver = LateSaver(self.backlog, self.attempts.release)
 
     def take(self, key: object) -> None:
-        self.resort.take_late(Entry(usage(key), self.backlog.accept))
+        self.backlog.take_late(Entry(usage(key), self.backlog.accept))
 
     def end(self) -> None:
         """Wait until the thread has nothing to do any more."""

@@ -26,7 +26,7 @@ from litellm_ledger._runtime.waiters import Acks, Room
 from litellm_ledger._storage.live_file import Durability
 
 from .backlog import Backlog
-from .last_resort import LATE_BUDGET, LATE_ON_LOOP, LastResort, LateSaver
+from .last_resort import LATE_BUDGET, LATE_ON_LOOP, LateSaver
 from .queue import Entry, Signal
 from .state import State, refusal
 
@@ -52,8 +52,7 @@ class Admission:
         write_at_once: called when one record waits in the backlog and nobody was woken.
         unacked: answers that were handed out before their record was acknowledged.
         loop, task: the event loop that opened the ledger, and the writer task.
-        opened: what is accepted and not yet written, once the ledger is open.
-        resort, late: save records when that task is gone.
+        late: saves records when that task is gone.
     """
 
     def __init__(
@@ -77,7 +76,6 @@ class Admission:
         self.task: asyncio.Task[None] | None = None
         self.late: LateSaver | None = None
         self.opened: Backlog | None = None
-        self.resort: LastResort
         self._ledger = ledger
         self._drain_timeout = drain_timeout
         self.write_at_once: Callable[[Backlog], None]
@@ -180,8 +178,8 @@ class Admission:
         if not backlog.late:
             return act(record)
         entry = Entry(record, act)
-        self.resort.take_late(entry)
-        self._save_late()
+        backlog.take_late(entry)
+        self._save_late(backlog)
         return entry.record
 
     def submit(self, entry: Entry) -> None:
@@ -202,17 +200,17 @@ class Admission:
             except RuntimeError:  # the loop is closed
                 backlog.late = True
         if backlog.late:
-            self._save_late()
+            self._save_late(backlog)
 
-    def _save_late(self) -> None:
+    def _save_late(self, backlog: Backlog) -> None:
         """Save what came without the task; a loop waits for that a moment, not for a disk."""
         assert self.late is not None
-        if self.resort.saving_here():
+        if backlog.saving_here():
             return  # further up the stack it goes on
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self.resort.save_now(LATE_BUDGET)
+            backlog.save_now(LATE_BUDGET)
             self.saved_late()
             self.late.watch()
         else:
@@ -220,7 +218,7 @@ class Admission:
 
     def saved_late(self) -> None:
         """On any thread: something was saved without the task; it may have been the last."""
-        if self.resort.sealed:
+        if self.backlog.sealed:
             self._sealed()
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -233,7 +231,7 @@ class Admission:
         self._woken = False
         backlog = self.backlog
         if backlog.late:
-            self._save_late()
+            self._save_late(backlog)
         else:
             self.take_inbox(backlog)
 
@@ -313,7 +311,7 @@ class Admission:
             return
         backlog = self.opened
         if backlog.late and self.loop is not asyncio.get_running_loop():
-            if self.resort.save_now(timeout or self._drain_timeout):
+            if backlog.save_now(timeout or self._drain_timeout):
                 raise FlushTimeout("flush ran out of time", unwritten=backlog.unwritten)
             return
         self.check_loop()
@@ -323,7 +321,7 @@ class Admission:
         if sync is None:
             sync = self.durability == "synced"
         if backlog.late:
-            self._save_late()
+            self._save_late(backlog)
             self._tell_late()
         else:
             self.take_inbox(backlog)

@@ -33,7 +33,7 @@ from litellm_ledger._storage.live_file import Durability
 
 from .admission import Admission
 from .backlog import Backlog
-from .last_resort import LastResort, LateSaver
+from .last_resort import LateSaver
 from .opening import checked_mode, prepare, refused
 from .queue import Signal
 from .state import State, advance
@@ -150,12 +150,12 @@ class Writer:
             await self._on_new_thread(backlog.live.remove)
             raise admission.refusal()
         admission.opened = backlog
-        admission.resort = LastResort(backlog, self._fs, sync=self._durability == "synced")
-        admission.late = LateSaver(admission.resort, admission.saved_late)
-        backlog.on_usage = self.on_usage
+        admission.late = LateSaver(backlog, admission.saved_late)
+        admission.opened.on_usage = self.on_usage
+        admission.opened.sync_late = self._durability == "synced"
         admission.state = advance(admission.state, State.OPEN)
         _process.enter(self)
-        admission.task = self._spawn(self._run(backlog), "litellm-ledger-writer")
+        admission.task = self._spawn(self._run(admission.opened), "litellm-ledger-writer")
         admission.task.add_done_callback(self._task_done)
 
     def _open_files(self, name: str) -> Backlog:
@@ -210,15 +210,12 @@ class Writer:
         self._executor.stop()
         budget = self.drain_timeout
         thread = threading.Thread(
-            target=admission.resort.save_now,
-            args=(budget,),
-            name="litellm-ledger-save",
-            daemon=True,
+            target=backlog.save_now, args=(budget,), name="litellm-ledger-save", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # the interpreter starts no thread any more
-            admission.resort.save_now(budget)
+            backlog.save_now(budget)
         else:
             thread.join(budget + 1.0)
         if admission.late is not None:
@@ -279,7 +276,7 @@ class Writer:
         admission.progress(backlog.log.written, backlog.log.synced)
         admission.fail_waiters(admission.refusal())
         lost = backlog.accepted - admission.safe(backlog)
-        if left.done() and not lost and not admission.resort.stuck:
+        if left.done() and not lost and not backlog.stuck:
             unwritten = 0  # the disk was slow, and all is where it should be in time
         unwritten = max(unwritten, lost)
         if unwritten > 0:
@@ -310,21 +307,22 @@ class Writer:
         admission = self.admission
         if self._pid != os.getpid() or admission.opened is None:
             return 0
-        admission.opened.late = admission.resort.sync = True
+        backlog = admission.opened
+        backlog.late = backlog.sync_late = True
         self._executor.stop()
-        unsaved = admission.resort.save_now(budget, seal=True)
+        unsaved = backlog.save_now(budget, seal=True)
         if admission.state is State.OPEN:
             admission.state = advance(admission.state, State.DRAINING)
         if admission.state is not State.CLOSED:
             admission.state = advance(admission.state, State.CLOSED)
-        if admission.resort.sealed:
+        if backlog.sealed:
             _process.leave(self)
         self._silence_task()
         return unsaved
 
     def saving_here(self) -> bool:
         """Tell whether this very thread is in the middle of the last resort."""
-        return self.admission.opened is not None and self.admission.resort.saving_here()
+        return self.admission.opened is not None and self.admission.opened.saving_here()
 
     def _silence_task(self) -> None:
         """Spare the user asyncio's "Task was destroyed but it is pending" for a task we gave up."""
