@@ -57,13 +57,19 @@ async def loaded(path: Path, disk: FaultyFileSystem | None = None, **options: An
 # -- cancelling a closer ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("times", [1, 2, 4, 10])
+@pytest.mark.parametrize(
+    ("operation", "times"),
+    [
+        *[("create", times) for times in (1, 2, 4, 10)],
+        *[(operation, 1) for operation in ("write", "sync", "sync_directory", "rename", "unlink")],
+    ],
+)
 async def test_cancelled_n_times_a_closer_writes_all_and_then_says_it_was_cancelled(
-    tmp_path: Path, times: int
+    tmp_path: Path, operation: Any, times: int
 ) -> None:
     disk = FaultyFileSystem()
     tracker = await loaded(tmp_path, disk)
-    with disk.hang("create") as hang:
+    with disk.hang(operation) as hang:
         closer = asyncio.create_task(tracker.aclose())
         await stuck(hang)
         for _ in range(times):
@@ -73,24 +79,6 @@ async def test_cancelled_n_times_a_closer_writes_all_and_then_says_it_was_cancel
     with pytest.raises(asyncio.CancelledError):
         await closer
     assert tracker.state is State.CLOSED
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "operation", ["create", "write", "sync", "sync_directory", "rename", "unlink"]
-)
-async def test_a_closer_cancelled_while_the_disk_is_at(tmp_path: Path, operation: Any) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
-    with disk.hang(operation) as hang:
-        closer = asyncio.create_task(tracker.aclose())
-        await stuck(hang)
-        closer.cancel()
-        await turns()
-        assert not closer.done()
-    with pytest.raises(asyncio.CancelledError):
-        await closer
     assert_once(tmp_path, range(RECORDS))
     assert_closed(tmp_path)
 
@@ -108,17 +96,18 @@ async def test_a_closer_cancelled_at_any_step(tmp_path: Path, step: int) -> None
     assert_closed(tmp_path)
 
 
+async def stay(path: Path, inside: asyncio.Event) -> None:
+    """Record inside ``async with``, and stay there until somebody cancels it."""
+    async with UsageTracker(path) as tracker:
+        for number in range(RECORDS):
+            tracker.record_nowait(usage(number))
+        inside.set()
+        await asyncio.Event().wait()
+
+
 async def test_a_body_that_is_cancelled_closes_whole(tmp_path: Path) -> None:
     inside = asyncio.Event()
-
-    async def body() -> None:
-        async with UsageTracker(tmp_path) as tracker:
-            for number in range(RECORDS):
-                tracker.record_nowait(usage(number))
-            inside.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(body())
+    task = asyncio.create_task(stay(tmp_path, inside))
     await inside.wait()
     for _ in range(3):
         task.cancel()
@@ -154,17 +143,9 @@ async def test_a_task_group_that_fails_closes_whole(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     inside = asyncio.Event()
-
-    async def work() -> None:
-        async with UsageTracker(tmp_path) as tracker:
-            for number in range(RECORDS):
-                tracker.record_nowait(usage(number))
-            inside.set()
-            await asyncio.Event().wait()
-
     with pytest.raises(ExceptionGroup):  # noqa: PT012 - the group is what raises
         async with asyncio.TaskGroup() as group:
-            group.create_task(work())
+            group.create_task(stay(tmp_path, inside))
             await inside.wait()
             group.create_task(fail())
     assert_once(tmp_path, range(RECORDS))

@@ -83,21 +83,6 @@ def test_nothing_is_lost_at(tmp_path: Path, loop: str, end: str) -> None:
         assert child.stderr == ""
 
 
-def test_control_os_exit_loses_what_was_queued_and_the_count_is_exact(tmp_path: Path) -> None:
-    code = """
-async def main():
-    tracker = UsageTracker(PATH, durability="queued", queue_size=100_000)
-    await tracker.open()
-    for number in range(1_000):
-        tracker.record_nowait(usage(number))
-    os._exit(0)
-run(main())
-"""
-    run(code, tmp_path)
-    (writer,) = Ledger(tmp_path).verify().writers
-    assert (writer.state, writer.accepted, writer.lost) == ("died", 1_000, 1_000)
-
-
 @both_loops
 def test_a_clean_life_in_development_mode_warns_of_nothing(tmp_path: Path, loop: str) -> None:
     code = """

@@ -70,14 +70,6 @@ async def test_the_users_own_record_is_left_as_it_was(tmp_path: Path) -> None:
     assert_once(tmp_path, ["mine", "mine"])
 
 
-async def test_record_nowait_is_on_the_ledger_after_flush(tmp_path: Path) -> None:
-    async with UsageTracker(tmp_path) as tracker:
-        for number in range(1_000):
-            tracker.record_nowait(usage(number))
-        await tracker.flush()
-        assert_once(tmp_path, range(1_000))
-
-
 async def test_records_keep_their_order_whichever_way_they_come(tmp_path: Path) -> None:
     async with UsageTracker(tmp_path) as tracker:
         for number in range(0, 300, 3):

@@ -39,80 +39,63 @@ async def main():
 )
 
 
-@both_loops
-@both_signals
-def test_a_signal_drains_closes_and_gives_its_own_status(
-    tmp_path: Path, loop: str, number: int
-) -> None:
-    with Child(WITH + "run(main())", tmp_path, loop=loop) as child:
-        child.expect("ready on")
-        child.send(number)
-        assert child.end() == -number
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
-
-
-@both_loops
-@both_signals
-def test_a_signal_under_a_bare_loop(tmp_path: Path, loop: str, number: int) -> None:
-    code = WITH + "new_loop().run_until_complete(main())"
-    with Child(code, tmp_path, loop=loop) as child:
-        child.expect("ready on")
-        child.send(number)
-        assert child.end() == -number
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
-
-
-@both_loops
-@both_signals
-def test_a_signal_under_run_forever_with_a_client_that_nobody_closes(
-    tmp_path: Path, loop: str, number: int
-) -> None:
-    code = (
-        FILL
-        + """
+PROGRAMS = {
+    "asyncio.run": WITH + "run(main())",
+    "a bare loop": WITH + "new_loop().run_until_complete(main())",
+    "run_forever and nobody closes": FILL
+    + """
 tracker = UsageTracker(PATH, queue_size=100_000)
 async def main():
     await tracker.open()
     fill(tracker)
-    say("ready")
+    say("ready", tracker.statistics().signals)
 loop = new_loop()
 loop.create_task(main())
 loop.run_forever()
-"""
-    )
-    with Child(code, tmp_path, loop=loop) as child:
-        child.expect("ready")
-        child.send(number)
-        assert child.end() == -number
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+""",
+    "opened in a subtask": WITH
+    + """
+async def outer():
+    task = asyncio.create_task(main())
+    await asyncio.Event().wait()
+run(outer())
+""",
+}
+
+
+def check(
+    path: Path,
+    code: str,
+    *steps: str | int,
+    ends: tuple[int, ...],
+    loop: str = "asyncio",
+    count: int = COUNT,
+) -> None:
+    """Run a program to its end: all its records are saved, and the ledger is closed.
+
+    Args:
+        steps: a line that it says is waited for; a number is a signal that it gets.
+        ends: statuses with which it may end.
+    """
+    with Child(code, path, loop=loop) as child:
+        for step in steps:
+            if isinstance(step, str):
+                child.expect(step)
+            else:
+                child.send(step)
+        assert child.end() in ends
+    assert_once(path, range(count))
+    assert_closed(path)
 
 
 @both_loops
 @both_signals
-def test_a_client_opened_in_a_subtask(tmp_path: Path, loop: str, number: int) -> None:
-    code = (
-        FILL
-        + """
-async def work():
-    async with UsageTracker(PATH, queue_size=100_000) as tracker:
-        fill(tracker)
-        say("ready")
-        await asyncio.Event().wait()
-async def main():
-    task = asyncio.create_task(work())
-    await asyncio.Event().wait()
-run(main())
-"""
-    )
-    with Child(code, tmp_path, loop=loop) as child:
-        child.expect("ready")
-        child.send(number)
-        assert child.end() == -number
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_signal_drains_closes_and_gives_its_own_status(
+    tmp_path: Path, program: str, loop: str, number: int
+) -> None:
+    check(tmp_path, PROGRAMS[program], "ready on", number, ends=(-number,), loop=loop)
+    assert all(writer.clean for writer in Ledger(tmp_path).verify().writers)
 
 
 @both_signals
@@ -174,12 +157,7 @@ async def main():
 run(main())
 """
     )
-    with Child(code, tmp_path) as child:
-        child.expect("syncing")
-        child.send(TERM)
-        assert child.end() == -TERM
-    assert_once(tmp_path, range(100))
-    assert_closed(tmp_path)
+    check(tmp_path, code, "syncing", TERM, ends=(-TERM,), count=100)
 
 
 # -- processes that do not do as they are told -----------------------------------------------------
@@ -203,48 +181,13 @@ run(main())
 
 @both_loops
 def test_a_main_that_ignores_cancellation_is_ended_all_the_same(tmp_path: Path, loop: str) -> None:
-    with Child(DEAF, tmp_path, loop=loop) as child:
-        child.expect("ready")
-        child.send(TERM)
-        child.expect("no")
-        assert child.end() in (-TERM, 128 + TERM)
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+    check(tmp_path, DEAF, "ready", TERM, "no", ends=(-TERM, 128 + TERM), loop=loop)
 
 
 @both_loops
 def test_a_second_signal_ends_it_at_once_and_saves(tmp_path: Path, loop: str) -> None:
     code = DEAF.replace("drain_timeout=0.2", "drain_timeout=60")
-    with Child(code, tmp_path, loop=loop) as child:
-        child.expect("ready")
-        child.send(TERM)
-        child.expect("no")
-        child.send(TERM)
-        assert child.end() == -TERM
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
-
-
-@both_loops
-def test_a_blocked_loop_is_ended_after_the_drain_time_and_saved(tmp_path: Path, loop: str) -> None:
-    code = (
-        FILL
-        + """
-async def main():
-    async with UsageTracker(PATH, queue_size=100_000, drain_timeout=0.2) as tracker:
-        fill(tracker)
-        say("ready")
-        while True:
-            time.sleep(0.1)
-run(main())
-"""
-    )
-    with Child(code, tmp_path, loop=loop) as child:
-        child.expect("ready")
-        child.send(TERM)
-        assert child.end() in (-TERM, 128 + TERM)
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+    check(tmp_path, code, "ready", TERM, "no", TERM, ends=(-TERM,), loop=loop)
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -264,10 +207,7 @@ async def main():
 run(main())
 """
     )
-    with Child(code, tmp_path) as child:
-        assert child.end() == -TERM
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+    check(tmp_path, code, ends=(-TERM,))
 
 
 def test_sigint_twice_saves_too(tmp_path: Path) -> None:
@@ -286,14 +226,7 @@ async def main():
 run(main())
 """
     )
-    with Child(code, tmp_path) as child:
-        child.expect("ready")
-        child.send(INT)
-        child.expect("cleaning")
-        child.send(INT)
-        assert child.end() == -INT
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+    check(tmp_path, code, "ready", INT, "cleaning", INT, ends=(-INT,))
 
 
 def test_a_signal_between_two_runs_of_a_loop_saves_and_ends(tmp_path: Path) -> None:
@@ -311,12 +244,7 @@ while True:
     time.sleep(0.1)
 """
     )
-    with Child(code, tmp_path) as child:
-        child.expect("ready")
-        child.send(TERM)
-        assert child.end() == -TERM
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+    check(tmp_path, code, "ready", TERM, ends=(-TERM,))
 
 
 def test_a_signal_in_the_middle_of_the_last_resort_waits_for_it(tmp_path: Path) -> None:
@@ -336,12 +264,7 @@ async def main():
 new_loop().run_until_complete(main())  # and the exit saves
 """
     )
-    with Child(code, tmp_path) as child:
-        child.expect("saving")
-        child.send(TERM)
-        assert child.end() == -TERM
-    assert_once(tmp_path, range(20_000))
-    assert_closed(tmp_path)
+    check(tmp_path, code, "saving", TERM, ends=(-TERM,), count=20_000)
 
 
 @both_loops
@@ -425,14 +348,9 @@ loop.close()
 sys.exit(7)
 """
     )
-    with Child(code, tmp_path) as child:
-        child.expect("ready chained")
-        child.send(number)
-        child.expect(f"server {number}")
-        child.expect("synced")
-        assert child.end() == 7
-    assert_once(tmp_path, range(100))
-    assert_closed(tmp_path)
+    check(
+        tmp_path, code, "ready chained", number, f"server {number}", "synced", ends=(7,), count=100
+    )
 
 
 @both_loops
@@ -455,13 +373,7 @@ loop.run_until_complete(main())
 sys.exit(7)
 """
     )
-    with Child(code, tmp_path, loop=loop) as child:
-        child.expect("ready chained")
-        child.send(number)
-        child.expect("owner")
-        assert child.end() == 7
-    assert_once(tmp_path, range(100))
-    assert_closed(tmp_path)
+    check(tmp_path, code, "ready chained", number, "owner", ends=(7,), loop=loop, count=100)
 
 
 def test_an_owner_who_takes_the_signal_after_us_keeps_it(tmp_path: Path) -> None:
@@ -662,13 +574,3 @@ new_loop().run_until_complete(main())
 def children_of(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in text.split()]
-
-
-def test_every_ledger_of_these_tests_verifies(tmp_path: Path) -> None:
-    with Child(WITH + "run(main())", tmp_path) as child:
-        child.expect("ready")
-        child.send(TERM)
-        child.end()
-    verification = Ledger(tmp_path).verify()
-    assert verification.ok
-    assert all(writer.clean for writer in verification.writers)

@@ -21,13 +21,14 @@ import pytest
 from tests.ledgers import directory
 from tests.runs import assert_once, keys, usage
 
-from litellm_ledger import Ledger, UsageRecord
+from litellm_ledger import Ledger, LedgerFailed, UsageRecord
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._runtime.disk_thread import DiskThread
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import WRITTEN, read_live
-from litellm_ledger._storage.segment import SegmentLog
+from litellm_ledger._storage.segment import SegmentLog, Stuck
 from litellm_ledger._writing.backlog import Backlog
+from litellm_ledger._writing.last_resort import LastResort
 from litellm_ledger._writing.queue import Entry, RecordQueue
 from litellm_ledger._writing.write_loop import WriteLoop
 from litellm_ledger.testing import FaultyFileSystem
@@ -35,13 +36,17 @@ from litellm_ledger.testing import FaultyFileSystem
 WRITER = "20260102T030405Z-0123456789abcdef"
 
 
-def backlog_in(path: Path, fs: FileSystem = REAL) -> Backlog:
-    return Backlog(fs, directory(path), WRITER)
+class Held(Backlog):
+    """A backlog and its last resort."""
+
+    def __init__(self, path: Path, fs: FileSystem = REAL) -> None:
+        super().__init__(fs, directory(path), WRITER)
+        self.last_resort = LastResort(self, lambda: None)
 
 
-def save_late(backlog: Backlog, entry: Entry) -> None:
-    backlog.take_late(entry)
-    backlog.save_now(5.0)
+def save_late(backlog: Held, entry: Entry) -> None:
+    backlog.last_resort.accept(entry)
+    backlog.last_resort.save_now(5.0)
 
 
 class Strike(BaseException):
@@ -127,7 +132,7 @@ def serve(backlog: Backlog) -> None:
 
 
 def test_a_call_is_in_flight_until_its_outcome_is_written_not_only_accepted(tmp_path: Path) -> None:
-    backlog = backlog_in(tmp_path)
+    backlog = Held(tmp_path)
     started = backlog.accept_started(UsageRecord(kind="started", model="m"))
     serve(backlog)
     backlog.accept_outcome(usage(1, operation=started.operation, attempt=1), 1)
@@ -141,14 +146,14 @@ def test_a_call_is_in_flight_until_its_outcome_is_written_not_only_accepted(tmp_
 
 
 def test_a_call_whose_outcome_is_written_is_in_flight_no_more(tmp_path: Path) -> None:
-    backlog = backlog_in(tmp_path)
+    backlog = Held(tmp_path)
     started = backlog.accept_started(UsageRecord(kind="started", model="m"))
     serve(backlog)
     backlog.accept_outcome(usage(1, operation=started.operation, attempt=1), 1)
     serve(backlog)
     backlog.note_written()
     assert (list(backlog.in_flight), read_live(backlog.live.path).oldest_in_flight) == ([], 0)
-    backlog.save_now(5.0, seal=True)
+    backlog.last_resort.save_now(5.0, seal=True)
 
 
 MOVING = {RecordQueue._get.__code__, RecordQueue.take.__code__, serve.__code__}
@@ -161,11 +166,14 @@ def test_a_strike_between_any_two_bytecodes_of_the_writer_loses_and_doubles_noth
 ) -> None:
     for count in itertools.count(1):
         path = tmp_path / str(count)
-        backlog = backlog_in(path)
+        backlog = Held(path)
         for number in range(4):
             backlog.accept(usage(number))
         struck = strike_before(
-            count, codes, lambda b=backlog: serve(b), lambda b=backlog: b.save_now(0.05, seal=True)
+            count,
+            codes,
+            lambda b=backlog: serve(b),
+            lambda b=backlog: b.last_resort.save_now(0.05, seal=True),
         )
         assert keys(path) == ["0", "1", "2", "3"], f"before bytecode {count}"
         if codes is MOVING:
@@ -181,9 +189,9 @@ TIMER: Any = object()
 AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue._get.__code__, RecordQueue.give_back.__code__}
 
 
-def lone_in(path: Path) -> tuple[Backlog, WriteLoop]:
+def lone_in(path: Path) -> tuple[Held, WriteLoop]:
     """One record written before, and a lone one that waits; and who is to write it."""
-    backlog = backlog_in(path)
+    backlog = Held(path)
     backlog.accept(usage("before"))
     serve(backlog)
     backlog.accept(usage("lone"), wake=False)
@@ -207,11 +215,11 @@ def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_no
             count,
             AT_ONCE,
             lambda w=writing, b=backlog: w.at_once(b),
-            lambda b=backlog: b.save_now(0.05, seal=True),
+            lambda b=backlog: b.last_resort.save_now(0.05, seal=True),
         )
         if not struck:
             assert (backlog.unwritten == 0) is written
-            backlog.save_now(0.05, seal=True)
+            backlog.last_resort.save_now(0.05, seal=True)
         assert keys(path) == ["before", "lone"], f"before bytecode {count}"
         assert_once(path)
         backlog.live.release()
@@ -237,7 +245,7 @@ def test_after_a_strike_between_any_two_bytecodes_of_a_lone_write_the_writer_goe
             count, codes, lambda w=writing, b=backlog: w.at_once(b), lambda: None
         )
         backlog.accept(usage("after"), wake=False)
-        assert backlog.save_now(0.05, seal=True) == 0
+        assert backlog.last_resort.save_now(0.05, seal=True) == 0
         assert keys(path) == ["before", "lone", "after"], f"before bytecode {count}"
         (found,) = Ledger(path).verify().writers
         assert (found.lost, found.problems, found.found) == (0, [], 3), f"before bytecode {count}"
@@ -259,17 +267,17 @@ def test_a_strike_between_any_two_bytecodes_of_an_acceptance_takes_it_whole_or_n
 ) -> None:
     for count in itertools.count(1):
         path = tmp_path / str(count)
-        backlog = backlog_in(path)
+        backlog = Held(path)
         backlog.accept(usage("before"))
         backlog.inbox.append(Entry(usage("thread"), backlog.accept))
         struck = strike_before(
             count,
             ACCEPTING,
             lambda b=backlog: b.accept(usage("during")) and None,
-            lambda b=backlog: b.save_now(0.05, seal=True),
+            lambda b=backlog: b.last_resort.save_now(0.05, seal=True),
         )
         if not struck:
-            backlog.save_now(0.05, seal=True)
+            backlog.last_resort.save_now(0.05, seal=True)
         found = keys(path)
         assert found[0] == "before"
         assert sorted(map(str, found[1:])) in (["during", "thread"], ["thread"]), f"at {count}"
@@ -289,18 +297,20 @@ def test_a_finalizer_inside_the_last_resort_is_saved_by_it(tmp_path: Path) -> No
                 self.struck = True
                 late = Entry(usage("late"), backlog.accept)
                 backlog.inbox.append(late)
-                assert backlog.save_now(1.0) > 0, "returns at once: who holds the work finishes it"
+                assert backlog.last_resort.save_now(1.0) > 0, (
+                    "returns at once: who holds the work finishes it"
+                )
             return super().create(path)
 
-    backlog = backlog_in(tmp_path, Interrupting())
+    backlog = Held(tmp_path, Interrupting())
     backlog.accept(usage("early"))
-    assert backlog.save_now(5.0, seal=True) == 0
+    assert backlog.last_resort.save_now(5.0, seal=True) == 0
     assert_once(tmp_path, ["early", "late"])
-    assert backlog.sealed
+    assert backlog.last_resort.sealed
 
 
 def test_many_threads_that_save_at_once_save_once(tmp_path: Path) -> None:
-    backlog = backlog_in(tmp_path)
+    backlog = Held(tmp_path)
     for number in range(100):
         backlog.accept(usage(number))
     backlog.late = True
@@ -317,14 +327,14 @@ def test_many_threads_that_save_at_once_save_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    backlog.save_now(5.0, seal=True)
+    backlog.last_resort.save_now(5.0, seal=True)
     assert {future.result(0).seq for future in futures} == set(range(101, 261))
     assert_once(tmp_path)
     assert len(keys(tmp_path)) == 260
 
 
 def test_a_record_in_hand_and_in_the_queue_counts_once(tmp_path: Path) -> None:
-    backlog = backlog_in(tmp_path)
+    backlog = Held(tmp_path)
     for number in range(3):
         backlog.accept(usage(number))
     backlog.queue.hand.append(backlog.queue._queue[0])
@@ -332,35 +342,53 @@ def test_a_record_in_hand_and_in_the_queue_counts_once(tmp_path: Path) -> None:
 
 
 def test_what_the_segment_has_already_is_not_written_again(tmp_path: Path) -> None:
-    backlog = backlog_in(tmp_path)
+    backlog = Held(tmp_path)
     for number in range(5):
         backlog.accept(usage(number))
     backlog.queue.take(3)
     taken = [item for item in backlog.queue.hand if isinstance(item, tuple)]
     backlog.log.append(1, [backlog.line(item) for item in taken])
-    assert backlog.save_now(1.0, seal=True) == 0
+    assert backlog.last_resort.save_now(1.0, seal=True) == 0
     assert_once(tmp_path, range(5))
 
 
 def test_a_full_disk_is_tried_until_the_budget_is_spent_and_then_told(tmp_path: Path) -> None:
     disk = FaultyFileSystem()
-    backlog = backlog_in(tmp_path, disk)
-    backlog.accept(usage(0))
+    backlog = Held(tmp_path, disk)
+    future: Future[UsageRecord] = Future()
+    backlog.last_resort.accept(Entry(usage(0), backlog.accept, future))
     disk.fail("create", times=None)
-    assert backlog.save_now(0.1, seal=True) == 1
+    assert backlog.last_resort.save_now(0.1, seal=True) == 1
+    with pytest.raises(LedgerFailed, match="was not saved"):
+        future.result(0)
     assert sum(call.operation == "create" for call in disk.calls) > 2
-    assert not backlog.sealed
+    assert not backlog.last_resort.sealed
     disk.heal()
-    assert backlog.save_now(1.0) == 0
+    assert backlog.last_resort.save_now(1.0) == 0
     assert_once(tmp_path, [0])
 
 
+def test_a_segment_in_which_a_thread_hangs_is_given_up_for_good(tmp_path: Path) -> None:
+    disk = FaultyFileSystem()
+    backlog = Held(tmp_path, disk)
+    backlog.accept(usage(0))
+    with disk.hang("write") as hang:
+        thread = threading.Thread(target=serve, args=(backlog,))
+        thread.start()
+        assert hang.entered.wait(10)
+        assert backlog.last_resort.save_now(0.1) == 0
+    thread.join()
+    assert backlog.last_resort.stuck
+    with pytest.raises(Stuck):
+        backlog.log.sync()
+
+
 def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path: Path) -> None:
-    backlog = backlog_in(tmp_path)
+    backlog = Held(tmp_path)
     first = backlog.accept_started(UsageRecord(kind="started"))
     second = backlog.accept_started(UsageRecord(kind="started"))
-    backlog.save_now(1.0, seal=True)
-    assert not backlog.sealed
+    backlog.last_resort.save_now(1.0, seal=True)
+    assert not backlog.last_resort.sealed
     assert backlog.live.path.exists()
 
     def settle(started: UsageRecord) -> None:
@@ -369,9 +397,9 @@ def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path:
         )
 
     settle(second)
-    assert not backlog.sealed
+    assert not backlog.last_resort.sealed
     settle(first)
-    assert backlog.sealed
+    assert backlog.last_resort.sealed
     assert not backlog.live.path.exists()
     assert_once(tmp_path)
     assert backlog._cells[WRITTEN] == 4
@@ -380,12 +408,12 @@ def test_calls_in_flight_keep_the_writer_alive_until_the_last_one_ends(tmp_path:
 def test_what_json_cannot_hold_is_stored_without_it_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    backlog = backlog_in(tmp_path)
+    backlog = Held(tmp_path)
     record = usage("odd", meta={"fine": 1})
     backlog.put(record, record.ts or datetime.now(UTC))
     assert record.meta is not None
     record.meta["fine"] = object()  # changed after it was checked
     backlog.accept(usage("next"))
-    assert backlog.save_now(1.0, seal=True) == 0
+    assert backlog.last_resort.save_now(1.0, seal=True) == 0
     assert_once(tmp_path, ["odd", "next"])
     assert "cannot be stored" in caplog.text

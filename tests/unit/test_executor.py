@@ -52,13 +52,6 @@ def test_an_error_goes_to_who_asked_and_the_thread_lives(error: BaseException) -
     executor.shutdown()
 
 
-def test_a_stopped_executor_refuses() -> None:
-    executor = DiskThread()
-    executor.stop()
-    with pytest.raises(RuntimeError, match="stopped"):
-        executor.submit(int)
-
-
 def busy(executor: DiskThread) -> tuple[Future[bool], threading.Event]:
     """Have the thread be in the middle of a job until the event is set."""
     entered, leave = threading.Event(), threading.Event()
@@ -106,16 +99,6 @@ def test_shutdown_lets_what_is_queued_run_unless_told_otherwise() -> None:
         executor.submit(int)
     leave.set()
     assert waiting.result(5) == "ran"
-
-
-def test_shutdown_can_cancel_what_is_queued() -> None:
-    executor = DiskThread()
-    _, leave = busy(executor)
-    waiting = executor.submit(int)
-    executor.shutdown(wait=False, cancel_futures=True)
-    leave.set()
-    with pytest.raises(CancelledError):
-        waiting.result(5)
 
 
 @pytest.mark.asyncio

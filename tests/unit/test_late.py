@@ -13,7 +13,7 @@ from tests.runs import WAIT, assert_once, usage
 
 from litellm_ledger._writing import last_resort as _late
 from litellm_ledger._writing.backlog import Backlog
-from litellm_ledger._writing.last_resort import LateSaver
+from litellm_ledger._writing.last_resort import LastResort
 from litellm_ledger._writing.queue import Entry
 from litellm_ledger.testing import FaultyFileSystem
 
@@ -26,10 +26,10 @@ class Rig:
         self.backlog = Backlog(self.disk, directory(path), WRITER)
         self.backlog.late = True
         self.attempts = threading.Semaphore(0)
-        self.saver = LateSaver(self.backlog, self.attempts.release)
+        self.saver = LastResort(self.backlog, self.attempts.release)
 
     def take(self, key: object) -> None:
-        self.backlog.take_late(Entry(usage(key), self.backlog.accept))
+        self.saver.accept(Entry(usage(key), self.backlog.accept))
 
     def end(self) -> None:
         """Wait until the thread has nothing to do any more."""
@@ -49,7 +49,7 @@ def test_what_was_asked_for_is_written_when_it_returns_and_synced_soon(
     rig: Rig, tmp_path: Path
 ) -> None:
     rig.take(0)
-    rig.saver.save(WAIT)
+    rig.saver.save_in_background(WAIT)
     assert rig.backlog.log.written == 1
     rig.end()
     assert rig.backlog.log.synced == 1
@@ -59,7 +59,7 @@ def test_what_was_asked_for_is_written_when_it_returns_and_synced_soon(
 def test_it_syncs_also_while_records_keep_coming(rig: Rig) -> None:
     for number in range(1_000):
         rig.take(number)
-        rig.saver.save(WAIT)
+        rig.saver.save_in_background(WAIT)
         if rig.backlog.log.synced:
             break
         time.sleep(0.005)
@@ -70,7 +70,7 @@ def test_it_syncs_also_while_records_keep_coming(rig: Rig) -> None:
 def test_a_full_disk_is_tried_until_there_is_space(rig: Rig, tmp_path: Path) -> None:
     rig.disk.fill()
     rig.take(0)
-    rig.saver.save(0.01)
+    rig.saver.save_in_background(0.01)
     assert rig.backlog.log.written == 0
     rig.disk.empty()
     rig.end()
@@ -81,7 +81,7 @@ def test_a_full_disk_is_tried_until_there_is_space(rig: Rig, tmp_path: Path) -> 
 def test_a_sync_that_fails_is_tried_again(rig: Rig) -> None:
     rig.disk.fail("sync", times=3)
     rig.take(0)
-    rig.saver.save(WAIT)
+    rig.saver.save_in_background(WAIT)
     assert rig.backlog.log.written == 1
     rig.end()
     assert rig.backlog.log.synced == 1
@@ -91,18 +91,18 @@ def test_a_sync_that_fails_is_tried_again(rig: Rig) -> None:
 def test_nobody_waits_a_second_time_for_a_disk_that_hangs(rig: Rig, tmp_path: Path) -> None:
     with rig.disk.hang("write") as hang:
         rig.take(0)
-        rig.saver.save(0.05)
+        rig.saver.save_in_background(0.05)
         assert hang.entered.wait(WAIT)
         began = time.monotonic()
         for number in range(1, 100):
             rig.take(number)
-            rig.saver.save(WAIT)
+            rig.saver.save_in_background(WAIT)
         assert time.monotonic() - began < WAIT / 2
         assert rig.backlog.accepted == 100, "numbered all the same"
     rig.end()
     assert_once(tmp_path, range(100))
     rig.take(100)
-    rig.saver.save(WAIT)
+    rig.saver.save_in_background(WAIT)
     assert rig.backlog.log.written == 101, "a disk that answers again is waited for again"
     rig.end()
 
@@ -115,7 +115,7 @@ def test_where_no_thread_can_be_started_it_is_done_at_once(
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
     rig.take(0)
-    rig.saver.save(0.0)
+    rig.saver.save_in_background(0.0)
     assert rig.backlog.log.written == 1
 
 

@@ -70,23 +70,6 @@ async def test_a_slot_is_released_once() -> None:
     assert (list(line.slots), line.limit.active) == ([0, 1], 1)
 
 
-@pytest.mark.parametrize("granted", [False, True])
-async def test_whoever_is_cancelled_leaves_the_place_to_the_next(granted: bool) -> None:
-    line = Line(1)
-    tasks = line.join(0, 1, 2)
-    await turns()
-    if granted:
-        line.slots[0].release()
-        tasks[1].cancel()
-    else:
-        tasks[1].cancel()
-        await turns()
-        line.slots[0].release()
-    await asyncio.wait(tasks)
-    assert tasks[1].cancelled()
-    assert (list(line.slots), line.limit.active) == ([0, 2], 1)
-
-
 async def test_without_a_limit_it_only_counts() -> None:
     line = Line(None)
     line.join(*range(100))

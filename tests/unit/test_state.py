@@ -29,15 +29,6 @@ def test_only_the_steps_in_the_table_are_taken(old: State, new: State) -> None:
             advance(old, new)
 
 
-def test_closed_is_the_end() -> None:
-    assert not [step for step in ALLOWED if step[0] is State.CLOSED]
-
-
-def test_every_state_leads_to_closed() -> None:
-    for state in set(State) - {State.CLOSED}:
-        assert (state, State.CLOSED) in ALLOWED
-
-
 @pytest.mark.parametrize("state", list(State))
 def test_a_refusal_names_what_refuses_and_never_the_enum(state: State) -> None:
     text = refusal(state, "the ledger client for /tmp/usage")

@@ -26,7 +26,7 @@ from litellm_ledger._runtime.waiters import Acks, Room
 from litellm_ledger._storage.live_file import Durability
 
 from .backlog import Backlog
-from .last_resort import LATE_BUDGET, LATE_ON_LOOP, LateSaver
+from .last_resort import LastResort
 from .queue import Entry, Signal
 from .state import State, refusal
 
@@ -52,7 +52,7 @@ class Admission:
         write_at_once: called when one record waits in the backlog and nobody was woken.
         unacked: answers that were handed out before their record was acknowledged.
         loop, task: the event loop that opened the ledger, and the writer task.
-        late: saves records when that task is gone.
+        last_resort: saves records when that task is gone; there when ``opened`` is.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Admission:
         self.unacked = 0
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[None] | None = None
-        self.late: LateSaver | None = None
         self.opened: Backlog | None = None
         self._ledger = ledger
         self._drain_timeout = drain_timeout
         self.write_at_once: Callable[[Backlog], None]
+        self.last_resort: LastResort
         self._sealed = sealed
         self._written = Acks()
         self._synced = Acks()
@@ -128,18 +128,8 @@ class Admission:
             return 0
         return self.queue_size - backlog.accepted + backlog.log.written - len(backlog.inbox)
 
-    def accept(self, record: UsageRecord) -> UsageRecord:
-        """Number and queue a record, whatever room there is; return it as it will be written.
-
-        Never waits.  On the loop's thread; other threads use ``submit``.
-        """
-        return self.take(record, self.backlog.accept)
-
     def accept_nowait(self, record: UsageRecord) -> bool:
-        """Queue a record if there is room and nobody waits for it; tell whether it was taken.
-
-        Raises like ``check_open`` and ``check_loop``.
-        """
+        """See ``AsyncUsageWriter.accept_nowait``."""
         backlog = self.opened
         if backlog is None or self.state is not _OPEN:
             raise self.refusal()
@@ -178,15 +168,15 @@ class Admission:
         if not backlog.late:
             return act(record)
         entry = Entry(record, act)
-        backlog.take_late(entry)
-        self._save_late(backlog)
+        self.last_resort.accept(entry)
+        self.last_resort.save()
         return entry.record
 
     def submit(self, entry: Entry) -> None:
         """Accept from any thread, or from a finalizer, which may run anywhere.
 
         Never blocks while the loop is alive; without one the record is written before it returns
-        (on a loop's thread that waits for ``LATE_ON_LOOP`` at most).
+        (on a loop's thread that takes a tenth of a second at most).
         """
         backlog = self.backlog
         backlog.inbox.append(entry)
@@ -200,25 +190,11 @@ class Admission:
             except RuntimeError:  # the loop is closed
                 backlog.late = True
         if backlog.late:
-            self._save_late(backlog)
-
-    def _save_late(self, backlog: Backlog) -> None:
-        """Save what came without the task; a loop waits for that a moment, not for a disk."""
-        assert self.late is not None
-        if backlog.saving_here():
-            return  # further up the stack it goes on
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            backlog.save_now(LATE_BUDGET)
-            self.saved_late()
-            self.late.watch()
-        else:
-            self.late.save(LATE_ON_LOOP)
+            self.last_resort.save()
 
     def saved_late(self) -> None:
         """On any thread: something was saved without the task; it may have been the last."""
-        if self.backlog.sealed:
+        if self.last_resort.sealed:
             self._sealed()
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -231,7 +207,7 @@ class Admission:
         self._woken = False
         backlog = self.backlog
         if backlog.late:
-            self._save_late(backlog)
+            self.last_resort.save()
         else:
             self.take_inbox(backlog)
 
@@ -256,17 +232,7 @@ class Admission:
                 self.loop.call_soon_threadsafe(self.opened.queue.put_nowait, Signal.SYNC)
 
     async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
-        """Wait until ``record`` is as safe as ``durability`` says; tell whether it is.
-
-        Args:
-            timeout: seconds after which the answer is ``False``; ``None`` waits as long as it
-                takes.
-
-        Cancellation stops the waiting, not the writing.
-
-        Raises:
-            LedgerFailed: the writer died first, or what is left of it could not save the record.
-        """
+        """See ``AsyncUsageWriter.ack``."""
         backlog = self.backlog
         acks, number = self._acks, record.seq or 0
         if self.durability == "queued":
@@ -294,24 +260,14 @@ class Admission:
         return self._synced if self.durability == "synced" else self._written
 
     async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:  # noqa: C901 - the ways in which waiting ends, in order
-        """Wait until all that was accepted so far is written, and synced if asked.
-
-        Args:
-            timeout: seconds; ``None`` waits as long as it takes.
-            sync: also wait for the disk; by default only at ``durability="synced"``.
-
-        Raises:
-            FlushTimeout: not in time; nothing is lost, the records stay queued.
-            LedgerFailed: the writer died.
-            ValueError: ``timeout`` is no number of seconds.
-        """
+        """See ``AsyncUsageWriter.flush``."""
         if timeout is not None:
             timeout = seconds("timeout", timeout)
         if self.opened is None:
             return
         backlog = self.opened
         if backlog.late and self.loop is not asyncio.get_running_loop():
-            if backlog.save_now(timeout or self._drain_timeout):
+            if self.last_resort.save_now(timeout or self._drain_timeout):
                 raise FlushTimeout("flush ran out of time", unwritten=backlog.unwritten)
             return
         self.check_loop()
@@ -321,7 +277,7 @@ class Admission:
         if sync is None:
             sync = self.durability == "synced"
         if backlog.late:
-            self._save_late(backlog)
+            self.last_resort.save()
             self._tell_late()
         else:
             self.take_inbox(backlog)

@@ -1,23 +1,45 @@
-"""Records that come when the writer task is gone: one thread that saves, syncs and tries again.
+"""The last resort: it saves records synchronously, because the writer task is gone.
+
+``save_now`` writes the batch in hand, the queue and the inbox, from any thread, with or without an
+event loop.  Two rules keep it from doubling or reordering anything: the segment drops lines that it
+has already, under its lock; and if that lock is not free in time, the segment is never touched
+again and the lines go to a sealed segment of their own, under the same ids.
 
 After a close a call may still be in flight; somebody may have cancelled every task of the loop.
-What is accepted then is written at once by ``Backlog.save_now``.  Whoever has a loop to run must
-not hang in the disk with it, so this thread does it and the loop waits for a moment only.  It syncs
-within a second what was only written, and tries every second what a full disk refused.
+``save`` writes what is accepted then.  An event loop must not hang in the disk, so a thread does it
+and the loop waits for a moment only.  The thread syncs within a second what was only written, and
+tries again every second what a full disk refused.  It runs while there is something to do.
 
-Owns the thread, which runs while there is something to do.  Never numbers or queues anything.
+Never numbers or queues anything itself.
 """
 
 from __future__ import annotations
 
 import _thread
+import asyncio
+import contextlib
+import logging
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
-__all__ = ["LATE_BUDGET", "LATE_ON_LOOP", "LateSaver"]
+from litellm_ledger._errors import LedgerFailed
+from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._storage.live_file import SYNCED
+from litellm_ledger._storage.segment import Stuck, write_sealed
 
+from .backlog import Backlog
+from .queue import Accepted, Entry
+
+__all__ = ["LastResort"]
+
+_log = logging.getLogger("litellm_ledger")
+_CHUNK: Final = 4_096  # lines in one append: about a megabyte
+_PAUSE: Final = 1.0
+"""Longest pause, in seconds, between two attempts of ``save_now``."""
 LATE_INTERVAL: Final = 1.0
 """Seconds after which what was saved late is synced, and what could not be saved is tried again."""
 LATE_BUDGET: Final = 5.0
@@ -26,44 +48,191 @@ LATE_ON_LOOP: Final = 0.1
 """Seconds for which an event loop waits for a late record to be saved."""
 
 
-class Late(Protocol):
-    """What is to be saved (``Backlog``)."""
+class LastResort:
+    """Saves one backlog without the writer task.
 
-    @property
-    def unwritten(self) -> int:
-        """Records that the operating system does not have yet."""
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether anything is left to write or to sync."""
-
-    def save_now(self, budget: float) -> int:
-        """Write what is held."""
-
-    def sync_now(self) -> None:
-        """Sync what is written.  Never raises."""
-
-
-class LateSaver:
-    """Saves a backlog in the background.
-
-    Everything here is safe in a finalizer and in a signal handler, which may strike while this very
-    thread holds a lock of ``threading``'s, and nothing says that it may be taken twice: so no
+    Everything here is safe in a finalizer and in a signal handler.  Those may run while the same
+    thread holds a lock of ``threading``, which need not be reentrant: so the background uses no
     ``Thread``, no ``Timer`` and no ``Event``.
 
     Args:
         backlog: whose records.
-        saved: called after each attempt, on the thread.
+        saved: called after each attempt of ``save``, on the thread that made it.
+
+    Attributes:
+        sync: sync what is saved before it counts.
+        seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
+        sealed: the last segment is sealed and the live file is gone.
     """
 
-    def __init__(self, backlog: Late, saved: Callable[[], None]) -> None:
+    def __init__(self, backlog: Backlog, saved: Callable[[], None]) -> None:
+        self.sync = False
+        self.seal_when_idle = False
+        self.sealed = False
         self._backlog = backlog
+        self._log = backlog.log
         self._saved = saved
+        self._saving = threading.Lock()
+        self._saver: int | None = None
+        self._numbering = threading.RLock()
+        self._numberer: int | None = None
+        self._unanswered: deque[Entry] = deque()
+        self._apart = 0
         self._asked: SimpleQueue[_thread.LockType] = SimpleQueue()
         self._running = _thread.allocate_lock()
         self._hangs = False
 
-    def save(self, wait: float) -> None:
+    @property
+    def stuck(self) -> bool:
+        """Whether another thread hung in the segment, so that lines went past it."""
+        return self._apart > 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything is left to write, or to sync where that is possible."""
+        log = self._log
+        return self._backlog.unwritten > 0 or (log.synced < log.written and not self._apart)
+
+    def saving_here(self) -> bool:
+        """Tell whether this very thread is inside ``save_now``, further up its stack."""
+        return threading.get_ident() in (self._saver, self._numberer)
+
+    # -- accepting -----------------------------------------------------------------------------
+
+    def accept(self, entry: Entry) -> None:
+        """Number one record, on any thread, also while another thread hangs in the disk.
+
+        ``entry.record`` is the numbered one afterwards; ``save_now`` writes it.
+        """
+        self._backlog.inbox.append(entry)
+        self._number_inbox()
+
+    def _number_inbox(self) -> None:
+        me = threading.get_ident()
+        if self._numberer == me:  # a finalizer or a handler in the middle of it: that goes on
+            return
+        with self._numbering:
+            self._numberer = me
+            try:
+                while self._backlog.inbox:
+                    self._unanswered += self._backlog.take_inbox()
+            finally:
+                self._numberer = None
+
+    # -- here and now --------------------------------------------------------------------------
+
+    def save_now(self, budget: float, *, seal: bool = False) -> int:
+        """Write everything that is held, synchronously; return how many records were not saved.
+
+        Blocks at most about ``budget`` seconds, except inside a system call that hangs.  May be
+        called by several threads, and from inside itself (by a finalizer): the caller that holds
+        the lock saves for all.  No thread may be inside ``Backlog.accept`` meanwhile.
+        """
+        backlog = self._backlog
+        backlog.late = True
+        self.seal_when_idle |= seal
+        deadline = time.monotonic() + budget
+        me = threading.get_ident()
+        while self._saver != me and self._saving.acquire(timeout=_left(deadline)):
+            self._saver = me
+            try:
+                self._number_inbox()
+                waiting = [self._unanswered.popleft() for _ in range(len(self._unanswered))]
+                self._save(backlog.queue.held(), deadline)
+                with self._numbering:
+                    backlog.note_written()
+                safe = self._log.synced if self.sync else self._log.written
+                for entry in waiting:
+                    _answer(entry, saved=(entry.record.seq or 0) <= safe)
+                if self.seal_when_idle:
+                    self._finish(deadline)
+            finally:
+                self._saver = None
+                self._saving.release()
+            if not backlog.inbox:
+                break
+        return backlog.unwritten
+
+    def _save(self, records: Sequence[Accepted], deadline: float) -> None:
+        pause = 0.01
+        self.sealed = self.sealed and not records
+        while records:
+            try:
+                self._write_out(records, deadline)
+                self._backlog.queue.forget(records[-1][0])
+                return
+            except OSError as exc:
+                if time.monotonic() + pause > deadline:
+                    left = self._backlog.unwritten
+                    what = f"{left} records" if left else "the last sync"
+                    _log.error("%s could not be saved: %s", what, exc)
+                    return
+                time.sleep(pause)
+                pause = min(pause * 2, _PAUSE)
+
+    def _write_out(self, records: Sequence[Accepted], deadline: float) -> None:
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            lines = [self._backlog.line(item) for item in chunk]
+            first = chunk[0][0]
+            try:
+                if self._apart:
+                    raise Stuck
+                self._log.append(first, lines, timeout=_left(deadline))
+            except Stuck:
+                self._write_apart(first, lines)
+        if not self._apart and self.sync:
+            self._log.sync(timeout=_left(deadline))
+
+    def _write_apart(self, first: int, lines: Sequence[bytes]) -> None:
+        """Another thread hangs in the segment: leave it alone, write a segment of our own."""
+        log, backlog = self._log, self._backlog
+        log.abandon()
+        self._apart += 1
+        last = first + len(lines) - 1
+        name = SegmentName(backlog.writer, first, last)
+        attempt = 10_000 + self._apart
+        write_sealed(
+            backlog.fs, backlog.directory / SEGMENTS, name, b"".join(lines), attempt=attempt
+        )
+        if log.synced >= first - 1:
+            backlog.live.cells[SYNCED] = log.synced = max(log.synced, last)
+        log.advance(last)
+
+    def _finish(self, deadline: float) -> None:
+        """Seal, and take the live file away if nothing is left to come."""
+        backlog = self._backlog
+        if self.sealed or self._apart:
+            return
+        try:
+            if backlog.in_flight or backlog.untracked or backlog.unwritten:
+                self._log.sync(timeout=_left(deadline))
+                return
+            self._log.seal(timeout=_left(deadline))
+            if self._log.left_open:  # a file that failed us: recovery seals it, by the counters
+                backlog.live.release()
+            else:
+                backlog.live.remove()
+            self.sealed = True
+        except OSError as exc:
+            _log.error("the ledger was not sealed (recovery will): %s", exc)
+
+    # -- in the background ---------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Save what was accepted late: here, or in the background where an event loop runs."""
+        if self.saving_here():
+            return  # further up the stack it goes on
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self.save_now(LATE_BUDGET)
+            self._saved()
+            self.watch()
+        else:
+            self.save_in_background(LATE_ON_LOOP)
+
+    def save_in_background(self, wait: float) -> None:
         """Have all that is held saved; return when that was tried, or after ``wait`` seconds.
 
         Does not wait at all while an attempt hangs that somebody has waited for in vain.
@@ -72,13 +241,13 @@ class LateSaver:
         done.acquire()
         self._asked.put(done)
         if not self._begin():  # the interpreter starts no thread any more
-            self._backlog.save_now(LATE_BUDGET)
+            self.save_now(LATE_BUDGET)
         elif not self._hangs and not done.acquire(True, wait):
             self._hangs = True
 
     def watch(self) -> None:
         """Sync and try again in the background, if there is anything left to do."""
-        if self._backlog.unfinished:
+        if self.unfinished:
             self._begin()
 
     def _begin(self) -> bool:
@@ -98,15 +267,16 @@ class LateSaver:
             while True:
                 asked = self._wait(due)
                 if asked or self._backlog.unwritten:
-                    self._backlog.save_now(LATE_BUDGET)
+                    self.save_now(LATE_BUDGET)
                 if time.monotonic() >= due:
-                    self._backlog.sync_now()
+                    with contextlib.suppress(OSError):  # tried again soon, and by the seal
+                        self._log.sync(timeout=1.0)
                     due = time.monotonic() + LATE_INTERVAL
                 self._hangs = False
                 self._saved()
                 for done in asked:
                     done.release()
-                if not self._backlog.unfinished and self._asked.empty():
+                if not self.unfinished and self._asked.empty():
                     break
         finally:
             self._running.release()
@@ -121,3 +291,16 @@ class LateSaver:
                 asked.append(self._asked.get_nowait())
         except Empty:
             return asked
+
+
+def _answer(entry: Entry, *, saved: bool) -> None:
+    if entry.future is not None and not entry.future.done():
+        if saved:
+            entry.future.set_result(entry.record)
+        else:
+            entry.future.set_exception(LedgerFailed(f"record {entry.record.id} was not saved"))
+
+
+def _left(deadline: float) -> float:
+    """Seconds until the deadline, at least a moment: -1 would wait for ever, 0 not at all."""
+    return max(0.05, deadline - time.monotonic())

@@ -33,7 +33,7 @@ from litellm_ledger._storage.live_file import Durability
 
 from .admission import Admission
 from .backlog import Backlog
-from .last_resort import LateSaver
+from .last_resort import LastResort
 from .opening import checked_mode, prepare, refused
 from .queue import Signal
 from .state import State, advance
@@ -149,13 +149,13 @@ class Writer:
         if admission.state is not State.UNOPENED:  # the close did not wait for so slow a disk
             await self._on_new_thread(backlog.live.remove)
             raise admission.refusal()
+        backlog.on_usage = self.on_usage
+        admission.last_resort = LastResort(backlog, admission.saved_late)
+        admission.last_resort.sync = self._durability == "synced"
         admission.opened = backlog
-        admission.late = LateSaver(backlog, admission.saved_late)
-        admission.opened.on_usage = self.on_usage
-        admission.opened.sync_late = self._durability == "synced"
         admission.state = advance(admission.state, State.OPEN)
         _process.enter(self)
-        admission.task = self._spawn(self._run(admission.opened), "litellm-ledger-writer")
+        admission.task = self._spawn(self._run(backlog), "litellm-ledger-writer")
         admission.task.add_done_callback(self._task_done)
 
     def _open_files(self, name: str) -> Backlog:
@@ -206,20 +206,19 @@ class Writer:
 
     def _save_on_thread(self, backlog: Backlog) -> None:
         """Save what is held, not blocking longer than the drain time even if the disk hangs."""
-        admission = self.admission
+        admission, last_resort = self.admission, self.admission.last_resort
         self._executor.stop()
         budget = self.drain_timeout
         thread = threading.Thread(
-            target=backlog.save_now, args=(budget,), name="litellm-ledger-save", daemon=True
+            target=last_resort.save_now, args=(budget,), name="litellm-ledger-save", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # the interpreter starts no thread any more
-            backlog.save_now(budget)
+            last_resort.save_now(budget)
         else:
             thread.join(budget + 1.0)
-        if admission.late is not None:
-            admission.late.watch()
+        last_resort.watch()
         admission.progress(backlog.log.written, backlog.log.synced)
 
     # -- closing -------------------------------------------------------------------------------
@@ -276,7 +275,7 @@ class Writer:
         admission.progress(backlog.log.written, backlog.log.synced)
         admission.fail_waiters(admission.refusal())
         lost = backlog.accepted - admission.safe(backlog)
-        if left.done() and not lost and not backlog.stuck:
+        if left.done() and not lost and not admission.last_resort.stuck:
             unwritten = 0  # the disk was slow, and all is where it should be in time
         unwritten = max(unwritten, lost)
         if unwritten > 0:
@@ -307,22 +306,23 @@ class Writer:
         admission = self.admission
         if self._pid != os.getpid() or admission.opened is None:
             return 0
-        backlog = admission.opened
-        backlog.late = backlog.sync_late = True
+        last_resort = admission.last_resort
+        admission.opened.late = last_resort.sync = True
         self._executor.stop()
-        unsaved = backlog.save_now(budget, seal=True)
+        unsaved = last_resort.save_now(budget, seal=True)
         if admission.state is State.OPEN:
             admission.state = advance(admission.state, State.DRAINING)
         if admission.state is not State.CLOSED:
             admission.state = advance(admission.state, State.CLOSED)
-        if backlog.sealed:
+        if last_resort.sealed:
             _process.leave(self)
         self._silence_task()
         return unsaved
 
     def saving_here(self) -> bool:
         """Tell whether this very thread is in the middle of the last resort."""
-        return self.admission.opened is not None and self.admission.opened.saving_here()
+        admission = self.admission
+        return admission.opened is not None and admission.last_resort.saving_here()
 
     def _silence_task(self) -> None:
         """Spare the user asyncio's "Task was destroyed but it is pending" for a task we gave up."""
