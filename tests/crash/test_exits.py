@@ -249,9 +249,7 @@ def wait_for(child):
 
 
 def test_a_forked_child_never_writes_to_its_parents_segment(tmp_path: Path) -> None:
-    code = (
-        FORK
-        + """
+    code = """
 async def main():
     async with UsageTracker(PATH) as tracker:
         for number in range(1_000):
@@ -263,8 +261,7 @@ async def main():
         await tracker.record(usage("after"))
 run(main())
 """
-    )
-    child = run(code, tmp_path)
+    child = run(FORK + code, tmp_path)
     assert child.said == ["child 0"]
     assert_once(tmp_path, [*range(1_000), "after"])
     assert_closed(tmp_path)
@@ -311,10 +308,7 @@ run(main())
 def test_a_forked_child_that_runs_its_exit_handlers_writes_nothing_of_its_parents(
     tmp_path: Path,
 ) -> None:
-    code = (
-        FORK
-        + FILL
-        + """
+    code = """
 loop = new_loop()
 loop.run_until_complete(main())
 child = os.fork()
@@ -322,8 +316,7 @@ if child == 0:
     sys.exit(0)
 wait_for(child)
 """
-    )
-    child = run(code, tmp_path)
+    child = run(FORK + FILL + code, tmp_path)
     assert child.said == ["child 0"]
     assert child.stderr == ""
     assert_once(tmp_path, range(COUNT))
@@ -331,9 +324,7 @@ wait_for(child)
 
 
 def test_a_forked_child_may_record_with_a_writer_of_its_own(tmp_path: Path) -> None:
-    code = (
-        FORK
-        + """
+    code = """
 tracker = UsageTracker(PATH, tags={"env": "test"})
 async def child_main():
     await tracker.record(usage("child"))
@@ -351,8 +342,7 @@ async def main():
     await tracker.aclose()
 run(main())
 """
-    )
-    child = run(code, tmp_path)
+    child = run(FORK + code, tmp_path)
     assert "child 0" in child.said
     assert "signals on 1" in child.said
     found = list(Ledger(tmp_path).records())
@@ -392,9 +382,7 @@ loop.run_until_complete(tracker.aclose())
 
 
 def test_a_fork_while_a_thread_holds_the_segment_blocks_nobody(tmp_path: Path) -> None:
-    code = (
-        FORK
-        + """
+    code = """
 class Slow(FileSystem):
     def write(self, fd, data):
         say("writing")
@@ -417,8 +405,7 @@ async def main():
     await tracker.aclose()
 run(main())
 """
-    )
-    child = run(code, tmp_path)
+    child = run(FORK + code, tmp_path)
     assert "child 0" in child.said
     assert sorted(map(str, keys(tmp_path))) == ["child", "parent"]
     assert_once(tmp_path)
@@ -458,9 +445,7 @@ def test_a_stream_that_is_open_at_the_exit_is_abandoned_on_record(tmp_path: Path
 
 
 def test_a_forked_child_says_nothing_of_its_parents_open_streams(tmp_path: Path) -> None:
-    code = (
-        STREAM
-        + """
+    code = """
 loop = new_loop()
 stream = loop.run_until_complete(begin())
 child = os.fork()
@@ -468,8 +453,7 @@ if child == 0:
     sys.exit(0)
 wait_for(child)
 """
-    )
-    child = run(code, tmp_path)
+    child = run(STREAM + code, tmp_path)
     assert child.said == ["child 0"]
     assert child.stderr == ""
     assert kinds(tmp_path) == ["started", "abandoned"]
@@ -478,9 +462,7 @@ wait_for(child)
 
 
 def test_a_forked_child_may_use_the_client_with_a_writer_of_its_own(tmp_path: Path) -> None:
-    code = (
-        STREAM
-        + """
+    code = """
 async def child_main():
     stream = await begin()
     await stream.aclose()
@@ -497,8 +479,7 @@ async def main():
     await client.aclose()
 run(main())
 """
-    )
-    child = run(code, tmp_path)
+    child = run(STREAM + code, tmp_path)
     assert child.said == ["child 0"]
     assert child.stderr == ""
     assert sorted(kinds(tmp_path)) == ["abandoned", "abandoned", "started", "started"]

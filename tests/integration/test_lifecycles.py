@@ -52,14 +52,8 @@ SERVERS = {
     "gunicorn-preload": [*GUNICORN, "--preload"],
     "hypercorn": ["hypercorn", "{app}", "-b", "127.0.0.1:{port}", "--graceful-timeout", "2"],
     "granian": [
-        "granian",
-        "{app}",
-        "--interface",
-        "asgi",
-        "--port",
-        "{port}",
-        "--workers-kill-timeout",
-        "3",
+        *("granian", "{app}", "--interface", "asgi", "--port", "{port}"),
+        *("--workers-kill-timeout", "3"),
     ],
 }
 UNLIMITED = "gunicorn with uvicorn's own worker"

@@ -72,33 +72,25 @@ async def acked(writer: AsyncUsageWriter, key: object, events: list[str]) -> Usa
 # -- durability: what comes before the ack ---------------------------------------------------------
 
 
-async def test_written_acks_after_the_write_and_needs_no_sync(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("durability", "first", "second"),
+    [
+        ("queued", "", ""),
+        ("written", "create write", "write"),
+        ("synced", "create write sync links sync_directory", "write sync links"),
+    ],
+)
+async def test_an_ack_comes_after_what_its_durability_promises_and_no_later(
+    tmp_path: Path, durability: Any, first: str, second: str
+) -> None:
     disk = Diary()
-    async with AsyncUsageWriter(tmp_path, fs=disk, sync_interval=1000) as writer:
-        disk.events.clear()
-        for number in range(3):
+    options = {"fs": disk, "durability": durability, "sync_interval": 1000}
+    async with AsyncUsageWriter(tmp_path, **options) as writer:
+        for number, before in enumerate((first, second)):
+            disk.events.clear()
             await acked(writer, number, disk.events)
-        assert disk.events == ["create", "write", "ack 0", "write", "ack 1", "write", "ack 2"]
-
-
-async def test_synced_acks_after_data_and_name_are_synced(tmp_path: Path) -> None:
-    disk = Diary()
-    async with AsyncUsageWriter(tmp_path, fs=disk, durability="synced") as writer:
-        disk.events.clear()
-        await acked(writer, 0, disk.events)
-        assert disk.events == ["create", "write", "sync", "links", "sync_directory", "ack 0"]
-        disk.events.clear()
-        await acked(writer, 1, disk.events)
-        assert disk.events == ["write", "sync", "links", "ack 1"]
-
-
-async def test_queued_acks_before_anything_is_written(tmp_path: Path) -> None:
-    disk = Diary()
-    async with AsyncUsageWriter(tmp_path, fs=disk, durability="queued") as writer:
-        disk.events.clear()
-        await acked(writer, 0, disk.events)
-        assert disk.events == ["ack 0"]
-    assert_once(tmp_path, [0])
+            assert disk.events == [*before.split(), f"ack {number}"]
+    assert_once(tmp_path, [0, 1])
 
 
 @pytest.mark.parametrize("durability", ["written", "synced"])
@@ -344,16 +336,19 @@ async def test_when_the_writer_dies_outcomes_are_still_taken_and_saved_at_the_cl
     assert_closed(tmp_path)
 
 
+async def cancel_all_others() -> None:
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await turns()
+
+
 async def test_when_somebody_cancels_every_task_the_ledger_goes_on_synchronously(
     tmp_path: Path,
 ) -> None:
     async with UsageTracker(tmp_path, durability="synced") as tracker:
         for number in range(5):
             tracker.record_nowait(usage(number))
-        me = asyncio.current_task()
-        for task in asyncio.all_tasks() - {me}:
-            task.cancel()
-        await turns()
+        await cancel_all_others()
         for number in range(5, 8):
             record = await asyncio.wait_for(tracker.record(usage(number)), WAIT)
             assert list(Ledger(tmp_path).records())[-1] == record
@@ -405,10 +400,7 @@ async def test_without_its_task_a_full_disk_is_tried_again_until_there_is_space(
     disk = FaultyFileSystem()
     tracker = UsageTracker(tmp_path, fs=disk, queue_size=2, handle_signals=False)
     await tracker.record(usage(0))
-    me = asyncio.current_task()
-    for task in asyncio.all_tasks() - {me}:
-        task.cancel()
-    await turns()
+    await cancel_all_others()
     disk.fill()
     for number in (1, 2):
         with pytest.raises(LedgerFailed, match="tried every second"):

@@ -30,14 +30,15 @@ class Line:
     async def enter(self, who: int) -> None:
         self.slots[who] = await self.limit.enter()
 
-    def join(self, *numbers: int) -> list[asyncio.Task[None]]:
-        return [asyncio.create_task(self.enter(who)) for who in numbers]
+    async def join(self, *numbers: int) -> list[asyncio.Task[None]]:
+        tasks = [asyncio.create_task(self.enter(who)) for who in numbers]
+        await turns()
+        return tasks
 
 
 async def test_first_come_first_served() -> None:
     line = Line(2)
-    line.join(*range(6))
-    await turns()
+    await line.join(*range(6))
     assert (list(line.slots), line.limit.active, line.limit.waiting) == ([0, 1], 2, 4)
     for who in range(6):
         line.slots[who].release()
@@ -48,8 +49,7 @@ async def test_first_come_first_served() -> None:
 
 async def test_a_newcomer_does_not_overtake_one_who_was_let_in() -> None:
     line = Line(1)
-    line.join(0, 1)
-    await turns()
+    await line.join(0, 1)
     line.slots[0].release()  # 1 is let in, and has not run yet
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -62,8 +62,7 @@ async def test_a_newcomer_does_not_overtake_one_who_was_let_in() -> None:
 
 async def test_a_slot_is_released_once() -> None:
     line = Line(1)
-    line.join(0, 1, 2)
-    await turns()
+    await line.join(0, 1, 2)
     for _ in range(3):
         line.slots[0].release()
     await turns()
@@ -72,15 +71,13 @@ async def test_a_slot_is_released_once() -> None:
 
 async def test_without_a_limit_it_only_counts() -> None:
     line = Line(None)
-    line.join(*range(100))
-    await turns()
+    await line.join(*range(100))
     assert (line.limit.active, line.limit.waiting, line.limit.most) == (100, 0, None)
 
 
 async def test_closing_turns_away_who_waits_and_who_comes() -> None:
     line = Line(1)
-    tasks = line.join(0, 1, 2)
-    await turns()
+    tasks = await line.join(0, 1, 2)
     line.limit.close(lambda: LedgerClosed("closed"))
     for task in tasks[1:]:
         with pytest.raises(LedgerClosed, match="closed"):

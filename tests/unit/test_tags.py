@@ -15,24 +15,17 @@ from litellm_ledger._records.record import clean_tags
 from litellm_ledger._tracking.tags import Tags
 
 
-def test_no_tags_at_all_are_none() -> None:
-    assert Tags(None).merged(None) is None
-
-
-def test_own_tags_alone_are_passed_through_untouched() -> None:
+def test_no_tags_at_all_are_none_and_own_tags_alone_pass_untouched() -> None:
     own = {"user": "alice"}
+    assert Tags(None).merged(None) is None
     assert Tags(None).merged(own) is own
 
 
 def test_later_ones_win_and_the_call_has_the_last_word() -> None:
     tags = Tags({"env": "prod", "user": "nobody", "a": "client"})
     with tags.scope({"user": "alice", "a": "scope", "b": "scope"}):
-        assert tags.merged({"b": "call"}) == {
-            "env": "prod",
-            "user": "alice",
-            "a": "scope",
-            "b": "call",
-        }
+        merged = tags.merged({"b": "call"})
+    assert merged == {"env": "prod", "user": "alice", "a": "scope", "b": "call"}
 
 
 def test_inner_scopes_add_to_outer_ones_and_end() -> None:
@@ -105,7 +98,7 @@ def test_changing_the_given_mapping_later_changes_nothing() -> None:
 
 
 @pytest.mark.asyncio
-async def test_tags_follow_into_tasks_that_are_started_inside() -> None:
+async def test_tags_follow_into_tasks_and_threads_that_are_started_inside() -> None:
     tags = Tags(None)
 
     async def child() -> object:
@@ -114,6 +107,7 @@ async def test_tags_follow_into_tasks_that_are_started_inside() -> None:
 
     with tags.scope({"user": "alice"}):
         task = asyncio.create_task(child())
+        assert await asyncio.to_thread(tags.merged, None) == {"user": "alice"}
     assert await task == {"user": "alice"}
     assert tags.merged(None) is None
 
@@ -137,13 +131,6 @@ async def test_tags_of_a_task_do_not_leak_into_its_parent_or_sibling() -> None:
     assert tags.merged(None) is None
     seen.set()
     await task
-
-
-@pytest.mark.asyncio
-async def test_tags_follow_into_threads_of_asyncio() -> None:
-    tags = Tags(None)
-    with tags.scope({"user": "alice"}):
-        assert await asyncio.to_thread(tags.merged, None) == {"user": "alice"}
 
 
 @pytest.mark.asyncio

@@ -46,6 +46,16 @@ class Hall:
         self.room.admit()
 
 
+async def full(*waiting: int) -> Hall:
+    """A hall for one, with 0 inside and the others in line."""
+    hall = Hall(1)
+    await hall.enter(0)
+    for who in waiting:
+        hall.ask(who)
+    await turns()
+    return hall
+
+
 # -- room ------------------------------------------------------------------------------------------
 
 
@@ -61,10 +71,7 @@ async def test_who_finds_room_does_not_wait() -> None:
 
 @pytest.mark.asyncio
 async def test_nobody_slips_in_between_a_grant_and_its_use() -> None:
-    hall = Hall(1)
-    await hall.enter(0)
-    hall.ask(1)
-    await turns()
+    hall = await full(1)
     hall.leave()  # granted to 1, which has not run yet
     assert not hall.room.at_once()
     await turns()
@@ -73,10 +80,7 @@ async def test_nobody_slips_in_between_a_grant_and_its_use() -> None:
 
 @pytest.mark.asyncio
 async def test_nobody_overtakes_those_who_wait_even_when_there_is_room() -> None:
-    hall = Hall(1)
-    await hall.enter(0)
-    hall.ask(1)
-    await turns()
+    hall = await full(1)
     hall.inside.clear()  # room, and nobody has been told yet
     assert not hall.room.at_once()
     hall.ask(2)
@@ -88,11 +92,7 @@ async def test_nobody_overtakes_those_who_wait_even_when_there_is_room() -> None
 
 @pytest.mark.asyncio
 async def test_a_cancelled_waiter_is_passed_over_and_counted_no_more() -> None:
-    hall = Hall(1)
-    await hall.enter(0)
-    for who in (1, 2, 3):
-        hall.ask(who)
-    await turns()
+    hall = await full(1, 2, 3)
     hall.tasks[2].cancel()
     await turns()
     assert len(hall.room) == 2
@@ -104,11 +104,7 @@ async def test_a_cancelled_waiter_is_passed_over_and_counted_no_more() -> None:
 
 @pytest.mark.asyncio
 async def test_cancelled_with_the_place_in_hand_it_goes_to_the_next_in_line() -> None:
-    hall = Hall(1)
-    await hall.enter(0)
-    for who in (1, 2):
-        hall.ask(who)
-    await turns()
+    hall = await full(1, 2)
     hall.leave()
     hall.tasks[1].cancel()  # granted in this very turn, not used yet
     await turns()
@@ -118,11 +114,7 @@ async def test_cancelled_with_the_place_in_hand_it_goes_to_the_next_in_line() ->
 
 @pytest.mark.asyncio
 async def test_everybody_cancelled_with_the_place_in_hand_leaves_the_room_free() -> None:
-    hall = Hall(1)
-    await hall.enter(0)
-    for who in (1, 2, 3):
-        hall.ask(who)
-    await turns()
+    hall = await full(1, 2, 3)
     hall.leave()
     for who in (1, 2, 3):
         hall.tasks[who].cancel()
@@ -135,11 +127,7 @@ async def test_everybody_cancelled_with_the_place_in_hand_leaves_the_room_free()
 
 @pytest.mark.asyncio
 async def test_fail_turns_everybody_away() -> None:
-    hall = Hall(1)
-    await hall.enter(0)
-    for who in (1, 2):
-        hall.ask(who)
-    await turns()
+    hall = await full(1, 2)
     hall.room.fail(ValueError("dead"))
     ends = await asyncio.gather(hall.tasks[1], hall.tasks[2], return_exceptions=True)
     assert [str(end) for end in ends] == ["dead", "dead"]
@@ -148,10 +136,7 @@ async def test_fail_turns_everybody_away() -> None:
 
 @pytest.mark.asyncio
 async def test_cancelled_and_turned_away_at_once_counts_nobody_twice() -> None:
-    hall = Hall(1)
-    await hall.enter(0)
-    hall.ask(1)
-    await turns()
+    hall = await full(1)
     hall.room.fail(ValueError("dead"))
     hall.tasks[1].cancel()
     await turns()

@@ -310,8 +310,6 @@ class Writer:
         admission.opened.late = last_resort.sync = True
         self._executor.stop()
         unsaved = last_resort.save_now(budget, seal=True)
-        if admission.state is State.OPEN:
-            admission.state = advance(admission.state, State.DRAINING)
         if admission.state is not State.CLOSED:
             admission.state = advance(admission.state, State.CLOSED)
         if last_resort.sealed:
