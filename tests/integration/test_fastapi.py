@@ -29,7 +29,7 @@ from litellm_ledger.testing import OpenAIServer, ServedRequest
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.integration.fastapi_server:app"
-DEADLINE = 30.0
+DEADLINE = 60.0
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join(sys.path),
     "PYTHONUNBUFFERED": "1",
