@@ -536,7 +536,7 @@ async def naive(self, backlog):
         if held and log._fd is not None:
             os.write(log._fd, b"".join(map(backlog.line, held)))
             log.written = backlog.accepted
-            backlog.queue.forget()
+            backlog.queue.forget(backlog.accepted)
 Writer._run = naive
 """
 

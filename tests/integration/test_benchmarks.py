@@ -35,7 +35,6 @@ def test_every_section_runs_and_says_what_is_not_installed(section: str) -> None
             assert (figure == INSTALL) == (name in ABSENT) or section == "starting"
 
 
-@pytest.mark.timeout(300)
 def test_nothing_that_the_ledger_acknowledged_is_lost_in_the_loss_table() -> None:
     (table,) = loss.run(Size(quick=True))
     absent = [kind for name, kind in MAKERS.items() if loss.absent(kind)]
