@@ -10,7 +10,7 @@ in; what a call is stands in ``_litellm.calls``, and how it is made in ``_calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from litellm_ledger._calls.answers import RecordedDict
@@ -48,15 +48,8 @@ class LiteLLMCalls:
     is recorded as ``cancelled``.
     """
 
-    async def _call(
-        self,
-        name: str,
-        given: dict[str, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tags: Mapping[str, Any] | list[str] | None,
-    ) -> Any:
-        raise NotImplementedError
+    _call: Callable[..., Coroutine[Any, Any, Any]]
+    """One way in for all of them: ``LiteLLMClient`` has it."""
 
     @overload
     async def acompletion(
