@@ -17,6 +17,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.runs import until
 
 from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, UsageRecord
 from litellm_ledger._calls import core as _core
@@ -294,7 +295,7 @@ async def test_more_streams_than_may_be_drained_are_closed(
         await asyncio.gather(*(stream.aclose() for stream in streams))
         served = await ended(server, 5)
         assert Counter(request.ended for request in served) == {"finished": 2, "disconnected": 3}
-        # The places are free again.
+        await until(lambda: ours._core.draining._free == 2)  # the places are free again
         await by_aclose(ours, server, SLOW)
         assert (await ended(server, 6))[-1].finished
     found = Counter(record.usage_source for record in Ledger(tmp_path).records())
