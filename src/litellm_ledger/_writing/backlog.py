@@ -92,7 +92,7 @@ class Backlog:
         return record
 
     def put(self, record: UsageRecord, now: datetime | None, *, wake: bool = True) -> None:
-        """``accept`` with a time for whoever does not want the numbered record: the task makes it.
+        """``accept`` with a time, for callers that do not need the numbered record: the task makes it.
 
         That takes the caller a third of the time.
         """
