@@ -92,9 +92,9 @@ class Backlog:
         return record
 
     def put(self, record: UsageRecord, now: datetime | None, *, wake: bool = True) -> None:
-        """``accept`` with a time, for callers that do not need the numbered record: the task makes it.
+        """``accept`` with a time, for callers that do not need the numbered record.
 
-        That takes the caller a third of the time.
+        The task makes it, which takes the caller a third of the time.
         """
         self.accepting = True
         money = record.cost
