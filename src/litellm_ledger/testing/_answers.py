@@ -63,21 +63,33 @@ def error(status: int, message: str | None = None, param: str | None = None) -> 
     return {"error": {"message": text, "type": kind, "param": param, "code": code}}
 
 
-def chat_usage(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
-    """Return the `usage` of a chat answer; the module's docstring says how it is counted."""
-    prompt, completion = behaviour.prompt_tokens, behaviour.completion_tokens
-    if prompt is None:
-        words = count_words(request.get("messages"))
-        prompt = words + behaviour.cached_tokens + behaviour.audio_tokens
-    if completion is None:
+def tokens(words_in: int, behaviour: Behaviour) -> tuple[int, int]:
+    """Return the input and the output tokens; the module's docstring says how they are counted."""
+    read, written = behaviour.prompt_tokens, behaviour.completion_tokens
+    if read is None:
+        read = words_in + behaviour.cached_tokens + behaviour.audio_tokens
+    if written is None:
         words = behaviour.chunks * behaviour.words_per_chunk
-        completion = words + behaviour.reasoning_tokens + behaviour.audio_output_tokens
+        written = words + behaviour.reasoning_tokens + behaviour.audio_output_tokens
+    return read, written
+
+
+def usage(read: int, written: int) -> Json:
+    """Return the three sums of a `usage`."""
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def reports_usage(request: Mapping[str, Any], behaviour: Behaviour) -> bool:
+    """Return whether a stream of chats or completions ends with its usage."""
+    asked = bool((request.get("stream_options") or {}).get("include_usage"))
+    return asked and not behaviour.ignore_include_usage and not behaviour.no_usage
+
+
+def _chat_usage(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
     cost = {} if behaviour.cost is None else {"cost": behaviour.cost}
     return {
         **cost,
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
+        **usage(*tokens(count_words(request.get("messages")), behaviour)),
         "prompt_tokens_details": {
             "cached_tokens": behaviour.cached_tokens,
             "audio_tokens": behaviour.audio_tokens,
@@ -107,12 +119,9 @@ def chat(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Json:
         "refusal": None,
         "annotations": [],
     }
-    answer = _envelope(request, behaviour, number, "chat.completion")
-    answer["choices"] = [
-        {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    ]
+    answer = _chat(request, behaviour, number, "chat.completion", "stop", message=message)
     if not behaviour.no_usage:
-        answer["usage"] = chat_usage(request, behaviour)
+        answer["usage"] = _chat_usage(request, behaviour)
     return answer
 
 
@@ -124,31 +133,25 @@ def chat_chunks(
     With `stream_options.include_usage` every chunk has a `usage` of null, and one more chunk
     with no choices and the real usage comes last. Without it no chunk has the member at all.
     """
-    asked = bool((request.get("stream_options") or {}).get("include_usage"))
-    reports = asked and not behaviour.ignore_include_usage and not behaviour.no_usage
+    reports = reports_usage(request, behaviour)
 
-    def chunk(delta: Json, finish_reason: str | None = None) -> Json:
-        body = _envelope(request, behaviour, number, "chat.completion.chunk")
-        body["choices"] = [
-            {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        ]
-        if reports:
-            body["usage"] = None
-        return body
+    def chunk(delta: Json, reason: str | None = None) -> Json:
+        body = _chat(request, behaviour, number, "chat.completion.chunk", reason, delta=delta)
+        return {**body, "usage": None} if reports else body
 
     yield chunk({"role": "assistant", "content": "", "refusal": None}), False
     for piece in pieces(behaviour):
         yield chunk({"content": piece}), True
     last = chunk({}, "stop")
     if reports and behaviour.usage_on_finish:
-        yield {**last, "usage": chat_usage(request, behaviour)}, False
+        yield {**last, "usage": _chat_usage(request, behaviour)}, False
         return
     yield last, False
     if reports:
-        yield {**last, "choices": [], "usage": chat_usage(request, behaviour)}, False
+        yield {**last, "choices": [], "usage": _chat_usage(request, behaviour)}, False
 
 
-def embeddings(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
+def embeddings(request: Mapping[str, Any], behaviour: Behaviour, _: int) -> Json:
     """Return the embeddings of `input`: one for each text, equal numbers in each."""
     given = request.get("input")
     several = isinstance(given, list) and not (given and isinstance(given[0], int))
@@ -165,25 +168,26 @@ def embeddings(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
         "model": behaviour.response_model or request.get("model"),
     }
     if not behaviour.no_usage:
-        tokens = behaviour.prompt_tokens
-        if tokens is None:
-            tokens = count_words(given)
-        answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+        read = behaviour.prompt_tokens
+        read = count_words(given) if read is None else read
+        answer["usage"] = {"prompt_tokens": read, "total_tokens": read}
     return answer
 
 
 def models() -> Json:
     """Return the list of models. Any other name is served just the same."""
-    return {
-        "object": "list",
-        "data": [
-            {"id": name, "object": "model", "created": CREATED, "owned_by": "test"}
-            for name in MODELS
-        ],
-    }
+    model = {"object": "model", "created": CREATED, "owned_by": "test"}
+    return {"object": "list", "data": [{"id": name, **model} for name in MODELS]}
 
 
-def _envelope(request: Mapping[str, Any], behaviour: Behaviour, number: int, kind: str) -> Json:
+def _chat(
+    request: Mapping[str, Any],
+    behaviour: Behaviour,
+    number: int,
+    kind: str,
+    reason: str | None,
+    **said: Json,
+) -> Json:
     return {
         "id": f"chatcmpl-{number:08d}",
         "object": kind,
@@ -191,4 +195,5 @@ def _envelope(request: Mapping[str, Any], behaviour: Behaviour, number: int, kin
         "model": behaviour.response_model or request.get("model"),
         "service_tier": behaviour.service_tier,
         "system_fingerprint": "fp_test",
+        "choices": [{"index": 0, **said, "logprobs": None, "finish_reason": reason}],
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from litellm_ledger.testing import _answers, _endpoints
@@ -19,6 +19,7 @@ from litellm_ledger.testing._journal import Journal
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
 
 _STREAMS = {
     "/v1/chat/completions": _answers.chat_chunks,
@@ -31,18 +32,17 @@ _ANSWERS: dict[str, Callable[[dict[str, Any], Behaviour, int], _answers.Json]] =
     "/v1/completions": _endpoints.completion,
     "/v1/responses": _endpoints.response,
     "/v1/messages": _endpoints.message,
-    "/v1/embeddings": lambda request, behaviour, _: _answers.embeddings(request, behaviour),
-    "/v1/images/generations": lambda request, behaviour, _: _endpoints.images(request, behaviour),
-    "/v1/images/edits": lambda request, behaviour, _: _endpoints.images(request, behaviour),
-    "/v1/audio/transcriptions": (
-        lambda request, behaviour, _: _endpoints.transcription(request, behaviour)
-    ),
-    "/v1/moderations": lambda request, _, number: _endpoints.moderation(request, number),
+    "/v1/embeddings": _answers.embeddings,
+    "/v1/images/generations": _endpoints.images,
+    "/v1/images/edits": _endpoints.images,
+    "/v1/audio/transcriptions": _endpoints.transcription,
+    "/v1/moderations": _endpoints.moderation,
     "/v1/rerank": _endpoints.rerank,
     "/v2/rerank": _endpoints.rerank,
-    "/v1/ocr": lambda request, behaviour, _: _endpoints.ocr(request, behaviour),
-    "/v1/files": lambda request, _, number: _endpoints.file(number, request),
+    "/v1/ocr": _endpoints.ocr,
+    "/v1/files": _endpoints.file,
 }
+_JSON = b"application/json"
 _POSTS = {*_ANSWERS, "/v1/audio/speech", "/v1/batches"}
 _WITHOUT_MODEL = {"/v1/moderations", "/v1/files", "/v1/batches"}
 
@@ -134,21 +134,18 @@ class App:
         if await exchange.pause(None if behaviour.hang else behaviour.slow):
             return
         if status != 200:
-            retry_after = [] if behaviour.retry_after is None else [_retry_after(behaviour)]
-            words = behaviour.message
-            body = (
-                _endpoints.message_error(status, words)
-                if path == "/v1/messages"
-                else _answers.error(status, words)
-            )
+            seconds = behaviour.retry_after
+            retry_after = [] if seconds is None else [(b"retry-after", f"{seconds:g}".encode())]
+            body = _endpoints.failed(path, status, behaviour.message)
             await exchange.json(status, body, retry_after)
-            return
-        await self._succeed(path, exchange, behaviour)
-
-    async def _succeed(self, path: str, exchange: _Exchange, behaviour: Behaviour) -> None:
-        if exchange.request.get("stream") is True and path in _STREAMS:
+        elif request.get("stream") is True and path in _STREAMS:
             await exchange.stream(path, behaviour)
-        elif path == "/v1/audio/speech":
+        else:
+            await self._whole(path, exchange, behaviour)
+
+    async def _whole(self, path: str, exchange: _Exchange, behaviour: Behaviour) -> None:
+        """Send an answer that is no stream."""
+        if path == "/v1/audio/speech":
             await exchange.raw(_endpoints.SPEECH, b"audio/mpeg", behaviour)
         elif path == "/v1/batches":
             body = self._batch(f"batch_{exchange.number:08d}", behaviour, exchange)
@@ -219,26 +216,23 @@ class _Exchange:
                 return False
         return self._over.is_set()
 
-    async def json(
-        self, status: int, body: _answers.Json, headers: list[tuple[bytes, bytes]] | None = None
-    ) -> None:
+    async def json(self, status: int, body: _answers.Json, headers: Sequence[Header] = ()) -> None:
         """Send a whole answer. It is noted first, so that who has read it finds it noted."""
         self.end("finished", status=status, usage=body.get("usage"))
-        await _send_json(self._send, status, body, [self._id, *(headers or [])])
+        await _send_json(self._send, status, body, [self._id, *headers])
 
     async def whole(self, body: _answers.Json, behaviour: Behaviour) -> None:
         """Send an answer that is no stream, or the half of it."""
         if behaviour.cut_after is None:
             await self.json(200, body)
-            return
-        await self.raw(json.dumps(body).encode(), b"application/json", behaviour)
+        else:
+            await self.raw(json.dumps(body).encode(), _JSON, behaviour)
 
     async def raw(self, content: bytes, kind: bytes, behaviour: Behaviour) -> None:
         """Send an answer that is no JSON, or the half of it."""
         cut = behaviour.cut_after is not None
         self.end("cut" if cut else "finished", status=200)
-        await _start(self._send, 200, kind, [self._id, _length(content)])
-        await _body(self._send, content[: len(content) // 2] if cut else content, more=cut)
+        await _send_whole(self._send, 200, kind, content, [self._id], cut=cut)
 
     async def stream(self, path: str, behaviour: Behaviour) -> None:
         """Send the events, and do after each what the behaviour asks for."""
@@ -258,7 +252,7 @@ class _Exchange:
             if usage is not None:
                 self._journal.update(self.number, usage=usage)
             await self._event(chunk)
-        await self._close(None if _named(chunk) else "[DONE]")
+        await self._close(b"" if _named(chunk) else b"data: [DONE]\n\n")
 
     async def _interrupted(self, path: str, behaviour: Behaviour, sent: int) -> bool:
         """Do what is due after `sent` chunks; return whether the stream ends here."""
@@ -266,14 +260,8 @@ class _Exchange:
             self.end("cut")
             return True
         if behaviour.error_after == sent:
-            if path == "/v1/messages":
-                await self._event(_endpoints.message_error(text=behaviour.message))
-                await self._close(None)
-            elif path == "/v1/responses":
-                await self._event(_endpoints.response_error(behaviour.message))
-                await self._close(None)
-            else:
-                await self._close(json.dumps(_answers.error(500, behaviour.message)))
+            await self._event(_endpoints.failed_midway(path, behaviour.message))
+            await self._close()
             return True
         return behaviour.hang_after == sent and await self.pause(None)
 
@@ -281,14 +269,13 @@ class _Exchange:
         name = f"event: {chunk['type']}\n" if _named(chunk) else ""
         await _body(self._send, f"{name}data: {json.dumps(chunk)}\n\n".encode(), more=True)
 
-    async def _close(self, last: str | None) -> None:
+    async def _close(self, last: bytes = b"") -> None:
         if not await self.pause(0):
             self.end("finished")
-            data = b"" if last is None else f"data: {last}\n\n".encode()
-            await _body(self._send, data, more=False)
+            await _body(self._send, last, more=False)
 
     @property
-    def _id(self) -> tuple[bytes, bytes]:
+    def _id(self) -> Header:
         return (b"x-request-id", b"req_%08d" % self.number)
 
 
@@ -302,7 +289,7 @@ async def _read(receive: Receive) -> bytes:
             return body
 
 
-async def _start(send: Send, status: int, kind: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+async def _start(send: Send, status: int, kind: bytes, headers: Sequence[Header]) -> None:
     headers = [(b"content-type", kind), *headers]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -311,25 +298,26 @@ async def _body(send: Send, content: bytes, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": content, "more_body": more})
 
 
-async def _send_json(
+async def _send_whole(
     send: Send,
     status: int,
-    body: _answers.Json,
-    headers: list[tuple[bytes, bytes]] | None = None,
+    kind: bytes,
+    content: bytes,
+    headers: Sequence[Header] = (),
+    *,
+    cut: bool = False,
 ) -> None:
-    content = json.dumps(body).encode()
-    await _start(send, status, b"application/json", [_length(content), *(headers or [])])
-    await _body(send, content, more=False)
+    length = (b"content-length", b"%d" % len(content))
+    await _start(send, status, kind, [length, *headers])
+    await _body(send, content[: len(content) // 2] if cut else content, more=cut)
 
 
-def _length(content: bytes) -> tuple[bytes, bytes]:
-    return (b"content-length", b"%d" % len(content))
+async def _send_json(
+    send: Send, status: int, body: _answers.Json, headers: Sequence[Header] = ()
+) -> None:
+    await _send_whole(send, status, _JSON, json.dumps(body).encode(), headers)
 
 
 def _named(chunk: _answers.Json) -> bool:
     """Whether the events of this stream carry a name, as those of OpenAI's chats do not."""
     return "type" in chunk
-
-
-def _retry_after(behaviour: Behaviour) -> tuple[bytes, bytes]:
-    return (b"retry-after", f"{behaviour.retry_after:g}".encode())

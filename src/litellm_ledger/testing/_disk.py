@@ -18,8 +18,8 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeVar, get_args
 
 from litellm_ledger._storage.filesystem import PRIVATE, REAL, FileSystem
@@ -77,34 +77,27 @@ class Hang:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
+@dataclass
 class _Fault:
-    """What is to happen to the n-th matching call, and to ``times`` calls from there on."""
+    """What is to happen after ``skip`` matching calls, to ``times`` calls from there on."""
 
-    def __init__(
-        self, operation: str, nth: int, times: int | None, act: Callable[[], None]
-    ) -> None:
-        self.operation = operation
-        self.act = act
-        self._skip = nth - 1
-        self._times = times
+    operation: str
+    act: Callable[[], None]
+    skip: int
+    times: int | None
 
     def strikes(self, operation: Operation) -> bool:
-        if self.operation not in ("*", operation) or self._times == 0:
+        if self.operation not in ("*", operation) or self.times == 0:
             return False
-        if self._skip:
-            self._skip -= 1
+        if self.skip:
+            self.skip -= 1
             return False
-        if self._times is not None:
-            self._times -= 1
+        if self.times is not None:
+            self.times -= 1
         return True
 
 
@@ -148,20 +141,16 @@ class FaultyFileSystem(FileSystem):
             times: how many calls fail from there on; ``None``: all of them.
             error: the ``errno``.
         """
-        _check(operation)
 
         def act() -> None:
             raise OSError(error, os.strerror(error))
 
-        with self._mutex:
-            self._faults.append(_Fault(operation, nth, times, act))
+        self._add(operation, nth, times, act)
 
     def hang(self, operation: Operation | Literal["*"], *, nth: int = 1) -> Hang:
         """Let the ``nth`` call of ``operation`` from now stall until it is released."""
-        _check(operation)
         hang = Hang()
-        with self._mutex:
-            self._faults.append(_Fault(operation, nth, 1, hang.stall))
+        self._add(operation, nth, 1, hang.stall)
         return hang
 
     def kill(self, nth: int, *, torn: int = 0) -> None:
@@ -199,10 +188,14 @@ class FaultyFileSystem(FileSystem):
 
     def create(self, path: Path) -> int:
         """See ``FileSystem``; so for all the others."""
-        return self._opened(path, self._do("create", path, lambda: self.below.create(path)))
+        fd = self._do("create", path, lambda: self.below.create(path))
+        self._paths[fd] = path
+        return fd
 
     def open(self, path: Path) -> int:
-        return self._opened(path, self._do("open", path, lambda: self.below.open(path)))
+        fd = self._do("open", path, lambda: self.below.open(path))
+        self._paths[fd] = path
+        return fd
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         return self._do("write", self._path(fd), lambda: self._write(fd, data), torn=(fd, data))
@@ -236,6 +229,13 @@ class FaultyFileSystem(FileSystem):
         self._do("sync_directory", path, lambda: self.below.sync_directory(path))
 
     # -- how -----------------------------------------------------------------------------------
+
+    def _add(self, operation: str, nth: int, times: int | None, act: Callable[[], None]) -> None:
+        if operation not in ("*", *get_args(Operation)):
+            there_are = ", ".join(get_args(Operation))
+            raise ValueError(f"no operation {operation!r}; there are: {there_are}")
+        with self._mutex:
+            self._faults.append(_Fault(operation, act, nth - 1, times))
 
     def _do(
         self,
@@ -282,14 +282,5 @@ class FaultyFileSystem(FileSystem):
             if self._free is not None:
                 self._free += before - size
 
-    def _opened(self, path: Path, fd: int) -> int:
-        self._paths[fd] = path
-        return fd
-
     def _path(self, fd: int) -> Path:
         return self._paths.get(fd, Path())
-
-
-def _check(operation: str) -> None:
-    if operation != "*" and operation not in get_args(Operation):
-        raise ValueError(f"no operation {operation!r}; there are: {', '.join(get_args(Operation))}")

@@ -13,7 +13,17 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any
 
-from litellm_ledger.testing._answers import CREATED, Json, count_words, pieces
+from litellm_ledger.testing._answers import (
+    CREATED,
+    Json,
+    chat,
+    count_words,
+    error,
+    pieces,
+    reports_usage,
+    tokens,
+    usage,
+)
 from litellm_ledger.testing._behaviour import Behaviour
 
 IMAGE_TOKENS = 100
@@ -29,26 +39,27 @@ def form(kind: str, body: bytes) -> Json:
     found: Json = {}
     for part in BytesParser(policy=HTTP).parsebytes(head + body).iter_parts():
         name = str(part.get_param("name", header="content-disposition")).removesuffix("[]")
-        content = part.get_payload(decode=True)
-        size = len(content) if isinstance(content, bytes) else 0
+        payload = part.get_payload(decode=True)
+        content = payload if isinstance(payload, bytes) else b""
         filename = part.get_filename()
         if filename is None:
-            text = content.decode() if isinstance(content, bytes) else ""
-            found[name] = text.removesuffix("\r\n")
+            found[name] = content.decode().removesuffix("\r\n")
         else:
-            found[name] = {"filename": filename, "bytes": size}
+            found[name] = {"filename": filename, "bytes": len(content)}
     return found
 
 
-def tokens(words_in: int, behaviour: Behaviour) -> tuple[int, int]:
-    """Return the input and the output tokens of an answer to so many words."""
-    read, written = behaviour.prompt_tokens, behaviour.completion_tokens
-    if read is None:
-        read = words_in + behaviour.cached_tokens + behaviour.audio_tokens
-    if written is None:
-        words = behaviour.chunks * behaviour.words_per_chunk
-        written = words + behaviour.reasoning_tokens + behaviour.audio_output_tokens
-    return read, written
+def failed(path: str, status: int, text: str | None) -> Json:
+    """Return an error as the provider of this endpoint words it."""
+    return _message_error(status, text) if path == "/v1/messages" else error(status, text)
+
+
+def failed_midway(path: str, text: str | None) -> Json:
+    """Return the event of a stream that fails half-way."""
+    if path == "/v1/responses":
+        text = text or "The server had an error while processing your request."
+        return {"type": "error", "code": "server_error", "message": text, "param": None}
+    return failed(path, 529 if path == "/v1/messages" else 500, text)
 
 
 # --- /v1/completions -------------------------------------------------------------------------
@@ -64,12 +75,10 @@ def completion(request: Mapping[str, Any], behaviour: Behaviour, number: int) ->
 
 def completion_chunks(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Events:
     """Yield the chunks of a streamed `text_completion`, as `_answers.chat_chunks` does."""
-    asked = bool((request.get("stream_options") or {}).get("include_usage"))
-    reports = asked and not behaviour.ignore_include_usage and not behaviour.no_usage
     for piece in pieces(behaviour):
         yield _text(request, behaviour, number, piece, None), True
     yield _text(request, behaviour, number, "", "stop"), False
-    if reports:
+    if reports_usage(request, behaviour):
         last = _text(request, behaviour, number, "", None)
         yield {**last, "choices": [], "usage": _text_usage(request, behaviour)}, False
 
@@ -88,8 +97,7 @@ def _text(
 
 
 def _text_usage(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
-    read, written = tokens(count_words(request.get("prompt")), behaviour)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    return usage(*tokens(count_words(request.get("prompt")), behaviour))
 
 
 # --- /v1/responses ---------------------------------------------------------------------------
@@ -97,18 +105,24 @@ def _text_usage(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
 
 def response(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Json:
     """Return a completed `response`."""
-    return _response(request, behaviour, number, done=True)
+    text = {"type": "output_text", "text": "".join(pieces(behaviour)), "annotations": []}
+    said = {"type": "message", "id": f"msg_{number:08d}", "status": "completed"}
+    answer = _begun_response(request, behaviour, number)
+    answer |= {"status": "completed", "output": [{**said, "role": "assistant", "content": [text]}]}
+    if not behaviour.no_usage:
+        answer["usage"] = _response_usage(count_words(request.get("input")), behaviour)
+    return answer
 
 
 def response_events(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Events:
     """Yield the events of a streamed `response`; the last one carries the usage."""
     item = {"item_id": f"msg_{number:08d}", "output_index": 0, "content_index": 0}
-    begun = _response(request, behaviour, number, done=False)
+    begun = _begun_response(request, behaviour, number)
     yield {"type": "response.created", "sequence_number": 0, "response": begun}, False
     for index, piece in enumerate(pieces(behaviour)):
         delta = {"type": "response.output_text.delta", "delta": piece, "logprobs": [], **item}
         yield {**delta, "sequence_number": index + 1}, True
-    whole = _response(request, behaviour, number, done=True)
+    whole = response(request, behaviour, number)
     last = {"type": "response.completed", "sequence_number": behaviour.chunks + 1}
     yield {**last, "response": whole}, False
 
@@ -116,21 +130,15 @@ def response_events(request: Mapping[str, Any], behaviour: Behaviour, number: in
 def background_response(name: str, behaviour: Behaviour) -> Json:
     """Return a `response` of three words that was made in the background and is completed."""
     request = {"model": "gpt-4o-mini", "input": "three words here"}
-    return {**_response(request, behaviour, 0, done=True), "id": name, "background": True}
+    return {**response(request, behaviour, 0), "id": name, "background": True}
 
 
-def response_error(text: str | None = None) -> Json:
-    """Return the event of a response that fails half-way."""
-    text = text or "The server had an error while processing your request."
-    return {"type": "error", "code": "server_error", "message": text, "param": None}
-
-
-def _response(request: Mapping[str, Any], behaviour: Behaviour, number: int, *, done: bool) -> Json:
-    answer: Json = {
+def _begun_response(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Json:
+    return {
         "id": f"resp_{number:08d}",
         "object": "response",
         "created_at": CREATED,
-        "status": "completed" if done else "in_progress",
+        "status": "in_progress",
         "error": None,
         "incomplete_details": None,
         "instructions": request.get("instructions"),
@@ -151,28 +159,17 @@ def _response(request: Mapping[str, Any], behaviour: Behaviour, number: int, *, 
         "user": None,
         "metadata": {},
     }
-    if not done:
-        return answer
-    text = {"type": "output_text", "text": "".join(pieces(behaviour)), "annotations": []}
-    answer["output"] = [
-        {
-            "type": "message",
-            "id": f"msg_{number:08d}",
-            "status": "completed",
-            "role": "assistant",
-            "content": [text],
-        }
-    ]
-    if not behaviour.no_usage:
-        read, written = tokens(count_words(request.get("input")), behaviour)
-        answer["usage"] = {
-            "input_tokens": read,
-            "input_tokens_details": {"cached_tokens": behaviour.cached_tokens},
-            "output_tokens": written,
-            "output_tokens_details": {"reasoning_tokens": behaviour.reasoning_tokens},
-            "total_tokens": read + written,
-        }
-    return answer
+
+
+def _response_usage(words_in: int, behaviour: Behaviour, answers: int = 1) -> Json:
+    read, written = tokens(words_in, behaviour)
+    return {
+        "input_tokens": read * answers,
+        "input_tokens_details": {"cached_tokens": behaviour.cached_tokens * answers},
+        "output_tokens": written * answers,
+        "output_tokens_details": {"reasoning_tokens": behaviour.reasoning_tokens * answers},
+        "total_tokens": (read + written) * answers,
+    }
 
 
 # --- /v1/messages (Anthropic) ----------------------------------------------------------------
@@ -193,8 +190,8 @@ def message(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Js
 def message_events(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Events:
     """Yield the events of Anthropic's stream: input counted at the start, output at the end."""
     begun = _message(request, behaviour, number)
-    end: Json = {"type": "message_delta"}
-    end["delta"] = {"stop_reason": "end_turn", "stop_sequence": None}
+    reason = {"stop_reason": "end_turn", "stop_sequence": None}
+    end: Json = {"type": "message_delta", "delta": reason}
     if behaviour.no_usage:
         del begun["usage"]
     else:
@@ -210,7 +207,7 @@ def message_events(request: Mapping[str, Any], behaviour: Behaviour, number: int
     yield {"type": "message_stop"}, False
 
 
-def message_error(status: int = 529, text: str | None = None) -> Json:
+def _message_error(status: int, text: str | None) -> Json:
     """Return an error as Anthropic words it, as a body and as an event of a stream."""
     kind = {
         400: "invalid_request_error",
@@ -246,7 +243,7 @@ def _message(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> J
 # --- Images, audio, moderation, rerank -------------------------------------------------------
 
 
-def images(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
+def images(request: Mapping[str, Any], behaviour: Behaviour, _: int) -> Json:
     """Return `n` images.  `gpt-image` models are billed by the token and report a usage."""
     count = int(request.get("n") or 1)
     pixel = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
@@ -266,7 +263,7 @@ def images(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
     return answer
 
 
-def transcription(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
+def transcription(request: Mapping[str, Any], behaviour: Behaviour, _: int) -> Json:
     """Return a transcript.  Whisper is billed by the second, other models by the token."""
     size = request["file"]["bytes"] if isinstance(request.get("file"), dict) else 0
     seconds = max(1, size // BYTES_PER_SECOND)
@@ -289,7 +286,7 @@ def transcription(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
     return answer
 
 
-def moderation(request: Mapping[str, Any], number: int) -> Json:
+def moderation(request: Mapping[str, Any], _: Behaviour, number: int) -> Json:
     """Return a moderation that flags nothing."""
     given = request.get("input")
     count = len(given) if isinstance(given, list) else 1
@@ -315,7 +312,7 @@ def rerank(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Jso
     return {"id": f"rerank-{number:08d}", "results": results, "meta": meta}
 
 
-def ocr(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
+def ocr(request: Mapping[str, Any], behaviour: Behaviour, _: int) -> Json:
     """Return one page of text, as Mistral does."""
     page = {"index": 0, "markdown": "".join(pieces(behaviour)), "images": [], "dimensions": None}
     answer: Json = {"pages": [page], "model": behaviour.response_model or request.get("model")}
@@ -327,15 +324,15 @@ def ocr(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
 # --- Files and batches -----------------------------------------------------------------------
 
 
-def file(number: int, request: Mapping[str, Any]) -> Json:
+def file(request: Mapping[str, Any], _: Behaviour, number: int) -> Json:
     """Return an uploaded file."""
     given = request.get("file")
+    uploaded = given if isinstance(given, dict) else {"bytes": 0, "filename": "input.jsonl"}
     return {
         "id": f"file-{number:08d}",
         "object": "file",
-        "bytes": given["bytes"] if isinstance(given, dict) else 0,
+        **uploaded,
         "created_at": CREATED,
-        "filename": given["filename"] if isinstance(given, dict) else "input.jsonl",
         "purpose": request.get("purpose", "batch"),
         "status": "processed",
     }
@@ -361,23 +358,12 @@ def batch(number: int, request: Mapping[str, Any], behaviour: Behaviour, step: i
         "error_file_id": None,
         "created_at": CREATED,
         "completed_at": CREATED + 60 if done else None,
-        "request_counts": {
-            "total": BATCH_LINES,
-            "completed": BATCH_LINES * done,
-            "failed": 0,
-        },
+        "request_counts": {"total": BATCH_LINES, "completed": BATCH_LINES * done, "failed": 0},
         "metadata": request.get("metadata"),
     }
     if done and not behaviour.no_usage:
         answer["model"] = behaviour.response_model or "gpt-4o-mini"
-        read, written = tokens(3, behaviour)
-        answer["usage"] = {
-            "input_tokens": read * BATCH_LINES,
-            "input_tokens_details": {"cached_tokens": behaviour.cached_tokens * BATCH_LINES},
-            "output_tokens": written * BATCH_LINES,
-            "output_tokens_details": {"reasoning_tokens": behaviour.reasoning_tokens * BATCH_LINES},
-            "total_tokens": (read + written) * BATCH_LINES,
-        }
+        answer["usage"] = _response_usage(3, behaviour, BATCH_LINES)
     return answer
 
 
@@ -385,25 +371,8 @@ def batch_output(number: int, behaviour: Behaviour) -> bytes:
     """Return the output file of a batch: one line of JSON for each request."""
     lines = []
     for line in range(BATCH_LINES):
-        read, written = tokens(3, behaviour)
-        body = {
-            "id": f"chatcmpl-{number:08d}-{line}",
-            "object": "chat.completion",
-            "created": CREATED,
-            "model": behaviour.response_model or "gpt-4o-mini",
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": "".join(pieces(behaviour))},
-                    "finish_reason": "stop",
-                }
-            ],
-            "usage": {
-                "prompt_tokens": read,
-                "completion_tokens": written,
-                "total_tokens": read + written,
-            },
-        }
+        body = chat({"model": "gpt-4o-mini"}, behaviour, number)
+        body |= {"id": f"{body['id']}-{line}", "usage": usage(*tokens(3, behaviour))}
         answer = {"status_code": 200, "request_id": f"req-{line}", "body": body}
         lines.append({"id": f"line-{line}", "custom_id": f"{line}", "response": answer})
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
