@@ -19,6 +19,7 @@ from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.costs import compute_cost, estimate, estimate_stream
+from litellm_ledger._litellm.outcome import from_response
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -244,6 +245,16 @@ async def test_the_tier_that_answered_counts_and_not_the_one_asked_for() -> None
         options = asked.price_options("openai")
         found = compute_cost(answer, model="gpt-4o", custom_llm_provider="openai", **options)
         assert found == Decimal(cost), served
+
+
+async def test_the_tier_that_another_chunk_of_the_answer_named_is_priced_and_noted() -> None:
+    usage = litellm.Usage(prompt_tokens=1_000, completion_tokens=100, total_tokens=1_100)
+    answer = litellm.ModelResponse(model="gpt-4o", usage=usage)
+    fields = {**from_response(answer), "meta": {"price": {"service_tier": "priority"}}}
+    asked = Asked(CALLS["acompletion"], {"model": "openai/gpt-4o", "service_tier": "flex"})
+    found = Pricing().complete(fields, answer, asked)
+    assert found["cost"] == Decimal("0.00595")
+    assert found["meta"]["price"] == {"service_tier": "priority"}
 
 
 async def test_an_estimate_has_the_price_of_the_call_that_it_stands_for() -> None:

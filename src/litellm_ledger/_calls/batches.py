@@ -34,7 +34,7 @@ from litellm_ledger._records.line import checked
 from litellm_ledger._records.prices import price_of
 from litellm_ledger._storage.filesystem import open_file
 
-from .pricing import Pricing
+from .pricing import Pricing, note_price
 
 __all__ = ["Batches"]
 
@@ -157,7 +157,7 @@ class Batches:
                 fields["price_version"] = price_version()
             elif own is not None:
                 fields["price_version"] = own.version
-            note(fields, {"price": {**fields["meta"].get("price", {}), "batch": True}})
+            note_price(fields, {"batch": True})
 
 
 def _is_final(answer: Any, status: str) -> bool:

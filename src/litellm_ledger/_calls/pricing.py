@@ -35,7 +35,7 @@ from litellm_ledger._records.prices import (
     price_table,
 )
 
-__all__ = ["Pricing"]
+__all__ = ["Pricing", "note_price"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -96,6 +96,9 @@ class Pricing:
         if asked.call.name == "aspeech" and not fields.get("cache_hit"):
             _put_speech(fields, model, provider)
         options = asked.price_options(provider)
+        served = ((fields.get("meta") or {}).get("price") or {}).get("service_tier")
+        if served:  # by an earlier chunk than the one that is priced
+            options["service_tier"] = served
         priced = options.get("base_model") or model
         said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
         if said_free and not fields.get("cache_hit"):
@@ -122,16 +125,11 @@ class Pricing:
                         fields["saved_cost"], cost = cost, Decimal(0)
                     fields["cost"], fields["cost_source"] = cost, "litellm"
                     if "service_tier" in options and not says_tier(answer):
-                        note(fields, {"price": {"service_tier": options["service_tier"]}})
+                        note_price(fields, {"service_tier": options["service_tier"]})
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
-            conditions: dict[str, Any] = {
-                **{name: options[name] for name in _CONDITIONS if name in options},
-                **price_conditions(priced, provider, fields.get("input_tokens")),
-            }
-            known = (fields.get("meta") or {}).get("price") or {}
-            if conditions:
-                note(fields, {"price": {**conditions, **known}})
+            note_price(fields, {name: options[name] for name in _CONDITIONS if name in options})
+            note_price(fields, price_conditions(priced, provider, fields.get("input_tokens")))
         elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
             _compare(fields, model, provider, options)
 
@@ -161,6 +159,13 @@ class Pricing:
         fields["price_version"] = price.version
 
 
+def note_price(fields: dict[str, Any], conditions: Mapping[str, Any]) -> None:
+    """Add what the price hung on to the ``meta`` of an outcome; what the answer said counts."""
+    if conditions:
+        known = (fields.get("meta") or {}).get("price") or {}
+        note(fields, {"price": {**conditions, **known}})
+
+
 def _written_by_others(answer: Any, model: str) -> bool:
     """Whether a part of an answer's tokens is another model's, as the advisor's are."""
     ours = model.rpartition("/")[2]
@@ -182,8 +187,7 @@ def _compare(
         else None
     )
     if listed is not None and said != listed and max(said, listed) >= FAR * min(said, listed):
-        known = (fields.get("meta") or {}).get("price") or {}
-        note(fields, {"price": {**known, "listed": format(listed, "f")}})
+        note_price(fields, {"listed": format(listed, "f")})
 
 
 def _put_speech(fields: dict[str, Any], model: str, provider: str | None) -> None:
