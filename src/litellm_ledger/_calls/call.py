@@ -64,7 +64,11 @@ async def call(
     retries = options.retries(kwargs)
     if retries is not None:
         without_inner_retries(kwargs)
-    request = _Request(
+    timed_out = partial(litellm.Timeout, model=asked.model or "", llm_provider="")
+    operation = Operation(retries=retries or 0, seconds=options.deadline, timed_out=timed_out)
+    made = _Call(
+        core=core,
+        operation=operation,
         asked=asked,
         function=getattr(litellm, name),
         tags=options.tagged(tags),
@@ -73,21 +77,19 @@ async def call(
         drain=options.on_abandoned_stream == "drain",
         usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
     )
-    timed_out = partial(litellm.Timeout, model=asked.model or "", llm_provider="")
-    operation = Operation(retries=retries or 0, seconds=options.deadline, timed_out=timed_out)
     try:
-        if operation.once:
-            return await _attempt(core, request, operation)
-        return await operation.run(partial(_attempt, core, request, operation))
+        return await operation.run(made.attempt)
     except BaseException as exc:  # also the deadline's, which takes the place of a cancellation
         label(exc, operation.record)
         raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
+class _Call:
     """What is sent, once for every attempt, and how it is written down."""
 
+    core: ClientCore
+    operation: Operation
     asked: Asked
     function: Any
     tags: Mapping[str, str] | None
@@ -96,117 +98,105 @@ class _Request:
     drain: bool
     usage_asked: bool
 
-
-async def _attempt(core: ClientCore, request: _Request, operation: Operation) -> Any:
-    """Send the request once and record it."""
-    asked = request.asked
-    operation.phase = "while waiting for one of the max_concurrency slots"
-    slot = await core.limit.enter()
-    operation.attempts += 1
-    operation.phase = f"in attempt {operation.attempts}"
-    core.repeated += operation.attempts > 1
-    attempt = Attempt(
-        core.calls,
-        call=asked.call.name,
-        model=asked.model,
-        stream=request.stream,
-        tags=request.tags,
-        call_id=asked.kwargs["litellm_call_id"],
-        number=operation.attempts,
-        operation=operation.id,
-        slot=slot,
-    )
-    await attempt.begin(write=request.track, ack_timeout=core.ack_timeout)
-    try:
-        with ours():
-            sent = request.function(**asked.kwargs)
-            answer = await (_watched(core, asked, sent) if asked.call.strays else sent)
-    except BaseException as exc:
-        await _failed(core, request, operation, attempt, exc)
-        raise
-    operation.answered()
-    if request.stream and hasattr(answer, "__anext__"):
-        upstream = _upstream(core, request, attempt, answer)
-        upstream.drain = request.drain
-        if asked.call.strays:  # some are asked for at the first read
-            upstream.watch = partial(core.strays.watch, given=asked.kwargs.get("client"))
-        upstream.deadline = operation.deadline
-        core.begin(upstream)
-        return CompletionStream(upstream)
-    await _answered(core, asked, attempt, answer)
-    record = attempt.record
-    if record is None:
-        return answer
-    operation.record = record  # should the caller be cancelled while it waits for the ack
-    await core.acknowledge(record)
-    return hand_out(answer, record)
-
-
-async def _watched(core: ClientCore, asked: Asked, sent: Any) -> Any:
-    """Wait for a call that leaves HTTP clients behind; see ``Strays``."""
-    try:
-        return await core.strays.watch(sent, given=asked.kwargs.get("client"))
-    finally:
-        core.close_strays()
-
-
-async def _answered(core: ClientCore, asked: Asked, attempt: Attempt, answer: Any) -> None:
-    """Settle an attempt by its answer."""
-    attempt.ended()
-    if asked.call.job:
+    async def attempt(self) -> Any:
+        """Send the request once and record it."""
+        core, operation, asked = self.core, self.operation, self.asked
+        operation.phase = "while waiting for one of the max_concurrency slots"
+        slot = await core.limit.enter()
+        operation.attempts += 1
+        operation.phase = f"in attempt {operation.attempts}"
+        core.repeated += operation.attempts > 1
+        attempt = Attempt(
+            core.calls,
+            call=asked.call.name,
+            model=asked.model,
+            stream=self.stream,
+            tags=self.tags,
+            call_id=asked.kwargs["litellm_call_id"],
+            number=operation.attempts,
+            operation=operation.id,
+            slot=slot,
+        )
+        await attempt.begin(write=self.track, ack_timeout=core.ack_timeout)
         try:
-            await core.batches.count(asked, answer, attempt.settle)
-        except BaseException as exc:  # cancelled while it looked up what the job has cost
-            attempt.settle(from_exception(exc))
+            with ours():
+                sent = self.function(**asked.kwargs)
+                answer = await (self._watched(sent) if asked.call.strays else sent)
+        except BaseException as exc:
+            await self._failed(attempt, exc)
             raise
-        return
-    fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
-    fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
-    attempt.settle(core.complete(fields, answer, asked))
+        operation.answered()
+        if self.stream and hasattr(answer, "__anext__"):
+            upstream = self._upstream(attempt, answer)
+            core.begin(upstream)
+            return CompletionStream(upstream)
+        await self._answered(attempt, answer)
+        record = attempt.record
+        if record is None:
+            return answer
+        operation.record = record  # should the caller be cancelled while it waits for the ack
+        await core.acknowledge(record)
+        return hand_out(answer, record)
 
+    async def _watched(self, sent: Any) -> Any:
+        """Wait for a call that leaves HTTP clients behind; see ``Strays``."""
+        try:
+            return await self.core.strays.watch(sent, given=self.asked.kwargs.get("client"))
+        finally:
+            self.core.close_strays()
 
-async def _failed(
-    core: ClientCore,
-    request: _Request,
-    operation: Operation,
-    attempt: Attempt,
-    exc: BaseException,
-) -> None:
-    """Record an attempt that ended without an answer; by an estimate if it may be billed."""
-    attempt.ended()
-    fields = operation.deadline_fields() or from_exception(exc)
-    if isinstance(exc, GeneratorExit):  # closed or collected: nothing can be awaited any more
-        attempt.settle_anywhere(fields)
-        return
-    if may_be_billed(exc, operation.outside) and _input(request.asked):
-        # The input is counted off the loop, in a task that outlives whoever is cancelled.
-        upstream = _upstream(core, request, attempt, None)
-        upstream.how = fields
-        core.begin(upstream)
-        await outlive_cancellation(core.in_background(upstream.leave(fields)))
-    else:
-        attempt.settle(merged(fields, request.asked.content(None)))
-    operation.id, operation.record = attempt.operation, attempt.record
-    if attempt.record is not None and fields["status"] != "cancelled":
-        await core.acknowledge(attempt.record)
+    async def _answered(self, attempt: Attempt, answer: Any) -> None:
+        """Settle an attempt by its answer."""
+        asked = self.asked
+        attempt.ended()
+        if asked.call.job:
+            try:
+                await self.core.batches.count(asked, answer, attempt.settle)
+            except BaseException as exc:  # cancelled while it looked up what the job has cost
+                attempt.settle(from_exception(exc))
+                raise
+            return
+        fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
+        fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
+        attempt.settle(self.core.complete(fields, answer, asked))
 
+    async def _failed(self, attempt: Attempt, exc: BaseException) -> None:
+        """Record an attempt that ended without an answer; by an estimate if it may be billed."""
+        core, operation, asked = self.core, self.operation, self.asked
+        attempt.ended()
+        fields = operation.deadline_fields() or from_exception(exc)
+        if isinstance(exc, GeneratorExit):  # closed or collected: nothing can be awaited any more
+            attempt.settle_anywhere(fields)
+            return
+        if asked.call.tokens and asked.prompt and may_be_billed(exc, operation.outside):
+            # The input is counted off the loop, in a task that outlives whoever is cancelled.
+            upstream = self._upstream(attempt, None)
+            upstream.how = fields
+            core.begin(upstream)
+            await outlive_cancellation(core.in_background(upstream.leave(fields)))
+        else:
+            attempt.settle(merged(fields, asked.content(None)))
+        operation.id, operation.record = attempt.operation, attempt.record
+        if attempt.record is not None and fields["status"] != "cancelled":
+            await core.acknowledge(attempt.record)
 
-def _upstream(core: ClientCore, request: _Request, attempt: Attempt, answer: Any) -> Upstream:
-    """What came back, or ``None`` for nothing, as something that can be counted and settled."""
-    reader = request.asked.call.reader or StreamReader
-    return Upstream(
-        answer,
-        attempt,
-        core,
-        asked=request.asked,
-        reader=reader(answer),
-        usage_asked=request.usage_asked,
-    )
-
-
-def _input(asked: Asked) -> Any:
-    """What the provider charges as input tokens; ``None`` for what has other units."""
-    return asked.prompt if asked.call.tokens else None
+    def _upstream(self, attempt: Attempt, answer: Any) -> Upstream:
+        """What came back, or ``None`` for nothing, as something that can be counted and settled."""
+        asked = self.asked
+        reader = asked.call.reader or StreamReader
+        upstream = Upstream(
+            answer,
+            attempt,
+            self.core,
+            asked=asked,
+            reader=reader(answer),
+            usage_asked=self.usage_asked,
+            drain=self.drain,
+            deadline=self.operation.deadline,
+        )
+        if asked.call.strays:  # some are asked for at the first read
+            upstream.watch = partial(self.core.strays.watch, given=asked.kwargs.get("client"))
+        return upstream
 
 
 def name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

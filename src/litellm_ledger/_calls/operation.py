@@ -14,7 +14,6 @@ without.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import sys
@@ -96,15 +95,10 @@ class Operation:
                 seconds, lambda: make(f"the deadline of {seconds:g} s passed {self.phase}")
             )
 
-    @property
-    def once(self) -> bool:
-        """Whether there is one attempt and no deadline, so that ``run`` has nothing to do."""
-        return self.deadline is None and not self._retries
-
-    async def run(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+    def run(self, attempt: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
         """Make attempts until one succeeds, or none is worth it any more; then raise its error."""
-        async with contextlib.nullcontext() if self.deadline is None else self.deadline.enforced():
-            return await (self._repeat(attempt) if self._retries else attempt())
+        made = self._repeat(attempt) if self._retries else attempt()
+        return made if self.deadline is None else _in_time(made, self.deadline)
 
     async def _repeat(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         tenacity = need_tenacity()
@@ -147,6 +141,11 @@ class Operation:
         self.phase = f"while waiting after attempt {self.attempts}"
         _log.debug("attempt %d failed; the next in %.2f s", self.attempts, seconds)
         await sleep(seconds)
+
+
+async def _in_time(made: Awaitable[Any], deadline: Deadline) -> Any:
+    async with deadline.enforced():
+        return await made
 
 
 def _wait(state: RetryCallState, backoff: float) -> float:

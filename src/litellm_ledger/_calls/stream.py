@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from types import TracebackType
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Protocol, Self
 
 from litellm_ledger._litellm.calls import Asked
@@ -35,6 +35,8 @@ __all__ = ["CompletionStream", "Draining", "Host", "Upstream"]
 
 _STREAMS: Final = 64
 """Streams read on at once: each holds a connection and costs the provider's price to its end."""
+
+_ABANDONED: Final[Mapping[str, Any]] = {"status": "abandoned"}
 
 _SECONDS: Final = 30.0
 """Seconds that one stream is read on.  An answer of 4,000 tokens takes about that."""
@@ -131,58 +133,31 @@ class Keeper(Protocol):
         """The stream was read to its end, and is on record."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Upstream:
     """One stream from a provider: LiteLLM's wrapper, the attempt, and how it ended.
 
     Apart from ``CompletionStream`` so that a finalizer can still settle it when that is gone.
     """
 
-    __slots__ = (
-        "asked",
-        "attempt",
-        "deadline",
-        "drain",
-        "ended",
-        "host",
-        "how",
-        "inner",
-        "keeper",
-        "loop",
-        "pending",
-        "reader",
-        "reading_on",
-        "refused",
-        "usage_asked",
-        "watch",
-    )
-
-    def __init__(
-        self,
-        inner: Any,
-        attempt: Attempt,
-        host: Host,
-        *,
-        asked: Asked,
-        reader: StreamReader,
-        usage_asked: bool,
-        drain: bool = False,
-    ) -> None:
-        self.inner = inner
-        self.attempt = attempt
-        self.host = host
-        self.asked = asked
-        self.reader = reader
-        self.usage_asked = usage_asked
-        self.drain = drain
-        self.watch: Callable[[Any], Any] | None = None  # around the first read (``Strays``)
-        self.keeper: Keeper | None = None
-        self.deadline: Deadline | None = None  # for its reader; reading on has its own bounds
-        self.reading_on = False  # it was left, and has a place among those that are read on
-        self.pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
-        self.loop = asyncio.get_running_loop()
-        self.ended = False
-        self.refused = False  # it failed with an error status that the provider sent
-        self.how: Mapping[str, Any] = {"status": "abandoned"}  # it ends, if nobody says otherwise
+    inner: Any
+    attempt: Attempt
+    host: Host
+    _: KW_ONLY
+    asked: Asked
+    reader: StreamReader
+    usage_asked: bool
+    drain: bool = False
+    deadline: Deadline | None = None  # for its reader; reading on has its own bounds
+    watch: Callable[[Any], Any] | None = None  # around the first read (``Strays``)
+    keeper: Keeper | None = None
+    reading_on: bool = False  # it was left, and has a place among those that are read on
+    pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
+    ended: bool = False
+    refused: bool = False  # it failed with an error status that the provider sent
+    how: Mapping[str, Any] = field(default_factory=lambda: _ABANDONED)
+    """How it ends, if nobody says otherwise."""
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def read(self, *, finished: bool) -> dict[str, Any]:
         """What the stream itself says of its outcome."""
@@ -225,13 +200,9 @@ class Upstream:
         self.reading_on = self.drain and left and self.host.draining.admit()
         return self.host.in_background(self.leave(fields))
 
-    async def finish(self, fields: Mapping[str, Any]) -> None:
-        """Settle a stream that was read to its end."""
-        await self._settle(self.read(finished=True), fields)
-
     async def leave(self, fields: Mapping[str, Any]) -> None:
-        """End a stream that was not: read on or close the provider's connection, then settle."""
-        whole = False
+        """End it: read on or close the provider's connection, unless it was read; then settle."""
+        whole = fields["status"] == "ok"
         try:
             if self.reading_on:
                 whole = await self.host.draining.read_on(self.read_chunk)
@@ -292,7 +263,7 @@ def _dropped(upstream: Upstream) -> None:
     if not upstream.ended:
         upstream.ended = True
         with contextlib.suppress(RuntimeError):  # closed: the client settles it at the very end
-            upstream.loop.call_soon_threadsafe(upstream.leave_soon, {"status": "abandoned"})
+            upstream.loop.call_soon_threadsafe(upstream.leave_soon, _ABANDONED)
 
 
 class CompletionStream:
@@ -353,10 +324,7 @@ class CompletionStream:
         if not upstream.ended:
             upstream.ended = True
             self._finalizer.detach()
-            if fields["status"] == "ok":
-                task = upstream.host.in_background(upstream.finish(fields))
-            else:
-                task = upstream.leave_soon(fields)
+            task = upstream.leave_soon(fields)
             if not upstream.reading_on:
                 await outlive_cancellation(task)
         if upstream.attempt.record is not None and fields["status"] != "cancelled":
@@ -369,17 +337,12 @@ class CompletionStream:
         the same.  With ``on_abandoned_stream="drain"`` it returns at once, and the stream is read
         on and recorded by a task of the client's.
         """
-        await self._end({"status": "abandoned"})
+        await self._end(_ABANDONED)
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     @property
