@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,9 +44,9 @@ _CALL: Final = 20.0
 _SETTLE: Final = 5.0
 """Seconds in which LiteLLM must have told of everything, after the last call."""
 
-_SERVERS: Final[dict[str, Behaviour]] = {
-    "answer": Behaviour(),
-    "stream": Behaviour(),
+_SERVERS: Final[dict[str, Behaviour | None]] = {
+    "answer": None,
+    "stream": None,
     "failure": Behaviour(status=400),
     "cancelled": Behaviour(hang=True),
     "stream left": Behaviour(hang_after=2),
@@ -54,9 +54,30 @@ _SERVERS: Final[dict[str, Behaviour]] = {
 }
 """What the server does, by how the call ends.  Not all calls can send a header that asks for it."""
 
+_TOLD: Final = ("answer", "stream", "failure")
+"""Endings of which everybody tells."""
 
 _LITELLMS_OWN: Final = frozenset({"afile_content"})
 """Calls that LiteLLM makes itself: it reads the output of a batch that has ended, to price it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to make a kind of call, and what of it is checked.
+
+    Attributes:
+        ours: whether a client of ours makes the call.  Of calls that others make LiteLLM says less:
+            ``docs/capture.md``.
+        starts: how many ``started`` records belong to a call.
+        given: further arguments.
+    """
+
+    via: str
+    function: Callable[..., Any]
+    ours: bool
+    endings: Collection[str] = frozenset(_SERVERS)
+    starts: int = 1
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -64,11 +85,10 @@ class _Made:
     """One call that was made, and what belongs on record of it."""
 
     kind: Kind
-    via: str
+    way: _Way
     ending: str
     id: str
-    expected: Mapping[str, Any] = field(default_factory=dict)
-    starts: int | None = 1
+    expected: Mapping[str, Any]
     wrong: list[Mismatch] = field(default_factory=list)
     install: str | None = None
 
@@ -76,35 +96,32 @@ class _Made:
 class _Check:
     """The calls made so far, and the servers that they are made to."""
 
-    def __init__(self, servers: Mapping[str, OpenAIServer]) -> None:
+    def __init__(self, servers: Mapping[str, OpenAIServer], price_map: Mapping[str, Any]) -> None:
         self._servers = servers
+        self._price_map = price_map
         self.made: list[_Made] = []
 
     def address(self, kind: Kind, ending: str) -> str:
         url = self._servers[ending].base_url
         return url.removesuffix("/v1") if kind.root else url
 
-    async def make(
-        self,
-        kind: Kind,
-        ending: str,
-        function: Callable[..., Any],
-        *,
-        via: str,
-        expected: Mapping[str, Any],
-        starts: int | None = 1,
-        **more: Any,
-    ) -> None:
-        """Make one call, end it, and note what belongs on its record."""
-        made = _Made(kind, via, ending, f"check-{len(self.made)}", expected, starts)
-        self.made.append(made)
+    async def make(self, kind: Kind, way: _Way) -> None:
+        """Make a call for each ending, and note what belongs on its record."""
+        for ending, expected in _endings(kind, self._price_map, ours=way.ours):
+            if ending in way.endings:
+                made = _Made(kind, way, ending, f"check-{len(self.made)}", expected)
+                self.made.append(made)
+                await self._make(made)
+
+    async def _make(self, made: _Made) -> None:
+        kind, ending = made.kind, made.ending
         given = {
             **kind.given,
             "api_base": self.address(kind, ending),
             "api_key": "none",
             "timeout": _CALL,
             "litellm_call_id": made.id,
-            **more,
+            **made.way.given,
         }
         if ending.startswith("stream"):
             given["stream"] = True
@@ -117,7 +134,7 @@ class _Check:
         try:
             await require_packages(Asked(CALLS[kind.name], given))
             async with asyncio.timeout(_CALL):
-                await self._end(made, function, given)
+                await self._end(made, given)
         except MissingExtra as exc:
             made.install = exc.install
         except TimeoutError:
@@ -125,20 +142,9 @@ class _Check:
         except Exception as exc:  # noqa: BLE001 - it is a finding
             made.wrong.append(_outcome(ending, f"{type(exc).__name__}: {_line(exc)}"))
 
-    async def _end(  # noqa: C901 - the endings, one after the other
-        self, made: _Made, function: Callable[..., Any], given: Mapping[str, Any]
-    ) -> None:
-        ending = made.ending
-        if ending in ("failure", "stream cut"):
-            try:
-                async for _ in _chunks(await function(**given)):
-                    pass
-            except Exception:  # noqa: BLE001 - it is a finding
-                return
-            # An interrupted stream of Anthropic's raises nothing in some versions of LiteLLM.
-            if ending == "failure":
-                made.wrong.append(_outcome(ending, "an answer"))
-        elif ending == "cancelled":
+    async def _end(self, made: _Made, given: Mapping[str, Any]) -> None:
+        ending, function = made.ending, made.way.function
+        if ending == "cancelled":
             server = self._servers[ending]
             server.clear()
             task = asyncio.ensure_future(function(**given))
@@ -147,20 +153,25 @@ class _Check:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
                 made.wrong.append(_outcome(ending, "an answer"))
-        elif ending == "stream left":
-            stream = await function(**given)
-            async for chunk in _chunks(stream):
-                if "word2" in str(chunk):
+            return
+        try:
+            answer = await function(**given)
+            async for chunk in _chunks(answer):
+                if ending == "stream left" and "word2" in str(chunk):
                     break
-            if made.via == "client":
-                await stream.aclose()
-        else:
-            async for _ in _chunks(await function(**given)):
-                pass
+        except Exception:
+            if ending not in ("failure", "stream cut"):
+                raise
+            return
+        if ending == "failure":
+            made.wrong.append(_outcome(ending, "an answer"))
+        # An interrupted stream of Anthropic's raises nothing in some versions of LiteLLM.
+        if ending == "stream left" and made.way.via == "client":
+            await answer.aclose()
 
     async def settled(self, ledger: Path, client: LiteLLMClient) -> None:
         """Wait until LiteLLM has told of every call, on its loop and on its threads."""
-        waiting = {made.id for made in self.made if made.via != "client" and not made.install}
+        waiting = {made.id for made in self.made if made.way.via != "client" and not made.install}
         deadline = time.monotonic() + _SETTLE
         await flush_logging()
         while time.monotonic() < deadline:
@@ -174,38 +185,25 @@ class _Check:
         await client.flush()
 
 
-async def _run(directory: Path) -> list[CheckedCall]:  # noqa: C901 - the endings, one after the other
-    litellm: Any = await load()
-    litellm.suppress_debug_info = True
+async def _run(directory: Path) -> list[CheckedCall]:
+    litellm = await _load()
+    alone, captured = directory / "client", directory / "capture"
+    options: dict[str, Any] = {"handle_signals": False, "max_retries": 0}
     with ExitStack() as stack:
-        running: dict[Behaviour, OpenAIServer] = {}
-        for behaviour in _SERVERS.values():
-            if behaviour not in running:
-                running[behaviour] = stack.enter_context(OpenAIServer(default=behaviour))
-        servers = {ending: running[behaviour] for ending, behaviour in _SERVERS.items()}
-        check = _Check(servers)
-        alone, captured = directory / "client", directory / "capture"
-        async with LiteLLMClient(alone, handle_signals=False, max_retries=0) as client:
+        usual = stack.enter_context(OpenAIServer())
+        servers = {
+            ending: stack.enter_context(OpenAIServer(default=behaviour)) if behaviour else usual
+            for ending, behaviour in _SERVERS.items()
+        }
+        check = _Check(servers, litellm.model_cost)
+        async with LiteLLMClient(alone, **options) as client:
             for kind in KINDS:
-                for ending, expected in _endings(kind, litellm.model_cost, ours=True):
-                    function = getattr(client, kind.name)
-                    await check.make(kind, ending, function, via="client", expected=expected)
-        async with LiteLLMClient(
-            captured, handle_signals=False, max_retries=0, capture=True
-        ) as client:
+                await check.make(kind, _Way("client", getattr(client, kind.name), ours=True))
+        async with LiteLLMClient(captured, capture=True, **options) as client:
             for kind in KINDS:
-                for ending, expected in _endings(kind, litellm.model_cost, ours=False):
-                    function = getattr(litellm, kind.name)
-                    await check.make(
-                        kind, ending, function, via="capture", expected=expected, max_retries=0
-                    )
-                for ending, expected in _endings(kind, litellm.model_cost, ours=True):
-                    if ending in ("answer", "stream", "failure"):
-                        function, via = getattr(client, kind.name), "client, capture on"
-                        await check.make(kind, ending, function, via=via, expected=expected)
-                if kind.synchronous:
-                    await _synchronous(check, kind, litellm)
-            await _router(check, litellm)
+                for way in _captured(kind, client, litellm):
+                    await check.make(kind, way)
+            await check.make(KINDS[0], _routed(check.address(KINDS[0], "answer"), litellm))
             await check.settled(captured, client)
     found = defaultdict(list)
     for ledger in (alone, captured):
@@ -216,40 +214,43 @@ async def _run(directory: Path) -> list[CheckedCall]:  # noqa: C901 - the ending
     return known + [_stranger(records) for records in strange]
 
 
-async def _synchronous(check: _Check, kind: Kind, litellm: Any) -> None:
-    function = getattr(litellm, kind.synchronous)
-
-    async def call(**given: Any) -> Any:
-        def read() -> Any:
-            answer = function(**given)
-            return list(answer) if given.get("stream") else answer
-
-        return await asyncio.to_thread(read)
-
-    for ending, expected in _endings(kind, litellm.model_cost, ours=False):
-        if ending in ("answer", "stream", "failure"):
-            await check.make(
-                kind,
-                ending,
-                call,
-                via=f"capture, litellm.{kind.synchronous}()",
-                expected=expected,
-                starts=0,
-                max_retries=0,
-            )
+async def _load() -> Any:
+    gc.disable()  # collecting is a quarter of the time that the import takes
+    litellm: Any = await load()
+    gc.freeze()
+    gc.enable()
+    litellm.suppress_debug_info = True
+    return litellm
 
 
-async def _router(check: _Check, litellm: Any) -> None:
-    kind = KINDS[0]
-    where = {"api_base": check.address(kind, "answer"), "api_key": "none"}
-    model = {"model": kind.given["model"], **where}
+def _captured(kind: Kind, client: LiteLLMClient, litellm: Any) -> Iterator[_Way]:
+    """While a client captures: LiteLLM's call, the client's own, LiteLLM's synchronous one."""
+    once = {"max_retries": 0}
+    yield _Way("capture", getattr(litellm, kind.name), ours=False, given=once)
+    yield _Way("client, capture on", getattr(client, kind.name), ours=True, endings=_TOLD)
+    if kind.synchronous:
+        function = getattr(litellm, kind.synchronous)
+
+        async def call(**given: Any) -> Any:
+            answer = await asyncio.to_thread(function, **given)
+            return await asyncio.to_thread(list, answer) if given.get("stream") else answer
+
+        via = f"capture, litellm.{kind.synchronous}()"
+        yield _Way(via, call, ours=False, endings=_TOLD, starts=0, given=once)
+
+
+def _routed(address: str, litellm: Any) -> _Way:
+    model = {"model": KINDS[0].given["model"], "api_base": address, "api_key": "none"}
     router = litellm.Router(
         model_list=[{"model_name": "checked", "litellm_params": model}], num_retries=0
     )
-    for ending, expected in _endings(kind, litellm.model_cost, ours=False):
-        if ending in ("answer", "stream"):
-            function, via = router.acompletion, "capture, litellm.Router"
-            await check.make(kind, ending, function, via=via, expected=expected, model="checked")
+    return _Way(
+        "capture, litellm.Router",
+        router.acompletion,
+        ours=False,
+        endings=("answer", "stream"),
+        given={"model": "checked"},
+    )
 
 
 # --- What belongs on record ------------------------------------------------------------------
@@ -262,10 +263,7 @@ _LOGGED_WHEN_LEFT: Final = frozenset({"anthropic_messages"})
 def _endings(
     kind: Kind, price_map: Mapping[str, Any], *, ours: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each way that a call can end, with the fields of its record.
-
-    Of calls that others make LiteLLM says less: ``docs/capture.md``.
-    """
+    """Yield each way that a call can end, with the fields of its record."""
     call = CALLS[kind.name]
     if call.job and not ours:
         answered: dict[str, Any] = {"cost": FREE}
@@ -289,7 +287,7 @@ def _endings(
 def _checked(made: _Made, records: list[UsageRecord], price_map: Mapping[str, Any]) -> CheckedCall:
     wrong = list(made.wrong)
     if not made.install:
-        wrong += mismatches(made.expected, records, made.starts)
+        wrong += mismatches(made.expected, records, made.way.starts)
         if made.kind.entry and cost_of(made.kind, price_map) is None:
             prices = ", ".join(made.kind.prices)
             wrong.append(
@@ -299,7 +297,7 @@ def _checked(made: _Made, records: list[UsageRecord], price_map: Mapping[str, An
             )
     return CheckedCall(
         call=made.kind.name,
-        via=made.via,
+        via=made.way.via,
         ending=made.ending,
         mismatches=tuple(wrong),
         install=made.install,
@@ -369,3 +367,4 @@ def main() -> None:
         calls=tuple(calls),
     )
     (directory / "result.json").write_bytes(msgspec.json.encode(found))
+    gc.freeze()  # or the interpreter looks once more at all of LiteLLM before it ends: a second
