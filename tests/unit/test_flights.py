@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from litellm_ledger._cache.flights import Flight, Flights
+from litellm_ledger._cache.caching import Flight, Flights
 
 pytestmark = pytest.mark.asyncio
 
@@ -29,7 +29,7 @@ class Work:
 
 
 async def waiting(flights: Flights, flight: Flight, count: int) -> list[asyncio.Task[Any]]:
-    tasks = [asyncio.create_task(flights.wait("k", flight)) for _ in range(count)]
+    tasks = [asyncio.create_task(flights.wait(flight)) for _ in range(count)]
     await asyncio.sleep(0)
     return tasks
 
@@ -41,7 +41,7 @@ async def test_a_flight_is_found_until_it_has_ended() -> None:
     assert flights.find("k") is flight
     assert flights.find("other") is None
     work.leave.set()
-    await flights.wait("k", flight)
+    await flights.wait(flight)
     assert flights.find("k") is None
     assert flight.task.result() == "landed"
 
@@ -87,7 +87,7 @@ async def test_a_waiter_that_is_collected_leaves_as_if_cancelled() -> None:
     flights, work = Flights(), Work()
     flight = flights.launch("k", work.run())
     await asyncio.sleep(0)
-    waiter = flights.wait("k", flight)
+    waiter = flights.wait(flight)
     waiter.send(None)
     waiter.close()
     await asyncio.wait({flight.task})
@@ -101,7 +101,7 @@ async def test_a_failure_that_nobody_looks_at_is_no_complaint() -> None:
         raise ValueError("no")
 
     flight = flights.launch("k", fail())
-    await flights.wait("k", flight)
+    await flights.wait(flight)
     assert flights.find("k") is None
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, said: complaints.append(said))

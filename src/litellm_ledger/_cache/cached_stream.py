@@ -1,79 +1,141 @@
-"""A stream through a response cache: replayed, or the provider's, which is kept once it was read.
+"""Streams in the response cache: kept when they were read, replayed as if they came anew.
 
-Owns the order of the two.  A stream is kept when its reader has read it to the end: an equal call
-that comes before makes a request of its own.
+Owns the form in which chunks are kept, and what stands in for LiteLLM's wrapper where no request
+was made.  Everything else about streams is ``_calls.stream``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import asyncio
+import struct
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
-from litellm_ledger._calls.stream import CompletionStream
+from litellm_ledger._calls.attempt import Attempt
+from litellm_ledger._calls.core import ClientCore
+from litellm_ledger._calls.stream import Upstream
+from litellm_ledger._litellm.calls import Asked
+from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._records.record import UsageRecord
 
-from .cacheable_call import Asker
 from .entry import Entry
-from .packing import Unpackable, pack
-from .replay import Frames, replay
+from .packing import Unpackable, pack, unpack
 
-__all__ = ["StreamAsker"]
+__all__ = ["Replay", "StreamKeeper", "chunks_from"]
 
+_EXPANSION: Final = 16
+"""How much larger than ``max_bytes`` the chunks may be before they are compressed.
 
-class StreamAsker(Asker):
-    """A call for a stream."""
+LiteLLM puts the provider's headers on every chunk, so that they shrink to a tenth and less.
+"""
 
-    async def ask(self) -> Any:
-        """Return a stream that is replayed, or the provider's, to be kept when it was read."""
-        entry = await self.entry()
-        if entry is not None:
-            try:
-                upstream = replay(self.core, self.asked, self.attempt, entry)
-            except Unpackable:
-                await self.cache.reject(self.key)
-            else:
-                await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
-                self.cache.hits += 1
-                self.core.begin(upstream)
-                return CompletionStream(upstream)
-        self.cache.misses += 1
-        answer = await self.request(self.arguments())
-        if isinstance(answer, CompletionStream):
-            answer._upstream.keeper = _Keeper(Frames(self.cache.max_bytes), self._keep)  # noqa: SLF001 - the stream was made for this call
-        return answer
-
-    async def _keep(self, record: UsageRecord, body: bytes) -> None:
-        """Keep what was read, before its reader hears that it has ended."""
-        data = Entry.of(self.key, record, body, stream=True).to_bytes()
-        await self.caching.keep(self.cache, self.key, data)
+_TURN: Final = 16
+"""Chunks that are replayed before other tasks have their turn."""
 
 
-class _Keeper:
-    """Collects the chunks of one stream, packed before the caller has them and may change them.
+class StreamKeeper:
+    """Keeps one stream: each chunk is packed before the caller has it and may change it.
 
     Args:
-        frames: what holds them.
-        keep: called with the record and the chunks when the stream was read to its end.
+        most: bytes that may be kept.
+        keep: awaited with the record and the chunks when the stream was read to its end.
     """
 
-    def __init__(
-        self, frames: Frames, keep: Callable[[UsageRecord, bytes], Awaitable[None]]
-    ) -> None:
-        self._frames: Frames | None = frames
+    def __init__(self, most: int, keep: Callable[[UsageRecord, bytes], Awaitable[Any]]) -> None:
+        self._most = most
         self._keep = keep
+        self._raw = 0
+        self._body: bytearray | None = bytearray()  # None: it cannot be kept
+        self._squeeze = zlib.compressobj(1)
 
     def see(self, chunk: Any) -> None:
         """Take a chunk; give up if it cannot be packed, or there are too many."""
-        if self._frames is not None:
-            try:
-                whole = self._frames.add(pack(chunk))
-            except Unpackable:
-                whole = False
-            if not whole:
-                self._frames = None
+        if self._body is None:
+            return
+        try:
+            packed = pack(chunk)
+        except Unpackable:
+            self._body = None
+            return
+        self._raw += len(packed) + 4
+        self._body += self._squeeze.compress(struct.pack("<I", len(packed)) + packed)
+        if len(self._body) > self._most or self._raw > _EXPANSION * self._most:
+            self._body = None
 
     async def finished(self, record: UsageRecord | None) -> None:
-        """The stream was read to its end."""
-        body = None if self._frames is None else self._frames.body()
-        if body is not None and record is not None and record.status == "ok":
-            await self._keep(record, body)
+        """Keep what was read, before its reader hears that it has ended."""
+        if self._body and record is not None and record.status == "ok":
+            await self._keep(record, bytes(self._body + self._squeeze.flush()))
+
+
+def chunks_from(body: bytes) -> list[Any]:
+    """Return fresh chunks.
+
+    Raises:
+        Unpackable: it holds none, or others than were packed.
+    """
+    chunks = []
+    try:
+        raw = zlib.decompress(body)
+        at = 0
+        while at < len(raw):
+            (size,) = struct.unpack_from("<I", raw, at)
+            at += 4 + size
+            if at > len(raw):
+                raise Unpackable("a chunk without its end")
+            chunks.append(unpack(raw[at - size : at]))
+    except (zlib.error, struct.error) as exc:
+        raise Unpackable(str(exc)) from exc
+    return chunks
+
+
+class Replay(Upstream):
+    """What a ``CompletionStream`` of an entry reads: its outcome was known before."""
+
+    __slots__ = ("_outcome",)
+
+    def __init__(
+        self, core: ClientCore, asked: Asked, attempt: Attempt, entry: Entry, chunks: list[Any]
+    ) -> None:
+        inner = _Replayed(chunks, entry)
+        reader = (asked.call.reader or StreamReader)(inner)
+        # The chunk with the usage that its caller did not ask for was not kept.
+        super().__init__(inner, attempt, core, asked=asked, reader=reader, usage_asked=True)
+        self._outcome = entry.outcome("stored")
+
+    def read(self, *, finished: bool) -> dict[str, Any]:  # noqa: ARG002 - the signature is that of Upstream
+        return dict(self._outcome)
+
+    def _is_to_be_estimated(self, found: Mapping[str, Any]) -> bool:  # noqa: ARG002 - the signature is that of Upstream
+        return False
+
+
+class _Replayed:
+    """Stands in for LiteLLM's wrapper.
+
+    Attributes:
+        chunks: what was handed out so far.
+    """
+
+    def __init__(self, chunks: list[Any], entry: Entry) -> None:
+        self._left = iter(chunks)
+        self.chunks: list[Any] = []
+        self.completion_stream = self
+        self.custom_llm_provider = entry.fields.get("provider")
+        self.model = entry.fields.get("response_model")
+        self._hidden_params = {"cache_hit": True, "response_cost": 0.0}
+
+    def __aiter__(self) -> _Replayed:
+        return self
+
+    async def __anext__(self) -> Any:
+        if len(self.chunks) % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+        for chunk in self._left:
+            self.chunks.append(chunk)
+            return chunk
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._left = iter(())

@@ -13,9 +13,9 @@ import msgspec
 
 from litellm_ledger._records.record import UsageRecord
 
-from .packing import Unpackable, pack, unpack
+from .packing import Unpackable, unpack
 
-__all__ = ["Entry", "answer_bytes", "answer_from"]
+__all__ = ["Entry", "answer_from"]
 
 _VERSION: Final = 1
 
@@ -93,7 +93,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             if zlib.crc32(entry.body) != entry.crc:
                 raise Unpackable("a damaged entry")
             if not ours:
-                UsageRecord(**entry.outcome("stored"))
+                UsageRecord(status="ok", **entry.outcome("stored"))
         except Unpackable:
             raise
         except Exception as exc:
@@ -105,14 +105,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         return _encode(self)
 
     def outcome(self, how: str) -> dict[str, Any]:
-        """Return what is on record of a call that this entry answers.
+        """Return what is on record of a call that this entry answers, however it ends.
 
         The tokens are those of the answer; they were paid for once, by ``operation``.
         """
-        fields: dict[str, Any] = {name: self.fields.get(name) for name in _COPIED}
         return {
-            **fields,
-            "status": "ok",
+            **{name: self.fields.get(name) for name in _COPIED},
             "cost": Decimal(0),
             "cache_hit": True,
             "saved_cost": self.saved,
@@ -122,15 +120,6 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Entry)
-
-
-def answer_bytes(answer: Any) -> bytes:
-    """Pack an answer that is no stream.
-
-    Raises:
-        Unpackable: it cannot be kept.
-    """
-    return pack(dict(answer) if isinstance(answer, dict) else answer)
 
 
 def answer_from(body: bytes) -> Any:

@@ -57,7 +57,7 @@ async def cache_key(
 
     Files are read to their end, by ``off_loop``, and left at the position where they were.
     """
-    if any(kwargs.get(name) for name in _STATEFUL):
+    if call.keeps is None or any(kwargs.get(name) for name in _STATEFUL):
         return None
     left_out = _NOT_COMPARED | ignore if ignore else _NOT_COMPARED
     asked = {name: kwargs[name] for name in sorted(kwargs) if name not in left_out}

@@ -40,7 +40,7 @@ class CacheStore(Protocol):
 class MemoryStore:
     """Entries in this process, the least recently used of them dropped first.
 
-    Safe for several threads and clients at once.
+    Answers at once; otherwise like a ``CacheStore``.  Safe for several threads and clients.
 
     Args:
         maxsize: entries.
@@ -72,14 +72,14 @@ class MemoryStore:
         (``_runtime.process``)."""
         self._lock = threading.Lock()
 
-    def find(self, key: str) -> bytes | None:
-        """``get`` without waiting."""
+    def get(self, key: str) -> bytes | None:
+        """Return what was put, unless it has expired or been dropped."""
         with self._lock:
             found = self._entries.get(key)
         return None if found is None else found[0]
 
-    def put(self, key: str, value: bytes, ttl: float) -> None:
-        """``set`` without waiting.  A value larger than all there may be is not kept."""
+    def set(self, key: str, value: bytes, ttl: float) -> None:
+        """Keep ``value``; one that is larger than all there may be is not kept."""
         entries = self._entries
         with self._lock, entries.timer:  # one moment for all of it
             self._expire()
@@ -93,8 +93,8 @@ class MemoryStore:
                 self.evictions += 1
             entries[key] = (value, ttl)
 
-    def drop(self, key: str) -> None:
-        """``delete`` without waiting."""
+    def delete(self, key: str) -> None:
+        """Forget ``key``; no error if there is none."""
         with self._lock:
             self._entries.pop(key, None)
 
@@ -117,18 +117,6 @@ class MemoryStore:
         """How large they are together."""
         self.expire()
         return int(self._entries.currsize)
-
-    async def get(self, key: str) -> bytes | None:
-        """See ``CacheStore``."""
-        return self.find(key)
-
-    async def set(self, key: str, value: bytes, ttl: float) -> None:
-        """See ``CacheStore``."""
-        self.put(key, value, ttl)
-
-    async def delete(self, key: str) -> None:
-        """See ``CacheStore``."""
-        self.drop(key)
 
 
 def _cachetools() -> ModuleType:

@@ -270,15 +270,7 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
         from litellm_ledger._cache.cached_call import cached_call
 
         return await cached_call(
-            self._core,
-            self._parts.caching(),
-            options.cache,
-            name,
-            args,
-            kwargs,
-            tags,
-            options=options,
-            track=track,
+            self._core, self._parts.caching(), name, args, kwargs, tags, options=options
         )
 
     # -- the rest ------------------------------------------------------------------------------
