@@ -19,10 +19,10 @@ from typer.core import TyperGroup
 
 from litellm_ledger import __version__
 
-from . import health as _cli_health
-from . import records as _cli_records
-from . import reports as _cli_reports
-from .flags import complain, home
+from .flags import FORMS, command, complain, home
+from .health import ask, compact, doctor, path, recover, verify
+from .records import calls, export, records, show, sql, tail
+from .reports import by_period, html, report, top
 
 __all__ = ["app"]
 
@@ -75,6 +75,25 @@ def common(
     """
 
 
-_cli_reports.add_to(app)
-_cli_records.add_to(app)
-_cli_health.add_to(app)
+for _function, _forms in (
+    (by_period("daily", "day", " (the default command)"), FORMS),
+    (by_period("weekly", "week"), FORMS),
+    (by_period("monthly", "month"), FORMS),
+    (by_period("hourly", "hour"), FORMS),
+    (report, FORMS),
+    (top, FORMS),
+    (html, ()),
+    (calls, FORMS),
+    (show, ("json",)),
+    (tail, ("json",)),
+    (records, ("json",)),
+    (sql, FORMS),
+    (export, ()),
+    (doctor, ("json",)),
+    (verify, ("json",)),
+    (recover, ("json",)),
+    (compact, ("json",)),
+    (path, ()),
+    (ask, ("json",)),
+):
+    command(app, _function, _forms)

@@ -28,7 +28,7 @@ from litellm_ledger._records.record import CUT_MARK, MAX_TEXT, UsageRecord, clea
 if TYPE_CHECKING:
     from litellm_ledger._reports.relation import Relation
 
-__all__ = ["CsvLines", "csv_rows", "put_csv"]
+__all__ = ["CsvLines", "csv_rows", "put_csv", "put_rows"]
 
 _FIELDS: Final = UsageRecord.__struct_fields__
 """The columns of a record: its members, ``tags``, ``meta`` and ``content`` as JSON text."""
@@ -87,11 +87,18 @@ class CsvLines:
         return text
 
 
-def put_csv(records: Iterable[UsageRecord], to: TextIO, *, raw: bool) -> None:
-    """Write records as CSV with a header; what is unknown is empty."""
+def put_rows(
+    header: Iterable[str], rows: Iterable[Iterable[Any]], to: TextIO, *, raw: bool
+) -> None:
+    """Write rows as CSV with a header; what is unknown is empty."""
     form = CsvLines(raw=raw, terminal=to.isatty())
-    to.write(form.line(_FIELDS))
-    to.writelines(form.line(attrgetter(*_FIELDS)(record)) for record in records)
+    to.write(form.line(header))
+    to.writelines(map(form.line, rows))
+
+
+def put_csv(records: Iterable[UsageRecord], to: TextIO, *, raw: bool) -> None:
+    """Write records as CSV with a header."""
+    put_rows(_FIELDS, map(attrgetter(*_FIELDS), records), to, raw=raw)
 
 
 _JSON: Final = ("tags", "meta", "content")

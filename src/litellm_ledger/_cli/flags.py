@@ -18,20 +18,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from litellm_ledger._aggregates.calendar import calendar
-from litellm_ledger._aggregates.formatting import listed
-from litellm_ledger._aggregates.question import Question, question
-from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.escaping import escaped, json_text
-from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._storage.location import default_directory
 
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._reports.ledger import Ledger
+
 __all__ = [
+    "FORMS",
     "RAW",
     "Output",
     "Where",
@@ -41,7 +41,6 @@ __all__ = [
     "command",
     "complain",
     "emit",
-    "exit_status",
     "home",
     "put_json",
     "refuse_misspelt",
@@ -79,7 +78,7 @@ class Output:
 
 
 _MOST_TAGS: Final = 20
-_GIVEN: Final = (Ledger, Question, Output)
+_GIVEN: Final = ("Ledger", "Question", "Output")
 _Text = str | None
 _ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
     "since": (_Text, None, "Only calls from this time on: 2025-03-30, 2025-03-30T14:00, today …"),
@@ -106,6 +105,7 @@ _METAVARS: Final = {
     "tz": "ZONE",
     "week_start": "WEEKDAY",
 }
+FORMS: Final = ("json", "csv", "md")
 RAW: Final = "With --csv: put no apostrophe before text that a spreadsheet would run as a formula."
 _FORMS: Final = {
     "json": "Print JSON; amounts are exact decimal text.",
@@ -116,79 +116,59 @@ _FORMS: Final = {
 }
 
 
-def command(
-    app: typer.Typer, name: str | None = None, *, forms: tuple[str, ...] = ("json", "csv", "md")
-) -> Callable[[Callable[..., int]], Callable[..., None]]:
+def command(app: typer.Typer, function: Callable[..., int], forms: tuple[str, ...]) -> None:
     """Make a function a command: its result is the exit status, its errors take one line.
 
     Args:
-        name: if it is not the function's.
         forms: the forms that a command with ``output`` can print in.
     """
+    given_here = {name: name for name in _GIVEN}  # their names: the modules need not be loaded
+    signature = inspect.signature(function, eval_str=True, locals=given_here)
+    takes = {p.name for p in signature.parameters.values() if p.annotation in _GIVEN}
 
-    def make(function: Callable[..., int]) -> Callable[..., None]:
-        signature = inspect.signature(function, eval_str=True)
-        takes = {p.name for p in signature.parameters.values() if p.annotation in _GIVEN}
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        raise typer.Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
 
-        @functools.wraps(function)
-        def run(**given: Any) -> None:
-            raise typer.Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
-
-        kept = [
-            parameter.replace(name="path", annotation=Where, default=None)
-            if parameter.annotation is Ledger
-            else parameter
-            for parameter in signature.parameters.values()
-            if parameter.annotation not in (Question, Output)
+    kept = [
+        parameter.replace(name="path", annotation=Where, default=None)
+        if parameter.annotation == "Ledger"
+        else parameter
+        for parameter in signature.parameters.values()
+        if parameter.annotation not in ("Question", "Output")
+    ]
+    if "question" in takes:
+        kept += [
+            _flag(name, words, kind, default, _METAVARS.get(name))
+            for name, (kind, default, words) in _ASKING.items()
         ]
-        kept += _question_flags() if "question" in takes else []
-        kept += _output_flags(forms) if "output" in takes else []
-        run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
-        # click cuts a summary of its own making to 45 characters
-        summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
-        app.command(name, short_help=summary)(run)
-        return run
-
-    return make
+    if "output" in takes:
+        also = ("no_color", "raw") if "csv" in forms else ("no_color",)
+        kept += [_flag(name, words) for name, words in _FORMS.items() if name in forms + also]
+    run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
+    # click cuts a summary of its own making to 45 characters
+    summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
+    app.command(short_help=summary)(run)
 
 
-def _question_flags() -> list[inspect.Parameter]:
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[
-                kind,
-                typer.Option(
-                    f"--{name.replace('_', '-')}",
-                    help=words,
-                    metavar=_METAVARS.get(name),
-                    show_default=bool(default),
-                ),
-            ],
-        )
-        for name, (kind, default, words) in _ASKING.items()
-    ]
-
-
-def _output_flags(forms: tuple[str, ...]) -> list[inspect.Parameter]:
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False,
-            annotation=Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", help=words)],
-        )
-        for name, words in _FORMS.items()
-        if name in forms or name == "no_color" or (name == "raw" and "csv" in forms)
-    ]
+def _flag(
+    name: str, words: str, kind: Any = bool, default: Any = False, metavar: str | None = None
+) -> inspect.Parameter:
+    option = typer.Option(
+        f"--{name.replace('_', '-')}", help=words, metavar=metavar, show_default=bool(default)
+    )
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
 
 
 def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> dict[str, Any]:
     """Turn the flags of a command line into the parameters of the command's function."""
     if "ledger" in takes:
+        from litellm_ledger._reports.ledger import Ledger
+
         given["ledger"] = Ledger(given.pop("path") or default_directory())
     if "question" in takes:
         given["question"] = _question({name: given.pop(name) for name in _ASKING})
@@ -211,28 +191,17 @@ def check_raw(*, raw: bool, csv: bool) -> None:
 
 
 def _question(flags: dict[str, Any]) -> Question:
-    dates = calendar(flags["tz"], flags["week_start"].lower())
-    return question(
-        since=flags["since"],
-        until=flags["until"],
-        last_=flags["last"],
-        where=flags["where"],
-        allow_missing=flags["allow_missing"],
-        zone=dates.zone,
-        tz=flags["tz"],
-        week_start=flags["week_start"].lower(),
-        now=datetime.now(UTC),
-    )
+    from litellm_ledger._aggregates.calendar import calendar
+    from litellm_ledger._aggregates.question import question
+
+    span, week_start = flags.pop("last"), flags.pop("week_start").lower()
+    zone = calendar(flags["tz"], week_start).zone
+    now = datetime.now(UTC)
+    return question(**flags, last_=span, week_start=week_start, zone=zone, now=now)
 
 
 _status: dict[str, int] = {}
 """The status of a command that knows it before it prints, for when nobody reads the print."""
-
-
-def exit_status(status: int) -> int:
-    """Note the exit status before printing: it holds also if the reader leaves early."""
-    _status["status"] = status
-    return status
 
 
 def _guarded(function: Callable[[], int]) -> int:
@@ -261,12 +230,26 @@ def complain(what: object, *, lines: bool = False) -> None:
     sys.stderr.write(f"litellm-ledger: {text}\n")
 
 
-def emit(output: Output, plain: Callable[[], Any], table: Callable[[], None]) -> None:
-    """Print JSON if it was asked for, else what people read."""
+def emit(
+    output: Output,
+    plain: Callable[[], Any],
+    table: Callable[[], None],
+    *,
+    csv: Callable[[], None] | None = None,
+    status: int = 0,
+) -> int:
+    """Print in the form that was asked for; return the exit status of the command.
+
+    The status is noted before: it holds also if the reader leaves early.
+    """
+    _status["status"] = status
     if output.json:
         put_json(plain())
+    elif output.csv and csv is not None:
+        csv()
     else:
         table()
+    return status
 
 
 def put_json(value: Any, *, indent: bool = True) -> None:
@@ -289,6 +272,8 @@ def refuse_misspelt(ledger: Ledger, tags: Iterable[str], question: Question) -> 
             continue
         from difflib import get_close_matches
 
+        from litellm_ledger._aggregates.formatting import listed
+
         near = get_close_matches(tag, known, n=1)
         if near:
             hint = f"did you mean {near[0]}?"
@@ -305,6 +290,8 @@ def check_where(ledger: Ledger, question: Question, *, every: bool = False) -> N
     Raises:
         ValueError: as ``refuse_misspelt``.
     """
+    from litellm_ledger._aggregates.selection import Selection
+
     tags = Selection(**question.selection()).tags(passing_without=not every)
     refuse_misspelt(ledger, sorted(tags), question)
 

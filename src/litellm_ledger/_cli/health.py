@@ -7,27 +7,21 @@ Owns their words and flags.  Everything they print comes from ``Ledger``, ``_rep
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from litellm_ledger._errors import LedgerError
-from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, command, emit, exit_status
+from .flags import Output, Where, emit
 from .progress import working
 
-__all__ = ["add_to"]
+if TYPE_CHECKING:
+    from litellm_ledger._reports.ledger import Ledger
 
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (doctor, verify, recover, compact):
-        command(app, forms=("json",))(function)
-    command(app)(path)
-    command(app, forms=("json",))(ask)
+__all__ = ["ask", "compact", "doctor", "path", "recover", "verify"]
 
 
 def doctor(
@@ -48,23 +42,20 @@ def doctor(
             raise ValueError("--litellm checks the installed LiteLLM, not a ledger: leave PATH out")
         return _check_litellm(output)
     from litellm_ledger._reports.doctor import examine
+    from litellm_ledger._reports.ledger import Ledger
 
     from .print_health import print_findings
 
     ledger = Ledger(path or default_directory())
     with working(f"examining {ledger.path}"):
         findings = examine(ledger)
-    status = exit_status(int(any(finding.level == "warning" for finding in findings)))
-    emit(
+    warned = any(finding.level == "warning" for finding in findings)
+    return emit(
         output,
-        lambda: {
-            "path": str(ledger.path),
-            "ok": not status,
-            "findings": msgspec.to_builtins(findings),
-        },
+        lambda: {"path": str(ledger.path), "ok": not warned, "findings": findings},
         lambda: print_findings(findings, color=output.color),
+        status=int(warned),
     )
-    return status
 
 
 def _check_litellm(output: Output) -> int:
@@ -76,9 +67,7 @@ def _check_litellm(output: Output) -> int:
 
     with working("checking the installed LiteLLM"):
         found = asyncio.run(check_litellm())
-    status = exit_status(int(not found.ok))
-    emit(output, found.to_dict, lambda: print_litellm_check(found))
-    return status
+    return emit(output, found.to_dict, lambda: print_litellm_check(found), status=int(not found.ok))
 
 
 def verify(
@@ -98,9 +87,12 @@ def verify(
 
     with working(f"verifying {ledger.path}"):
         result = ledger.verify()
-    status = exit_status(0 if (result.complete if strict else result.ok) else 1)
-    emit(output, result.to_dict, lambda: print_verification(result, every=every, strict=strict))
-    return status
+    return emit(
+        output,
+        result.to_dict,
+        lambda: print_verification(result, every=every, strict=strict),
+        status=0 if (result.complete if strict else result.ok) else 1,
+    )
 
 
 def recover(output: Output, ledger: Ledger) -> int:
@@ -111,12 +103,12 @@ def recover(output: Output, ledger: Ledger) -> int:
 
     ledger.segments()  # a missing ledger is an error, not an empty recovery
     result = recover_directory(ledger.path)
-    emit(
+    return emit(
         output,
         lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},
         lambda: print_recovery(ledger.path, result),
+        status=2 if any(writer.error for writer in result.writers) else 0,
     )
-    return 2 if any(writer.error for writer in result.writers) else 0
 
 
 def compact(
@@ -137,13 +129,12 @@ def compact(
     until = datetime.now(UTC).date() + timedelta(days=1) if today else None
     with working(f"compacting {ledger.path}"):
         result = compact_directory(ledger.path, until=until)
-    status = exit_status(int(bool(result.left or result.broken)))
-    emit(
+    return emit(
         output,
         lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},
         lambda: print_compaction(ledger.path, result),
+        status=int(bool(result.left or result.broken)),
     )
-    return status
 
 
 def path() -> int:
@@ -181,8 +172,7 @@ def ask(
         print_record(record)
         put_text(f"\nOn record in {where}\n")
 
-    emit(output, lambda: {"answer": text, "record": record_dict(record)}, table)
-    return 0
+    return emit(output, lambda: {"answer": text, "record": record_dict(record)}, table)
 
 
 async def _call(question: str, model: str, where: Path, api_base: str | None) -> Any:

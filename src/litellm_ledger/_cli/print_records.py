@@ -24,9 +24,9 @@ from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.history import Calls, Operation
 from litellm_ledger._reports.short_ids import shortened
 
-from .csv_lines import CsvLines, put_csv
-from .flags import Output, put_json
-from .tables import Column, on_terminal, show, show_upright, too_wide, write, write_notes
+from .csv_lines import put_csv, put_rows
+from .flags import Output, emit
+from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
 
 if TYPE_CHECKING:
     from litellm_ledger._reports.sql import Table
@@ -58,34 +58,33 @@ def record_dict(record: UsageRecord) -> dict[str, Any]:
     return plain
 
 
-def print_calls(path: Path, found: Calls, question: Question, output: Output) -> None:
+def print_calls(path: Path, found: Calls, question: Question, output: Output) -> int:
     """Print a listing, the newest first."""
-    if output.json:
-        put_json(
-            {
-                "path": str(path),
-                **question.to_dict(),
-                "matched": found.matched,
-                "calls": [record_dict(record) for record in found],
-                "problems": msgspec.to_builtins(found.problems),
-            }
-        )
-        return
-    if output.csv:
-        put_csv(found, sys.stdout, raw=output.raw)
-        return
-    if not found.records:
-        asked = " that match what you asked for" if any(question.selection().values()) else ""
-        write(f"No calls on record in {path}{asked}.")
-    else:
-        _table(found.records, question.tz, md=output.md, color=output.color)
-        write()
-    notes = []
-    if found.matched > len(found):
-        notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
-    notes += _estimated(found.records)
-    notes += _damage(found.problems)
-    write_notes(notes, md=output.md)
+
+    def plain() -> dict[str, Any]:
+        return {
+            "path": str(path),
+            **question.to_dict(),
+            "matched": found.matched,
+            "calls": [record_dict(record) for record in found],
+            "problems": found.problems,
+        }
+
+    def table() -> None:
+        if not found.records:
+            asked = " that match what you asked for" if any(question.selection().values()) else ""
+            write(f"No calls on record in {path}{asked}.")
+        else:
+            _table(found.records, question.tz, md=output.md, color=output.color)
+            write()
+        notes = []
+        if found.matched > len(found):
+            notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
+        notes += _estimated(found.records)
+        notes += _damage(found.problems)
+        write_notes(notes, md=output.md)
+
+    return emit(output, plain, table, csv=lambda: put_csv(found, sys.stdout, raw=output.raw))
 
 
 def print_records(
@@ -267,24 +266,26 @@ def print_record(record: UsageRecord) -> None:
         write(f"{'cost':<18} unknown")
 
 
-def print_answer(path: Path, table: Table, output: Output) -> None:
+def print_answer(path: Path, table: Table, output: Output) -> int:
     """Print the rows of an answer."""
-    if output.json:
-        put_json(
-            {
-                "path": str(path),
-                "columns": table.columns,
-                "types": table.types,
-                "rows": [[_plain(value) for value in row] for row in table],
-                "problems": msgspec.to_builtins(table.problems),
-            }
-        )
-        return
-    if output.csv:
-        form = CsvLines(raw=output.raw, terminal=on_terminal())
-        sys.stdout.write(form.line(table.columns))
-        sys.stdout.writelines(form.line(map(_cell, row)) for row in table)
-        return
+
+    def plain() -> dict[str, Any]:
+        return {
+            "path": str(path),
+            "columns": table.columns,
+            "types": table.types,
+            "rows": [[_plain(value) for value in row] for row in table],
+            "problems": table.problems,
+        }
+
+    def csv() -> None:
+        rows = (map(_cell, row) for row in table)
+        put_rows(table.columns, rows, sys.stdout, raw=output.raw)
+
+    return emit(output, plain, lambda: _answer(table, output), csv=csv)
+
+
+def _answer(table: Table, output: Output) -> None:
     if table.rows:
         columns = [
             Column(
@@ -299,9 +300,7 @@ def print_answer(path: Path, table: Table, output: Output) -> None:
         if too_wide(columns) and not output.md:
             show_upright(columns)
             write()
-            write_notes(
-                ["Too wide for this terminal: one line per column. --csv prints one line per row."]
-            )
+            tell("Too wide for this terminal: one line per column. --csv prints one line per row.")
         else:
             show(columns, md=output.md, color=output.color)
     else:

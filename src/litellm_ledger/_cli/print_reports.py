@@ -23,11 +23,11 @@ from litellm_ledger._aggregates.question import Question
 from litellm_ledger._reports.dataframes import columns
 from litellm_ledger._reports.report import Report, added, floor_mark, row_dict
 
-from .csv_lines import CsvLines
-from .flags import Output, put_json
+from .csv_lines import put_rows
+from .flags import Output, emit
 from .tables import Column, aside, headline, on_terminal, show, write, write_notes
 
-__all__ = ["Asked", "print_report", "print_top"]
+__all__ = ["Asked", "print_report"]
 
 _TITLES: Final = {"week": "week of"}
 
@@ -67,44 +67,44 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return outer
 
 
-def print_report(asked: Asked, output: Output) -> None:
-    """Print a report as a table with its total and how sure it is, or as JSON or CSV."""
-    report = asked.report
-    if output.json:
-        put_json(_plain(asked))
-    elif output.csv:
-        _csv(report.by, report.rows if report.by else [report.total], raw=output.raw)
+def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int:
+    """Print a report as a table with its total and how sure it is, or as JSON or CSV.
+
+    Args:
+        top: print that many groups (0: all), what all others come to, and each one's share.
+    """
+    report, groups = asked.report, asked.groups()
+    most = top or len(groups)
+    others = [row for row, _ in groups[most:]]
+
+    def plain() -> dict[str, Any]:
+        found = _plain(asked, groups[:most])
+        if top is not None:
+            found |= {"others": row_dict(added(others)), "others_count": len(others)}
+        return found
+
+    def csv() -> None:
+        rows = report.rows[: top or None] if report.by else [report.total]
+        found = columns(report.by, rows)
+        cells = zip(*(values for _, values in found.values()), strict=True)
+        put_rows(found, cells, sys.stdout, raw=output.raw)
         for note in report.warnings():
             aside(note)
-    else:
+
+    def table() -> None:
         if not report.total.calls:
             begun = report.in_flight or report.cut_off
             write(f"No {'call has ended yet' if begun else 'calls on record'} {_scope(asked)}.")
         else:
-            _table(asked, asked.groups(), output)
+            shown = groups[:most]
+            if others:
+                label = dict.fromkeys(asked.by, "") | {asked.by[0]: _others(len(others))}
+                shown.append((msgspec.structs.replace(added(others), group=label), []))
+            _table(asked, shown, output, share=top is not None)
             write()
         write_notes(_notes(asked, output), md=output.md)
 
-
-def print_top(asked: Asked, limit: int, output: Output) -> None:
-    """Print the most expensive groups, what all others come to, and each one's share."""
-    groups = asked.groups()
-    others = [row for row, _ in groups[limit:]] if limit else []
-    if output.json:
-        plain = _plain(asked, groups[: limit or None])
-        put_json({**plain, "others": row_dict(added(others)), "others_count": len(others)})
-        return
-    if not asked.report.total.calls or output.csv:
-        kept = asked.report.rows[: limit or None]
-        cut = msgspec.structs.replace(asked.report, rows=kept) if output.csv else asked.report
-        print_report(msgspec.structs.replace(asked, report=cut), output)
-        return
-    if others:
-        label = dict.fromkeys(asked.by, "") | {asked.by[0]: _others(len(others))}
-        groups = [*groups[:limit], (msgspec.structs.replace(added(others), group=label), [])]
-    _table(asked, groups, output, share=True)
-    write()
-    write_notes(_notes(asked, output), md=output.md)
+    return emit(output, plain, table, csv=csv)
 
 
 def _notes(asked: Asked, output: Output) -> list[str]:
@@ -249,9 +249,7 @@ def _nothing(costs: Sequence[Decimal], *, exact: bool) -> list[str]:
     ]
 
 
-def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]] | None = None) -> dict[str, Any]:
-    plain = asked.report.to_dict()
-    groups = asked.groups() if groups is None else groups
+def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]]) -> dict[str, Any]:
     rows = []
     for outer, inner in groups:
         row = row_dict(outer)
@@ -261,16 +259,8 @@ def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]] | None = None) 
     return {
         "path": str(asked.path),
         **asked.question.to_dict(),
-        **plain,
+        **asked.report.to_dict(),
         "by": list(asked.by),
         "breakdown": asked.inner,
         "rows": rows,
     }
-
-
-def _csv(by: Sequence[str], rows: Sequence[Row], *, raw: bool) -> None:
-    form = CsvLines(raw=raw, terminal=on_terminal())
-    found = columns(by, rows)
-    sys.stdout.write(form.line(found))
-    cells = [values for _, values in found.values()]
-    sys.stdout.writelines(form.line(row) for row in zip(*cells, strict=True))

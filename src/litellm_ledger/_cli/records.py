@@ -9,14 +9,9 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-
-from litellm_ledger._aggregates.formatting import listed
-from litellm_ledger._aggregates.question import Question
-from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._reports.ledger import Ledger
 
 from .flags import (
     RAW,
@@ -24,14 +19,18 @@ from .flags import (
     check_matched,
     check_raw,
     check_where,
-    command,
     complain,
     emit,
     put_json,
 )
 from .progress import working
 
-__all__ = ["add_to"]
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._records.record import UsageRecord
+    from litellm_ledger._reports.ledger import Ledger
+
+__all__ = ["calls", "export", "records", "show", "sql", "tail"]
 
 Kinds = Annotated[
     bool, typer.Option("--all-kinds", help="Also print started calls and gaps, not only outcomes.")
@@ -41,16 +40,6 @@ _ALIKE: Final = 10
 
 _LOOK: Final = 0.5
 """Seconds between two looks of ``tail -f``."""
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    command(app)(calls)
-    command(app, forms=("json",))(show)
-    command(app, forms=("json",))(tail)
-    command(app, forms=("json",))(records)
-    command(app)(sql)
-    command(app, forms=())(export)
 
 
 def calls(
@@ -68,8 +57,7 @@ def calls(
         check_where(ledger, question)
         found = ledger.calls(**question.selection(), limit=limit or None)
         check_matched(ledger, question, found.matched)
-    print_calls(ledger.path, found, question, output)
-    return 0
+    return print_calls(ledger.path, found, question, output)
 
 
 def show(
@@ -85,6 +73,7 @@ def show(
     ledger: Ledger,
 ) -> int:
     """Show one operation with all its attempts."""
+    from litellm_ledger._aggregates.formatting import listed
     from litellm_ledger._reports.short_ids import alike
 
     from .print_records import operation_dict, print_operation
@@ -104,8 +93,7 @@ def show(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
             "litellm-ledger calls --json lists them"
         )
-    emit(output, lambda: operation_dict(found), lambda: print_operation(found))
-    return 0
+    return emit(output, lambda: operation_dict(found), lambda: print_operation(found))
 
 
 def _not_a_directory(text: str, order: str) -> None:
@@ -243,8 +231,7 @@ def sql(
     except ValueError as exc:
         complain(exc, lines=True)  # the database draws a caret below the place
         return 2
-    print_answer(ledger.path, found, output)
-    return 0
+    return print_answer(ledger.path, found, output)
 
 
 def export(

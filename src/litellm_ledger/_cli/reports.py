@@ -5,23 +5,25 @@ Owns their words and flags.  The sums are ``Ledger.report``'s, the looks ``_cli.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from litellm_ledger._aggregates.calendar import PERIODS
-from litellm_ledger._aggregates.groups import named
-from litellm_ledger._aggregates.question import Question
-from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, command, refuse_misspelt
+from .flags import Output, Where, refuse_misspelt
 from .progress import progress, working
 
-__all__ = ["add_to"]
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._reports.ledger import Ledger
+
+    from .print_reports import Asked
+
+__all__ = ["by_period", "html", "report", "top"]
 
 By = Annotated[
     list[str],
@@ -43,22 +45,10 @@ Latency = Annotated[
 _TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
-    for name, period, words in (
-        ("daily", "day", "Calls, tokens and cost by day (the default command)"),
-        ("weekly", "week", "Calls, tokens and cost by week"),
-        ("monthly", "month", "Calls, tokens and cost by month"),
-        ("hourly", "hour", "Calls, tokens and cost by hour"),
-    ):
-        _add_period(app, name, period, words)
-    command(app)(report)
-    command(app)(top)
-    command(app, forms=())(html)
+def by_period(name: str, period: str, remark: str = "") -> Callable[..., int]:
+    """Return the command that reports by a period."""
 
-
-def _add_period(app: typer.Typer, name: str, period: str, words: str) -> None:
-    def by_period(
+    def run(
         question: Question,
         output: Output,
         ledger: Ledger,
@@ -67,8 +57,9 @@ def _add_period(app: typer.Typer, name: str, period: str, words: str) -> None:
     ) -> int:
         return _print(ledger, [period], question, output, breakdown=breakdown, latency=latency)
 
-    by_period.__doc__ = f"{words}."
-    command(app, name)(by_period)
+    run.__name__ = name
+    run.__doc__ = f"Calls, tokens and cost by {period}{remark}."
+    return run
 
 
 def report(
@@ -84,6 +75,8 @@ def report(
 
 
 def _keys(by: Sequence[str]) -> list[str]:
+    from litellm_ledger._aggregates.groups import named
+
     words = [word.strip() for part in by for word in part.split(",")]
     return list(dict.fromkeys(named(word) for word in words if word))
 
@@ -101,13 +94,13 @@ def _print(
 
     if breakdown and latency:
         raise ValueError("give --breakdown or --latency, not both")
-    print_report(_asked(ledger, keys, question, breakdown=breakdown, quantiles=latency), output)
-    return 0
+    asked = _asked(ledger, keys, question, breakdown=breakdown, quantiles=latency)
+    return print_report(asked, output)
 
 
 def _asked(
     ledger: Ledger, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
-) -> Any:
+) -> Asked:
     from .print_reports import Asked
 
     inner = None
@@ -132,7 +125,10 @@ def top(
     breakdown: Breakdown = False,
 ) -> int:
     """The most expensive users, models or tags, and their share of the cost."""
-    from .print_reports import print_top
+    from litellm_ledger._aggregates.groups import named
+    from litellm_ledger._reports.ledger import Ledger
+
+    from .print_reports import print_report
 
     if path is None and Path(what).is_dir():  # `top usage/`
         what, path = "models", Path(what)
@@ -141,11 +137,10 @@ def top(
         asked = _by_tag(ledger, question)
     else:
         asked = _asked(ledger, [_TOPS.get(what) or named(what)], question, breakdown=breakdown)
-    print_top(asked, limit, output)
-    return 0
+    return print_report(asked, output, top=limit)
 
 
-def _by_tag(ledger: Ledger, question: Question) -> Any:
+def _by_tag(ledger: Ledger, question: Question) -> Asked:
     from litellm_ledger._reports.report import by_tag
 
     from .print_reports import Asked
@@ -180,6 +175,7 @@ def html(
     ] = None,
 ) -> int:
     """Write a report with charts as one HTML file, to mail or keep."""
+    from litellm_ledger._aggregates.calendar import PERIODS
     from litellm_ledger._page.figures import READINGS, gather
     from litellm_ledger._page.page import render
 
