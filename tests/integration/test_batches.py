@@ -107,17 +107,12 @@ async def test_a_job_that_was_not_counted_is_counted_by_one_of_those_who_wait(
         await asyncio.sleep(0)
         return None if first else ({"prompt_tokens": 6, "completion_tokens": 10}, Decimal(1), "m")
 
-    class Host:
-        pricing = Pricing()
-        strays = Strays()
-        directory = client.usage.directory
-
-        async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
-            await asyncio.sleep(0)
-            return work(*args)
+    async def off_loop(work: Callable[..., Any], *args: Any) -> Any:
+        await asyncio.sleep(0)
+        return work(*args)
 
     monkeypatch.setattr(_batches, "batch_output", reading)
-    batches = _batches.Batches(Host())
+    batches = _batches.Batches(client.usage, Pricing(), Strays(), off_loop)
     asked = Asked(CALLS["aretrieve_batch"], {})
     answer = {"id": "batch_1", "status": "completed", "output_file_id": "file_1", "created_at": 0}
     told: list[dict[str, Any]] = []
@@ -130,3 +125,12 @@ async def test_a_job_that_was_not_counted_is_counted_by_one_of_those_who_wait(
     await asyncio.gather(*(ask(after) for after in range(40)))
     assert [fields["cost"] for fields in told if fields.get("cost")] == [Decimal(1)]
     assert not batches._locks
+
+
+async def test_a_forked_child_does_not_wait_for_a_job_that_its_parent_was_counting(
+    tmp_path: Path,
+) -> None:
+    core = LiteLLMClient(tmp_path)._core
+    await core.batches._locks.setdefault("batch_1", asyncio.Lock()).acquire()
+    core.forget_parent()
+    assert not core.batches._locks

@@ -67,8 +67,7 @@ async def cached_call(
     )
     if key is None:
         cache.skipped += 1
-        track = core.track_in_flight
-        return await call(core, name, (), kwargs, tags, options=options, track=track)
+        return await call(core, name, (), kwargs, tags, options=options)
     asked = Asked(row, kwargs, options.capture_content)
     one = _CachedCall(core, caching, key, asked, options, tags, timeout=litellm.Timeout)
     return await (one.stream() if one.is_stream else one.answer())
@@ -233,8 +232,8 @@ class _CachedCall:
         core, options, left = self._core, self._options, self._left()
         if left is not None and options.deadline is not None and options.deadline > left + _AT_ONCE:
             options = replace(options, deadline=max(left, _AT_ONCE))
-        name, track = self._asked.call.name, core.track_in_flight
-        return await call(core, name, (), kwargs, self._tags, options=options, track=track)
+        name = self._asked.call.name
+        return await call(core, name, (), kwargs, self._tags, options=options)
 
     def _left(self) -> float | None:
         """Seconds until the deadline; ``None`` without one."""

@@ -19,7 +19,7 @@ import os
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from litellm_ledger._archive.archive import batch_archived
 from litellm_ledger._errors import LedgerError, MissingExtra
@@ -33,6 +33,7 @@ from litellm_ledger._records.layout import SEGMENTS
 from litellm_ledger._records.line import checked
 from litellm_ledger._records.prices import price_of
 from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._tracking.tracker import UsageTracker
 
 from .pricing import Pricing, note_price
 
@@ -48,21 +49,24 @@ _DAY: Final = 86_400.0
 """How much the clocks of provider and ledger may differ."""
 
 
-class _Host(Protocol):
-    pricing: Pricing
-    strays: Strays
-
-    @property
-    def directory(self) -> Path | None: ...
-
-    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any: ...
-
-
 class Batches:
-    """Which jobs of one client have been counted."""
+    """Which jobs of one client have been counted.
 
-    def __init__(self, host: _Host) -> None:
-        self._host = host
+    Args:
+        off_loop: runs what blocks in a thread of the client's.
+    """
+
+    def __init__(
+        self,
+        tracker: UsageTracker,
+        pricing: Pricing,
+        strays: Strays,
+        off_loop: Callable[..., Awaitable[Any]],
+    ) -> None:
+        self._tracker = tracker
+        self._pricing = pricing
+        self._strays = strays
+        self._off_loop = off_loop
         self._counted: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -104,11 +108,11 @@ class Batches:
                 self._locks.pop(name, None)
 
     async def _seen(self, name: str, answer: Any) -> bool:
-        directory = self._host.directory
+        directory = self._tracker.directory
         if name not in self._counted and directory is not None:
             created = member(answer, "created_at")
             since = float(created) - _DAY if type(created) in (int, float) else 0.0
-            if await self._host.off_loop(on_ledger, directory, name, since):
+            if await self._off_loop(on_ledger, directory, name, since):
                 self._counted.add(name)
         return name in self._counted
 
@@ -121,7 +125,7 @@ class Batches:
             found.pop("cost_source", None)
         fields |= merged(fields, found)
         made = Asked(CALLS["aresponses"], {**asked.kwargs, "model": fields.get("response_model")})
-        self._host.pricing.complete(fields, answer, made)
+        self._pricing.complete(fields, answer, made)
 
     async def _count_batch(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
         """Put usage and cost of a finished batch on its record."""
@@ -134,10 +138,10 @@ class Batches:
             fields |= counts | {"usage_source": "provider"}
             if model:
                 options = asked.price_options(provider)
-                cost = await self._host.off_loop(batch_cost, answer, model, provider, options)
+                cost = await self._off_loop(batch_cost, answer, model, provider, options)
         elif member(answer, "output_file_id"):
             reading = batch_output(answer, provider, dict(asked.kwargs))
-            found = await _in_time(self._host.strays.watch(reading))
+            found = await _in_time(self._strays.watch(reading))
             if found is not None:
                 usage, cost, model = found
                 fields |= from_response({"usage": usage})
@@ -146,7 +150,7 @@ class Batches:
                     fields.setdefault("model", model)
         else:
             cost = Decimal(0)  # nothing came of it
-        own = self._host.pricing.own(f"batch/{model}", None)
+        own = self._pricing.own(f"batch/{model}", None)
         source = "litellm" if cost else "unbilled"
         if own is not None:
             cost, source = price_of(own, fields), "user"

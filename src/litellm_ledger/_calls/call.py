@@ -41,7 +41,6 @@ async def call(
     tags: Mapping[str, Any] | None,
     *,
     options: CallOptions,
-    track: bool,
 ) -> Any:
     """Make one call of LiteLLM's function ``name`` and record it; see ``LiteLLMClient``.
 
@@ -50,7 +49,6 @@ async def call(
         kwargs: handed over.
         tags: on the records of this call.
         options: the client's or the view's.
-        track: write a ``started`` record before the request leaves.
     """
     await core.ready()
     litellm: Any = await core.litellm()
@@ -72,7 +70,6 @@ async def call(
         asked=asked,
         function=getattr(litellm, name),
         tags=options.tagged(tags),
-        track=track,
         stream=stream,
         drain=options.on_abandoned_stream == "drain",
         usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
@@ -93,7 +90,6 @@ class _Call:
     asked: Asked
     function: Any
     tags: Mapping[str, str] | None
-    track: bool
     stream: bool
     drain: bool
     usage_asked: bool
@@ -117,7 +113,7 @@ class _Call:
             operation=operation.id,
             slot=slot,
         )
-        await attempt.begin(write=self.track, ack_timeout=core.ack_timeout)
+        await attempt.begin(write=core.track_in_flight, ack_timeout=core.ack_timeout)
         try:
             with ours():
                 sent = self.function(**asked.kwargs)

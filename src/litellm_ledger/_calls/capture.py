@@ -12,6 +12,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -50,13 +51,13 @@ class Capture:
 
     It may be begun any number of times, from any thread, and is on until it was ended as often.
 
-    Args:
+    Attributes:
         always: begin when the client opens, and stay on until it closes.
     """
 
-    def __init__(self, core: ClientCore, *, always: bool = False) -> None:
+    def __init__(self, core: ClientCore) -> None:
         self._core = core
-        self._always = always
+        self.always = False
         core.on_ready.append(self.ready)
         core.on_close.append(self.stop)
         core.on_drain.append(self.flush)
@@ -70,10 +71,10 @@ class Capture:
 
     async def ready(self) -> None:
         """The client has opened, or a call begins: be on if that was asked for."""
-        if self._always:
+        if self.always:
             await self._core.litellm()
-            if self._always:  # not begun by another task meanwhile
-                self._always = False
+            if self.always:  # not begun by another task meanwhile
+                self.always = False
                 self.begin()
 
     def begin(self) -> None:
@@ -123,19 +124,13 @@ class Capture:
         core = self._core
         model = request.get("model") or getattr(logging_obj, "model", None)
         model = str(model) if isinstance(model, str) and model else None
+        request = {**request, "model": model}
         try:
             here = await core.ready_here()
             captured = _Captured(
                 core,
-                Attempt(
-                    core.calls,
-                    call=call,
-                    model=model,
-                    stream=bool(request.get("stream")),
-                    tags=None,
-                    call_id=str(request.get("litellm_call_id") or ""),
-                ),
-                _asked(call, {**request, "model": model}, getattr(logging_obj, "messages", None)),
+                _attempt(core, call, request),
+                _asked(call, request, getattr(logging_obj, "messages", None)),
                 stream=bool(request.get("stream")),
                 deployment=(request.get("model_info") or {}).get("id"),
                 here=here,
@@ -158,11 +153,10 @@ class Capture:
         if captured is None or captured.ended:
             return
         fields = _read(answer, getattr(logging_obj, "model_call_details", None) or {})
-        if captured.asked.call.job:
-            await captured.end(None, _looked(fields))
-            return
-        cost = answer_cost(logging_obj, answer, captured.asked.model, captured.deployment)
-        await captured.end(answer, _with_cost(fields, cost, answer))
+        if not captured.asked.call.job:
+            cost = answer_cost(logging_obj, answer, captured.asked.model, captured.deployment)
+            fields = _with_cost(fields, cost, answer)
+        await captured.end(answer, fields)
 
     async def on_failure(self, logging_obj: Any, exc: BaseException) -> None:
         """Record a failure before its caller hears of it."""
@@ -177,26 +171,17 @@ class Capture:
         every answer that is no stream.  Those are on record by ``on_start`` and what follows it.
         """
         core = self._core
-        model = details.get("model")
         call = str(details.get("call_type") or "completion")
         known = not self._seen.add(_identity(details.get("litellm_call_id"), times[0]))
         if known or is_async(call):
             self.duplicates += 1
             return
-        attempt = Attempt(
-            core.calls,
-            call=call,
-            model=model if isinstance(model, str) else None,
-            stream=details.get("stream") is True,
-            tags=None,
-            call_id=str(details.get("litellm_call_id") or ""),
-        )
+        attempt = _attempt(core, call, details)
         exc = details.get("exception")
         if isinstance(exc, BaseException):
             fields = from_exception(exc)
         else:
-            seen = unstamped(answer) if details.get("stream") is True else answer
-            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
+            fields = _logged(details, answer, stream=details.get("stream") is True)
             asked = _asked(call, _given(details), None)
             fields = _looked(fields) if asked.call.job else core.complete(fields, answer, asked)
         began, ended = times
@@ -236,26 +221,18 @@ def _identity(call_id: Any, began: Any) -> tuple[str, str]:
     return str(call_id), str(began)
 
 
+@dataclass(eq=False, repr=False)
 class _Captured:
     """One call that somebody else makes, until its outcome is on record."""
 
-    def __init__(
-        self,
-        core: ClientCore,
-        attempt: Attempt,
-        asked: Asked,
-        *,
-        stream: bool,
-        deployment: Any,
-        here: bool,
-    ) -> None:
-        self.attempt = attempt
-        self.asked = asked
-        self.deployment = deployment
-        self.ended = False
-        self._core = core
-        self._here = here
-        self._stream = stream
+    core: ClientCore
+    attempt: Attempt
+    asked: Asked
+    _: KW_ONLY
+    stream: bool
+    deployment: Any
+    here: bool
+    ended: bool = False
 
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
         """Record the outcome and wait until it is as safe as ``durability`` says."""
@@ -264,10 +241,10 @@ class _Captured:
                 fields = _looked(fields)
             else:
                 fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
-                fields = self._core.complete(fields, answer, self.asked)
+                fields = self.core.complete(fields, answer, self.asked)
         record = self._settle(fields)
         if record is not None:
-            await self._core.acknowledge(record)
+            await self.core.acknowledge(record)
 
     async def on_logged(self, details: dict[str, Any], answer: Any) -> None:
         """Record what came to its end after LiteLLM had returned: a stream, as a rule."""
@@ -281,12 +258,11 @@ class _Captured:
                 fields |= {**so_far, "usage_source": "estimated"}
                 fields = _with_cost(fields, details.get("response_cost"), None)
         else:
-            seen = unstamped(answer) if self._stream else answer
-            fields = _with_cost(_read(seen, details), details.get("response_cost"), answer)
-            asks = self._stream and self.asked.call.asks_usage
+            fields = _logged(details, answer, stream=self.stream)
+            asks = self.stream and self.asked.call.asks_usage
             if asks and fields["usage_source"] == "provider" and not asked_for_usage(details):
                 fields["usage_source"] = "estimated"
-            if self._stream and fields["usage_source"] == "none":
+            if self.stream and fields["usage_source"] == "none":
                 fields |= await self._estimate(answer, fields)
         await self.end(answer, fields)
 
@@ -308,7 +284,7 @@ class _Captured:
             custom_llm_provider=found.get("provider"),
             tools=self.asked.kwargs.get("tools"),
             options=self.asked.price_options(
-                self._core.pricing.provider(found.get("provider"), self.asked)
+                self.core.pricing.provider(found.get("provider"), self.asked)
             ),
         )
 
@@ -316,18 +292,17 @@ class _Captured:
         if self.ended:
             return None
         self.ended = True
-        self._core.ended(self)
-        if self._here and self._core.is_here():
+        self.core.ended(self)
+        if self.here and self.core.is_here():
             return self.attempt.settle(_marked(fields))
         self.attempt.settle_anywhere(_marked(fields))
         return None
 
     def vanished(self) -> None:
         """LiteLLM has dropped the call and told of no end: it was cancelled, or its stream left."""
+        status = "abandoned" if self.stream else "cancelled"
         try:
-            self._settle(
-                {"status": "abandoned" if self._stream else "cancelled", "usage_source": "none"}
-            )
+            self._settle({"status": status, "usage_source": "none"})
         except LedgerError:
             _log.debug("a captured call ended after the ledger", exc_info=True)
 
@@ -340,6 +315,18 @@ _READ: Final = ("messages", "input", "prompt")
 _KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *PRICED_BY, *_READ})
 """Arguments that a record can depend on.  Nothing else is kept, least of all LiteLLM's own object
 of the call, whose end is what tells that a call was cancelled."""
+
+
+def _attempt(core: ClientCore, call: str, request: Mapping[str, Any]) -> Attempt:
+    model = request.get("model")
+    return Attempt(
+        core.calls,
+        call=call,
+        model=model if isinstance(model, str) else None,
+        stream=bool(request.get("stream")),
+        tags=None,
+        call_id=str(request.get("litellm_call_id") or ""),
+    )
 
 
 def _asked(call: str, request: Mapping[str, Any], read: Any) -> Asked:
@@ -366,6 +353,12 @@ def _given(details: Mapping[str, Any]) -> dict[str, Any]:
 def _looked(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded of a call about a job: each look at a finished one tells its usage again."""
     return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
+
+
+def _logged(details: Mapping[str, Any], answer: Any, *, stream: bool) -> dict[str, Any]:
+    """What LiteLLM's logging tells of an answer; it has put its price on that of a stream."""
+    seen = unstamped(answer) if stream else answer
+    return _with_cost(_read(seen, details), details.get("response_cost"), answer)
 
 
 def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -72,7 +71,7 @@ class ClientCore:
         fetch_prices: let LiteLLM fetch its price map when it is imported.
         max_concurrency: requests under way at once; ``None``: no limit.
         prices: the user's own, by model.
-        track_in_flight: write ``started`` records of captured calls as well.
+        track_in_flight: write a ``started`` record before a request leaves.
 
     Attributes:
         on_ready: awaited when the client has opened, by every call until it has returned once.
@@ -128,6 +127,7 @@ class ClientCore:
         self.limit = Limit(self.limit.most)
         self.repeated = 0
         self.strays = Strays()
+        self.__dict__.pop("batches", None)  # its locks may be held in the parent, for ever here
         self._loop = self._closing = None
 
     @cached_property
@@ -135,7 +135,7 @@ class ClientCore:
         """Which jobs have been counted; loaded by the first call about one."""
         from .batches import Batches
 
-        return Batches(self)
+        return Batches(self.tracker, self.pricing, self.strays, self.off_loop)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -281,11 +281,6 @@ class ClientCore:
     ) -> dict[str, Any]:
         """Add the cost and what it hung on; never raises."""
         return self.pricing.complete(fields, answer, asked)
-
-    @property
-    def directory(self) -> Path | None:
-        """Where the ledger is."""
-        return self.tracker.directory
 
     async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run what blocks in a thread of the client's."""

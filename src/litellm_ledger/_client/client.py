@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import replace
-from types import TracebackType
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 from litellm_ledger._calls.call import call
@@ -20,7 +20,7 @@ from litellm_ledger._calls.core import ClientCore
 from litellm_ledger._calls.operation import need_tenacity
 from litellm_ledger._calls.options import AbandonedStream, CallOptions, Keep, refuse_ours
 from litellm_ledger._records.prices import ModelPrice
-from litellm_ledger._records.statistics import CacheStatistics, Statistics
+from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime.misuse import AsyncOnly, instead
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import Durability
@@ -100,15 +100,14 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
         mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
-        self._options = _checked(
-            CallOptions(
-                max_retries=max_retries,
-                deadline=deadline,
-                on_abandoned_stream=on_abandoned_stream,
-                capture_content=capture_content,
-                cache=cache,
-            )
+        self._options = CallOptions(
+            max_retries=max_retries,
+            deadline=deadline,
+            on_abandoned_stream=on_abandoned_stream,
+            capture_content=capture_content,
+            cache=cache,
         )
+        _check(self._options)
         self._is_view = False
         self.usage = UsageTracker(
             ledger,
@@ -130,11 +129,10 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             track_in_flight=track_in_flight,
         )
         self._parts = _Parts(self._core)
-        self._track_in_flight = track_in_flight
         if capture:
-            self._parts.capture(always=True)
+            self._parts.capture.always = True
         if cache is not None:
-            self._parts.caching().uses(cache)
+            self._parts.caching.uses(cache)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -147,12 +145,7 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
         await self._core.ready()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     if not TYPE_CHECKING:  # for a type checker only what is there is there
@@ -232,46 +225,43 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             ValueError: a value is out of range.
             MissingExtra: ``max_retries`` without the extra ``retry``.
         """
-        view = copy.copy(self)
-        view._is_view = True  # noqa: SLF001 - a view is a copy of this object
-        view._options = _checked(  # noqa: SLF001 - a view is a copy of this object
-            self._options.changed(
-                max_retries=max_retries,
-                deadline=deadline,
-                tags=tags,
-                on_abandoned_stream=on_abandoned_stream,
-                capture_content=capture_content,
-                cache=cache,
-            )
+        options = self._options.changed(
+            max_retries=max_retries,
+            deadline=deadline,
+            tags=tags,
+            on_abandoned_stream=on_abandoned_stream,
+            capture_content=capture_content,
+            cache=cache,
         )
-        if view._options.cache is not None:  # noqa: SLF001 - a view is a copy of this object
-            self._parts.caching().uses(view._options.cache)  # noqa: SLF001 - a view is a copy of this object
+        _check(options)
+        if options.cache is not None:
+            self._parts.caching.uses(options.cache)
+        view = copy.copy(self)
+        vars(view).update(_is_view=True, _options=options)
         return view
 
     # -- calls ---------------------------------------------------------------------------------
 
-    async def _call(
+    def _call(
         self,
         name: str,
         given: dict[str, Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         tags: Mapping[str, Any] | list[str] | None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Every call of ``LiteLLMJobs``; ``given`` are the arguments that its method names."""
         refuse_ours(name, kwargs)
         kwargs.update((name, value) for name, value in given.items() if value is not None)
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
-        options, track = self._options, self._track_in_flight
+        core, options = self._core, self._options
         if options.cache is None:
-            return await call(self._core, name, args, kwargs, tags, options=options, track=track)
+            return call(core, name, args, kwargs, tags, options=options)
         from litellm_ledger._cache.cached_call import cached_call
 
-        return await cached_call(
-            self._core, self._parts.caching(), name, args, kwargs, tags, options=options
-        )
+        return cached_call(core, self._parts.caching, name, args, kwargs, tags, options=options)
 
     # -- the rest ------------------------------------------------------------------------------
 
@@ -299,7 +289,7 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
             LedgerClosed: the client is closed or closing.
         """
         self._core.check_open()
-        recording = self._parts.capture()
+        recording = self._parts.capture
         recording.begin()
         try:
             yield self
@@ -316,12 +306,15 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
 
     def statistics(self) -> Statistics:
         """Return queue depth, written and synced records, retries …  See ``Statistics``."""
-        cache = self._options.cache
-        if not self._is_view:
-            figures = self._parts.cache_statistics()
-        else:
-            figures = None if cache is None else cache.statistics()
-        return replace(self._core.statistics(), duplicates=self._parts.duplicates, cache=figures)
+        loaded = vars(self._parts)
+        capture, cache = loaded.get("capture"), loaded.get("caching")
+        if self._is_view:
+            cache = self._options.cache
+        return replace(
+            self._core.statistics(),
+            duplicates=0 if capture is None else capture.duplicates,
+            cache=None if cache is None else cache.statistics(),
+        )
 
 
 class _Parts:
@@ -329,37 +322,25 @@ class _Parts:
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core
-        self._capture: Capture | None = None
-        self._caching: Caching | None = None
 
-    def capture(self, *, always: bool = False) -> Capture:
-        """Return the recorder of other code's calls."""
-        if self._capture is None:
-            from litellm_ledger._calls.capture import Capture
+    @cached_property
+    def capture(self) -> Capture:
+        """The recorder of other code's calls."""
+        from litellm_ledger._calls.capture import Capture
 
-            self._capture = Capture(self._core, always=always)
-        return self._capture
+        return Capture(self._core)
 
+    @cached_property
     def caching(self) -> Caching:
-        """Return the client's part in its caches."""
-        if self._caching is None:
-            from litellm_ledger._cache.caching import Caching
+        """The client's part in its caches."""
+        from litellm_ledger._cache.caching import Caching
 
-            self._caching = Caching()
-            self._core.on_close.append(self._caching.close)
-        return self._caching
-
-    def cache_statistics(self) -> CacheStatistics | None:
-        """Return the sums over all caches; ``None`` without one."""
-        return None if self._caching is None else self._caching.statistics()
-
-    @property
-    def duplicates(self) -> int:
-        """Outcomes that LiteLLM reported twice."""
-        return 0 if self._capture is None else self._capture.duplicates
+        caching = Caching()
+        self._core.on_close.append(caching.close)
+        return caching
 
 
-def _checked(options: CallOptions) -> CallOptions:
+def _check(options: CallOptions) -> None:
     """Refuse at once what would fail with the first call that needs it."""
     if options.max_retries:
         need_tenacity()
@@ -368,4 +349,3 @@ def _checked(options: CallOptions) -> CallOptions:
 
         if not isinstance(options.cache, ResponseCache):
             raise TypeError(f"cache must be a ResponseCache, not {type(options.cache).__name__}")
-    return options

@@ -103,7 +103,5 @@ class LiteLLMJobs(LiteLLMCalls):
         cost; all others cost nothing, as do those that read any other response, or a stream of
         one.  ``docs/calls.md`` says what "first" means.
         """
-        given: dict[str, Any] = {"response_id": response_id}
-        if stream is not None:  # older versions of LiteLLM do not know it
-            given["stream"] = stream
+        given = {"response_id": response_id, "stream": stream}
         return await self._call("aget_responses", given, args, kwargs, tags)
