@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Self
 
 PATIENCE = 40.0
@@ -99,10 +98,8 @@ class Child:
         self.said: list[str] = []
         self.stderr = ""
         self._lines: SimpleQueue[str | None] = SimpleQueue()
-        self._readers = [
-            threading.Thread(target=self._read_stdout, daemon=True),
-            threading.Thread(target=self._read_stderr, daemon=True),
-        ]
+        reading = (self._read_stdout, self._read_stderr)
+        self._readers = [threading.Thread(target=read, daemon=True) for read in reading]
         for reader in self._readers:
             reader.start()
 
@@ -123,12 +120,7 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -156,6 +148,11 @@ class Child:
         self._process.wait(PATIENCE)
         self._readers[1].join(PATIENCE)
         raise AssertionError(f"it ended without {word!r}: {self.said[-5:]}\n{self.stderr}")
+
+    @property
+    def acked(self) -> set[str]:
+        """What it has said ``ack`` of."""
+        return {line.removeprefix("ack ") for line in self.said if line.startswith("ack ")}
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)

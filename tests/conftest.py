@@ -3,10 +3,13 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from tests import tally as tallies
+from tests.ledger_by_hand import HandMade
+from tests.ledgers import directory
 
 # Otherwise `import litellm` fetches its price map over the network and swaps it while tests run.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -20,6 +23,18 @@ settings.load_profile("ledger")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup's doing
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> HandMade:
+    """One writer's files, to be made by hand."""
+    return HandMade(tmp_path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty ledger."""
+    return directory(tmp_path / "usage")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from litellm_ledger._maintenance.salvage import gap_line
 from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_name, record_id
@@ -19,6 +20,26 @@ from litellm_ledger._storage.live_file import MAGIC, _boot
 WRITER = "20250101T000000Z-00000000000000aa"
 OTHER_WRITER = "20250102T000000Z-00000000000000bb"
 NOON = datetime(2025, 1, 1, 12, 0, 0, 1, tzinfo=UTC)
+
+
+def framed(body: bytes) -> bytes:
+    """A line of any program's: whatever stands in it, its checksum holds."""
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+
+
+def altered(line: bytes, old: bytes, new: bytes) -> bytes:
+    """The line as if it had been written with something else in it."""
+    return framed(line[:-19].replace(old, new))
+
+
+def newer(line: bytes) -> bytes:
+    """The line in the next version of the format."""
+    return altered(line, b'{"v":1', b'{"v":2')
+
+
+def flip(content: bytes, at: int = 60, bit: int = 0) -> bytes:
+    """The same bytes with one bit flipped."""
+    return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
 
 
 class HandMade:
@@ -39,6 +60,11 @@ class HandMade:
 
     def lines(self, first: int, last: int, **fields: Any) -> list[bytes]:
         return [self.line(seq, **fields) for seq in range(first, last + 1)]
+
+    def foreign(self, seq: int, members: str, kind: str = "usage") -> bytes:
+        """A line of another program's, in a form of its own."""
+        head = f'{{"v":1,"id":"{self.id(seq)}","seq":{seq},"kind":"{kind}",'
+        return framed(f"{head}{members}".encode())
 
     def gap(
         self, first: int, last: int, reason: Any = "lost", acked_until: int | None = None
@@ -98,9 +124,6 @@ class HandMade:
 
 def spoil(path: Path, line: int, at: int = 40) -> None:
     """Change one byte in the middle of a line, given by its index."""
-    data = bytearray(path.read_bytes())
-    offset = 0
-    for _ in range(line):
-        offset = data.index(b"\n", offset) + 1
-    data[offset + at] ^= 0x01
-    path.write_bytes(bytes(data))
+    content = path.read_bytes()
+    before = sum(map(len, content.splitlines(keepends=True)[:line]))
+    path.write_bytes(flip(content, before + at))

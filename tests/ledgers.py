@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from tests.ledger_by_hand import HandMade
 
 from litellm_ledger import Ledger
 from litellm_ledger._maintenance.salvage import gap_line
@@ -96,13 +97,10 @@ def put_live(
     level: _live.Durability | None = None,
 ) -> Path:
     """Write the live file of a dead writer: nobody holds its lock."""
-    written = accepted if written is None else written
     epoch = _live._boot() + (boot == "other")
-    owner = 4_000_000 + 2**32 * _live._LEVELS.index(level)
-    image = struct.pack("=8Q", _live.MAGIC, epoch, owner, accepted, written, synced, oldest, 0)
-    path = root / LIVE / live_name(writer)
-    path.write_bytes(image)
-    return path
+    return HandMade(root, writer).live(
+        accepted, written, synced=synced, boot=epoch, oldest=oldest, level=level or ""
+    )
 
 
 def segment_names(root: Path) -> list[str]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName
 from litellm_ledger._records.scan import scan
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 from litellm_ledger._tracking.tracker import serve_client
+from litellm_ledger._writing.admission import Admission
 from litellm_ledger.testing import FaultyFileSystem
 
 LITELLM = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])
@@ -80,6 +84,24 @@ def assert_closed(root: Path) -> None:
     assert not [name for name in names if not name.endswith(".jsonl")]
     assert not list((root / LIVE).iterdir())
     assert Ledger(root).verify().ok
+
+
+def at_once(work: Callable[[], object], count: int) -> None:
+    """Run it in so many threads, to their end."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def ack_before_the_write(patch: pytest.MonkeyPatch) -> None:
+    """Sabotage: whoever waits for an acknowledgement has it at once."""
+
+    async def ack(self: object, record: object, timeout: float | None = None) -> bool:
+        return True
+
+    patch.setattr(Admission, "ack", ack)
 
 
 async def turns(count: int = 6) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,19 +52,13 @@ async def life(path: Path, disk: FaultyFileSystem, durability: str) -> set[str]:
     return acked
 
 
-class SmallSegments(SegmentLog):
-    """Rotates after a few records."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, rotate_bytes=900, **options)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("durability", ["written", "synced"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_any_single_call_of_a_life_may_fail(
     tmp_path: Path, operation: str, durability: str, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
-    monkeypatch.setattr(_backlog, "SegmentLog", SmallSegments)
+    small = partial(SegmentLog, rotate_bytes=900)  # a few records
+    monkeypatch.setattr(_backlog, "SegmentLog", small)
     nth = 0
     struck = True
     while struck:
@@ -138,8 +133,7 @@ def test_a_disk_that_is_really_full_and_then_has_space_again(
     with Child(settings + FULL, tmp_path, loop=loop) as child:
         child.expect("full")
         assert child.end() == (-signal.SIGKILL if kill else 0), child.stderr
-    acked = {line.removeprefix("ack ") for line in child.said if line.startswith("ack ")}
-    there = set(keys(tmp_path))
+    acked, there = child.acked, set(keys(tmp_path))
     tally("a full disk", tried=1, promised=len(acked), lost=len(acked - there))
     assert acked <= there
     if kill:

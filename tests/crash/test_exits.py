@@ -159,9 +159,8 @@ async def main():
 run(main())
 """
     child = run(code, tmp_path)
-    acked = {line.removeprefix("ack ") for line in child.said}
-    assert len(acked) == 800
-    assert sorted(map(str, keys(tmp_path))) == sorted(acked)
+    assert len(child.acked) == 800
+    assert sorted(map(str, keys(tmp_path))) == sorted(child.acked)
     assert_once(tmp_path)
 
 
@@ -231,8 +230,7 @@ begun.wait()
 """
     with Child(code, tmp_path, loop=loop) as child:
         child.end()
-    acked = {line.removeprefix("ack ") for line in child.said}
-    assert acked <= set(keys(tmp_path))
+    assert child.acked <= set(keys(tmp_path))
     assert_once(tmp_path)
     assert "Traceback" not in child.stderr
 

@@ -42,9 +42,8 @@ def test_what_is_lost_of_what_was_acknowledged(
     loop = ("asyncio", "uvloop")[(len(way) + LEVELS.index(level)) % 2]
     with Child(f"LEVEL = {level!r}\n{PROGRAM}{program.code}", tmp_path, loop=loop) as child:
         status = child.end()
-    acked = {line.removeprefix("ack ") for line in child.said if line.startswith("ack ")}
+    acked, there = child.acked, set(keys(tmp_path))
     assert len(acked) >= COUNT, child.stderr
-    there = set(keys(tmp_path))
     (writer,) = Ledger(tmp_path).verify().writers
     loss = fault.loses(level)
     if loss == QUEUED:

@@ -59,7 +59,7 @@ def killed(path: Path, seed: int, *, sabotage: str = "", disk: str = "FileSystem
             child.expect("ack")
         child.kill()
         assert child.end() == -signal.SIGKILL
-    return {line.removeprefix("ack ") for line in child.said if line.startswith("ack ")}
+    return child.acked
 
 
 def check(path: Path, acked: set[str]) -> None:

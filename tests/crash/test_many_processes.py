@@ -72,8 +72,7 @@ def check(path: Path, processes: int, kills: int, seed: int, tally: Tally) -> No
             child.kill()
             child.end()
             child.__exit__(None, None, None)
-    said = [line for child in [*over, *children] for line in child.said]
-    acked = {line.removeprefix("ack ") for line in said if line.startswith("ack ")}
+    acked = {key for child in [*over, *children] for key in child.acked}
     there = [record.call_id for record in ledger.records()]
     lost = acked - set(there)
     tally("many processes, one killed", tried=kills, promised=len(acked), lost=len(lost))

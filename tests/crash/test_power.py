@@ -24,7 +24,7 @@ from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade
 from tests.ledgers import assert_finished, directory, found
 from tests.power import Event, Medium, Recorder, states
-from tests.runs import calls_of, usage
+from tests.runs import ack_before_the_write, calls_of, usage
 from tests.tally import Tally
 from tests.unit.test_segment import NeverSyncs, NeverSyncsTheDirectory, RetriesTheSync
 
@@ -37,7 +37,6 @@ from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._storage import segment as _segment
 from litellm_ledger._storage.segment import SegmentLog
 from litellm_ledger._writing import backlog as _backlog
-from litellm_ledger._writing.admission import Admission
 from litellm_ledger.testing import FaultyFileSystem
 
 
@@ -337,10 +336,7 @@ def test_a_saboteur_of_the_syncs_is_caught(
 def test_an_ack_before_the_write_is_caught(
     tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ack(self: object, record: object, timeout: float | None = None) -> bool:
-        return True
-
-    monkeypatch.setattr(Admission, "ack", ack)
+    ack_before_the_write(monkeypatch)
     life = Life(tmp_path, SegmentLog)
     with pytest.raises(AssertionError, match="is gone after"):
         check_life(life, scratch)

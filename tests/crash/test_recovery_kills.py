@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.disks import QUICK
+from tests.ledger_by_hand import flip
 from tests.ledgers import (
     OTHER,
     assert_finished,
@@ -39,7 +40,7 @@ from litellm_ledger.testing import FaultyFileSystem, Killed
 
 
 def flipped(content: bytes) -> bytes:
-    return content[:60] + bytes([content[60] ^ 4]) + content[61:]
+    return flip(content, bit=2)
 
 
 # -- what the dead left: each scenario fills a directory -------------------------------------------

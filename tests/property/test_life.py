@@ -16,6 +16,7 @@ import threading
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -33,7 +34,7 @@ from hypothesis.stateful import (
 )
 from tests.disks import QUICK
 from tests.ledgers import assert_finished, directory
-from tests.runs import calls_of, usage
+from tests.runs import ack_before_the_write, calls_of, usage
 from tests.tally import Tally
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
@@ -42,20 +43,12 @@ from litellm_ledger._reading.verdict import WriterVerdict
 from litellm_ledger._runtime import process as _process
 from litellm_ledger._storage.segment import SegmentLog
 from litellm_ledger._writing import backlog as _backlog
-from litellm_ledger._writing.admission import Admission
 from litellm_ledger.testing import FaultyFileSystem
 
 _CUT = "unsettled"
 T = TypeVar("T")
 few = st.integers(1, 4)
 operations = st.sampled_from(["create", "write", "sync", "rename", "sync_directory", "truncate"])
-
-
-class SmallSegments(SegmentLog):
-    """Rotates after a few records."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, rotate_bytes=1_500, **options)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -75,7 +68,8 @@ class Lives(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(_backlog, "SegmentLog", SmallSegments)
+        small = partial(SegmentLog, rotate_bytes=1_500)  # a few records
+        self.patch.setattr(_backlog, "SegmentLog", small)
         self.root = directory(Path(tempfile.mkdtemp()) / "usage")
         self.tracker: UsageTracker | None = None
         self.disk = FaultyFileSystem(QUICK)
@@ -406,10 +400,7 @@ def test_very_many_lives_agree_with_a_plain_list(tally: Tally) -> None:
 def test_a_saboteur_that_acknowledges_before_it_writes_is_caught(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def ack(self: object, record: object, timeout: float | None = None) -> bool:
-        return True
-
-    monkeypatch.setattr(Admission, "ack", ack)
+    ack_before_the_write(monkeypatch)
     score = Score()
     with pytest.raises((AssertionError, Flaky)):  # not every run of a loop is the same
         live(300, 20, score, shrink=False)

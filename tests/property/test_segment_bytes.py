@@ -34,6 +34,7 @@ from tests.ledgers import (
     put_live,
 )
 from tests.tally import Tally
+from tests.unit.test_segment import LeavesShortWrites, RetriesTheSync
 
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
@@ -409,27 +410,6 @@ def test_the_log_agrees_with_a_plain_list(what: list[Step]) -> None:
     run(what)
 
 
-class RetriesTheSync(SegmentLog):
-    def _sync(self) -> None:
-        if self._fd is not None and self._unsynced:
-            try:
-                self._fs.sync(self._fd)
-            except OSError:
-                self._fs.sync(self._fd)
-        self._sync_names()
-        self._all_synced()
-
-
-class NeverCutsBack(SegmentLog):
-    def _write(self, first: int, batch: Sequence[bytes]) -> None:
-        assert self._fd is not None
-        data = b"".join(batch)
-        done = self._fs.write(self._fd, data)
-        while done < len(data):
-            done += self._fs.write(self._fd, data[done:])
-        self._wrote(data, first + len(batch) - 1)
-
-
 class WritesWhatItHasAgain(SegmentLog):
     """Forgets to drop what is written, and numbers it anew."""
 
@@ -441,7 +421,10 @@ class WritesWhatItHasAgain(SegmentLog):
     ("saboteur", "what"),
     [
         (RetriesTheSync, [("append", 3), ("fail", ("sync", 1, 1)), ("sync", 0)]),
-        (NeverCutsBack, [("append", 1), ("fill", 50), ("append", 2), ("empty", 0), ("append", 1)]),
+        (
+            LeavesShortWrites,
+            [("append", 1), ("fill", 50), ("append", 2), ("empty", 0), ("append", 1)],
+        ),
         (WritesWhatItHasAgain, [("append", 4), ("again", 2)]),
     ],
 )

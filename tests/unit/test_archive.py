@@ -11,11 +11,10 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 from tests.generated import Reckoning, as_sums, make_ledger
-from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
+from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, flip, spoil
 from typer.testing import CliRunner, Result
 
 from litellm_ledger import Ledger, LedgerPathError, MissingExtra, UnsupportedFormat
@@ -84,24 +83,18 @@ def test_a_compacted_ledger_says_what_it_said(
     assert (again.files, again.segments, again.finished) == ((), 0, 0)
 
 
-def odd(hand: HandMade, seq: int, members: str) -> bytes:
-    body = f'{{"v":1,"id":"{hand.id(seq)}","seq":{seq},"kind":"usage",{members}'.encode()
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
-
-
 def test_lines_in_a_form_of_their_own_come_back_byte_for_byte(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
-        odd(hand, 1, '"status":"ok","from_the_future":{"a":[1,null]},"model":"m"'),
-        odd(
-            hand,
+        hand.foreign(1, '"status":"ok","from_the_future":{"a":[1,null]},"model":"m"'),
+        hand.foreign(
             2,
             '"status":"ok","meta":{"x": 1.50,  "y":"\\u00e9\\/","big":123456789012345678901}',
         ),
-        odd(hand, 3, '"status":"ok","tags":{"b":"1","a":"2"},"model":null,"images":0'),
-        odd(hand, 4, '"model":"m","status":"ok","latency_ms":3,"ts":"2025-01-01T12:00:00.5Z"'),
-        odd(hand, 5, '"status":"ok","cost_picousd" : 1000,"input_tokens":5'),
+        hand.foreign(3, '"status":"ok","tags":{"b":"1","a":"2"},"model":null,"images":0'),
+        hand.foreign(4, '"model":"m","status":"ok","latency_ms":3,"ts":"2025-01-01T12:00:00.5Z"'),
+        hand.foreign(5, '"status":"ok","cost_picousd" : 1000,"input_tokens":5'),
         hand.line(6, meta={"n": 1e22, "t": "\x00\x1f\u2028é", "l": [{}, [], None, True]}),
         hand.line(7, content={"messages": [{"role": "user", "content": "hi\n"}]}),
         hand.line(8, tags={}, latency_ms=0.1, ttft_ms=1e-7, audio_seconds=2.0, stream=False),
@@ -126,7 +119,7 @@ def test_members_of_a_later_version_are_kept_and_the_rest_is_read_by_the_databas
     hand: HandMade,
 ) -> None:
     body = '"ts":"2025-01-01T12:00:00.000001Z","model":"m","status":"ok","new":1'
-    hand.sealed(1, 2, [odd(hand, 1, body), hand.line(2)])
+    hand.sealed(1, 2, [hand.foreign(1, body), hand.line(2)])
     before = contents(hand.root)
     compact(hand.root, until=LATER)
     assert contents(hand.root) == before
@@ -200,9 +193,8 @@ def test_one_flipped_bit_in_the_archive_is_seen(hand: HandMade) -> None:
     compact(hand.root, until=LATER)
     assert Ledger(hand.root).verify().ok
     (path,) = (hand.root / "archive").iterdir()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 1
-    path.write_bytes(bytes(data))
+    data = path.read_bytes()
+    path.write_bytes(flip(data, len(data) // 3))
     hand.sealed(201, 201)
     found = Ledger(hand.root).verify()
     assert not found.ok

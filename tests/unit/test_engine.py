@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 from tests.generated import Reckoning, as_sums, make_ledger
-from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, spoil
+from tests.ledger_by_hand import (
+    NOON,
+    OTHER_WRITER,
+    WRITER,
+    HandMade,
+    altered,
+    flip,
+    newer,
+    spoil,
+)
 
 from litellm_ledger import Ledger, MissingExtra
 from litellm_ledger._aggregates.question import Question
@@ -26,7 +35,6 @@ from litellm_ledger._reading.follow import Follower
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._records.layout import SegmentName
-from litellm_ledger._records.line import encode
 from litellm_ledger._reports import engine as _reporting
 from litellm_ledger._reports import relation as _relation
 from litellm_ledger._reports.relation import Relation, ask
@@ -213,10 +221,6 @@ def test_calls_in_flight_are_found_without_reading_everything(
 # -- segments that are not whole ---------------------------------------------------------------
 
 
-def flip(raw: bytes) -> bytes:
-    return raw[:60] + bytes([raw[60] ^ 1]) + raw[61:]
-
-
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize(
     ("change", "sound"),
@@ -390,19 +394,11 @@ def by_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
 
 
-def foreign(hand: HandMade, seq: int, members: str) -> bytes:
-    """A line of another program's: true checksum, a form of its own."""
-    from zlib import crc32
-
-    body = f'{{"v":1,"id":"{hand.id(seq)}","seq":{seq},"kind":"usage",{members}'.encode()
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
-
-
 @pytest.mark.usefixtures("by_database")
 def test_what_the_database_cannot_take_is_read_by_us(tmp_path: Path) -> None:
     hand = HandMade(tmp_path)
     strange = '"status":"ok","model":"n","tags":{"a":"1","a":"2"},"cost_picousd":5'
-    hand.sealed(1, 3, [hand.line(1), foreign(hand, 2, strange), hand.line(3, cost=Decimal(1))])
+    hand.sealed(1, 3, [hand.line(1), hand.foreign(2, strange), hand.line(3, cost=Decimal(1))])
     rows = Ledger(tmp_path).report(["model"]).rows
     assert [(row.group["model"], row.calls, row.cost) for row in rows] == [
         ("m", 2, Decimal(1)),
@@ -451,9 +447,10 @@ def test_csv_is_the_same_bytes_from_both(
         '"output_tokens":3,"latency_ms":-1.0',
         '"tags":{},"meta":{}',
     ]
-    lines += [foreign(hand, n, fields) for n, fields in enumerate(strange, len(lines) + 1)]
+    lines += [hand.foreign(n, fields) for n, fields in enumerate(strange, len(lines) + 1)]
     hand.sealed(1, len(lines), lines)
-    HandMade(tmp_path, OTHER_WRITER).open(1, hand_lines(OTHER_WRITER, tmp_path))
+    other = HandMade(tmp_path, OTHER_WRITER)
+    other.open(1, other.lines(1, 3))
     asked = [Question(), Question(where={"status": ["ok"]}, since=NOON)]
     for root in (tmp_path, made[0]):
         for question in asked:
@@ -467,10 +464,6 @@ def test_csv_is_the_same_bytes_from_both(
             assert found[0][1] == found[1][1]
             assert found[0][0].splitlines() == found[1][0].splitlines()
             assert found[0][0].count(b"\n") > 10
-
-
-def hand_lines(writer: str, root: Path) -> list[bytes]:
-    return HandMade(root, writer).lines(1, 3)
 
 
 NO_RECORDS = {
@@ -516,7 +509,7 @@ def test_a_line_whose_fields_do_not_decode_is_damage_to_every_reader(
     good: list[str] = []
     paths = []
     for hand, (why, members) in zip(hands, NO_RECORDS.items(), strict=True):
-        lines = [hand.line(1), foreign(hand, 2, members), hand.line(3)]
+        lines = [hand.line(1), hand.foreign(2, members), hand.line(3)]
         path = hand.open(1, lines) if is_open else hand.sealed(1, 3, lines)
         wrong[why] = f"segments/{path.name}", "damaged", len(lines[0]), len(lines[1]), 1
         good += [hand.id(1), hand.id(3)]
@@ -579,16 +572,10 @@ def test_a_file_that_goes_while_it_is_read_is_looked_for_again(
     assert len(seen) == 2
     monkeypatch.setattr(_relation, "survey", lambda root, name: _relation.Surveyed(True, 2, 99))
     one.rename(one.with_name("elsewhere"))
-    gone = Snapshot(tmp_path, [hand_name(hand)], {}, [])
+    gone = Snapshot(tmp_path, [SegmentName(hand.writer, 1, 2)], {}, [])
     monkeypatch.setattr(Snapshot, "take", lambda root: gone)
     with pytest.raises(LedgerPathError, match="cannot read the ledger"):
         ask(tmp_path, count)
-
-
-def hand_name(hand: HandMade) -> Any:
-    from litellm_ledger._records.layout import SegmentName
-
-    return SegmentName(hand.writer, 1, 2)
 
 
 @pytest.mark.usefixtures("by_database")
@@ -617,20 +604,10 @@ def test_an_empty_ledger_is_no_error_and_a_missing_one_is(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("by_database")
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     hand = HandMade(tmp_path)
-    line = encode(hand_record(hand)).replace(b'{"v":1,', b'{"v":2,')
-    from zlib import crc32
-
-    body = line[:-19]
-    hand.sealed(1, 1, [b'%b,"crc":"%08x"}\n' % (body, crc32(body))])
+    hand.sealed(1, 1, [newer(hand.line(1))])
     for ask_ in (lambda: Ledger(tmp_path).report(), lambda: Ledger(tmp_path).sql("FROM calls")):
         with pytest.raises(UnsupportedFormat):
             ask_()
-
-
-def hand_record(hand: HandMade) -> Any:
-    from litellm_ledger import UsageRecord
-
-    return UsageRecord(id=hand.id(1), seq=1, ts=NOON, model="m")
 
 
 # -- where a ledger is, and what there is room for ---------------------------------------------
@@ -736,11 +713,9 @@ def test_operations_that_users_name_are_settled_alike(
 def test_what_a_line_of_another_program_leaves_out_stays_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zlib import crc32
-
     hand = HandMade(tmp_path)
-    body = f'{{"v": 1,"id":"{hand.id(1)}","seq":1,"kind":"usage","input_tokens":3'.encode()
-    hand.sealed(1, 1, [b'%b,"crc":"%08x"}\n' % (body, crc32(body))])
+    line = hand.foreign(1, '"input_tokens":3')
+    hand.sealed(1, 1, [altered(line, b'{"v":1', b'{"v": 1')])
     by_duck, by_us = both(tmp_path, monkeypatch)
     assert by_us == by_duck
     assert (by_us[1].input_tokens, by_us[1].total_tokens, by_us[1].ok) == (3, 0, 0)

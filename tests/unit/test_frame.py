@@ -6,11 +6,11 @@ import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.ledger_by_hand import framed
 from tests.ledgers import WRITER, line
 
 from litellm_ledger._errors import InvalidRecord, UnsupportedFormat
@@ -124,9 +124,8 @@ def test_what_has_no_true_checksum_is_no_line(bad: bytes) -> None:
         decode(bad)
 
 
-def framed(members: dict[str, Any]) -> bytes:
-    body = json.dumps(members).encode()[:-1]
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+def line_of(members: dict[str, Any]) -> bytes:
+    return framed(json.dumps(members).encode()[:-1])
 
 
 @pytest.mark.parametrize(
@@ -146,25 +145,24 @@ def framed(members: dict[str, Any]) -> bytes:
 )
 def test_a_true_checksum_does_not_make_a_record(members: dict[str, Any]) -> None:
     with pytest.raises(InvalidRecord, match="not a record"):
-        decode(framed(members))
+        decode(line_of(members))
 
 
 def test_members_of_a_later_library_are_passed_over() -> None:
     members = {"v": 1, "id": record_id(WRITER, 1), "seq": 1, "kind": "usage", "colour": ["red"]}
-    assert decode(framed(members)).seq == 1
+    assert decode(line_of(members)).seq == 1
 
 
 def test_a_newer_version_is_refused_not_guessed() -> None:
-    newer = framed({"v": 2, "anything": {}})
+    newer = line_of({"v": 2, "anything": {}})
     with pytest.raises(UnsupportedFormat, match=r"version 2.*upgrade"):
         decode(newer)
     assert newer_version(newer) == 2
     assert newer_version(line(1)) is None
-    assert newer_version(framed({"v": "2"})) is None
+    assert newer_version(line_of({"v": "2"})) is None
 
 
 def test_a_flipped_bit_makes_no_newer_version() -> None:
     assert newer_version(line(1).replace(b'"v":1', b'"v":3')) is None
     assert newer_version(b'{"v":3}\n') is None
-    body = b'{"v":2,"\xff":1'
-    assert newer_version(b'%b,"crc":"%08x"}\n' % (body, crc32(body))) is None
+    assert newer_version(framed(b'{"v":2,"\xff":1')) is None

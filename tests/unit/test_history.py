@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 
 from litellm_ledger import Ledger
-
-
-@pytest.fixture
-def hand(tmp_path: Path) -> HandMade:
-    return HandMade(tmp_path)
 
 
 def test_calls_come_newest_first_across_writers_and_say_how_many_there_are(hand: HandMade) -> None:

@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
-from zlib import crc32
 
 import pytest
-from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, spoil
+from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, altered, newer, spoil
 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._reading import lines as _reading
@@ -21,11 +20,6 @@ from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS, SegmentName
 from litellm_ledger._records.line import encode
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.ledger import Ledger
-
-
-@pytest.fixture
-def hand(tmp_path: Path) -> HandMade:
-    return HandMade(tmp_path)
 
 
 def numbers(hand: HandMade, *kinds: str) -> list[int | None]:
@@ -374,10 +368,8 @@ def test_an_empty_ledger_has_no_records(hand: HandMade) -> None:
 
 
 def test_a_newer_format_version_is_refused_before_anything_is_read(hand: HandMade) -> None:
-    body = hand.line(2)[:-19].replace(b'{"v":1', b'{"v":2')
-    newer = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
     hand.sealed(1, 1)
-    hand.sealed(2, 2, [newer])
+    hand.sealed(2, 2, [newer(hand.line(2))])
     ledger = Ledger(hand.root)
     for read in (ledger.records, ledger.report, ledger.verify):
         with pytest.raises(UnsupportedFormat, match=r"version 2 .*upgrade"):
@@ -385,9 +377,7 @@ def test_a_newer_format_version_is_refused_before_anything_is_read(hand: HandMad
 
 
 def test_a_newer_line_further_on_is_refused_when_it_is_reached(hand: HandMade) -> None:
-    body = hand.line(2)[:-19].replace(b'{"v":1', b'{"v":2')
-    newer = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
-    hand.sealed(1, 2, [hand.line(1), newer])
+    hand.sealed(1, 2, [hand.line(1), newer(hand.line(2))])
     records = Ledger(hand.root).records()
     assert next(records).seq == 1
     with pytest.raises(UnsupportedFormat, match="version 2"):
@@ -406,8 +396,7 @@ def test_a_reader_that_stops_early_closes_its_file(hand: HandMade) -> None:
 
 
 def test_a_checksummed_line_that_is_no_valid_record_is_damage(hand: HandMade) -> None:
-    body = hand.line(2, input_tokens=7)[:-19].replace(b'"input_tokens":7', b'"input_tokens":-7')
-    bad = b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+    bad = altered(hand.line(2, input_tokens=7), b'"input_tokens":7', b'"input_tokens":-7')
     hand.sealed(1, 3, [hand.line(1), bad, hand.line(3)])
     records = Ledger(hand.root).records()
     assert [r.seq for r in records] == [1, 3]

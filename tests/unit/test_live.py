@@ -16,7 +16,7 @@ from typing import Literal
 
 import pytest
 from tests.disks import QUICK
-from tests.ledgers import WRITER, directory, put_live
+from tests.ledgers import WRITER, put_live
 
 from litellm_ledger._records.layout import LIVE
 from litellm_ledger._storage import live_file as _live
@@ -37,11 +37,6 @@ from litellm_ledger._storage.live_file import (
     unlock,
 )
 from litellm_ledger.testing import FaultyFileSystem
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return directory(tmp_path / "usage")
 
 
 @pytest.fixture
@@ -81,10 +76,10 @@ def test_the_durability_level_of_a_writer_is_on_record(root: Path, level: _live.
 def test_a_level_that_is_not_known_is_not_on_record(root: Path, number: int) -> None:
     path = put_live(root, 3)
     data = bytearray(path.read_bytes())
-    struct.pack_into("=Q", data, 16, 4_000_000 + (number << 32))
+    struct.pack_into("=Q", data, 16, 4242 + (number << 32))
     path.write_bytes(bytes(data))
     counters = read_live(path)
-    assert (counters.valid, counters.pid, counters.durability) == (True, 4_000_000, None)
+    assert (counters.valid, counters.pid, counters.durability) == (True, 4242, None)
     assert acked_until(counters) is None
 
 

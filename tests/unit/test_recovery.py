@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from tests.disks import QUICK
+from tests.ledger_by_hand import HandMade, flip, newer
 from tests.ledgers import (
     OTHER,
     WRITER,
     assert_finished,
     call,
-    directory,
     found,
     gap,
     kept,
@@ -26,6 +26,7 @@ from tests.ledgers import (
     put_live,
     segment_names,
 )
+from tests.runs import at_once
 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._maintenance.recover import RecoveredWriter, recover
@@ -39,15 +40,12 @@ from litellm_ledger._storage.segment import SegmentLog
 from litellm_ledger.testing import FaultyFileSystem
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return directory(tmp_path / "usage")
-
-
 def damaged(seq: int) -> bytes:
-    content = bytearray(line(seq))
-    content[60] ^= 1
-    return bytes(content)
+    return flip(line(seq))
+
+
+def everything(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def recover_one(root: Path) -> RecoveredWriter:
@@ -535,11 +533,7 @@ def test_two_runs_at_once_do_the_work_once(root: Path) -> None:
         together.wait()
         finished.extend(recover(root).writers)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(run, 4)
     finished.extend(recover(root).writers)
     assert sorted(done.writer for done in finished) == sorted({d.writer for d in finished})
     assert len(finished) == 8
@@ -603,19 +597,12 @@ def test_a_second_run_finds_nothing_to_do(root: Path) -> None:
     put(root, [line(1, "started"), damaged(2), line(3), b"x"], 1)
     put_live(root, 9, oldest=1)
     recover_one(root)
-    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    before = everything(root)
     assert recover(root).writers == ()
-    assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+    assert everything(root) == before
 
 
 # -- what is refused -----------------------------------------------------------------------------
-
-
-def newer(content: bytes) -> bytes:
-    from zlib import crc32
-
-    body = content[:-19].replace(b'"v":1', b'"v":2')
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
 @pytest.mark.parametrize("where", ["open", "sealed", "middle", "live"])
@@ -631,10 +618,10 @@ def test_a_ledger_of_a_newer_format_is_refused_untouched(root: Path, where: str)
             put(root, [line(1), newer(line(2))], 1)
         case "live":
             (root / LIVE / live_name(OTHER)).write_bytes(b"llmledg2" + b"\0" * 100)
-    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    before = everything(root)
     with pytest.raises(UnsupportedFormat, match=r"version 2.*upgrade"):
         recover(root)
-    assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+    assert everything(root) == before
 
 
 @pytest.mark.parametrize("what", ["nothing", "file"])
@@ -647,13 +634,8 @@ def test_a_directory_that_is_none_is_refused_with_its_name(tmp_path: Path, what:
 
 
 def test_a_record_of_another_program_does_not_stop_the_settling(root: Path) -> None:
-    from zlib import crc32
-
-    body = (
-        b'{"v":1,"id":"%b-0000000000000001","seq":1,"kind":"started","model":7'  # no text
-        % WRITER.encode()
-    )
-    put(root, [b'%b,"crc":"%08x"}\n' % (body, crc32(body))], 1)
+    no_text = HandMade(root, WRITER).foreign(1, '"model":7', kind="started")
+    put(root, [no_text], 1)
     put_live(root, 1, oldest=1)
     assert recover_one(root).unsettled == 1
 

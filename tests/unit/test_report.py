@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,11 +16,6 @@ from litellm_ledger._errors import MissingExtra
 from litellm_ledger._reading.lines import Line
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._reports.report import added, build
-
-
-@pytest.fixture
-def hand(tmp_path: Path) -> HandMade:
-    return HandMade(tmp_path)
 
 
 def test_a_report_sums_outcomes_of_all_writers_by_group(hand: HandMade) -> None:

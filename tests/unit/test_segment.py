@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from tests.disks import QUICK, ForgetfulDisk
-from tests.ledgers import WRITER, directory, found, line, lines, segment_names
+from tests.ledgers import WRITER, found, line, lines, segment_names
+from tests.runs import at_once
 
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
 from litellm_ledger._records.scan import scan
@@ -27,11 +28,6 @@ from litellm_ledger._storage.segment import SegmentLog, Stuck, write_sealed
 from litellm_ledger.testing import FaultyFileSystem
 
 TWO = 2 * len(line(1)) + 9  # rotate after three lines
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return directory(tmp_path / "usage")
 
 
 def persist(step: Callable[[], None], attempts: int = 6) -> None:
@@ -404,11 +400,7 @@ def test_two_threads_with_the_same_lines_write_them_once(root: Path) -> None:
         for first in range(1, 200, 4):
             log.append(first, lines(first, first + 3))
 
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(run, 2)
     log.seal()
     (path,) = (root / SEGMENTS).iterdir()
     assert path.read_bytes() == b"".join(lines(1, 200))

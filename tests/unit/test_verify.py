@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,186 @@ from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
 
-@pytest.fixture
-def hand(tmp_path: Path) -> HandMade:
-    return HandMade(tmp_path)
-
-
 def verdict(hand: HandMade) -> WriterVerdict:
     (only,) = Ledger(hand.root).verify().writers
     return only
+
+
+def check(hand: HandMade, says: str = "", **expected: Any) -> None:
+    """Compare the verdict; ``what``, ``lengths`` and ``details`` are those of its problems."""
+    writer = verdict(hand)
+    seen: dict[str, Any] = {
+        "what": [problem.what for problem in writer.problems],
+        "lengths": [problem.length for problem in writer.problems],
+        "details": [problem.detail for problem in writer.problems],
+    }
+    assert {name: seen.get(name, getattr(writer, name, None)) for name in expected} == expected
+    assert says in writer.sentence()
+
+
+# -- what is there, and what it proves ----------------------------------------------------------
+
+
+def unsettled(hand: HandMade, seq: int, of: int) -> bytes:
+    return hand.outcome(seq, of=of, status="unsettled")
+
+
+def half_recovered(hand: HandMade, acked_until: int | None = None, **live: Any) -> None:
+    hand.sealed(1, 2, [hand.started(1), hand.line(2)])
+    hand.sealed(3, 6, [hand.gap(3, 5, acked_until=acked_until), unsettled(hand, 6, of=1)])
+    hand.live(accepted=5, **live)
+
+
+def garbled(hand: HandMade, counters: bytes) -> None:
+    (hand.root / LIVE / f"{WRITER}.live").write_bytes(counters)
+
+
+def copied(hand: HandMade) -> None:
+    """Two copies of three lines; the started one is damaged in the first."""
+    lines = [hand.started(1), hand.outcome(2, of=1), hand.line(3)]
+    spoil(hand.sealed(1, 3, lines), line=0)
+    hand.sealed(1, 4, [*lines, hand.line(4)])
+
+
+UNDECIDED = "for 5 of these the ledger does not say if they were acknowledged"
+
+VERDICTS: dict[str, tuple[Callable[[HandMade], object], dict[str, Any]]] = {
+    "a segment missing in the middle": (
+        lambda hand: (hand.sealed(1, 3), hand.sealed(6, 7)),
+        {"found": 5, "lost": 2, "ok": False, "says": "5 found of 7, 2 LOST"},
+    ),
+    "a first segment missing": (lambda hand: hand.sealed(4, 5), {"lost": 3}),
+    "segments that overlap": (
+        lambda hand: (hand.sealed(1, 5), hand.sealed(3, 7)),
+        {"ok": True, "found": 7, "accepted": 7, "what": []},
+    ),
+    "damage in one of two copies": (
+        lambda hand: (spoil(hand.sealed(1, 5), line=3), hand.sealed(3, 7)),
+        {"lost": 0, "ok": False, "what": ["damaged"]},
+    ),
+    "a sealed segment cut short": (
+        lambda hand: hand.sealed(1, 4, hand.lines(1, 3)),
+        {
+            "accepted": 4,
+            "lost": 1,
+            "ok": False,
+            "what": ["misnamed"],
+            "details": ["ends with number 3, its name says 4"],
+        },
+    ),
+    "a sealed segment with more than its name says": (
+        lambda hand: hand.sealed(1, 2, hand.lines(1, 3)),
+        {"what": ["misnamed"]},
+    ),
+    "a torn end of a sealed segment": (
+        lambda hand: hand.sealed(1, 2, [*hand.lines(1, 2), b'{"torn']),
+        {"torn_bytes": 0, "ok": False, "what": ["damaged"]},
+    ),
+    "a line dropped without a trace": (
+        lambda hand: hand.sealed(1, 3, [hand.line(1), hand.line(3)]),
+        {"lost": 1, "what": ["damaged"], "lengths": [0]},
+    ),
+    "a segment that cannot be read": (
+        lambda hand: (hand.root / SEGMENTS / str(SegmentName(WRITER, 1, 2))).mkdir(),
+        {"ok": False, "what": ["unreadable"]},
+    ),
+    "a recovered loss": (
+        lambda hand: (hand.sealed(1, 3), hand.sealed(4, 9, [hand.gap(4, 8), hand.line(9)])),
+        {"state": "recovered", "found": 4, "lost": 5, "ok": False},
+    ),
+    "records within a gap": (
+        lambda hand: (hand.sealed(1, 5, [hand.line(1), hand.gap(2, 5)]), hand.sealed(3, 4)),
+        {"lost": 2},
+    ),
+    "records within a gap that says what was acknowledged": (
+        lambda hand: (
+            hand.sealed(1, 8, [*hand.lines(1, 3), hand.gap(4, 8, acked_until=5)]),
+            hand.sealed(4, 5),
+            hand.sealed(7, 7),
+        ),
+        {"lost": 2, "unacknowledged": 2, "ok": True},
+    ),
+    "a gap that says what was acknowledged, without counters": (
+        lambda hand: hand.sealed(
+            1, 9, [*hand.lines(1, 3), hand.gap(4, 8, acked_until=5), hand.line(9)]
+        ),
+        {"state": "recovered", "lost": 5, "unacknowledged": 3, "undecided": 0, "ok": False},
+    ),
+    "unsettled calls alone": (
+        lambda hand: hand.sealed(
+            1, 4, [*map(hand.started, (1, 2)), unsettled(hand, 3, of=1), unsettled(hand, 4, of=2)]
+        ),
+        {"ok": True, "state": "recovered", "unsettled": 2, "in_flight": 0},
+    ),
+    "an unsettled call with a real outcome": (
+        lambda hand: hand.sealed(
+            1, 3, [hand.started(1), hand.outcome(2, of=1), unsettled(hand, 3, of=1)]
+        ),
+        {"unsettled": 0},
+    ),
+    "what was removed on purpose": (
+        lambda hand: hand.sealed(
+            1, 9, [hand.gap(1, 4, "erased"), hand.gap(5, 8, "expired"), hand.line(9)]
+        ),
+        {"ok": True, "removed": 8, "lost": 0},
+    ),
+    "a death with everything written": (
+        lambda hand: (hand.open(1, hand.lines(1, 5), tail=b"torn\n{"), hand.live(accepted=5)),
+        {"ok": True, "lost": 0, "torn_bytes": 6, "what": []},
+    ),
+    "a death before the first record was written": (
+        lambda hand: hand.live(accepted=3, written=0),
+        {"found": 0, "lost": 3, "proves": "exact", "ok": False},
+    ),
+    "counters of another boot behind the files": (
+        lambda hand: (hand.open(1, hand.lines(1, 5)), hand.live(accepted=2, boot=1)),
+        {"accepted": 5, "lost": 0, "ok": True, "says": "none known to be lost (cannot be proved)"},
+    ),
+    "calls in flight at the end": (
+        lambda hand: (
+            hand.open(1, [*map(hand.started, (1, 2)), hand.outcome(3, of=1), hand.line(4)]),
+            hand.live(accepted=4, oldest=2),
+        ),
+        {"in_flight": 1, "unsettled": 0, "ok": True},
+    ),
+    "a second copy of a started line": (
+        lambda hand: (
+            hand.sealed(1, 3, [hand.line(1), hand.started(2), hand.outcome(3, of=2)]),
+            hand.sealed(2, 2, [hand.started(2)]),
+        ),
+        {"in_flight": 0},
+    ),
+    "a started line found after its outcome": (copied, {"in_flight": 0, "found": 4}),
+    "a recovery that was interrupted": (
+        half_recovered,
+        {"state": "died", "lost": 3, "unsettled": 1},
+    ),
+    "a recovery that was interrupted, and acknowledgements": (
+        lambda hand: half_recovered(hand, acked_until=2, written=2, level="written"),
+        {"state": "died", "lost": 3, "unacknowledged": 3},
+    ),
+    "garbled counters without records": (
+        lambda hand: garbled(hand, b"short"),
+        {"proves": "nothing", "lost": 0, "written": None, "says": "nothing is known"},
+    ),
+    "garbled counters with records": (
+        lambda hand: (garbled(hand, b"x" * 64), hand.sealed(1, 2), hand.sealed(4, 4)),
+        {"proves": "at_least", "lost": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "expected"), VERDICTS.values(), ids=VERDICTS)
+def test_the_verdict_on(
+    hand: HandMade, build: Callable[[HandMade], object], expected: dict[str, Any]
+) -> None:
+    build(hand)
+    check(hand, **expected)
+
+
+def test_a_loss_without_a_word_on_acknowledgement_counts_as_acknowledged(hand: HandMade) -> None:
+    hand.sealed(1, 8, [*hand.lines(1, 3), hand.gap(4, 8)])
+    check(hand, says=UNDECIDED, lost=5, unacknowledged=0, undecided=5, ok=False, complete=False)
 
 
 # -- closed cleanly ---------------------------------------------------------------------------
@@ -45,35 +218,6 @@ def test_a_closed_writer_with_all_its_numbers_is_ok(hand: HandMade) -> None:
     assert any("Files deleted by hand" in text for text in found.cannot_prove())
 
 
-def test_a_missing_segment_in_the_middle_is_lost_records(hand: HandMade) -> None:
-    hand.sealed(1, 3)
-    hand.sealed(6, 7)
-    found = Ledger(hand.root).verify()
-    (writer,) = found.writers
-    assert not found.ok
-    assert (writer.found, writer.lost) == (5, 2)
-    assert "5 found of 7, 2 LOST" in writer.sentence()
-
-
-def test_a_missing_first_segment_is_lost_records(hand: HandMade) -> None:
-    hand.sealed(4, 5)
-    assert verdict(hand).lost == 3
-
-
-def test_duplicates_over_overlapping_segments_count_once_and_are_no_damage(hand: HandMade) -> None:
-    hand.sealed(1, 5)
-    hand.sealed(3, 7)
-    writer = verdict(hand)
-    assert (writer.ok, writer.found, writer.accepted) == (True, 7, 7)
-
-
-def test_damage_in_one_copy_is_reported_although_nothing_is_lost(hand: HandMade) -> None:
-    spoil(hand.sealed(1, 5), line=3)
-    hand.sealed(3, 7)
-    writer = verdict(hand)
-    assert (writer.lost, len(writer.problems), writer.ok) == (0, 1, False)
-
-
 def test_a_damaged_line_is_lost_and_named_by_file_and_offset(hand: HandMade) -> None:
     path = hand.sealed(1, 4)
     spoil(path, line=1)
@@ -85,79 +229,7 @@ def test_a_damaged_line_is_lost_and_named_by_file_and_offset(hand: HandMade) -> 
     assert (problem.offset, problem.length, problem.lines) == (length, length, 1)
 
 
-def test_a_sealed_segment_cut_short_disagrees_with_its_name(hand: HandMade) -> None:
-    hand.sealed(1, 4, hand.lines(1, 3))
-    writer = verdict(hand)
-    assert [p.what for p in writer.problems] == ["misnamed"]
-    assert "ends with number 3, its name says 4" in writer.problems[0].detail
-    assert (writer.accepted, writer.lost, writer.ok) == (4, 1, False)
-
-
-def test_a_sealed_segment_with_more_than_its_name_says_is_damage(hand: HandMade) -> None:
-    hand.sealed(1, 2, hand.lines(1, 3))
-    assert [p.what for p in verdict(hand).problems] == ["misnamed"]
-
-
-def test_a_torn_end_of_a_sealed_segment_is_damage_not_torn_bytes(hand: HandMade) -> None:
-    hand.sealed(1, 2, [*hand.lines(1, 2), b'{"torn'])
-    writer = verdict(hand)
-    assert (writer.torn_bytes, [p.what for p in writer.problems]) == (0, ["damaged"])
-    assert not writer.ok
-
-
-def test_a_line_dropped_without_a_trace_is_damage(hand: HandMade) -> None:
-    hand.sealed(1, 3, [hand.line(1), hand.line(3)])
-    writer = verdict(hand)
-    assert (writer.lost, len(writer.problems), writer.problems[0].length) == (1, 1, 0)
-
-
-def test_an_unreadable_segment_is_a_problem(hand: HandMade) -> None:
-    (hand.root / SEGMENTS / str(SegmentName(WRITER, 1, 2))).mkdir()
-    writer = verdict(hand)
-    assert [p.what for p in writer.problems] == ["unreadable"]
-    assert not writer.ok
-
-
 # -- recovered --------------------------------------------------------------------------------
-
-
-def test_a_recovered_loss_stays_a_loss(hand: HandMade) -> None:
-    hand.sealed(1, 3)
-    hand.sealed(4, 9, [hand.gap(4, 8), hand.line(9)])
-    found = Ledger(hand.root).verify()
-    (writer,) = found.writers
-    assert (writer.state, writer.found, writer.lost, found.ok) == ("recovered", 4, 5, False)
-
-
-def test_a_record_that_turns_up_within_a_gap_is_not_lost(hand: HandMade) -> None:
-    hand.sealed(1, 5, [hand.line(1), hand.gap(2, 5)])
-    hand.sealed(3, 4)
-    assert verdict(hand).lost == 2
-
-
-def test_unsettled_calls_alone_are_no_failure(hand: HandMade) -> None:
-    hand.sealed(1, 2, [hand.started(1), hand.started(2)])
-    lines = [hand.outcome(3, of=1, status="unsettled"), hand.outcome(4, of=2, status="unsettled")]
-    hand.sealed(3, 4, lines)
-    writer = verdict(hand)
-    assert (writer.ok, writer.state, writer.unsettled, writer.in_flight) == (
-        True,
-        "recovered",
-        2,
-        0,
-    )
-
-
-def test_an_unsettled_call_with_a_real_outcome_is_settled(hand: HandMade) -> None:
-    lines = [hand.started(1), hand.outcome(2, of=1), hand.outcome(3, of=1, status="unsettled")]
-    hand.sealed(1, 3, lines)
-    assert verdict(hand).unsettled == 0
-
-
-def test_what_was_removed_on_purpose_is_not_lost(hand: HandMade) -> None:
-    hand.sealed(1, 9, [hand.gap(1, 4, "erased"), hand.gap(5, 8, "expired"), hand.line(9)])
-    writer = verdict(hand)
-    assert (writer.ok, writer.removed, writer.lost) == (True, 8, 0)
 
 
 def test_quarantined_records_are_a_failure_of_their_own(hand: HandMade) -> None:
@@ -189,20 +261,6 @@ def test_died_in_this_boot_loses_exactly_accepted_less_found(hand: HandMade) -> 
     assert not found.cannot_prove()
 
 
-def test_died_with_everything_written_lost_nothing(hand: HandMade) -> None:
-    hand.open(1, hand.lines(1, 5), tail=b"torn\n{")
-    hand.live(accepted=5)
-    writer = verdict(hand)
-    assert (writer.ok, writer.lost, writer.torn_bytes) == (True, 0, 6)
-    assert writer.problems == []
-
-
-def test_died_before_its_first_record_reached_the_disk(hand: HandMade) -> None:
-    hand.live(accepted=3, written=0)
-    writer = verdict(hand)
-    assert (writer.found, writer.lost, writer.proves, writer.ok) == (0, 3, "exact", False)
-
-
 def test_died_in_another_boot_proves_no_more_than_at_least(hand: HandMade) -> None:
     hand.open(1, hand.lines(1, 5))
     hand.live(accepted=7, boot=1)
@@ -211,60 +269,6 @@ def test_died_in_another_boot_proves_no_more_than_at_least(hand: HandMade) -> No
     assert (writer.proves, writer.lost) == ("at_least", 2)
     assert "at least 2 LOST" in writer.sentence()
     assert "more records may have been accepted" in found.cannot_prove()[0]
-
-
-def test_counters_of_another_boot_may_be_behind_the_files(hand: HandMade) -> None:
-    hand.open(1, hand.lines(1, 5))
-    hand.live(accepted=2, boot=1)
-    writer = verdict(hand)
-    assert (writer.accepted, writer.lost, writer.ok) == (5, 0, True)
-    assert "none known to be lost (cannot be proved)" in writer.sentence()
-
-
-def test_calls_in_flight_at_the_end_are_counted(hand: HandMade) -> None:
-    hand.open(1, [hand.started(1), hand.started(2), hand.outcome(3, of=1), hand.line(4)])
-    hand.live(accepted=4, oldest=2)
-    writer = verdict(hand)
-    assert (writer.in_flight, writer.unsettled, writer.ok) == (1, 0, True)
-
-
-def test_a_second_copy_of_a_started_line_does_not_put_the_call_in_flight_again(
-    hand: HandMade,
-) -> None:
-    hand.sealed(1, 3, [hand.line(1), hand.started(2), hand.outcome(3, of=2)])
-    hand.sealed(2, 2, [hand.started(2)])
-    assert verdict(hand).in_flight == 0
-
-
-def test_a_started_line_found_after_its_outcome_is_settled(hand: HandMade) -> None:
-    lines = [hand.started(1), hand.outcome(2, of=1), hand.line(3)]
-    spoil(hand.sealed(1, 3, lines), line=0)
-    hand.sealed(1, 4, [*lines, hand.line(4)])
-    writer = verdict(hand)
-    assert (writer.in_flight, writer.found) == (0, 4)
-
-
-def test_an_interrupted_recovery_counts_the_loss_once(hand: HandMade) -> None:
-    hand.sealed(1, 2, [hand.started(1), hand.line(2)])
-    hand.sealed(3, 6, [hand.gap(3, 5), hand.outcome(6, of=1, status="unsettled")])
-    hand.live(accepted=5)
-    writer = verdict(hand)
-    assert (writer.state, writer.lost, writer.unsettled) == ("died", 3, 1)
-
-
-def test_garbled_counters_prove_nothing_without_records(hand: HandMade) -> None:
-    (hand.root / LIVE / f"{WRITER}.live").write_bytes(b"short")
-    writer = verdict(hand)
-    assert (writer.proves, writer.lost, writer.written) == ("nothing", 0, None)
-    assert "nothing is known" in writer.sentence()
-
-
-def test_garbled_counters_prove_at_least_with_records(hand: HandMade) -> None:
-    (hand.root / LIVE / f"{WRITER}.live").write_bytes(b"x" * 64)
-    hand.sealed(1, 2)
-    hand.sealed(4, 4)
-    writer = verdict(hand)
-    assert (writer.proves, writer.lost) == ("at_least", 1)
 
 
 CONTRADICTIONS = {
@@ -379,31 +383,6 @@ def test_after_a_power_cut_only_synced_records_are_known_to_be_unacknowledged(
     assert "at least 2 lost, never acknowledged" in writer.sentence()
 
 
-def test_a_gap_tells_what_was_acknowledged_when_the_counters_are_gone(hand: HandMade) -> None:
-    hand.sealed(1, 9, [*hand.lines(1, 3), hand.gap(4, 8, acked_until=5), hand.line(9)])
-    writer = verdict(hand)
-    assert (writer.state, writer.lost, writer.unacknowledged) == ("recovered", 5, 3)
-    assert (writer.undecided, writer.ok) == (0, False)
-
-
-def test_a_record_that_turns_up_within_a_gap_leaves_the_others_as_acknowledged_as_they_were(
-    hand: HandMade,
-) -> None:
-    hand.sealed(1, 8, [*hand.lines(1, 3), hand.gap(4, 8, acked_until=5)])
-    hand.sealed(4, 5)
-    hand.sealed(7, 7)
-    writer = verdict(hand)
-    assert (writer.lost, writer.unacknowledged, writer.ok) == (2, 2, True)
-
-
-def test_a_loss_without_a_word_on_acknowledgement_counts_as_acknowledged(hand: HandMade) -> None:
-    hand.sealed(1, 8, [*hand.lines(1, 3), hand.gap(4, 8)])
-    writer = verdict(hand)
-    assert (writer.lost, writer.unacknowledged, writer.undecided) == (5, 0, 5)
-    assert (writer.ok, writer.complete) == (False, False)
-    assert "for 5 of these the ledger does not say if they were acknowledged" in writer.sentence()
-
-
 def test_a_segment_that_was_deleted_is_a_loss_at_every_level(hand: HandMade) -> None:
     hand.sealed(3, 5)
     with hand.alive(accepted=8, written=5, level="written"):
@@ -414,48 +393,37 @@ def test_a_segment_that_was_deleted_is_a_loss_at_every_level(hand: HandMade) -> 
     assert (closed.lost, closed.unacknowledged, closed.undecided, closed.ok) == (2, 0, 0, False)
 
 
-def test_an_interrupted_recovery_does_not_change_what_was_acknowledged(hand: HandMade) -> None:
-    hand.sealed(1, 2, [hand.started(1), hand.line(2)])
-    hand.sealed(3, 6, [hand.gap(3, 5, acked_until=2), hand.outcome(6, of=1, status="unsettled")])
-    hand.live(accepted=5, written=2, level="written")
-    writer = verdict(hand)
-    assert (writer.state, writer.lost, writer.unacknowledged) == ("died", 3, 3)
-
-
 # -- alive ------------------------------------------------------------------------------------
 
 
-def test_an_alive_writer_has_all_that_it_says_it_wrote(hand: HandMade) -> None:
-    hand.open(1, hand.lines(1, 5), tail=hand.line(6)[:30])
-    with hand.alive(accepted=9, written=5):
-        writer = verdict(hand)
-    assert (writer.state, writer.ok, writer.lost, writer.unwritten) == ("alive", True, 0, 4)
-    assert (writer.torn_bytes, writer.proves) == (0, "exact")
-    assert writer.sentence() == "alive (pid 4242): all 5 found; 4 more accepted and not written yet"
-
-
-def test_an_alive_writer_that_wrote_on_after_the_counters_were_read_is_ok(hand: HandMade) -> None:
-    hand.open(1, hand.lines(1, 8))
-    with hand.alive(accepted=6, written=5):
-        writer = verdict(hand)
-    assert (writer.ok, writer.accepted, writer.unwritten) == (True, 8, 0)
-
-
-def test_records_missing_under_an_alive_writer_are_lost(hand: HandMade) -> None:
-    hand.open(3, hand.lines(3, 5))
-    with hand.alive(accepted=6, written=6):
-        writer = verdict(hand)
-    assert (writer.ok, writer.lost) == (False, 3)
-
-
-def test_an_alive_writer_answers_for_what_it_wrote_not_only_for_what_it_synced(
+@pytest.mark.parametrize(
+    ("first", "last", "torn", "counters", "expected"),
+    [
+        (1, 5, 30, {"accepted": 9, "written": 5}, {"ok": True, "lost": 0, "unwritten": 4}),
+        # It wrote on after the counters were read.
+        (1, 8, 0, {"accepted": 6, "written": 5}, {"ok": True, "accepted": 8, "unwritten": 0}),
+        (3, 5, 0, {"accepted": 6, "written": 6}, {"ok": False, "lost": 3}),
+        # It answers for what it wrote, not only for what it synced.
+        (
+            *(1, 4, 0, {"accepted": 7, "written": 6, "synced": 3}),
+            {"found": 4, "lost": 2, "ok": False, "unwritten": 1},
+        ),
+    ],
+)
+def test_an_alive_writer_has_all_that_it_says_it_wrote(
     hand: HandMade,
+    first: int,
+    last: int,
+    torn: int,
+    counters: dict[str, int],
+    expected: dict[str, Any],
 ) -> None:
-    hand.open(1, hand.lines(1, 4))
-    with hand.alive(accepted=7, written=6, synced=3):
-        writer = verdict(hand)
-    assert (writer.state, writer.found, writer.lost, writer.ok) == ("alive", 4, 2, False)
-    assert writer.unwritten == 1
+    hand.open(first, hand.lines(first, last), tail=hand.line(last + 1)[:torn])
+    with hand.alive(**counters):
+        check(hand, state="alive", torn_bytes=0, proves="exact", **expected)
+        if torn:
+            more = "4 more accepted and not written yet"
+            assert verdict(hand).sentence() == f"alive (pid 4242): all 5 found; {more}"
 
 
 def test_verifying_leaves_no_lock_behind(hand: HandMade) -> None:
