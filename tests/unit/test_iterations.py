@@ -13,9 +13,9 @@ from litellm_ledger._calls.capture import _asked
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._litellm.anthropic_events import MessageEvents
 from litellm_ledger._litellm.calls import CALLS, Asked
-from litellm_ledger._litellm.iterations import parts, summed
-from litellm_ledger._litellm.outcome import from_response, usage_fields
+from litellm_ledger._litellm.outcome import from_response
 from litellm_ledger._litellm.stream_readers import LookReader, ResponsesReader
+from litellm_ledger._litellm.usage import parts, summed, usage_fields
 
 COMPACTION = {
     "type": "compaction",

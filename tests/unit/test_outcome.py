@@ -12,13 +12,9 @@ from typing import Any
 import pytest
 
 from litellm_ledger import UsageRecord
-from litellm_ledger._litellm.outcome import (
-    from_exception,
-    from_response,
-    from_stream,
-    merged,
-    usage_fields,
-)
+from litellm_ledger._litellm.members import merged
+from litellm_ledger._litellm.outcome import from_exception, from_response, from_stream
+from litellm_ledger._litellm.usage import usage_fields
 
 CHAT = {
     "prompt_tokens": 11,

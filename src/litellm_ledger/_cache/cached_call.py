@@ -23,7 +23,8 @@ from litellm_ledger._calls.core import ClientCore
 from litellm_ledger._calls.options import CallOptions
 from litellm_ledger._calls.stream import CompletionStream
 from litellm_ledger._litellm.calls import CALLS, Asked
-from litellm_ledger._litellm.outcome import from_exception, note
+from litellm_ledger._litellm.members import note
+from litellm_ledger._litellm.outcome import from_exception
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._runtime.limits import Deadline
 

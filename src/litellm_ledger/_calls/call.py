@@ -17,7 +17,8 @@ from typing import Any
 
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.failures import may_be_billed
-from litellm_ledger._litellm.outcome import from_exception, from_response, merged
+from litellm_ledger._litellm.members import merged
+from litellm_ledger._litellm.outcome import from_exception, from_response
 from litellm_ledger._litellm.own_calls import ours
 from litellm_ledger._litellm.packages import needs_messages_stream, require
 from litellm_ledger._litellm.stream_readers import StreamReader

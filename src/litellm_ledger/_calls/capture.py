@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._errors import LedgerError
-from litellm_ledger._litellm.bill import cached_elsewhere, unstamped
+from litellm_ledger._litellm.bill import unstamped
 from litellm_ledger._litellm.calls import CALLS, Asked, Call
 from litellm_ledger._litellm.costs import estimate_stream
 from litellm_ledger._litellm.hooks import (
@@ -30,9 +30,11 @@ from litellm_ledger._litellm.hooks import (
     is_sync,
     register,
 )
-from litellm_ledger._litellm.outcome import from_exception, from_response, merged, usage_fields
+from litellm_ledger._litellm.members import merged, noted
+from litellm_ledger._litellm.outcome import from_exception, from_response
 from litellm_ledger._litellm.own_calls import is_ours
 from litellm_ledger._litellm.price_options import PRICED_BY, base_model
+from litellm_ledger._litellm.usage import cached_elsewhere, usage_fields
 from litellm_ledger._records.money import from_litellm
 from litellm_ledger._records.record import UsageRecord
 
@@ -374,9 +376,7 @@ def _read(answer: Any, details: Mapping[str, Any]) -> dict[str, Any]:
 def _with_cost(fields: dict[str, Any], cost: Any, answer: Any) -> dict[str, Any]:
     """Take LiteLLM's own price, unless it is the 0 that it says when a usage is missing."""
     usage = getattr(answer, "usage", None)
-    known = not (fields.get("meta") or {}).get("unpriced") and not (
-        usage and cached_elsewhere(usage)
-    )
+    known = not noted(fields, "unpriced") and not (usage and cached_elsewhere(usage))
     if known and "cost" not in fields and type(cost) in (float, int) and cost >= 0:
         counted = fields.get("usage_source") == "provider" or fields.get("cache_hit")
         if cost or counted or usage is None:

@@ -24,8 +24,8 @@ from litellm_ledger._litellm.costs import (
     says_tier,
     speech_cost,
 )
-from litellm_ledger._litellm.iterations import parts
-from litellm_ledger._litellm.outcome import member, note
+from litellm_ledger._litellm.members import member, note, noted
+from litellm_ledger._litellm.usage import parts
 from litellm_ledger._records.prices import (
     FAR,
     ModelPrice,
@@ -96,7 +96,7 @@ class Pricing:
         if asked.call.name == "aspeech" and not fields.get("cache_hit"):
             _put_speech(fields, model, provider)
         options = asked.price_options(provider)
-        served = ((fields.get("meta") or {}).get("price") or {}).get("service_tier")
+        served = (noted(fields, "price") or {}).get("service_tier")
         if served:  # by an earlier chunk than the one that is priced
             options["service_tier"] = served
         priced = options.get("base_model") or model
@@ -108,7 +108,7 @@ class Pricing:
             free = is_priced(priced, provider) if counted else is_free(priced, provider)
             if not free:
                 del fields["cost"], fields["cost_source"]
-        unpriced = (fields.get("meta") or {}).get("unpriced")
+        unpriced = noted(fields, "unpriced")
         hit = fields.get("cache_hit") and "saved_cost" not in fields
         if (hit or "cost" not in fields) and answer is not None and not unpriced:
             billed = fields["usage_source"] == "provider" or asked.call.options
@@ -162,7 +162,7 @@ class Pricing:
 def note_price(fields: dict[str, Any], conditions: Mapping[str, Any]) -> None:
     """Add what the price hung on to the ``meta`` of an outcome; what the answer said counts."""
     if conditions:
-        known = (fields.get("meta") or {}).get("price") or {}
+        known = noted(fields, "price") or {}
         note(fields, {"price": {**conditions, **known}})
 
 

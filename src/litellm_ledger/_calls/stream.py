@@ -21,7 +21,8 @@ from typing import Any, Final, Protocol, Self
 
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._litellm.failures import may_be_billed
-from litellm_ledger._litellm.outcome import from_exception, merged
+from litellm_ledger._litellm.members import merged
+from litellm_ledger._litellm.outcome import from_exception
 from litellm_ledger._litellm.own_calls import ours
 from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._records.record import UsageRecord

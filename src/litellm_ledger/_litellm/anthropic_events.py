@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from .bill import put_said
-from .outcome import usage_fields
+from .usage import reported
 
 __all__ = ["MessageEvents"]
 
@@ -125,8 +125,8 @@ class MessageEvents:
             found["response_model"] = self.model
         if self.id:
             found["response_id"] = self.id
-        counts = usage_fields(self.usage)
-        if counts.get("input_tokens") or counts.get("output_tokens"):
+        counts = reported(self.usage)
+        if counts:
             found |= counts
             found["usage_source"] = "provider" if self.ended else "estimated"
             if self.ended:

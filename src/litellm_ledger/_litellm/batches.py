@@ -16,7 +16,7 @@ from litellm_ledger._records.money import from_litellm, picousd, usd
 
 from .costs import is_priced
 from .load import load_sync
-from .outcome import usage_fields
+from .usage import usage_fields
 
 __all__ = ["batch_cost", "batch_output"]
 

@@ -1,4 +1,4 @@
-"""What an answer says of its bill: the server's own figure, the paid tools, cached tokens.
+"""What an answer says of its bill: the server's own figure and the paid tools.
 
 Owns the rules that tell what the server said from what LiteLLM made up: a figure is the server's
 only where it came on the wire.  Pure; what cannot be read is left out.
@@ -14,14 +14,13 @@ from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.money import from_litellm, picousd, usd
 
 from .members import count, member, note, view
+from .usage import cached_elsewhere
 
 __all__ = [
     "PLAIN_TIERS",
-    "cached_elsewhere",
     "money",
     "put_answer_cost",
     "put_said",
-    "searches",
     "tools_used",
     "unstamped",
 ]
@@ -39,9 +38,6 @@ _COST_IN_HEADER: Final = frozenset({"edenai", "nadir", "openrouter"})
 For others a number there may be LiteLLM's own.  Text is always a header that the server sent.
 """
 
-_CACHED_ELSEWHERE: Final = ("cached_tokens", "num_cached_tokens")
-"""Where Moonshot, and Mistral and vLLM, count cached tokens, and LiteLLM does not look."""
-
 
 def money(value: Any) -> Decimal | None:
     """LiteLLM's cost; a mapping is a breakdown that holds it in ``total_cost``."""
@@ -53,32 +49,6 @@ def money(value: Any) -> Decimal | None:
         return from_litellm(value)
     except InvalidRecord:
         return None
-
-
-def cached_elsewhere(usage: Any) -> int:
-    """Cached tokens, part of the input, that stand where LiteLLM does not price them."""
-    get = view(usage).get
-    for name in ("cache_read_input_tokens", "prompt_cache_hit_tokens"):
-        if get(name):
-            return 0
-    for name in ("prompt_tokens_details", "input_tokens_details"):
-        if member(get(name), "cached_tokens"):
-            return 0
-    found = (count(get(name)) for name in _CACHED_ELSEWHERE)
-    return next((value for value in found if value), 0)
-
-
-def searches(get: Callable[[str], Any], in_details: Any) -> int:
-    """Web searches that a usage counts: Anthropic's, Gemini's, Perplexity's, xAI's."""
-    for found in (
-        member(get("server_tool_use"), "web_search_requests"),
-        member(in_details, "web_search_requests"),
-        get("num_search_queries"),
-        member(get("server_side_tool_usage_details"), "web_search_calls"),
-    ):
-        if count(found):
-            return int(found)
-    return 0
 
 
 def tools_used(get: Callable[[str], Any]) -> dict[str, int]:

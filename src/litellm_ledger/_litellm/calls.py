@@ -7,9 +7,11 @@ its row; ``_client.client`` only gives them their types.  Never waits and never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Final
+
+from litellm_ledger._records.record import MAX_INT
 
 from .content import captured
 from .members import member
@@ -22,7 +24,6 @@ from .stream_readers import (
     StreamReader,
     TextReader,
 )
-from .units import audio_seconds, images, pages, search_units, speech_characters
 
 __all__ = ["CALLS", "Asked", "Call", "Need"]
 
@@ -200,6 +201,55 @@ def _has_no_address(answer: Any) -> bool:
     return all(member(image, "url") is None for image in member(answer, "data") or ())
 
 
+# --- What was used that is no token; what cannot be read is unknown ---------------------------
+
+
+def _images(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
+    """How many images came back."""
+    data = member(answer, "data")
+    return {"images": len(data)} if isinstance(data, Sized) else {}
+
+
+def _audio_seconds(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
+    """How long the audio was: as billed, as the transcript says, or as LiteLLM measured it."""
+    usage = member(answer, "usage")
+    hidden = member(answer, "_hidden_params")
+    for value in (
+        member(usage, "seconds"),
+        member(answer, "duration"),
+        member(hidden, "audio_transcription_duration"),
+    ):
+        if type(value) in (int, float) and 0 < value <= MAX_INT:
+            return {"audio_seconds": float(value)}
+    return {}
+
+
+def _speech_characters(kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
+    """How many characters were to be read aloud, blanks too: as billed, else as given."""
+    billed = member(member(answer, "_hidden_params"), "billed_characters")
+    if type(billed) is int:
+        return _whole("characters", billed)
+    text = kwargs.get("input")
+    return {"characters": len(text)} if isinstance(text, str) else {}
+
+
+def _pages(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
+    """How many pages were read."""
+    return _whole("pages", member(member(answer, "usage_info"), "pages_processed"))
+
+
+def _search_units(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
+    """How many searches the provider bills."""
+    billed = member(member(answer, "meta"), "billed_units")
+    return _whole("search_units", member(billed, "search_units"))
+
+
+def _whole(name: str, value: Any) -> dict[str, Any]:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return {name: value} if type(value) is int and 0 <= value <= MAX_INT else {}
+
+
 # --- The table -------------------------------------------------------------------------------
 
 CALLS: Final[dict[str, Call]] = {
@@ -247,7 +297,7 @@ CALLS: Final[dict[str, Call]] = {
             "aimage_generation",
             ("prompt",),
             "image_generation",
-            units=images,
+            units=_images,
             wrote=_images_wrote,
             options=("size", "quality", "n"),
             keeps=_has_no_address,
@@ -256,7 +306,7 @@ CALLS: Final[dict[str, Call]] = {
             "aimage_edit",
             ("prompt",),
             "aimage_edit",
-            units=images,
+            units=_images,
             wrote=_images_wrote,
             options=("size", "quality", "n"),
             keeps=_has_no_address,
@@ -266,20 +316,20 @@ CALLS: Final[dict[str, Call]] = {
             "atranscription",
             ("prompt",),
             "transcription",
-            units=audio_seconds,
+            units=_audio_seconds,
             wrote=_member("text"),
             files=("file",),
         ),
-        Call("aspeech", ("input",), "speech", units=speech_characters),
+        Call("aspeech", ("input",), "speech", units=_speech_characters),
         Call("amoderation", ("input",), "amoderation", wrote=_member("results")),
         Call(
             "arerank",
             ("query", "documents"),
             "arerank",
-            units=search_units,
+            units=_search_units,
             wrote=_member("results"),
         ),
-        Call("aocr", ("document",), "ocr", units=pages, wrote=_member("pages")),
+        Call("aocr", ("document",), "ocr", units=_pages, wrote=_member("pages")),
         Call("acreate_batch", (), "acreate_batch", job=True, keeps=None, strays=True),
         Call("aretrieve_batch", (), "aretrieve_batch", job=True, keeps=None, strays=True),
         Call("aget_responses", (), "aget_responses", reader=LookReader, job=True, keeps=None),

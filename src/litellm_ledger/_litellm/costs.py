@@ -15,12 +15,11 @@ from typing import Any, Final, TypeGuard
 
 from litellm_ledger._records.money import from_litellm, picousd, usd
 
-from .bill import cached_elsewhere
-from .iterations import parts
 from .load import load_sync, loaded
 from .members import member
-from .outcome import from_stream, usage_fields
+from .outcome import from_stream
 from .price_options import ON_USAGE
+from .usage import cached_elsewhere, parts, usage_fields
 
 __all__ = [
     "compute_cost",

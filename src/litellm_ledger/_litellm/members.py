@@ -11,13 +11,27 @@ from typing import Any
 
 from litellm_ledger._records.record import MAX_INT
 
-__all__ = ["count", "member", "note", "view"]
+__all__ = ["count", "member", "merged", "note", "noted", "view"]
 
 
 def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
     """Add to the ``meta`` of an outcome."""
     if meta:
         fields["meta"] = {**(fields.get("meta") or {}), **meta}
+
+
+def merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both, the second over the first, their ``meta`` joined."""
+    both = {**fields, **over}
+    below, above = fields.get("meta"), over.get("meta")
+    if below and above:
+        both["meta"] = {**below, **above}
+    return both
+
+
+def noted(fields: Mapping[str, Any], name: str) -> Any:
+    """What the ``meta`` of an outcome says under a name."""
+    return (fields.get("meta") or {}).get(name)
 
 
 def member(source: Any, name: str) -> Any:

@@ -18,35 +18,25 @@ caller's own fields.  Rules that decide what a record says:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any, Final
 
-from litellm_ledger._records.record import MAX_INT
-
-from .background import background
-from .bill import (
-    PLAIN_TIERS,
-    cached_elsewhere,
-    money,
-    put_answer_cost,
-    put_said,
-    searches,
-    tools_used,
-)
-from .iterations import summed
-from .members import count, member, note, view
+from .bill import PLAIN_TIERS, money, put_answer_cost, put_said, tools_used
+from .members import member, note, noted, view
+from .usage import cached_elsewhere, reported
 
 __all__ = [
+    "background",
     "from_exception",
     "from_response",
     "from_stream",
-    "member",
-    "merged",
-    "note",
-    "usage_fields",
+    "is_background",
+    "is_done",
 ]
 
+_FINAL: Final = frozenset({"cancelled", "completed", "failed", "incomplete"})
+"""States of a background response that stay."""
 _ZERO: Final = Decimal(0)
 _DELTA_TEXT: Final = (
     "content",
@@ -60,36 +50,6 @@ _DELTA_TEXT: Final = (
 """Members of a delta that mean the model wrote something."""
 
 
-def merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both, the second over the first, their ``meta`` joined."""
-    both = {**fields, **over}
-    below, above = fields.get("meta"), over.get("meta")
-    if below and above:
-        both["meta"] = {**below, **above}
-    return both
-
-
-def usage_fields(usage: Any) -> dict[str, Any]:
-    """Return the token counts of one usage object or mapping, of any of the usual dialects.
-
-    ``meta["tokens"]`` tells apart the tokens of audio, images and hour-long cache writes, if there
-    are any.
-
-    Chat (``prompt_tokens``), Responses and images (``input_tokens`` with ``input_tokens_details``),
-    Anthropic's own (``input_tokens`` *without* the cached ones, which are added here; summed over
-    ``iterations``) and DeepSeek's cache counters.  Counts that are negative, not whole, or beyond
-    2⁵³ - 1 are unknown.
-    """
-    fields: dict[str, Any] = {}
-    if usage is None:
-        return fields
-    try:
-        _read_usage(usage, fields)
-    except Exception:  # a property of a foreign object that raises
-        pass
-    return fields
-
-
 def from_response(response: Any) -> dict[str, Any]:
     """Read a complete answer: any of LiteLLM's response objects, or a plain mapping.
 
@@ -98,14 +58,7 @@ def from_response(response: Any) -> dict[str, Any]:
         ``cost_source="litellm"``, and, if LiteLLM's own cache answered, ``cache_hit``, ``cost`` 0
         and ``saved_cost``.  ``cost`` is missing where LiteLLM knew no price.
     """
-    fields: dict[str, Any] = {}
-    try:
-        _read_response(response, fields)
-    except Exception:
-        pass
-    if "usage_source" not in fields:
-        fields["usage_source"] = "none"
-    return fields
+    return _read(_read_response, response)
 
 
 def from_stream(chunks: Iterable[Any], *, finished: bool, final: Any = None) -> dict[str, Any]:
@@ -123,14 +76,7 @@ def from_stream(chunks: Iterable[Any], *, finished: bool, final: Any = None) -> 
         chunk) is a floor and makes it ``estimated``: the input is the provider's, the output is
         what was reported so far.
     """
-    fields: dict[str, Any] = {}
-    try:
-        _read_stream(list(chunks), finished, final, fields)
-    except Exception:
-        pass
-    if "usage_source" not in fields:
-        fields["usage_source"] = "none"
-    return fields
+    return _read(_read_stream, chunks, finished, final)
 
 
 def from_exception(exc: BaseException) -> dict[str, Any]:
@@ -156,9 +102,15 @@ def from_exception(exc: BaseException) -> dict[str, Any]:
 # --- Reading ---------------------------------------------------------------------------------
 
 
-def _put_count(fields: dict[str, Any], name: str, value: Any) -> None:
-    if type(value) is int and 0 <= value <= MAX_INT:
-        fields[name] = value
+def _read(put: Callable[..., None], *args: Any) -> dict[str, Any]:
+    """What ``put`` found before a foreign object raised, if one did."""
+    fields: dict[str, Any] = {}
+    try:
+        put(fields, *args)
+    except Exception:
+        pass
+    fields.setdefault("usage_source", "none")
+    return fields
 
 
 def _put_text(fields: dict[str, Any], name: str, *values: Any) -> None:
@@ -166,74 +118,6 @@ def _put_text(fields: dict[str, Any], name: str, *values: Any) -> None:
         if isinstance(value, str) and value:
             fields[name] = str(value)  # an enum member of str becomes plain text
             return
-
-
-def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one field after the other
-    get = view(summed(usage)).get
-    read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
-    prompt, completion = get("prompt_tokens"), get("completion_tokens")
-    if prompt or completion or get("input_tokens") is None:
-        in_details, out_details = get("prompt_tokens_details"), get("completion_tokens_details")
-        if read is None:
-            read = get("prompt_cache_hit_tokens")
-    else:
-        # Also where LiteLLM's type put zeros beside them, as it does for batches.
-        prompt, completion = get("input_tokens"), get("output_tokens")
-        in_details, out_details = get("input_tokens_details"), get("output_tokens_details")
-        if in_details is None:
-            in_details = get("input_token_details")  # transcriptions
-        if in_details is None and count(prompt) is not None:
-            # Anthropic's own: the cached tokens come on top.
-            prompt += (count(read) or 0) + (count(written) or 0)
-    if in_details is not None:
-        details = view(in_details).get
-        if read is None:
-            read = details("cached_tokens")
-        if written is None:
-            written = details("cache_creation_tokens")
-            if written is None:
-                written = details("cache_write_tokens")
-    if not read:
-        read = cached_elsewhere(usage) or read
-    _put_count(fields, "input_tokens", prompt)
-    _put_count(fields, "output_tokens", completion)
-    total = get("total_tokens")
-    if total or not (prompt or completion):  # LiteLLM puts 0 for a sum that was not sent
-        _put_count(fields, "total_tokens", total)
-    _put_count(fields, "cache_read_tokens", read)
-    _put_count(fields, "cache_write_tokens", written)
-    if out_details is not None:
-        _put_count(fields, "reasoning_tokens", view(out_details).get("reasoning_tokens"))
-    parts = _parts(in_details, "input") | _parts(out_details, "output")
-    creation = get("cache_creation")  # Anthropic's own; LiteLLM keeps it with the details
-    if creation is None and in_details is not None:
-        creation = view(in_details).get("cache_creation_token_details")
-    hour = member(creation, "ephemeral_1h_input_tokens")
-    if count(hour):
-        parts["cache_write_1h"] = hour
-    if parts:
-        note(fields, {"tokens": parts})
-    searched = searches(get, in_details)
-    if searched:
-        note(fields, {"tools": {"web_searches": searched}})
-
-
-def _parts(details: Any, side: str) -> dict[str, int]:
-    """Tokens that are priced apart from text, of which there were any."""
-    if details is None:
-        return {}
-    get = view(details).get
-    found = {kind: get(f"{kind}_tokens") for kind in ("audio", "image", "video")}
-    return {f"{kind}_{side}": value for kind, value in found.items() if count(value)}
-
-
-def _counts(usage: Any) -> dict[str, Any]:
-    """Token counts of a usage, or nothing if it is a placeholder."""
-    found = usage_fields(usage)
-    if found.get("input_tokens") or found.get("output_tokens"):
-        return found
-    total = found.get("total_tokens")  # only the sum was reported; the zeros are LiteLLM's
-    return {"total_tokens": total} if total else {}
 
 
 def _tier(*holders: Any) -> dict[str, Any]:
@@ -245,10 +129,8 @@ def _tier(*holders: Any) -> dict[str, Any]:
     return {}
 
 
-def _read_response(response: Any, fields: dict[str, Any]) -> None:
+def _read_response(fields: dict[str, Any], response: Any) -> None:
     hidden = member(response, "_hidden_params")
-    if hidden is None:
-        hidden = {}
     get = view(response).get
     _put_text(fields, "response_model", member(hidden, "provider_response_model"), get("model"))
     _put_text(fields, "response_id", get("id"))
@@ -256,7 +138,7 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
     usage = get("usage")
     if usage is None:  # rerank
         usage = member(get("meta"), "tokens")
-    counts = _counts(usage)
+    counts = reported(usage)
     if counts:
         fields.update(counts)
         fields["usage_source"] = "provider"
@@ -264,7 +146,7 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
     note(fields, background(response, counted=bool(counts)))
     tools = tools_used(get)
     if tools:
-        note(fields, {"tools": {**tools, **(fields.get("meta") or {}).get("tools", {})}})
+        note(fields, {"tools": {**tools, **(noted(fields, "tools") or {})}})
     put_answer_cost(fields, hidden, usage, counts)
     if member(hidden, "cache_hit") is True:
         fields["cache_hit"] = True
@@ -274,7 +156,8 @@ def _read_response(response: Any, fields: dict[str, Any]) -> None:
             fields["cost"] = _ZERO
 
 
-def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str, Any]) -> None:
+def _read_stream(fields: dict[str, Any], source: Iterable[Any], finished: bool, final: Any) -> None:
+    chunks = list(source)
     if chunks:
         hidden = member(chunks[0], "_hidden_params")
         _put_text(fields, "provider", member(hidden, "custom_llm_provider"))
@@ -285,7 +168,7 @@ def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str
         usage = member(chunk, "usage")
         choices = member(chunk, "choices") or ()
         ended = ended or any(member(choice, "finish_reason") for choice in choices)
-        counts = _counts(usage) if usage is not None else {}
+        counts = reported(usage) if usage is not None else {}
         if counts:
             whole = not choices or (ended and not wrote_after)
             fields.update(counts)
@@ -297,7 +180,7 @@ def _read_stream(chunks: list[Any], finished: bool, final: Any, fields: dict[str
                 fields.pop("total_tokens", None)  # the sum of an output that was still growing
             return
         wrote_after = wrote_after or any(_wrote(choice) for choice in choices)
-    counts = _counts(member(final, "usage"))
+    counts = reported(member(final, "usage"))
     for name in ("input_tokens", "output_tokens", "total_tokens"):
         if name in counts:  # the rest of LiteLLM's own count is padding
             fields[name] = counts[name]
@@ -323,3 +206,34 @@ def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
     cost = money(member(member(final, "usage"), "cost"))
     if cost:
         fields["cost"], fields["cost_source"] = cost, "litellm"
+
+
+# --- Background responses: made by one call, billed when they are done, read by another ------
+
+
+def is_background(answer: Any) -> bool:
+    """Whether the provider makes this response in the background."""
+    return member(answer, "background") is True
+
+
+def is_done(answer: Any) -> bool:
+    """Whether a response is in its final state."""
+    return _status(answer) in _FINAL
+
+
+def background(answer: Any, *, counted: bool) -> dict[str, Any]:
+    """Return what goes into ``meta`` of a record: nothing for any other answer.
+
+    ``counted`` marks the one record that carries the tokens of a response that is done.
+    """
+    if not is_background(answer):
+        return {}
+    told: dict[str, Any] = {"status": _status(answer)[:32]}
+    if counted and is_done(answer):
+        told["counted"] = True
+    return {"background": told}
+
+
+def _status(answer: Any) -> str:
+    status = member(answer, "status")
+    return str(getattr(status, "value", status) or "")

@@ -13,10 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from .anthropic_events import MessageEvents
-from .background import is_background
-from .bill import cached_elsewhere, unstamped
+from .bill import unstamped
 from .costs import written
-from .outcome import from_response, from_stream, member
+from .members import member
+from .outcome import from_response, from_stream, is_background
+from .usage import cached_elsewhere
 
 __all__ = [
     "ChatReader",
