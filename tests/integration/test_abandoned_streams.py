@@ -21,7 +21,7 @@ from tests.runs import until
 
 from litellm_ledger import CompletionStream, Ledger, LiteLLMClient, UsageRecord
 from litellm_ledger._calls import core as _core
-from litellm_ledger._calls.stream import Draining
+from litellm_ledger._calls.draining import Draining
 from litellm_ledger.testing import Behaviour, OpenAIServer, ServedRequest
 
 pytestmark = pytest.mark.asyncio

@@ -427,9 +427,9 @@ async def test_the_deadline_cuts_the_attempt_and_its_connection(
 ) -> None:
     estimate = client._core.estimate
 
-    async def slowly(upstream: Any) -> dict[str, Any]:
+    async def slowly(*of: Any) -> dict[str, Any]:
         await asyncio.sleep(1)  # no part of the latency
-        return await estimate(upstream)
+        return await estimate(*of)
 
     monkeypatch.setattr(client._core, "estimate", slowly)
     async with client:

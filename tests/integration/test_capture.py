@@ -548,7 +548,7 @@ async def test_what_goes_wrong_with_us_does_not_reach_the_caller(
         raise RuntimeError("ours")
 
     async with LiteLLMClient(tmp_path, capture=True) as client:
-        monkeypatch.setattr(client._core, "complete", broken)
+        monkeypatch.setattr(client._core.pricing, "complete", broken)
         answer = await litellm.acompletion(MODEL, MESSAGES, **to)
         assert answer.choices
     assert "could not be recorded" in caplog.text

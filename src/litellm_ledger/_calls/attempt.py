@@ -37,21 +37,6 @@ class Attempt:
         slot: released when the attempt is settled.
     """
 
-    __slots__ = (
-        "_admitted",
-        "_began",
-        "_calls",
-        "_common",
-        "_ended",
-        "_first_token",
-        "_pid",
-        "_settled",
-        "_slot",
-        "_ts",
-        "record",
-        "started",
-    )
-
     def __init__(
         self,
         calls: CallsInFlight,

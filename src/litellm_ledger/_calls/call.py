@@ -155,7 +155,7 @@ class _Call:
             return
         fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
         fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
-        attempt.settle(self.core.complete(fields, answer, asked))
+        attempt.settle(self.core.pricing.complete(fields, answer, asked))
 
     async def _failed(self, attempt: Attempt, exc: BaseException) -> None:
         """Record an attempt that ended without an answer; by an estimate if it may be billed."""

@@ -185,7 +185,9 @@ class Capture:
         else:
             fields = _logged(details, answer, stream=details.get("stream") is True)
             asked = _asked(call, _given(details), None)
-            fields = _looked(fields) if asked.call.job else core.complete(fields, answer, asked)
+            fields = (
+                _looked(fields) if asked.call.job else core.pricing.complete(fields, answer, asked)
+            )
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
@@ -243,7 +245,7 @@ class _Captured:
                 fields = _looked(fields)
             else:
                 fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
-                fields = self.core.complete(fields, answer, self.asked)
+                fields = self.core.pricing.complete(fields, answer, self.asked)
         record = self._settle(fields)
         if record is not None:
             await self.core.acknowledge(record)

@@ -1,7 +1,7 @@
 """What all views of one client share: its life, the streams that are open, the last words on cost.
 
-Owns the ledger's tracker, the close, and what a stream needs of its client
-(``_calls.stream.Host``). Never makes a call itself: that is ``_calls.call``.
+Owns the ledger's tracker, the close, and what a stream needs of its client.
+Never makes a call itself: that is ``_calls.call``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from litellm_ledger._litellm.connections import acquire_http, release_http
 from litellm_ledger._litellm.costs import estimate
 from litellm_ledger._litellm.own_calls import our_context
 from litellm_ledger._litellm.strays import Strays
+from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._records.prices import ModelPrice
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._records.statistics import Statistics
@@ -36,8 +37,8 @@ from litellm_ledger._runtime.limits import Limit
 from litellm_ledger._tracking.tracker import UsageTracker, serve_client
 from litellm_ledger._writing.state import State, refusal
 
+from .draining import Draining
 from .pricing import Pricing
-from .stream import Draining, Upstream
 
 if TYPE_CHECKING:
     from .batches import Batches
@@ -276,24 +277,17 @@ class ClientCore:
         task.add_done_callback(self._background.discard)
         return task
 
-    def complete(
-        self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
-    ) -> dict[str, Any]:
-        """Add the cost and what it hung on; never raises."""
-        return self.pricing.complete(fields, answer, asked)
-
     async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run what blocks in a thread of the client's."""
         return await aiofiles.os.wrap(work)(*args, executor=self._estimator)
 
-    async def estimate(self, upstream: Upstream) -> dict[str, Any]:
+    async def estimate(self, asked: Asked, reader: StreamReader) -> dict[str, Any]:
         """Estimate a stream's usage from its chunks, off the loop."""
-        fields: dict[str, Any] = await self.off_loop(self.estimate_now, upstream)
+        fields: dict[str, Any] = await self.off_loop(self.estimate_now, asked, reader)
         return fields
 
-    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
+    def estimate_now(self, asked: Asked, reader: StreamReader) -> dict[str, Any]:
         """The same, here and now."""
-        asked, reader = upstream.asked, upstream.reader
         fields = estimate(
             asked.model or "",
             asked.prompt,
@@ -305,7 +299,7 @@ class ClientCore:
         )
         fields.pop("status", None)
         fields.pop("error", None)
-        return self.complete(fields, None, asked)
+        return self.pricing.complete(fields, None, asked)
 
     async def acknowledge(self, record: UsageRecord) -> None:
         """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""

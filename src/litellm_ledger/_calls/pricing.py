@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from litellm_ledger._litellm import load as _litellm
-from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._litellm.costs import (
     compute_cost,
     is_free,
@@ -55,16 +55,8 @@ class Pricing:
         self._table = price_table(prices)
         self._warned: set[tuple[str, str]] = set()
 
-    def complete(
-        self, fields: dict[str, Any], answer: Any, asked: Asked | str | None
-    ) -> dict[str, Any]:
-        """Add what an outcome lacks: provider, cost, price version, conditions.
-
-        Args:
-            asked: the call, or its model where no more is known of it.
-        """
-        if not isinstance(asked, Asked):
-            asked = Asked(CALLS["acompletion"], {"model": asked})
+    def complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> dict[str, Any]:
+        """Add what an outcome lacks: provider, cost, price version, conditions.  Never raises."""
         try:
             self._complete(fields, answer, asked)
         except Exception as exc:  # noqa: BLE001 - logged; the record is written without a cost

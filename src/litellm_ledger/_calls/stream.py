@@ -4,7 +4,7 @@
 ``break``, closed, cancelled, failed, dropped without being read.  Each ending is recorded once,
 with the provider's usage when it sent one and an estimate from the chunks when it did not.  With
 ``on_abandoned_stream="drain"`` a stream that was left is read to its end first, within the bounds
-of ``Draining``.
+of ``_calls.draining``.
 
 Owns the endings of a stream.  Never changes a chunk; hides only the extra usage chunk that the
 caller did not ask for.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Protocol, Self
 
@@ -31,97 +31,11 @@ from litellm_ledger._runtime.limits import Deadline
 
 from .answers import label
 from .attempt import Attempt
+from .core import ClientCore
 
-__all__ = ["CompletionStream", "Draining", "Host", "Upstream"]
-
-_STREAMS: Final = 64
-"""Streams read on at once: each holds a connection and costs the provider's price to its end."""
+__all__ = ["CompletionStream", "Upstream"]
 
 _ABANDONED: Final[Mapping[str, Any]] = {"status": "abandoned"}
-
-_SECONDS: Final = 30.0
-"""Seconds that one stream is read on.  An answer of 4,000 tokens takes about that."""
-
-
-class Draining:
-    """The streams of one client that are read on.
-
-    Args:
-        streams: at most as many at once.
-        seconds: at most as long each.
-    """
-
-    def __init__(self, *, streams: int = _STREAMS, seconds: float = _SECONDS) -> None:
-        self._free = streams
-        self._seconds = seconds
-        self._running: set[asyncio.Timeout] = set()
-        self._end: float | None = None  # the loop's time at which all have stopped
-
-    def admit(self) -> bool:
-        """Take a place, to be given back by ``read_on``; ``False``: there is none."""
-        if self._end is not None or not self._free:
-            return False
-        self._free -= 1
-        return True
-
-    async def read_on(self, read: Callable[[], Awaitable[Any]]) -> bool:
-        """Call ``read`` until it raises ``StopAsyncIteration``; return whether it came to that.
-
-        ``False``: the time was up, or the stream broke.  Cancelled, it stops at once.
-        """
-        try:
-            # It may have been admitted before ``end_within`` and begin after it.
-            at = asyncio.get_running_loop().time() + self._seconds
-            at = at if self._end is None else min(at, self._end)
-            async with asyncio.timeout_at(at) as limit:
-                self._running.add(limit)
-                try:
-                    while True:
-                        await read()
-                finally:
-                    self._running.discard(limit)
-        except StopAsyncIteration:
-            return True
-        except Exception:  # noqa: BLE001 - whatever broke it, its chunks are there for an estimate
-            return False
-        finally:
-            self._free += 1
-
-    def end_within(self, seconds: float) -> None:
-        """Admit no more, and have every reading stop in ``seconds``, if it has not ended by then.
-
-        The tasks that read wait in turn for their estimates: leave them some time after that.
-        """
-        self._end = asyncio.get_running_loop().time() + max(0.0, seconds)
-        for limit in self._running:
-            when = limit.when()
-            if when is not None and when > self._end:
-                with contextlib.suppress(RuntimeError):  # just expired
-                    limit.reschedule(self._end)
-
-
-class Host(Protocol):
-    """What a stream needs of its client."""
-
-    draining: Draining
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``work`` as a task that the client's close waits for."""
-
-    def ended(self, upstream: Upstream) -> None:
-        """Forget the stream: it is settled."""
-
-    async def estimate(self, upstream: Upstream) -> dict[str, Any]:
-        """Estimate usage and cost from the chunks, off the loop."""
-
-    def estimate_now(self, upstream: Upstream) -> dict[str, Any]:
-        """The same, here and now."""
-
-    def complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> dict[str, Any]:
-        """Add the cost, where LiteLLM left it out, and the price version."""
-
-    async def acknowledge(self, record: UsageRecord) -> None:
-        """Wait for the record to be as safe as was asked for."""
 
 
 class Keeper(Protocol):
@@ -143,7 +57,7 @@ class Upstream:
 
     inner: Any
     attempt: Attempt
-    host: Host
+    core: ClientCore
     _: KW_ONLY
     asked: Asked
     reader: StreamReader
@@ -163,7 +77,7 @@ class Upstream:
     def read(self, *, finished: bool) -> dict[str, Any]:
         """What the stream itself says of its outcome."""
         fields = self.reader.fields(finished=finished)
-        return self.host.complete(fields, self.reader.answer(), self.asked)
+        return self.core.pricing.complete(fields, self.reader.answer(), self.asked)
 
     async def read_chunk(self) -> Any:
         """Return the next chunk, having noted what it says."""
@@ -198,15 +112,15 @@ class Upstream:
         """``leave`` in a task of the client's."""
         # An exception ends a stream at its source: there is nothing to read on.
         left = fields["status"] in ("abandoned", "cancelled")
-        self.reading_on = self.drain and left and self.host.draining.admit()
-        return self.host.in_background(self.leave(fields))
+        self.reading_on = self.drain and left and self.core.draining.admit()
+        return self.core.in_background(self.leave(fields))
 
     async def leave(self, fields: Mapping[str, Any]) -> None:
         """End it: read on or close the provider's connection, unless it was read; then settle."""
         whole = fields["status"] == "ok"
         try:
             if self.reading_on:
-                whole = await self.host.draining.read_on(self.read_chunk)
+                whole = await self.core.draining.read_on(self.read_chunk)
         finally:
             try:
                 if not whole:
@@ -230,16 +144,16 @@ class Upstream:
             # What was found wins: an exception knows of no usage, the chunks before it may.
             outcome = merged(fields, {**found, **self.asked.content(self.reader.text)})
             if self.attempt.settle(outcome) is not None:
-                self.host.ended(self)
+                self.core.ended(self)
 
     async def _estimate(self) -> dict[str, Any]:
         """Estimate off the loop; where that is cut short, here and now."""
         try:
-            return await self.host.estimate(self)
+            return await self.core.estimate(self.asked, self.reader)
         except (asyncio.CancelledError, RuntimeError):
             # Only the end of the loop cancels this task: a stream was dropped after the client's
             # close, which waits for the others.  Or the interpreter starts no thread any more.
-            return self.host.estimate_now(self)
+            return self.core.estimate_now(self.asked, self.reader)
 
     def _is_to_be_estimated(self, found: Mapping[str, Any]) -> bool:
         # What goes on at the provider will be counted when it is done: half of it now would be
@@ -254,7 +168,7 @@ class Upstream:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
         found = self.read(finished=False)
         if self._is_to_be_estimated(found):
-            found.update(self.host.estimate_now(self))
+            found.update(self.core.estimate_now(self.asked, self.reader))
         content = self.asked.content(self.reader.text)
         self.attempt.settle_anywhere({**self.how, **found, **content})
 
@@ -329,7 +243,7 @@ class CompletionStream:
             if not upstream.reading_on:
                 await outlive_cancellation(task)
         if upstream.attempt.record is not None and fields["status"] != "cancelled":
-            await upstream.host.acknowledge(upstream.attempt.record)
+            await upstream.core.acknowledge(upstream.attempt.record)
 
     async def aclose(self) -> None:
         """Stop: close the provider's connection, record what was used.  Idempotent.
