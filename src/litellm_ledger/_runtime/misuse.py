@@ -7,7 +7,8 @@ warning should name.  Pure.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 __all__ = ["AsyncOnly", "callers_level", "instead", "unacknowledged"]
 
@@ -19,8 +20,29 @@ _NOT_THE_CALLERS: Final = frozenset(
 )
 
 
+class _Opens(Protocol):
+    async def open(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+_T = TypeVar("_T", bound=_Opens)
+
+
 class AsyncOnly:
-    """A context manager for ``async with`` that raises a helpful error for a plain ``with``."""
+    """Opens and closes with ``async with``; raises a helpful error for a plain ``with``."""
+
+    async def __aenter__(self: _T) -> _T:  # noqa: PYI019 - Self has no bound
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self: _Opens,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     if not TYPE_CHECKING:  # for a type checker there is no such method, which is its way to say it
 

@@ -32,6 +32,7 @@ from litellm_ledger._runtime.disk_thread import DiskThread
 from litellm_ledger._runtime.misuse import AsyncOnly
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import Durability
+from litellm_ledger._writing.opening import Settings
 from litellm_ledger._writing.queue import Entry
 from litellm_ledger._writing.state import State
 from litellm_ledger._writing.writer import Writer
@@ -85,7 +86,7 @@ class UsageTracker(AsyncOnly):
     ) -> None:
         self._tags = Tags(tags)
         self._totals = Totals()
-        self._writer = Writer(
+        settings = Settings(
             ledger,
             durability=durability,
             queue_size=queue_size,
@@ -93,6 +94,9 @@ class UsageTracker(AsyncOnly):
             sync_interval=sync_interval,
             mode=mode,
             fs=fs,
+        )
+        self._writer = Writer(
+            settings,
             what="tracker",
             on_usage=self._totals.add,  # not a method of ours: we may be collected
         )
@@ -135,7 +139,7 @@ class UsageTracker(AsyncOnly):
                 loop=asyncio.get_running_loop(),
                 opener=asyncio.current_task(),
                 close=_weak_close(self._close_on_signal, self._writer),
-                hint=self._writer.hint,
+                hint=self._writer.admission.hint,
                 drain_timeout=self._writer.drain_timeout,
             )
             self._members.append(self._member)

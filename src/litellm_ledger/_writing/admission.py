@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -23,10 +22,10 @@ from litellm_ledger._errors import FlushTimeout, LedgerClosed, LedgerError, Ledg
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._runtime.cancellation import seconds
 from litellm_ledger._runtime.waiters import Acks, Room
-from litellm_ledger._storage.live_file import Durability
 
 from .backlog import Backlog
 from .last_resort import LastResort
+from .opening import Settings
 from .queue import Entry, Signal
 from .state import State, refusal
 
@@ -41,10 +40,7 @@ class Admission:
     """What one opening of the ledger, in one process, admits and acknowledges.
 
     Args:
-        ledger: the directory as the user gave it, for the text of errors.
-        durability: what ``ack`` waits for.
-        queue_size: records accepted and not yet written at which callers wait.
-        drain_timeout: seconds that a ``flush`` after the close may take.
+        settings: of the writer.
         what: what the user made, for the text of errors: a writer, a tracker, a client.
         sealed: called, on any thread, when the last record has come and the ledger is sealed.
 
@@ -55,18 +51,9 @@ class Admission:
         last_resort: saves records when that task is gone; there when ``opened`` is.
     """
 
-    def __init__(
-        self,
-        ledger: str | os.PathLike[str] | None,
-        *,
-        durability: Durability,
-        queue_size: int,
-        drain_timeout: float,
-        what: str,
-        sealed: Callable[[], None],
-    ) -> None:
-        self.durability: Durability = durability
-        self.queue_size = queue_size
+    def __init__(self, settings: Settings, what: str, sealed: Callable[[], None]) -> None:
+        self.durability = settings.durability
+        self.queue_size = settings.queue_size
         self.what = what
         self.state = State.UNOPENED
         self.directory: Path | None = None
@@ -75,8 +62,8 @@ class Admission:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[None] | None = None
         self.opened: Backlog | None = None
-        self._ledger = ledger
-        self._drain_timeout = drain_timeout
+        self._ledger = settings.ledger
+        self._drain_timeout = settings.drain_timeout
         self.write_at_once: Callable[[Backlog], None]
         self.last_resort: LastResort
         self._sealed = sealed

@@ -1,4 +1,4 @@
-"""Opening a ledger directory to write: make it, check it, recover it.
+"""Opening a ledger directory to write: what is asked for, make it, check it, recover it.
 
 Owns the errors a user meets first: each says what is wrong, where, and what to do.  Synchronous;
 the writer runs it on its disk thread.
@@ -11,13 +11,16 @@ import errno
 import logging
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat, UnsupportedPlatform
 from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS
+from litellm_ledger._runtime.cancellation import seconds
 from litellm_ledger._storage.filesystem import (
     PRIVATE,
+    REAL,
     FileSystem,
     give_rights,
     make_directories,
@@ -25,9 +28,10 @@ from litellm_ledger._storage.filesystem import (
     rights_beside,
 )
 from litellm_ledger._storage.format_version import refuse_newer
+from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._storage.location import default_directory, is_network
 
-__all__ = ["checked_mode", "prepare", "refused"]
+__all__ = ["Settings", "prepare", "refused"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -41,37 +45,45 @@ _ADVICE: Final = {
 }
 
 
-def checked_mode(mode: int | None) -> int | None:
-    """Return the mode of a ledger's directories if it can be one.
+@dataclass(slots=True)
+class Settings:
+    """The arguments of ``AsyncUsageWriter``, which documents them.
 
     Raises:
-        ValueError: its owner could not write, or everybody could read what may be prompts.
+        ValueError: one of them cannot be: with such a ``mode`` its owner could not write, or
+            everybody could read what may be prompts.
     """
-    if mode is not None and (type(mode) is not int or mode & ~0o2070 != PRIVATE):
-        raise ValueError(
-            "mode must be 0o700, or with rights for the group: 0o750 to read, 0o770 to write "
-            f"too; not {oct(mode) if type(mode) is int else repr(mode)}"
-        )
-    return mode
+
+    ledger: str | os.PathLike[str] | None = None
+    durability: Durability = "written"
+    queue_size: int = 10_000
+    sync_interval: float = 1.0
+    drain_timeout: float = 10.0
+    mode: int | None = None
+    fs: FileSystem = REAL
+    recover: bool = True
+
+    def __post_init__(self) -> None:
+        if self.durability not in get_args(Durability):
+            raise ValueError(
+                f"durability must be queued, written or synced, not {self.durability!r}"
+            )
+        if self.queue_size < 1:
+            raise ValueError(f"queue_size must be at least 1, not {self.queue_size}")
+        self.drain_timeout = seconds("drain_timeout", self.drain_timeout)
+        mode = self.mode
+        if mode is not None and (type(mode) is not int or mode & ~0o2070 != PRIVATE):
+            raise ValueError(
+                "mode must be 0o700, or with rights for the group: 0o750 to read, 0o770 to write "
+                f"too; not {oct(mode) if type(mode) is int else repr(mode)}"
+            )
 
 
-def prepare(
-    ledger: str | os.PathLike[str] | None,
-    fs: FileSystem,
-    *,
-    recover: bool = True,
-    mode: int | None = None,
-) -> Path:
+def prepare(settings: Settings) -> Path:
     """Create the directory if need be, refuse what cannot be kept safe, recover dead writers.
 
-    Returns the absolute path.
-
-    Args:
-        ledger: the directory.
-        fs: where all writing goes through.
-        recover: finish what dead writers left behind.
-        mode: of the directories that the ledger is made of; files follow them.  ``None``: private
-            when they are made, else as they are.
+    Returns the absolute path.  Without a ``mode`` the directories that the ledger is made of are
+    private when they are made, else as they are; files follow them.
 
     Raises:
         LedgerPathError: it cannot be created or written, or a part of it is a link.
@@ -83,6 +95,7 @@ def prepare(
             f"a ledger cannot be written on {sys.platform}, which lacks flock and fdatasync; "
             "it can be read"
         )
+    ledger, fs, mode = settings.ledger, settings.fs, settings.mode
     path = Path(ledger) if ledger else default_directory()  # "" is an unset variable, not "."
     path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - Path.resolve would follow links
     try:
@@ -107,7 +120,7 @@ def prepare(
             "a local disk is safer",
             path,
         )
-    elif recover and any((path / LIVE).iterdir()):
+    elif settings.recover and any((path / LIVE).iterdir()):
         _recover(path, fs)
     return path
 

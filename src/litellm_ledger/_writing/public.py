@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._records.statistics import Statistics
@@ -16,6 +14,7 @@ from litellm_ledger._runtime.misuse import AsyncOnly
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import Durability
 
+from .opening import Settings
 from .state import State
 from .writer import Writer
 
@@ -51,7 +50,7 @@ class AsyncUsageWriter(AsyncOnly):
         fs: FileSystem = REAL,
         recover: bool = True,
     ) -> None:
-        self._writer = Writer(
+        settings = Settings(
             ledger,
             durability=durability,
             queue_size=queue_size,
@@ -61,18 +60,7 @@ class AsyncUsageWriter(AsyncOnly):
             fs=fs,
             recover=recover,
         )
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
+        self._writer = Writer(settings)
 
     @property
     def state(self) -> State:

@@ -14,13 +14,12 @@ import contextvars
 import logging
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from litellm_ledger._errors import DrainTimeout
 from litellm_ledger._records.record import UsageRecord
@@ -28,13 +27,11 @@ from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime import process as _process
 from litellm_ledger._runtime.cancellation import outlive_cancellation, seconds, wait_until
 from litellm_ledger._runtime.disk_thread import DiskThread
-from litellm_ledger._storage.filesystem import FileSystem
-from litellm_ledger._storage.live_file import Durability
 
 from .admission import Admission
 from .backlog import Backlog
 from .last_resort import LastResort
-from .opening import checked_mode, prepare, refused
+from .opening import Settings, prepare, refused
 from .queue import Signal
 from .state import State, advance
 from .write_loop import WriteLoop
@@ -52,9 +49,6 @@ _OVERTIME: Final = 0.25
 class Writer:
     """Writes records to a ledger directory from one task, in order, each exactly once.
 
-    Belongs to the event loop that opened it.  See ``AsyncUsageWriter`` for the arguments that are
-    not listed here.
-
     Args:
         what: what the user made and reads of in errors: ``writer``, ``tracker`` or ``client``.
         on_usage: called with every outcome and its cost in picodollars, when it is accepted.
@@ -65,31 +59,15 @@ class Writer:
 
     def __init__(
         self,
-        ledger: str | os.PathLike[str] | None,
+        settings: Settings,
         *,
-        durability: Durability,
-        queue_size: int,
-        sync_interval: float,
-        drain_timeout: float,
-        mode: int | None,
-        fs: FileSystem,
-        recover: bool = True,
         what: str = "writer",
         on_usage: Callable[[UsageRecord, int | None], None] | None = None,
     ) -> None:
-        if durability not in get_args(Durability):
-            raise ValueError(f"durability must be queued, written or synced, not {durability!r}")
-        if queue_size < 1:
-            raise ValueError(f"queue_size must be at least 1, not {queue_size}")
-        self.drain_timeout = seconds("drain_timeout", drain_timeout)
+        self.drain_timeout = settings.drain_timeout
         self.on_usage = on_usage
-        self._ledger = ledger
-        self._durability: Durability = durability
-        self._queue_size = queue_size
-        self._sync_interval = sync_interval
-        self._mode = checked_mode(mode)
-        self._fs = fs
-        self._recover = recover
+        self._settings = settings
+        self._durable = settings.durability == "synced"
         self._begin(what)
         _process.inherits(self.forget_parent)
 
@@ -99,18 +77,11 @@ class Writer:
         self._executor = DiskThread()
         self._opening: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
-        self.admission = Admission(
-            self._ledger,
-            durability=self._durability,
-            queue_size=self._queue_size,
-            drain_timeout=self.drain_timeout,
-            what=what,
-            sealed=partial(_process.leave, self),
-        )
+        self.admission = Admission(self._settings, what, partial(_process.leave, self))
         self._writing = WriteLoop(
             self._executor,
-            durable=self._durability == "synced",
-            sync_interval=self._sync_interval,
+            durable=self._durable,
+            sync_interval=self._settings.sync_interval,
             progress=self.admission.progress,
         )
         self.admission.write_at_once = self._writing.at_once
@@ -147,11 +118,11 @@ class Writer:
             job.add_done_callback(_give_back)
             raise
         if admission.state is not State.UNOPENED:  # the close did not wait for so slow a disk
-            await self._on_new_thread(backlog.live.remove)
+            await self._off_loop(backlog.live.remove)
             raise admission.refusal()
         backlog.on_usage = self.on_usage
         admission.last_resort = LastResort(backlog, admission.saved_late)
-        admission.last_resort.sync = self._durability == "synced"
+        admission.last_resort.sync = self._durable
         admission.opened = backlog
         admission.state = advance(admission.state, State.OPEN)
         _process.enter(self)
@@ -159,14 +130,12 @@ class Writer:
         admission.task.add_done_callback(self._task_done)
 
     def _open_files(self, name: str) -> Backlog:
-        admission = self.admission
-        admission.directory = prepare(
-            self._ledger, self._fs, recover=self._recover, mode=self._mode
-        )
+        settings = self._settings
+        self.admission.directory = directory = prepare(settings)
         try:
-            return Backlog(self._fs, admission.directory, name, durability=self._durability)
+            return Backlog(settings.fs, directory, name, durability=settings.durability)
         except OSError as exc:
-            raise refused(admission.directory, exc, given=self._ledger is not None) from exc
+            raise refused(directory, exc, given=settings.ledger is not None) from exc
 
     def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
         assert self.admission.loop is not None
@@ -209,15 +178,8 @@ class Writer:
         admission, last_resort = self.admission, self.admission.last_resort
         self._executor.stop()
         budget = self.drain_timeout
-        thread = threading.Thread(
-            target=last_resort.save_now, args=(budget,), name="litellm-ledger-save", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter starts no thread any more
-            last_resort.save_now(budget)
-        else:
-            thread.join(budget + 1.0)
+        job = _on_new_thread("litellm-ledger-save", last_resort.save_now, budget)
+        wait({job}, seconds("drain_timeout", budget + 1.0))
         last_resort.watch()
         admission.progress(backlog.log.written, backlog.log.synced)
 
@@ -265,7 +227,7 @@ class Writer:
         # It waits for the file for half of what is left; the other half is to write past whoever
         # hangs in it.
         end = max(deadline, time.monotonic() + _OVERTIME)
-        left = self._on_new_thread(self.finish_now, (end - time.monotonic()) / 2)
+        left = self._off_loop(self.finish_now, (end - time.monotonic()) / 2)
         await wait_until(left, end)
         await asyncio.wait({admission.task}, timeout=_OVERTIME)
         if not admission.task.done():
@@ -279,7 +241,7 @@ class Writer:
             unwritten = 0  # the disk was slow, and all is where it should be in time
         unwritten = max(unwritten, lost)
         if unwritten > 0:
-            what = "unsynced" if self._durability == "synced" else "unwritten"
+            what = "unsynced" if self._durable else "unwritten"
             raise DrainTimeout(
                 f"the ledger in {admission.directory} was not drained within {budget:.3g} s: "
                 f"{unwritten} records were {what}; the last resort saved {unwritten - lost}",
@@ -287,16 +249,8 @@ class Writer:
                 saved=unwritten - lost,
             )
 
-    def _on_new_thread(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        thread = DiskThread("litellm-ledger-close")
-        try:
-            job = thread.submit(function, *args)
-        except RuntimeError:  # no thread to be had: here, then
-            job = Future()
-            job.set_result(function(*args))
-        finished = asyncio.wrap_future(job, loop=self.admission.loop)
-        thread.shutdown(wait=False)
-        return finished
+    def _off_loop(self, function: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        return asyncio.wrap_future(_on_new_thread("litellm-ledger-close", function, *args))
 
     def finish_now(self, budget: float) -> int:
         """Close synchronously: at interpreter exit, from a finalizer, when the loop is gone.
@@ -343,10 +297,6 @@ class Writer:
         self._silence_task()
         self._begin(admission.what)
 
-    def hint(self) -> None:
-        """Sync soon: a signal says that the process is about to end.  Safe in a signal handler."""
-        self.admission.hint()
-
     # -- telling -------------------------------------------------------------------------------
 
     def disk(self) -> tuple[float, str | None]:
@@ -367,7 +317,7 @@ class Writer:
             written=log.written if log else 0,
             synced=log.synced if log else 0,
             queue_depth=backlog.unwritten if backlog else 0,
-            queue_size=self._queue_size,
+            queue_size=admission.queue_size,
             waiting=admission.waiting,
             in_flight=len(backlog.in_flight) + backlog.untracked if backlog else 0,
             unsynced_bytes=log.unsynced_bytes if log else 0,
@@ -380,6 +330,18 @@ class Writer:
             on_loop=writing.on_loop,
             on_thread=writing.on_thread,
         )
+
+
+def _on_new_thread(name: str, function: Callable[..., Any], *args: Any) -> Future[Any]:
+    thread = DiskThread(name)
+    try:
+        return thread.submit(function, *args)
+    except RuntimeError:  # no thread to be had: here, then
+        job: Future[Any] = Future()
+        job.set_result(function(*args))
+        return job
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _give_back(job: Future[Backlog]) -> None:
