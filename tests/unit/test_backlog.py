@@ -41,7 +41,7 @@ class Held(Backlog):
 
     def __init__(self, path: Path, fs: FileSystem = REAL) -> None:
         super().__init__(fs, directory(path), WRITER)
-        self.last_resort = LastResort(self, lambda: None)
+        self.last_resort = LastResort(self, lambda: None, lambda: None)
 
 
 def save_late(backlog: Held, entry: Entry) -> None:
@@ -378,7 +378,7 @@ def test_a_segment_in_which_a_thread_hangs_is_given_up_for_good(tmp_path: Path) 
         assert hang.entered.wait(10)
         assert backlog.last_resort.save_now(0.1) == 0
     thread.join()
-    assert backlog.last_resort.stuck
+    assert backlog.last_resort.apart
     with pytest.raises(Stuck):
         backlog.log.sync()
 

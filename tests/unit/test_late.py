@@ -26,7 +26,7 @@ class Rig:
         self.backlog = Backlog(self.disk, directory(path), WRITER)
         self.backlog.late = True
         self.attempts = threading.Semaphore(0)
-        self.saver = LastResort(self.backlog, self.attempts.release)
+        self.saver = LastResort(self.backlog, self.attempts.release, lambda: None)
 
     def take(self, key: object) -> None:
         self.saver.accept(Entry(usage(key), self.backlog.accept))

@@ -11,11 +11,12 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any
 
 __all__ = ["DiskThread"]
 
-_Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Job = tuple["Future[Any]", Callable[[], Any]]
 _Jobs = queue.SimpleQueue[_Job | None]
 
 
@@ -40,7 +41,7 @@ class DiskThread(Executor):
             thread.start()  # may fail ("can't start new thread"): then nothing was queued
             self._thread = thread
         future: Future[Any] = Future()
-        self._jobs.put((future, fn, args, kwargs))
+        self._jobs.put((future, partial(fn, *args, **kwargs)))
         return future
 
     def stop(self) -> None:
@@ -63,15 +64,15 @@ class DiskThread(Executor):
 def _work(jobs: _Jobs, cancelled: threading.Event) -> None:
     """The thread: it holds the queue, not the executor, which may be collected."""
     while (job := jobs.get()) is not None:
-        future, fn, args, kwargs = job
+        future, function = job
         if cancelled.is_set() or not future.set_running_or_notify_cancel():
             future.cancel()
             continue
         try:
-            result = fn(*args, **kwargs)
+            result = function()
         except BaseException as exc:  # noqa: BLE001 - handed to who waits
             future.set_exception(exc)
         else:
             future.set_result(result)
             del result
-        del job, future, fn, args, kwargs  # an idle thread keeps nothing alive
+        del job, future, function  # an idle thread keeps nothing alive

@@ -37,15 +37,12 @@ class Slot:
 
 
 class Limit:
-    """At most ``most`` requests under way; more wait in the order in which they came.
+    """At most ``most`` requests under way (``None``: any number, counted); more wait in line.
 
     The line itself is ``_runtime.waiters.Room``, not ``anyio.CapacityLimiter``: in anyio 4.12 a
     newcomer can overtake a waiter that was just let in (2 at once with a limit of 1), and in 4.9
     nobody is woken in the place of a waiter that is cancelled at that moment.  We support anyio
     from 4.4.
-
-    Args:
-        most: ``None`` counts and limits nothing.
     """
 
     def __init__(self, most: int | None) -> None:
@@ -61,20 +58,14 @@ class Limit:
 
     @property
     def active(self) -> int:
-        """Slots that are taken."""
         return len(self._held)
 
     @property
     def waiting(self) -> int:
-        """Callers in line for one."""
         return len(self._room)
 
     async def enter(self) -> Slot:
-        """Wait for a slot.  Cancelled, the place in line, or the slot, goes to the next.
-
-        Raises:
-            Exception: what ``close`` was given.
-        """
+        """Wait for a slot.  Cancelled, the place in line, or the slot, goes to the next."""
         if self._closed is not None:
             raise self._closed()
         if not self._room.at_once():
@@ -113,12 +104,7 @@ class Limit:
 
 
 class Deadline:
-    """The end of one call's time.
-
-    Args:
-        seconds: from now.
-        error: makes the exception that the caller gets.
-    """
+    """The end of one call's time, ``seconds`` from now; ``error`` makes what the caller gets."""
 
     def __init__(self, seconds: float, error: Callable[[], Exception]) -> None:
         self._error = error

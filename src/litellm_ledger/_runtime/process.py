@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["at_exit", "enter", "inherits", "leave", "writers"]
 
@@ -25,13 +25,7 @@ class Member(Protocol):
         """Tell whether this very thread is in the middle of that: a signal handler struck there."""
 
 
-class _Anchor:
-    """Lives as long as the module: its finalizers run at interpreter exit, newest first."""
-
-
-_anchor = _Anchor()
-_open: dict[Member, weakref.finalize[..., _Anchor]] = {}
-
+_open: dict[Member, weakref.finalize[..., Any]] = {}
 _heirs: set[weakref.WeakMethod[Callable[[], None]]] = set()
 
 EXIT_BUDGET = 10.0
@@ -39,12 +33,8 @@ EXIT_BUDGET = 10.0
 
 
 def enter(member: Member) -> None:
-    """Look after a writer from now on.
-
-    ``weakref.finalize`` rather than ``atexit``: finalizers run newest first, so those of streams
-    that are still open have recorded their outcome before the writer is finished.
-    """
-    _open[member] = weakref.finalize(_anchor, member.finish_now, EXIT_BUDGET)
+    """Look after a writer from now on."""
+    _open[member] = at_exit(member.finish_now, EXIT_BUDGET)
 
 
 def leave(member: Member) -> None:
@@ -54,9 +44,13 @@ def leave(member: Member) -> None:
         finalizer.detach()
 
 
-def at_exit(function: Callable[..., object], *args: object) -> weakref.finalize[..., _Anchor]:
-    """Call ``function`` at interpreter exit, before the writers that are open now are finished."""
-    return weakref.finalize(_anchor, function, *args)
+def at_exit(function: Callable[..., object], *args: object) -> weakref.finalize[..., Any]:
+    """Call ``function`` at interpreter exit, before the writers that are open now are finished.
+
+    ``weakref.finalize`` rather than ``atexit``: those run newest first, so streams that are still
+    open have recorded their outcome before the writer is finished.
+    """
+    return weakref.finalize(at_exit, function, *args)  # of what lives as long as the module
 
 
 def inherits(forget: Callable[[], None]) -> None:

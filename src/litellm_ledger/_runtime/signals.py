@@ -12,8 +12,7 @@ does depends on whose the signal is when a client opens:
 * ignored, or not Python's: hands off.
 * anything else (a server, IPython): chained.  We take it as a hint to sync, call the handler that
   was there, and its owner ends the process.  (``loop.add_signal_handler`` in a lifespan breaks
-  uvicorn,
-  gunicorn, granian and hypercorn: the server never sees the signal.)
+  uvicorn, gunicorn, granian and hypercorn: the server never sees the signal.)
 
 Never decides what is saved or how: that is the writer's.
 """
@@ -79,6 +78,7 @@ class _Coordinator:
     # -- handlers in and out -------------------------------------------------------------------
 
     def enter(self, member: Member) -> Mode:
+        """Handle signals for an open client until ``leave``; say how."""
         if threading.current_thread() is not threading.main_thread():
             _log.debug("signals are not handled: the client was opened outside the main thread")
             return "off"
@@ -88,6 +88,7 @@ class _Coordinator:
         return "on" if "on" in modes else "chained" if "chained" in modes else "off"
 
     def leave(self, member: Member) -> None:
+        """Stop; the last one out gives the handlers back."""
         with contextlib.suppress(ValueError):
             self.members.remove(member)
         if not self.members and self._ending is None:
@@ -97,9 +98,11 @@ class _Coordinator:
         current = signal.getsignal(number)
         if current is self._ours and self._loop is loop:
             return "on"
+        if _is_runner(current):
+            return "on"  # the Runner cancels the main task: exactly what is wanted
         if current is self._chain:
             return "chained"
-        if number in self._previous and callable(current) and not _is_runner(current):
+        if number in self._previous and callable(current) and current is not self._ours:
             return "chained"  # it may lead to the handler of ours that it found: no ring
         try:
             if current is self._ours or current in (signal.SIG_DFL, signal.default_int_handler):
@@ -110,8 +113,6 @@ class _Coordinator:
                 signal.signal(number, self._ours)  # on top: for a loop that does not run
                 signal.siginterrupt(number, False)
                 return "on"
-            if _is_runner(current):
-                return "on"  # the Runner cancels the main task: exactly what is wanted
             if callable(current):
                 self._previous[number] = current
                 signal.signal(number, self._chain)
@@ -161,25 +162,22 @@ class _Coordinator:
             )
 
     async def _end(self, number: int) -> None:
-        me = asyncio.current_task()
         runner = signal.getsignal(signal.SIGINT)
         main = runner.keywords.get("main_task") if isinstance(runner, functools.partial) else None
-        tasks = {main} if main is not None and not main.done() else self._openers()
+        openers = {m.opener for m in self.members if m.opener is not None}
+        tasks = openers if main is None or main.done() else {main}
         for task in tasks:
             task.cancel()
         torn_down = await _all_done(tasks)  # by a Runner, once its main task has ended
         for member in list(self.members):
             with contextlib.suppress(Exception):
                 await member.close()
-        others = asyncio.all_tasks() - {me} if me is not None else set()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
         if not torn_down:
             for task in others:
                 task.cancel()
         await _all_done(others)  # their calls end too, and those outcomes count
         self._deliver(number)
-
-    def _openers(self) -> set[asyncio.Task[Any]]:
-        return {m.opener for m in self.members if m.opener is not None and not m.opener.done()}
 
     def _overdue(self, number: int) -> None:
         """On the watchdog thread: the drain has not ended in time, or nobody needs us any more."""
@@ -269,17 +267,8 @@ def _flush_streams() -> None:
 
 
 _coordinator = _Coordinator()
+enter, leave = _coordinator.enter, _coordinator.leave
 atexit.register(_coordinator.at_exit)
-
-
-def enter(member: Member) -> Mode:
-    """Handle signals for an open client until ``leave``; say how."""
-    return _coordinator.enter(member)
-
-
-def leave(member: Member) -> None:
-    """Stop; the last one out gives the handlers back."""
-    _coordinator.leave(member)
 
 
 def _in_child() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -18,16 +19,14 @@ __all__ = ["Acks", "Room"]
 class Acks:
     """Futures that come due when a counter passes their number.  Numbers never go down."""
 
-    __slots__ = ("_alarm", "_alarms", "_waiting", "passed")
+    __slots__ = ("_alarm", "_alarms", "_due", "_waiting", "passed")
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._alarms: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
+        self._due = math.inf
         self.passed = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting)
 
     def wait_for(
         self, number: int, loop: asyncio.AbstractEventLoop, timeout: float | None = None
@@ -42,9 +41,10 @@ class Acks:
         else:
             if timeout is not None:
                 # One timer for all, armed for the first: a timer each costs as much as the write.
-                self._alarms.append((loop.time() + timeout, future))
-                if self._alarm is None:
-                    self._alarm = loop.call_later(timeout, self._ring, loop)
+                due = loop.time() + timeout
+                self._alarms.append((due, future))
+                if due < self._due:
+                    self._arm(due, loop)
             waiting = self._waiting
             place = len(waiting)
             while place and waiting[place - 1][0] > number:  # a flush looks ahead of this one
@@ -66,13 +66,19 @@ class Acks:
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let go of those who have waited long enough; set the alarm for the next."""
-        now = loop.time()
+        self._due, now = math.inf, loop.time()
         for due, future in self._alarms:
             if due <= now:
                 _resolve(future, None)
         self._alarms = deque(alarm for alarm in self._alarms if not alarm[1].done())
-        first = min((due for due, _ in self._alarms), default=None)
-        self._alarm = None if first is None else loop.call_at(first, self._ring, loop)
+        self._arm(min((due for due, _ in self._alarms), default=math.inf), loop)
+
+    def _arm(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        before = self._alarm
+        self._alarm = None if due == math.inf else loop.call_at(due, self._ring, loop)
+        self._due = due  # last: a handler of a signal that raises here must not leave us deaf
+        if before is not None:
+            before.cancel()
 
     def fail(self, error: BaseException) -> None:
         """Give everybody the error; nobody may hang on a writer that is dead."""
@@ -81,7 +87,7 @@ class Acks:
         self._alarms.clear()
         if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = None
+            self._alarm, self._due = None, math.inf
 
 
 class Room:

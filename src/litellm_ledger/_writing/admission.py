@@ -42,16 +42,16 @@ class Admission:
     Args:
         settings: of the writer.
         what: what the user made, for the text of errors: a writer, a tracker, a client.
-        sealed: called, on any thread, when the last record has come and the ledger is sealed.
 
     Attributes:
         write_at_once: called when one record waits in the backlog and nobody was woken.
+        room_now: tells whether one more may be accepted without waiting or overtaking.
         unacked: answers that were handed out before their record was acknowledged.
         loop, task: the event loop that opened the ledger, and the writer task.
         last_resort: saves records when that task is gone; there when ``opened`` is.
     """
 
-    def __init__(self, settings: Settings, what: str, sealed: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, what: str) -> None:
         self.durability = settings.durability
         self.queue_size = settings.queue_size
         self.what = what
@@ -66,10 +66,11 @@ class Admission:
         self._drain_timeout = settings.drain_timeout
         self.write_at_once: Callable[[Backlog], None]
         self.last_resort: LastResort
-        self._sealed = sealed
         self._written = Acks()
         self._synced = Acks()
+        self._acks = self._synced if settings.durability == "synced" else self._written
         self._room = Room(self._places)
+        self.room_now = self._room.at_once
         self._woken = False
 
     @property
@@ -95,10 +96,6 @@ class Admission:
         """Raise unless new work is taken: ``LedgerClosed`` or ``LedgerFailed``."""
         if self.state is not State.OPEN:
             raise self.refusal()
-
-    def room_now(self) -> bool:
-        """Whether one more record may be accepted without waiting or overtaking."""
-        return self._room.at_once()
 
     async def room(self) -> None:
         """Wait, first come first served, until a record may be accepted.
@@ -180,9 +177,7 @@ class Admission:
             self.last_resort.save()
 
     def saved_late(self) -> None:
-        """On any thread: something was saved without the task; it may have been the last."""
-        if self.last_resort.sealed:
-            self._sealed()
+        """On any thread: something was saved without the task."""
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self.loop.call_soon_threadsafe(self._tell_late)
@@ -201,16 +196,14 @@ class Admission:
     def take_inbox(self, backlog: Backlog) -> None:
         """On the loop: accept the inbox; who waits for an entry hears of its acknowledgement."""
         for entry in backlog.take_inbox():
-            assert self.loop is not None
-            assert entry.future is not None
             if self.durability == "queued":
-                entry.future.set_result(entry.record)
-                continue
-            if self.state is State.FAILED:
-                entry.future.set_exception(self.refusal())
-                continue
-            ack = self._acks.wait_for(entry.record.seq or 0, self.loop)
-            ack.add_done_callback(partial(_pass_on, entry))
+                entry.answer()
+            elif self.state is State.FAILED:
+                entry.answer(self.refusal())
+            else:
+                assert self.loop is not None
+                ack = self._acks.wait_for(entry.record.seq or 0, self.loop)
+                ack.add_done_callback(partial(_answer, entry))
 
     def hint(self) -> None:
         """Sync soon: a signal says that the process is about to end.  Safe in a signal handler."""
@@ -242,10 +235,6 @@ class Admission:
         """The last number that is as safe as ``durability`` says."""
         return backlog.log.synced if self.durability == "synced" else backlog.log.written
 
-    @property
-    def _acks(self) -> Acks:
-        return self._synced if self.durability == "synced" else self._written
-
     async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:  # noqa: C901 - the ways in which waiting ends, in order
         """See ``AsyncUsageWriter.flush``."""
         if timeout is not None:
@@ -274,17 +263,14 @@ class Admission:
                 backlog.queue.put_nowait(Signal.WAKE)
         acks = self._synced if sync else self._written
         target = backlog.accepted
-        future = acks.wait_for(target, self.loop)
-        await asyncio.wait({future}, timeout=timeout)
-        if not future.done():
-            future.cancel()
+        await acks.wait_for(target, self.loop, timeout)
+        if acks.passed < target:
             left = max(0, target - backlog.log.written)
             raise FlushTimeout(
                 f"flush ran out of time ({timeout} s) with {left} records unwritten; "
                 "they stay queued and will be written",
                 unwritten=left,
             )
-        future.result()
 
     def progress(self, written: int, synced: int) -> None:
         """Tell everybody how far the log has come, in order."""
@@ -314,12 +300,5 @@ class Admission:
         return LedgerClosed(text)
 
 
-def _pass_on(entry: Entry, ack: asyncio.Future[None]) -> None:
-    future = entry.future
-    if future is None or future.done():
-        return
-    error = None if ack.cancelled() else ack.exception()
-    if error is None:
-        future.set_result(entry.record)
-    else:
-        future.set_exception(error)
+def _answer(entry: Entry, ack: asyncio.Future[None]) -> None:
+    entry.answer(ack.exception())

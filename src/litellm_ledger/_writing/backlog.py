@@ -30,7 +30,7 @@ _log = logging.getLogger("litellm_ledger")
 
 
 class Backlog:
-    """The shared state of one writer.  See the module's first paragraphs.
+    """The shared state of one writer.
 
     Attributes:
         accepted: the last number given.
@@ -41,12 +41,7 @@ class Backlog:
     """
 
     def __init__(
-        self,
-        fs: FileSystem,
-        directory: Path,
-        writer: str,
-        *,
-        durability: Durability | None = None,
+        self, fs: FileSystem, directory: Path, writer: str, durability: Durability | None = None
     ) -> None:
         self.fs = fs
         self.writer = writer
@@ -54,7 +49,7 @@ class Backlog:
         self.live = LiveFile(fs, directory, writer, durability=durability)
         self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
         self.queue = RecordQueue()
-        self._waiting = self.queue.quietly
+        self._waiting = self.queue.waiting
         self.inbox: deque[Entry] = deque()
         self.accepted = 0
         self.late = False
@@ -189,17 +184,19 @@ class Backlog:
         waiting: list[Entry] = []
         while self.inbox:
             entry = self.inbox[0]
+            error: Exception | None = None
             try:
                 entry.record = entry.act(entry.record)
-            except Exception as exc:  # noqa: BLE001 - logged, and the record is kept as far as possible
-                self.inbox.popleft()
+            except Exception as exc:  # noqa: BLE001 - logged, and who waits for it hears of it
                 _log.error("a record could not be accepted: %s", exc)
-                if entry.future is not None and entry.future.set_running_or_notify_cancel():
-                    entry.future.set_exception(exc)
-                continue
+                error = exc
             self.inbox.popleft()
-            if entry.future is not None and entry.future.set_running_or_notify_cancel():
+            if entry.future is None or not entry.future.set_running_or_notify_cancel():
+                continue
+            if error is None:
                 waiting.append(entry)
+            else:
+                entry.answer(error)
         return waiting
 
 

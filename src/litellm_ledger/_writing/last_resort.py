@@ -58,40 +58,39 @@ class LastResort:
     Args:
         backlog: whose records.
         saved: called after each attempt of ``save``, on the thread that made it.
+        gone: called when the last segment is sealed and the live file is gone, likewise.
 
     Attributes:
         sync: sync what is saved before it counts.
         seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
-        sealed: the last segment is sealed and the live file is gone.
+        apart: segments that were written past another thread, which hangs in the disk.
     """
 
-    def __init__(self, backlog: Backlog, saved: Callable[[], None]) -> None:
+    def __init__(
+        self, backlog: Backlog, saved: Callable[[], None], gone: Callable[[], None]
+    ) -> None:
         self.sync = False
         self.seal_when_idle = False
         self.sealed = False
         self._backlog = backlog
         self._log = backlog.log
         self._saved = saved
+        self._gone = gone
         self._saving = threading.Lock()
         self._saver: int | None = None
         self._numbering = threading.RLock()
         self._numberer: int | None = None
         self._unanswered: deque[Entry] = deque()
-        self._apart = 0
+        self.apart = 0
         self._asked: SimpleQueue[_thread.LockType] = SimpleQueue()
         self._running = _thread.allocate_lock()
         self._hangs = False
 
     @property
-    def stuck(self) -> bool:
-        """Whether another thread hung in the segment, so that lines went past it."""
-        return self._apart > 0
-
-    @property
     def unfinished(self) -> bool:
         """Whether anything is left to write, or to sync where that is possible."""
         log = self._log
-        return self._backlog.unwritten > 0 or (log.synced < log.written and not self._apart)
+        return self._backlog.unwritten > 0 or (log.synced < log.written and not self.apart)
 
     def saving_here(self) -> bool:
         """Tell whether this very thread is inside ``save_now``, further up its stack."""
@@ -143,7 +142,9 @@ class LastResort:
                     backlog.note_written()
                 safe = self._log.synced if self.sync else self._log.written
                 for entry in waiting:
-                    _answer(entry, saved=(entry.record.seq or 0) <= safe)
+                    saved = (entry.record.seq or 0) <= safe
+                    what = f"record {entry.record.id} was not saved"
+                    entry.answer(None if saved else LedgerFailed(what))
                 if self.seal_when_idle:
                     self._finish(deadline)
             finally:
@@ -176,22 +177,22 @@ class LastResort:
             lines = [self._backlog.line(item) for item in chunk]
             first = chunk[0][0]
             try:
-                if self._apart:
+                if self.apart:
                     raise Stuck
                 self._log.append(first, lines, timeout=_left(deadline))
             except Stuck:
                 self._write_apart(first, lines)
-        if not self._apart and self.sync:
+        if not self.apart and self.sync:
             self._log.sync(timeout=_left(deadline))
 
     def _write_apart(self, first: int, lines: Sequence[bytes]) -> None:
         """Another thread hangs in the segment: leave it alone, write a segment of our own."""
         log, backlog = self._log, self._backlog
         log.abandon()
-        self._apart += 1
+        self.apart += 1
         last = first + len(lines) - 1
         name = SegmentName(backlog.writer, first, last)
-        attempt = 10_000 + self._apart
+        attempt = 10_000 + self.apart
         write_sealed(
             backlog.fs, backlog.directory / SEGMENTS, name, b"".join(lines), attempt=attempt
         )
@@ -202,7 +203,7 @@ class LastResort:
     def _finish(self, deadline: float) -> None:
         """Seal, and take the live file away if nothing is left to come."""
         backlog = self._backlog
-        if self.sealed or self._apart:
+        if self.sealed or self.apart:
             return
         try:
             if backlog.in_flight or backlog.untracked or backlog.unwritten:
@@ -214,6 +215,7 @@ class LastResort:
             else:
                 backlog.live.remove()
             self.sealed = True
+            self._gone()
         except OSError as exc:
             _log.error("the ledger was not sealed (recovery will): %s", exc)
 
@@ -291,14 +293,6 @@ class LastResort:
                 asked.append(self._asked.get_nowait())
         except Empty:
             return asked
-
-
-def _answer(entry: Entry, *, saved: bool) -> None:
-    if entry.future is not None and not entry.future.done():
-        if saved:
-            entry.future.set_result(entry.record)
-        else:
-            entry.future.set_exception(LedgerFailed(f"record {entry.record.id} was not saved"))
 
 
 def _left(deadline: float) -> float:

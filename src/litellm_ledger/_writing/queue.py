@@ -32,9 +32,8 @@ class Signal(enum.Enum):
 class Entry:
     """One record on its way in from another thread, a finalizer, or after the close.
 
-    ``act`` is how it is accepted (``Backlog.accept``, ``accept_started`` or a bound
-    ``accept_outcome``); ``future``
-    hears of it with the numbered record, which ``record`` is from then on.
+    ``act`` is how it is accepted (``Backlog.accept`` or a bound ``accept_outcome``); ``record`` is
+    the numbered one from then on, and ``future`` gets it when it is safe.
     """
 
     __slots__ = ("act", "future", "record")
@@ -48,6 +47,15 @@ class Entry:
         self.record = record
         self.act = act
         self.future = future
+
+    def answer(self, error: BaseException | None = None) -> None:
+        """Tell who waits for the record, if anybody does."""
+        if self.future is None or self.future.done():
+            return
+        if error is None:
+            self.future.set_result(self.record)
+        else:
+            self.future.set_exception(error)
 
 
 Accepted = tuple[int, datetime | None, UsageRecord, int | None]
@@ -63,15 +71,10 @@ class RecordQueue(asyncio.Queue["Accepted | Signal"]):
     """
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002 - asyncio.Queue gives it
-        self._queue: deque[Accepted | Signal] = deque()
+        # An append to what waits wakes nobody; so it is written in the task's place, or the task
+        # has been woken for what is before it, or ``Signal.WAKE`` follows.
+        self.waiting = self._queue = deque[Accepted | Signal]()
         self.hand: list[Accepted | Signal] = []
-
-    @property
-    def quietly(self) -> deque[Accepted | Signal]:
-        """What waits.  An append to it wakes nobody; so it is written in the task's place, or the
-        task has been woken for what is before it, or ``Signal.WAKE`` follows.
-        """
-        return self._queue
 
     def _get(self) -> Accepted | Signal:
         item = self._queue[0]

@@ -54,7 +54,6 @@ class WriteLoop:
     Args:
         executor: one thread of the ledger's own, for whatever may block.
         durable: sync every batch before it counts.
-        sync_interval: seconds after a write by which it is synced in the background.
         progress: called with the last written and the last synced number, on the loop.
     """
 

@@ -77,7 +77,7 @@ class Writer:
         self._executor = DiskThread()
         self._opening: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
-        self.admission = Admission(self._settings, what, partial(_process.leave, self))
+        self.admission = Admission(self._settings, what)
         self._writing = WriteLoop(
             self._executor,
             durable=self._durable,
@@ -121,7 +121,9 @@ class Writer:
             await self._off_loop(backlog.live.remove)
             raise admission.refusal()
         backlog.on_usage = self.on_usage
-        admission.last_resort = LastResort(backlog, admission.saved_late)
+        admission.last_resort = LastResort(
+            backlog, admission.saved_late, partial(_process.leave, self)
+        )
         admission.last_resort.sync = self._durable
         admission.opened = backlog
         admission.state = advance(admission.state, State.OPEN)
@@ -133,7 +135,7 @@ class Writer:
         settings = self._settings
         self.admission.directory = directory = prepare(settings)
         try:
-            return Backlog(settings.fs, directory, name, durability=settings.durability)
+            return Backlog(settings.fs, directory, name, settings.durability)
         except OSError as exc:
             raise refused(directory, exc, given=settings.ledger is not None) from exc
 
@@ -237,7 +239,7 @@ class Writer:
         admission.progress(backlog.log.written, backlog.log.synced)
         admission.fail_waiters(admission.refusal())
         lost = backlog.accepted - admission.safe(backlog)
-        if left.done() and not lost and not admission.last_resort.stuck:
+        if left.done() and not lost and not admission.last_resort.apart:
             unwritten = 0  # the disk was slow, and all is where it should be in time
         unwritten = max(unwritten, lost)
         if unwritten > 0:
@@ -266,8 +268,6 @@ class Writer:
         unsaved = last_resort.save_now(budget, seal=True)
         if admission.state is not State.CLOSED:
             admission.state = advance(admission.state, State.CLOSED)
-        if last_resort.sealed:
-            _process.leave(self)
         self._silence_task()
         return unsaved
 
@@ -304,10 +304,8 @@ class Writer:
         return self._writing.disk()
 
     def statistics(self) -> Statistics:
-        """Return the figures of this moment (see ``Statistics`` for units).  Costs microseconds."""
-        admission = self.admission
-        backlog = admission.opened
-        writing = self._writing
+        """See ``AsyncUsageWriter.statistics``."""
+        admission, backlog, writing = self.admission, self.admission.opened, self._writing
         log = backlog.log if backlog is not None else None
         return Statistics(
             state=admission.state.value,
