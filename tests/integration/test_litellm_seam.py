@@ -20,7 +20,8 @@ import pytest
 from litellm_ledger import LiteLLMClient
 from litellm_ledger._litellm import load as _litellm
 from litellm_ledger._litellm.connections import acquire_http, release_http
-from litellm_ledger._litellm.costs import compute_cost, estimate_stream, is_priced
+from litellm_ledger._litellm.costs import compute_cost, is_priced
+from litellm_ledger._litellm.estimates import estimate_stream
 from litellm_ledger._litellm.load import load, load_sync, loaded, price_version, warm_up
 from litellm_ledger._litellm.outcome import from_exception, from_response, from_stream
 from litellm_ledger.testing import Behaviour, OpenAIServer

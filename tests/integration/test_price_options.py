@@ -18,7 +18,8 @@ from tests.replies import Replies, replies
 from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._litellm.calls import CALLS, Asked
-from litellm_ledger._litellm.costs import compute_cost, estimate, estimate_stream
+from litellm_ledger._litellm.costs import compute_cost
+from litellm_ledger._litellm.estimates import estimate, estimate_stream
 from litellm_ledger._litellm.outcome import from_response
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

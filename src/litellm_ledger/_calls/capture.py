@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._litellm.bill import unstamped
 from litellm_ledger._litellm.calls import CALLS, Asked, Call
-from litellm_ledger._litellm.costs import estimate_stream
+from litellm_ledger._litellm.estimates import estimate_stream
 from litellm_ledger._litellm.hooks import (
     answer_cost,
     asked_for_usage,

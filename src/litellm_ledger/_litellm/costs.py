@@ -1,15 +1,15 @@
-"""What a call cost where LiteLLM did not say so: computed or estimated with its own functions.
+"""What a call cost where LiteLLM did not say so: computed with its own functions.
 
-Owns the fallback price of an answer and the estimate of a call that was cut short.  Everything here
-blocks (0.1 ms to 0.1 s) and never raises; what cannot be known is ``None``, never 0.  It never
-counts over what the provider counted, and never reaches for the network.
+Owns the reading of the price map, and the price of an answer, of tokens, of a text that was read
+aloud and of a finished batch.  Never raises; what cannot be known is ``None``, never 0.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, TypeGuard
 
@@ -17,14 +17,13 @@ from litellm_ledger._records.money import from_litellm, picousd, usd
 
 from .load import load_sync, loaded
 from .members import member
-from .outcome import from_stream
 from .price_options import ON_USAGE
 from .usage import cached_elsewhere, parts, usage_fields
 
 __all__ = [
+    "batch_cost",
+    "batch_output",
     "compute_cost",
-    "estimate",
-    "estimate_stream",
     "is_free",
     "is_priced",
     "map_cost",
@@ -32,7 +31,6 @@ __all__ = [
     "provider_of",
     "says_tier",
     "speech_cost",
-    "written",
 ]
 
 
@@ -267,147 +265,67 @@ def speech_cost(model: str, provider: str | None, characters: int) -> Decimal | 
     return None
 
 
-def estimate_stream(
-    model: str,
-    messages: Any,
-    chunks: Iterable[Any],
-    *,
-    custom_llm_provider: str | None = None,
-    tools: Sequence[Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Estimate what a stream cost that was left early, or whose provider sent no usage.
+# --- Batches -----------------------------------------------------------------------------------
 
-    Blocks: 0.1 ms to 0.1 s, by the length of the text; run it in a thread.  No network: images are
-    counted at LiteLLM's default size, and models whose tokenizer would be downloaded with OpenAI's.
+
+def batch_cost(
+    batch: Any, model: str, provider: str, options: Mapping[str, Any] | None = None
+) -> Decimal | None:
+    """Price a finished batch by the usage that came with it, at LiteLLM's price for batches.
 
     Args:
-        messages: of a chat, or the text or texts of a ``prompt`` or ``input``.
-        chunks: ``wrapper.chunks``.  Empty for a call that was cancelled before anything came back:
-            then only the input is counted, and ``cost`` is the price of the input alone, a floor.
-
-    Returns:
-        As ``from_stream``, with ``usage_source`` ``estimated`` (``provider`` if the chunks hold the
-        provider's final usage after all, ``none`` if nothing could be counted).
-    """
-    chunks = list(chunks)
-    return estimate(
-        model,
-        messages,
-        from_stream(chunks, finished=False),
-        written(chunks) if chunks else None,
-        custom_llm_provider=custom_llm_provider,
-        tools=tools,
-        options=options,
-    )
-
-
-def estimate(
-    model: str,
-    messages: Any,
-    fields: dict[str, Any],
-    text: str | None,
-    *,
-    custom_llm_provider: str | None = None,
-    tools: Sequence[Any] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Estimate what is missing in ``fields``, as ``estimate_stream`` does.
-
-    Args:
-        fields: what the stream itself said; completed in place and returned.
-        text: all that the model wrote; ``None``: nothing came back.
         options: of ``price_options``.
     """
-    options = dict(options or {})
+    options = options or {}
+    model = options.get("base_model") or model
     try:
         litellm: Any = load_sync()
-        if fields["usage_source"] != "provider":
-            counting = _counting_model(model)
-            if "input_tokens" not in fields:
-                found = _count_input(litellm, counting, messages, tools)
-                if found is not None:
-                    fields["input_tokens"] = found
-            if text is not None:
-                found = _count_text(litellm, counting, text)
-                if found is not None:
-                    fields["output_tokens"] = max(found, fields.get("output_tokens", 0))
-            counts = [fields[name] for name in ("input_tokens", "output_tokens") if name in fields]
-            if counts:
-                fields["total_tokens"] = sum(counts)
-            fields["usage_source"] = "estimated" if counts else "none"
-        if fields["usage_source"] != "none" and "cost" not in fields:
-            provider = custom_llm_provider or fields.get("provider")
-            cost = map_cost(model, provider, fields, **options)
-            if cost is not None:
-                fields["cost"], fields["cost_source"] = cost, "litellm"
-    except Exception:
-        pass
-    return fields
-
-
-def _counting_model(model: str) -> str:
-    name = model.lower()
-    fetched = any(part in name for part in ("llama", "replicate", "command-r"))
-    return "gpt-4o" if fetched else model
-
-
-def _count_input(litellm: Any, model: str, messages: Any, tools: Any) -> int | None:
-    if not messages:
-        return None
-    if isinstance(messages, str):
-        return _count_text(litellm, model, messages)
-    if all(isinstance(item, str) for item in messages):
-        return _count_text(litellm, model, "\n".join(messages))
-    if all(type(item) is int for item in messages):
-        return len(messages)  # token numbers, as the OpenAI API takes them
-    try:
-        found: Any = litellm.token_counter(
-            model=model,
-            messages=[_plain(message) for message in messages],
-            tools=tools or None,
-            use_default_image_token_count=True,
+        calculator: Any = importlib.import_module("litellm.cost_calculator")
+        counts = usage_fields(getattr(batch, "usage", None))
+        usage = litellm.Usage(
+            prompt_tokens=counts["input_tokens"],
+            completion_tokens=counts.get("output_tokens", 0),
+            total_tokens=counts.get("total_tokens", 0),
+            prompt_tokens_details={"cached_tokens": counts.get("cache_read_tokens", 0)},
         )
+        parts = calculator.batch_cost_calculator(
+            usage=usage,
+            model=model,
+            custom_llm_provider=provider,
+            **{
+                name: options[name]
+                for name in inspect.signature(calculator.batch_cost_calculator).parameters
+                if name in options
+            },
+        )
+        total = sum((Decimal(repr(float(part))) for part in parts), Decimal(0))
+        if total == 0 and not is_priced(model, provider):
+            return None
+        return usd(picousd(total))
     except Exception:
         return None
-    return found or None  # 0: the user has switched LiteLLM's counter off
 
 
-def _plain(message: Any) -> Any:
-    dump = getattr(message, "model_dump", None)
-    return message if isinstance(message, Mapping) or dump is None else dump(exclude_none=True)
+async def batch_output(
+    batch: Any, provider: str, kwargs: Mapping[str, Any]
+) -> tuple[Any, Decimal | None, str | None]:
+    """Read the output file of a finished batch; return usage, cost and model.
 
-
-def _count_text(litellm: Any, model: str, text: str) -> int | None:
-    if not text:
-        return 0
-    try:
-        found: Any = litellm.token_counter(model=model, text=text, count_response_tokens=True)
-    except Exception:
-        return None
-    return found or None
-
-
-def written(chunks: Sequence[Any]) -> str:
-    """All that the model wrote: text, reasoning, names and arguments of tool calls."""
-    parts: list[str] = []
-    for chunk in chunks:
-        for choice in getattr(chunk, "choices", None) or ():
-            delta = getattr(choice, "delta", None)
-            for holder, name in (
-                (delta, "reasoning_content"),
-                (delta, "content"),
-                (choice, "text"),
-            ):
-                text = getattr(holder, name, None)
-                if isinstance(text, str):
-                    parts.append(text)
-            calls = [
-                getattr(call, "function", None) for call in getattr(delta, "tool_calls", None) or ()
-            ]
-            for call in (*calls, getattr(delta, "function_call", None)):
-                for name in ("name", "arguments"):
-                    text = getattr(call, name, None)
-                    if isinstance(text, str):
-                        parts.append(text)
-    return "".join(parts)
+    Args:
+        kwargs: of the call that asked: its key and address fetch the file.
+    """
+    utils: Any = importlib.import_module("litellm.batches.batch_utils")
+    names = ("api_key", "api_base", "base_url", "api_version", "organization", "timeout")
+    given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+    found = await utils._handle_completed_batch(  # noqa: SLF001 - LiteLLM has no public function for it
+        batch=batch, custom_llm_provider=provider, litellm_params=given
+    )
+    if isinstance(found, tuple):
+        cost, usage, models = found[:3]
+    else:
+        cost, usage, models = found.cost, found.usage, found.models
+    model = models[0] if models and isinstance(models[0], str) else None
+    price = None if type(cost) not in (float, int) else from_litellm(cost)
+    if price == 0 and not (model and is_priced(model, provider)):
+        price = None
+    return usage, price, model

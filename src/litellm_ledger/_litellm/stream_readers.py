@@ -8,13 +8,12 @@ Decides nothing about a record.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
 from .anthropic_events import MessageEvents
 from .bill import unstamped
-from .costs import written
 from .members import member
 from .outcome import from_response, from_stream, is_background
 from .usage import cached_elsewhere
@@ -26,6 +25,7 @@ __all__ = [
     "ResponsesReader",
     "StreamReader",
     "TextReader",
+    "written",
 ]
 
 
@@ -116,6 +116,20 @@ class ChatReader(StreamReader):
     def text(self) -> str | None:
         chunks = self.chunks
         return written(chunks) if chunks else None
+
+
+def written(chunks: Iterable[Any]) -> str:
+    """All that the model wrote: text, reasoning, names and arguments of tool calls."""
+    said: list[Any] = []
+    for chunk in chunks:
+        for choice in member(chunk, "choices") or ():
+            delta = member(choice, "delta")
+            said += [member(delta, "reasoning_content"), member(delta, "content")]
+            said.append(member(choice, "text"))
+            calls = [member(call, "function") for call in member(delta, "tool_calls") or ()]
+            for call in (*calls, member(delta, "function_call")):
+                said += [member(call, "name"), member(call, "arguments")]
+    return "".join(text for text in said if isinstance(text, str))
 
 
 class TextReader(ChatReader):
