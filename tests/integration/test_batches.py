@@ -17,7 +17,7 @@ from tests.ledgers import outcomes
 from litellm_ledger import LiteLLMClient
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._litellm.calls import CALLS, Asked
-from litellm_ledger._litellm.strays import Strays
+from litellm_ledger._litellm.connections import Strays
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 __all__ = ["collected"]  # a fixture

@@ -20,9 +20,9 @@ from tests.packages import packages
 from litellm_ledger import Ledger, LiteLLMClient, MissingExtra, ModelPrice, UsageRecord
 from litellm_ledger._litellm import packages as needs
 from litellm_ledger._litellm.calls import CALLS
+from litellm_ledger._litellm.connections import Strays
 from litellm_ledger._litellm.costs import price_conditions
 from litellm_ledger._litellm.load import load_sync
-from litellm_ledger._litellm.strays import Strays
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 pytestmark = [

@@ -16,8 +16,8 @@ from tests.arguments import ARGUMENTS, STREAMS, to
 from tests.packages import missing
 
 from litellm_ledger import LiteLLMClient
+from litellm_ledger._litellm.connections import Strays
 from litellm_ledger._litellm.load import load_sync
-from litellm_ledger._litellm.strays import Strays
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 ROOT = Path(__file__).parents[2]

@@ -24,11 +24,11 @@ from typing import Any, Final
 from litellm_ledger._archive.archive import batch_archived
 from litellm_ledger._errors import LedgerError, MissingExtra
 from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.connections import Strays
 from litellm_ledger._litellm.costs import batch_cost, batch_output
 from litellm_ledger._litellm.load import price_version, version
 from litellm_ledger._litellm.members import member, merged, note
 from litellm_ledger._litellm.outcome import background, from_response, is_background, is_done
-from litellm_ledger._litellm.strays import Strays
 from litellm_ledger._records.layout import SEGMENTS
 from litellm_ledger._records.line import checked
 from litellm_ledger._records.prices import price_of

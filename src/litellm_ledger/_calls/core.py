@@ -22,10 +22,9 @@ import aiofiles.os
 from litellm_ledger._errors import LedgerClosed
 from litellm_ledger._litellm import load as _litellm
 from litellm_ledger._litellm.calls import Asked
-from litellm_ledger._litellm.connections import acquire_http, release_http
+from litellm_ledger._litellm.connections import Strays, acquire_http, release_http
 from litellm_ledger._litellm.estimates import estimate
 from litellm_ledger._litellm.own_calls import our_context
-from litellm_ledger._litellm.strays import Strays
 from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._records.prices import ModelPrice
 from litellm_ledger._records.record import UsageRecord

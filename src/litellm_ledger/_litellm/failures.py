@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-__all__ = ["asked_to_wait", "may_be_billed", "worth_retrying"]
+__all__ = ["asked_to_wait", "causes", "may_be_billed", "worth_retrying"]
 
 _WORTH_IT: Final = frozenset({408, 409, 429})
 """Statuses below 500 that may pass: time-out, conflict, too many requests.  As in OpenAI's SDK."""
@@ -72,7 +72,7 @@ def worth_retrying(exc: BaseException, outside: BaseException | None = None) -> 
     status = getattr(exc, "status_code", None)
     if type(status) is int:
         if status == 429:
-            return not any(getattr(link, "code", None) in _NEVER for link in _chain(exc, outside))
+            return not any(getattr(link, "code", None) in _NEVER for link in causes(exc, outside))
         return status in _WORTH_IT or (status >= 500 and not _lacks_a_key(exc, outside))
     # LiteLLM puts a status on all that it knows; these two come through from below it.
     return type(exc).__module__ == "builtins" and isinstance(exc, ConnectionError | TimeoutError)
@@ -114,7 +114,7 @@ def may_be_billed(exc: BaseException, outside: BaseException | None = None) -> b
         return True  # cancelled in flight: how far it had come is not known
     names = {
         cls.__name__
-        for link in _chain(exc, outside)
+        for link in causes(exc, outside)
         if not type(link).__module__.startswith("litellm.")  # all of LiteLLM's are APIStatusErrors
         for cls in type(link).__mro__
     }
@@ -126,11 +126,13 @@ def may_be_billed(exc: BaseException, outside: BaseException | None = None) -> b
 def _lacks_a_key(exc: BaseException, outside: BaseException | None) -> bool:
     return any(
         type(link).__name__ == _NOT_MADE and type(link).__module__.partition(".")[0] == "openai"
-        for link in _chain(exc, outside)
+        for link in causes(exc, outside)
     )
 
 
-def _chain(exc: BaseException | None, outside: BaseException | None) -> Iterator[BaseException]:
+def causes(
+    exc: BaseException | None, outside: BaseException | None = None
+) -> Iterator[BaseException]:
     """The exception and what it came from, down to what was there before the call."""
     seen: set[int] = set()
     while exc is not None and exc is not outside and id(exc) not in seen:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator
 from typing import Any, Final
 
 from litellm_ledger._errors import MissingExtra
 
+from .costs import provider_of
+from .failures import causes
 from .load import load_sync
 
 __all__ = ["needs_messages_stream", "require"]
@@ -55,19 +56,10 @@ def _import(modules: Modules, extra: str, what: str) -> None:
 
 def _missing(exc: BaseException) -> str | None:
     """The module that was not found, however LiteLLM has wrapped that."""
-    for cause in _causes(exc):
+    for cause in causes(exc):
         if isinstance(cause, ModuleNotFoundError) and cause.name:
             return cause.name
     return None
-
-
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = exc
-    for _ in range(10):
-        if found is None:
-            return
-        yield found
-        found = found.__cause__ or found.__context__
 
 
 def needs_messages_stream(model: str | None, provider: str | None) -> bool:
@@ -77,11 +69,8 @@ def needs_messages_stream(model: str | None, provider: str | None) -> bool:
     """
     try:
         litellm: Any = load_sync()
-        name, _, bare = (model or "").partition("/")
-        known = provider or (name if bare and name in litellm.provider_list else None)
-        if known is None:
-            entry = litellm.model_cost.get(model) or {}
-            known = entry.get("litellm_provider")
+        _, _, bare = (model or "").partition("/")
+        known = provider or provider_of(model or "")
         manager: Any = importlib.import_module("litellm.utils").ProviderConfigManager
         config = manager.get_provider_anthropic_messages_config(
             model=bare or model, provider=litellm.LlmProviders(known)
