@@ -20,7 +20,7 @@ from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._records.record import UsageRecord
 
 from .entry import Entry
-from .packing import Unpackable, pack, unpack
+from .packing import Unpackable, pack, refusing, unpack
 
 __all__ = ["Replay", "StreamKeeper", "chunks_from"]
 
@@ -75,18 +75,15 @@ def chunks_from(body: bytes) -> list[Any]:
     Raises:
         Unpackable: it holds none, or others than were packed.
     """
-    chunks = []
-    try:
+    chunks, at = [], 0
+    with refusing("no chunks"):
         raw = zlib.decompress(body)
-        at = 0
         while at < len(raw):
             (size,) = struct.unpack_from("<I", raw, at)
             at += 4 + size
             if at > len(raw):
                 raise Unpackable("a chunk without its end")
             chunks.append(unpack(raw[at - size : at]))
-    except (zlib.error, struct.error) as exc:
-        raise Unpackable(str(exc)) from exc
     return chunks
 
 

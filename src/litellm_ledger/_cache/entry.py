@@ -13,7 +13,7 @@ import msgspec
 
 from litellm_ledger._records.record import UsageRecord
 
-from .packing import Unpackable, unpack
+from .packing import Unpackable, refusing, unpack
 
 __all__ = ["Entry", "answer_from"]
 
@@ -86,7 +86,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         Raises:
             Unpackable: it is none, or that of another key.
         """
-        try:
+        with refusing("no entry"):
             entry: Self = _decoder.decode(data)
             if (entry.version, entry.key, entry.stream) != (_VERSION, key, stream):
                 raise Unpackable("another key's entry")
@@ -94,11 +94,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
                 raise Unpackable("a damaged entry")
             if not ours:
                 UsageRecord(status="ok", **entry.outcome("stored"))
-        except Unpackable:
-            raise
-        except Exception as exc:
-            raise Unpackable(f"no entry: {type(exc).__name__}") from exc
-        return entry
+            return entry
 
     def to_bytes(self) -> bytes:
         """Return what ``read`` reads."""

@@ -1,22 +1,23 @@
 """When two calls are equal: what goes into a cache's key, and what does not.
 
-Owns the answer.  Everything that may change what comes back counts, to the letter; whatever cannot
-be compared makes a call that is not cached.  A key is a SHA-256: no prompt, no API key and no
-header can be read from it.
+Owns the answer.  Everything that may change what comes back counts, to the letter: the arguments,
+and what LiteLLM reads from its own globals and from the environment.  Whatever cannot be compared
+makes a call that is not cached.  A key is a SHA-256: no prompt, no API key and no header can be
+read from it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from litellm_ledger._litellm import load as _litellm
 from litellm_ledger._litellm.calls import Call
 
-from .litellm_globals import Surroundings
-from .packing import Unpackable, fingerprint
+from .packing import Unpackable, fingerprint, refusing
 
 __all__ = ["IMPATIENCE", "cache_key"]
 
@@ -40,6 +41,110 @@ _NOT_COMPARED: Final = _OURS.union(IMPATIENCE)
 
 _STATEFUL: Final = ("background", "conversation")
 """Arguments of a call that does more than answer, or answers later."""
+
+_SWITCHES: Final = (str, int, float, bool, type(None))
+"""Types of the globals that are taken as they are, whatever they are called."""
+
+_COSMETIC: Final = frozenset(
+    {
+        "disable_token_counter",
+        "json_logs",
+        "log_level",
+        "max_budget",
+        "num_retries",  # LiteLLM sets it to None when a call has failed
+        "request_timeout",
+        "request_timeout_explicitly_set",
+        "set_verbose",
+        "suppress_debug_info",
+    }
+)
+"""Globals that are plain values and change no answer."""
+
+_TABLES: Final = (
+    "content_policy_fallbacks",
+    "context_window_fallbacks",
+    "credential_list",
+    "custom_prompt_dict",
+    "default_fallbacks",
+    "fallbacks",
+    "headers",
+    "model_alias_map",
+    "model_fallbacks",
+    "vertex_ai_safety_settings",
+)
+"""Globals that are lists or mappings and choose the model, the account or the prompt."""
+
+_SESSIONS: Final = ("aclient_session", "client_session")
+"""Connections of the user's own, with headers that cannot be seen from here."""
+
+_VARIABLE: Final = re.compile(
+    rb"^(?:AWS|AZURE|GOOGLE|VERTEX(?:AI)?|OPENAI|ANTHROPIC)_"
+    rb"|(?:^|_)(?:\w*KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|ACCOUNT|PROFILE|ORG|ORGANIZATION|TENANT"
+    rb"|PROJECT|REGION|LOCATION|BASE|URL|URI|ENDPOINT|HOST|VERSION|PROXY)(?:S|ID|_|$)",
+    re.IGNORECASE,
+)
+"""Names of environment variables that may choose the account, the address or the model."""
+
+
+class Surroundings:
+    """The fingerprint of globals and environment, computed anew only when something has changed."""
+
+    def __init__(self) -> None:
+        self._size = -1
+        self._names: tuple[str, ...] = ()
+        self._known: tuple[Any, bytes] = (None, b"")
+
+    def fingerprint(self, litellm: Any) -> bytes:
+        """Return 32 bytes that change with the globals and the environment.
+
+        Raises:
+            Unpackable: a global holds what cannot be compared.
+        """
+        found = vars(litellm)
+        if any(found.get(name) is not None for name in _SESSIONS):
+            raise Unpackable("nobody can tell what a session of the user's own sends")
+        if self._size != len(found):  # LiteLLM adds to its globals as parts of it are first used
+            self._names, self._size = _switches(found), len(found)
+        try:
+            switches = [found[name] for name in self._names]
+        except KeyError:  # one is gone, and another one has come
+            self._names = _switches(found)
+            switches = [found[name] for name in self._names]
+        tables = [found.get(name) for name in _TABLES]
+        listed = fingerprint(tables) if any(tables) else b""
+        environment = _environment()
+        known, digest = self._known
+        if (switches, listed, environment) != known:
+            environment = dict(environment)
+            named = sorted(zip(self._names, switches, strict=True))
+            chosen = sorted(item for item in environment.items() if _VARIABLE.search(item[0]))
+            digest = hashlib.sha256(
+                fingerprint([list(pair) for pair in named if pair[1] is not None])
+                + fingerprint([list(pair) for pair in chosen])
+                + listed
+            ).digest()
+            self._known = ((switches, listed, environment), digest)
+        return digest
+
+
+def _switches(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, value in found.items()
+        if isinstance(value, _SWITCHES)
+        and name.islower()
+        and not name.startswith("_")
+        and name not in _COSMETIC
+    )
+
+
+def _environment() -> Mapping[bytes, bytes]:
+    """The environment as the interpreter holds it; a copy of it costs ten times a comparison."""
+    held = getattr(os.environ, "_data", None)
+    if isinstance(held, dict):
+        return held
+    return {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
+
 
 _surroundings = Surroundings()
 
@@ -77,7 +182,7 @@ def _file(given: Any) -> Any:
     """What a file holds, in the place of the file.  Blocks."""
     if isinstance(given, list | tuple):  # OpenAI's (name, content, type), or several files
         return [_file(part) for part in given]
-    try:
+    with refusing("a file that cannot be read"):
         if isinstance(given, os.PathLike):
             path = os.fspath(given)
             with open(path, "rb") as file:  # noqa: PTH123 - it may be bytes
@@ -90,6 +195,4 @@ def _file(given: Any) -> Any:
             finally:
                 given.seek(at)
             return [str(getattr(given, "name", "")), at, content]
-    except Exception as exc:
-        raise Unpackable(f"a file could not be read: {type(exc).__name__}") from exc
     return given

@@ -8,10 +8,11 @@ arguments are compared (``fingerprint``).  Pure.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -23,7 +24,7 @@ from uuid import UUID
 import msgspec
 from msgspec.msgpack import Ext
 
-__all__ = ["Unpackable", "fingerprint", "pack", "unpack"]
+__all__ = ["Unpackable", "fingerprint", "pack", "refusing", "unpack"]
 
 _HOMES: Final = ("litellm.", "openai.")
 """Where classes may come from that are made from bytes …"""
@@ -66,6 +67,17 @@ class Unpackable(TypeError):
     """An object, or bytes, that cannot be packed, or unpacked, exactly."""
 
 
+@contextlib.contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Raise ``Unpackable`` for whatever goes wrong inside."""
+    try:
+        yield
+    except Unpackable:
+        raise
+    except Exception as exc:
+        raise Unpackable(f"{what}: {type(exc).__name__}") from exc
+
+
 def pack(value: Any) -> bytes:
     """Return ``value`` as bytes.
 
@@ -93,24 +105,16 @@ def unpack(data: bytes) -> Any:
     Raises:
         Unpackable: the bytes are not what ``pack`` made, or name a class that is not there.
     """
-    try:
-        return msgspec.msgpack.decode(data, ext_hook=_unpacked)
-    except Unpackable:
-        raise
-    except Exception as exc:
-        raise Unpackable(f"not what was packed: {type(exc).__name__}") from exc
+    with refusing("not what was packed"):
+        return _decode(data)
 
 
 # --- Packing ---------------------------------------------------------------------------------
 
 
 def _packed(value: Any, other: Any) -> bytes:
-    try:
+    with refusing(type(value).__name__):  # too deep, too large a number, half a surrogate pair
         return _encode(_tree(value, other))
-    except Unpackable:
-        raise
-    except Exception as exc:  # too deep, too large a number, half a surrogate pair
-        raise Unpackable(f"{type(value).__name__}: {type(exc).__name__}") from exc
 
 
 def _tree(value: Any, other: Any) -> Any:
@@ -123,7 +127,9 @@ def _tree(value: Any, other: Any) -> Any:
             return value
         return [_tree(item, other) for item in value]
     if kind is dict:
-        return {_name(name): _tree(item, other) for name, item in value.items()}
+        if not _PLAIN.issuperset(map(type, value)):
+            raise Unpackable("a mapping has a member with a name that is no plain value")
+        return {name: _tree(item, other) for name, item in value.items()}
     if kind is tuple:
         return Ext(_TUPLE, _encode([_tree(item, other) for item in value]))
     if isinstance(value, enum.Enum):
@@ -133,12 +139,6 @@ def _tree(value: Any, other: Any) -> Any:
     if kind in (set, frozenset):
         return Ext(_SET, _encode(sorted(_encode(_tree(item, other)) for item in value)))
     return other(value, kind)
-
-
-def _name(name: Any) -> Any:
-    if type(name) not in _PLAIN:
-        raise Unpackable(f"a mapping has a member named by {type(name).__name__}")
-    return name
 
 
 def _kept(value: Any, kind: type) -> Ext:
@@ -243,31 +243,39 @@ def _class_of(name: str) -> Any:
     module, _, path = name.partition(":")
     if not module.startswith(_HOMES):
         raise Unpackable(f"{name} is not a class of LiteLLM's or OpenAI's")
-    try:
+    with refusing(f"there is no {name}"):
         found: Any = sys.modules.get(module)
         if found is None and module.startswith(_TYPES):
             found = import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
-    except Exception as exc:
-        raise Unpackable(f"there is no {name}") from exc
     if not isinstance(found, type) or _class_name(found) != name:
         raise Unpackable(f"{name} is not that class")
     return found
 
 
+def _decode(data: bytes | memoryview) -> Any:
+    return msgspec.msgpack.decode(data, ext_hook=_unpacked)
+
+
 def _unpacked(code: int, data: memoryview) -> Any:
-    parts = msgspec.msgpack.decode(data, ext_hook=_unpacked)
+    parts = _decode(data)
     if code == _TUPLE:
         return tuple(parts)
     if code == _SET:
-        return {msgspec.msgpack.decode(item, ext_hook=_unpacked) for item in parts}
+        return set(map(_decode, parts))
     kind = _class_of(parts[0])
     if code == _ENUM and issubclass(kind, enum.Enum):
         return kind[parts[1]]
     if code == _MODEL and _is_model(kind):
         _, own, fields_set, extra, private = parts
-        return _model(kind, own, set(fields_set), extra, private)
+        made = kind.__new__(kind)
+        put = object.__setattr__  # past its validators: it was valid when it was packed
+        put(made, "__dict__", own)
+        put(made, "__pydantic_fields_set__", set(fields_set))
+        put(made, "__pydantic_extra__", extra)
+        put(made, "__pydantic_private__", private)
+        return made
     if code == _BINARY:
         _, status, headers, content, hidden = parts
         answer = import_module("httpx").Response(status, headers=headers, content=content)
@@ -275,14 +283,3 @@ def _unpacked(code: int, data: memoryview) -> Any:
         made._hidden_params = hidden["_"]  # noqa: SLF001 - LiteLLM keeps there what it answers beside the response
         return made
     raise Unpackable(f"no object has the code {code}")
-
-
-def _model(kind: Any, own: Any, fields_set: Any, extra: Any, private: Any) -> Any:
-    """A model with this state, past its validators: it was valid when it was packed."""
-    made = kind.__new__(kind)
-    put = object.__setattr__
-    put(made, "__dict__", own)
-    put(made, "__pydantic_fields_set__", fields_set)
-    put(made, "__pydantic_extra__", extra)
-    put(made, "__pydantic_private__", private)
-    return made
