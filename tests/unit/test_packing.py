@@ -7,7 +7,7 @@ import pickle
 from collections import OrderedDict
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from litellm_ledger._cache import packing as _packing
+from litellm_ledger._cache.key import Surroundings
 from litellm_ledger._cache.packing import Unpackable, fingerprint, pack, unpack
 
 plain = (
@@ -88,6 +89,20 @@ def test_what_holds_the_same_compares_as_such() -> None:
     assert fingerprint(MappingProxyType({"a": 1})) == fingerprint(MappingProxyType({"a": 1}))
     now = datetime.now(UTC)
     assert fingerprint(now) == fingerprint(datetime.fromisoformat(now.isoformat()))
+
+
+def test_a_global_that_cannot_be_compared_is_refused_as_long_as_it_is_there() -> None:
+    surroundings, litellm = Surroundings(), SimpleNamespace(api_key=None, headers=None)
+    before = surroundings.fingerprint(litellm)
+    litellm.api_key = object()
+    for _ in range(2):
+        with pytest.raises(Unpackable):
+            surroundings.fingerprint(litellm)
+    litellm.api_key = None
+    assert surroundings.fingerprint(litellm) == before
+    del litellm.headers
+    litellm.organization = "o"
+    assert surroundings.fingerprint(litellm) != before
 
 
 class Shape(BaseModel):
@@ -214,10 +229,11 @@ def model(name: str, *state: Any, code: int = _packing._MODEL) -> bytes:
         model("litellm.types.utils:ModelResponse", code=_packing._ENUM),
         model("litellm.types.utils:ModelResponse", 1, [], None, None),
         model("litellm.types.utils:ModelResponse", {}, [], None, None, code=99),
+        model("openai:OpenAI", 200, [], b"", {"_": {}}, code=_packing._BINARY),
         b"",
         b"\xc1",
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_bytes_run_no_code_of_their_choice(data: bytes) -> None:
     pytest.importorskip("litellm")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import time
 import uuid
-from collections.abc import Hashable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final
 
 from litellm_ledger._calls.answers import hand_out, label, twin_of
 from litellm_ledger._calls.attempt import Attempt
@@ -33,7 +33,7 @@ from .caching import Caching, Flight
 from .entry import Entry, answer_from
 from .key import IMPATIENCE, cache_key
 from .packing import Unpackable, pack
-from .response_cache import answers_of
+from .response_cache import KeptAnswers, answers_of
 
 __all__ = ["cached_call"]
 
@@ -58,71 +58,42 @@ async def cached_call(
     row = CALLS[name]
     if args:
         name_positional(getattr(litellm, row.positional), args, kwargs)
-    key = await cache_key(
-        row,
-        kwargs,
-        litellm,
-        namespace=cache.namespace,
-        ignore=cache.ignore,
-        off_loop=core.off_loop,
-    )
+    key = await cache_key(row, kwargs, litellm, cache, core.off_loop)
     if key is None:
         cache.skipped += 1
         return await call(core, name, (), kwargs, tags, options=options)
     asked = Asked(row, kwargs, options.capture_content)
-    one = _CachedCall(core, caching, key, asked, options, tags, timeout=litellm.Timeout)
-    return await (one.stream() if one.is_stream else one.answer())
+    one = _CachedCall(core, caching, cache, key, asked, options, tags, litellm.Timeout)
+    return await (one.stream() if kwargs.get("stream") else one.answer())
 
 
-class _Landed(NamedTuple):
-    """How a request ended, or a look into the store that took its place.
-
-    Attributes:
-        answer: for the caller who began it.
-        entry: for everybody else; ``None`` if the answer cannot be kept.
-        found: there was no request.
-    """
-
-    answer: Any
-    entry: Entry | None
-    found: bool
-
-
+@dataclass
 class _CachedCall:
-    """One call of a caller's, from the question to the answer.
+    """One call of a caller's, from the question to the answer."""
 
-    Args:
-        timeout: LiteLLM's exception of that name.
-    """
+    core: ClientCore
+    caching: Caching
+    cache: KeptAnswers
+    key: str
+    asked: Asked
+    options: CallOptions
+    tags: Mapping[str, Any] | None
+    timeout: Any  # LiteLLM's exception
 
-    def __init__(
-        self,
-        core: ClientCore,
-        caching: Caching,
-        key: str,
-        asked: Asked,
-        options: CallOptions,
-        tags: Mapping[str, Any] | None,
-        *,
-        timeout: Any,
-    ) -> None:
-        self.is_stream = bool(asked.kwargs.get("stream"))
-        self._core = core
-        self._caching = caching
-        self._cache = answers_of(options.cache)
-        self._key = key
-        self._asked = asked
-        self._options = options
-        self._tags = tags
-        self._timeout = timeout
-        self._began = time.monotonic()
+    def __post_init__(self) -> None:
+        asked, seconds = self.asked, self.options.deadline
+        self.deadline: Deadline | None = None
+        if seconds is not None:
+            late = f"the deadline of {seconds:g} s passed while an equal call was made"
+            error = partial(self.timeout, late, model=asked.model or "", llm_provider="")
+            self.deadline = Deadline(seconds, error)
         # Records this call, should no request be made for it; takes the time and the tags of now.
-        self._attempt = Attempt(
-            core.calls,
+        self.attempt = Attempt(
+            self.core.calls,
             call=asked.call.name,
             model=asked.model,
-            stream=self.is_stream,
-            tags=options.tagged(tags),
+            stream=bool(asked.kwargs.get("stream")),
+            tags=self.options.tagged(self.tags),
             call_id=asked.kwargs.get("litellm_call_id") or str(uuid.uuid4()),
         )
 
@@ -131,27 +102,27 @@ class _CachedCall:
 
         An equal call that comes before that makes a request of its own.
         """
-        found = await self._find()
+        found = await self._find(stream=True)
         if found is not None:
-            entry, chunks = found
-            await self._attempt.begin(write=False, ack_timeout=self._core.ack_timeout)
-            self._cache.hits += 1
-            upstream = Replay(self._core, self._asked, self._attempt, entry, chunks)
-            self._core.begin(upstream)
+            await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
+            self.cache.hits += 1
+            upstream = Replay(self.core, self.asked, self.attempt, *found)
+            self.core.begin(upstream)
             return CompletionStream(upstream)
-        self._cache.misses += 1
+        self.cache.misses += 1
         answer = await self._request(self._arguments())
         if isinstance(answer, CompletionStream):
-            answer._upstream.keeper = StreamKeeper(self._cache.max_bytes, self._keep)  # noqa: SLF001 - the stream was made for this call
+            keep = partial(self._keep, stream=True)
+            answer._upstream.keeper = StreamKeeper(self.cache.max_bytes, keep)  # noqa: SLF001 - the stream was made for this call
         return answer
 
     async def answer(self) -> Any:
         """Return an answer in one piece, from wherever it comes first."""
-        cache, flights = self._cache, self._caching.flights
+        cache, flights = self.cache, self.caching.flights
         # Who is tried as long and as often fails alike; others share the answer, not the failure.
-        given, options = self._asked.kwargs, self._options
+        given, options = self.asked.kwargs, self.options
         patience = [repr(given[name]) for name in IMPATIENCE if name in given]
-        place: Hashable = (id(cache), self._key, options.max_retries, options.deadline, *patience)
+        place = (id(cache), self.key, options.max_retries, options.deadline, *patience)
         while True:
             if cache.memory is not None:
                 found = await self._find()
@@ -161,57 +132,54 @@ class _CachedCall:
             if flight is None:
                 flight = flights.launch(place, self._fly(self._arguments()))
                 await flights.wait(flight)
-                landed: _Landed = flight.task.result()
-                if landed.entry is not None and landed.found:
-                    return await self._hit(landed.entry, landed.answer, "stored")
-                return landed.answer
+                entry, answer, made = flight.task.result()
+                return answer if made else await self._hit(entry, answer, "stored")
             if not await self._share(flight):
                 continue
-            entry = flight.task.result().entry
+            entry = flight.task.result()[0]
             if entry is not None:
                 with contextlib.suppress(Unpackable):
                     return await self._hit(entry, answer_from(entry.body), "shared")
             cache.misses += 1
             return await self._request(self._arguments())
 
-    async def _find(self) -> tuple[Entry, Any] | None:
+    async def _find(self, *, stream: bool = False) -> tuple[Entry, Any] | None:
         """Look into the store; what it has and is no answer is thrown away."""
-        data = await self._cache.find(self._key)
+        data = await self.cache.find(self.key)
         if data is None:
             return None
-        ours = self._cache.memory is not None
+        ours = self.cache.memory is not None
         try:
-            entry = Entry.read(self._key, data, stream=self.is_stream, ours=ours)
-            return entry, (chunks_from if self.is_stream else answer_from)(entry.body)
+            entry = Entry.read(self.key, data, stream=stream, ours=ours)
+            return entry, chunks_from(entry.body) if stream else answer_from(entry.body)
         except Unpackable:
-            await self._cache.reject(self._key)
+            await self.cache.reject(self.key)
             return None
 
-    async def _fly(self, kwargs: dict[str, Any]) -> _Landed:
-        """The body of a flight: look into a store that takes time, make the request, keep it."""
-        if self._cache.memory is None:
+    async def _fly(self, kwargs: dict[str, Any]) -> tuple[Entry | None, Any, bool]:
+        """The body of a flight: look into a store that takes time, make the request, keep it.
+
+        Returns:
+            What the others get (``None``: the answer cannot be kept), what the caller who began it
+            gets, and whether a request was made.
+        """
+        if self.cache.memory is None:
             found = await self._find()
             if found is not None:
-                entry, answer = found
-                return _Landed(answer, entry, found=True)
-        self._cache.misses += 1
+                return *found, False
+        self.cache.misses += 1
         answer = await self._request(kwargs)
-        return _Landed(answer, await self._kept(answer), found=False)
+        record, keeps = getattr(answer, "usage_record", None), self.asked.call.keeps
+        entry = None
+        if record is not None and record.status == "ok" and keeps is not None and keeps(answer):
+            with contextlib.suppress(Unpackable):  # packed before its caller may change it
+                body = pack(dict(answer) if isinstance(answer, dict) else answer)
+                entry = await self._keep(record, body)
+        return entry, answer, True
 
-    async def _kept(self, answer: Any) -> Entry | None:
-        """Keep an answer before its caller has it, and may change it."""
-        record, keeps = getattr(answer, "usage_record", None), self._asked.call.keeps
-        if record is None or record.status != "ok" or keeps is None or not keeps(answer):
-            return None
-        try:
-            body = pack(dict(answer) if isinstance(answer, dict) else answer)
-        except Unpackable:
-            return None
-        return await self._keep(record, body)
-
-    async def _keep(self, record: UsageRecord, body: bytes) -> Entry:
-        entry = Entry.of(self._key, record, body, stream=self.is_stream)
-        await self._caching.keep(self._cache, self._key, entry.to_bytes())
+    async def _keep(self, record: UsageRecord, body: bytes, *, stream: bool = False) -> Entry:
+        entry = Entry.of(self.key, record, body, stream=stream)
+        await self.caching.keep(self.cache, self.key, entry.to_bytes())
         return entry
 
     def _arguments(self) -> dict[str, Any]:
@@ -220,26 +188,21 @@ class _CachedCall:
         The caller who made them may be cancelled and go on with them; what is sent, again perhaps,
         must still be what the key says.  An open file cannot be copied and is taken as it is.
         """
-        own = {}
-        for name, value in self._asked.kwargs.items():
-            try:
+        own = dict(self.asked.kwargs)
+        for name, value in own.items():
+            with contextlib.suppress(Exception):
                 own[name] = copy.deepcopy(value)
-            except Exception:  # noqa: BLE001 - what cannot be copied is kept as it is
-                own[name] = value
         return own
 
     async def _request(self, kwargs: dict[str, Any]) -> Any:
         """Make the request as if there were no cache, in what is left of the time."""
-        core, options, left = self._core, self._options, self._left()
-        if left is not None and options.deadline is not None and options.deadline > left + _AT_ONCE:
-            options = replace(options, deadline=max(left, _AT_ONCE))
-        name = self._asked.call.name
-        return await call(core, name, (), kwargs, self._tags, options=options)
-
-    def _left(self) -> float | None:
-        """Seconds until the deadline; ``None`` without one."""
-        deadline = self._options.deadline
-        return None if deadline is None else deadline - (time.monotonic() - self._began)
+        options = self.options
+        if self.deadline is not None and options.deadline is not None:
+            left = self.deadline.left
+            if options.deadline > left + _AT_ONCE:
+                options = replace(options, deadline=max(left, _AT_ONCE))
+        name = self.asked.call.name
+        return await call(self.core, name, (), kwargs, self.tags, options=options)
 
     async def _share(self, flight: Flight) -> bool:
         """Wait for the request of an equal call; ``False`` if it ended for reasons of its own.
@@ -247,15 +210,11 @@ class _CachedCall:
         Raises:
             Exception: the request failed, and this call with it, which is then on record.
         """
-        left = self._left()
+        in_time = contextlib.nullcontext() if self.deadline is None else self.deadline.enforced()
         try:
-            async with (
-                contextlib.nullcontext()
-                if left is None
-                else Deadline(left, self._too_late).enforced()
-            ):
-                await self._caching.flights.wait(flight)
-        except self._timeout as late:
+            async with in_time:
+                await self.caching.flights.wait(flight)
+        except self.timeout as late:
             await self._failed(late, None)
             raise
         if flight.task.cancelled():
@@ -263,48 +222,37 @@ class _CachedCall:
         exc = flight.task.exception()
         if exc is None:
             return True
-        if not isinstance(exc, Exception):
+        its_own = self.deadline is not None and isinstance(exc, self.timeout)  # ours is not over
+        if its_own or not isinstance(exc, Exception):
             return False
-        if self._options.deadline is not None and isinstance(exc, self._timeout):
-            return False  # its time was over, ours is not
         twin = twin_of(exc)
         await self._failed(twin, getattr(exc, "usage_record", None))
         raise twin
 
-    def _too_late(self) -> Exception:
-        error: Exception = self._timeout(
-            f"the deadline of {self._options.deadline:g} s passed while an equal call was made",
-            model=self._asked.model or "",
-            llm_provider="",
-        )
-        return error
-
-    async def _failed(self, exc: Exception, paid: Any) -> None:
+    async def _failed(self, exc: Exception, paid: UsageRecord | None) -> None:
         """Record that the request of an equal call failed, and this call with it."""
-        fields = from_exception(exc)
-        cache = {"operation": getattr(paid, "operation", None), "how": "shared"}
-        fields |= {"cost": Decimal(0), "usage_source": "none"}
-        note(fields, {"cache": cache})
-        self._attempt.join()
-        record = self._attempt.settle(fields)
+        fields = {**from_exception(exc), "cost": Decimal(0), "usage_source": "none"}
+        note(fields, {"cache": {"operation": paid and paid.operation, "how": "shared"}})
+        self.attempt.join()
+        record = self.attempt.settle(fields)
         if record is not None:
-            await self._core.acknowledge(record)
+            await self.core.acknowledge(record)
             label(exc, record)
 
     async def _hit(self, entry: Entry, answer: Any, how: str) -> Any:
         """Record that an answer cost nothing, then hand it out."""
-        asked = self._asked
+        asked = self.asked
         fields = {"status": "ok", **entry.outcome(how)}
         if asked.capture:
             fields |= asked.content(asked.call.wrote(answer))
         if how == "stored":
-            await self._attempt.begin(write=False, ack_timeout=self._core.ack_timeout)
+            await self.attempt.begin(write=False, ack_timeout=self.core.ack_timeout)
         else:
-            self._attempt.join()
-            self._cache.shared += 1
-        self._cache.hits += 1
-        record = self._attempt.settle(fields)
+            self.attempt.join()
+            self.cache.shared += 1
+        self.cache.hits += 1
+        record = self.attempt.settle(fields)
         if record is None:
             return answer
-        await self._core.acknowledge(record)
+        await self.core.acknowledge(record)
         return hand_out(answer, record)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Hashable
+from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ from litellm_ledger._runtime import process as _process
 from litellm_ledger._runtime.cancellation import outlive_cancellation
 
 from .response_cache import KeptAnswers, ResponseCache, answers_of
+from .store import MemoryStore
 
 __all__ = ["Caching", "Flight", "Flights"]
 
@@ -27,21 +29,13 @@ _SELDOM: Final = 60.0
 """Seconds between two clearings: a tenth of ``ttl``, within these."""
 
 
+@dataclass(eq=False, slots=True)
 class Flight:
-    """One request under way.
+    """One request under way."""
 
-    Attributes:
-        place: what makes calls equal that may share it.
-        task: makes it, in the context of the caller that began it.
-        waiting: callers that wait for it.
-    """
-
-    __slots__ = ("place", "task", "waiting")
-
-    def __init__(self, place: Hashable, task: asyncio.Task[Any]) -> None:
-        self.place = place
-        self.task = task
-        self.waiting = 0
+    place: Hashable  # what makes calls equal that may share it
+    task: asyncio.Task[Any]  # makes it, in the context of the caller that began it
+    waiting: int = 0  # callers that wait for it
 
 
 class Flights:
@@ -114,7 +108,7 @@ class Caching:
     def forget_parent(self) -> None:
         """At first, and in a forked child: no flights and no timers."""
         self.flights = Flights()
-        self._timers: dict[KeptAnswers, asyncio.TimerHandle] = {}
+        self._timers: dict[MemoryStore, asyncio.TimerHandle] = {}
         self._closed = False
 
     def uses(self, cache: ResponseCache) -> None:
@@ -129,24 +123,23 @@ class Caching:
     async def keep(self, cache: KeptAnswers, key: str, data: bytes) -> None:
         """Keep an answer, and see to it that it goes when its time is over."""
         await cache.keep(key, data)
-        self._watch(cache)
+        if cache.memory is not None:
+            self._watch(cache.memory, min(max(cache.ttl / 10, _OFTEN), _SELDOM))
 
     def close(self) -> None:
         """Drop what has expired, a last time."""
         self._closed = True
-        for cache, timer in self._timers.items():
+        for memory, timer in self._timers.items():
             timer.cancel()
-            cache.expire()
+            memory.expire()
         self._timers.clear()
 
-    def _watch(self, cache: KeptAnswers) -> None:
-        if cache.memory is not None and cache not in self._timers and not self._closed:
-            seconds = min(max(cache.ttl / 10, _OFTEN), _SELDOM)
+    def _watch(self, memory: MemoryStore, seconds: float) -> None:
+        if memory not in self._timers and not self._closed:
             loop = asyncio.get_running_loop()
-            self._timers[cache] = loop.call_later(seconds, self._clear, cache)
+            self._timers[memory] = loop.call_later(seconds, self._clear, memory, seconds)
 
-    def _clear(self, cache: KeptAnswers) -> None:
-        del self._timers[cache]
-        cache.expire()
-        if cache.memory is not None and cache.memory.entries:
-            self._watch(cache)
+    def _clear(self, memory: MemoryStore, seconds: float) -> None:
+        del self._timers[memory]
+        if memory.entries:  # those that have not expired
+            self._watch(memory, seconds)

@@ -87,7 +87,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             Unpackable: it is none, or that of another key.
         """
         with refusing("no entry"):
-            entry: Self = _decoder.decode(data)
+            entry = msgspec.msgpack.decode(data, type=cls)
             if (entry.version, entry.key, entry.stream) != (_VERSION, key, stream):
                 raise Unpackable("another key's entry")
             if zlib.crc32(entry.body) != entry.crc:
@@ -98,7 +98,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     def to_bytes(self) -> bytes:
         """Return what ``read`` reads."""
-        return _encode(self)
+        return msgspec.msgpack.encode(self)
 
     def outcome(self, how: str) -> dict[str, Any]:
         """Return what is on record of a call that this entry answers, however it ends.
@@ -114,21 +114,18 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         }
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Entry)
-
-
 def answer_from(body: bytes) -> Any:
     """Return a fresh answer, marked as one that cost nothing, as LiteLLM marks its own.
 
     Raises:
         Unpackable: it is none.
     """
-    answer = unpack(body)
-    hidden = getattr(answer, "_hidden_params", None)
-    for name, value in (("cache_hit", True), ("response_cost", 0.0)):
-        if isinstance(hidden, dict):
-            hidden[name] = value
-        elif hidden is not None:  # LiteLLM's HiddenParams, of text completions
-            setattr(hidden, name, value)
-    return answer
+    with refusing("no answer"):
+        answer = unpack(body)
+        hidden = getattr(answer, "_hidden_params", None)
+        for name, value in (("cache_hit", True), ("response_cost", 0.0)):
+            if isinstance(hidden, dict):
+                hidden[name] = value
+            elif hidden is not None:  # LiteLLM's HiddenParams, of text completions
+                setattr(hidden, name, value)
+        return answer

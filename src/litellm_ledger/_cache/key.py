@@ -18,6 +18,7 @@ from litellm_ledger._litellm import load as _litellm
 from litellm_ledger._litellm.calls import Call
 
 from .packing import Unpackable, fingerprint, refusing
+from .response_cache import KeptAnswers
 
 __all__ = ["IMPATIENCE", "cache_key"]
 
@@ -153,9 +154,7 @@ async def cache_key(
     call: Call,
     kwargs: Mapping[str, Any],
     litellm: Any,
-    *,
-    namespace: str,
-    ignore: frozenset[str],
+    cache: KeptAnswers,
     off_loop: Callable[..., Awaitable[Any]],
 ) -> str | None:
     """Return the key of a call; ``None``: it cannot be compared, or must not be kept.
@@ -164,14 +163,14 @@ async def cache_key(
     """
     if call.keeps is None or any(kwargs.get(name) for name in _STATEFUL):
         return None
-    left_out = _NOT_COMPARED | ignore if ignore else _NOT_COMPARED
+    left_out = _NOT_COMPARED | cache.ignore
     asked = {name: kwargs[name] for name in sorted(kwargs) if name not in left_out}
     try:
         for name in call.files:
             given = asked.get(name)
             if given is not None and type(given) is not bytes:
                 asked[name] = await off_loop(_file, given)
-        parts = [_FORM, _litellm.version(), namespace, call.name]
+        parts = [_FORM, _litellm.version(), cache.namespace, call.name]
         around = _surroundings.fingerprint(litellm)
         return hashlib.sha256(fingerprint([parts, around, asked])).hexdigest()
     except Unpackable:

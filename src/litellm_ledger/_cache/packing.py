@@ -35,6 +35,8 @@ _PLAIN: Final = frozenset({NoneType, bool, int, float, str, bytes})
 _TEXTUAL: Final = (Decimal, date, datetime, time, timedelta, UUID)
 
 _TUPLE, _SET, _ENUM, _MODEL, _TYPE, _TEXT, _MAP, _BINARY = range(1, 9)
+_BINARY_CLASS: Final = "HttpxBinaryResponseContent"
+"""The answer of ``aspeech``, which is no model."""
 
 _HIDDEN: Final = frozenset(
     {
@@ -148,7 +150,7 @@ def _kept(value: Any, kind: type) -> Ext:
         _class_of(name)  # now, and not when it is asked for
         private = value.__pydantic_private__
         return Ext(_MODEL, _encode([name, *_state(value, _kept), _private(private)]))
-    if kind.__name__ == "HttpxBinaryResponseContent":
+    if kind.__name__ == _BINARY_CLASS:
         hidden = vars(value).get("_hidden_params")
         answer = value.response
         headers = [pair for pair in answer.headers.items() if pair[0] in ("content-type", "date")]
@@ -174,7 +176,7 @@ def _private(private: Any) -> Any:
     kept: dict[str, Any] = {}
     for name, value in private.items():
         if name == "_hidden_params" and _is_model(type(value)):
-            state = {**dict.fromkeys(value.__dict__), **_hidden({**value.__dict__})}
+            state = {**dict.fromkeys(value.__dict__), **_hidden(value.__dict__)}
             extra = _hidden(value.__pydantic_extra__ or {})
             parts = [_class_name(type(value)), state, sorted(state), extra, None]
             kept[name] = Ext(_MODEL, _encode(parts))
@@ -190,12 +192,10 @@ def _hidden(params: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name in _HIDDEN.intersection(params):
         value = params[name]
-        try:
+        with contextlib.suppress(Exception):  # what cannot be packed is left out
             tree = _headers(value) if isinstance(value, Mapping) else _tree(value, _kept)
             _encode(tree)
-        except Exception:  # noqa: BLE001 - what cannot be packed is left out
-            continue
-        kept[name] = tree
+            kept[name] = tree
     return kept
 
 
@@ -276,7 +276,7 @@ def _unpacked(code: int, data: memoryview) -> Any:
         put(made, "__pydantic_extra__", extra)
         put(made, "__pydantic_private__", private)
         return made
-    if code == _BINARY:
+    if code == _BINARY and kind.__name__ == _BINARY_CLASS:
         _, status, headers, content, hidden = parts
         answer = import_module("httpx").Response(status, headers=headers, content=content)
         made = kind(answer)

@@ -140,11 +140,6 @@ class KeptAnswers:
             bytes=None if memory is None else memory.size,
         )
 
-    def expire(self) -> None:
-        """Drop expired answers from memory.  Clients do so now and then, and when they close."""
-        if self.memory is not None:
-            self.memory.expire()
-
     async def find(self, key: str) -> bytes | None:
         """Return what is kept under a key.  Never raises; ``None`` for whatever went wrong."""
         found = await self._ask(self.store.get, key)

@@ -9,13 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from litellm_ledger._errors import MissingExtra
 from litellm_ledger._runtime import process as _process
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 __all__ = ["CacheStore", "MemoryStore"]
 
@@ -55,14 +52,18 @@ class MemoryStore:
     def __init__(
         self, maxsize: int, max_bytes: int, *, timer: Callable[[], float] = time.monotonic
     ) -> None:
+        try:
+            from cachetools import TLRUCache
+        except ModuleNotFoundError as exc:
+            raise MissingExtra("cachetools", "cache") from exc
         self._maxsize = maxsize
-        self._entries: Any = _cachetools().TLRUCache(
+        self._entries: Any = TLRUCache(
             max_bytes,
             ttu=lambda key, value, now: now + value[1],  # noqa: ARG005 - cachetools gives three
             timer=timer,
             getsizeof=lambda value: len(value[0]),
         )
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.evictions = 0
         self.expired = 0
         _process.inherits(self.forget_parent)
@@ -70,7 +71,7 @@ class MemoryStore:
     def forget_parent(self) -> None:
         """In a forked child: a lock of its own, in case another thread held it
         (``_runtime.process``)."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self, key: str) -> bytes | None:
         """Return what was put, unless it has expired or been dropped."""
@@ -82,7 +83,7 @@ class MemoryStore:
         """Keep ``value``; one that is larger than all there may be is not kept."""
         entries = self._entries
         with self._lock, entries.timer:  # one moment for all of it
-            self._expire()
+            self.expire()
             entries.pop(key, None)
             if len(value) > entries.maxsize:
                 return
@@ -101,10 +102,7 @@ class MemoryStore:
     def expire(self) -> None:
         """Drop what has expired.  About 1 µs for each."""
         with self._lock:
-            self._expire()
-
-    def _expire(self) -> None:
-        self.expired += len(self._entries.expire())
+            self.expired += len(self._entries.expire())
 
     @property
     def entries(self) -> int:
@@ -117,12 +115,3 @@ class MemoryStore:
         """How large they are together."""
         self.expire()
         return int(self._entries.currsize)
-
-
-def _cachetools() -> ModuleType:
-    """Import cachetools, or say which extra brings it."""
-    try:
-        import cachetools
-    except ModuleNotFoundError as exc:
-        raise MissingExtra("cachetools", "cache") from exc
-    return cachetools
