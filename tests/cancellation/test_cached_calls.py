@@ -60,7 +60,7 @@ async def client(
         yield client
     assert_once(tmp_path)
     assert_closed(tmp_path)
-    assert not client._parts.caching().flights._aloft
+    assert not client._parts.caching.flights._aloft
 
 
 def outcomes(path: Path) -> list[UsageRecord]:
@@ -168,7 +168,7 @@ async def test_a_request_that_is_cancelled_from_outside_is_made_by_the_next_in_l
     client: LiteLLMClient, fake: FakeLiteLLM
 ) -> None:
     tasks = await begun(client, fake, 3)
-    (flight,) = client._parts.caching().flights._aloft.values()
+    (flight,) = client._parts.caching.flights._aloft.values()
     flight.task.cancel()
     await asyncio.wait({tasks[0]}, timeout=WAIT)
     assert tasks[0].cancelled()
@@ -295,8 +295,8 @@ async def test_nothing_of_a_cache_keeps_a_client_alive_or_its_loop_busy(
     let_go(fake)
     async with LiteLLMClient(tmp_path, handle_signals=False, cache=cache) as client:
         await client.acompletion(**CALL)
-        assert client._parts.caching()._timers
-    assert not client._parts.caching()._timers
+        assert client._parts.caching._timers
+    assert not client._parts.caching._timers
     others = asyncio.all_tasks() - {asyncio.current_task()}
     assert not [task for task in others if task.get_name().startswith("litellm-ledger")]
     gc.collect()
