@@ -92,8 +92,6 @@ class ClientCore:
     ) -> None:
         self.tracker = tracker
         self.pricing = Pricing(prices)
-        self.limit = Limit(max_concurrency)
-        self.draining = Draining()
         self.on_ready: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], None]] = []
         self.on_drain: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -103,16 +101,22 @@ class ClientCore:
         self._fetch_prices = fetch_prices
         if fetch_prices:
             _litellm.expect_fetched_prices()
-        self.repeated = 0
-        self.strays = Strays()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._estimator = DiskThread("litellm-ledger-estimate")
         self._background: set[asyncio.Task[None]] = set()
         self._streams: set[Unsettled] = set()
         self._at_exit: weakref.finalize[..., Any] | None = None
+        self._begin(max_concurrency)
         self.calls = serve_client(tracker, self.aclose)
         _process.inherits(self.forget_parent)
+
+    def _begin(self, max_concurrency: int | None) -> None:
+        """What belongs to one process and one loop: nothing is under way."""
+        self.limit = Limit(max_concurrency)
+        self.draining = Draining()
+        self.strays = Strays()
+        self.repeated = 0
+        self._estimator = DiskThread("litellm-ledger-estimate")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     def forget_parent(self) -> None:
         """In a forked child: no loop, no streams, nothing to settle."""
@@ -122,13 +126,8 @@ class ClientCore:
             upstream.ended = True
         self._streams.clear()
         self._background.clear()
-        self._estimator = DiskThread("litellm-ledger-estimate")
-        self.draining = Draining()
-        self.limit = Limit(self.limit.most)
-        self.repeated = 0
-        self.strays = Strays()
         self.__dict__.pop("batches", None)  # its locks may be held in the parent, for ever here
-        self._loop = self._closing = None
+        self._begin(self.limit.most)
 
     @cached_property
     def batches(self) -> Batches:
