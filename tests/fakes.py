@@ -58,7 +58,7 @@ class Stream:
         self.close_gate: Gate | None = None
         self.error: Exception | None = None
         self._count = count
-        self._gate = gate
+        self.gate = gate
         self._gate_at = gate_at
 
     def __aiter__(self) -> Stream:
@@ -66,8 +66,8 @@ class Stream:
 
     async def __anext__(self) -> Any:
         number = len(self.chunks)
-        if self._gate is not None and number == self._gate_at:
-            await self._gate.stop()
+        if self.gate is not None and number == self._gate_at:
+            await self.gate.stop()
         if self.error is not None:
             raise self.error
         if number > self._count:

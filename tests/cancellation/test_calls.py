@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from tests.fakes import FakeLiteLLM, Gate, Stream, install
-from tests.runs import WAIT, assert_closed, assert_once, kinds, stuck, turns, until
+from tests.runs import WAIT, assert_closed, assert_once, calls_of, kinds, stuck, turns, until
 
 from litellm_ledger import (
     Ledger,
@@ -21,7 +22,10 @@ from litellm_ledger import (
     LedgerWarning,
     LiteLLMClient,
     UsageRecord,
+    UsageTracker,
 )
+from litellm_ledger._calls.attempt import Attempt
+from litellm_ledger._runtime.limits import Limit
 from litellm_ledger.testing import FaultyFileSystem
 
 pytestmark = pytest.mark.asyncio
@@ -240,6 +244,35 @@ async def test_an_answer_that_takes_no_attribute_is_handed_out_all_the_same(
     fake.result = lambda: odd
     assert await client.acompletion(**CALL) == odd
     assert kinds(tmp_path) == ["started", "ok"]
+
+
+# -- one outcome, whatever comes first ------------------------------------------------------------
+
+ENDS: dict[str, Callable[[Attempt], Any]] = {
+    "ok": lambda attempt: attempt.settle({"status": "ok"}),
+    "cancelled": lambda attempt: attempt.settle({"status": "cancelled"}),
+    "abandoned": lambda attempt: attempt.settle_anywhere({"status": "abandoned"}),
+}
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("order", [*itertools.permutations(ENDS)])
+async def test_of_several_ends_of_a_call_the_first_is_on_record(
+    tmp_path: Path, order: tuple[str, ...], thread: bool
+) -> None:
+    async with UsageTracker(tmp_path, handle_signals=False) as tracker:
+        limit = Limit(1)
+        call: Any = {"call": "acompletion", "model": "m", "stream": False, "tags": None}
+        attempt = Attempt(calls_of(tracker), **call, call_id="1", slot=await limit.enter())
+        await attempt.begin(write=True, ack_timeout=WAIT)
+        for status in order:
+            if thread and status == "abandoned":  # as a finalizer that runs there
+                await asyncio.to_thread(ENDS[status], attempt)
+            else:
+                ENDS[status](attempt)
+        await tracker.flush()
+        assert (tracker.statistics().in_flight, tracker.totals().calls, limit.active) == (0, 1, 0)
+    assert kinds(tmp_path) == ["started", order[0]]
 
 
 # -- answers are never withheld --------------------------------------------------------------------
@@ -480,6 +513,35 @@ async def test_a_reader_cancelled_at_any_step_of_the_end(
     assert found[0] == "started"
     assert len(found) == 2
     assert found[1] in {"ok", "cancelled", "abandoned"}
+
+
+@pytest.mark.parametrize("way", ["aclose", "async with", "cancelled"])
+async def test_who_leaves_a_stream_goes_on_when_the_providers_connection_is_closed(
+    client: LiteLLMClient, fake: FakeLiteLLM, way: str
+) -> None:
+    class Slow(Stream):
+        is_open = True
+
+        async def aclose(self) -> None:
+            await asyncio.sleep(0.1)  # longer than an estimate takes
+            self.is_open = False
+
+    upstream = Slow(gate=Gate(), gate_at=1)
+    stream = await open_stream(client, fake, upstream)
+    await anext(stream)
+    if way == "aclose":
+        await stream.aclose()
+    elif way == "async with":
+        async with stream:
+            pass
+    else:
+        reader = asyncio.create_task(anext(stream))
+        assert upstream.gate is not None
+        await upstream.gate.entered.wait()
+        reader.cancel()
+        await asyncio.wait({reader})
+    assert not upstream.is_open
+    assert stream.usage_record is not None
 
 
 async def test_a_closer_of_a_stream_cancelled_while_the_provider_hangs(
