@@ -11,7 +11,7 @@ import gc
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,9 @@ STEADY = Behaviour(chunks=12, chunk_delay=0.1)  # not over before a busy machine
 ENDLESS = Behaviour(chunks=500, chunk_delay=0.02)
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: OpenAIServer) -> OpenAIServer:
-    running.clear()
-    return running
+@pytest.fixture(autouse=True)
+def cleared(server: OpenAIServer) -> None:
+    server.clear()
 
 
 def client(path: Path, how: str, **options: Any) -> LiteLLMClient:

@@ -43,17 +43,11 @@ LISTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as server:
-        yield server
-
-
 @pytest.fixture
-def to(running: OpenAIServer) -> dict[str, Any]:
+def to(server: OpenAIServer) -> dict[str, Any]:
     """Arguments that send a call to the server."""
-    running.clear()
-    return {"api_base": running.base_url, "api_key": "any", "max_retries": 0}
+    server.clear()
+    return {"api_base": server.base_url, "api_key": "any", "max_retries": 0}
 
 
 def lists() -> dict[str, list[Any]]:
@@ -400,13 +394,13 @@ async def test_every_call_is_on_record_once_however_many_hooks_of_litellm_fire(
 
 
 async def test_a_call_that_began_before_the_capture_is_not_taken_for_a_synchronous_one(
-    running: OpenAIServer, to: dict[str, Any], tmp_path: Path
+    server: OpenAIServer, to: dict[str, Any], tmp_path: Path
 ) -> None:
     told = _Told()
     slow = {**to, "extra_headers": Behaviour(slow=0.5).headers()}
     async with LiteLLMClient(tmp_path) as client:
         begun = asyncio.create_task(client.acompletion(MODEL, MESSAGES, **slow))
-        await until(lambda: running.requests)
+        await until(lambda: server.requests)
         with client.capture():
             litellm.callbacks.append(told)
             await client.acompletion(MODEL, MESSAGES, **to)  # has LiteLLM copy its lists

@@ -8,16 +8,12 @@ import random
 from typing import Any
 
 import pytest
+from tests.runs import turns
 
 from litellm_ledger import LedgerClosed
 from litellm_ledger._runtime.limits import Deadline, Limit, Slot
 
 pytestmark = pytest.mark.asyncio
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 class Line:
