@@ -26,6 +26,7 @@ from litellm_ledger._errors import LedgerError, MissingExtra
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.connections import Strays
 from litellm_ledger._litellm.costs import batch_cost, batch_output
+from litellm_ledger._litellm.internals import HIDDEN
 from litellm_ledger._litellm.load import price_version, version
 from litellm_ledger._litellm.members import member, merged, note
 from litellm_ledger._litellm.outcome import background, from_response, is_background, is_done
@@ -75,7 +76,7 @@ class Batches:
     ) -> None:
         """Read a job and settle its call; a job that is being counted is waited for."""
         fields = from_response({"id": member(answer, "id")})
-        said = member(member(answer, "_hidden_params"), "custom_llm_provider")
+        said = member(member(answer, HIDDEN), "custom_llm_provider")
         fields["provider"] = asked.provider or (said if isinstance(said, str) else None) or "openai"
         status = str(member(answer, "status") or "")
         model = member(answer, "model")

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.money import from_litellm, picousd, usd
 
+from .internals import HIDDEN
 from .members import count, member, note, view
 from .usage import cached_elsewhere
 
@@ -139,7 +140,7 @@ def unstamped(response: Any) -> Any:
     LiteLLM leaves its price on ``usage.cost``; before it kept the server's figure elsewhere, the
     two cannot be told apart, unless the server said more of its bill.
     """
-    usage, hidden = member(response, "usage"), member(response, "_hidden_params")
+    usage, hidden = member(response, "usage"), member(response, HIDDEN)
     if isinstance(hidden, Mapping) and _UPSTREAM in hidden:
         cost = hidden[_UPSTREAM]
     elif any(member(usage, name) is not None for name in ("cost_details", "cost_in_usd_ticks")):
@@ -156,8 +157,8 @@ def _members(source: Any) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return dict(source)
     fields = {**getattr(source, "__dict__", {}), **(member(source, "__pydantic_extra__") or {})}
-    hidden = member(source, "_hidden_params")
-    return fields if hidden is None else {**fields, "_hidden_params": hidden}
+    hidden = member(source, HIDDEN)
+    return fields if hidden is None else {**fields, HIDDEN: hidden}
 
 
 def _in_header(hidden: Any, provider: Any) -> Decimal | None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from litellm_ledger._records.record import MAX_INT
 
 from .content import captured
+from .internals import HIDDEN, MCP_CHAT, MCP_RESPONSES, MESSAGES_STREAM, Modules
 from .members import member
 from .price_options import price_options
 from .stream_readers import (
@@ -43,23 +44,13 @@ class Need:
         extra: the extra of ours that brings the packages they import.
     """
 
-    modules: tuple[tuple[str, ...], ...]
+    modules: Modules
     extra: str
 
 
-_MCP: Final = Need((("litellm.responses.mcp.chat_completions_handler",),), "responses")
-_RESPONSES: Final = Need((("litellm.responses.mcp.litellm_proxy_mcp_handler",),), "responses")
-_MESSAGES: Final = Need(
-    (
-        (
-            "litellm.llms.anthropic.messages.native.streaming_iterator",
-            "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
-            "litellm.llms.anthropic.experimental_pass_through.messages.streaming_iterator",
-        ),
-        ("litellm.proxy.pass_through_endpoints.streaming_handler",),
-    ),
-    "messages",
-)
+_MCP: Final = Need(MCP_CHAT, "responses")
+_RESPONSES: Final = Need(MCP_RESPONSES, "responses")
+_MESSAGES: Final = Need(MESSAGES_STREAM, "messages")
 
 
 def _no_units(_kwargs: _Kwargs, _answer: Any) -> dict[str, Any]:
@@ -213,7 +204,7 @@ def _images(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
 def _audio_seconds(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
     """How long the audio was: as billed, as the transcript says, or as LiteLLM measured it."""
     usage = member(answer, "usage")
-    hidden = member(answer, "_hidden_params")
+    hidden = member(answer, HIDDEN)
     for value in (
         member(usage, "seconds"),
         member(answer, "duration"),
@@ -226,7 +217,7 @@ def _audio_seconds(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
 
 def _speech_characters(kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
     """How many characters were to be read aloud, blanks too: as billed, else as given."""
-    billed = member(member(answer, "_hidden_params"), "billed_characters")
+    billed = member(member(answer, HIDDEN), "billed_characters")
     if type(billed) is int:
         return _whole("characters", billed)
     text = kwargs.get("input")

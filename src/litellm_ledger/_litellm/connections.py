@@ -31,6 +31,7 @@ import weakref
 from collections.abc import Coroutine, Generator, Iterator
 from typing import Any, Final
 
+from .internals import OWNS_CLIENT, OWNS_SESSION
 from .load import loaded
 
 __all__ = ["Strays", "acquire_http", "release_http"]
@@ -247,10 +248,10 @@ def _transports(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Any, Any
     for key, owner in cached:
         session = getattr(owner, "client_session", None)
         if session is not None:  # a handler that talks aiohttp directly
-            if getattr(owner, "_owns_session", False) and _of_loop(session, loop):
+            if getattr(owner, OWNS_SESSION, False) and _of_loop(session, loop):
                 yield key, owner, _Session(session)
             continue
-        if getattr(owner, "_owns_client", True) is False:
+        if getattr(owner, OWNS_CLIENT, True) is False:
             continue
         client = _httpx(owner)
         if client is None or client is supplied:
@@ -258,7 +259,7 @@ def _transports(loop: asyncio.AbstractEventLoop) -> Iterator[tuple[str, Any, Any
         for transport in _parts(client):
             session = getattr(transport, "client", None)
             if session is not None:  # LiteLLM's transport on aiohttp; a factory before first use
-                if getattr(transport, "_owns_session", False) and _of_loop(session, loop):
+                if getattr(transport, OWNS_SESSION, False) and _of_loop(session, loop):
                     yield key, owner, transport
             elif getattr(transport, "_pool", None) is not None and key.endswith(mine):
                 yield key, owner, transport

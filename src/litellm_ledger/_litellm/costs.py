@@ -6,7 +6,6 @@ aloud and of a finished batch.  Never raises; what cannot be known is ``None``, 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any, Final, TypeGuard
 
 from litellm_ledger._records.money import from_litellm, picousd, usd
 
+from .internals import internal
 from .load import load_sync, loaded
 from .members import member
 from .price_options import ON_USAGE
@@ -117,8 +117,7 @@ def price_conditions(
                     found["above"] = threshold
         hours = entry.get("off_peak_pricing")
         if isinstance(hours, Mapping):
-            utils: Any = importlib.import_module("litellm.litellm_core_utils.llm_cost_calc.utils")
-            found["off_peak"] = bool(utils._is_off_peak(hours))  # noqa: SLF001 - LiteLLM has no public function for it
+            found["off_peak"] = bool(internal("_is_off_peak")(hours))
     except Exception:
         pass
     return found
@@ -159,7 +158,7 @@ def compute_cost(
         if tier is not None and not says_tier(response):
             options["optional_params"] = {"service_tier": tier}
         if hasattr(usage, "model_copy") and cached_elsewhere(usage):
-            response = _cached_in_place(response, usage, litellm)
+            response = _cached_in_place(response, usage)
         cost = litellm.completion_cost(
             completion_response=response,
             model=model,
@@ -211,13 +210,13 @@ def _iterated(
     return total
 
 
-def _cached_in_place(response: Any, usage: Any, litellm: Any) -> Any:
+def _cached_in_place(response: Any, usage: Any) -> Any:
     """The answer with its cached tokens where LiteLLM prices them."""
     details: Any = getattr(usage, "prompt_tokens_details", None)
     told = details.model_dump(exclude_none=True) if details is not None else {}
     there = {**told, "cached_tokens": cached_elsewhere(usage)}
     usage = usage.model_copy(
-        update={"prompt_tokens_details": litellm.types.utils.PromptTokensDetailsWrapper(**there)}
+        update={"prompt_tokens_details": internal("PromptTokensDetailsWrapper")(**there)}
     )
     return response.model_copy(update={"usage": usage})
 
@@ -280,7 +279,7 @@ def batch_cost(
     model = options.get("base_model") or model
     try:
         litellm: Any = load_sync()
-        calculator: Any = importlib.import_module("litellm.cost_calculator")
+        calculate = internal("batch_cost_calculator")
         counts = usage_fields(getattr(batch, "usage", None))
         usage = litellm.Usage(
             prompt_tokens=counts["input_tokens"],
@@ -288,13 +287,13 @@ def batch_cost(
             total_tokens=counts.get("total_tokens", 0),
             prompt_tokens_details={"cached_tokens": counts.get("cache_read_tokens", 0)},
         )
-        parts = calculator.batch_cost_calculator(
+        parts = calculate(
             usage=usage,
             model=model,
             custom_llm_provider=provider,
             **{
                 name: options[name]
-                for name in inspect.signature(calculator.batch_cost_calculator).parameters
+                for name in inspect.signature(calculate).parameters
                 if name in options
             },
         )
@@ -314,10 +313,9 @@ async def batch_output(
     Args:
         kwargs: of the call that asked: its key and address fetch the file.
     """
-    utils: Any = importlib.import_module("litellm.batches.batch_utils")
     names = ("api_key", "api_base", "base_url", "api_version", "organization", "timeout")
     given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
-    found = await utils._handle_completed_batch(  # noqa: SLF001 - LiteLLM has no public function for it
+    found = await internal("_handle_completed_batch")(
         batch=batch, custom_llm_provider=provider, litellm_params=given
     )
     if isinstance(found, tuple):

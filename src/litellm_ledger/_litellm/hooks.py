@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib
 import inspect
 import logging
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any, Final, Protocol
 
+from .internals import BOUND_LOOP, CALLBACK_LISTS, COST_CALCULATORS, LOGGING_TASKS, internal
 from .load import load_sync, loaded
 
 __all__ = [
@@ -39,18 +39,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger("litellm_ledger")
-
-_LISTS: Final = (
-    "callbacks",
-    "input_callback",
-    "success_callback",
-    "failure_callback",
-    "service_callback",
-    "_async_input_callback",
-    "_async_success_callback",
-    "_async_failure_callback",
-)
-"""Where LiteLLM keeps callbacks; the first is where they are put, a call copies them to others."""
 
 
 class Listener(Protocol):
@@ -88,7 +76,7 @@ def _callbacks() -> tuple[Any, Any]:
     global _classes
     if _classes is None:
         load_sync()
-        base = importlib.import_module("litellm.integrations.custom_logger").CustomLogger
+        base = internal("CustomLogger")
         _classes = (
             type("LedgerCapture", (base,), dict(_GLOBAL)),
             type("LedgerCall", (base,), dict(_OF_ONE_CALL)),
@@ -240,7 +228,7 @@ def register(listener: Listener) -> weakref.finalize[..., Any]:
 def _remove(callback: Any) -> None:
     litellm = loaded()
     with _lock:
-        lists = [getattr(litellm, name, None) for name in _LISTS]
+        lists = [getattr(litellm, name, None) for name in CALLBACK_LISTS]
         # Filled once from the others, when they are first seen not to be empty.
         lists.append(getattr(getattr(litellm, "utils", None), "callback_list", None))
         for callbacks in lists:
@@ -278,7 +266,7 @@ def answer_cost(logging_obj: Any, answer: Any, model: str | None, deployment: An
 
     ``None`` if it does not know.  ``deployment`` is the Router's id, under which it keeps prices.
     """
-    for name in ("response_cost_calculator", "_response_cost_calculator"):
+    for name in COST_CALCULATORS:
         compute = getattr(logging_obj, name, None)
         if compute is not None:
             try:
@@ -302,18 +290,6 @@ def asked_for_usage(details: Mapping[str, Any]) -> bool:
     return isinstance(options, Mapping) and options.get("include_usage") is True
 
 
-_LOGGING: Final = frozenset(
-    {
-        "Logging.async_failure_handler",
-        "Logging.async_success_handler",
-        "Logging.dispatch_failure_handlers",
-        "Logging.dispatch_success_handlers",
-        "_client_async_logging_helper",
-    }
-)
-"""Coroutines of LiteLLM's that log, some through its worker."""
-
-
 def _name_of(task: asyncio.Task[Any]) -> str:
     return getattr(task.get_coro(), "__qualname__", "")
 
@@ -324,16 +300,15 @@ async def flush_logging() -> None:
     The end of a stream is logged by a task that nobody holds: it is known by its coroutine's name.
     """
     try:
-        module = importlib.import_module("litellm.litellm_core_utils.logging_worker")
-        worker: Any = module.GLOBAL_LOGGING_WORKER
+        worker = internal("GLOBAL_LOGGING_WORKER")
         for _ in range(2):
             for _ in range(5):
                 await asyncio.sleep(0)
-            tasks = [task for task in asyncio.all_tasks() if _name_of(task) in _LOGGING]
+            tasks = [task for task in asyncio.all_tasks() if _name_of(task) in LOGGING_TASKS]
             if tasks:
                 await asyncio.wait(tasks)
             # On another loop it would take that loop's work away from it.
-            if getattr(worker, "_bound_loop", None) is asyncio.get_running_loop():
+            if getattr(worker, BOUND_LOOP, None) is asyncio.get_running_loop():
                 await worker.flush()
     except Exception:
         _log.debug("LiteLLM's log could not be flushed", exc_info=True)
@@ -345,7 +320,6 @@ async def end_logging_threads() -> None:
     For a process that makes no call afterwards.
     """
     try:
-        module: Any = importlib.import_module("litellm.litellm_core_utils.thread_pool_executor")
-        await asyncio.to_thread(module.executor.shutdown, wait=True)
+        await asyncio.to_thread(internal("executor").shutdown, wait=True)
     except Exception:  # another version keeps it elsewhere
         _log.debug("LiteLLM's threads could not be waited for", exc_info=True)

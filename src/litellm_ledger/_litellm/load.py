@@ -22,6 +22,8 @@ from typing import Any, Final
 
 import msgspec
 
+from .internals import FIRST_CALL, internal
+
 __all__ = [
     "expect_fetched_prices",
     "load",
@@ -91,18 +93,6 @@ async def load(*, fetch_prices: bool = False) -> ModuleType:
     return await asyncio.to_thread(load_sync, fetch_prices=fetch_prices)
 
 
-_FIRST_CALL: Final = (
-    # What the first call imports with the loop stalled (0.6 s on the machine this was measured on).
-    "openai.resources",
-    "litellm.proxy._types",
-    "litellm._service_logger",
-    "litellm.llms.fal_ai.cost_calculator",
-    "litellm.llms.vertex_ai.vertex_ai_partner_models.anthropic.transformation",
-    "litellm.litellm_core_utils.default_encoding",
-    "anyio._backends._asyncio",
-)
-
-
 async def warm_up(*, fetch_prices: bool = False) -> None:
     """Do in a thread what would make the first call stall the loop.  Changes nothing but time."""
     await asyncio.to_thread(_warm_up, fetch_prices)
@@ -110,7 +100,7 @@ async def warm_up(*, fetch_prices: bool = False) -> None:
 
 def _warm_up(fetch_prices: bool) -> None:
     litellm: Any = load_sync(fetch_prices=fetch_prices)
-    for name in _FIRST_CALL:
+    for name in FIRST_CALL:
         try:
             importlib.import_module(name)
         except Exception:  # another version keeps it elsewhere: then the first call pays
@@ -120,8 +110,7 @@ def _warm_up(fetch_prices: bool) -> None:
         usage = litellm.Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
         answer = litellm.ModelResponse(model="gpt-4o-mini", usage=usage)
         litellm.completion_cost(completion_response=answer, model="gpt-4o-mini")
-        handlers = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-        handlers.get_ssl_configuration()
+        internal("get_ssl_configuration")()
     except Exception:
         pass
 
@@ -179,8 +168,7 @@ def _tell_of_fetched_prices() -> None:
     if _fetch_expected:
         return
     try:
-        module: Any = importlib.import_module("litellm.litellm_core_utils.get_model_cost_map")
-        source = module.get_model_cost_map_source_info()
+        source = internal("get_model_cost_map_source_info")()
     except Exception:  # another version keeps it elsewhere
         return
     if source.get("source") == "remote":
@@ -198,6 +186,6 @@ def _tell_of_fetched_prices() -> None:
 def version() -> str:
     """LiteLLM's version, or ``unknown``."""
     try:
-        return str(importlib.import_module("litellm._version").version)
+        return str(internal("version"))
     except Exception:
         return "unknown"

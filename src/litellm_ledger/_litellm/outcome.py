@@ -23,6 +23,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from .bill import PLAIN_TIERS, money, put_answer_cost, put_said, tools_used
+from .internals import HIDDEN
 from .members import member, note, noted, view
 from .usage import cached_elsewhere, reported
 
@@ -130,7 +131,7 @@ def _tier(*holders: Any) -> dict[str, Any]:
 
 
 def _read_response(fields: dict[str, Any], response: Any) -> None:
-    hidden = member(response, "_hidden_params")
+    hidden = member(response, HIDDEN)
     get = view(response).get
     _put_text(fields, "response_model", member(hidden, "provider_response_model"), get("model"))
     _put_text(fields, "response_id", get("id"))
@@ -159,7 +160,7 @@ def _read_response(fields: dict[str, Any], response: Any) -> None:
 def _read_stream(fields: dict[str, Any], source: Iterable[Any], finished: bool, final: Any) -> None:
     chunks = list(source)
     if chunks:
-        hidden = member(chunks[0], "_hidden_params")
+        hidden = member(chunks[0], HIDDEN)
         _put_text(fields, "provider", member(hidden, "custom_llm_provider"))
         _put_text(fields, "response_id", member(chunks[0], "id"))
         _put_text(fields, "response_model", member(chunks[0], "model"))

@@ -15,11 +15,10 @@ from litellm_ledger._errors import MissingExtra
 
 from .costs import provider_of
 from .failures import causes
+from .internals import Modules, internal
 from .load import load_sync
 
 __all__ = ["needs_messages_stream", "require"]
-
-Modules = tuple[tuple[str, ...], ...]
 
 _found: Final[set[Modules]] = set()
 
@@ -71,8 +70,7 @@ def needs_messages_stream(model: str | None, provider: str | None) -> bool:
         litellm: Any = load_sync()
         _, _, bare = (model or "").partition("/")
         known = provider or provider_of(model or "")
-        manager: Any = importlib.import_module("litellm.utils").ProviderConfigManager
-        config = manager.get_provider_anthropic_messages_config(
+        config = internal("ProviderConfigManager").get_provider_anthropic_messages_config(
             model=bare or model, provider=litellm.LlmProviders(known)
         )
         return config is not None

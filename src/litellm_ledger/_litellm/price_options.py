@@ -7,11 +7,11 @@ the call does not say is left out.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from .bill import PLAIN_TIERS
+from .internals import internal
 from .load import loaded
 
 __all__ = ["ON_USAGE", "PRICED_BY", "base_model", "price_options"]
@@ -78,9 +78,8 @@ def _data_residency(kwargs: Mapping[str, Any], provider: str | None) -> str | No
     if provider != "openai" or loaded() is None:
         return None
     try:
-        module: Any = importlib.import_module("litellm.llms.openai.data_residency")
         where = kwargs.get("api_base") or kwargs.get("base_url")
-        found = module.infer_openai_data_residency(provider, where)
+        found = internal("infer_openai_data_residency")(provider, where)
     except Exception:
         return None
     return found if isinstance(found, str) else None
@@ -93,8 +92,7 @@ def _vertex_location(
     if provider is None or not provider.startswith("vertex_ai") or loaded() is None:
         return None
     try:
-        module: Any = importlib.import_module("litellm.llms.vertex_ai.vertex_llm_base")
-        base = module.VertexBase
+        base = internal("VertexBase")
         asked = base.safe_get_vertex_ai_location(kwargs)
         found = base.get_vertex_region(asked, (model or "").removeprefix("vertex_ai/"))
     except Exception:

@@ -14,6 +14,7 @@ from typing import Any
 
 from .anthropic_events import MessageEvents
 from .bill import unstamped
+from .internals import HIDDEN
 from .members import member
 from .outcome import from_response, from_stream, is_background
 from .usage import cached_elsewhere
@@ -236,7 +237,7 @@ def _stamped(response: Any) -> dict[str, Any]:
     usage = member(response, "usage")
     hidden = {"response_cost": member(usage, "cost")}
     bare = unstamped({"usage": usage})["usage"]
-    found = from_response({"usage": bare, "_hidden_params": hidden})
+    found = from_response({"usage": bare, HIDDEN: hidden})
     return {name: found[name] for name in ("cost", "cost_source") if name in found}
 
 
