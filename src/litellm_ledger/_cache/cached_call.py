@@ -207,8 +207,7 @@ class _CachedCall:
     async def _share(self, flight: Flight) -> bool:
         """Wait for the request of an equal call; ``False`` if it ended for reasons of its own.
 
-        Raises:
-            Exception: the request failed, and this call with it, which is then on record.
+        If it failed, this call fails with it, and is on record.
         """
         in_time = contextlib.nullcontext() if self.deadline is None else self.deadline.enforced()
         try:

@@ -70,11 +70,7 @@ class StreamKeeper:
 
 
 def chunks_from(body: bytes) -> list[Any]:
-    """Return fresh chunks.
-
-    Raises:
-        Unpackable: it holds none, or others than were packed.
-    """
+    """Return fresh chunks, or raise ``Unpackable``."""
     chunks, at = [], 0
     with refusing("no chunks"):
         raw = zlib.decompress(body)

@@ -42,24 +42,16 @@ _COPIED: Final = (
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One answer as it is kept.
-
-    Attributes:
-        key: under which it was kept: a store that mixes them up is found out.
-        body: the answer, packed; of a stream its chunks.
-        operation: the operation that paid for it.
-        saved: US dollars that it cost, or ``None`` if that is unknown.
-        fields: what its record said of the usage.
-    """
+    """One answer as it is kept."""
 
     version: int
-    key: str
+    key: str  # a store that mixes them up is found out
     stream: bool
-    body: bytes
+    body: bytes  # the answer, packed; of a stream its chunks
     crc: int
-    operation: str | None
-    saved: Decimal | None
-    fields: dict[str, str | int | float]
+    operation: str | None  # the one that paid for it
+    saved: Decimal | None  # US dollars that it cost, if that is known
+    fields: dict[str, str | int | float]  # what its record said of the usage
 
     @classmethod
     def of(cls, key: str, record: UsageRecord, body: bytes, *, stream: bool) -> Self:
@@ -78,13 +70,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def read(cls, key: str, data: bytes, *, stream: bool, ours: bool = False) -> Self:
-        """Return the entry that ``data`` is.
+        """Return the entry that ``data`` is; raise ``Unpackable`` if it is none, or another key's.
 
         Args:
             ours: the bytes never left this process: what they say need not be checked.
-
-        Raises:
-            Unpackable: it is none, or that of another key.
         """
         with refusing("no entry"):
             entry = msgspec.msgpack.decode(data, type=cls)
@@ -115,11 +104,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 def answer_from(body: bytes) -> Any:
-    """Return a fresh answer, marked as one that cost nothing, as LiteLLM marks its own.
-
-    Raises:
-        Unpackable: it is none.
-    """
+    """Return a fresh answer, marked as one that cost nothing, as LiteLLM marks its own."""
     with refusing("no answer"):
         answer = unpack(body)
         hidden = getattr(answer, "_hidden_params", None)

@@ -96,11 +96,7 @@ class Surroundings:
         self._known: tuple[Any, bytes] = (None, b"")
 
     def fingerprint(self, litellm: Any) -> bytes:
-        """Return 32 bytes that change with the globals and the environment.
-
-        Raises:
-            Unpackable: a global holds what cannot be compared.
-        """
+        """Return 32 bytes that change with the globals and the environment."""
         found = vars(litellm)
         if any(found.get(name) is not None for name in _SESSIONS):
             raise Unpackable("nobody can tell what a session of the user's own sends")

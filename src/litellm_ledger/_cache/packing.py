@@ -81,11 +81,7 @@ def refusing(what: str) -> Iterator[None]:
 
 
 def pack(value: Any) -> bytes:
-    """Return ``value`` as bytes.
-
-    Raises:
-        Unpackable: it holds something that could not be made again, such as an open connection.
-    """
+    """Return ``value`` as bytes; refuse what cannot be made again, such as an open connection."""
     return _packed(value, _kept)
 
 
@@ -93,20 +89,13 @@ def fingerprint(value: Any) -> bytes:
     """Return 32 bytes that are the same for equal values only (SHA-256).
 
     Equal to the letter: 1 is not 1.0, and the members of a mapping count in their order, because a
-    model reads them in it.
-
-    Raises:
-        Unpackable: it holds something that cannot be compared, such as a function.
+    model reads them in it.  What cannot be compared, such as a function, is refused.
     """
     return hashlib.sha256(_packed(value, _compared)).digest()
 
 
 def unpack(data: bytes) -> Any:
-    """Return a fresh object, equal to what was packed.
-
-    Raises:
-        Unpackable: the bytes are not what ``pack`` made, or name a class that is not there.
-    """
+    """Return a fresh object, equal to what was packed; refuse any other bytes."""
     with refusing("not what was packed"):
         return _decode(data)
 

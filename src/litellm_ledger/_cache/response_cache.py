@@ -81,7 +81,7 @@ class ResponseCache:
             max_bytes=max_bytes,
             namespace=namespace,
             ignore=frozenset([ignore] if isinstance(ignore, str) else ignore),
-            store=MemoryStore(maxsize, max_bytes, timer=timer) if store is None else store,
+            store=MemoryStore(maxsize, max_bytes, timer) if store is None else store,
             store_timeout=store_timeout,
         )
 

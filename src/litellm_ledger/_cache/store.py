@@ -7,7 +7,6 @@ a key is text, a value is bytes.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -38,20 +37,9 @@ class MemoryStore:
     """Entries in this process, the least recently used of them dropped first.
 
     Answers at once; otherwise like a ``CacheStore``.  Safe for several threads and clients.
-
-    Args:
-        maxsize: entries.
-        max_bytes: bytes of all values together.
-        timer: the clock, in seconds.
-
-    Attributes:
-        evictions: entries dropped because others needed their place.
-        expired: entries dropped because their time was over.
     """
 
-    def __init__(
-        self, maxsize: int, max_bytes: int, *, timer: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, maxsize: int, max_bytes: int, timer: Callable[[], float]) -> None:
         try:
             from cachetools import TLRUCache
         except ModuleNotFoundError as exc:
@@ -64,8 +52,7 @@ class MemoryStore:
             getsizeof=lambda value: len(value[0]),
         )
         self._lock = threading.RLock()
-        self.evictions = 0
-        self.expired = 0
+        self.evictions = self.expired = 0  # see CacheStatistics
         _process.inherits(self.forget_parent)
 
     def forget_parent(self) -> None:
