@@ -18,6 +18,7 @@ from tests.runs import WAIT, assert_closed, assert_once, turns
 
 from litellm_ledger import Ledger, LedgerClosed, LiteLLMClient, ResponseCache, UsageRecord
 from litellm_ledger._cache import key as _cache_key
+from litellm_ledger._cache.caching import Flights
 
 CALL: Any = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -112,28 +113,19 @@ async def test_all_callers_are_cancelled_and_the_request_with_them(
     client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path, cache: ResponseCache
 ) -> None:
     tasks = await begun(client, fake, 3)
+    (flight,) = client._parts.caching.flights._aloft.values()
     for task in (tasks[1], tasks[0], tasks[2]):
+        assert not flight.task.done()
         task.cancel()
-        await turns()
-    await asyncio.wait(tasks, timeout=WAIT)
+        await asyncio.wait({task}, timeout=WAIT)
     assert all(task.cancelled() for task in tasks)
-    (record,) = outcomes(tmp_path)  # the others sent nothing and cost nothing
+    (record,) = outcomes(tmp_path)  # the last waited for it; the others sent and cost nothing
     assert (record.status, record.usage_source, record.tags) == (
         "cancelled",
         "estimated",
         {"n": "0"},
     )
     assert cache.statistics().stored == 0
-
-
-@pytest.mark.asyncio
-async def test_the_last_to_be_cancelled_waits_until_the_request_is_on_record(
-    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
-) -> None:
-    (task,) = await begun(client, fake, 1)
-    task.cancel()
-    await asyncio.wait({task}, timeout=WAIT)
-    assert [record.status for record in outcomes(tmp_path)] == ["cancelled"]
 
 
 @pytest.mark.asyncio
@@ -246,6 +238,61 @@ async def test_who_began_it_and_was_cancelled_may_change_what_it_asked(
     let_go(fake)
     await second
     assert sent == ["hi"]
+
+
+# -- single flight by itself ----------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_flight_that_is_being_cancelled_is_not_found() -> None:
+    flights, cleaned = Flights(), asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await cleaned.wait()
+
+    flight = flights.launch("k", slow_to_end())
+    assert flights.find("k") is flight
+    task = asyncio.create_task(flights.wait(flight))
+    await turns()
+    task.cancel()
+    await turns()
+    assert not flight.task.done()
+    assert not task.done()  # it waits until the request is on record
+    assert flights.find("k") is None
+    cleaned.set()
+    await asyncio.wait({task})
+    assert task.cancelled()
+
+
+@pytest.mark.asyncio
+async def test_a_waiter_that_is_collected_leaves_as_if_cancelled() -> None:
+    flights = Flights()
+    flight = flights.launch("k", asyncio.Event().wait())
+    await turns()
+    waiter = flights.wait(flight)
+    waiter.send(None)
+    waiter.close()
+    await asyncio.wait({flight.task})
+    assert flight.task.cancelled()
+
+
+@pytest.mark.asyncio
+async def test_a_failure_that_nobody_looks_at_is_no_complaint() -> None:
+    async def fail() -> None:
+        raise ValueError("no")
+
+    flights = Flights()
+    flight = flights.launch("k", fail())
+    await flights.wait(flight)
+    assert flights.find("k") is None
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, said: complaints.append(said))
+    del flight
+    await turns()
+    assert complaints == []
 
 
 # -- the close ----------------------------------------------------------------------------------

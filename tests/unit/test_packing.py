@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from litellm_ledger._cache import packing as _packing
+from litellm_ledger._cache.entry import Entry, answer_from
 from litellm_ledger._cache.key import Surroundings
 from litellm_ledger._cache.packing import Unpackable, fingerprint, pack, unpack
 
@@ -189,6 +190,20 @@ def test_the_hidden_part_of_an_answer_makes_no_other_argument() -> None:
     assert fingerprint([one]) == fingerprint([other])
     other.content = "b"
     assert fingerprint([one]) != fingerprint([other])
+
+
+def test_the_bytes_of_earlier_versions_are_read_and_found() -> None:
+    value = {"a": [1, 2.5, None], "b": (True, b"x"), "c": {"d"}}
+    body = "83a1619301cb4004000000000000c0a162c7050192c3c40178a163c7050291c402a164"
+    entry = (
+        f"9801a16bc2c423{body}ce4832baeca16fa4302e303284a870726f7669646572a170ac696e7075745f746f6b"
+        "656e7303ac746f74616c5f746f6b656e7303ac75736167655f736f75726365a870726f7669646572"
+    )
+    assert pack(value) == bytes.fromhex(body)
+    found = Entry.read("k", bytes.fromhex(entry), stream=False)
+    assert (answer_from(found.body), found.saved) == (value, Decimal("0.02"))
+    digest = "7e4e23a2e4895eb824cedb0d409c21ffeab620436f0047f1525d0ea399f4889f"
+    assert fingerprint([value, Decimal(1)]).hex() == digest
 
 
 def test_enums_of_openais_keep_their_class() -> None:
