@@ -43,14 +43,7 @@ async def call(
     *,
     options: CallOptions,
 ) -> Any:
-    """Make one call of LiteLLM's function ``name`` and record it; see ``LiteLLMClient``.
-
-    Args:
-        args: positional arguments beyond those that are among ``kwargs``.
-        kwargs: handed over.
-        tags: on the records of this call.
-        options: the client's or the view's.
-    """
+    """Make one call of LiteLLM's function ``name`` and record it; ``kwargs`` are handed over."""
     await core.ready()
     litellm: Any = await core.litellm()
     row = CALLS[name]

@@ -62,16 +62,7 @@ class Unsettled(Protocol):
 
 
 class ClientCore:
-    """One client, however many views of it there are.
-
-    Args:
-        tracker: where everything is recorded; closed with the client.
-        drain_timeout: seconds that the close may take.
-        ack_timeout: seconds that an answer waits for its record.
-        fetch_prices: let LiteLLM fetch its price map when it is imported.
-        max_concurrency: requests under way at once; ``None``: no limit.
-        prices: the user's own, by model.
-        track_in_flight: write a ``started`` record before a request leaves.
+    """One client, however many views of it there are; its options are ``LiteLLMClient``'s.
 
     Attributes:
         on_ready: awaited when the client has opened, by every call until it has returned once.
@@ -86,9 +77,9 @@ class ClientCore:
         drain_timeout: float,
         ack_timeout: float,
         fetch_prices: bool,
-        max_concurrency: int | None = None,
-        prices: Mapping[str, ModelPrice] | None = None,
-        track_in_flight: bool = True,
+        max_concurrency: int | None,
+        prices: Mapping[str, ModelPrice] | None,
+        track_in_flight: bool,
     ) -> None:
         self.tracker = tracker
         self.pricing = Pricing(prices)

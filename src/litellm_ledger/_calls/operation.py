@@ -60,8 +60,6 @@ class Operation:
     """One call of the caller's.
 
     Args:
-        retries: attempts after the first.
-        seconds: for all of it; ``None``: no limit.
         timed_out: makes the error of the deadline from its text.
 
     Attributes:
@@ -114,11 +112,7 @@ class Operation:
             retry=tenacity.retry_if_exception(lambda exc: worth_retrying(exc, self.outside)),
             reraise=True,
         )
-
-        async def once() -> Any:  # tenacity looks whether it is given a coroutine function
-            return await attempt()
-
-        return await retrying(once)
+        return await retrying(attempt)
 
     def answered(self) -> None:
         """An answer is here: it is handed out, whatever the time; a stream is still to be read."""

@@ -92,17 +92,7 @@ _NO_RETRIES: Final = _TrueZero(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallOptions:
-    """How calls are made.
-
-    Attributes:
-        max_retries: requests after the first that one call may send.  ``None``: LiteLLM and the
-            SDK below it retry as they do on their own, out of our sight.
-        deadline: seconds for one call, all its attempts and waiting included; ``None``: no limit.
-            A deadline alone makes one attempt.
-        tags: on every record, below the call's own.
-        on_abandoned_stream: what becomes of a stream that is left early, see ``_calls.draining``.
-        capture_content: store what the model read and wrote, in ``UsageRecord.content``.
-        cache: a ``ResponseCache``, where answers are kept; ``None``: every call makes its request.
+    """How calls are made; ``LiteLLMClient`` says what each means.  Tags are a view's own.
 
     Raises:
         ValueError: a value out of its range.

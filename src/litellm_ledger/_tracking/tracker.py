@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, Unpack
 
 from msgspec.structs import force_setattr
 
@@ -107,13 +107,6 @@ class UsageTracker(AsyncOnly):
         self._members: list[_signals.Member] = []
         weakref.finalize(self, _collected, self._writer, self._members).atexit = False
         _process.inherits(self._forget_parent)
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     @property
     def state(self) -> State:
