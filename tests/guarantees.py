@@ -41,10 +41,10 @@ class Fault:
     """One row: the fault, what each level loses, the ways in which it is tried."""
 
     name: str
-    queued: str
-    written: str
-    synced: str
     ways: dict[str, Way]
+    queued: str = NOTHING
+    written: str = NOTHING
+    synced: str = NOTHING
 
     def loses(self, level: Level) -> str:
         loss: str = getattr(self, level)
@@ -71,45 +71,27 @@ def signal_me(number):
     os.kill(os.getpid(), number)
 """
 
-_CLOSED: Final = {
-    "async with": Way("""
-async def main():
-    async with tracker() as open:
-        await fill(open)
-run(main())
-"""),
-    "aclose": Way("""
-async def main():
-    open = await opened()
-    await open.aclose()
-run(main())
-"""),
-}
+
+def _inside(*then: str, status: int = 0, options: str = "") -> Way:
+    """Record, then do this, all of it inside ``async with``."""
+    lines = "".join(f"        {line}\n" for line in then)
+    code = f"async with tracker({options}) as open:\n        await fill(open)\n{lines}"
+    return Way(f"\nasync def main():\n    {code}run(main())\n", status)
+
+
+def _opened(*then: str, status: int = 0) -> Way:
+    """Open, record, then do this; whatever is left open stays referred to."""
+    lines = "".join(f"    {line}\n" for line in then)
+    code = f"global kept\n    kept = await opened()\n{lines}"
+    return Way(f"\nasync def main():\n    {code}run(main())\n", status)
+
+
+_CLOSED: Final = {"async with": _inside(), "aclose": _opened("await kept.aclose()")}
 
 _LEFT: Final = {
-    "an exception": Way(
-        """
-async def main():
-    global kept
-    kept = await opened()
-    1 / 0
-run(main())
-""",
-        status=1,
-    ),
-    "sys.exit": Way(
-        """
-async def main():
-    global kept
-    kept = await opened()
-    sys.exit(3)
-run(main())
-""",
-        status=3,
-    ),
-    "the loop ends": Way("""
-kept = run(opened())
-"""),
+    "an exception": _opened("1 / 0", status=1),
+    "sys.exit": _opened("sys.exit(3)", status=3),
+    "the loop ends": _opened(),
     "a loop that is never closed": Way("""
 loop = new_loop()
 kept = loop.run_until_complete(opened())
@@ -126,19 +108,11 @@ done.wait()
 """),
 }
 
+_WAIT: Final = "await asyncio.Event().wait()"
+
 
 def _signalled(number: int) -> Way:
-    return Way(
-        f"""
-async def main():
-    async with tracker() as open:
-        await fill(open)
-        signal_me({number:d})
-        await asyncio.Event().wait()
-run(main())
-""",
-        status=-number,
-    )
+    return _inside(f"signal_me({number:d})", _WAIT, status=-number)
 
 
 def _chained(number: int) -> Way:
@@ -155,45 +129,16 @@ run(main())
 """)
 
 
+_TERM: Final = "signal_me(signal.SIGTERM)"
 _TWICE: Final = {
-    "SIGTERM twice": Way(
-        """
-async def main():
-    async with tracker() as open:
-        await fill(open)
-        signal_me(signal.SIGTERM)
-        signal_me(signal.SIGTERM)
-        await asyncio.Event().wait()
-run(main())
-""",
-        status=-signal.SIGTERM,
-    ),
-    "a drain that is overdue": Way(
-        """
-async def main():
-    async with tracker(drain_timeout=0.1) as open:
-        await fill(open)
-        signal_me(signal.SIGTERM)
-        while True:
-            time.sleep(0.1)
-run(main())
-""",
+    "SIGTERM twice": _inside(_TERM, _TERM, _WAIT, status=-signal.SIGTERM),
+    "a drain that is overdue": _inside(
+        _TERM,
+        "while True: time.sleep(0.1)",
+        options="drain_timeout=0.1",
         status=128 + signal.SIGTERM,
     ),
 }
-
-
-def _killed(blow: str, status: int) -> Way:
-    return Way(
-        f"""
-async def main():
-    async with tracker() as open:
-        await fill(open)
-        {blow}
-run(main())
-""",
-        status=status,
-    )
 
 
 _REFUSED: Final = """
@@ -217,53 +162,36 @@ def _refusing(fault: str) -> Way:
 
 
 FAULTS: Final = (
-    Fault("leaving `async with`, `aclose()`", NOTHING, NOTHING, NOTHING, _CLOSED),
-    Fault(
-        "exception, `sys.exit`, the loop ends around an open client, exit without close",
-        NOTHING,
-        NOTHING,
-        NOTHING,
-        _LEFT,
-    ),
+    Fault("leaving `async with`, `aclose()`", _CLOSED),
+    Fault("exception, `sys.exit`, the loop ends around an open client, exit without close", _LEFT),
     Fault(
         "first SIGTERM or SIGINT in a program of your own",
-        NOTHING,
-        NOTHING,
-        NOTHING,
         {"SIGTERM": _signalled(signal.SIGTERM), "SIGINT": _signalled(signal.SIGINT)},
     ),
     Fault(
         "SIGTERM or SIGINT in a server that shuts down cleanly",
-        NOTHING,
-        NOTHING,
-        NOTHING,
         {"SIGTERM": _chained(signal.SIGTERM), "SIGINT": _chained(signal.SIGINT)},
     ),
-    Fault("second signal, or a drain that is overdue", IN_TIME, NOTHING, NOTHING, _TWICE),
+    Fault("second signal, or a drain that is overdue", _TWICE, IN_TIME),
     Fault(
         "SIGKILL, OOM kill, `os._exit`, a crash of the interpreter, SIGHUP by default",
-        QUEUED,
-        NOTHING,
-        NOTHING,
         {
-            "SIGKILL": _killed("signal_me(signal.SIGKILL)", -signal.SIGKILL),
-            "os._exit": _killed("os._exit(9)", 9),
-            "abort": _killed("os.abort()", -signal.SIGABRT),
-            "SIGHUP": _killed("signal_me(signal.SIGHUP)", -signal.SIGHUP),
+            "SIGKILL": _inside("signal_me(signal.SIGKILL)", status=-signal.SIGKILL),
+            "os._exit": _inside("os._exit(9)", status=9),
+            "abort": _inside("os.abort()", status=-signal.SIGABRT),
+            "SIGHUP": _inside("signal_me(signal.SIGHUP)", status=-signal.SIGHUP),
         },
+        QUEUED,
     ),
     Fault(
         "the disk refuses for a while (full, write errors, sync errors), then works again",
-        NOTHING,
-        NOTHING,
-        NOTHING,
         {
             "full": _refusing("disk.fill(free=100)"),
             "every write fails": _refusing('disk.fail("write", times=None)'),
             "every sync fails": _refusing('disk.fail("sync", times=None)'),
         },
     ),
-    Fault("power cut, crash of the machine", QUEUED_AND_UNSYNCED, UNSYNCED, DEVICE, {}),
+    Fault("power cut, crash of the machine", {}, QUEUED_AND_UNSYNCED, UNSYNCED, DEVICE),
 )
 """The last row has no ways: it is tried on a model of a disk (``tests/power.py``)."""
 

@@ -61,9 +61,9 @@ class HandMade:
     def lines(self, first: int, last: int, **fields: Any) -> list[bytes]:
         return [self.line(seq, **fields) for seq in range(first, last + 1)]
 
-    def foreign(self, seq: int, members: str, kind: str = "usage") -> bytes:
+    def foreign(self, seq: int, members: str) -> bytes:
         """A line of another program's, in a form of its own."""
-        head = f'{{"v":1,"id":"{self.id(seq)}","seq":{seq},"kind":"{kind}",'
+        head = f'{{"v":1,"id":"{self.id(seq)}","seq":{seq},"kind":"usage",'
         return framed(f"{head}{members}".encode())
 
     def gap(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from pathlib import Path
 
@@ -69,24 +68,7 @@ def test_what_is_lost_of_what_was_acknowledged(
 
 # -- the page --------------------------------------------------------------------------------------
 
-ROOT = PAGE.parents[1]
-
 
 def test_the_page_shows_the_tables_that_are_tried() -> None:
     page = PAGE.read_text("utf-8")
     assert with_tables(page) == page, "run python -m tests.guarantees"
-
-
-def test_every_test_that_the_page_names_exists() -> None:
-    page = PAGE.read_text("utf-8")
-    file = ""
-    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", page)
-    assert len([name for _, name in named if name]) > 40
-    for path, name in named:
-        file = path or file
-        if not path and not name:
-            continue
-        source = (ROOT / file).read_text("utf-8")
-        assert not name or re.search(rf"^(async )?def {name}\(", source, re.MULTILINE), (
-            f"{file}::{name}"
-        )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,27 @@ CASES: list[tuple[list[str], str]] = [
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Reckoning]]:
     root = tmp_path_factory.mktemp("glob[1]*") / "us'age?"
-    make_ledger(root, 20_000, segment=700_000)
+    make_ledger(root, 10_000, segment=350_000)
     asked = [*CASES, (["model", "tag:user"], "UTC")]
     yield root, Reckoning(root, [(tuple(by), zone) for by, zone in asked])
     shutil.rmtree(root)
+
+
+Both = Callable[[Callable[[], Any]], list[Any]]
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> Both:
+    """Ask by the database, then line by line."""
+
+    def ask(question: Callable[[], Any]) -> list[Any]:
+        found = []
+        for large in (0, 2**60):
+            monkeypatch.setattr(_reporting, "_LARGE", large)
+            found.append(question())
+        return found
+
+    return ask
 
 
 @pytest.fixture(params=["database", "database without copies", "line by line"])
@@ -116,15 +134,13 @@ SELECTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_a_selection_means_the_same_to_both(
-    made: tuple[Path, Reckoning], selection: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, Reckoning], selection: dict[str, Any], both: Both
 ) -> None:
-    found = []
-    for large in (0, 2**60):
-        monkeypatch.setattr(_reporting, "_LARGE", large)
-        found.append(Ledger(made[0]).report(["model", "tag:user"], quantiles=True, **selection))
-    assert found[0].total.calls
-    assert found[0].rows == found[1].rows
-    assert found[0].total == found[1].total
+    ledger = Ledger(made[0])
+    one, other = both(lambda: ledger.report(["model", "tag:user"], quantiles=True, **selection))
+    assert one.total.calls
+    assert one.rows == other.rows
+    assert one.total == other.total
 
 
 @pytest.mark.usefixtures("engine")
@@ -175,32 +191,23 @@ def test_a_call_without_a_time_is_not_of_a_day_that_is_not_wanted(tmp_path: Path
     assert [record.seq for record in listed.records] == [2]
 
 
-def test_tags_are_counted_alike_by_both(
-    made: tuple[Path, Reckoning], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for large in (0, 2**60):
-        monkeypatch.setattr(_reporting, "_LARGE", large)
-        found.append(_reporting.count_tags(made[0], Selection(where={"status": "ok"})))
-    assert found[0] == found[1]
-    user = found[0]["user"]
+def test_tags_are_counted_alike_by_both(made: tuple[Path, Reckoning], both: Both) -> None:
+    one, other = both(lambda: _reporting.count_tags(made[0], Selection(where={"status": "ok"})))
+    assert one == other
+    user = one["user"]
     assert user.values == 100
     assert user.calls > user.largest > user.calls / 20
 
 
-def test_the_newest_calls_are_the_same_to_both(
-    made: tuple[Path, Reckoning], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for large in (0, 2**60):
-        monkeypatch.setattr(_reporting, "_LARGE", large)
-        ledger = Ledger(made[0])
-        assert ledger.tags(where={"status": "ok"}) == ["team é'\"", "user"]
-        found.append((ledger.calls(limit=50), ledger.calls(where={"status": "error"}, limit=None)))
-    assert found[0][0].records == found[1][0].records
-    assert found[0][0].matched == found[1][0].matched == made[1].calls
-    assert found[0][1].records == found[1][1].records
-    assert len(found[0][1]) == found[0][1].matched > 100
+def test_the_newest_calls_are_the_same_to_both(made: tuple[Path, Reckoning], both: Both) -> None:
+    ledger = Ledger(made[0])
+    assert both(lambda: ledger.tags(where={"status": "ok"})) == [["team é'\"", "user"]] * 2
+    one, other = both(lambda: ledger.calls(limit=50))
+    assert one.records == other.records
+    assert one.matched == other.matched == made[1].calls
+    one, other = both(lambda: ledger.calls(where={"status": "error"}, limit=None))
+    assert one.records == other.records
+    assert len(one) == one.matched > 100
 
 
 def test_calls_in_flight_are_found_without_reading_everything(
@@ -243,6 +250,7 @@ def test_calls_in_flight_are_found_without_reading_everything(
 def test_what_is_not_whole_says_the_same_to_both(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    both: Both,
     change: Callable[[HandMade, list[bytes]], list[bytes]],
     sound: bool,
     is_open: bool,
@@ -251,13 +259,14 @@ def test_what_is_not_whole_says_the_same_to_both(
     lines = change(hand, [hand.line(n, cost=Decimal(n), model=f"m{n}") for n in range(1, 11)])
     path = hand.open(1, lines) if is_open else hand.sealed(1, 10, lines)
     monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
-    found = []
-    for large in (0, 2**60):
-        monkeypatch.setattr(_reporting, "_LARGE", large)
+
+    def ask() -> Any:
         report = Ledger(tmp_path).report(["model"])
         listed = Ledger(tmp_path).calls(limit=None)
-        found.append((report.rows, report.total, report.problems, listed.records))
-    assert found[0] == found[1]
+        return report.rows, report.total, report.problems, listed.records
+
+    one, other = both(ask)
+    assert one == other
     name = SegmentName.parse(path.name)
     assert name is not None
     assert survey(tmp_path, name).sound == sound
@@ -408,7 +417,11 @@ def test_what_the_database_cannot_take_is_read_by_us(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_csv_is_the_same_bytes_from_both(
-    made: tuple[Path, Reckoning], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bool
+    made: tuple[Path, Reckoning],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    both: Both,
+    raw: bool,
 ) -> None:
     hand = HandMade(tmp_path)
     plain = '"status":"ok","cost_picousd":0,"tags":{"b":"1","a":"=2"}'
@@ -451,19 +464,19 @@ def test_csv_is_the_same_bytes_from_both(
     hand.sealed(1, len(lines), lines)
     other = HandMade(tmp_path, OTHER_WRITER)
     other.open(1, other.lines(1, 3))
-    asked = [Question(), Question(where={"status": ["ok"]}, since=NOON)]
+    monkeypatch.setattr(_relation, "_SMALL", 0)
+    out = tmp_path / "out.csv"
+
+    def export(root: Path, question: Question) -> tuple[bytes, list[str]]:
+        problems = export_records(Ledger(root), question, ("usage",), "csv", out, raw=raw)
+        return out.read_bytes(), sorted(map(str, problems))
+
     for root in (tmp_path, made[0]):
-        for question in asked:
-            found = []
-            for large in (0, 2**60):
-                monkeypatch.setattr(_reporting, "_LARGE", large)
-                monkeypatch.setattr(_relation, "_SMALL", 0)
-                out = tmp_path / "out.csv"
-                problems = export_records(Ledger(root), question, ("usage",), "csv", out, raw=raw)
-                found.append((out.read_bytes(), sorted(map(str, problems))))
-            assert found[0][1] == found[1][1]
-            assert found[0][0].splitlines() == found[1][0].splitlines()
-            assert found[0][0].count(b"\n") > 10
+        for question in (Question(), Question(where={"status": ["ok"]}, since=NOON)):
+            one, other = both(partial(export, root, question))
+            assert one[1] == other[1]
+            assert one[0].splitlines() == other[0].splitlines()
+            assert one[0].count(b"\n") > 10
 
 
 NO_RECORDS = {
@@ -613,13 +626,16 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 # -- where a ledger is, and what there is room for ---------------------------------------------
 
 
-def both(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    found = []
-    for large in (0, 2**60):
-        monkeypatch.setattr(_reporting, "_LARGE", large)
+def agreed(both: Both, root: Path) -> Any:
+    """What a report says, if it is the same both ways."""
+
+    def ask() -> Any:
         report = Ledger(root).report(["model", "status"])
-        found.append((report.rows, report.total, sorted(map(str, report.problems))))
-    return found
+        return report.rows, report.total, sorted(map(str, report.problems))
+
+    by_database, by_us = both(ask)
+    assert by_us == by_database
+    return by_us
 
 
 def half_damaged(root: Path) -> HandMade:
@@ -636,28 +652,24 @@ def half_damaged(root: Path) -> HandMade:
     "name", ["model=x/status=ok", "~", "~root", "file:", "a\\[b", "new\nline", "\udcff"]
 )
 def test_the_name_of_a_directory_says_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("litellm_ledger._reports.surveyors._WORTH_IT", 1)
     half_damaged(Path(name))
-    by_duck, by_us = both(Path(name), monkeypatch)
-    assert by_us == by_duck
-    assert len(by_us[0]) == 6
+    assert len(agreed(both, Path(name))[0]) == 6
 
 
 @pytest.mark.usefixtures("by_database")
 def test_without_room_for_a_copy_lines_are_read_by_us(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: Both
 ) -> None:
     half_damaged(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
-    by_duck, by_us = both(tmp_path, monkeypatch)
-    assert by_us == by_duck
+    said = agreed(both, tmp_path)
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("tempfile._candidate_tempdir_list", list)  # there is no place at all
-    by_duck, by_us = both(tmp_path, monkeypatch)
-    assert by_us == by_duck
+    assert agreed(both, tmp_path) == said
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -665,7 +677,7 @@ def test_without_room_for_a_copy_lines_are_read_by_us(
     monkeypatch.undo()
     monkeypatch.setattr(_relation, "_WORTH_A_COPY", 0)
     monkeypatch.setattr(_relation, "_copy", full)
-    assert both(tmp_path, monkeypatch) == [by_us, by_us]
+    assert agreed(both, tmp_path) == said
 
 
 @pytest.mark.usefixtures("by_database")
@@ -690,9 +702,7 @@ def test_a_segment_that_is_recovered_after_the_look_is_read_by_us(
 
 
 @pytest.mark.usefixtures("by_database")
-def test_operations_that_users_name_are_settled_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operations_that_users_name_are_settled_alike(tmp_path: Path, both: Both) -> None:
     one, two = HandMade(tmp_path), HandMade(tmp_path, OTHER_WRITER)
     for name in ("op", 'a "b"', one.id(7), two.id(1)):
         for hand in (one, two):
@@ -704,18 +714,13 @@ def test_operations_that_users_name_are_settled_alike(
             hand.sealed(first, first + 9, lines)
             if hand is one:
                 hand.open(first + 10, [hand.line(first + 10, status="error", **about)])
-    by_duck, by_us = both(tmp_path, monkeypatch)
-    assert by_us == by_duck
-    assert by_us[1].unsettled == 8 + 4
+    assert agreed(both, tmp_path)[1].unsettled == 8 + 4
 
 
 @pytest.mark.usefixtures("by_database")
-def test_what_a_line_of_another_program_leaves_out_stays_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_line_of_another_program_leaves_out_stays_out(tmp_path: Path, both: Both) -> None:
     hand = HandMade(tmp_path)
     line = hand.foreign(1, '"input_tokens":3')
     hand.sealed(1, 1, [altered(line, b'{"v":1', b'{"v": 1')])
-    by_duck, by_us = both(tmp_path, monkeypatch)
-    assert by_us == by_duck
-    assert (by_us[1].input_tokens, by_us[1].total_tokens, by_us[1].ok) == (3, 0, 0)
+    total = agreed(both, tmp_path)[1]
+    assert (total.input_tokens, total.total_tokens, total.ok) == (3, 0, 0)

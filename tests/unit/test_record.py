@@ -42,17 +42,23 @@ def test_tags_and_meta_are_never_none_and_take_no_place_on_disk(given: Any) -> N
     assert read == record
 
 
-def test_an_empty_mapping_that_grows_later_changes_no_record() -> None:
-    tags: dict[str, str] = {}
-    record = UsageRecord(tags=tags)
-    tags["late"] = "yes"
-    assert record.tags == {}
+COUNTS = ("output_tokens", "images", "characters", "pages", "search_units")
+LOOP: dict[str, Any] = {}
+LOOP["self"] = LOOP
+WRONG: dict[str, list[Any]] = {
+    **{name: [-1, MAX_INT + 1, 1.0, "1", True] for name in COUNTS},
+    "audio_seconds": [-0.1, float("nan"), float("inf"), 1e300, "1", True],
+    "cost": [0.1, "0.1", Decimal("NaN"), Decimal("1E+30"), True],
+    "tags": [[], "", 0, False, {"a": object()}, {1: "a"}, ["a"], "a", {"a": ["x"]}],
+    "meta": [[], "", 0, False, {"a": object()}, LOOP, {"a": "\ud800"}],
+}
 
 
-@pytest.mark.parametrize("name", ["tags", "meta"])
-@pytest.mark.parametrize("value", [[], "", 0, False])
-def test_what_is_empty_and_no_mapping_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(InvalidRecord, match=name):
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
+def test_what_cannot_be_right_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRecord, match="tag" if name == "tags" else name):
         UsageRecord(**{name: value})
 
 
@@ -63,25 +69,6 @@ def test_a_given_total_is_kept() -> None:
 def test_started_records_and_gaps_are_not_completed() -> None:
     assert UsageRecord(kind="started").status is None
     assert UsageRecord(kind="gap", gap_until=3).usage_source is None
-
-
-@pytest.mark.parametrize("value", [-1, MAX_INT + 1, 1.0, "1", True])
-def test_absurd_counts_are_refused(value: Any) -> None:
-    with pytest.raises(InvalidRecord, match="output_tokens"):
-        UsageRecord(output_tokens=value)
-
-
-@pytest.mark.parametrize("name", ["images", "characters", "pages", "search_units"])
-@pytest.mark.parametrize("value", [-1, MAX_INT + 1, 1.0, "1", True])
-def test_absurd_units_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(InvalidRecord, match=name):
-        UsageRecord(**{name: value})
-
-
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), 1e300, "1", True])
-def test_absurd_seconds_are_refused(value: Any) -> None:
-    with pytest.raises(InvalidRecord, match="audio_seconds"):
-        UsageRecord(audio_seconds=value)
 
 
 def test_units_come_back_as_they_were_written() -> None:
@@ -100,12 +87,6 @@ def test_content_is_json_and_bounded() -> None:
         UsageRecord(content={"answer": "x" * MAX_CONTENT})
     with pytest.raises(InvalidRecord, match="content cannot be stored"):
         UsageRecord(content={"answer": object()})
-
-
-@pytest.mark.parametrize("value", [0.1, "0.1", Decimal("NaN"), Decimal("1E+30"), True])
-def test_money_that_is_no_decimal_or_no_amount_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidRecord, match="cost"):
-        UsageRecord(cost=value)
 
 
 def test_whole_dollars_may_be_an_integer() -> None:
@@ -136,17 +117,12 @@ def test_tags_become_text() -> None:
     assert record.tags == {"a": "x", "n": "3", "b": "true", "d": "1.5"}
 
 
-@pytest.mark.parametrize("tags", [{"a": object()}, {1: "a"}, ["a"], "a", {"a": ["x"]}])
-def test_tags_that_json_cannot_hold_are_refused(tags: Any) -> None:
-    with pytest.raises(InvalidRecord, match="tag"):
-        UsageRecord(tags=tags)
-
-
-def test_the_callers_tags_are_copied() -> None:
-    tags = {"a": "x"}
+@pytest.mark.parametrize("tags", [{}, {"a": "x"}])
+def test_the_callers_tags_are_copied(tags: dict[str, str]) -> None:
     record = UsageRecord(tags=tags)
+    before = dict(tags)
     tags["a"] = "changed"
-    assert record.tags == {"a": "x"}
+    assert record.tags == before
 
 
 def test_huge_text_is_cut_with_a_mark() -> None:
@@ -168,13 +144,8 @@ def test_a_text_field_takes_only_text(field: str) -> None:
         UsageRecord(**{field: b"x"})  # type: ignore[arg-type]
 
 
-def test_meta_that_json_cannot_hold_is_refused() -> None:
+def test_meta_is_any_json() -> None:
     assert UsageRecord(meta={"a": [1, None, {"b": "c"}]}).meta is not None
-    loop: dict[str, Any] = {}
-    loop["self"] = loop
-    for meta in ({"a": object()}, loop, {"a": "\ud800"}):
-        with pytest.raises(InvalidRecord, match="meta"):
-            UsageRecord(meta=meta)
 
 
 def test_a_record_is_frozen() -> None:

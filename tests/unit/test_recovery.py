@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from decimal import Decimal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.disks import QUICK
-from tests.ledger_by_hand import HandMade, flip, newer
+from tests.ledger_by_hand import flip, framed, newer
 from tests.ledgers import (
     OTHER,
     WRITER,
@@ -55,6 +55,17 @@ def recover_one(root: Path) -> RecoveredWriter:
     return writer
 
 
+def counted(done: RecoveredWriter, names: Iterable[str]) -> dict[str, object]:
+    """The fields of these names; of those that list files, how many."""
+    found = {name: getattr(done, name) for name in names}
+    return {name: len(v) if isinstance(v, tuple) else v for name, v in found.items()}
+
+
+def without(last: int, *gone: int) -> dict[int, bytes | str]:
+    """What is there of so many lines, of which some are given up."""
+    return {**dict(enumerate(lines(1, last), 1)), **dict.fromkeys(gone, "quarantined")}
+
+
 # -- death ---------------------------------------------------------------------------------------
 
 
@@ -69,21 +80,14 @@ def test_seals_an_open_segment_that_is_whole(root: Path) -> None:
     assert kept(root) == {}
 
 
-def test_cuts_a_torn_tail_after_copying_it(root: Path) -> None:
-    put(root, [*lines(1, 3), line(4)[:50]], 1)
+@pytest.mark.parametrize("tail", [line(4)[:50], line(4)[:-1], damaged(4)])
+def test_a_torn_tail_is_cut_after_it_was_copied(root: Path, tail: bytes) -> None:
+    put(root, [*lines(1, 3), tail], 1)
     put_live(root, 4)
     done = recover_one(root)
-    assert (done.torn_bytes, done.lost, done.exact) == (50, 1, True)
-    assert found(root) == {**dict(enumerate(lines(1, 3), 1)), 4: "lost"}
-    (tail,) = kept(root).values()
-    assert tail == line(4)[:50]
-
-
-def test_keeps_a_last_line_that_only_lacks_its_line_feed_out_of_the_ledger(root: Path) -> None:
-    put(root, [*lines(1, 3), line(4)[:-1]], 1)
-    put_live(root, 4)
-    assert recover_one(root).lost == 1
-    assert list(kept(root).values()) == [line(4)[:-1]]
+    assert (done.torn_bytes, done.lost, done.exact, done.quarantined) == (len(tail), 1, True, ())
+    assert found(root) == {**without(3), 4: "lost"}
+    assert list(kept(root).values()) == [tail]
 
 
 def test_says_exactly_what_was_accepted_and_never_arrived(root: Path) -> None:
@@ -141,12 +145,6 @@ def test_garbled_counters_say_nothing_of_acknowledgements(root: Path) -> None:
     assert (verdict.lost, verdict.unacknowledged, verdict.undecided) == (2, 0, 2)
 
 
-def test_a_writer_that_died_before_its_first_segment_lost_what_it_accepted(root: Path) -> None:
-    put_live(root, 2, written=0)
-    assert recover_one(root).lost == 2
-    assert found(root) == {1: "lost", 2: "lost"}
-
-
 def test_a_writer_that_never_accepted_anything_leaves_nothing(root: Path) -> None:
     (root / SEGMENTS).rmdir()
     put_live(root, 0)
@@ -183,6 +181,7 @@ def test_settles_calls_in_flight_as_unsettled(root: Path) -> None:
         )
         assert outcome.cost is None
         assert outcome.total_tokens is None
+        assert encode(outcome) == found(root)[seq]
 
 
 def test_a_real_outcome_beats_an_unsettled_one(root: Path) -> None:
@@ -195,45 +194,46 @@ def test_each_attempt_of_an_operation_is_settled_for_itself(root: Path) -> None:
     first, second = line(1, "started"), line(3, "started", op=1, attempt=2)
     put(root, [first, line(2, op=1, status="error"), second], 1)
     put_live(root, 3, oldest=3)
-    assert recover_one(root).unsettled == 1
-    assert decode(found(root)[4]).attempt == 2  # type: ignore[arg-type]
+    recover_one(root)
+    assert [decode(record).attempt for record in found(root).values()] == [1, 1, 2, 2]  # type: ignore[arg-type]
 
 
-def test_reads_sealed_segments_only_from_the_oldest_in_flight(root: Path) -> None:
-    put(root, [line(1, "started"), line(2)], 1, 2)  # settled, says the counter: not looked at
-    put(root, [line(3, "started"), line(4)], 3, 4)
-    put(root, [line(5)], 5)
-    put_live(root, 5, oldest=3)
-    assert recover_one(root).unsettled == 1
+STARTED = [line(1, "started"), line(2)]
+BODY = '{"v":1,"id":"%s-0000000000000001","seq":1,"kind":"started","model":7'  # no text
 
 
-def test_a_call_that_ended_in_a_segment_that_is_not_read_is_not_unsettled(root: Path) -> None:
-    """As after a failed sync: the file that failed stays open although later ones are sealed."""
-    put(root, [*lines(1, 2), line(3, "started")], 1)
-    put(root, [line(3, "started")], 3, 3)
-    put(root, [line(4, op=3)], 4, 4)
-    put_live(root, 4)
-    done = recover_one(root)
-    assert (done.unsettled, done.lost) == (0, 0)
-    assert list(found(root)) == [1, 2, 3, 4]
-
-
-def test_looks_at_every_call_when_an_outcome_that_was_written_is_gone(root: Path) -> None:
-    put(root, [line(1, "started"), line(2)], 1, 2)
-    put(root, [line(3), damaged(4)], 3)
-    put_live(root, 4)  # number 4 was the outcome of call 1, and so nothing was in flight
-    done = recover_one(root)
-    assert (done.lost, done.unsettled) == (1, 1)
-
-
-def test_looks_at_every_call_when_a_line_that_may_have_been_an_outcome_is_damaged(
-    root: Path,
+@pytest.mark.parametrize(
+    ("segments", "accepted", "oldest", "lost", "unsettled"),
+    [
+        # Sealed segments are read from the oldest call in flight: call 1 is settled, it says.
+        ([(STARTED, 1, 2), ([line(3, "started"), line(4)], 3, 4), ([line(5)], 5)], 5, 3, 0, 1),
+        # After a failed sync: the file that failed stays open although later ones are sealed.
+        (
+            [
+                ([*lines(1, 2), line(3, "started")], 1),
+                ([line(3, "started")], 3, 3),
+                ([line(4, op=3)], 4, 4),
+            ],
+            *(4, 0, 0, 0),
+        ),
+        # In an overlap, a call that has ended.
+        ([([line(1), *call(2), line(4)], 1), (call(2), 2, 3)], 4, 1, 0, 0),
+        # Number 4 was the outcome of call 1, and so nothing was in flight.
+        ([(STARTED, 1, 2), ([line(3), damaged(4)], 3)], 4, 0, 1, 1),
+        # Number 3 is damaged, and may have been the outcome of call 1.
+        ([(STARTED, 1, 2), ([damaged(3), line(4)], 3)], 4, 0, 0, 1),
+        # Another program began it.
+        ([([framed((BODY % WRITER).encode())], 1)], 1, 1, 0, 1),
+    ],
+)
+def test_calls_are_settled_that_may_have_been_in_flight(
+    root: Path, segments: list[Any], accepted: int, oldest: int, lost: int, unsettled: int
 ) -> None:
-    put(root, [line(1, "started"), line(2)], 1, 2)
-    put(root, [damaged(3), line(4)], 3)  # number 3 was the outcome of call 1
-    put_live(root, 4)
+    for segment in segments:
+        put(root, *segment)
+    put_live(root, accepted, oldest=oldest)
     done = recover_one(root)
-    assert (done.damaged, done.lost, done.unsettled) == (1, 0, 1)
+    assert (done.lost, done.unsettled) == (lost, unsettled)
 
 
 def test_looks_at_every_call_when_an_earlier_run_was_killed_after_setting_damage_aside(
@@ -263,13 +263,6 @@ def test_counters_from_before_a_restart_are_a_lower_bound(root: Path) -> None:
     assert (done.counters, done.exact, done.lost, done.unsettled) == ("stale", False, 0, 2)
 
 
-def test_a_restart_does_not_hide_what_is_known_to_be_lost(root: Path) -> None:
-    put(root, lines(1, 3), 1)
-    put_live(root, 6, boot="other")
-    done = recover_one(root)
-    assert (done.counters, done.lost) == ("stale", 3)
-
-
 @pytest.mark.parametrize("garbage", [b"", b"\0" * 64, b"x" * 64, b"llmledg1" + b"\xff" * 56])
 def test_a_garbled_live_file_is_kept_and_its_counters_are_not_believed(
     root: Path, garbage: bytes
@@ -287,7 +280,44 @@ def test_counters_that_contradict_each_other_are_not_believed(root: Path) -> Non
     assert recover_one(root).counters == "unknown"
 
 
+def test_a_restart_does_not_hide_what_is_known_to_be_lost(root: Path) -> None:
+    put(root, lines(1, 3), 1)
+    put_live(root, 6, boot="other")
+    assert counted(recover_one(root), ("counters", "lost")) == {"counters": "stale", "lost": 3}
+
+
+def test_a_writer_that_died_before_its_first_segment_lost_what_it_accepted(root: Path) -> None:
+    put_live(root, 2, written=0)
+    assert recover_one(root).lost == 2
+    assert found(root) == {1: "lost", 2: "lost"}
+
+
 # -- damage --------------------------------------------------------------------------------------
+
+NEVER_CUT = {"damaged": 0, "lost": 0, "quarantined": 1}
+GIVEN_UP = {"damaged": 1, "lost": 0, "quarantined": 1}
+STALE = lines(3, 5, writer=OTHER)
+TORN = {"damaged": 0, "lost": 0, "quarantined": 0, "torn_bytes": len(b"".join(STALE))}
+DAMAGE: dict[str, tuple[list[bytes], dict[str, int], dict[int, bytes | str]]] = {
+    "a damaged first line": ([damaged(1), *lines(2, 3)], GIVEN_UP, without(3, 1)),
+    "swapped lines": ([line(1), line(3), line(2)], NEVER_CUT, without(3)),
+    "a dropped line": ([line(1), line(3)], GIVEN_UP, without(3, 2)),
+    "a doubled line": ([*lines(1, 2), *lines(2, 3)], NEVER_CUT, without(3)),
+    "a stale tail of another writer's": ([*lines(1, 2), *STALE], TORN, without(2)),
+    "zeroed blocks": ([line(1), b"\0" * 300, line(2)], NEVER_CUT, without(2)),
+    "a damaged line feed": ([line(1), line(2)[:-1] + b"\x1a", line(3)], GIVEN_UP, without(3, 2)),
+}
+
+
+@pytest.mark.parametrize(("content", "expected", "left"), DAMAGE.values(), ids=DAMAGE)
+def test_every_valid_line_is_kept_in_spite_of(
+    root: Path, content: list[bytes], expected: dict[str, int], left: dict[int, bytes | str]
+) -> None:
+    put(root, content, 1)
+    put_live(root, len(left))
+    assert counted(recover_one(root), expected) == expected
+    assert found(root) == left
+    assert list(found(root)) == sorted(left)
 
 
 def test_a_damaged_line_in_the_middle_is_quarantined_never_cut(root: Path) -> None:
@@ -300,65 +330,6 @@ def test_a_damaged_line_in_the_middle_is_quarantined_never_cut(root: Path) -> No
     assert kept(root) == {original.name: b"".join(content)}
     whole = dict(enumerate(lines(1, 6), 1))
     assert found(root) == {**whole, 4: "quarantined"}
-
-
-def test_a_damaged_first_line_is_quarantined(root: Path) -> None:
-    put(root, [damaged(1), *lines(2, 3)], 1)
-    put_live(root, 3)
-    assert recover_one(root).damaged == 1
-    assert found(root) == {1: "quarantined", 2: line(2), 3: line(3)}
-
-
-def test_a_damaged_last_line_is_a_torn_tail(root: Path) -> None:
-    put(root, [*lines(1, 2), damaged(3)], 1)
-    put_live(root, 3)
-    done = recover_one(root)
-    assert (done.lost, done.torn_bytes, done.quarantined) == (1, len(damaged(3)), ())
-    assert list(kept(root).values()) == [damaged(3)]
-
-
-def test_swapped_lines_are_put_in_order(root: Path) -> None:
-    put(root, [line(1), line(3), line(2), line(4)], 1)
-    put_live(root, 4)
-    done = recover_one(root)
-    assert (done.damaged, done.lost, len(done.quarantined)) == (0, 0, 1)
-    assert list(found(root).values()) == lines(1, 4)
-
-
-def test_a_dropped_line_is_never_passed_over(root: Path) -> None:
-    put(root, [line(1), line(3)], 1)
-    put_live(root, 3)
-    assert recover_one(root).damaged == 1
-    assert found(root)[2] == "quarantined"
-
-
-def test_a_doubled_line_counts_once(root: Path) -> None:
-    put(root, [line(1), line(2), line(2), line(3)], 1)
-    put_live(root, 3)
-    assert recover_one(root).damaged == 0
-    assert list(found(root).values()) == lines(1, 3)
-
-
-def test_a_stale_tail_of_another_writers_lines_is_cut(root: Path) -> None:
-    put(root, [*lines(1, 2), *lines(3, 5, writer=OTHER)], 1)
-    put_live(root, 2)
-    assert recover_one(root).torn_bytes == len(b"".join(lines(3, 5, writer=OTHER)))
-    assert list(found(root).values()) == lines(1, 2)
-
-
-def test_zeroed_blocks_in_the_middle_take_no_valid_line_with_them(root: Path) -> None:
-    put(root, [line(1), b"\0" * 300, line(2)], 1)
-    put_live(root, 2)
-    done = recover_one(root)
-    assert (done.lost, done.damaged, len(done.quarantined)) == (0, 0, 1)
-    assert list(found(root).values()) == lines(1, 2)
-
-
-def test_a_damaged_line_feed_does_not_take_the_next_line_with_it(root: Path) -> None:
-    put(root, [line(1), line(2)[:-1] + b"\x1a", line(3)], 1)
-    put_live(root, 3)
-    assert recover_one(root).damaged == 1
-    assert found(root) == {1: line(1), 2: "quarantined", 3: line(3)}
 
 
 def test_an_open_segment_with_nothing_valid_goes_to_recovery(root: Path) -> None:
@@ -388,21 +359,6 @@ def test_a_damaged_sealed_segment_in_reach_is_written_anew_under_its_name(root: 
     assert found(root)[2] == "quarantined"
 
 
-def test_a_sealed_segment_that_is_shorter_than_its_name_says_is_completed(root: Path) -> None:
-    put(root, lines(1, 2), 1, 3)
-    put_live(root, 3, boot="other")
-    assert recover_one(root).damaged == 1
-    assert found(root) == {1: line(1), 2: line(2), 3: "quarantined"}
-
-
-def test_a_segment_that_is_gone_is_stood_in_for(root: Path) -> None:
-    put(root, lines(1, 2), 1, 2)
-    put(root, lines(6, 7), 6)
-    put_live(root, 7)
-    assert recover_one(root).lost == 3
-    assert found(root)[4] == "lost"
-
-
 def test_a_segment_that_may_have_moved_into_the_archive_is_not_called_lost(root: Path) -> None:
     (root / "archive").mkdir()
     (root / "archive" / "2026-01-02.parquet").touch()
@@ -413,15 +369,40 @@ def test_a_segment_that_may_have_moved_into_the_archive_is_not_called_lost(root:
     assert list(found(root)) == [3, 4]
 
 
+def test_a_sealed_segment_that_is_shorter_than_its_name_says_is_completed(root: Path) -> None:
+    put(root, lines(1, 2), 1, 3)
+    put_live(root, 3, boot="other")
+    assert recover_one(root).damaged == 1
+    assert found(root) == without(3, 3)
+
+
+def test_a_segment_that_is_gone_is_stood_in_for(root: Path) -> None:
+    put(root, lines(1, 2), 1, 2)
+    put(root, lines(6, 7), 6)
+    put_live(root, 7)
+    assert recover_one(root).lost == 3
+    assert found(root)[4] == "lost"
+
+
 # -- what a failed sync or a stuck write left ----------------------------------------------------
 
 
-def test_a_rescued_segment_overlaps_and_both_are_sealed(root: Path) -> None:
-    put(root, lines(1, 5), 1)
-    put(root, lines(4, 5), 4, 5)
-    put_live(root, 5)
-    assert recover_one(root).quarantined == ()
-    assert list(found(root).values()) == lines(1, 5)
+@pytest.mark.parametrize(
+    ("one", "other", "quarantined"),
+    [
+        (lines(1, 5), (lines(4, 5), 4, 5), 0),  # rescued: both are sealed
+        ([damaged(1), *lines(2, 3)], ([*lines(1, 2), damaged(3)], 1, 3), 2),
+    ],
+)
+def test_copies_complete_each_other(
+    root: Path, one: list[bytes], other: tuple[Any, ...], quarantined: int
+) -> None:
+    put(root, one, 1)
+    put(root, *other)
+    put_live(root, len(one))
+    done = recover_one(root)
+    assert (done.damaged, done.lost, len(done.quarantined)) == (0, 0, quarantined)
+    assert list(found(root).values()) == lines(1, len(one))
 
 
 def test_an_open_segment_whose_sealed_name_is_taken_moves_to_recovery(root: Path) -> None:
@@ -431,22 +412,6 @@ def test_an_open_segment_whose_sealed_name_is_taken_moves_to_recovery(root: Path
     done = recover_one(root)
     assert done.quarantined == (original.name,)
     assert list(found(root).values()) == lines(1, 3)
-
-
-def test_two_damaged_copies_complete_each_other(root: Path) -> None:
-    put(root, [damaged(1), *lines(2, 3)], 1)
-    put(root, [*lines(1, 2), damaged(3)], 1, 3)
-    put_live(root, 3)
-    done = recover_one(root)
-    assert (done.damaged, done.lost, len(done.quarantined)) == (0, 0, 2)
-    assert list(found(root).values()) == lines(1, 3)
-
-
-def test_a_started_record_in_an_overlap_does_not_reopen_a_settled_call(root: Path) -> None:
-    put(root, [line(1), *call(2), line(4)], 1)
-    put(root, call(2), 2, 3)
-    put_live(root, 4, oldest=1)
-    assert recover_one(root).unsettled == 0
 
 
 def test_recovers_what_a_log_with_a_failed_sync_leaves(root: Path) -> None:
@@ -631,20 +596,3 @@ def test_a_directory_that_is_none_is_refused_with_its_name(tmp_path: Path, what:
         where.touch()
     with pytest.raises(LedgerPathError, match=str(where)):
         recover(where)
-
-
-def test_a_record_of_another_program_does_not_stop_the_settling(root: Path) -> None:
-    no_text = HandMade(root, WRITER).foreign(1, '"model":7', kind="started")
-    put(root, [no_text], 1)
-    put_live(root, 1, oldest=1)
-    assert recover_one(root).unsettled == 1
-
-
-def test_the_lines_it_writes_are_what_the_encoder_writes(root: Path) -> None:
-    put(root, [line(1, "started", tags={"ключ": "значение"})], 1)
-    put_live(root, 1, oldest=1)
-    recover_one(root)
-    written = found(root)[2]
-    assert isinstance(written, bytes)
-    assert encode(decode(written)) == written
-    assert decode(written).cost != Decimal(0)

@@ -10,6 +10,9 @@ from litellm_ledger._records import scan as _scan
 from litellm_ledger._records.line import checked
 from litellm_ledger._records.scan import Scan, heads, scan
 
+BACK = gap(2, 1)
+STRANGE = line(2, writer=OTHER)
+
 
 def numbers(found: Scan) -> list[int]:
     return [head.seq for head, _ in found.lines]
@@ -27,67 +30,43 @@ def looked_at(*content: bytes, first: int = 1) -> Scan:
     return found
 
 
-def test_a_whole_segment_is_all_valid() -> None:
-    found = looked_at(*lines(5, 9), first=5)
-    assert (numbers(found), found.damaged, found.torn) == ([5, 6, 7, 8, 9], [], 0)
+GLUED = [line(1), b"\0" * 512, line(2), line(3)[:-1], line(4), b'{"v":', line(5)]
+WAYS: dict[str, tuple[list[bytes], list[int], list[int], int]] = {
+    "nothing": ([], [], [], 0),
+    "whole lines": (lines(1, 4), [1, 2, 3, 4], [], 0),
+    "a gap, which covers its numbers": ([line(1), gap(2, 9), line(10)], [1, 2, 10], [], 0),
+    "a gap that ends before it begins": ([line(1), BACK, line(2)], [1, 2], [len(BACK)], 0),
+    "bytes after the last line": ([*lines(1, 2), line(3)[:40]], [1, 2], [], 40),
+    "bytes before a valid line": ([b"rubbish\n", line(1)], [1], [8], 0),
+    "bytes glued to valid lines": (GLUED, [1, 2, 4, 5], [512, len(line(3)) - 1, 5], 0),
+    "a line of another writer": ([line(1), STRANGE, line(2)], [1, 2], [len(STRANGE)], 0),
+    "a second copy": ([line(1), line(1), line(2)], [1, 2], [len(line(1))], 0),
+    "a line that vanished": ([line(1), line(3)], [1, 3], [0], 0),
+}
 
 
-def test_an_empty_segment_is_valid() -> None:
-    assert looked_at() == Scan()
+@pytest.mark.parametrize(("content", "valid", "damaged", "torn"), WAYS.values(), ids=WAYS)
+def test_what_is_found_in(
+    content: list[bytes], valid: list[int], damaged: list[int], torn: int
+) -> None:
+    found = looked_at(*content)
+    assert (numbers(found), found.torn) == (valid, torn)
+    assert [end - start for start, end in found.damaged] == damaged
 
 
-def test_a_gap_covers_its_numbers() -> None:
-    found = looked_at(line(1), gap(2, 9), line(10))
-    assert (numbers(found), found.damaged) == ([1, 2, 10], [])
-    assert found.lines[1][0].last == 9
+def test_damage_is_named_by_its_place() -> None:
+    found = looked_at(line(1), line(1), line(3), b"x\n", line(4))
+    first, third = len(line(1)), len(line(3))
+    assert found.damaged == [(first, 2 * first), (2 * first + third, 2 * first + third + 2)]
 
 
-def test_a_gap_that_ends_before_it_begins_is_damage() -> None:
-    found = looked_at(line(1), gap(2, 1), line(2))
-    assert numbers(found) == [1, 2]
-    assert len(found.damaged) == 1
-
-
-def test_bytes_after_the_last_line_are_torn() -> None:
-    found = looked_at(*lines(1, 2), line(3)[:40])
-    assert (numbers(found), found.torn) == ([1, 2], 40)
-
-
-def test_bytes_before_a_valid_line_are_damage() -> None:
-    found = looked_at(b"rubbish\n", line(1))
-    assert (numbers(found), found.damaged) == ([1], [(0, 8)])
-
-
-def test_bytes_glued_to_a_valid_line_do_not_take_it_along() -> None:
-    found = looked_at(line(1), b"\0" * 512, line(2), line(3)[:-1], line(4), b'{"v":', line(5))
-    assert numbers(found) == [1, 2, 4, 5]
-    assert len(found.damaged) == 3
-
-
-def test_a_line_of_another_writer_is_damage() -> None:
-    found = looked_at(line(1), line(2, writer=OTHER), line(2))
-    assert (numbers(found), len(found.damaged)) == ([1, 2], 1)
+def test_a_record_is_no_copy_of_the_gap_it_beats() -> None:
+    assert numbers(looked_at(gap(1, 2), *lines(1, 3))) == [1, 1, 2, 3]
+    assert numbers(looked_at(line(1), gap(1, 2), line(3))) == [1, 1, 3]
 
 
 def test_a_line_below_the_first_number_is_damage() -> None:
     assert numbers(looked_at(*lines(3, 5), first=4)) == [4, 5]
-
-
-def test_a_second_copy_is_damage() -> None:
-    found = looked_at(line(1), line(1), line(2))
-    assert numbers(found) == [1, 2]
-    assert found.damaged == [(len(line(1)), 2 * len(line(1)))]
-
-
-def test_a_line_that_vanished_without_a_trace_is_seen() -> None:
-    found = looked_at(line(1), line(3))
-    assert numbers(found) == [1, 3]
-    assert found.damaged == [(len(line(1)), len(line(1)))]
-
-
-def test_a_record_is_no_copy_of_the_gap_it_beats() -> None:
-    assert numbers(looked_at(gap(1, 2), line(1), line(2), line(3))) == [1, 1, 2, 3]
-    assert numbers(looked_at(line(1), gap(1, 2), line(3))) == [1, 1, 3]
 
 
 def test_lines_out_of_order_are_kept_and_the_place_is_reported() -> None:
