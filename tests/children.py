@@ -29,7 +29,7 @@ def complaints(stderr: str) -> str:
 PRELUDE = '''
 import asyncio, atexit, gc, os, signal, sys, threading, time, types
 from decimal import Decimal
-from litellm_ledger import LiteLLMClient, UsageRecord, UsageTracker
+from litellm_ledger import UsageRecord, UsageTracker
 from litellm_ledger._storage.filesystem import FileSystem
 
 PATH, LOOP = sys.argv[1], sys.argv[2]
@@ -87,7 +87,9 @@ class Child:
         command: Sequence[str] = (),
         options: Sequence[str] = (),
     ) -> None:
-        script = f"{before}\n{PRELUDE}\n{code}"
+        # A fifth of what a child takes to begin, and most need none.
+        client = "from litellm_ledger import LiteLLMClient" if "LiteLLMClient" in code else ""
+        script = f"{before}\n{PRELUDE}\n{client}\n{code}"
         self._process = subprocess.Popen(
             [*command, sys.executable, *options, "-c", script, str(path), loop],
             stdin=subprocess.DEVNULL,

@@ -7,7 +7,9 @@ The controls at the end put the naive last resort in place of ours (drain in the
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.children import Child, complaints, run
@@ -19,6 +21,18 @@ LOOPS = ["asyncio", "uvloop"]
 both_loops = pytest.mark.parametrize("loop", LOOPS)
 COUNT = 2_000
 
+
+def ends_well(
+    code: str, path: Path, expected: Iterable[object] | None = None, **options: Any
+) -> Child:
+    """Run it; it complains of nothing, and leaves a ledger that is whole and closed."""
+    child = run(code, path, **options)
+    assert complaints(child.stderr) == ""
+    assert_once(path, expected)
+    assert_closed(path)
+    return child
+
+
 FILL = f"""
 tracker = UsageTracker(PATH, queue_size=100_000)
 async def main():
@@ -27,27 +41,21 @@ async def main():
         tracker.record_nowait(usage(number))
 """
 
+FAIL = "async def fail():\n await main()\n 1 / 0\n"
+BARE = "loop = new_loop()\nloop.run_until_complete(main())"
 ENDS = {
     "the end of asyncio.run": ("run(main())", 0),
-    "an exception": ("async def fail():\n await main()\n 1 / 0\nrun(fail())", 1),
+    "an exception": (f"{FAIL}run(fail())", 1),
     "sys.exit in a task": ("async def leave():\n await main()\n sys.exit(3)\nrun(leave())", 3),
     "sys.exit after the loop": ("run(main())\nsys.exit(4)", 4),
-    "a bare loop left open": ("loop = new_loop()\nloop.run_until_complete(main())", 0),
-    "a bare loop closed": ("loop = new_loop()\nloop.run_until_complete(main())\nloop.close()", 0),
-    "an exception under a bare loop": (
-        "async def fail():\n await main()\n 1 / 0\nnew_loop().run_until_complete(fail())",
-        1,
-    ),
+    "a bare loop left open": (BARE, 0),
+    "a bare loop closed": (f"{BARE}\nloop.close()", 0),
+    "an exception under a bare loop": (f"{FAIL}new_loop().run_until_complete(fail())", 1),
     "KeyboardInterrupt under a bare loop": (
-        """
-async def fail():
-    await main()
-    raise KeyboardInterrupt
-new_loop().run_until_complete(fail())
-""",
+        FAIL.replace("1 / 0", "raise KeyboardInterrupt") + "new_loop().run_until_complete(fail())",
         -signal.SIGINT,
     ),
-    "the tracker deleted": ("loop = new_loop()\nloop.run_until_complete(main())\ndel tracker", 0),
+    "the tracker deleted": (f"{BARE}\ndel tracker", 0),
     "a thread of its own": (
         """
 thread = threading.Thread(target=lambda: run(main()))
@@ -97,9 +105,7 @@ async def main():
         await asyncio.wait({call})
 run(main())
 """
-    child = run(code, tmp_path, loop=loop, options=["-X", "dev", "-W", "error"])
-    assert complaints(child.stderr) == ""
-    assert_closed(tmp_path)
+    ends_well(code, tmp_path, loop=loop, options=["-X", "dev", "-W", "error"])
 
 
 def test_an_unclosed_tracker_is_said_in_development_mode_and_saved(tmp_path: Path) -> None:
@@ -131,10 +137,8 @@ async def main():
         await asyncio.sleep(0)
 run(main())
 """
-    run(code, tmp_path)
+    ends_well(code, tmp_path)
     assert sorted(kinds(tmp_path)) == ["cancelled"] * 5 + ["started"] * 5
-    assert_once(tmp_path)
-    assert_closed(tmp_path)
 
 
 def test_threads_that_record_while_the_process_ends_lose_nothing_they_were_promised(
@@ -175,11 +179,7 @@ def late():
     say(tracker.record_threadsafe(usage("late")).result(10).call_id)
 atexit.register(late)
 """
-    child = run(code, tmp_path)
-    assert child.said == ["late"]
-    assert child.stderr == ""
-    assert_once(tmp_path, ["early", "late"])
-    assert_closed(tmp_path)
+    assert ends_well(code, tmp_path, ["early", "late"]).said == ["late"]
 
 
 def test_a_disk_that_hangs_does_not_hold_the_end_of_the_loop_for_ever(tmp_path: Path) -> None:
@@ -202,8 +202,7 @@ async def main():
 run(main())
 """
     run(code, tmp_path)
-    assert keys(tmp_path) == [str(number) for number in range(500)]
-    assert_once(tmp_path)
+    assert_once(tmp_path, range(500))
 
 
 @both_loops
@@ -243,6 +242,10 @@ warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of a fork with
 def wait_for(child):
     _, status = os.waitpid(child, 0)
     say("child", os.waitstatus_to_exitcode(status))
+def in_the_child(main):
+    asyncio.events._set_running_loop(None)
+    asyncio.run(asyncio.wait_for(main, 10))
+    os._exit(0)
 """
 
 
@@ -259,10 +262,7 @@ async def main():
         await tracker.record(usage("after"))
 run(main())
 """
-    child = run(FORK + code, tmp_path)
-    assert child.said == ["child 0"]
-    assert_once(tmp_path, [*range(1_000), "after"])
-    assert_closed(tmp_path)
+    assert ends_well(FORK + code, tmp_path, [*range(1_000), "after"]).said == ["child 0"]
 
 
 def test_a_forked_child_keeps_neither_the_lock_nor_the_segment_of_its_parent(
@@ -314,11 +314,7 @@ if child == 0:
     sys.exit(0)
 wait_for(child)
 """
-    child = run(FORK + FILL + code, tmp_path)
-    assert child.said == ["child 0"]
-    assert child.stderr == ""
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+    assert ends_well(FORK + FILL + code, tmp_path, range(COUNT)).said == ["child 0"]
 
 
 def test_a_forked_child_may_record_with_a_writer_of_its_own(tmp_path: Path) -> None:
@@ -333,21 +329,15 @@ async def main():
     await tracker.record(usage("parent"))
     child = os.fork()
     if child == 0:
-        asyncio.events._set_running_loop(None)
-        asyncio.run(child_main())
-        os._exit(0)
+        in_the_child(child_main())
     wait_for(child)
     await tracker.aclose()
 run(main())
 """
-    child = run(FORK + code, tmp_path)
-    assert "child 0" in child.said
-    assert "signals on 1" in child.said
+    assert ends_well(FORK + code, tmp_path).said == ["signals on 1", "child 0"]
     found = list(Ledger(tmp_path).records())
     assert sorted(str(record.call_id) for record in found) == ["child", "parent"]
     assert len({str(record.id).rpartition("-")[0] for record in found}) == 2
-    assert_once(tmp_path)
-    assert_closed(tmp_path)
 
 
 def test_worker_processes_of_multiprocessing_share_the_ledger(tmp_path: Path) -> None:
@@ -396,18 +386,13 @@ async def main():
     await asyncio.sleep(0.1)  # the thread is inside the write
     child = os.fork()
     if child == 0:
-        asyncio.events._set_running_loop(None)
-        asyncio.run(child_main())
-        os._exit(0)
+        in_the_child(child_main())
     await asyncio.to_thread(wait_for, child)
     await tracker.aclose()
 run(main())
 """
-    child = run(FORK + code, tmp_path)
-    assert "child 0" in child.said
+    assert "child 0" in ends_well(FORK + code, tmp_path).said
     assert sorted(map(str, keys(tmp_path))) == ["child", "parent"]
-    assert_once(tmp_path)
-    assert_closed(tmp_path)
 
 
 STREAM = (
@@ -436,10 +421,8 @@ async def begin():
 
 
 def test_a_stream_that_is_open_at_the_exit_is_abandoned_on_record(tmp_path: Path) -> None:
-    child = run(STREAM + "stream = run(begin())", tmp_path)
-    assert child.stderr == ""
+    ends_well(STREAM + "stream = run(begin())", tmp_path)
     assert kinds(tmp_path) == ["started", "abandoned"]
-    assert_closed(tmp_path)
 
 
 def test_a_forked_child_says_nothing_of_its_parents_open_streams(tmp_path: Path) -> None:
@@ -451,12 +434,8 @@ if child == 0:
     sys.exit(0)
 wait_for(child)
 """
-    child = run(STREAM + code, tmp_path)
-    assert child.said == ["child 0"]
-    assert child.stderr == ""
+    assert ends_well(STREAM + code, tmp_path).said == ["child 0"]
     assert kinds(tmp_path) == ["started", "abandoned"]
-    assert_once(tmp_path)
-    assert_closed(tmp_path)
 
 
 def test_a_forked_child_may_use_the_client_with_a_writer_of_its_own(tmp_path: Path) -> None:
@@ -469,20 +448,14 @@ async def main():
     stream = await begin()
     child = os.fork()
     if child == 0:
-        asyncio.events._set_running_loop(None)
-        asyncio.run(asyncio.wait_for(child_main(), 10))
-        os._exit(0)
+        in_the_child(child_main())
     wait_for(child)
     await stream.aclose()
     await client.aclose()
 run(main())
 """
-    child = run(STREAM + code, tmp_path)
-    assert child.said == ["child 0"]
-    assert child.stderr == ""
+    assert ends_well(STREAM + code, tmp_path).said == ["child 0"]
     assert sorted(kinds(tmp_path)) == ["abandoned", "abandoned", "started", "started"]
-    assert_once(tmp_path)
-    assert_closed(tmp_path)
 
 
 # -- many ordinary ends, and the controls ----------------------------------------------------------

@@ -171,9 +171,13 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     return Case(request.param, tmp_path)
 
 
-def test_killed_at_every_step(case: Case) -> None:
+def at_every_step(case: Case, fault: Callable[[FaultyFileSystem, int], None]) -> None:
     for nth in range(1, len(case.steps) + 1):
-        case.disturbed(lambda disk, nth=nth: disk.kill(nth))
+        case.disturbed(lambda disk, nth=nth: fault(disk, nth))
+
+
+def test_killed_at_every_step(case: Case) -> None:
+    at_every_step(case, lambda disk, nth: disk.kill(nth))
 
 
 def test_killed_in_the_middle_of_every_write(case: Case) -> None:
@@ -183,15 +187,11 @@ def test_killed_in_the_middle_of_every_write(case: Case) -> None:
 
 
 def test_an_error_at_every_step(case: Case) -> None:
-    for nth in range(1, len(case.steps) + 1):
-        case.disturbed(lambda disk, nth=nth: disk.fail("*", nth=nth, error=errno.EIO))
+    at_every_step(case, lambda disk, nth: disk.fail("*", nth=nth, error=errno.EIO))
 
 
 def test_every_step_from_the_nth_on_fails(case: Case) -> None:
-    for nth in range(1, len(case.steps) + 1):
-        case.disturbed(
-            lambda disk, nth=nth: disk.fail("*", nth=nth, times=None, error=errno.ENOSPC)
-        )
+    at_every_step(case, lambda disk, nth: disk.fail("*", nth=nth, times=None, error=errno.ENOSPC))
 
 
 @pytest.mark.parametrize("limit", [1, 13])
