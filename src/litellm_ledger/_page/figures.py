@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -36,8 +36,24 @@ _TAGS: Final = 3
 _OTHERS: Final = "all others"
 _STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
 
-Parts = tuple[tuple[str, int, Callable[[Row], int]], ...]
+_Parts = tuple[tuple[str, int, Callable[[Row], int]], ...]
 """The parts of a stack of counts: name, colour, and the count in a row."""
+
+_TOKENS: Final[_Parts] = (
+    (
+        "input, fresh",
+        0,
+        lambda row: max(0, row.input_tokens - row.cache_read_tokens - row.cache_write_tokens),
+    ),
+    ("input, read from cache", 4, attrgetter("cache_read_tokens")),
+    ("input, written to cache", 3, attrgetter("cache_write_tokens")),
+    ("output", 1, lambda row: max(0, row.output_tokens - row.reasoning_tokens)),
+    ("output, reasoning", 5, attrgetter("reasoning_tokens")),
+)
+_FAILURES: Final[_Parts] = tuple(
+    (status, color, attrgetter(status))
+    for status, color in (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
+)
 
 READINGS: Final = 7
 """About as often the ledger is read for one page."""
@@ -161,8 +177,28 @@ def gather(
     if not rows or every is None:
         return page
     labels = periods(every, [row.group[every] for row in rows], dates)
-    sums = _sums(rows, every)
-    speed = report([every], quantiles=True)
+    axis = _Axis(every, labels)
+    charts = [
+        _spend(rows, stacked, axis),
+        axis.counts(
+            rows,
+            _TOKENS,
+            id="tokens",
+            title="Tokens",
+            unit="tokens",
+            about="Input and output tokens, with the shares of the provider's prompt cache and "
+            "of reasoning.",
+        ),
+        _speed(report([every], quantiles=True).rows, axis),
+        axis.counts(
+            rows,
+            _FAILURES,
+            id="failures",
+            title="Failed and abandoned calls",
+            unit="calls",
+            about="Errors, cancelled calls, streams left early, and calls whose process died.",
+        ),
+    ]
     tags = count_tags(ledger.path, Selection(**question.selection(), calendar=dates))
     advance(1)
     chosen = summarising(tags, main.total.calls)
@@ -181,31 +217,7 @@ def gather(
         page,
         first=labels[0],
         last=labels[-1],
-        charts=[
-            _spend(rows, every, stacked, labels),
-            *_counts(
-                sums,
-                every,
-                labels,
-                _TOKENS,
-                id="tokens",
-                title="Tokens",
-                unit="tokens",
-                about="Input and output tokens, with the shares of the provider's prompt cache and "
-                "of reasoning.",
-            ),
-            *_speed(speed.rows, every, labels),
-            *_counts(
-                sums,
-                every,
-                labels,
-                _FAILURES,
-                id="failures",
-                title="Failed and abandoned calls",
-                unit="calls",
-                about="Errors, cancelled calls, streams left early, and calls whose process died.",
-            ),
-        ],
+        charts=[chart for chart in charts if chart.series],
         tops=tops,
         errors=sorted(_sums(failed, "error").items(), key=lambda pair: -pair[1].calls)[:_TOP],
         statuses=sorted(_sums(rows, "status").items(), key=lambda pair: _STATUSES.index(pair[0])),
@@ -228,101 +240,81 @@ def _sums(rows: Iterable[Row], key: str) -> dict[str, Row]:
     return {name: added(same) for name, same in found.items()}
 
 
-def _stack(
-    named: Sequence[tuple[str, int, dict[str, Any]]],
-    labels: Sequence[str],
-    text: Callable[[Any], str],
-) -> tuple[list[Series], list[str]]:
-    """Return the series of a stack, and the texts of its totals."""
-    series = [
-        Series(
-            name=clean(name),
-            color=color,
-            values=[float(values.get(label, 0)) for label in labels],
-            texts=[text(values.get(label, 0)) for label in labels],
-        )
-        for name, color, values in named
-    ]
-    totals = [text(sum(values.get(label, 0) for *_, values in named)) for label in labels]
-    return series, totals
+class _Axis(NamedTuple):
+    """The time of all charts of a page."""
+
+    every: str
+    labels: list[str]
+
+    def chart(self, series: list[Series], **about: Any) -> Chart:
+        marks = short(self.every, self.labels)
+        return Chart(**about, labels=self.labels, short=marks, series=series)
+
+    def stack(
+        self,
+        parts: Sequence[tuple[str, int, dict[str, Any]]],
+        text: Callable[[Any], str],
+        **about: Any,
+    ) -> Chart:
+        """Stack parts: of each its name, its colour, and its value in each period."""
+        series = [
+            Series(
+                name=clean(name),
+                color=color,
+                values=[float(values.get(label, 0)) for label in self.labels],
+                texts=[text(values.get(label, 0)) for label in self.labels],
+            )
+            for name, color, values in parts
+        ]
+        sums = [sum(values.get(label, 0) for *_, values in parts) for label in self.labels]
+        return self.chart(series, kind="stack", totals=list(map(text, sums)), **about)
+
+    def counts(self, rows: Iterable[Row], parts: _Parts, **about: Any) -> Chart:
+        """Stack the counts that are not 0 throughout."""
+        sums = _sums(rows, self.every)
+        named = [
+            (name, color, {label: of(row) for label, row in sums.items()})
+            for name, color, of in parts
+            if any(map(of, sums.values()))
+        ]
+        return self.stack(named, "{:,}".format, **about)
 
 
-def _spend(rows: list[Row], every: str, by: str, labels: list[str]) -> Chart:
-    groups = _sums(rows, by)
-    ordered = sorted(groups, key=lambda name: (-groups[name].cost, -groups[name].calls, name))
-    apart = ordered if len(ordered) <= _APART + 1 else ordered[:_APART]
-    rest = set(ordered) - set(apart)
-    named: list[tuple[str, int, dict[str, Any]]] = []
-    for at, name in enumerate(apart):
-        mine = [row for row in rows if row.group[by] == name]
-        known = groups[name].known_cost is not None
-        named.append((name if known else f"{name} (no price)", at, _costs(mine, every)))
+def _dearest(rows: Iterable[Row], key: str) -> list[tuple[str, Row]]:
+    groups = _sums(rows, key).items()
+    return sorted(groups, key=lambda pair: (-pair[1].cost, -pair[1].calls, pair[0]))
+
+
+def _spend(rows: list[Row], by: str, axis: _Axis) -> Chart:
+    groups = _dearest(rows, by)
+    apart = groups if len(groups) <= _APART + 1 else groups[:_APART]
+    parts: list[tuple[str, int, dict[str, Any]]] = []
+    for at, (name, group) in enumerate(apart):
+        shown = name if group.known_cost is not None else f"{name} (no price)"
+        mine = _sums((row for row in rows if row.group[by] == name), axis.every)
+        parts.append((shown, at, {label: row.cost for label, row in mine.items()}))
+    rest = {name for name, _ in groups[len(apart) :]}
     if rest:
-        others = [row for row in rows if row.group[by] in rest]
-        named.append((f"{_OTHERS} ({len(rest)})", _APART, _costs(others, every)))
-    series, totals = _stack(named, labels, lambda cost: money(Decimal(cost)))
-    for at, name in enumerate(apart):
-        if groups[name].known_cost is None:
-            texts = ["unknown" if label in named[at][2] else "–" for label in labels]
-            series[at] = msgspec.structs.replace(series[at], texts=texts)
-    return Chart(
+        others = _sums((row for row in rows if row.group[by] in rest), axis.every)
+        costs = {label: row.cost for label, row in others.items()}
+        parts.append((f"{_OTHERS} ({len(rest)})", _APART, costs))
+    chart = axis.stack(
+        parts,
+        lambda cost: money(Decimal(cost)),
         id="spend",
-        title=f"Cost by {every}",
+        title=f"Cost by {axis.every}",
         about=f"US dollars, stacked by {by.removeprefix('tag:')}; calls without a price are "
         "not included.",
-        kind="stack",
         unit="usd",
-        labels=labels,
-        short=short(every, labels),
-        series=series,
-        totals=totals,
     )
+    for (_, group), (*_, costs), series in zip(apart, parts, chart.series, strict=False):
+        if group.known_cost is None:
+            series.texts[:] = ["unknown" if label in costs else "–" for label in axis.labels]
+    return chart
 
 
-def _costs(rows: Iterable[Row], every: str) -> dict[str, Any]:
-    return {label: row.cost for label, row in _sums(rows, every).items()}
-
-
-_TOKENS: Final[Parts] = (
-    (
-        "input, fresh",
-        0,
-        lambda row: max(0, row.input_tokens - row.cache_read_tokens - row.cache_write_tokens),
-    ),
-    ("input, read from cache", 4, attrgetter("cache_read_tokens")),
-    ("input, written to cache", 3, attrgetter("cache_write_tokens")),
-    ("output", 1, lambda row: max(0, row.output_tokens - row.reasoning_tokens)),
-    ("output, reasoning", 5, attrgetter("reasoning_tokens")),
-)
-_FAILURES: Final[Parts] = tuple(
-    (status, color, attrgetter(status))
-    for status, color in (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
-)
-
-
-def _counts(
-    sums: dict[str, Row], every: str, labels: list[str], parts: Parts, **about: Any
-) -> list[Chart]:
-    """Return a stack of those parts that are not 0 throughout; none without any."""
-    named = [
-        (name, color, {label: of(row) for label, row in sums.items()})
-        for name, color, of in parts
-        if any(map(of, sums.values()))
-    ]
-    series, totals = _stack(named, labels, "{:,}".format)
-    chart = Chart(
-        **about,
-        kind="stack",
-        labels=labels,
-        short=short(every, labels),
-        series=series,
-        totals=totals,
-    )
-    return [chart] if named else []
-
-
-def _speed(rows: list[Row], every: str, labels: list[str]) -> list[Chart]:
-    at = {row.group[every]: row for row in rows}
+def _speed(rows: list[Row], axis: _Axis) -> Chart:
+    at = {row.group[axis.every]: row for row in rows}
     series = []
     for name, color, field, part in (
         ("whole answer, p50", 0, "latency_ms", "p50"),
@@ -330,26 +322,22 @@ def _speed(rows: list[Row], every: str, labels: list[str]) -> list[Chart]:
         ("first token, p50", 2, "ttft_ms", "p50"),
         ("first token, p90", 3, "ttft_ms", "p90"),
     ):
-        found = [getattr(at.get(label), field, None) for label in labels]
+        found = [getattr(at.get(label), field, None) for label in axis.labels]
         values = [getattr(one, part, None) for one in found]
         if any(value is not None for value in values):
             texts = ["-" if value is None else duration(value) for value in values]
             series.append(Series(name=name, color=color, values=values, texts=texts))
-    chart = Chart(
+    return axis.chart(
+        series,
         id="speed",
         title="Latency",
         about="Successful calls: half were faster than p50, nine of ten faster than p90.",
         kind="line",
         unit="ms",
-        labels=labels,
-        short=short(every, labels),
-        series=series,
     )
-    return [chart] if series else []
 
 
 def _top(rows: Iterable[Row], key: str) -> Top:
-    groups = list(_sums(rows, key).items())
-    groups.sort(key=lambda pair: (-pair[1].cost, -pair[1].calls, pair[0]))
+    groups = _dearest(rows, key)
     rest = [row for _, row in groups[_TOP:]]
     return Top(key=key, rows=groups[:_TOP], others=(len(rest), added(rest)) if rest else None)
