@@ -21,8 +21,9 @@ from litellm_ledger import __version__
 
 from .flags import FORMS, command, complain, home
 from .health import ask, compact, doctor, path, recover, verify
-from .records import calls, export, records, show, sql, tail
+from .records import calls, export, records, show, tail
 from .reports import by_period, html, report, top
+from .sql import sql
 
 __all__ = ["app"]
 

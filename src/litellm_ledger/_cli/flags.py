@@ -44,6 +44,7 @@ __all__ = [
     "home",
     "put_json",
     "refuse_misspelt",
+    "scope",
 ]
 
 
@@ -250,6 +251,12 @@ def emit(
     else:
         table()
     return status
+
+
+def scope(path: Path, question: Question) -> str:
+    """Return which part of which ledger is asked for, in words."""
+    narrowed = any(question.selection().values())
+    return f"in {path}" + (" that match what you asked for" if narrowed else "")
 
 
 def put_json(value: Any, *, indent: bool = True) -> None:

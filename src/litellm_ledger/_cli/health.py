@@ -369,7 +369,7 @@ def ask(
     """Make one real call and record it; print the answer and its record."""
     import asyncio
 
-    from .print_records import print_record, record_dict
+    from .records import print_record, record_dict
 
     where = ledger or default_directory()
     answer = asyncio.run(_call(question_, model, where, api_base))

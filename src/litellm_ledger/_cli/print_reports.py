@@ -24,7 +24,7 @@ from litellm_ledger._reports.dataframes import columns
 from litellm_ledger._reports.report import Report, added, floor_mark, row_dict
 
 from .csv_lines import put_rows
-from .flags import Output, emit
+from .flags import Output, emit, scope
 from .tables import Column, aside, headline, on_terminal, show, write, write_notes
 
 __all__ = ["Asked", "print_report"]
@@ -94,11 +94,14 @@ def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int
     def table() -> None:
         if not report.total.calls:
             begun = report.in_flight or report.cut_off
-            write(f"No {'call has ended yet' if begun else 'calls on record'} {_scope(asked)}.")
+            nothing = "call has ended yet" if begun else "calls on record"
+            write(f"No {nothing} {scope(asked.path, asked.question)}.")
         else:
             shown = groups[:most]
             if others:
-                label = dict.fromkeys(asked.by, "") | {asked.by[0]: _others(len(others))}
+                label = dict.fromkeys(asked.by, "") | {
+                    asked.by[0]: f"({counted(len(others), 'other')})"
+                }
                 shown.append((msgspec.structs.replace(added(others), group=label), []))
             _table(asked, shown, output, share=top is not None)
             write()
@@ -118,15 +121,6 @@ def _notes(asked: Asked, output: Output) -> list[str]:
 
 def _exact(output: Output) -> bool:
     return output.md or not on_terminal()
-
-
-def _others(count: int) -> str:
-    return f"({counted(count, 'other')})"
-
-
-def _scope(asked: Asked) -> str:
-    narrowed = any(asked.question.selection().values())
-    return f"in {asked.path}" + (" that match what you asked for" if narrowed else "")
 
 
 def _table(

@@ -1,6 +1,7 @@
 """The commands that show single records: list, find, follow, hand on.
 
-Owns their words and flags.  The records are ``Ledger``'s, the looks ``_cli.print_records``'s.
+Owns their words and flags, and which members of a record are shown in which words.  The records are
+``Ledger``'s, ``_cli.tables`` draws them.
 """
 
 from __future__ import annotations
@@ -8,10 +9,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import typer
+
+from litellm_ledger._aggregates.formatting import amounts, clean, counted, dollars, listed
+from litellm_ledger._records.escaping import escaped, json_text
 
 from .flags import (
     RAW,
@@ -22,15 +28,31 @@ from .flags import (
     complain,
     emit,
     put_json,
+    scope,
 )
 from .progress import working
+from .tables import Column, write, write_notes
+from .tables import show as show_table
 
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._reading.lines import Problem
     from litellm_ledger._records.record import UsageRecord
+    from litellm_ledger._reports.history import Calls, Operation
     from litellm_ledger._reports.ledger import Ledger
 
-__all__ = ["calls", "export", "records", "show", "sql", "tail"]
+__all__ = [
+    "calls",
+    "damage",
+    "export",
+    "print_record",
+    "record_dict",
+    "records",
+    "refuse_directory",
+    "show",
+    "tail",
+    "utc",
+]
 
 Kinds = Annotated[
     bool, typer.Option("--all-kinds", help="Also print started calls and gaps, not only outcomes.")
@@ -51,13 +73,51 @@ def calls(
     ] = 20,
 ) -> int:
     """List single calls, newest first."""
-    from .print_records import print_calls
-
     with working(f"reading {ledger.path}"):
         check_where(ledger, question)
         found = ledger.calls(**question.selection(), limit=limit or None)
         check_matched(ledger, question, found.matched)
-    return print_calls(ledger.path, found, question, output)
+
+    def plain() -> dict[str, Any]:
+        return {
+            "path": str(ledger.path),
+            **question.to_dict(),
+            "matched": found.matched,
+            "calls": [record_dict(record) for record in found],
+            "problems": found.problems,
+        }
+
+    def csv() -> None:
+        from .csv_lines import put_csv
+
+        put_csv(found, sys.stdout, raw=output.raw)
+
+    def table() -> None:
+        if not found.records:
+            write(f"No calls on record {scope(ledger.path, question)}.")
+        else:
+            _table(found.records, question.tz, md=output.md, color=output.color)
+            write()
+        notes = []
+        if found.matched > len(found):
+            notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
+        notes += _estimated(found.records)
+        notes += damage(found.problems)
+        write_notes(notes, md=output.md)
+
+    return emit(output, plain, table, csv=csv)
+
+
+def damage(problems: Sequence[Problem]) -> list[str]:
+    """Return a note on the places that hold no record."""
+    places = counted(len(problems), "place")
+    return [f"Damage: {places} skipped; run litellm-ledger verify."] if problems else []
+
+
+def _estimated(records: Sequence[UsageRecord]) -> list[str]:
+    count = sum(record.usage_source == "estimated" for record in records)
+    have = "has" if count == 1 else "have"
+    return [f"~ {count:,} of these {have} estimated tokens and cost."] if count else []
 
 
 def show(
@@ -73,12 +133,9 @@ def show(
     ledger: Ledger,
 ) -> int:
     """Show one operation with all its attempts."""
-    from litellm_ledger._aggregates.formatting import listed
     from litellm_ledger._reports.short_ids import alike
 
-    from .print_records import operation_dict, print_operation
-
-    _not_a_directory(key, "show ID PATH")
+    refuse_directory(key, "show ID PATH")
     with working(f"looking for {key}"):
         found = ledger.operation(key)
         near = alike(ledger.path, key, _ALIKE + 1) if found is None and key else []
@@ -93,12 +150,52 @@ def show(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
             "litellm-ledger calls --json lists them"
         )
-    return emit(output, lambda: operation_dict(found), lambda: print_operation(found))
+    return emit(output, lambda: _operation_dict(found), lambda: _print_operation(found))
 
 
-def _not_a_directory(text: str, order: str) -> None:
+def refuse_directory(text: str, order: str) -> None:
+    """Refuse a directory where a text is asked for."""
     if 0 < len(text) < 1_000 and Path(text).is_dir():
         raise ValueError(f"{text} is a directory; it comes last: {order}")
+
+
+def _operation_dict(found: Operation) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "attempts": [
+            {
+                "number": attempt.number,
+                "started": attempt.started and record_dict(attempt.started),
+                "outcome": attempt.outcome and record_dict(attempt.outcome),
+            }
+            for attempt in found.attempts
+        ],
+    }
+
+
+def _print_operation(found: Operation) -> None:
+    """Print an operation: what it came to, then each attempt, a member a line."""
+    outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
+    known = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    guessed = any(outcome.usage_source == "estimated" for outcome in outcomes)
+    said = f"operation {found.id}: {counted(len(found.attempts), 'attempt')}"
+    if known:
+        said += f", {amounts([sum(known[1:], known[0])])[0]}{'+' if guessed else ''}"
+    unknown = len(outcomes) - len(known)
+    if unknown:
+        said += f", {unknown:,} of unknown cost"
+    write(said)
+    for attempt in found.attempts:
+        write()
+        if attempt.outcome is not None:
+            error = attempt.outcome.error
+            named = f" ({clean(error)})" if error else ""
+            write(f"attempt {attempt.number}: {clean(_status(attempt.outcome))}{named}")
+            print_record(attempt.outcome)
+        else:
+            write(f"attempt {attempt.number}: started, no outcome on record yet")
+            if attempt.started is not None:
+                print_record(attempt.started)
 
 
 def tail(
@@ -118,13 +215,11 @@ def tail(
     from litellm_ledger._reading.follow import Follower
     from litellm_ledger._reading.last_written import ended, last_written
 
-    from .print_records import tail_line
-
     follower = Follower(ledger.path)  # before the listing, so that nothing falls between the two
     shown: set[str | None] = set()
 
     def put(record: UsageRecord) -> None:
-        sys.stdout.write(tail_line(record, question, output) + "\n")
+        sys.stdout.write(_tail_line(record, question, output) + "\n")
         sys.stdout.flush()  # at once, also into a pipe
 
     selection = Selection(**question.selection())
@@ -148,6 +243,26 @@ def tail(
     return 0
 
 
+def _tail_line(record: UsageRecord, question: Question, output: Output) -> str:
+    if output.json:
+        return json_text(record_dict(record))
+    cost = "-" if record.kind != "usage" else _costs([record])[0]
+    line = "  ".join(
+        [
+            _time(record, question.tz),
+            f"{clean(_status(record) if record.kind != 'started' else 'started'):<9}",
+            f"{clean(record.model, 28):<20}",
+            f"{_tokens(record, record.input_tokens):>8}",
+            f"{_tokens(record, record.output_tokens):>7}",
+            f"{cost:>12}",
+            f"{_number(record.latency_ms):>7} {'ms' if record.latency_ms is not None else '  '}",
+            *([clean(record.error)] if record.error else []),
+            clean(_tags(record)),
+        ]
+    ).rstrip()
+    return escaped(line)
+
+
 def records(
     question: Question,
     output: Output,
@@ -164,9 +279,7 @@ def records(
     all_kinds: Kinds = False,
 ) -> int:
     """Print records unchanged, newest last; with --json, one object per line."""
-    from litellm_ledger._reports.history import Calls, newest
-
-    from .print_records import print_records, record_dict
+    from litellm_ledger._reports.history import newest
 
     check_where(ledger, question)
     most = 20 if limit is None and not output.json else limit
@@ -190,7 +303,16 @@ def records(
         every = list(found)
         matched = len(every) if kept is None else kept.matched
         check_matched(ledger, question, matched)
-        print_records(every, matched, question, color=output.color)
+        if every:
+            _table(every, question.tz, color=output.color)
+        else:
+            write("No records.")
+        notes = _estimated(every)
+        if matched > len(every):
+            notes.append(f"The newest {len(every):,} of {matched:,}; --limit 0 shows all.")
+        if notes:
+            write()
+            write_notes(notes)
     _tell_problems(problems)
     return 0
 
@@ -203,35 +325,6 @@ def _tell_problems(problems: Sequence[object]) -> None:
     if problems:
         places = "place holds" if len(problems) == 1 else "places hold"
         complain(f"{len(problems):,} {places} no valid record; run litellm-ledger verify")
-
-
-def sql(
-    query: Annotated[
-        str,
-        typer.Argument(
-            metavar="QUERY", help="One SELECT statement; - reads it from standard input."
-        ),
-    ],
-    output: Output,
-    ledger: Ledger,
-    allow_files: Annotated[
-        bool,
-        typer.Option("--allow-files", help="Let the statement read files too, not only the views."),
-    ] = False,
-) -> int:
-    """Run an SQL query on the views calls and records (docs/reports.md lists the columns)."""
-    from .print_records import print_answer
-
-    _not_a_directory(query, "sql QUERY PATH")
-    if query == "-":
-        query = sys.stdin.read()
-    try:
-        with working(f"querying {ledger.path}"):
-            found = ledger.sql(query, allow_files=allow_files)
-    except ValueError as exc:
-        complain(exc, lines=True)  # the database draws a caret below the place
-        return 2
-    return print_answer(ledger.path, found, output)
 
 
 def export(
@@ -263,3 +356,112 @@ def export(
     tell_written(out)
     _tell_problems(problems)
     return 0
+
+
+_MONEY: Final = ("cost", "saved_cost")
+
+
+def record_dict(record: UsageRecord) -> dict[str, Any]:
+    """Return what is known of a record as plain JSON values; money is exact decimal text."""
+    plain = {
+        name: value
+        for name, value in msgspec.structs.asdict(record).items()
+        if value is not None and value != {}
+    }
+    for name in _MONEY:
+        if name in plain:
+            plain[name] = dollars(plain[name])
+    return plain
+
+
+def print_record(record: UsageRecord) -> None:
+    """Print one record, a member a line."""
+    for name, value in record_dict(record).items():
+        if isinstance(value, datetime):
+            value = utc(value)
+        elif isinstance(value, dict):
+            value = _tags(record) if name == "tags" else msgspec.json.encode(value).decode()
+        unit = " USD" if name in _MONEY else ""
+        write(f"{name:<18} {clean(str(value), 4_096)}{unit}")
+    if record.cost is None and record.kind == "usage":
+        write(f"{'cost':<18} unknown")
+
+
+def _table(records: Sequence[UsageRecord], tz: str, *, color: bool, md: bool = False) -> None:
+    from litellm_ledger._reports.short_ids import shortened
+
+    other_kinds = any(record.kind != "usage" for record in records)
+    repeated = any((record.attempt or 1) > 1 for record in records)
+    kinds = [Column("kind", [r.kind for r in records], 7, left=True)] if other_kinds else []
+    failed = any(record.error for record in records)
+    errors = [Column("error", [clean(r.error) for r in records], 5, left=True)] if failed else []
+    attempts = [Column("attempt", [_number(r.attempt) for r in records], 5)] if repeated else []
+    show_table(
+        [
+            Column(f"time ({tz})", [_time(r, tz) for r in records], left=True, whole=True),
+            *kinds,
+            Column("model", [clean(r.model) for r in records], left=True),
+            Column("status", [clean(_status(r)) for r in records], left=True),
+            *errors,
+            *attempts,
+            Column("input", [_tokens(r, r.input_tokens) for r in records], 7),
+            Column("output", [_tokens(r, r.output_tokens) for r in records], 7),
+            Column("cost", _costs(records), whole=True),
+            Column("ms", [_number(r.latency_ms) for r in records], 3),
+            Column("tags", [clean(_tags(r)) for r in records], 4, left=True),
+            Column(
+                "id",
+                [clean(r.id) for r in records],
+                left=True,
+                whole=True,
+                short=shortened([r.id for r in records]),
+            ),
+        ],
+        md=md,
+        color=color,
+    )
+
+
+def _time(record: UsageRecord, tz: str) -> str:
+    """When it began, as clocks showed it in a zone."""
+    if record.ts is None:
+        return "-"
+    from litellm_ledger._aggregates.calendar import calendar
+
+    return record.ts.astimezone(calendar(tz).zone).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def utc(moment: datetime) -> str:
+    """A time as JSON has it; one without a zone, as SQL gives it, is UTC."""
+    text = moment.isoformat()
+    return text.replace("+00:00", "Z") if moment.tzinfo else f"{text}Z"
+
+
+def _status(record: UsageRecord) -> str | None:
+    if record.kind == "gap":
+        return f"{record.reason} to {record.gap_until}"
+    return record.status
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _mark(record: UsageRecord) -> str:
+    return "~" if record.usage_source == "estimated" else ""
+
+
+def _tokens(record: UsageRecord, value: int | None) -> str:
+    return "-" if value is None else f"{_mark(record)}{value:,}"
+
+
+def _costs(records: Sequence[UsageRecord]) -> list[str]:
+    texts = amounts([r.cost for r in records])
+    return [
+        "-" if r.kind != "usage" else t if r.cost is None else _mark(r) + t
+        for t, r in zip(texts, records, strict=True)
+    ]
+
+
+def _tags(record: UsageRecord) -> str:
+    return " ".join(f"{key}={value}" for key, value in (record.tags or {}).items())

@@ -1,0 +1,125 @@
+"""The command ``sql``: an answer as a table, JSON, CSV or Markdown.
+
+Owns how values of the database are written.  The rows are ``Ledger.sql``'s.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from litellm_ledger._aggregates.formatting import clean, dollars
+
+from .flags import Output, complain, emit
+from .progress import working
+from .records import damage, refuse_directory, utc
+from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
+
+if TYPE_CHECKING:
+    from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._reports.sql import Table
+
+__all__ = ["sql"]
+
+
+def sql(
+    query: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUERY", help="One SELECT statement; - reads it from standard input."
+        ),
+    ],
+    output: Output,
+    ledger: Ledger,
+    allow_files: Annotated[
+        bool,
+        typer.Option("--allow-files", help="Let the statement read files too, not only the views."),
+    ] = False,
+) -> int:
+    """Run an SQL query on the views calls and records (docs/reports.md lists the columns)."""
+    refuse_directory(query, "sql QUERY PATH")
+    if query == "-":
+        query = sys.stdin.read()
+    try:
+        with working(f"querying {ledger.path}"):
+            found = ledger.sql(query, allow_files=allow_files)
+    except ValueError as exc:
+        complain(exc, lines=True)  # the database draws a caret below the place
+        return 2
+
+    def plain() -> dict[str, Any]:
+        return {
+            "path": str(ledger.path),
+            "columns": found.columns,
+            "types": found.types,
+            "rows": [[_plain(value) for value in row] for row in found],
+            "problems": found.problems,
+        }
+
+    def csv() -> None:
+        from .csv_lines import put_rows
+
+        rows = (map(_cell, row) for row in found)
+        put_rows(found.columns, rows, sys.stdout, raw=output.raw)
+
+    return emit(output, plain, lambda: _print(found, output), csv=csv)
+
+
+def _print(table: Table, output: Output) -> None:
+    if table.rows:
+        columns = [
+            Column(
+                clean(name),
+                [clean(_text(value, "-")) for value in values],
+                left=not all(
+                    isinstance(value, int | float | Decimal) or value is None for value in values
+                ),
+            )
+            for name, values in zip(table.columns, zip(*table.rows, strict=True), strict=True)
+        ]
+        if too_wide(columns) and not output.md:
+            show_upright(columns)
+            write()
+            tell("Too wide for this terminal: one line per column. --csv prints one line per row.")
+        else:
+            show(columns, md=output.md, color=output.color)
+    else:
+        write("No rows.")
+    if table.problems:
+        write()
+        write_notes(damage(table.problems), md=output.md)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: decimals as text, times in UTC."""
+    if isinstance(value, Decimal):
+        return dollars(value)
+    if isinstance(value, datetime):
+        return utc(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return str(value)
+
+
+def _cell(value: Any) -> Any:
+    """A value for CSV: numbers stay what they are, so that no minus is taken for a formula."""
+    return value if isinstance(value, int | float | Decimal) else _text(value, "")
+
+
+def _text(value: Any, unknown: str) -> str:
+    if value is None:
+        return unknown
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list | tuple):
+        return msgspec.json.encode(_plain(value)).decode()
+    return str(_plain(value))
