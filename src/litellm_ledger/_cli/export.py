@@ -24,8 +24,8 @@ from litellm_ledger._reports.engine import is_large
 from litellm_ledger._reports.ledger import Ledger
 
 from .csv_lines import csv_rows, put_csv
+from .plain import record_dict
 from .progress import progress, working
-from .records import record_dict
 from .tables import aside
 
 if TYPE_CHECKING:

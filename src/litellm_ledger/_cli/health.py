@@ -369,7 +369,8 @@ def ask(
     """Make one real call and record it; print the answer and its record."""
     import asyncio
 
-    from .records import print_record, record_dict
+    from .plain import record_dict
+    from .records import print_record
 
     where = ledger or default_directory()
     answer = asyncio.run(_call(question_, model, where, api_base))

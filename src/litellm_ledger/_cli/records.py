@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from litellm_ledger._aggregates.formatting import amounts, clean, counted, dollars, listed
+from litellm_ledger._aggregates.formatting import amounts, clean, counted, listed
 from litellm_ledger._records.escaping import escaped, json_text
 
 from .flags import (
@@ -30,6 +30,7 @@ from .flags import (
     put_json,
     scope,
 )
+from .plain import MONEY, record_dict, utc
 from .progress import working
 from .tables import Column, write, write_notes
 from .tables import show as show_table
@@ -46,12 +47,10 @@ __all__ = [
     "damage",
     "export",
     "print_record",
-    "record_dict",
     "records",
     "refuse_directory",
     "show",
     "tail",
-    "utc",
 ]
 
 Kinds = Annotated[
@@ -358,22 +357,6 @@ def export(
     return 0
 
 
-_MONEY: Final = ("cost", "saved_cost")
-
-
-def record_dict(record: UsageRecord) -> dict[str, Any]:
-    """Return what is known of a record as plain JSON values; money is exact decimal text."""
-    plain = {
-        name: value
-        for name, value in msgspec.structs.asdict(record).items()
-        if value is not None and value != {}
-    }
-    for name in _MONEY:
-        if name in plain:
-            plain[name] = dollars(plain[name])
-    return plain
-
-
 def print_record(record: UsageRecord) -> None:
     """Print one record, a member a line."""
     for name, value in record_dict(record).items():
@@ -381,7 +364,7 @@ def print_record(record: UsageRecord) -> None:
             value = utc(value)
         elif isinstance(value, dict):
             value = _tags(record) if name == "tags" else msgspec.json.encode(value).decode()
-        unit = " USD" if name in _MONEY else ""
+        unit = " USD" if name in MONEY else ""
         write(f"{name:<18} {clean(str(value), 4_096)}{unit}")
     if record.cost is None and record.kind == "usage":
         write(f"{'cost':<18} unknown")
@@ -429,12 +412,6 @@ def _time(record: UsageRecord, tz: str) -> str:
     from litellm_ledger._aggregates.calendar import calendar
 
     return record.ts.astimezone(calendar(tz).zone).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def utc(moment: datetime) -> str:
-    """A time as JSON has it; one without a zone, as SQL gives it, is UTC."""
-    text = moment.isoformat()
-    return text.replace("+00:00", "Z") if moment.tzinfo else f"{text}Z"
 
 
 def _status(record: UsageRecord) -> str | None:

@@ -6,18 +6,18 @@ Owns how values of the database are written.  The rows are ``Ledger.sql``'s.
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from litellm_ledger._aggregates.formatting import clean, dollars
+from litellm_ledger._aggregates.formatting import clean
 
 from .flags import Output, complain, emit
+from .plain import plain_value
 from .progress import working
-from .records import damage, refuse_directory, utc
+from .records import damage, refuse_directory
 from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def sql(
             "path": str(ledger.path),
             "columns": found.columns,
             "types": found.types,
-            "rows": [[_plain(value) for value in row] for row in found],
+            "rows": [[plain_value(value) for value in row] for row in found],
             "problems": found.problems,
         }
 
@@ -95,21 +95,6 @@ def _print(table: Table, output: Output) -> None:
         write_notes(damage(table.problems), md=output.md)
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: decimals as text, times in UTC."""
-    if isinstance(value, Decimal):
-        return dollars(value)
-    if isinstance(value, datetime):
-        return utc(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return str(value)
-
-
 def _cell(value: Any) -> Any:
     """A value for CSV: numbers stay what they are, so that no minus is taken for a formula."""
     return value if isinstance(value, int | float | Decimal) else _text(value, "")
@@ -121,5 +106,5 @@ def _text(value: Any, unknown: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list | tuple):
-        return msgspec.json.encode(_plain(value)).decode()
-    return str(_plain(value))
+        return msgspec.json.encode(plain_value(value)).decode()
+    return str(plain_value(value))
