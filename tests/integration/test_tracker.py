@@ -163,21 +163,6 @@ async def test_a_thread_that_stops_waiting_disturbs_nobody(tmp_path: Path, durab
     assert_once(tmp_path, [1, 2, 3])
 
 
-async def test_a_full_queue_refuses_other_threads(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    async with UsageTracker(tmp_path, queue_size=3, fs=disk) as tracker:
-        with disk.hang("create") as hang:
-            futures = [tracker.record_threadsafe(usage(number)) for number in range(3)]
-            with pytest.raises(QueueFull):
-                tracker.record_threadsafe(usage("no"))
-            await stuck(hang)
-            with pytest.raises(QueueFull):
-                await asyncio.to_thread(tracker.record_threadsafe, usage("no"))
-        for future in futures:
-            await asyncio.wrap_future(future)
-    assert_once(tmp_path, range(3))
-
-
 async def test_a_record_from_a_thread_that_comes_while_closing_is_refused_or_written(
     tmp_path: Path,
 ) -> None:
@@ -209,17 +194,23 @@ async def test_a_record_from_a_thread_that_comes_while_closing_is_refused_or_wri
 # -- backpressure ----------------------------------------------------------------------------------
 
 
-async def test_a_full_queue_refuses_who_cannot_wait(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["record_nowait", "record_threadsafe"])
+async def test_a_full_queue_refuses_who_cannot_wait(tmp_path: Path, way: str) -> None:
     disk = FaultyFileSystem()
     async with UsageTracker(tmp_path, queue_size=5, fs=disk) as tracker:
-        with disk.hang("create"):
+        record = getattr(tracker, way)
+        with disk.hang("create") as hang:
             for number in range(5):
-                tracker.record_nowait(usage(number))
+                record(usage(number))
             with pytest.raises(QueueFull, match="5 records are waiting"):
-                tracker.record_nowait(usage("no"))
+                record(usage("no"))
+            await stuck(hang)
             assert tracker.statistics().queue_depth == 5
+            if way == "record_threadsafe":
+                with pytest.raises(QueueFull):
+                    await asyncio.to_thread(record, usage("no"))
         await tracker.flush()
-        tracker.record_nowait(usage(5))
+        record(usage(5))
     assert_once(tmp_path, range(6))
 
 
@@ -393,23 +384,15 @@ async def test_flush_that_runs_out_of_time_says_how_many_and_loses_none(tmp_path
         assert_once(tmp_path, range(7))
 
 
-async def test_flush_takes_in_what_other_threads_have_handed_over(tmp_path: Path) -> None:
-    async with UsageTracker(tmp_path) as tracker:
-        tracker.record_threadsafe(usage(1))
-        await tracker.flush()
-        assert keys(tmp_path) == ["1"]
-
-
-async def test_flush_at_synced_waits_for_the_disk(tmp_path: Path) -> None:
+async def test_flushes_take_in_what_other_threads_have_handed_over_and_wait_for_the_disk(
+    tmp_path: Path,
+) -> None:
     async with UsageTracker(tmp_path, durability="synced") as tracker:
-        for number in range(10):
+        for number in range(5):
             tracker.record_nowait(usage(number))
+            tracker.record_threadsafe(usage(number))
         await tracker.flush()
-        assert tracker.statistics().synced == 10
-
-
-async def test_many_flushes_at_once_all_return(tmp_path: Path) -> None:
-    async with UsageTracker(tmp_path) as tracker:
+        assert tracker.statistics().synced == len(keys(tmp_path)) == 10
         tracker.record_nowait(usage(1))
         await asyncio.wait_for(asyncio.gather(*[tracker.flush() for _ in range(20)]), WAIT)
         await tracker.flush(timeout=WAIT)
@@ -508,22 +491,20 @@ async def test_closing_on_another_loop_when_its_own_is_gone_saves_all(tmp_path: 
 # -- errors a user meets first ---------------------------------------------------------------------
 
 
-async def test_a_file_where_the_directory_should_be_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "usage").write_text("mine")
+@pytest.mark.parametrize("part", [".", "segments", "live", "recovery"])
+async def test_a_file_where_a_directory_should_be_is_a_clear_error(
+    tmp_path: Path, part: str
+) -> None:
+    blocked = tmp_path / "usage" / part
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("mine")
     tracker = UsageTracker(tmp_path / "usage")
     with pytest.raises(LedgerPathError, match="a file is in the way") as caught:
         await tracker.open()
     assert str(tmp_path / "usage") in str(caught.value)
     assert "LITELLM_LEDGER_DIR" not in str(caught.value)
     await tracker.aclose()
-    assert (tmp_path / "usage").read_text() == "mine"
-
-
-@pytest.mark.parametrize("part", ["segments", "live", "recovery"])
-async def test_a_file_where_a_part_should_be_is_a_clear_error(tmp_path: Path, part: str) -> None:
-    (tmp_path / part).write_text("mine")
-    with pytest.raises(LedgerPathError, match="a file is in the way"):
-        await UsageTracker(tmp_path).open()
+    assert blocked.read_text() == "mine"
 
 
 async def test_an_unusable_default_directory_names_the_variable(
@@ -538,25 +519,23 @@ async def test_an_unusable_default_directory_names_the_variable(
 
 
 @pytest.mark.parametrize(
-    ("error", "advice"),
-    [("EACCES", "writable for this user"), ("EROFS", "read-only"), ("ENOSPC", "the disk is full")],
+    ("call", "error", "advice"),
+    [
+        ("make_directory", errno.EACCES, "writable for this user"),
+        ("make_directory", errno.EROFS, "read-only"),
+        ("make_directory", errno.ENOSPC, "the disk is full"),
+        ("rename", errno.EIO, "cannot write the ledger"),  # of the live file
+    ],
 )
 async def test_a_directory_that_cannot_be_written_is_a_clear_error(
-    tmp_path: Path, error: str, advice: str
+    tmp_path: Path, call: Any, error: int, advice: str
 ) -> None:
     disk = FaultyFileSystem()
-    disk.fail("make_directory", error=getattr(errno, error))
-    with pytest.raises(LedgerPathError, match=advice):
-        await UsageTracker(tmp_path / "usage", fs=disk).open()
-
-
-async def test_a_live_file_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    disk.fail("rename")
+    disk.fail(call, error=error)
     tracker = UsageTracker(tmp_path / "usage", fs=disk)
-    with pytest.raises(LedgerPathError, match="cannot write the ledger"):
+    with pytest.raises(LedgerPathError, match=advice):
         await tracker.open()
-    assert not list((tmp_path / "usage" / "live").iterdir())
+    assert not list((tmp_path / "usage").glob("live/*"))
     await tracker.aclose()
 
 

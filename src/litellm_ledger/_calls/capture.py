@@ -47,6 +47,10 @@ __all__ = ["Capture"]
 
 _log = logging.getLogger("litellm_ledger")
 
+_REMEMBERED: Final = 10_000
+"""Attempts that are remembered: LiteLLM's LOGGING_EXECUTOR_MAX_PENDING_TASKS, as many as its own
+threads may be behind with."""
+
 
 class Capture:
     """Records for one client what others call on LiteLLM while it is on.
@@ -67,7 +71,8 @@ class Capture:
         self._lock = threading.Lock()
         self._times = 0
         self._registered: weakref.finalize[..., Any] | None = None
-        self._seen = _Seen()
+        self._seen: dict[tuple[str, str], None] = {}
+        self._seeing = threading.Lock()
         self.used = False
         self.duplicates = 0
 
@@ -117,7 +122,7 @@ class Capture:
         if is_sync(call) and not is_ours():
             return  # of some, LiteLLM tells the beginning here and the end by ``on_sync`` only
         call_id = getattr(logging_obj, "litellm_call_id", None)
-        self._seen.add(_identity(call_id, getattr(logging_obj, "start_time", None)))
+        self._is_new(call_id, getattr(logging_obj, "start_time", None))
         if is_ours():
             return
         known = self._calls.get(logging_obj)
@@ -174,8 +179,7 @@ class Capture:
         """
         core = self._core
         call = str(details.get("call_type") or "completion")
-        known = not self._seen.add(_identity(details.get("litellm_call_id"), times[0]))
-        if known or is_async(call):
+        if not self._is_new(details.get("litellm_call_id"), times[0]) or is_async(call):
             self.duplicates += 1
             return
         attempt = _attempt(core, call, details)
@@ -194,35 +198,19 @@ class Capture:
             fields["latency_ms"] = round((ended - began).total_seconds() * 1000, 3)
         attempt.settle_anywhere(_marked(fields))
 
+    def _is_new(self, call_id: Any, began: Any) -> bool:
+        """Remember an attempt, so that none is recorded twice.  From any thread.
 
-class _Seen:
-    """The attempts that LiteLLM has told of lately, so that none is recorded twice.
-
-    The last ``_REMEMBERED``: as many events as LiteLLM's own threads may be behind with.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: dict[tuple[str, str], None] = {}
-
-    def add(self, attempt: tuple[str, str]) -> bool:
-        """Remember an attempt; return whether it is new.  From any thread."""
-        with self._lock:
-            if attempt in self._found:
+        Attempts of a Router share the id of their call.
+        """
+        attempt = str(call_id), str(began)
+        with self._seeing:
+            if attempt in self._seen:
                 return False
-            self._found[attempt] = None
-            if len(self._found) > _REMEMBERED:
-                del self._found[next(iter(self._found))]
+            self._seen[attempt] = None
+            if len(self._seen) > _REMEMBERED:
+                del self._seen[next(iter(self._seen))]
             return True
-
-
-_REMEMBERED: Final = 10_000
-"""LiteLLM's LOGGING_EXECUTOR_MAX_PENDING_TASKS."""
-
-
-def _identity(call_id: Any, began: Any) -> tuple[str, str]:
-    """What tells one attempt from any other: attempts of a Router share the id of their call."""
-    return str(call_id), str(began)
 
 
 @dataclass(eq=False, repr=False)
