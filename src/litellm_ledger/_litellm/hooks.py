@@ -18,7 +18,7 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -84,11 +84,6 @@ def _callbacks() -> tuple[Any, Any]:
     return _classes
 
 
-def _name(call_type: Any, logging_obj: Any) -> str:
-    name = getattr(call_type, "value", call_type) or getattr(logging_obj, "call_type", None)
-    return str(name)
-
-
 class _StandIn:
     """In place of LiteLLM's object of a call that it does not show before the request leaves.
 
@@ -110,7 +105,7 @@ _stand_ins: Final[dict[tuple[int, str], _StandIn]] = {}
 def _not_shown(callback: Any, call_id: Any) -> Any:
     """Find LiteLLM's object of a call where the arguments of the hook do not hold it."""
     frame = sys._getframe(1)  # noqa: SLF001 - LiteLLM before 1.103 made it and has it in a variable
-    for _ in range(4):
+    for _ in range(5):
         if frame.f_back is None:
             break
         frame = frame.f_back
@@ -135,39 +130,43 @@ def _of_call(callback: Any, request: Mapping[str, Any]) -> Any:
     return known
 
 
+def _hook(failed: str) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Any]]:
+    """Let nothing out of a hook: it is not our call."""
+
+    def guard(tell: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+        async def hook(*args: Any, **named: Any) -> None:
+            try:
+                await tell(*args, **named)
+            except Exception:
+                _log.exception(failed)
+
+        return hook
+
+    return guard
+
+
+@_hook("a call could not be captured")
 async def _before(self: Any, kwargs: Any, call_type: Any) -> None:
     listener, logging_obj = self._listener(), kwargs.get("litellm_logging_obj")
     if listener is not None and logging_obj is None:
         logging_obj = _not_shown(self, kwargs.get("litellm_call_id"))
     if listener is not None and logging_obj is not None:
-        try:
-            await listener.on_start(logging_obj, kwargs, _name(call_type, logging_obj))
-        except Exception:  # it is not our call
-            _log.exception("a call could not be captured")
+        name = getattr(call_type, "value", call_type) or getattr(logging_obj, "call_type", None)
+        await listener.on_start(logging_obj, kwargs, str(name))
 
 
-async def _success(self: Any, request_data: Any, response: Any, call_type: Any) -> None:  # noqa: ARG001 - LiteLLM gives it
+@_hook("the answer of a captured call could not be recorded")
+async def _success(self: Any, request_data: Any, response: Any, *_: Any, **__: Any) -> None:
     listener, logging_obj = self._listener(), _of_call(self, request_data)
     if listener is not None and logging_obj is not None:
-        try:
-            await listener.on_answer(logging_obj, response)
-        except Exception:
-            _log.exception("the answer of a captured call could not be recorded")
+        await listener.on_answer(logging_obj, response)
 
 
-async def _failure(
-    self: Any,
-    request_data: Any,
-    exception: Any,
-    call_type: Any,  # noqa: ARG001 - LiteLLM gives it
-    fallback_depth: Any = None,  # noqa: ARG001 - LiteLLM gives it
-) -> None:
+@_hook("the failure of a captured call could not be recorded")
+async def _failure(self: Any, request_data: Any, exception: Any, *_: Any, **__: Any) -> None:
     listener, logging_obj = self._listener(), _of_call(self, request_data)
     if listener is not None and logging_obj is not None:
-        try:
-            await listener.on_failure(logging_obj, exception)
-        except Exception:
-            _log.exception("the failure of a captured call could not be recorded")
+        await listener.on_failure(logging_obj, exception)
 
 
 def _sync(self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
@@ -179,17 +178,9 @@ def _sync(self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: 
             _log.exception("a synchronous call could not be recorded")
 
 
-async def _logged(
-    self: Any,
-    kwargs: Any,
-    response_obj: Any,
-    start_time: Any,  # noqa: ARG001 - LiteLLM gives it
-    end_time: Any,  # noqa: ARG001 - LiteLLM gives it
-) -> None:
-    try:
-        await self._follower.on_logged(dict(kwargs), response_obj)  # LiteLLM goes on changing it
-    except Exception:
-        _log.exception("a captured call could not be recorded")
+@_hook("a captured call could not be recorded")
+async def _logged(self: Any, kwargs: Any, response_obj: Any, *_: Any, **__: Any) -> None:
+    await self._follower.on_logged(dict(kwargs), response_obj)  # LiteLLM goes on changing it
 
 
 _GLOBAL: Final = {
@@ -233,6 +224,7 @@ def _remove(callback: Any) -> None:
         lists.append(getattr(getattr(litellm, "utils", None), "callback_list", None))
         for callbacks in lists:
             if isinstance(callbacks, list):
+                # One by one: another thread may be adding one of its own.
                 for index in range(len(callbacks) - 1, -1, -1):
                     if callbacks[index] is callback:
                         del callbacks[index]
