@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.answers import RecordedDict, hand_out
 from litellm_ledger._client.jobs import LiteLLMJobs
-from litellm_ledger._litellm.anthropic_events import MessageEvents
+from litellm_ledger._litellm.anthropic_events import MessagesReader
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.content import captured
 from litellm_ledger._litellm.stream_readers import ResponsesReader, TextReader
@@ -114,11 +114,11 @@ def sse(*events: dict[str, Any]) -> bytes:
     )
 
 
-def read(*chunks: Any) -> MessageEvents:
-    events = MessageEvents()
+def read(*chunks: Any) -> MessagesReader:
+    reader = MessagesReader(None)
     for chunk in chunks:
-        events.feed(chunk)
-    return events
+        reader.see(chunk)
+    return reader
 
 
 WHOLE = {
@@ -137,34 +137,40 @@ def test_events_are_read_wherever_the_bytes_are_cut(sizes: list[int]) -> None:
     for size in sizes:
         chunks.append(data[:size])
         data = data[size:]
-    events = read(*chunks, data)
-    assert events.fields() == WHOLE
-    assert events.text == "häl\nlo{}"
-    answer = events.answer()
+    reader = read(*chunks, data)
+    assert reader.fields(finished=True) == WHOLE
+    assert reader.text == "häl\nlo{}"
+    answer = reader.answer()
     assert answer is not None
     assert answer["usage"]["output_tokens"] == 9
 
 
 def test_events_may_be_mappings_or_text() -> None:
-    assert read(START, END, STOP).fields() == WHOLE
-    assert read(sse(START, END, STOP).decode()).fields() == WHOLE
+    assert read(START, END, STOP).fields(finished=True) == WHOLE
+    assert read(sse(START, END, STOP).decode()).fields(finished=True) == WHOLE
 
 
 def test_a_stream_without_its_end_is_a_floor() -> None:
-    events = read(sse(START, TEXT))
-    assert events.fields()["usage_source"] == "estimated"
-    assert events.fields()["input_tokens"] == 120
-    assert "total_tokens" not in events.fields()
-    assert events.answer() is None
-    assert read().fields() == {"usage_source": "none"}
+    reader = read(sse(START, TEXT))
+    fields = reader.fields(finished=False)
+    assert (fields["usage_source"], fields["input_tokens"]) == ("estimated", 120)
+    assert "total_tokens" not in fields
+    assert reader.answer() is None
+    assert read().fields(finished=False) == {"usage_source": "none"}
+    cut = {"status": "error", "error": "StreamCut"}
+    assert reader.fields(finished=True) == fields | cut
 
 
 def test_an_error_is_known_by_its_name_and_by_no_other_text() -> None:
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "s3cr3t"}}
     strange = {"type": "error", "error": {"type": "s3cr3t", "message": "s3cr3t"}}
-    assert read(sse(START, overloaded)).error == "overloaded_error"
-    assert read(sse(START, strange)).error == "api_error"
-    assert read(sse({"type": "error"})).error == "api_error"
+    for event, name in (
+        (overloaded, "overloaded_error"),
+        (strange, "api_error"),
+        ({"type": "error"}, "api_error"),
+    ):
+        fields = read(sse(START, event)).fields(finished=True)
+        assert (fields["status"], fields["error"]) == ("error", name)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +178,9 @@ def test_an_error_is_known_by_its_name_and_by_no_other_text() -> None:
     [b"data: {", b"data: []\n", b"data: \xff\xfe\n", None, 5, b"", {"type": 5}, {}, object()],
 )
 def test_junk_is_passed_over(junk: Any) -> None:
-    assert read(junk, b"\n", sse(START, END, STOP)).fields() == WHOLE
+    assert read(junk, b"\n", sse(START, END, STOP)).fields(finished=True) == WHOLE
     for usage in ("x", [], {"input_tokens": -1}, {"output_tokens": 2**60}):
-        read({"type": "message_start", "message": {"usage": usage}}).fields()
+        read({"type": "message_start", "message": {"usage": usage}}).fields(finished=False)
 
 
 # --- Other streams ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from litellm_ledger import ModelPrice
 from litellm_ledger._calls.capture import _asked
 from litellm_ledger._calls.pricing import Pricing
-from litellm_ledger._litellm.anthropic_events import MessageEvents
+from litellm_ledger._litellm.anthropic_events import MessagesReader
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.outcome import from_response
 from litellm_ledger._litellm.stream_readers import LookReader, ResponsesReader
@@ -54,14 +54,14 @@ def test_tokens_are_the_sum_over_all_iterations() -> None:
 
 
 def test_a_streams_tokens_are_the_sum_over_all_iterations() -> None:
-    events = MessageEvents()
+    reader = MessagesReader(None)
     for event in (
         {"type": "message_start", "message": {"usage": {"input_tokens": 23_000}}},
         {"type": "message_delta", "usage": USAGE},
         {"type": "message_stop"},
     ):
-        events.feed(b"data: " + json.dumps(event).encode() + b"\n")
-    assert events.fields() == {**COUNTED, "usage_source": "provider"}
+        reader.see(b"data: " + json.dumps(event).encode() + b"\n")
+    assert reader.fields(finished=True) == {**COUNTED, "usage_source": "provider"}
 
 
 def test_tools_are_those_of_the_whole_answer_and_tiers_those_of_each_part() -> None:

@@ -53,6 +53,7 @@ PURE = {
     "_litellm.failures",
     "_litellm.members",
     "_litellm.outcome",
+    "_litellm.stream_readers",
     "_litellm.usage",
     "_maintenance.salvage",
     "_page.drawing",

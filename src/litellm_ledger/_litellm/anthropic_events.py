@@ -13,9 +13,10 @@ from typing import Any, Final
 import msgspec
 
 from .bill import put_said
+from .stream_readers import StreamReader
 from .usage import reported
 
-__all__ = ["MessageEvents"]
+__all__ = ["MessagesReader"]
 
 _ERRORS: Final = frozenset(
     {
@@ -38,32 +39,20 @@ _LONGEST: Final = 8 * 2**20
 """Bytes of one event; a stream without line breaks is not kept in memory."""
 
 
-class MessageEvents:
-    """What was seen of one stream of messages.
+class MessagesReader(StreamReader):
+    """Anthropic's events."""
 
-    Attributes:
-        usage: Anthropic's counts, the later ones over the earlier ones.
-        ended: ``message_stop`` came.
-        error: the name of the error that ended it, if one did.
-        text: all that the model wrote: text, thinking, arguments of tools.
-    """
-
-    __slots__ = ("_pending", "_text", "ended", "error", "id", "model", "usage")
-
-    def __init__(self) -> None:
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
         self._pending = b""
         self._text: list[str] = []
-        self.usage: dict[str, Any] = {}
-        self.ended = False
-        self.error: str | None = None
-        self.id: str | None = None
-        self.model: str | None = None
+        self._usage: dict[str, Any] = {}  # the later counts over the earlier ones
+        self._ended = False
+        self._error: str | None = None
+        self._id: str | None = None
+        self._model: str | None = None
 
-    @property
-    def text(self) -> str:
-        return "".join(self._text)
-
-    def feed(self, chunk: Any) -> None:
+    def see(self, chunk: Any) -> None:
         """Take what came: bytes or text of any length, or an event that is a mapping already."""
         if isinstance(chunk, Mapping):
             self._event(chunk)
@@ -96,16 +85,16 @@ class MessageEvents:
         elif kind == "message_start":
             message = event.get("message")
             if isinstance(message, Mapping):
-                self.id, self.model = _text(message.get("id")), _text(message.get("model"))
+                self._id, self._model = _text(message.get("id")), _text(message.get("model"))
                 self._counts(message.get("usage"))
         elif kind == "message_delta":
             self._counts(event.get("usage"))
         elif kind == "message_stop":
-            self.ended = True
+            self._ended = True
         elif kind == "error":
             error = event.get("error")
             name = error.get("type") if isinstance(error, Mapping) else None
-            self.error = name if name in _ERRORS else "api_error"
+            self._error = name if name in _ERRORS else "api_error"
 
     def _written(self, block: Any) -> None:
         if isinstance(block, Mapping):
@@ -116,34 +105,36 @@ class MessageEvents:
 
     def _counts(self, usage: Any) -> None:
         if isinstance(usage, Mapping):
-            self.usage |= {name: value for name, value in usage.items() if value is not None}
+            self._usage |= {name: value for name, value in usage.items() if value is not None}
 
-    def fields(self) -> dict[str, Any]:
-        """What is known so far, as ``_litellm.outcome.from_stream`` gives it."""
-        found: dict[str, Any] = {}
-        if self.model:
-            found["response_model"] = self.model
-        if self.id:
-            found["response_id"] = self.id
-        counts = reported(self.usage)
+    def fields(self, *, finished: bool) -> dict[str, Any]:
+        named = {"response_model": self._model, "response_id": self._id, "provider": self.provider}
+        found: dict[str, Any] = {name: text for name, text in named.items() if text}
+        found["usage_source"] = "none"
+        counts = reported(self._usage)
         if counts:
             found |= counts
-            found["usage_source"] = "provider" if self.ended else "estimated"
-            if self.ended:
-                put_said(found, self.usage)
+            found["usage_source"] = "provider" if self._ended else "estimated"
+            if self._ended:
+                put_said(found, self._usage)
             else:
                 found.pop("total_tokens", None)
-        else:
-            found["usage_source"] = "none"
+        if self._error is not None or (finished and not self._ended):
+            found |= {"status": "error", "error": self._error or "StreamCut"}
         return found
 
     def answer(self) -> dict[str, Any] | None:
         """The message as LiteLLM prices it, once all of it was counted."""
-        if not (self.ended and self.usage):
+        if not (self._ended and self._usage):
             return None
         block = {"type": "text", "text": ""}
-        message = {"id": self.id, "type": "message", "role": "assistant", "model": self.model}
-        return {**message, "content": [block], "usage": dict(self.usage)}
+        message = {"id": self._id, "type": "message", "role": "assistant", "model": self._model}
+        return {**message, "content": [block], "usage": dict(self._usage)}
+
+    @property
+    def text(self) -> str | None:
+        """All that the model wrote: text, thinking, arguments of tools."""
+        return "".join(self._text) if self._usage or self._text else None
 
 
 def _text(value: Any) -> str | None:

@@ -13,18 +13,12 @@ from typing import Any, Final
 
 from litellm_ledger._records.record import MAX_INT
 
+from .anthropic_events import MessagesReader
 from .content import captured
 from .internals import HIDDEN, MCP_CHAT, MCP_RESPONSES, MESSAGES_STREAM, Modules
 from .members import member
 from .price_options import price_options
-from .stream_readers import (
-    ChatReader,
-    LookReader,
-    MessagesReader,
-    ResponsesReader,
-    StreamReader,
-    TextReader,
-)
+from .stream_readers import ChatReader, LookReader, ResponsesReader, StreamReader, TextReader
 
 __all__ = ["CALLS", "Asked", "Call", "Need"]
 

@@ -1,4 +1,4 @@
-"""The four kinds of stream that LiteLLM hands out, read alike.
+"""The kinds of stream that LiteLLM hands out, read alike; ``anthropic_events`` has the fourth.
 
 Owns, for each kind, what a chunk means: the usage, the text, the extra chunk that the caller did
 not ask for, and how to end the connection below, which two of the four cannot do themselves.
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from .anthropic_events import MessageEvents
 from .bill import unstamped
 from .internals import HIDDEN
 from .members import member
@@ -22,7 +21,6 @@ from .usage import cached_elsewhere
 __all__ = [
     "ChatReader",
     "LookReader",
-    "MessagesReader",
     "ResponsesReader",
     "StreamReader",
     "TextReader",
@@ -255,34 +253,6 @@ class LookReader(ResponsesReader):
     @property
     def runs_on(self) -> bool:
         return True
-
-
-class MessagesReader(StreamReader):
-    """Anthropic's events as raw bytes."""
-
-    def __init__(self, inner: Any) -> None:
-        super().__init__(inner)
-        self.events = MessageEvents()
-
-    def see(self, chunk: Any) -> None:
-        self.events.feed(chunk)
-
-    def fields(self, *, finished: bool) -> dict[str, Any]:
-        fields = self.events.fields()
-        if self.provider:
-            fields["provider"] = self.provider
-        if self.events.error is not None:
-            fields |= {"status": "error", "error": self.events.error}
-        elif finished and not self.events.ended:
-            fields |= {"status": "error", "error": "StreamCut"}
-        return fields
-
-    def answer(self) -> Any:
-        return self.events.answer()
-
-    @property
-    def text(self) -> str | None:
-        return self.events.text if self.events.usage or self.events.text else None
 
 
 async def _aclose(*sources: Any) -> None:
