@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.money import from_litellm, picousd, usd
@@ -78,37 +78,6 @@ def tools_used(get: Callable[[str], Any]) -> dict[str, int]:
     return used
 
 
-class _Said(NamedTuple):
-    """What the server said that it bills; ``silent`` where it said nothing of it."""
-
-    cost: Decimal | None = None
-    unpriced: str | None = None
-    silent: bool = True
-
-
-def _said(usage: Any) -> _Said:
-    """Read the server's own figure off a usage as it came on the wire.
-
-    With one's own provider key (``is_byok``) OpenRouter's ``cost`` is its fee alone, and the
-    provider bills the rest: without one of the two the sum is unknown.
-    """
-    if usage is None:
-        return _Said()
-    get = view(usage).get
-    ticks = get("cost_in_usd_ticks")
-    if count(ticks) is not None:
-        return _Said(_stated(Decimal(ticks).scaleb(-_TICKS)), silent=False)
-    raw = get("cost")
-    cost = _stated(raw)
-    if get("is_byok") is True:
-        upstream = _stated(member(get("cost_details"), "upstream_inference_cost"))
-        if cost is None or upstream is None:
-            lacking = "cost" if cost is None else "upstream_inference_cost"
-            return _Said(unpriced=lacking, silent=False)
-        return _Said(cost + upstream, silent=False)
-    return _Said(cost, silent=raw is None)
-
-
 def _stated(value: Any) -> Decimal | None:
     """An amount as JSON had it: a number, decimal text, or a breakdown."""
     if not isinstance(value, (str, Decimal)):
@@ -121,13 +90,32 @@ def _stated(value: Any) -> Decimal | None:
 
 
 def put_said(fields: dict[str, Any], usage: Any) -> bool:
-    """Put the server's own figure on an outcome; whether it said anything of its bill."""
-    said = _said(usage)
-    if said.cost is not None:
-        fields["cost"], fields["cost_source"] = said.cost, "provider"
-    if said.unpriced:
-        note(fields, {"unpriced": [said.unpriced]})
-    return not said.silent
+    """Put the server's own figure on an outcome, from a usage as it came on the wire.
+
+    With one's own provider key (``is_byok``) OpenRouter's ``cost`` is its fee alone, and the
+    provider bills the rest: without one of the two the sum is unknown.
+
+    Returns:
+        Whether the server said anything of its bill.
+    """
+    if usage is None:
+        return False
+    get = view(usage).get
+    ticks, raw, own_key = count(get("cost_in_usd_ticks")), get("cost"), get("is_byok") is True
+    if ticks is not None:
+        cost = _stated(Decimal(ticks).scaleb(-_TICKS))
+    else:
+        cost = _stated(raw)
+        if own_key:
+            upstream = _stated(member(get("cost_details"), "upstream_inference_cost"))
+            if cost is None or upstream is None:
+                lacking = "cost" if cost is None else "upstream_inference_cost"
+                note(fields, {"unpriced": [lacking]})
+                return True
+            cost += upstream
+    if cost is not None:
+        fields["cost"], fields["cost_source"] = cost, "provider"
+    return own_key or ticks is not None or raw is not None
 
 
 _UPSTREAM: Final = "upstream_usage_cost"

@@ -84,14 +84,10 @@ def provider_of(model: str) -> str | None:
     if litellm is None or not model:
         return None
     prefix, _, bare = model.partition("/")
-    try:
-        if bare and prefix in litellm.provider_list:
-            return prefix
-        entry = litellm.model_cost.get(model)
-        provider = entry.get("litellm_provider") if isinstance(entry, Mapping) else None
-        return provider if isinstance(provider, str) else None
-    except Exception:
-        return None
+    if bare and prefix in (member(litellm, "provider_list") or ()):
+        return prefix
+    provider = member(member(member(litellm, "model_cost"), model), "litellm_provider")
+    return provider if isinstance(provider, str) else None
 
 
 _ABOVE: Final = re.compile(r"input_cost_per_token_above_(\d+)(k?)_tokens")

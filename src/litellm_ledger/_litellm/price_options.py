@@ -13,6 +13,7 @@ from typing import Any, Final
 from .bill import PLAIN_TIERS
 from .internals import internal
 from .load import loaded
+from .members import member
 
 __all__ = ["ON_USAGE", "PRICED_BY", "base_model", "price_options"]
 
@@ -61,13 +62,9 @@ def price_options(
 
 def base_model(kwargs: Mapping[str, Any]) -> str | None:
     """The model behind a deployment's name, from wherever LiteLLM takes it."""
-    holders = [kwargs, kwargs.get("model_info")]
-    for name in ("metadata", "litellm_metadata"):
-        metadata = kwargs.get(name)
-        if isinstance(metadata, Mapping):
-            holders.append(metadata.get("model_info"))
-    for holder in holders:
-        found = holder.get("base_model") if isinstance(holder, Mapping) else None
+    metadata = (kwargs, kwargs.get("metadata"), kwargs.get("litellm_metadata"))
+    for holder in (kwargs, *(member(holder, "model_info") for holder in metadata)):
+        found = member(holder, "base_model")
         if isinstance(found, str) and found:
             return found
     return None

@@ -98,12 +98,8 @@ class LiteLLMCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it, with ``ok`` and the ``state`` of each call."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        calls = [
-            {**plain, "state": call.state}
-            for plain, call in zip(found.pop("calls"), self.calls, strict=True)
-        ]
-        return {"ok": self.ok, **found, "calls": calls}
+        calls = [{**msgspec.to_builtins(call), "state": call.state} for call in self.calls]
+        return {"ok": self.ok, **msgspec.to_builtins(self), "calls": calls}
 
 
 async def check_litellm() -> LiteLLMCheck:
@@ -134,22 +130,18 @@ async def check_litellm() -> LiteLLMCheck:
                 "machine is very busy"
             ) from None
         finally:
-            await _stop(child)
+            if child.returncode is None:  # it was cancelled, or takes too long
+                with contextlib.suppress(ProcessLookupError):
+                    child.kill()
+                await child.wait()
         try:
             content = (Path(directory) / "result.json").read_bytes()
         except OSError:
+            *_, said = ["no output", *output.decode("utf-8", "replace").strip().splitlines()]
             raise LedgerError(
-                f"the check of LiteLLM failed (exit status {child.returncode}): {_last(output)}"
+                f"the check of LiteLLM failed (exit status {child.returncode}): {said}"
             ) from None
         return msgspec.json.decode(content, type=LiteLLMCheck)
-
-
-async def _stop(child: asyncio.subprocess.Process) -> None:
-    """End the child if it has not ended: the check was cancelled, or took too long."""
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -158,8 +150,3 @@ def _environment() -> dict[str, str]:
     kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     kept["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     return kept
-
-
-def _last(output: bytes) -> str:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "no output"

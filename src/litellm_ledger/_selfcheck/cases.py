@@ -188,13 +188,11 @@ KINDS: Final = (
 def cost_of(kind: Kind, price_map: Mapping[str, Any]) -> Decimal | None:
     """What an answer costs by the price map; ``None`` if a price is missing there."""
     entry = price_map.get(kind.entry) or {}
-    total = Decimal(0)
-    for name, count in kind.prices.items():
-        price = entry.get(name)
-        if price is None:
-            return None
-        total += count * Decimal(repr(price))
-    return total
+    if any(entry.get(name) is None for name in kind.prices):
+        return None
+    return sum(
+        (count * Decimal(repr(entry[name])) for name, count in kind.prices.items()), Decimal(0)
+    )
 
 
 def mismatches(
