@@ -18,7 +18,6 @@ from litellm_ledger._records.scan import scan
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 from litellm_ledger._tracking.tracker import serve_client
 from litellm_ledger._writing.admission import Admission
-from litellm_ledger.testing import FaultyFileSystem
 
 LITELLM = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])
 """The version under test: some of what LiteLLM does depends on it."""
@@ -104,6 +103,12 @@ def ack_before_the_write(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Admission, "ack", ack)
 
 
+def assert_whole(root: Path, expected: Iterable[object] | None = None) -> None:
+    """All of it is there once, and the ledger is closed."""
+    assert_once(root, expected)
+    assert_closed(root)
+
+
 async def turns(count: int = 6) -> None:
     """Let everything that can run, run."""
     for _ in range(count):
@@ -120,7 +125,3 @@ async def until(condition: Any) -> None:
 async def stuck(hang: Any) -> None:
     """Wait until somebody hangs in the disk."""
     assert await asyncio.to_thread(hang.entered.wait, WAIT)
-
-
-def disk() -> FaultyFileSystem:
-    return FaultyFileSystem()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.runs import (
     WAIT,
     assert_closed,
     assert_once,
+    assert_whole,
     keys,
     lines,
     stuck,
@@ -45,13 +46,27 @@ SLACK = 0.6
 """Seconds by which a busy machine may be late."""
 
 
-async def loaded(path: Path, disk: FaultyFileSystem | None = None, **options: Any) -> UsageTracker:
-    """An open tracker with records that nobody has written yet."""
-    tracker = UsageTracker(path, handle_signals=False, fs=disk or FaultyFileSystem(), **options)
+async def loaded(path: Path, **options: Any) -> tuple[FaultyFileSystem, UsageTracker]:
+    """An open tracker with records that nobody has written yet, and its disk."""
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(path, handle_signals=False, fs=disk, **options)
     await tracker.open()
     for number in range(RECORDS):
         tracker.record_nowait(usage(number))
-    return tracker
+    return disk, tracker
+
+
+@asynccontextmanager
+async def opening(
+    path: Path, operation: Any = "make_directory"
+) -> AsyncIterator[tuple[UsageTracker, asyncio.Task[None]]]:
+    """A tracker whose opening hangs in the disk."""
+    disk = FaultyFileSystem()
+    tracker = UsageTracker(path, fs=disk, handle_signals=False)
+    with disk.hang(operation) as hang:
+        task = asyncio.create_task(tracker.open())
+        await stuck(hang)
+        yield tracker, task
 
 
 # -- cancelling a closer ---------------------------------------------------------------------------
@@ -67,8 +82,7 @@ async def loaded(path: Path, disk: FaultyFileSystem | None = None, **options: An
 async def test_cancelled_n_times_a_closer_writes_all_and_then_says_it_was_cancelled(
     tmp_path: Path, operation: Any, times: int
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     with disk.hang(operation) as hang:
         closer = asyncio.create_task(tracker.aclose())
         await stuck(hang)
@@ -79,21 +93,19 @@ async def test_cancelled_n_times_a_closer_writes_all_and_then_says_it_was_cancel
     with pytest.raises(asyncio.CancelledError):
         await closer
     assert tracker.state is State.CLOSED
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 @pytest.mark.parametrize("step", range(24))
 async def test_a_closer_cancelled_at_any_step(tmp_path: Path, step: int) -> None:
-    tracker = await loaded(tmp_path)
+    _, tracker = await loaded(tmp_path)
     closer = asyncio.create_task(tracker.aclose())
     await turns(step)
     closer.cancel()
     await asyncio.wait({closer})
     await tracker.aclose()
     assert tracker.state is State.CLOSED
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 async def stay(path: Path, inside: asyncio.Event) -> None:
@@ -114,13 +126,11 @@ async def test_a_body_that_is_cancelled_closes_whole(tmp_path: Path) -> None:
         await turns(1)
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 async def test_a_time_limit_around_the_close_strikes_when_it_is_over(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
 
     async def close() -> None:
         async with asyncio.timeout(0.01):
@@ -134,8 +144,7 @@ async def test_a_time_limit_around_the_close_strikes_when_it_is_over(tmp_path: P
         assert not closer.done()
     with pytest.raises(TimeoutError):
         await closer
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 async def test_a_task_group_that_fails_closes_whole(tmp_path: Path) -> None:
@@ -148,8 +157,7 @@ async def test_a_task_group_that_fails_closes_whole(tmp_path: Path) -> None:
             group.create_task(stay(tmp_path, inside))
             await inside.wait()
             group.create_task(fail())
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 async def test_an_anyio_scope_that_is_cancelled_closes_whole(tmp_path: Path) -> None:
@@ -161,20 +169,17 @@ async def test_an_anyio_scope_that_is_cancelled_closes_whole(tmp_path: Path) -> 
                 tracker.record_nowait(usage(number))
             scope.cancel()
             await anyio.sleep_forever()
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 # -- many closers ----------------------------------------------------------------------------------
 
 
 async def test_ten_closers_at_once_share_one_close(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     await asyncio.gather(*[tracker.aclose() for _ in range(10)])
     await tracker.aclose()
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
     renames = [c for c in disk.calls if c.operation == "rename" and c.path.parent.name == SEGMENTS]
     assert len(renames) == 1
 
@@ -182,8 +187,7 @@ async def test_ten_closers_at_once_share_one_close(tmp_path: Path) -> None:
 async def test_of_ten_closers_those_that_are_cancelled_say_so_and_the_others_return(
     tmp_path: Path,
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     with disk.hang("create") as hang:
         closers = [asyncio.create_task(tracker.aclose()) for _ in range(10)]
         await stuck(hang)
@@ -195,13 +199,11 @@ async def test_of_ten_closers_those_that_are_cancelled_say_so_and_the_others_ret
     assert [isinstance(end, asyncio.CancelledError) for end in ends] == [
         number % 3 == 0 for number in range(10)
     ]
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 async def test_all_closers_hear_of_the_same_failure(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     disk.fail("create", times=None)
     ends = await asyncio.gather(*[tracker.aclose(0.1) for _ in range(3)], return_exceptions=True)
     assert [type(end) for end in ends] == [DrainTimeout] * 3
@@ -236,8 +238,7 @@ async def test_a_client_closes_as_a_tracker_does(tmp_path: Path) -> None:
 async def test_past_the_deadline_the_error_counts_and_the_last_resort_saves(
     tmp_path: Path,
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     with disk.hang("write") as hang:
         began = time.monotonic()
         closer = asyncio.create_task(tracker.aclose(0.2))
@@ -254,8 +255,7 @@ async def test_past_the_deadline_the_error_counts_and_the_last_resort_saves(
 async def test_what_a_stuck_thread_writes_when_it_wakes_is_no_second_record(
     tmp_path: Path,
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     hang = disk.hang("write")
     await stuck(hang)
     for number in range(RECORDS, 2 * RECORDS):
@@ -277,8 +277,7 @@ async def test_what_a_stuck_thread_writes_when_it_wakes_is_no_second_record(
 
 
 async def test_a_stuck_segment_is_never_touched_again(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     with disk.hang("write") as hang:
         closer = asyncio.create_task(tracker.aclose(0.1))
         await stuck(hang)
@@ -296,8 +295,7 @@ async def test_a_stuck_segment_is_never_touched_again(tmp_path: Path) -> None:
 async def test_a_disk_that_hangs_for_good_holds_the_close_no_longer_than_its_time(
     tmp_path: Path,
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     segment, apart = disk.hang("create"), disk.hang("create", nth=2)
     began = time.monotonic()
     try:
@@ -319,8 +317,7 @@ async def test_a_disk_that_hangs_for_good_holds_the_close_no_longer_than_its_tim
 async def test_a_disk_that_hangs_holds_the_close_no_longer_than_its_time(
     tmp_path: Path, operation: Any, durability: Any, timeout: float
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk, durability=durability)
+    disk, tracker = await loaded(tmp_path, durability=durability)
     hangs = [disk.hang(operation, nth=n) for n in range(1, 2 if operation != "*" else 9)]
     began = time.monotonic()
     try:
@@ -334,22 +331,19 @@ async def test_a_disk_that_hangs_holds_the_close_no_longer_than_its_time(
 
 
 async def test_a_disk_that_is_slow_but_in_time_is_no_error(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     hang = disk.hang("sync")
     closer = asyncio.create_task(tracker.aclose(2.0))
     await until(lambda: tracker._writer.admission.backlog.late)  # the last resort has begun
     hang.release()
     await closer
-    assert_once(tmp_path, range(RECORDS))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(RECORDS))
 
 
 async def test_a_sync_that_hangs_is_logged_and_no_error_at_durability_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk, durability="written")
+    disk, tracker = await loaded(tmp_path, durability="written")
     with disk.hang("sync"):
         await tracker.aclose(0.2)
         assert tracker.state is State.CLOSED
@@ -375,8 +369,7 @@ async def test_a_sync_that_hangs_is_told_at_durability_synced(tmp_path: Path) ->
 
 
 async def test_the_loop_goes_on_while_the_close_waits_for_the_disk(tmp_path: Path) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk)
+    disk, tracker = await loaded(tmp_path)
     with disk.hang("write") as hang:
         closer = asyncio.create_task(tracker.aclose(0.3))
         await stuck(hang)
@@ -396,8 +389,7 @@ async def test_the_loop_goes_on_while_the_close_waits_for_the_disk(tmp_path: Pat
 async def test_a_cancelled_flush_ends_at_once_and_cuts_nothing_short(
     tmp_path: Path, operation: Any
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = await loaded(tmp_path, disk, durability="synced")
+    disk, tracker = await loaded(tmp_path, durability="synced")
     with disk.hang(operation) as hang:
         flushes = [asyncio.create_task(tracker.flush()) for _ in range(3)]
         await stuck(hang)
@@ -439,34 +431,25 @@ OPENING: list[Any] = ["make_directory", "sync_directory", "rename"]
 async def test_a_cancelled_open_ends_at_once_and_the_next_one_finds_it_open(
     tmp_path: Path, operation: Any
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = UsageTracker(tmp_path, fs=disk, handle_signals=False)
-    with disk.hang(operation) as hang:
-        opening = asyncio.create_task(tracker.open())
-        await stuck(hang)
-        opening.cancel()
-        await asyncio.wait({opening}, timeout=WAIT)
-        assert opening.cancelled()
+    async with opening(tmp_path, operation) as (tracker, task):
+        task.cancel()
+        await asyncio.wait({task}, timeout=WAIT)
+        assert task.cancelled()
     await tracker.record(usage(0))
     await tracker.aclose()
-    assert_once(tmp_path, [0])
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, [0])
 
 
 @pytest.mark.parametrize("operation", OPENING)
 async def test_closed_while_it_opens_it_waits_and_leaves_no_trace(
     tmp_path: Path, operation: Any
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = UsageTracker(tmp_path, fs=disk, handle_signals=False)
-    with disk.hang(operation) as hang:
-        opening = asyncio.create_task(tracker.open())
-        await stuck(hang)
+    async with opening(tmp_path, operation) as (tracker, task):
         closer = asyncio.create_task(tracker.aclose())
         await turns()
         assert not closer.done()
     await closer
-    await asyncio.gather(opening, return_exceptions=True)
+    await asyncio.gather(task, return_exceptions=True)
     assert tracker.state is State.CLOSED
     assert_closed(tmp_path)
 
@@ -475,15 +458,11 @@ async def test_closed_while_it_opens_it_waits_and_leaves_no_trace(
 async def test_an_opening_that_outlasts_the_close_is_undone_when_the_disk_answers(
     tmp_path: Path, operation: Any
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = UsageTracker(tmp_path, fs=disk, handle_signals=False)
-    with disk.hang(operation) as hang:
-        opening = asyncio.create_task(tracker.open())
-        await stuck(hang)
+    async with opening(tmp_path, operation) as (tracker, task):
         await asyncio.wait_for(tracker.aclose(0.05), WAIT)
         assert tracker.state is State.CLOSED
     with pytest.raises(LedgerClosed):
-        await asyncio.wait_for(opening, WAIT)
+        await asyncio.wait_for(task, WAIT)
     await until(lambda: not list((tmp_path / LIVE).glob("*")))
     assert_closed(tmp_path)
 
@@ -492,21 +471,17 @@ async def test_an_opening_that_outlasts_the_close_is_undone_when_the_disk_answer
 async def test_every_use_of_a_stuck_opening_can_be_cancelled_or_ends(
     tmp_path: Path, use: str
 ) -> None:
-    disk = FaultyFileSystem()
-    tracker = UsageTracker(tmp_path, fs=disk, handle_signals=False)
-    uses: dict[str, Callable[[], Awaitable[Any]]] = {
-        "record": lambda: tracker.record(usage(0)),
-        "flush": tracker.flush,
-        "open": tracker.open,
-        "aclose": lambda: tracker.aclose(0.05),
+    uses: dict[str, Callable[[UsageTracker], Awaitable[Any]]] = {
+        "record": lambda tracker: tracker.record(usage(0)),
+        "flush": UsageTracker.flush,
+        "open": UsageTracker.open,
+        "aclose": lambda tracker: tracker.aclose(0.05),
     }
-    with disk.hang("make_directory") as hang:
-        opening = asyncio.create_task(tracker.open())
-        await stuck(hang)
-        other = asyncio.ensure_future(uses[use]())
+    async with opening(tmp_path) as (tracker, task):
+        other = asyncio.ensure_future(uses[use](tracker))
         await turns()
         other.cancel()
         await asyncio.wait({other}, timeout=WAIT)
         assert other.done()
-    await asyncio.gather(opening, other, return_exceptions=True)
+    await asyncio.gather(task, other, return_exceptions=True)
     await tracker.aclose()

@@ -13,32 +13,22 @@ from pathlib import Path
 
 import pytest
 from tests.children import Child, run
-from tests.runs import assert_closed, assert_once, usage
+from tests.runs import assert_once, assert_whole, usage
 
 from litellm_ledger import Ledger, LiteLLMClient, UsageRecord, UsageTracker
 
 
 @pytest.mark.asyncio
-async def test_fifteen_records_then_shutdown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [15, 12], ids=["fifteen", "twelve, then del"])
+async def test_records_then_shutdown(tmp_path: Path, count: int) -> None:
     client = LiteLLMClient(tmp_path)
     async with client:
-        for number in range(15):
-            client.usage.record_nowait(usage(number))
-    assert_once(tmp_path, range(15))
-    assert_closed(tmp_path)
-
-
-@pytest.mark.asyncio
-async def test_twelve_records_shutdown_then_del(tmp_path: Path) -> None:
-    client = LiteLLMClient(tmp_path)
-    async with client:
-        for number in range(12):
+        for number in range(count):
             client.usage.record_nowait(usage(number))
     await client.aclose()
     del client
     gc.collect()
-    assert_once(tmp_path, range(12))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(count))
 
 
 @pytest.mark.asyncio
@@ -73,8 +63,7 @@ async def test_twenty_five_records_and_shutdown_at_once_cost_half_a_dollar_exact
     await asyncio.gather(tracker.aclose(), *tasks)
     assert tracker.totals().cost == Decimal("0.50")
     assert Ledger(tmp_path).report().total.cost == Decimal("0.50")
-    assert_once(tmp_path, range(25))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(25))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -92,8 +81,7 @@ run(main())
         child.expect("ready on")
         child.send(number)
         assert child.end() == -number
-    assert_once(tmp_path, range(25))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(25))
 
 
 def test_it_degrades_where_signals_are_not_to_be_had(tmp_path: Path) -> None:
@@ -110,5 +98,4 @@ thread.join()
     child = run(code, tmp_path)
     assert child.said == ["signals off"]
     assert child.stderr == ""
-    assert_once(tmp_path, range(25))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(25))

@@ -20,6 +20,7 @@ from tests.runs import (
     WAIT,
     assert_closed,
     assert_once,
+    assert_whole,
     calls_of,
     keys,
     kinds,
@@ -299,8 +300,7 @@ async def test_when_the_writer_dies_everybody_who_waits_hears_of_it(
     with pytest.raises(LedgerFailed):
         tracker.record_threadsafe(usage("no"))
     await asyncio.wait_for(tracker.aclose(), WAIT)
-    assert_once(tmp_path, range(3))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(3))
 
 
 async def test_when_the_writer_dies_other_threads_hear_of_it_too(
@@ -357,8 +357,7 @@ async def test_when_somebody_cancels_every_task_the_ledger_goes_on_synchronously
         await asyncio.wait_for(asyncio.wrap_future(future), WAIT)
         await tracker.flush(WAIT)
         assert tracker.statistics().synced == 10
-    assert_once(tmp_path, range(10))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(10))
 
 
 async def test_a_disk_that_refuses_is_named_with_its_error(tmp_path: Path) -> None:
@@ -412,8 +411,7 @@ async def test_without_its_task_a_full_disk_is_tried_again_until_there_is_space(
     await asyncio.wait_for(waiting, WAIT)
     await asyncio.wait_for(tracker.record(usage(4)), WAIT)
     await tracker.aclose()
-    assert_once(tmp_path, range(5))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(5))
 
 
 async def test_a_late_outcome_does_not_hold_the_loop_in_a_disk_that_hangs(tmp_path: Path) -> None:
@@ -830,8 +828,7 @@ async def test_a_large_segment_is_sealed_and_the_next_begun(
         assert tracker.statistics().segments > 5
         opened = [p for p in (tmp_path / SEGMENTS).iterdir() if p.suffix == ".open"]
         assert len(opened) == 1
-    assert_once(tmp_path, range(100))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(100))
 
 
 async def test_a_day_that_ends_seals_the_segment(
@@ -894,5 +891,4 @@ async def test_the_disk_that_fills_while_closing_is_counted_in_the_error(tmp_pat
     assert keys(tmp_path) == ["0"]
     disk.empty()
     tracker._writer.finish_now(1)  # what the interpreter's exit does
-    assert_once(tmp_path, range(8))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(8))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.children import Child, run
-from tests.runs import assert_closed, assert_once, keys, kinds
+from tests.runs import assert_once, assert_whole, keys, kinds
 
 from litellm_ledger import Ledger
 
@@ -27,23 +27,19 @@ def fill(tracker, count={COUNT}):
         tracker.record_nowait(usage(number))
 """
 
-WITH = (
-    FILL
-    + """
+WITH = """
 async def main():
     async with UsageTracker(PATH, queue_size=100_000) as tracker:
         fill(tracker)
         say("ready", tracker.statistics().signals)
         await asyncio.Event().wait()
 """
-)
 
 
 PROGRAMS = {
     "asyncio.run": WITH + "run(main())",
     "a bare loop": WITH + "new_loop().run_until_complete(main())",
-    "run_forever and nobody closes": FILL
-    + """
+    "run_forever and nobody closes": """
 tracker = UsageTracker(PATH, queue_size=100_000)
 async def main():
     await tracker.open()
@@ -69,23 +65,22 @@ def check(
     *steps: str | int,
     ends: tuple[int, ...],
     loop: str = "asyncio",
-    count: int = COUNT,
+    count: int | None = COUNT,
 ) -> None:
-    """Run a program to its end: all its records are saved, and the ledger is closed.
+    """Run a program to its end: all its records are saved once, and the ledger is closed.
 
     Args:
         steps: a line that it says is waited for; a number is a signal that it gets.
         ends: statuses with which it may end.
     """
-    with Child(code, path, loop=loop) as child:
+    with Child(FILL + code, path, loop=loop) as child:
         for step in steps:
             if isinstance(step, str):
                 child.expect(step)
             else:
                 child.send(step)
         assert child.end() in ends
-    assert_once(path, range(count))
-    assert_closed(path)
+    assert_whole(path, None if count is None else range(count))
 
 
 @both_loops
@@ -100,9 +95,7 @@ def test_a_signal_drains_closes_and_gives_its_own_status(
 
 @both_signals
 def test_two_clients_are_both_closed(tmp_path: Path, number: int) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 async def main():
     async with UsageTracker(PATH) as one, UsageTracker(PATH) as two:
         fill(one, 500)
@@ -111,14 +104,8 @@ async def main():
         await asyncio.Event().wait()
 run(main())
 """
-    )
-    with Child(code, tmp_path) as child:
-        child.expect("ready")
-        child.send(number)
-        assert child.end() == -number
-    assert_once(tmp_path)
+    check(tmp_path, code, "ready", number, ends=(-number,), count=None)
     assert len(keys(tmp_path)) == 1_200
-    assert_closed(tmp_path)
 
 
 @both_loops
@@ -132,20 +119,12 @@ async def main():
         await asyncio.wait(calls)
 run(main())
 """
-    with Child(code, tmp_path, loop=loop) as child:
-        for _ in range(7):
-            child.expect("called")
-        child.send(TERM)
-        assert child.end() == -TERM
+    check(tmp_path, code, *["called"] * 7, TERM, ends=(-TERM,), loop=loop, count=None)
     assert sorted(kinds(tmp_path)) == ["cancelled"] * 7 + ["started"] * 7
-    assert_once(tmp_path)
-    assert_closed(tmp_path)
 
 
 def test_a_signal_during_the_close_waits_for_it(tmp_path: Path) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 class Disk(FileSystem):
     def sync(self, fd):
         say("syncing")
@@ -156,15 +135,12 @@ async def main():
         fill(tracker, 100)
 run(main())
 """
-    )
     check(tmp_path, code, "syncing", TERM, ends=(-TERM,), count=100)
 
 
 # -- processes that do not do as they are told -----------------------------------------------------
 
-DEAF = (
-    FILL
-    + """
+DEAF = """
 async def main():
     async with UsageTracker(PATH, queue_size=100_000, drain_timeout=0.2) as tracker:
         fill(tracker)
@@ -176,7 +152,6 @@ async def main():
                 say("no")
 run(main())
 """
-)
 
 
 @both_loops
@@ -194,9 +169,7 @@ def test_a_second_signal_ends_it_at_once_and_saves(tmp_path: Path, loop: str) ->
 def test_a_signal_while_a_thread_is_being_started_is_no_deadlock(
     tmp_path: Path, times: int
 ) -> None:
-    code = (
-        FILL
-        + f"""
+    code = f"""
 async def main():
     async with UsageTracker(PATH, queue_size=100_000) as tracker:
         fill(tracker)
@@ -206,14 +179,11 @@ async def main():
         await asyncio.Event().wait()
 run(main())
 """
-    )
     check(tmp_path, code, ends=(-TERM,))
 
 
 def test_sigint_twice_saves_too(tmp_path: Path) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 async def main():
     async with UsageTracker(PATH, queue_size=100_000) as tracker:
         fill(tracker)
@@ -225,14 +195,11 @@ async def main():
             await asyncio.Event().wait()
 run(main())
 """
-    )
     check(tmp_path, code, "ready", INT, "cleaning", INT, ends=(-INT,))
 
 
 def test_a_signal_between_two_runs_of_a_loop_saves_and_ends(tmp_path: Path) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 tracker = UsageTracker(PATH, queue_size=100_000)
 async def main():
     await tracker.open()
@@ -243,14 +210,11 @@ say("ready")
 while True:
     time.sleep(0.1)
 """
-    )
     check(tmp_path, code, "ready", TERM, ends=(-TERM,))
 
 
 def test_a_signal_in_the_middle_of_the_last_resort_waits_for_it(tmp_path: Path) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 class Slow(FileSystem):
     def write(self, fd, data):
         if threading.current_thread() is threading.main_thread():
@@ -263,7 +227,6 @@ async def main():
     fill(tracker, 20_000)
 new_loop().run_until_complete(main())  # and the exit saves
 """
-    )
     check(tmp_path, code, "saving", TERM, ends=(-TERM,), count=20_000)
 
 
@@ -290,9 +253,7 @@ except asyncio.CancelledError:
 def test_who_catches_the_interrupt_and_lives_on_is_not_shot_later(
     tmp_path: Path, loop: str, end: str, status: int
 ) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 tracker = UsageTracker(PATH, queue_size=100_000, drain_timeout=0.05)
 async def main():
     await tracker.open()
@@ -304,14 +265,7 @@ END
 time.sleep(3)
 say("alive")
 """.replace("END", end)
-    )
-    with Child(code, tmp_path, loop=loop) as child:
-        child.expect("ready")
-        child.send(INT)
-        child.expect("caught")
-        child.expect("alive")
-        assert child.end() == status
-    assert_once(tmp_path, range(COUNT))
+    check(tmp_path, code, "ready", INT, "caught", "alive", ends=(status,), loop=loop)
 
 
 # -- whose the signal is ---------------------------------------------------------------------------
@@ -321,9 +275,7 @@ say("alive")
 def test_a_servers_handler_is_chained_and_the_server_ends_the_process(
     tmp_path: Path, number: int
 ) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 stop = []
 def handle(number, frame):
     say("server", number)
@@ -347,7 +299,6 @@ loop.run_until_complete(main())
 loop.close()
 sys.exit(7)
 """
-    )
     check(
         tmp_path, code, "ready chained", number, f"server {number}", "synced", ends=(7,), count=100
     )
@@ -356,9 +307,7 @@ sys.exit(7)
 @both_loops
 @both_signals
 def test_an_owner_with_a_loop_handler_is_heard(tmp_path: Path, loop: str, number: int) -> None:
-    code = (
-        FILL
-        + """
+    code = """
 async def main():
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -372,7 +321,6 @@ loop = new_loop()
 loop.run_until_complete(main())
 sys.exit(7)
 """
-    )
     check(tmp_path, code, "ready chained", number, "owner", ends=(7,), loop=loop, count=100)
 
 
@@ -392,11 +340,7 @@ async def main():
     await stop.wait()
 run(main())
 """
-    with Child(code, tmp_path) as child:
-        child.expect("ready")
-        child.send(TERM)
-        child.expect("owner")
-        assert child.end() == 0
+    check(tmp_path, code, "ready", TERM, "owner", ends=(0,), count=None)
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
@@ -455,11 +399,7 @@ run(first())  # ends under an open client
 run(main())
 """
     )
-    with Child(code, tmp_path) as child:
-        child.expect("ready on")
-        child.send(TERM)
-        assert child.end() == -TERM
-    assert_once(tmp_path)
+    check(tmp_path, code, "ready on", TERM, ends=(-TERM,), count=None)
     assert len(keys(tmp_path)) == COUNT + 1
 
 
@@ -531,8 +471,7 @@ run(main())
 """
     child = run(code, tmp_path)
     assert f"status {-TERM}" in child.said
-    assert_once(tmp_path, [1, 2])
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, [1, 2])
 
 
 # -- process 1 -------------------------------------------------------------------------------------
@@ -551,9 +490,7 @@ def as_process_one() -> tuple[list[str], str]:
 @both_signals
 def test_process_one_exits_with_the_status_of_the_signal(tmp_path: Path, number: int) -> None:
     command, before = as_process_one()
-    code = (
-        FILL
-        + """
+    code = """
 async def main():
     async with UsageTracker(PATH, queue_size=100_000) as tracker:
         fill(tracker)
@@ -561,14 +498,12 @@ async def main():
         await asyncio.Event().wait()
 new_loop().run_until_complete(main())
 """
-    )
-    with Child(code, tmp_path, command=command, before=before) as child:
+    with Child(FILL + code, tmp_path, command=command, before=before) as child:
         child.expect("ready 1")
         inner = children_of(child.pid) if command else [child.pid]
         os.kill(inner[0], number)
         assert child.end() in (128 + number, -number)
-    assert_once(tmp_path, range(COUNT))
-    assert_closed(tmp_path)
+    assert_whole(tmp_path, range(COUNT))
 
 
 def children_of(pid: int) -> list[int]:

@@ -10,9 +10,10 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -36,12 +37,21 @@ from litellm_ledger.testing import FaultyFileSystem
 WRITER = "20260102T030405Z-0123456789abcdef"
 
 
-class Held(Backlog):
-    """A backlog and its last resort."""
+TIMER: Any = object()
 
-    def __init__(self, path: Path, fs: FileSystem = REAL) -> None:
+
+class Held(Backlog):
+    """A backlog, its last resort and who is to write it."""
+
+    def __init__(self, path: Path, fs: FileSystem = REAL, records: int = 0) -> None:
         super().__init__(fs, directory(path), WRITER)
         self.last_resort = LastResort(self, lambda: None, lambda: None)
+        self.writing = WriteLoop(
+            DiskThread(), durable=False, sync_interval=1.0, progress=lambda: None
+        )
+        self.writing._timer = TIMER  # set already: there is no loop to set one
+        for number in range(records):
+            self.accept(usage(number))
 
 
 def save_late(backlog: Held, entry: Entry) -> None:
@@ -131,29 +141,46 @@ def serve(backlog: Backlog) -> None:
     queue.hand.clear()
 
 
-def test_a_call_is_in_flight_until_its_outcome_is_written_not_only_accepted(tmp_path: Path) -> None:
+def end(backlog: Held) -> None:
+    backlog.last_resort.save_now(0.05, seal=True)
+
+
+def strikes(
+    path: Path,
+    codes: set[CodeType],
+    begin: Callable[[Path], Held],
+    work: Callable[[Held], object],
+    act: Callable[[Held], None] = end,
+) -> Iterator[tuple[Path, Held, bool]]:
+    """Yield one life for each bytecode in ``codes``, struck there, and the first that is not."""
+    for count in itertools.count(1):
+        backlog = begin(path / str(count))
+        struck = strike_before(count, codes, partial(work, backlog), partial(act, backlog))
+        yield path / str(count), backlog, struck
+        backlog.live.release()
+        if not struck:
+            break
+    assert count > 20
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["only accepted", "written"])
+def test_a_call_is_in_flight_until_its_outcome_is_written(tmp_path: Path, written: bool) -> None:
     backlog = Held(tmp_path)
     started = backlog.accept_started(UsageRecord(kind="started", model="m"))
     serve(backlog)
     backlog.accept_outcome(usage(1, operation=started.operation, attempt=1), 1)
+    if written:
+        serve(backlog)
     backlog.note_written()
-    assert (list(backlog.in_flight), read_live(backlog.live.path).oldest_in_flight) == ([1], 1)
+    number = 0 if written else 1
+    assert list(backlog.in_flight) == [1] * number
+    assert read_live(backlog.live.path).oldest_in_flight == number
     backlog.live.release()  # the process dies here: what is accepted dies with it
     backlog.log.forget()
     (dead,) = recover(tmp_path).writers
-    assert (dead.lost, dead.unsettled) == (1, 1)
-    assert [record.status for record in Ledger(tmp_path).records()] == ["unsettled"]
-
-
-def test_a_call_whose_outcome_is_written_is_in_flight_no_more(tmp_path: Path) -> None:
-    backlog = Held(tmp_path)
-    started = backlog.accept_started(UsageRecord(kind="started", model="m"))
-    serve(backlog)
-    backlog.accept_outcome(usage(1, operation=started.operation, attempt=1), 1)
-    serve(backlog)
-    backlog.note_written()
-    assert (list(backlog.in_flight), read_live(backlog.live.path).oldest_in_flight) == ([], 0)
-    backlog.last_resort.save_now(5.0, seal=True)
+    assert (dead.lost, dead.unsettled) == (number, number)
+    last = "ok" if written else "unsettled"
+    assert [record.status for record in Ledger(tmp_path).records()] == [last]
 
 
 MOVING = {RecordQueue._get.__code__, RecordQueue.take.__code__, serve.__code__}
@@ -164,68 +191,41 @@ WRITING = {getattr(SegmentLog, name).__code__ for name in ("append", "_locked", 
 def test_a_strike_between_any_two_bytecodes_of_the_writer_loses_and_doubles_nothing(
     tmp_path: Path, codes: set[CodeType]
 ) -> None:
-    for count in itertools.count(1):
-        path = tmp_path / str(count)
-        backlog = Held(path)
-        for number in range(4):
-            backlog.accept(usage(number))
-        struck = strike_before(
-            count,
-            codes,
-            lambda b=backlog: serve(b),
-            lambda b=backlog: b.last_resort.save_now(0.05, seal=True),
-        )
-        assert keys(path) == ["0", "1", "2", "3"], f"before bytecode {count}"
+    for path, backlog, _ in strikes(tmp_path, codes, partial(Held, records=4), serve):
+        assert keys(path) == ["0", "1", "2", "3"], f"before bytecode {path.name}"
         if codes is MOVING:
             assert_once(path)
         backlog.log.abandon()
-        backlog.live.release()
-        if not struck:
-            break
-    assert count > 20
 
 
-TIMER: Any = object()
 AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue._get.__code__, RecordQueue.give_back.__code__}
 
 
-def lone_in(path: Path) -> tuple[Held, WriteLoop]:
-    """One record written before, and a lone one that waits; and who is to write it."""
+def lone_in(path: Path, direct_after: float = 0.0) -> Held:
+    """One record written before, and a lone one that waits."""
     backlog = Held(path)
     backlog.accept(usage("before"))
     serve(backlog)
     backlog.accept(usage("lone"), wake=False)
-    writing = WriteLoop(
-        DiskThread(), durable=False, sync_interval=1.0, progress=lambda written, synced: None
-    )
-    writing._timer = TIMER  # set already: there is no loop to set one
-    return backlog, writing
+    backlog.writing._direct_after = direct_after
+    return backlog
+
+
+def at_once(backlog: Held) -> None:
+    backlog.writing.at_once(backlog)
 
 
 @pytest.mark.parametrize("written", [True, False], ids=["written", "left to the task"])
 def test_a_strike_between_any_two_bytecodes_of_a_lone_write_loses_and_doubles_nothing(
     tmp_path: Path, written: bool
 ) -> None:
-    for count in itertools.count(1):
-        path = tmp_path / str(count)
-        backlog, writing = lone_in(path)
-        if not written:
-            writing._direct_after = math.inf  # the disk was slow of late
-        struck = strike_before(
-            count,
-            AT_ONCE,
-            lambda w=writing, b=backlog: w.at_once(b),
-            lambda b=backlog: b.last_resort.save_now(0.05, seal=True),
-        )
+    begin = partial(lone_in, direct_after=0.0 if written else math.inf)  # was the disk slow?
+    for path, backlog, struck in strikes(tmp_path, AT_ONCE, begin, at_once):
         if not struck:
             assert (backlog.unwritten == 0) is written
-            backlog.last_resort.save_now(0.05, seal=True)
-        assert keys(path) == ["before", "lone"], f"before bytecode {count}"
+            end(backlog)
+        assert keys(path) == ["before", "lone"], f"before bytecode {path.name}"
         assert_once(path)
-        backlog.live.release()
-        if not struck:
-            break
-    assert count > 20
 
 
 SEGMENT = {
@@ -238,21 +238,12 @@ def test_after_a_strike_between_any_two_bytecodes_of_a_lone_write_the_writer_goe
     tmp_path: Path, codes: set[CodeType]
 ) -> None:
     """The handler of a signal has raised, and the program has caught that: Ctrl-C, say."""
-    for count in itertools.count(1):
-        path = tmp_path / str(count)
-        backlog, writing = lone_in(path)
-        struck = strike_before(
-            count, codes, lambda w=writing, b=backlog: w.at_once(b), lambda: None
-        )
+    for path, backlog, _ in strikes(tmp_path, codes, lone_in, at_once, lambda backlog: None):
         backlog.accept(usage("after"), wake=False)
         assert backlog.last_resort.save_now(0.05, seal=True) == 0
-        assert keys(path) == ["before", "lone", "after"], f"before bytecode {count}"
+        assert keys(path) == ["before", "lone", "after"], f"before bytecode {path.name}"
         (found,) = Ledger(path).verify().writers
-        assert (found.lost, found.problems, found.found) == (0, [], 3), f"before bytecode {count}"
-        backlog.live.release()
-        if not struck:
-            break
-    assert count > 20
+        assert (found.lost, found.problems, found.found) == (0, [], 3), f"at {path.name}"
 
 
 ACCEPTING = {
@@ -262,30 +253,24 @@ ACCEPTING = {
 }
 
 
+def two_come_in(path: Path) -> Held:
+    backlog = Held(path)
+    backlog.accept(usage("before"))
+    backlog.inbox.append(Entry(usage("thread"), backlog.accept))
+    return backlog
+
+
 def test_a_strike_between_any_two_bytecodes_of_an_acceptance_takes_it_whole_or_not_at_all(
     tmp_path: Path,
 ) -> None:
-    for count in itertools.count(1):
-        path = tmp_path / str(count)
-        backlog = Held(path)
-        backlog.accept(usage("before"))
-        backlog.inbox.append(Entry(usage("thread"), backlog.accept))
-        struck = strike_before(
-            count,
-            ACCEPTING,
-            lambda b=backlog: b.accept(usage("during")) and None,
-            lambda b=backlog: b.last_resort.save_now(0.05, seal=True),
-        )
+    accept = partial(Held.accept, record=usage("during"))
+    for path, backlog, struck in strikes(tmp_path, ACCEPTING, two_come_in, accept):
         if not struck:
-            backlog.last_resort.save_now(0.05, seal=True)
-        found = keys(path)
-        assert found[0] == "before"
-        assert sorted(map(str, found[1:])) in (["during", "thread"], ["thread"]), f"at {count}"
+            end(backlog)
+        first, *others = keys(path)
+        assert first == "before"
+        assert sorted(map(str, others)) in (["during", "thread"], ["thread"]), f"at {path.name}"
         assert_once(path)
-        backlog.live.release()
-        if not struck:
-            break
-    assert count > 20
 
 
 def test_a_finalizer_inside_the_last_resort_is_saved_by_it(tmp_path: Path) -> None:
@@ -310,9 +295,7 @@ def test_a_finalizer_inside_the_last_resort_is_saved_by_it(tmp_path: Path) -> No
 
 
 def test_many_threads_that_save_at_once_save_once(tmp_path: Path) -> None:
-    backlog = Held(tmp_path)
-    for number in range(100):
-        backlog.accept(usage(number))
+    backlog = Held(tmp_path, records=100)
     backlog.late = True
     futures: list[Future[UsageRecord]] = []
 
@@ -334,17 +317,13 @@ def test_many_threads_that_save_at_once_save_once(tmp_path: Path) -> None:
 
 
 def test_a_record_in_hand_and_in_the_queue_counts_once(tmp_path: Path) -> None:
-    backlog = Held(tmp_path)
-    for number in range(3):
-        backlog.accept(usage(number))
+    backlog = Held(tmp_path, records=3)
     backlog.queue.hand.append(backlog.queue._queue[0])
     assert [item[0] for item in backlog.queue.held()] == [1, 2, 3]
 
 
 def test_what_the_segment_has_already_is_not_written_again(tmp_path: Path) -> None:
-    backlog = Held(tmp_path)
-    for number in range(5):
-        backlog.accept(usage(number))
+    backlog = Held(tmp_path, records=5)
     backlog.queue.take(3)
     taken = [item for item in backlog.queue.hand if isinstance(item, tuple)]
     backlog.log.append(1, [backlog.line(item) for item in taken])
@@ -370,8 +349,7 @@ def test_a_full_disk_is_tried_until_the_budget_is_spent_and_then_told(tmp_path: 
 
 def test_a_segment_in_which_a_thread_hangs_is_given_up_for_good(tmp_path: Path) -> None:
     disk = FaultyFileSystem()
-    backlog = Held(tmp_path, disk)
-    backlog.accept(usage(0))
+    backlog = Held(tmp_path, disk, records=1)
     with disk.hang("write") as hang:
         thread = threading.Thread(target=serve, args=(backlog,))
         thread.start()

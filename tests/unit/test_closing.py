@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from tests.runs import turns
 
 from litellm_ledger._runtime.cancellation import outlive_cancellation, wait_until
 
@@ -25,11 +26,6 @@ class Work:
         if self.error is not None:
             raise self.error
         return "done"
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def test_it_raises_the_error() -> None:

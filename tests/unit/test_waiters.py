@@ -9,13 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.runs import turns
 
 from litellm_ledger._runtime.waiters import Acks, Room
-
-
-async def turns(count: int = 4) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 class Hall:

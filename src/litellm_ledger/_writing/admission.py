@@ -62,8 +62,7 @@ class Admission:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[None] | None = None
         self.opened: Backlog | None = None
-        self._ledger = settings.ledger
-        self._drain_timeout = settings.drain_timeout
+        self._settings = settings
         self.write_at_once: Callable[[Backlog], None]
         self.last_resort: LastResort
         self._written = Acks()
@@ -180,10 +179,7 @@ class Admission:
         """On any thread: something was saved without the task."""
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                self.loop.call_soon_threadsafe(self._tell_late)
-
-    def _tell_late(self) -> None:
-        self.progress(self.backlog.log.written, self.backlog.log.synced)
+                self.loop.call_soon_threadsafe(self.progress)
 
     def _wake(self) -> None:
         self._woken = False
@@ -243,7 +239,7 @@ class Admission:
             return
         backlog = self.opened
         if backlog.late and self.loop is not asyncio.get_running_loop():
-            if self.last_resort.save_now(timeout or self._drain_timeout):
+            if self.last_resort.save_now(timeout or self._settings.drain_timeout):
                 raise FlushTimeout("flush ran out of time", unwritten=backlog.unwritten)
             return
         self.check_loop()
@@ -254,7 +250,7 @@ class Admission:
             sync = self.durability == "synced"
         if backlog.late:
             self.last_resort.save()
-            self._tell_late()
+            self.progress()
         else:
             self.take_inbox(backlog)
             if sync and self._synced.passed < backlog.accepted:
@@ -272,10 +268,11 @@ class Admission:
                 unwritten=left,
             )
 
-    def progress(self, written: int, synced: int) -> None:
+    def progress(self) -> None:
         """Tell everybody how far the log has come, in order."""
-        self._written.passes(written)
-        self._synced.passes(synced)
+        if self.opened is not None:
+            self._written.passes(self.opened.log.written)
+            self._synced.passes(self.opened.log.synced)
         self._room.admit()
 
     def refuse_new(self) -> None:
@@ -292,7 +289,7 @@ class Admission:
             waiting.fail(error)
 
     def refusal(self) -> LedgerClosed | LedgerFailed:
-        text = refusal(self.state, f"the {self.what} for {self.directory or self._ledger}")
+        text = refusal(self.state, f"the {self.what} for {self.directory or self._settings.ledger}")
         if self.state is State.FAILED:
             error = LedgerFailed(text)
             error.__cause__ = self.failure

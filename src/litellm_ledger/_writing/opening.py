@@ -31,7 +31,9 @@ from litellm_ledger._storage.format_version import refuse_newer
 from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._storage.location import default_directory, is_network
 
-__all__ = ["Settings", "prepare", "refused"]
+from .backlog import Backlog
+
+__all__ = ["Settings", "open_backlog"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -79,11 +81,11 @@ class Settings:
             )
 
 
-def prepare(settings: Settings) -> Path:
+def open_backlog(settings: Settings, writer: str) -> Backlog:
     """Create the directory if need be, refuse what cannot be kept safe, recover dead writers.
 
-    Returns the absolute path.  Without a ``mode`` the directories that the ledger is made of are
-    private when they are made, else as they are; files follow them.
+    Without a ``mode`` the directories that the ledger is made of are private when they are made,
+    else as they are; files follow them.
 
     Raises:
         LedgerPathError: it cannot be created or written, or a part of it is a link.
@@ -95,24 +97,35 @@ def prepare(settings: Settings) -> Path:
             f"a ledger cannot be written on {sys.platform}, which lacks flock and fdatasync; "
             "it can be read"
         )
-    ledger, fs, mode = settings.ledger, settings.fs, settings.mode
+    ledger = settings.ledger
     path = Path(ledger) if ledger else default_directory()  # "" is an unset variable, not "."
     path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - Path.resolve would follow links
     try:
-        make_directories(fs, path, mode or PRIVATE)
-        refuse_links(path)
-        for name in (SEGMENTS, LIVE, RECOVERY):
-            fs.make_directory(path / name, mode or rights_beside(path / SEGMENTS))
-            if mode is not None:
-                with contextlib.suppress(PermissionError):  # its owner is another user of the group
-                    give_rights(path / name, mode)
-        for part in (path, path / SEGMENTS, path / LIVE):
-            _check_writable(part)
-            fs.sync_directory(part)
+        _prepare(path, settings)
+        return Backlog(settings.fs, path, writer, settings.durability)
     except LedgerPathError:
         raise
     except OSError as exc:
-        raise refused(path, exc, given=ledger is not None) from exc
+        advice = _ADVICE.get(exc.errno or 0, "choose another directory")
+        if ledger is None:
+            advice += ", or set LITELLM_LEDGER_DIR to a directory of yours"
+        raise LedgerPathError(
+            exc.errno, f"cannot write the ledger in {path} ({exc.strerror}): {advice}", exc.filename
+        ) from exc
+
+
+def _prepare(path: Path, settings: Settings) -> None:
+    fs, mode = settings.fs, settings.mode
+    make_directories(fs, path, mode or PRIVATE)
+    refuse_links(path)
+    for name in (SEGMENTS, LIVE, RECOVERY):
+        fs.make_directory(path / name, mode or rights_beside(path / SEGMENTS))
+        if mode is not None:
+            with contextlib.suppress(PermissionError):  # its owner is another user of the group
+                give_rights(path / name, mode)
+    for part in (path, path / SEGMENTS, path / LIVE):
+        _check_writable(part)
+        fs.sync_directory(part)
     refuse_newer(path)
     if is_network(path):
         _log.warning(
@@ -122,7 +135,6 @@ def prepare(settings: Settings) -> Path:
         )
     elif settings.recover and any((path / LIVE).iterdir()):
         _recover(path, fs)
-    return path
 
 
 def _check_writable(path: Path) -> None:
@@ -130,16 +142,6 @@ def _check_writable(path: Path) -> None:
         read_only = os.statvfs(path).f_flag & os.ST_RDONLY
         number = errno.EROFS if read_only else errno.EACCES
         raise OSError(number, os.strerror(number), str(path))
-
-
-def refused(path: Path, exc: OSError, *, given: bool) -> LedgerPathError:
-    """Say what is wrong with the directory and what to do; ``given``: the user named it."""
-    advice = _ADVICE.get(exc.errno or 0, "choose another directory")
-    if not given:
-        advice += ", or set LITELLM_LEDGER_DIR to a directory of yours"
-    return LedgerPathError(
-        exc.errno, f"cannot write the ledger in {path} ({exc.strerror}): {advice}", exc.filename
-    )
 
 
 def _recover(path: Path, fs: FileSystem) -> None:

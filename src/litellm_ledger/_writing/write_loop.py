@@ -54,7 +54,7 @@ class WriteLoop:
     Args:
         executor: one thread of the ledger's own, for whatever may block.
         durable: sync every batch before it counts.
-        progress: called with the last written and the last synced number, on the loop.
+        progress: called, on the loop, when the log has come further.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class WriteLoop:
         *,
         durable: bool,
         sync_interval: float,
-        progress: Callable[[int, int], None],
+        progress: Callable[[], None],
     ) -> None:
         self._executor = executor
         self._durable = durable
@@ -243,7 +243,7 @@ class WriteLoop:
     def _progress(self, backlog: Backlog) -> None:
         log = backlog.log
         backlog.note_written()
-        self._tell(log.written, log.synced)
+        self._tell()
         if log.synced == log.written:
             self._unsynced_since = None
             return

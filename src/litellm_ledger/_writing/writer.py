@@ -31,7 +31,7 @@ from litellm_ledger._runtime.disk_thread import DiskThread
 from .admission import Admission
 from .backlog import Backlog
 from .last_resort import LastResort
-from .opening import Settings, prepare, refused
+from .opening import Settings, open_backlog
 from .queue import Signal
 from .state import State, advance
 from .write_loop import WriteLoop
@@ -96,27 +96,22 @@ class Writer:
             return
         if admission.state is not State.UNOPENED:
             raise admission.refusal()
-        if self._opening is None:
+        if self._opening is None or self._opening.done():  # failed: the directory may be mended
             admission.loop = asyncio.get_running_loop()
             self._opening = self._spawn(self._open(), "litellm-ledger-open")
-            self._opening.add_done_callback(self._opened)
         admission.check_loop()
         await asyncio.shield(self._opening)
-
-    def _opened(self, opening: asyncio.Task[None]) -> None:
-        failed = opening.cancelled() or opening.exception() is not None
-        if failed and self.admission.state is State.UNOPENED:
-            self._opening = None  # another try may find the directory mended
 
     async def _open(self) -> None:
         admission = self.admission
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
-        job = self._executor.submit(self._open_files, name)
+        job = self._executor.submit(open_backlog, self._settings, name)
         try:
             backlog = await asyncio.wrap_future(job)
         except asyncio.CancelledError:  # the loop is torn down: what is opened belongs to nobody
             job.add_done_callback(_give_back)
             raise
+        admission.directory = backlog.directory
         if admission.state is not State.UNOPENED:  # the close did not wait for so slow a disk
             await self._off_loop(backlog.live.remove)
             raise admission.refusal()
@@ -130,14 +125,6 @@ class Writer:
         _process.enter(self)
         admission.task = self._spawn(self._run(backlog), "litellm-ledger-writer")
         admission.task.add_done_callback(self._task_done)
-
-    def _open_files(self, name: str) -> Backlog:
-        settings = self._settings
-        self.admission.directory = directory = prepare(settings)
-        try:
-            return Backlog(settings.fs, directory, name, settings.durability)
-        except OSError as exc:
-            raise refused(directory, exc, given=settings.ledger is not None) from exc
 
     def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
         assert self.admission.loop is not None
@@ -154,7 +141,7 @@ class Writer:
             # Not ours: whoever runs the loop is tearing it down around us, and no later await is
             # certain to return.  Save what there is now; what still comes is written as it comes.
             if self.admission.state is State.OPEN:
-                self._save_on_thread(backlog)
+                self._save_on_thread()
             raise
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
@@ -166,7 +153,7 @@ class Writer:
             return
         backlog = admission.opened
         if backlog is not None and backlog.late:  # the last resort took its work out of its hands
-            admission.progress(backlog.log.written, backlog.log.synced)
+            admission.progress()
             admission.fail_waiters(admission.refusal())
         else:
             _log.critical("the ledger's writer task died", exc_info=error)
@@ -175,7 +162,7 @@ class Writer:
                 admission.state = advance(admission.state, State.FAILED)
             admission.fail_waiters(admission.refusal())
 
-    def _save_on_thread(self, backlog: Backlog) -> None:
+    def _save_on_thread(self) -> None:
         """Save what is held, not blocking longer than the drain time even if the disk hangs."""
         admission, last_resort = self.admission, self.admission.last_resort
         self._executor.stop()
@@ -183,7 +170,7 @@ class Writer:
         job = _on_new_thread("litellm-ledger-save", last_resort.save_now, budget)
         wait({job}, seconds("drain_timeout", budget + 1.0))
         last_resort.watch()
-        admission.progress(backlog.log.written, backlog.log.synced)
+        admission.progress()
 
     # -- closing -------------------------------------------------------------------------------
 
@@ -191,10 +178,6 @@ class Writer:
         """See ``AsyncUsageWriter.aclose``."""
         admission = self.admission
         budget = self.drain_timeout if timeout is None else seconds("timeout", timeout)
-        if admission.state is State.UNOPENED and self._opening is None:
-            admission.state = State.CLOSED
-            self._executor.stop()
-            return
         if admission.loop is not asyncio.get_running_loop():
             if admission.loop is not None and admission.loop.is_running():
                 admission.check_loop()
@@ -209,11 +192,11 @@ class Writer:
         deadline = time.monotonic() + budget
         if self._opening is not None:
             await wait_until(self._opening, deadline)
-        if admission.opened is None or admission.state is State.CLOSED:
-            admission.state = State.CLOSED
-            self._executor.stop()
+        if admission.opened is None:
+            self.finish_now(budget)
+        if admission.state is State.CLOSED:
             return
-        backlog = admission.opened
+        backlog = admission.backlog
         if admission.state is State.OPEN:
             admission.state = advance(admission.state, State.DRAINING)
             admission.refuse_new()
@@ -236,7 +219,7 @@ class Writer:
             # The handler of a signal raised while asyncio was waking it: nothing reaches it any
             # more, no cancellation either, and whoever ends the loop would wait for it for ever.
             asyncio.Future.set_result(admission.task, None)
-        admission.progress(backlog.log.written, backlog.log.synced)
+        admission.progress()
         admission.fail_waiters(admission.refusal())
         lost = backlog.accepted - admission.safe(backlog)
         if left.done() and not lost and not admission.last_resort.apart:
@@ -260,7 +243,11 @@ class Writer:
         Returns how many records could not be saved.  Never raises, never needs a loop.
         """
         admission = self.admission
-        if self._pid != os.getpid() or admission.opened is None:
+        if self._pid != os.getpid():
+            return 0
+        if admission.opened is None:
+            admission.state = State.CLOSED
+            self._executor.stop()
             return 0
         last_resort = admission.last_resort
         admission.opened.late = last_resort.sync = True
