@@ -28,8 +28,9 @@ class Rig:
         self.attempts = threading.Semaphore(0)
         self.saver = LastResort(self.backlog, self.attempts.release, lambda: None)
 
-    def take(self, key: object) -> None:
+    def save(self, key: object, wait: float = WAIT) -> None:
         self.saver.accept(Entry(usage(key), self.backlog.accept))
+        self.saver.save_in_background(wait)
 
     def end(self) -> None:
         """Wait until the thread has nothing to do any more."""
@@ -48,8 +49,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 def test_what_was_asked_for_is_written_when_it_returns_and_synced_soon(
     rig: Rig, tmp_path: Path
 ) -> None:
-    rig.take(0)
-    rig.saver.save_in_background(WAIT)
+    rig.save(0)
     assert rig.backlog.log.written == 1
     rig.end()
     assert rig.backlog.log.synced == 1
@@ -58,8 +58,7 @@ def test_what_was_asked_for_is_written_when_it_returns_and_synced_soon(
 
 def test_it_syncs_also_while_records_keep_coming(rig: Rig) -> None:
     for number in range(1_000):
-        rig.take(number)
-        rig.saver.save_in_background(WAIT)
+        rig.save(number)
         if rig.backlog.log.synced:
             break
         time.sleep(0.005)
@@ -69,8 +68,7 @@ def test_it_syncs_also_while_records_keep_coming(rig: Rig) -> None:
 
 def test_a_full_disk_is_tried_until_there_is_space(rig: Rig, tmp_path: Path) -> None:
     rig.disk.fill()
-    rig.take(0)
-    rig.saver.save_in_background(0.01)
+    rig.save(0, 0.01)
     assert rig.backlog.log.written == 0
     rig.disk.empty()
     rig.end()
@@ -80,8 +78,7 @@ def test_a_full_disk_is_tried_until_there_is_space(rig: Rig, tmp_path: Path) -> 
 
 def test_a_sync_that_fails_is_tried_again(rig: Rig) -> None:
     rig.disk.fail("sync", times=3)
-    rig.take(0)
-    rig.saver.save_in_background(WAIT)
+    rig.save(0)
     assert rig.backlog.log.written == 1
     rig.end()
     assert rig.backlog.log.synced == 1
@@ -90,19 +87,16 @@ def test_a_sync_that_fails_is_tried_again(rig: Rig) -> None:
 
 def test_nobody_waits_a_second_time_for_a_disk_that_hangs(rig: Rig, tmp_path: Path) -> None:
     with rig.disk.hang("write") as hang:
-        rig.take(0)
-        rig.saver.save_in_background(0.05)
+        rig.save(0, 0.05)
         assert hang.entered.wait(WAIT)
         began = time.monotonic()
         for number in range(1, 100):
-            rig.take(number)
-            rig.saver.save_in_background(WAIT)
+            rig.save(number)
         assert time.monotonic() - began < WAIT / 2
         assert rig.backlog.accepted == 100, "numbered all the same"
     rig.end()
     assert_once(tmp_path, range(100))
-    rig.take(100)
-    rig.saver.save_in_background(WAIT)
+    rig.save(100)
     assert rig.backlog.log.written == 101, "a disk that answers again is waited for again"
     rig.end()
 
@@ -114,8 +108,7 @@ def test_where_no_thread_can_be_started_it_is_done_at_once(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
-    rig.take(0)
-    rig.saver.save_in_background(0.0)
+    rig.save(0, 0.0)
     assert rig.backlog.log.written == 1
 
 

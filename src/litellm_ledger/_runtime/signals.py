@@ -96,14 +96,10 @@ class _Coordinator:
 
     def _install(self, number: int, loop: asyncio.AbstractEventLoop) -> Mode:
         current = signal.getsignal(number)
-        if current is self._ours and self._loop is loop:
-            return "on"
-        if _is_runner(current):
+        if (current is self._ours and self._loop is loop) or _is_runner(current):
             return "on"  # the Runner cancels the main task: exactly what is wanted
-        if current is self._chain:
-            return "chained"
         if number in self._previous and callable(current) and current is not self._ours:
-            return "chained"  # it may lead to the handler of ours that it found: no ring
+            return "chained"  # ours, or may lead to the handler of ours that it found: no ring
         try:
             if current is self._ours or current in (signal.SIG_DFL, signal.default_int_handler):
                 if current is not self._ours:

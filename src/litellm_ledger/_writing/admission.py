@@ -39,9 +39,7 @@ _OPEN: Final = State.OPEN  # a member looked up through its class costs the hot 
 class Admission:
     """What one opening of the ledger, in one process, admits and acknowledges.
 
-    Args:
-        settings: of the writer.
-        what: what the user made, for the text of errors: a writer, a tracker, a client.
+    ``AsyncUsageWriter`` documents the methods of the same names.
 
     Attributes:
         write_at_once: called when one record waits in the backlog and nobody was woken.
@@ -92,15 +90,11 @@ class Admission:
             )
 
     def check_open(self) -> None:
-        """Raise unless new work is taken: ``LedgerClosed`` or ``LedgerFailed``."""
         if self.state is not State.OPEN:
             raise self.refusal()
 
     async def room(self) -> None:
-        """Wait, first come first served, until a record may be accepted.
-
-        Cancellation leaves no trace.  Raises like ``check_open`` when the writer ends meanwhile.
-        """
+        """Wait, first come first served, until a record may be accepted."""
         assert self.loop is not None
         await self._room.enter(self.loop)
         self.check_open()
@@ -112,7 +106,6 @@ class Admission:
         return self.queue_size - backlog.accepted + backlog.log.written - len(backlog.inbox)
 
     def accept_nowait(self, record: UsageRecord) -> bool:
-        """See ``AsyncUsageWriter.accept_nowait``."""
         backlog = self.opened
         if backlog is None or self.state is not _OPEN:
             raise self.refusal()
@@ -208,7 +201,6 @@ class Admission:
                 self.loop.call_soon_threadsafe(self.opened.queue.put_nowait, Signal.SYNC)
 
     async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
-        """See ``AsyncUsageWriter.ack``."""
         backlog = self.backlog
         acks, number = self._acks, record.seq or 0
         if self.durability == "queued":
@@ -232,7 +224,6 @@ class Admission:
         return backlog.log.synced if self.durability == "synced" else backlog.log.written
 
     async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:  # noqa: C901 - the ways in which waiting ends, in order
-        """See ``AsyncUsageWriter.flush``."""
         if timeout is not None:
             timeout = seconds("timeout", timeout)
         if self.opened is None:
@@ -270,18 +261,18 @@ class Admission:
 
     def progress(self) -> None:
         """Tell everybody how far the log has come, in order."""
-        if self.opened is not None:
-            self._written.passes(self.opened.log.written)
-            self._synced.passes(self.opened.log.synced)
+        backlog = self.opened
+        if backlog is not None:
+            self._written.passes(backlog.log.written)
+            self._synced.passes(backlog.log.synced)
         self._room.admit()
 
     def refuse_new(self) -> None:
-        """Refuse those who wait for room: the ledger is closing."""
+        """Turn away those who wait for room: the ledger is closing."""
         self._room.fail(self.refusal())
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for room."""
         return len(self._room)
 
     def fail_waiters(self, error: LedgerError) -> None:

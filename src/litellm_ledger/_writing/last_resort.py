@@ -56,7 +56,6 @@ class LastResort:
     ``Thread``, no ``Timer`` and no ``Event``.
 
     Args:
-        backlog: whose records.
         saved: called after each attempt of ``save``, on the thread that made it.
         gone: called when the last segment is sealed and the live file is gone, likewise.
 

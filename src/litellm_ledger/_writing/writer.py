@@ -1,5 +1,7 @@
 """``Writer``: has one task write what ``Admission`` accepts, and sees it to its end.
 
+``AsyncUsageWriter`` documents the methods of the same names.
+
     accept -> asyncio.Queue -> [task: batch -> encode -> append -> sync] -> ack
 
 Owns the life of that task (``_writing.write_loop`` is what it does) and the ends of it: the close
@@ -49,12 +51,9 @@ _OVERTIME: Final = 0.25
 class Writer:
     """Writes records to a ledger directory from one task, in order, each exactly once.
 
-    Args:
-        what: what the user made and reads of in errors: ``writer``, ``tracker`` or ``client``.
-        on_usage: called with every outcome and its cost in picodollars, when it is accepted.
-
-    Attributes:
-        admission: takes records; a new one after a fork.
+    ``what`` is what the user made and reads of in errors: ``writer``, ``tracker`` or ``client``.
+    ``on_usage`` is called with every outcome and its cost in picodollars, when it is accepted.
+    After a fork the child has an ``admission`` of its own.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Writer:
         _process.inherits(self.forget_parent)
 
     def _begin(self, what: str) -> None:
-        """Make everything that belongs to one opening, in one process."""
+        """Make all that belongs to one process: a forked child makes it anew."""
         self._pid = os.getpid()
         self._executor = DiskThread()
         self._opening: asyncio.Task[None] | None = None
@@ -89,18 +88,25 @@ class Writer:
     # -- opening -------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """See ``AsyncUsageWriter.open``."""
         admission = self.admission
         if admission.state is State.OPEN:
             admission.check_loop()
             return
         if admission.state is not State.UNOPENED:
             raise admission.refusal()
-        if self._opening is None or self._opening.done():  # failed: the directory may be mended
+        if self._opening is None:
             admission.loop = asyncio.get_running_loop()
             self._opening = self._spawn(self._open(), "litellm-ledger-open")
+            self._opening.add_done_callback(self._opened)
         admission.check_loop()
         await asyncio.shield(self._opening)
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        failed = opening.cancelled() or opening.exception() is not None
+        if failed and self.admission.state is State.UNOPENED:
+            # Another try may find the directory mended; and a task that failed keeps all alive that
+            # waited for it.
+            self._opening = None
 
     async def _open(self) -> None:
         admission = self.admission
@@ -175,7 +181,6 @@ class Writer:
     # -- closing -------------------------------------------------------------------------------
 
     async def aclose(self, timeout: float | None = None) -> None:
-        """See ``AsyncUsageWriter.aclose``."""
         admission = self.admission
         budget = self.drain_timeout if timeout is None else seconds("timeout", timeout)
         if admission.loop is not asyncio.get_running_loop():
@@ -291,7 +296,6 @@ class Writer:
         return self._writing.disk()
 
     def statistics(self) -> Statistics:
-        """See ``AsyncUsageWriter.statistics``."""
         admission, backlog, writing = self.admission, self.admission.opened, self._writing
         log = backlog.log if backlog is not None else None
         return Statistics(
