@@ -84,7 +84,8 @@ run(main())
     assert_whole(tmp_path, range(25))
 
 
-def test_it_degrades_where_signals_are_not_to_be_had(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_it_degrades_where_signals_are_not_to_be_had(tmp_path: Path, loop: str) -> None:
     code = """
 async def main():
     async with LiteLLMClient(PATH) as client:
@@ -94,8 +95,9 @@ async def main():
 thread = threading.Thread(target=lambda: run(main()))
 thread.start()
 thread.join()
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 """
-    child = run(code, tmp_path)
+    child = run(code, tmp_path, loop=loop)
     assert child.said == ["signals off"]
     assert child.stderr == ""
     assert_whole(tmp_path, range(25))

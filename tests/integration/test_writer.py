@@ -189,17 +189,6 @@ async def test_the_pause_between_tries_grows_and_has_an_end(
     assert len(pauses) == 12
 
 
-@pytest.mark.parametrize("largest", [1, 7, 100])
-async def test_short_writes_are_completed(tmp_path: Path, largest: int) -> None:
-    disk = FaultyFileSystem()
-    disk.largest_write = largest
-    async with UsageTracker(tmp_path, fs=disk) as tracker:
-        for number in range(20):
-            tracker.record_nowait(usage(number))
-        await tracker.flush()
-    assert_once(tmp_path, range(20))
-
-
 async def test_a_failed_sync_moves_the_lines_to_a_segment_of_their_own(tmp_path: Path) -> None:
     disk = FaultyFileSystem()
     async with UsageTracker(tmp_path, fs=disk, durability="synced") as tracker:
@@ -851,19 +840,6 @@ async def test_a_writer_that_wrote_nothing_leaves_no_segment(tmp_path: Path) -> 
     async with AsyncUsageWriter(tmp_path):
         pass
     assert not list((tmp_path / SEGMENTS).iterdir())
-    assert_closed(tmp_path)
-
-
-async def test_many_writers_share_a_directory(tmp_path: Path) -> None:
-    trackers = [UsageTracker(tmp_path) for _ in range(5)]
-    await asyncio.gather(*[tracker.open() for tracker in trackers])
-    for number in range(20):
-        await asyncio.gather(*[t.record(usage(f"{n}-{number}")) for n, t in enumerate(trackers)])
-    await asyncio.gather(*[tracker.aclose() for tracker in trackers])
-    assert_once(tmp_path)
-    assert sorted(keys(tmp_path), key=str) == sorted(
-        f"{n}-{number}" for n in range(5) for number in range(20)
-    )
     assert_closed(tmp_path)
 
 

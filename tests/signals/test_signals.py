@@ -422,24 +422,6 @@ new_loop().run_until_complete(main())
     assert keys(tmp_path) == ["acked"]
 
 
-@both_loops
-def test_outside_the_main_thread_it_degrades_and_works(tmp_path: Path, loop: str) -> None:
-    code = """
-async def main():
-    async with UsageTracker(PATH) as tracker:
-        await tracker.record(usage(1))
-        say("signals", tracker.statistics().signals)
-thread = threading.Thread(target=lambda: run(main()))
-thread.start()
-thread.join()
-assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-"""
-    child = run(code, tmp_path, loop=loop)
-    assert child.said == ["signals off"]
-    assert child.stderr == ""
-    assert_once(tmp_path, [1])
-
-
 def test_asked_for_and_not_to_be_had_is_said(tmp_path: Path) -> None:
     code = """
 async def main():

@@ -13,6 +13,7 @@ import enum
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
@@ -29,6 +30,7 @@ class Signal(enum.Enum):
     WAKE = "wake"  # nothing of its own: what was put in quietly is to be written after all
 
 
+@dataclass(eq=False, slots=True)
 class Entry:
     """One record on its way in from another thread, a finalizer, or after the close.
 
@@ -36,17 +38,9 @@ class Entry:
     the numbered one from then on, and ``future`` gets it when it is safe.
     """
 
-    __slots__ = ("act", "future", "record")
-
-    def __init__(
-        self,
-        record: UsageRecord,
-        act: Callable[[UsageRecord], UsageRecord],
-        future: Future[UsageRecord] | None = None,
-    ) -> None:
-        self.record = record
-        self.act = act
-        self.future = future
+    record: UsageRecord
+    act: Callable[[UsageRecord], UsageRecord]
+    future: Future[UsageRecord] | None = None
 
     def answer(self, error: BaseException | None = None) -> None:
         """Tell who waits for the record, if anybody does."""

@@ -84,6 +84,7 @@ class Writer:
             progress=self.admission.progress,
         )
         self.admission.write_at_once = self._writing.at_once
+        self.disk = self._writing.disk
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -290,10 +291,6 @@ class Writer:
         self._begin(admission.what)
 
     # -- telling -------------------------------------------------------------------------------
-
-    def disk(self) -> tuple[float, str | None]:
-        """Return the seconds spent in the disk so far, and the error that it gives, if it does."""
-        return self._writing.disk()
 
     def statistics(self) -> Statistics:
         admission, backlog, writing = self.admission, self.admission.opened, self._writing
