@@ -27,8 +27,10 @@ import gc
 import inspect
 import sys
 import threading
+import types
 import weakref
 from collections.abc import Coroutine, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .internals import OWNS_CLIENT, OWNS_SESSION
@@ -40,14 +42,12 @@ _TURNS: Final = 3
 """Turns after which a loop has reported a closed socket."""
 
 
+@dataclass(slots=True)
 class _Use:
     """Our clients on one loop, and the pools that were there before the first of them."""
 
-    __slots__ = ("clients", "foreign")
-
-    def __init__(self, foreign: weakref.WeakSet[Any]) -> None:
-        self.clients = 0
-        self.foreign = foreign
+    foreign: weakref.WeakSet[Any]
+    clients: int = 0
 
 
 _lock: Final = threading.Lock()
@@ -61,14 +61,12 @@ def acquire_http(loop: asyncio.AbstractEventLoop) -> None:
     with _lock:
         use = _uses.get(loop)
         if use is None:
-            foreign: weakref.WeakSet[Any] = weakref.WeakSet()
-            for _, _, transport in _transports(loop):
-                foreign.add(_identity(transport))
-            use = _uses[loop] = _Use(foreign)
+            known = (_identity(transport) for _, _, transport in _transports(loop))
+            use = _uses[loop] = _Use(weakref.WeakSet(known))
         use.clients += 1
 
 
-async def release_http(loop: asyncio.AbstractEventLoop) -> None:  # noqa: C901 - the places where LiteLLM keeps connections, one after the other
+async def release_http(loop: asyncio.AbstractEventLoop) -> None:
     """Count one client less on ``loop``, the running one; after the last, close what it opened.
 
     Calls that are still in flight keep their connections.  The next call on the loop opens new
@@ -89,20 +87,16 @@ async def release_http(loop: asyncio.AbstractEventLoop) -> None:  # noqa: C901 -
             kept.add(key)
             continue
         closed.add(key)
-        try:
+        with contextlib.suppress(Exception):
             await transport.aclose()
             if getattr(owner, "client_session", None) is not None:
                 owner.client_session = None  # the one holder that would use a closed session again
-        except Exception:
-            pass
     litellm: Any = loaded()
     mine = _ending()
     for key in closed - kept:
         if key.endswith(mine):
-            try:
+            with contextlib.suppress(Exception):
                 litellm.in_memory_llm_clients_cache.delete_cache(key)
-            except Exception:
-                pass
     for _ in range(_TURNS if closed else 0):
         await asyncio.sleep(0)
 
@@ -120,19 +114,14 @@ class Strays:
         return len(self._clients)
 
     async def watch(self, call: Coroutine[Any, Any, Any], given: object = None) -> Any:
-        """Return what the call returns.
-
-        Args:
-            call: to LiteLLM.
-            given: the HTTP client that the user gave with it.
-        """
-        watched = _Watched(call)
+        """Return what the call returns; ``given`` is the HTTP client that came with it."""
+        seen: _Seen = {}
         try:
-            return await watched
+            return await _watched(call, seen)
         finally:
-            for client in watched.found:
-                if client is not given:
-                    self._clients[id(client)] = client
+            for key, (client, kept) in seen.items():
+                if not kept and client is not given:
+                    self._clients[key] = client
 
     async def close(self) -> None:
         """Close those that have nothing under way; the others are left for the next time."""
@@ -147,50 +136,43 @@ class Strays:
             await asyncio.sleep(0)
 
 
-class _Watched:
-    """A coroutine to await, looked at whenever it waits."""
+_Seen = dict[int, tuple[Any, bool]]
+"""Clients by their identity; whether somebody kept one when it was first seen."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self.found: list[Any] = []
-        self._seen: list[Any] = []
-        self._coroutine = coroutine
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine = self._coroutine
-        value: Any = None
-        thrown: BaseException | None = None
-        try:
-            while True:
-                try:
-                    waits = coroutine.send(value) if thrown is None else coroutine.throw(thrown)
-                except StopIteration as done:
-                    return done.value
-                self._look()
-                value = thrown = None
-                try:
-                    value = yield waits
-                except GeneratorExit:
-                    raise
-                except BaseException as exc:
-                    thrown = exc
-        finally:
-            thrown = None  # no cycle of an exception and the frame that holds it
-            coroutine.close()
+@types.coroutine
+def _watched(coroutine: Coroutine[Any, Any, Any], seen: _Seen) -> Generator[Any, Any, Any]:
+    """Await a coroutine, and look for clients whenever it waits."""
+    value: Any = None
+    thrown: BaseException | None = None
+    try:
+        while True:
+            try:
+                waits = coroutine.send(value) if thrown is None else coroutine.throw(thrown)
+            except StopIteration as done:
+                return done.value
+            _look(coroutine, seen)
+            value = thrown = None
+            try:
+                value = yield waits
+            except GeneratorExit:
+                raise
+            except BaseException as exc:
+                thrown = exc
+    finally:
+        thrown = None  # no cycle of an exception and the frame that holds it
+        coroutine.close()
 
-    def _look(self) -> None:
-        openai: Any = sys.modules.get("openai")
-        at: Any = self._coroutine if openai is not None else None
-        while at is not None:
-            frame: Any = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
-            for holder in frame.f_locals.values() if _is_litellms(frame) else ():
-                # Not isinstance(), which asks an object that stands for another one.
-                if issubclass(type(holder), openai.AsyncOpenAI) and not any(
-                    holder is client for client in self._seen
-                ):
-                    self._seen.append(holder)
-                    if not _is_kept(holder):
-                        self.found.append(holder)
-            at = _awaited(at)
+
+def _look(at: Any, seen: _Seen) -> None:
+    openai: Any = sys.modules.get("openai")
+    while openai is not None and at is not None:
+        frame: Any = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
+        for holder in frame.f_locals.values() if _is_litellms(frame) else ():
+            # Not isinstance(), which asks an object that stands for another one.
+            if issubclass(type(holder), openai.AsyncOpenAI) and id(holder) not in seen:
+                seen[id(holder)] = holder, _is_kept(holder)
+        at = _awaited(at)
 
 
 def _is_litellms(frame: Any) -> bool:
