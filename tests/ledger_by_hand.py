@@ -81,6 +81,12 @@ class HandMade:
         body = self.lines(first, last) if lines is None else lines
         return self._put(SegmentName(self.writer, first, last), b"".join(body))
 
+    def filled(self, *outcomes: dict[str, Any]) -> HandMade:
+        """Seal a segment of these outcomes, numbered from 1."""
+        lines = [self.line(seq, **fields) for seq, fields in enumerate(outcomes, 1)]
+        self.sealed(1, len(lines), lines)
+        return self
+
     def open(self, first: int, lines: Sequence[bytes], tail: bytes = b"") -> Path:
         return self._put(SegmentName(self.writer, first), b"".join(lines) + tail)
 

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 import threading
 import tty
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from litellm_ledger._cli.app import app
 
 
+def run(*args: object) -> Result:
+    """Run a command into a pipe."""
+    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="litellm-ledger")
+
+
+def told(*args: object) -> str:
+    """Return what a command prints that ends well."""
+    done = run(*args)
+    assert done.exit_code == 0, (args, done.output, done.exception)
+    return done.stdout
+
+
+def as_json(*args: object) -> Any:
+    """Return what a command prints as JSON."""
+    return json.loads(told(*args, "--json"))
+
+
 def in_a_pipe(*args: str) -> str:
-    done = CliRunner().invoke(app, args, prog_name="litellm-ledger")
+    done = run(*args)
     assert done.exit_code in (0, 1, 2), (args, done.exception)
     return done.stdout + done.stderr
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
-from typer.testing import CliRunner, Result
+from tests.terminal import as_json, run, told
+from typer.testing import CliRunner
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._cli.app import app
@@ -36,16 +37,6 @@ READING = {
     **dict.fromkeys(("records", "tail", "doctor", "verify", "recover", "compact"), ("json",)),
     "export": ("jsonl", "csv"),
 }
-
-
-def run(*args: object) -> Result:
-    return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="litellm-ledger")
-
-
-def told(*args: object) -> str:
-    done = run(*args)
-    assert done.exit_code == 0, (args, done.output, done.exception)
-    return done.stdout
 
 
 def fill(hand: HandMade) -> None:
@@ -197,7 +188,7 @@ def test_a_day_is_a_row_and_what_is_not_known_is_marked(whole: HandMade) -> None
 
 def test_periods_are_those_of_the_zone_and_the_week_begins_as_asked(whole: HandMade) -> None:
     def groups(*args: str) -> list[str]:
-        rows = json.loads(told(args[0], whole.root, *args[1:], "--json"))["rows"]
+        rows = as_json(args[0], whole.root, *args[1:])["rows"]
         return [next(iter(row["group"].values())) for row in rows]
 
     assert groups("daily", "--tz", "Pacific/Auckland") == ["2025-01-02", "2025-01-03", "2025-01-04"]
@@ -214,21 +205,21 @@ def test_a_breakdown_has_the_models_below_each_row(whole: HandMade) -> None:
     assert [" ".join(line.split()[:2]) for line in lines[1:9]] == [
         "2025-01-01 3", "└ m", "2025-01-02 2", "└ big", "2025-01-03 2", "└ m", "└ new", "total 7",
     ]  # fmt: skip
-    plain = json.loads(told("daily", whole.root, "--breakdown", "--json"))
+    plain = as_json("daily", whole.root, "--breakdown")
     assert plain["breakdown"] == "model"
     assert plain["by"] == ["day"]
     for row in plain["rows"]:
         inner = row["breakdown"]
         assert sum(one["calls"] for one in inner) == row["calls"]
         assert sum(Decimal(one["cost"] or 0) for one in inner) == Decimal(row["cost"] or 0)
-    users = json.loads(told("report", whole.root, "--by", "user", "--breakdown", "--json"))["rows"]
+    users = as_json("report", whole.root, "--by", "user", "--breakdown")["rows"]
     costs = [("bob", "2"), ("(none)", "0.5"), ("alice", "0.0000045")]
     assert [(row["group"]["tag:user"], row["cost"]) for row in users] == costs
 
 
 def test_conditions_spans_and_zones_narrow_every_report(whole: HandMade) -> None:
     def calls(*args: str) -> int:
-        found: int = json.loads(told("report", whole.root, *args, "--json"))["total"]["calls"]
+        found: int = as_json("report", whole.root, *args)["total"]["calls"]
         return found
 
     assert calls() == 7
@@ -244,7 +235,7 @@ def test_conditions_spans_and_zones_narrow_every_report(whole: HandMade) -> None
 
 def test_a_condition_can_say_what_is_not_wanted(whole: HandMade) -> None:
     def models(*args: str) -> list[str]:
-        plain = json.loads(told("report", whole.root, *args, "--json"))
+        plain = as_json("report", whole.root, *args)
         assert plain["where_not"]
         return sorted(row["group"]["model"] for row in plain["rows"])
 
@@ -296,7 +287,7 @@ def test_where_nothing_matches_it_is_said_what_there_is(whole: HandMade, command
     said = " ".join((done.stdout + done.stderr).split())
     there = "model: m, big, new; tag:user: (none), bob, alice."
     assert f"No call matches. Existing values: {there}" in said
-    plain = json.loads(told("report", whole.root, "--where", "model=bgi", "--json"))
+    plain = as_json("report", whole.root, "--where", "model=bgi")
     assert plain["notes"] == ["No call matches. Existing values: model: m, big, new."]
 
 
@@ -304,11 +295,11 @@ def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> N
     lines = told("top", "users", whole.root, "-n", "1").splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["bob", "(2", "total"]
     assert [line.split()[-1] for line in lines[1:4]] == ["80.0%", "20.0%", "100.0%"]
-    plain = json.loads(told("top", "users", whole.root, "-n", "1", "--json"))
+    plain = as_json("top", "users", whole.root, "-n", "1")
     assert [row["group"] for row in plain["rows"]] == [{"tag:user": "bob"}]
     assert (plain["others_count"], plain["others"]["cost"]) == (2, "0.5000045")
     assert plain["total"]["cost"] == "2.5000045"
-    tags = json.loads(told("top", "tags", whole.root, "--json"))
+    tags = as_json("top", "tags", whole.root)
     groups = [("user", "bob"), ("env", "prod"), ("user", "alice")]
     assert [tuple(row["group"].values()) for row in tags["rows"]] == groups
     assert tags["total"]["calls"] == 7
@@ -319,7 +310,7 @@ def test_latencies_are_quantiles_of_what_was_measured(whole: HandMade) -> None:
     assert "latency p50  latency p90  latency p99  first p50" in lines[0]
     assert "12.0 s" in lines[1]
     assert "120 ms" in "\n".join(lines)
-    row = json.loads(told("report", whole.root, "--latency", "--json"))["rows"][0]
+    row = as_json("report", whole.root, "--latency")["rows"][0]
     assert row["latency_ms"] == {"count": 1, "p50": 12000.0, "p90": 12000.0, "p99": 12000.0,
                                  "max": 12000.0}  # fmt: skip
     assert "latency_ms_p50" in told("report", whole.root, "--latency", "--csv")
@@ -400,7 +391,7 @@ def test_calls_are_the_newest_first_and_say_what_is_estimated(whole: HandMade) -
         "~ 1 of these has estimated tokens and cost.",
     ]
     assert len(told("records", whole.root, "-n", "2").splitlines()) == 5
-    plain = json.loads(told("calls", whole.root, "--where", "user=bob", "--json"))
+    plain = as_json("calls", whole.root, "--where", "user=bob")
     assert plain["matched"] == 2
     assert [call["cost"] for call in plain["calls"]] == ["0.75", "1.25"]
     assert set(plain) == {
@@ -413,14 +404,12 @@ def test_calls_are_the_newest_first_and_say_what_is_estimated(whole: HandMade) -
 
 def test_times_in_tables_are_those_of_the_zone(whole: HandMade) -> None:
     for command in ("calls", "records"):
-        lines = told(
-            command, whole.root, "--tz", "Asia/Kolkata", "--where", "env=prod"
-        ).splitlines()
-        assert lines[0].startswith("time (Asia/Kolkata)  ")
-        assert lines[1].startswith("2025-01-01 17:30:00  ")
+        said = told(command, whole.root, "--tz", "Asia/Kolkata", "--where", "env=prod")
+        assert said.startswith("time (Asia/Kolkata)  ")
+        assert said.splitlines()[1].startswith("2025-01-01 17:30:00  ")
     line = told("tail", whole.root, "--tz", "Asia/Kolkata", "-n", "1")
     assert line.startswith("2025-01-03 17:30:00  ")
-    plain = json.loads(told("calls", whole.root, "--tz", "Asia/Kolkata", "--json"))
+    plain = as_json("calls", whole.root, "--tz", "Asia/Kolkata")
     assert plain["calls"][-1]["ts"] == "2025-01-01T12:00:00.000001Z"
 
 
@@ -431,7 +420,7 @@ def test_show_gives_an_operation_with_its_attempts(whole: HandMade, seq: int) ->
     assert told("show", whole.id(4), whole.root).splitlines()[0].endswith(": 1 attempt, $0.75+")
     assert "attempt 1: error (RateLimitError)\n" in said
     assert "attempt 2: ok\n" in said
-    plain = json.loads(told("show", whole.id(seq), whole.root, "--json"))
+    plain = as_json("show", whole.id(seq), whole.root)
     assert plain["id"] == whole.id(7)
     assert [one["number"] for one in plain["attempts"]] == [1, 2]
     assert plain["attempts"][1]["outcome"]["cost"] == "0.5"
@@ -440,7 +429,7 @@ def test_show_gives_an_operation_with_its_attempts(whole: HandMade, seq: int) ->
 
 @pytest.mark.parametrize("key", ["call-2", "resp-2"])
 def test_show_finds_a_call_by_the_callers_and_the_providers_key(whole: HandMade, key: str) -> None:
-    assert json.loads(told("show", key, whole.root, "--json"))["id"] == whole.id(1)
+    assert as_json("show", key, whole.root)["id"] == whole.id(1)
     done = run("show", "nobody", whole.root)
     assert (done.exit_code, done.stdout) == (2, "")
     assert "litellm-ledger calls --json lists them" in done.stderr
@@ -536,24 +525,20 @@ QUERY = (
 
 def test_sql_answers_on_every_ledger_in_every_form(ledger: Path) -> None:
     assert all(told("sql", QUERY, ledger, *form) for form in ([], ["--csv"], ["--md"]))
-    found = json.loads(told("sql", QUERY, ledger, "--json"))
+    found = as_json("sql", QUERY, ledger)
     assert set(found) == {"path", "columns", "types", "rows", "problems"}
     assert found["columns"] == ["model", "n", "usd", "last"]
 
 
 def test_sql_is_exact_and_only_reads(whole: HandMade) -> None:
-    found = json.loads(told("sql", QUERY, whole.root, "--json"))
+    found = as_json("sql", QUERY, whole.root)
     assert found["rows"] == [
         ["new", 1, None, "2025-01-03T12:00:00.000001Z"],
         ["big", 2, "2.000000000000", "2025-01-02T12:00:00.000001Z"],
         ["m", 4, "0.500004500000", "2025-01-03T12:00:00.000001Z"],
     ]
-    assert told(
-        "sql", "SELECT tags FROM calls WHERE seq = 2", whole.root, "--csv"
-    ).splitlines() == [
-        "tags",
-        '"{""user"":""alice"",""env"":""prod""}"',
-    ]
+    said = told("sql", "SELECT tags FROM calls WHERE seq = 2", whole.root, "--csv")
+    assert said == 'tags\n"{""user"":""alice"",""env"":""prod""}"\n'
     assert told("sql", "SELECT 1 WHERE false", whole.root) == "No rows.\n"
     for query, words in (
         ("DELETE FROM records", "give one statement that only reads"),
@@ -621,8 +606,7 @@ def findings(root: Path) -> tuple[int, dict[str, dict[str, str]]]:
 
 
 def test_doctor_of_a_ledger_in_order_says_so(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path)
-    hand.sealed(1, 1, [hand.line(1, cost=Decimal(1))])
+    HandMade(tmp_path).filled({"cost": Decimal(1)})
     status, found = findings(tmp_path)
     assert status == 0
     assert {one["level"] for one in found.values()} <= {"ok", "note"}
@@ -631,12 +615,10 @@ def test_doctor_of_a_ledger_in_order_says_so(tmp_path: Path) -> None:
 
 def test_doctor_names_what_is_to_be_done(tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    hand = HandMade(tmp_path)
-    lines = [
-        hand.line(1, model="odd", status="ok", input_tokens=1, ts=now),
-        hand.line(2, status="unsettled", ts=now),
-    ]
-    hand.sealed(1, 2, lines)
+    hand = HandMade(tmp_path).filled(
+        {"model": "odd", "status": "ok", "input_tokens": 1, "ts": now},
+        {"status": "unsettled", "ts": now},
+    )
     spoil(hand.sealed(3, 4, hand.lines(3, 4, ts=now)), line=1)
     dead = HandMade(tmp_path, OTHER_WRITER)
     dead.open(1, [dead.line(1, cost=Decimal(1))])
@@ -660,13 +642,11 @@ def test_doctor_tells_costs_far_from_the_price_map_and_names_prices_that_were_no
 ) -> None:
     said = {"ts": datetime.now(UTC), "status": "ok", "input_tokens": 1}
     theirs = {**said, "cost": Decimal(1), "cost_source": "provider"}
-    hand = HandMade(tmp_path)
-    lines = [
-        hand.line(1, model="near", **theirs),
-        hand.line(2, model="far", meta={"price": {"listed": "0.1"}}, **theirs),
-        hand.line(3, model="odd", meta={"unpriced": ["web_search"]}, **said),
-    ]
-    hand.sealed(1, 3, lines)
+    HandMade(tmp_path).filled(
+        {"model": "near", **theirs},
+        {"model": "far", "meta": {"price": {"listed": "0.1"}}, **theirs},
+        {"model": "odd", "meta": {"unpriced": ["web_search"]}, **said},
+    )
     _, found = findings(tmp_path)
     assert found["providers' costs"]["level"] == found["prices"]["level"] == "warning"
     assert "far (1)" in found["providers' costs"]["text"]

@@ -86,15 +86,13 @@ def test_errors_and_paths_write_no_control_character_either(
 ) -> None:
     strange = tmp_path / "a\x1b[31m\x9bb"
     for command in ("show ID PATH", "calls PATH", "verify PATH", "sql SELECT_1 PATH"):
-        words = [HOSTILE if word == "ID" else word for word in asked(command, strange)]
-        shown = run(*words)
+        shown = run(*(HOSTILE if word == "ID" else word for word in asked(command, strange)))
         assert r"\x1b" in shown
         assert not UNSAFE & set(shown)
     hostile(strange)
     none = "calls PATH --where model=none"
     for command in (none, "calls PATH", "verify PATH", "doctor PATH", "show none PATH"):
-        shown = run(*asked(command, strange))
-        assert not UNSAFE & set(shown)
+        assert not UNSAFE & set(run(*asked(command, strange)))
     (record,) = (r for r in Ledger(strange).records() if r.model == HOSTILE)
     assert not UNSAFE & set(run("show", str(record.id), str(strange)))
     failing = f"SELECT CAST(model AS INT) FROM calls WHERE id = '{record.id}'"
@@ -137,13 +135,9 @@ def test_the_answer_of_ask_is_exact_in_a_pipe_and_escaped_on_a_terminal(
 
 
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path)
-    lines = [
-        hand.line(n, model=text, tags={"user": text}, cost=Decimal("-0.25"))
-        for n, text in enumerate(FORMULAS, 1)
-    ]
-    hand.sealed(1, len(lines), lines)
-    path = str(tmp_path)
+    cost = Decimal("-0.25")
+    calls = [{"model": text, "tags": {"user": text}, "cost": cost} for text in FORMULAS]
+    path = str(HandMade(tmp_path).filled(*calls).root)
 
     def read(*command: str) -> list[dict[str, str]]:
         return list(csv.DictReader(io.StringIO(in_a_pipe(*command, "--csv"), newline="")))

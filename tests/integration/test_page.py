@@ -15,42 +15,35 @@ from typing import Any
 
 import pytest
 from tests.ledger_by_hand import NOON, HandMade, spoil
-from typer.testing import CliRunner
+from tests.terminal import run
 
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.formatting import money
 from litellm_ledger._aggregates.question import Question
-from litellm_ledger._cli.app import app
 from litellm_ledger._page.drawing import Drawing, draw
 from litellm_ledger._page.figures import Chart, Page, Series, gather
 from litellm_ledger._page.page import render
 
 EVIL = "<script>alert(1)</script>\"'&\x1b[31m"
 DAY = timedelta(days=1)
+CUT = {"status": "abandoned", "usage_source": "estimated"}
 
 
 def fill(hand: HandMade, days: int = 10) -> None:
-    lines, seq = [], 0
+    answer = {"input_tokens": 100, "cache_read_tokens": 40, "output_tokens": 30,
+              "reasoning_tokens": 10, "ttft_ms": 10.0}  # fmt: skip
+    outcomes: list[dict[str, Any]] = []
     for day in range(days):
-        for model, cost in (("small", "0.0000045"), ("big", "1.25"), (EVIL, None)):
-            seq += 1
-            lines.append(
-                hand.line(
-                    seq, ts=NOON + day * DAY, model=model, cost=cost and Decimal(cost),
-                    input_tokens=100, cache_read_tokens=40, output_tokens=30, reasoning_tokens=10,
-                    latency_ms=100.0 * (day + 1), ttft_ms=10.0, tags={"user": f"u{day % 3}"},
-                )
-            )  # fmt: skip
-        seq += 1
-        lines.append(hand.line(seq, ts=NOON + day * DAY, status="error", error="RateLimitError"))
-        seq += 1
-        lines.append(
-            hand.line(
-                seq, ts=NOON + day * DAY, status="abandoned", usage_source="estimated",
-                cost=Decimal("0.5"), input_tokens=7,
-            )
-        )  # fmt: skip
-    hand.sealed(1, seq, lines)
+        answered = {**answer, "latency_ms": 100.0 * (day + 1), "tags": {"user": f"u{day % 3}"}}
+        said: list[dict[str, Any]] = [
+            {"model": "small", "cost": Decimal("0.0000045"), **answered},
+            {"model": "big", "cost": Decimal("1.25"), **answered},
+            {"model": EVIL, **answered},
+            {"status": "error", "error": "RateLimitError"},
+            {"cost": Decimal("0.5"), "input_tokens": 7, **CUT},
+        ]
+        outcomes += [{"ts": NOON + day * DAY, **fields} for fields in said]
+    hand.filled(*outcomes)
 
 
 @pytest.fixture
@@ -124,13 +117,10 @@ def test_the_figures_are_those_of_the_report(hand: HandMade) -> None:
 
 
 def test_a_cost_that_rests_on_an_estimate_is_marked(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path / "usage")
-    cut = {"status": "abandoned", "usage_source": "estimated"}
-    lines = [
-        hand.line(1, model="whole", cost=Decimal("0.25"), input_tokens=1),
-        hand.line(2, model="cut", cost=Decimal("0.5"), input_tokens=7, **cut),
-    ]
-    hand.sealed(1, 2, lines)
+    hand = HandMade(tmp_path).filled(
+        {"model": "whole", "cost": Decimal("0.25"), "input_tokens": 1},
+        {"model": "cut", "cost": Decimal("0.5"), "input_tokens": 7, **CUT},
+    )
     text = render(page_of(hand))
     assert "exactly $0.75+" in text
     assert ">$0.50+</td>" in text
@@ -138,25 +128,21 @@ def test_a_cost_that_rests_on_an_estimate_is_marked(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_priced_is_no_zero_in_the_figures(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path)
     days = [datetime(2025, 1, day, 12, tzinfo=UTC) for day in (1, 2)]
-    lines = [
-        hand.line(1, ts=days[0], model="priced", status="ok", cost=Decimal(1), input_tokens=1),
-        hand.line(2, ts=days[0], model="odd", status="ok", input_tokens=1),
-        hand.line(3, ts=days[1], model="priced", status="ok", cost=Decimal(1), input_tokens=1),
-    ]
-    hand.sealed(1, 3, lines)
+    hand = HandMade(tmp_path).filled(
+        {"ts": days[0], "model": "priced", "status": "ok", "cost": Decimal(1), "input_tokens": 1},
+        {"ts": days[0], "model": "odd", "status": "ok", "input_tokens": 1},
+        {"ts": days[1], "model": "priced", "status": "ok", "cost": Decimal(1), "input_tokens": 1},
+    )
     spend = next(chart for chart in page_of(hand, every="day").charts if chart.id == "spend")
     texts = {series.name: series.texts for series in spend.series}
     assert texts == {"priced": ["$1.00", "$1.00"], "odd (no price)": ["unknown", "–"]}
 
 
 def test_many_groups_are_the_dearest_apart_and_the_others_together(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path)
-    lines = [hand.line(n, model=f"m{n:02}", cost=Decimal(n), tags={"user": f"u{n}"})
+    named = [{"model": f"m{n:02}", "cost": Decimal(n), "tags": {"user": f"u{n}"}}
              for n in range(1, 21)]  # fmt: skip
-    hand.sealed(1, 20, lines)
-    page = page_of(hand)
+    page = page_of(HandMade(tmp_path).filled(*named))
     spend = page.charts[0]
     assert [series.name for series in spend.series] == [
         "m20", "m19", "m18", "m17", "m16", "m15", "m14", "all others (13)",
@@ -176,8 +162,7 @@ def test_many_groups_are_the_dearest_apart_and_the_others_together(tmp_path: Pat
 def test_time_is_cut_as_it_fits_and_has_no_holes(
     tmp_path: Path, days: int, every: str, labels: int
 ) -> None:
-    hand = HandMade(tmp_path)
-    hand.sealed(1, 2, [hand.line(1, ts=NOON), hand.line(2, ts=NOON + days * DAY)])
+    hand = HandMade(tmp_path).filled({"ts": NOON}, {"ts": NOON + days * DAY})
     page = page_of(hand)
     assert page.every == every
     assert len(page.charts[0].labels) == labels
@@ -195,8 +180,7 @@ def test_another_key_may_be_stacked(hand: HandMade, by: str) -> None:
 
 def tagged(root: Path, calls: int = 300) -> HandMade:
     """Calls with a request id each, and tags of few values; ``user`` is on every other one."""
-    hand = HandMade(root)
-    lines = []
+    outcomes: list[dict[str, Any]] = []
     for n in range(1, calls + 1):
         tags = {
             "rid": f"r{n}", "attempt_id": f"a{n}", "env": f"e{n % 2}", "job": "nightly",
@@ -204,9 +188,8 @@ def tagged(root: Path, calls: int = 300) -> HandMade:
         }  # fmt: skip
         if n % 2:
             tags["user"] = f"u{n % 50}"
-        lines.append(hand.line(n, cost=Decimal(1), model=f"m{n % 2}", tags=tags))
-    hand.sealed(1, calls, lines)
-    return hand
+        outcomes.append({"cost": Decimal(1), "model": f"m{n % 2}", "tags": tags})
+    return HandMade(root).filled(*outcomes)
 
 
 def test_the_tags_that_are_listed_are_those_that_summarise(tmp_path: Path) -> None:
@@ -220,9 +203,8 @@ def test_the_tags_that_are_listed_are_those_that_summarise(tmp_path: Path) -> No
 
 
 def test_a_request_id_is_left_out_though_there_is_nothing_else(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path)
-    lines = [hand.line(n, tags={"rid": f"r{n}", "user": f"u{n}"}) for n in range(1, 121)]
-    hand.sealed(1, 120, lines)
+    tags = [{"rid": f"r{n}", "user": f"u{n}"} for n in range(1, 121)]
+    hand = HandMade(tmp_path).filled(*({"tags": one} for one in tags))
     page = page_of(hand)
     assert [top.key for top in page.tops] == ["model"]
     assert [name for name, _ in page.left_out] == ["rid", "user"]
@@ -250,16 +232,14 @@ def test_every_key_that_is_asked_for_is_listed(tmp_path: Path) -> None:
         ({"status": "error", "cost": Decimal("0.5")}, "(1); they cost $0.50"),
         ({"status": "error"}, "(1); they cost $0.00"),
         ({"status": "cancelled"}, "(1); their cost is unknown"),
-        ({"status": "abandoned", "cost": Decimal("0.5"), "usage_source": "estimated"},
-         "(1); they cost $0.50+"),
+        ({"cost": Decimal("0.5"), **CUT}, "(1); they cost $0.50+"),
         ({"status": "ok"}, "(0); they cost $0.00"),
     ],
 )  # fmt: skip
 def test_the_cost_of_failed_calls_is_marked_where_it_is_a_floor(
     tmp_path: Path, fields: dict[str, Any], words: str
 ) -> None:
-    hand = HandMade(tmp_path)
-    hand.sealed(1, 2, [hand.line(1), hand.line(2, **fields)])
+    hand = HandMade(tmp_path).filled({}, fields)
     (tile,) = [text for text in Tags(render(page_of(hand))).said if text.startswith("failed or ")]
     assert tile == f"failed or abandoned {words}"
 
@@ -273,9 +253,8 @@ def test_calls_that_a_death_cut_off_make_the_cost_of_failed_calls_a_floor(tmp_pa
 
 
 def test_weeks_begin_as_asked_where_days_are_joined(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path)
-    lines = [hand.line(day + 1, ts=NOON + day * DAY, cost=Decimal(day)) for day in range(120)]
-    hand.sealed(1, 120, lines)
+    days = ({"ts": NOON + day * DAY, "cost": Decimal(day)} for day in range(120))
+    hand = HandMade(tmp_path).filled(*days)
     for start in ("monday", "friday"):
         page = page_of(hand, question=Question(week_start=start))
         rows = Ledger(tmp_path).report([], every="week", week_start=start).rows
@@ -284,10 +263,8 @@ def test_weeks_begin_as_asked_where_days_are_joined(tmp_path: Path) -> None:
 
 
 def test_the_hours_of_a_day_of_25_are_25(tmp_path: Path) -> None:
-    hand = HandMade(tmp_path)
     first = datetime(2025, 10, 25, 22, tzinfo=UTC)
-    ends = [hand.line(1, ts=first), hand.line(2, ts=first + timedelta(hours=24))]
-    hand.sealed(1, 2, ends)
+    hand = HandMade(tmp_path).filled({"ts": first}, {"ts": first + timedelta(hours=24)})
     page = page_of(hand, question=Question(tz="Europe/Berlin"))
     labels = page.charts[0].labels
     assert len(labels) == len(set(labels)) == 25
@@ -332,10 +309,6 @@ def test_every_figure_of_a_chart_is_in_a_table_too(hand: HandMade) -> None:
     assert "$17.500045+" in said
 
 
-def run(*args: object) -> Any:
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
 @pytest.mark.parametrize("kind", ["empty", "live", "damaged"])
 def test_the_command_writes_one_whole_file_on_any_ledger(tmp_path: Path, kind: str) -> None:
     hand = HandMade(tmp_path / "usage")
@@ -357,25 +330,20 @@ def test_the_command_writes_one_whole_file_on_any_ledger(tmp_path: Path, kind: s
 
 
 def test_what_cannot_be_is_one_line(hand: HandMade, tmp_path: Path) -> None:
+    page = tmp_path / "x.html"
     for args, words in (
         ([hand.root], "the page comes first"),
-        ([tmp_path / "x.html", hand.root, "--every", "year"], "unknown period 'year'"),
-        (
-            [tmp_path / "x.html", hand.root, "--by", "day"],
-            "the charts are over time; give --every day",
-        ),
-        (
-            [tmp_path / "x.html", hand.root, "--by", "usr"],
-            "no call has the tag usr; did you mean user",
-        ),
-        ([tmp_path / "x.html", hand.root, "--by", "model,usr"], "did you mean user?"),
-        ([tmp_path / "x.html", tmp_path / "nowhere"], "no ledger at"),
+        ([page, hand.root, "--every", "year"], "unknown period 'year'"),
+        ([page, hand.root, "--by", "day"], "the charts are over time; give --every day"),
+        ([page, hand.root, "--by", "usr"], "no call has the tag usr; did you mean user"),
+        ([page, hand.root, "--by", "model,usr"], "did you mean user?"),
+        ([page, tmp_path / "nowhere"], "no ledger at"),
         ([tmp_path / "no" / "x.html", hand.root], f"there is no directory {tmp_path / 'no'}"),
     ):
         done = run("html", *args)
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
         assert words in done.stderr
-    assert not (tmp_path / "x.html").exists()
+    assert not page.exists()
 
 
 def points(drawing: Drawing) -> list[list[tuple[float, float]]]:
