@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.answers import RecordedDict, hand_out
-from litellm_ledger._client.jobs import LiteLLMJobs
+from litellm_ledger._client.methods import LiteLLMCalls
 from litellm_ledger._litellm.anthropic_events import MessagesReader
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.content import captured
@@ -24,7 +24,7 @@ from litellm_ledger._records.record import MAX_CONTENT
 
 
 def test_every_row_has_its_method_and_every_method_its_row() -> None:
-    methods = {name for name in dir(LiteLLMJobs) if not name.startswith("_")}
+    methods = {name for name in dir(LiteLLMCalls) if not name.startswith("_")}
     assert methods == set(CALLS)
 
 

@@ -26,7 +26,7 @@ from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._tracking.tracker import UsageTracker
 
-from .jobs import LiteLLMJobs
+from .methods import LiteLLMCalls
 
 if TYPE_CHECKING:
     from litellm_ledger._cache.caching import Caching
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LiteLLMClient"]
 
 
-class LiteLLMClient(LiteLLMJobs, AsyncOnly):
+class LiteLLMClient(LiteLLMCalls, AsyncOnly):
     """Calls language models through LiteLLM and records what each call used and cost.
 
     Use it as ``async with LiteLLMClient() as client``, or call it right away and end with
@@ -250,7 +250,7 @@ class LiteLLMClient(LiteLLMJobs, AsyncOnly):
         kwargs: dict[str, Any],
         tags: Mapping[str, Any] | list[str] | None,
     ) -> Coroutine[Any, Any, Any]:
-        """Every call of ``LiteLLMJobs``; ``given`` are the arguments that its method names."""
+        """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
         refuse_ours(name, kwargs)
         kwargs.update((name, value) for name, value in given.items() if value is not None)
         if isinstance(tags, list):

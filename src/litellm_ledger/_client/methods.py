@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EmbeddingResponse,
         HttpxBinaryResponseContent,
         ImageResponse,
+        LiteLLMBatch,
         ModelResponse,
         OpenAIModerationResponse,
         RerankResponse,
@@ -349,3 +350,86 @@ class LiteLLMCalls:
     ) -> Any:
         """``litellm.aocr``: text from pages.  Recorded with ``pages``."""
         return await self._call("aocr", {"model": model, "document": document}, args, kwargs, tags)
+
+    # -- jobs, billed when they are done; ``_calls.batches`` says what a look at one costs ---------
+
+    async def acreate_batch(
+        self,
+        completion_window: Literal["24h"],
+        endpoint: str,
+        input_file_id: str,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> LiteLLMBatch:
+        """``litellm.acreate_batch``: a batch, billed when it is done.  Recorded at no cost.
+
+        Keep asking with ``aretrieve_batch``: the batch's cost is recorded when that sees its end.
+        """
+        given = {
+            "completion_window": completion_window,
+            "endpoint": endpoint,
+            "input_file_id": input_file_id,
+        }
+        return await self._call("acreate_batch", given, args, kwargs, tags)
+
+    async def aretrieve_batch(
+        self,
+        batch_id: str,
+        *args: Any,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> LiteLLMBatch:
+        """``litellm.aretrieve_batch``: how a batch is doing.
+
+        The first call that sees it finished is recorded with the usage and the cost of the whole
+        batch; all others cost nothing.  ``docs/calls.md`` says what "first" means.
+        """
+        return await self._call("aretrieve_batch", {"batch_id": batch_id}, args, kwargs, tags)
+
+    @overload
+    async def aget_responses(
+        self,
+        response_id: str,
+        *args: Any,
+        stream: Literal[True],
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> CompletionStream: ...
+
+    @overload
+    async def aget_responses(
+        self,
+        response_id: str,
+        *args: Any,
+        stream: Literal[False] | None = ...,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> ResponsesAPIResponse: ...
+
+    @overload
+    async def aget_responses(
+        self,
+        response_id: str,
+        *args: Any,
+        stream: bool | None,
+        tags: Mapping[str, Any] | list[str] | None = ...,
+        **kwargs: Any,
+    ) -> ResponsesAPIResponse | CompletionStream: ...
+
+    async def aget_responses(
+        self,
+        response_id: str,
+        *args: Any,
+        stream: bool | None = None,
+        tags: Mapping[str, Any] | list[str] | None = None,
+        **kwargs: Any,
+    ) -> ResponsesAPIResponse | CompletionStream:
+        """``litellm.aget_responses``: a response that was made before.
+
+        The first call that sees a background response finished is recorded with its usage and
+        cost; all others cost nothing, as do those that read any other response, or a stream of
+        one.  ``docs/calls.md`` says what "first" means.
+        """
+        given = {"response_id": response_id, "stream": stream}
+        return await self._call("aget_responses", given, args, kwargs, tags)
