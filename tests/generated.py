@@ -13,7 +13,7 @@ import random
 import re
 import zlib
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -198,7 +198,7 @@ _NAME = re.compile(r"(\d{8}T\d{6}Z-[0-9a-f]{16})\.(\d{16})(?:-(\d{16})\.jsonl|\.
 Question = tuple[tuple[str, ...], str]
 """Group keys, and the zone of the periods among them."""
 
-Sums = dict[tuple[str, ...], dict[str, int]]
+Sums = dict[tuple[str, ...], Counter[str]]
 
 
 class Reckoning:
@@ -206,9 +206,9 @@ class Reckoning:
 
     def __init__(self, root: Path, questions: Iterable[Question] = ()) -> None:
         self.damaged = self.calls = self.records = 0
-        self._sums: dict[Question, Sums] = {}
-        self._spread = {"latency_ms": array("d"), "ttft_ms": array("d")}
         asked = tuple({((), "UTC"), *questions})
+        self._sums: dict[Question, Sums] = {question: defaultdict(Counter) for question in asked}
+        self._spread = {"latency_ms": array("d"), "ttft_ms": array("d")}
         files = defaultdict(list)
         for path in sorted((root / "segments").iterdir()):
             if match := _NAME.fullmatch(path.name):
@@ -226,13 +226,12 @@ class Reckoning:
             for name, values in part.spread.items():
                 self._spread[name].extend(values)
             for question, found in part.sums.items():
-                into = self._sums.setdefault(question, {})
                 for group, sums in found.items():
-                    row = into.setdefault(group, {})
-                    for name, value in sums.items():
-                        row[name] = row.get(name, 0) + value
+                    self._sums[question][group].update(sums)
 
-    def sums(self, by: Sequence[str] = (), zone: str = "UTC") -> Sums:
+    def sums(
+        self, by: Sequence[str] = (), zone: str = "UTC"
+    ) -> dict[tuple[str, ...], dict[str, int]]:
         """Return group -> name -> sum, those that are not 0; money in picodollars."""
         return {
             group: {name: value for name, value in sums.items() if value}
@@ -252,9 +251,7 @@ class _Part:
     def __init__(self, writer: str, paths: list[Path], asked: tuple[Question, ...]) -> None:
         self.writer, self.paths = writer, paths
         self.damaged = self.calls = self.records = 0
-        self.sums: dict[Question, Sums] = {
-            question: defaultdict(lambda: defaultdict(int)) for question in asked
-        }
+        self.sums: dict[Question, Sums] = {question: defaultdict(Counter) for question in asked}
         self.spread = {"latency_ms": array("d"), "ttft_ms": array("d")}
         unsettled: dict[tuple[str, int], dict[str, Any]] = {}
         for record in self._lines(b'"unsettled"'):
@@ -275,7 +272,6 @@ class _Part:
                 self._add(record)
         for record in unsettled.values():
             self._add(record)
-        self.sums = {q: {g: dict(row) for g, row in sums.items()} for q, sums in self.sums.items()}
 
     def _lines(self, having: bytes = b"") -> Iterator[dict[str, Any]]:
         self.damaged = 0
@@ -320,10 +316,7 @@ class _Part:
         for kind in ("input", "output", "total", "cache_read", "cache_write", "reasoning"):
             adds[f"{kind}_tokens"] = record.get(f"{kind}_tokens") or 0
         for (by, zone), sums in self.sums.items():
-            into = sums[tuple([_value(record, key, zone) for key in by])]
-            for name, value in adds.items():
-                if value:
-                    into[name] += value
+            sums[tuple([_value(record, key, zone) for key in by])].update(adds)
         if status == "ok":
             for name, values in self.spread.items():
                 if name in record:

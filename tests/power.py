@@ -233,15 +233,11 @@ class Medium:
         self._now: dict[Path, int] = {}  # as the running process sees them
         self.promised = 0
         self.cells: list[tuple[int, ...]] = [()]
-        number = 0
-        for path in sorted((base or root).rglob("*")) if base else ():
+        for count, path in enumerate(sorted(base.rglob("*")) if base else (), 1):
             name = root / path.relative_to(base or root)
-            if path.is_dir():
-                self._names[name] = _DIRECTORY
-            else:
-                number -= 1_000_000
+            self._names[name] = number = _DIRECTORY if path.is_dir() else -1_000_000 * count
+            if path.is_file():
                 self._files[number] = _File([_Edit(0, path.read_bytes(), certain=True)])
-                self._names[name] = number
         self._now = dict(self._names)
         self._alias: dict[int, int] = {}
 
@@ -249,7 +245,10 @@ class Medium:
         """Replay one event."""
         if event.cells and event.cells != self.cells[-1]:
             self.cells.append(event.cells)
-        file = self._files.get(self._alias.get(event.file, event.file))
+
+        def file() -> _File:
+            return self._files[self._alias.get(event.file, event.file)]
+
         match event.what:
             case "promise":
                 self.promised = max(self.promised, event.number)
@@ -264,17 +263,13 @@ class Medium:
                 self._now[event.path] = event.file
                 self._changes.append(event._replace(what="create"))
             case "write":
-                assert file is not None
-                file.edits.append(_Edit(event.at, event.data))
+                file().edits.append(_Edit(event.at, event.data))
             case "truncate":
-                assert file is not None
-                file.edits.append(_Edit(event.at, None))
+                file().edits.append(_Edit(event.at, None))
             case "sync":
-                assert file is not None
-                file.sync()
+                file().sync()
             case "failed":
-                assert file is not None
-                file.fail()
+                file().fail()
             case "make_directory":
                 self._changes.append(event)
             case "rename" | "unlink":

@@ -142,31 +142,33 @@ class Killed:
     damaged: int = 0
 
 
-def kills(root: Path, count: int, durability: str = "written", seed: int = 2) -> Killed:
-    """Kill a calling program at a random moment, again and again; compare acks with ledgers."""
-    moments = random.Random(seed)
+def kills(
+    nursery: subprocess.Popen[str], root: Path, count: int, durability: str = "written"
+) -> Killed:
+    """Kill a calling program at a random moment, again and again; compare acks with ledgers.
+
+    ``nursery`` is the `program` of that name.
+    """
+    moments = random.Random(2)
     killed = Killed()
-    with program("nursery", root, durability) as nursery:
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
-        if nursery.stdout.readline().strip() != "ready":
-            raise RuntimeError(f"the nursery did not start: {nursery.stderr}")
-        for number in range(count):
-            name = f"kill-{number:02}"
-            nursery.stdin.write(f"{name}\n")
-            nursery.stdin.flush()
-            pid = int(nursery.stdout.readline().split()[2])
-            acked: list[str] = []
-            after = moments.randint(1, 40)  # acks, and then a moment that nobody chooses
-            while line := nursery.stdout.readline():
-                _, word, what = line.split()
-                if word == "ended":
-                    break
-                acked.append(what)
-                if len(acked) == after:
-                    time.sleep(moments.random() * 0.01)
-                    os.kill(pid, signal.SIGKILL)
-            _count(root / name, acked, killed)
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    for number in range(count):
+        ledger = root / f"kill-{number:02}"
+        nursery.stdin.write(f"{ledger} {durability}\n")
+        nursery.stdin.flush()
+        pid = int(nursery.stdout.readline().split()[1])
+        acked: list[str] = []
+        after = moments.randint(1, 40)  # acks, and then a moment that nobody chooses
+        while line := nursery.stdout.readline():
+            word, what = line.split()
+            if word == "ended":
+                break
+            acked.append(what)
+            if len(acked) == after:
+                time.sleep(moments.random() * 0.01)
+                os.kill(pid, signal.SIGKILL)
+        _count(ledger, acked, killed)
     return killed
 
 
@@ -285,7 +287,8 @@ def main() -> int:
         + ", ".join(f"{kind} {counts.total()}" for kind, counts in kinds.items()),
         found.total == 200 and found.verified and [*map(Counter.total, kinds.values())] == [40] * 5,
     )
-    killed = kills(root / "kills", 30)
+    with program("nursery") as nursery:
+        killed = kills(nursery, root / "kills", 30)
     show(
         "30 SIGKILLs at random moments",
         f"answers seen {killed.acked:,}; acked records lost {killed.lost}; unsettled "

@@ -137,35 +137,34 @@ def streams(ledger: str, each: str) -> None:
     said["held"] = len(held)
 
 
-def nursery(root: str, durability: Durability) -> None:
+def nursery() -> None:
     """Import LiteLLM once; then, for every line read, fork a program that calls until it is killed.
 
-    A line is the name of a ledger under ``root``; the answer is ``pid``.  The programs print
-    ``NAME ack ID`` for each answer they have seen.  At ``queued`` an ack proves nothing, and the
-    loop is held after it: the control, in which records must be missing.
+    A line is a ledger and a durability; the answer is ``pid``.  The program prints ``ack ID`` for
+    each answer it has seen.  At ``queued`` an ack proves nothing, and the loop is held after it:
+    the control, in which records must be missing.
     """
     import litellm
 
     litellm.suppress_debug_info = True
-    print("ready", flush=True)
     for line in sys.stdin:
-        name = line.strip()
+        ledger, durability = line.rsplit(maxsplit=1)
         pid = os.fork()
         if pid == 0:
-            asyncio.run(endless(os.path.join(root, name), name, durability))
+            asyncio.run(endless(ledger, durability))  # type: ignore[arg-type]
             os._exit(1)
-        os.write(1, f"{name} pid {pid}\n".encode())
+        os.write(1, f"pid {pid}\n".encode())
         _, status = os.waitpid(pid, 0)
-        os.write(1, f"{name} ended {os.waitstatus_to_exitcode(status)}\n".encode())
+        os.write(1, f"ended {os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-async def endless(ledger: str, name: str, durability: Durability) -> None:
+async def endless(ledger: str, durability: Durability) -> None:
     async with LiteLLMClient(ledger, durability=durability) as client:
 
         async def one() -> None:
             while True:
                 answer = await client.acompletion(**MOCK)
-                os.write(1, f"{name} ack {answer.usage_record.id}\n".encode())
+                os.write(1, f"ack {answer.usage_record.id}\n".encode())
                 if durability == "queued":
                     time.sleep(0.02)  # noqa: ASYNC251 - on purpose
 

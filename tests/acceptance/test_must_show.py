@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from subprocess import Popen
 from typing import Literal
 
 import pytest
@@ -36,17 +38,22 @@ def test_a_stream_is_recorded_once_and_with_tokens_however_it_ends(tmp_path: Pat
     assert found.verified
 
 
-def test_no_acked_record_is_lost_by_sigkill(tmp_path: Path) -> None:
-    killed = must_show.kills(tmp_path, 30)
-    assert killed.kills == 30
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Popen[str]]:
+    with must_show.program("nursery") as process:
+        yield process
+
+
+def test_no_acked_record_is_lost_by_sigkill(nursery: Popen[str], tmp_path: Path) -> None:
+    killed = must_show.kills(nursery, tmp_path, 30)
+    assert (killed.kills, killed.lost, killed.open, killed.damaged) == (30, 0, 0, 0)
     assert killed.acked > 300
-    assert killed.lost == 0
-    assert killed.open == 0
-    assert killed.damaged == 0
 
 
-def test_the_count_of_lost_acks_finds_them_where_an_ack_promises_nothing(tmp_path: Path) -> None:
-    assert must_show.kills(tmp_path, 5, durability="queued").lost
+def test_the_count_of_lost_acks_finds_them_where_an_ack_promises_nothing(
+    nursery: Popen[str], tmp_path: Path
+) -> None:
+    assert must_show.kills(nursery, tmp_path, 5, durability="queued").lost
 
 
 @pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])

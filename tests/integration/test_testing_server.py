@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def chat(http: httpx.Client, behaviour: Behaviour | None = None, **body: Any) ->
     return http.post("/chat/completions", json={**CHAT, **body}, headers=headers)
 
 
+def streamed(http: httpx.Client, behaviour: Behaviour) -> AbstractContextManager[httpx.Response]:
+    return http.stream("POST", "/chat/completions", json=STREAM, headers=behaviour.headers())
+
+
 def events(response: httpx.Response) -> list[Any]:
     """Parse the JSON of every event but the last, which must be `[DONE]`."""
     lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
@@ -85,10 +90,8 @@ def test_usage_counts_words_in_and_words_out(server: OpenAIServer, http: httpx.C
 
 
 def test_details_are_part_of_the_totals(http: httpx.Client) -> None:
-    behaviour = Behaviour(
-        chunks=2, words_per_chunk=3, cached_tokens=100, audio_tokens=10, reasoning_tokens=20,
-        audio_output_tokens=7,
-    )  # fmt: skip
+    details = {"cached_tokens": 100, "audio_tokens": 10, "reasoning_tokens": 20}
+    behaviour = Behaviour(chunks=2, words_per_chunk=3, audio_output_tokens=7, **details)
     usage = chat(http, behaviour).json()["usage"]
     assert usage["prompt_tokens"] == 5 + 100 + 10
     assert usage["completion_tokens"] == 6 + 20 + 7
@@ -184,8 +187,7 @@ def test_a_cut_stream_ends_without_done(
     server: OpenAIServer, http: httpx.Client, after: int
 ) -> None:
     pieces: list[str] = []
-    headers = Behaviour(cut_after=after).headers()
-    with http.stream("POST", "/chat/completions", json=STREAM, headers=headers) as response:
+    with streamed(http, Behaviour(cut_after=after)) as response:
         with pytest.raises(httpx.RemoteProtocolError):
             pieces.extend(response.iter_text())
     seen = "".join(pieces)
@@ -211,8 +213,7 @@ def test_an_error_event_can_come_in_mid_stream(http: httpx.Client) -> None:
 def test_a_client_that_leaves_a_hanging_stream_is_noticed(
     server: OpenAIServer, http: httpx.Client
 ) -> None:
-    headers = Behaviour(hang_after=2).headers()
-    with http.stream("POST", "/chat/completions", json=STREAM, headers=headers) as response:
+    with streamed(http, Behaviour(hang_after=2)) as response:
         lines = response.iter_lines()
         while "word2" not in next(lines):
             pass
@@ -224,8 +225,7 @@ def test_a_client_that_leaves_a_hanging_stream_is_noticed(
 def test_a_client_that_leaves_between_chunks_is_noticed(
     server: OpenAIServer, http: httpx.Client
 ) -> None:
-    headers = Behaviour(chunks=1000, chunk_delay=0.01).headers()
-    with http.stream("POST", "/chat/completions", json=STREAM, headers=headers) as response:
+    with streamed(http, Behaviour(chunks=1000, chunk_delay=0.01)) as response:
         next(response.iter_lines())
     (request,) = server.wait_for(lambda requests: requests[0].disconnected)
     assert request.chunks < 1000
@@ -234,10 +234,9 @@ def test_a_client_that_leaves_between_chunks_is_noticed(
 def test_a_client_that_gives_up_waiting_is_noticed(
     server: OpenAIServer, http: httpx.Client
 ) -> None:
+    headers = Behaviour(hang=True).headers()
     with pytest.raises(httpx.ReadTimeout):
-        http.post(
-            "/chat/completions", json=CHAT, headers=Behaviour(hang=True).headers(), timeout=0.05
-        )
+        http.post("/chat/completions", json=CHAT, headers=headers, timeout=0.05)
     (request,) = server.wait_for(lambda requests: requests[0].disconnected)
     assert request.status is None
 
@@ -404,12 +403,9 @@ def test_the_users_logging_and_signal_handlers_stay_as_they_are(
     before = state()
     with OpenAIServer() as server:
         assert state() == before
-        with pytest.raises(httpx.RemoteProtocolError):
-            httpx.post(
-                f"{server.base_url}/chat/completions",
-                json=STREAM,
-                headers=Behaviour(cut_after=1).headers(),
-            )
+        with httpx.Client(base_url=server.base_url) as http:
+            with pytest.raises(httpx.RemoteProtocolError):
+                chat(http, Behaviour(cut_after=1), **STREAM)
     assert state() == before
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -420,45 +416,50 @@ def test_waiting_in_vain_says_what_was_seen(server: OpenAIServer, http: httpx.Cl
         server.wait_for(lambda requests: len(requests) == 2, timeout=0.01)
 
 
-def command(*arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextmanager
+def command(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    with subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+    with command("-m", "litellm_ledger.testing", *arguments) as process:
+        assert process.stdout is not None
+        with httpx.Client(base_url=process.stdout.readline().strip(), timeout=5) as http:
+            yield process, http
+
+
+def output(code: str) -> tuple[str, str]:
+    with command("-c", code) as process:
+        return process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_serves_until_a_signal_and_exits_with_0(number: signal.Signals) -> None:
-    with command("-m", "litellm_ledger.testing", "--behaviour", "chunks=2") as process:
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            answer = httpx.post(f"{url}/chat/completions", json=CHAT).json()
-            assert answer["usage"]["completion_tokens"] == 2
-            process.send_signal(number)
-            rest, errors = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
+    with serving("--behaviour", "chunks=2") as (process, http):
+        assert chat(http).json()["usage"]["completion_tokens"] == 2
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, rest, complaints(errors)) == (0, "", "")
 
 
 def test_the_command_leaves_its_request_log(tmp_path: Path) -> None:
     log = tmp_path / "requests.jsonl"
-    with command("-m", "litellm_ledger.testing", "--log", str(log)) as process:
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            usage = httpx.post(f"{url}/chat/completions", json=CHAT).json()["usage"]
-            httpx.post(
-                f"{url}/chat/completions", json=CHAT, headers=Behaviour(status=500).headers()
-            )
-            process.terminate()
-            _, errors = process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
+    with serving("--log", str(log)) as (process, http):
+        usage = chat(http).json()["usage"]
+        chat(http, Behaviour(status=500))
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, complaints(errors)) == (0, "")
     answered, failed = (json.loads(line) for line in log.read_text().splitlines())
     assert (answered["status"], answered["usage"]) == (200, usage)
@@ -484,9 +485,7 @@ def test_importing_the_package_imports_no_server() -> None:
         "import sys, litellm_ledger.testing as t; t.__all__; dir(t); "
         "print(sorted({'uvicorn', 'starlette', 'litellm', 'asyncio'} & sys.modules.keys()))"
     )
-    with command("-c", code) as process:
-        output, errors = process.communicate(timeout=PATIENCE)
-    assert (output.strip(), errors) == ("[]", "")
+    assert output(code) == ("[]\n", "")
 
 
 def test_a_missing_package_names_the_extra() -> None:
@@ -495,10 +494,9 @@ def test_a_missing_package_names_the_extra() -> None:
         "try: from litellm_ledger.testing import OpenAIServer\n"
         "except ImportError as exc: print(exc)"
     )
-    with command("-c", code) as process:
-        output, errors = process.communicate(timeout=PATIENCE)
-    assert "uvicorn is not installed" in output
-    assert "litellm-ledger[testing]" in output
+    said, errors = output(code)
+    assert "uvicorn is not installed" in said
+    assert "litellm-ledger[testing]" in said
     assert errors == ""
 
 
