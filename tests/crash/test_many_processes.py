@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -47,18 +48,22 @@ def begin(path: Path, name: int) -> Child:
 def check(path: Path, processes: int, kills: int, seed: int, tally: Tally) -> None:
     dice = random.Random(seed)
     ledger = Ledger(path)
-    children = [begin(path, name) for name in range(processes)]
-    over: list[Child] = []
+    every: list[Child] = []
     seen = 0
-    try:
+    with ExitStack() as stack:
+
+        def begun(name: int) -> Child:
+            every.append(stack.enter_context(begin(path, name)))
+            return every[-1]
+
+        children = [begun(name) for name in range(processes)]
         for child in children:
             child.expect("ready")
         for round_ in range(kills):
             at = dice.randrange(processes)
             children[at].kill()
             assert children[at].end() == -signal.SIGKILL
-            over.append(children[at])
-            children[at] = begin(path, processes + round_)
+            children[at] = begun(processes + round_)
             for writer in ledger.verify().writers:
                 assert not writer.problems, writer
                 assert not writer.quarantined, writer
@@ -67,12 +72,10 @@ def check(path: Path, processes: int, kills: int, seed: int, tally: Tally) -> No
             seen = found
             children[at].expect("ready")
             time.sleep(dice.random() * 0.05)  # so that the next one is struck at some other point
-    finally:
         for child in children:
             child.kill()
             child.end()
-            child.__exit__(None, None, None)
-    acked = {key for child in [*over, *children] for key in child.acked}
+    acked = {key for child in every for key in child.acked}
     there = [record.call_id for record in ledger.records()]
     lost = acked - set(there)
     tally("many processes, one killed", tried=kills, promised=len(acked), lost=len(lost))
@@ -82,8 +85,6 @@ def check(path: Path, processes: int, kills: int, seed: int, tally: Tally) -> No
     assert sorted(after, key=str) == sorted(there, key=str)
     assert len(after) == len(set(after))
     assert {writer.state for writer in ledger.verify().writers} <= {"recovered", "closed"}
-    for child in over:
-        child.__exit__(None, None, None)
 
 
 def test_eight_processes_killed_at_random_while_a_ninth_reads(tmp_path: Path, tally: Tally) -> None:

@@ -37,6 +37,17 @@ def only(path: Path) -> UsageRecord:
     return record
 
 
+async def ask(path: Path, name: str, *args: Any, **options: Any) -> tuple[Any, UsageRecord]:
+    """Make one call, read it to its end; return the answer or the last chunk, and its record."""
+    async with LiteLLMClient(path) as client:
+        answer = await getattr(client, name)(*args, **options)
+        if options.get("stream"):
+            answer = [chunk async for chunk in answer][-1]
+    record = only(path)
+    assert (record.call, record.status, record.usage_source) == (name, "ok", "provider")
+    return answer, record
+
+
 def cost_of(line: dict[str, Any]) -> Decimal:
     return from_litellm(float(line["cost"]))
 
@@ -48,10 +59,9 @@ def cost_in_the_header(answer: Any) -> Decimal:
 
 @pytest.mark.asyncio
 async def test_a_chat(proxy: Proxy, to: dict[str, Any], tmp_path: Path) -> None:
-    async with LiteLLMClient(tmp_path) as client:
-        answer: Any = await client.acompletion("openai/gpt-4o-mini", MESSAGES, **identified(to))
-    record = only(tmp_path)
-    assert (record.status, record.usage_source) == ("ok", "provider")
+    answer, record = await ask(
+        tmp_path, "acompletion", "openai/gpt-4o-mini", MESSAGES, **identified(to)
+    )
     assert record.input_tokens == answer.usage.prompt_tokens
     assert record.output_tokens == answer.usage.completion_tokens
     assert record.response_id == answer.id
@@ -61,32 +71,18 @@ async def test_a_chat(proxy: Proxy, to: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_stream(proxy: Proxy, to: dict[str, Any], tmp_path: Path) -> None:
-    async with LiteLLMClient(tmp_path) as client:
-        options = {"stream": True, "stream_options": {"include_usage": True}}
-        stream: Any = await client.acompletion(
-            "openai/gpt-4o-mini", MESSAGES, **options, **identified(to)
-        )
-        last = None
-        async for chunk in stream:
-            last = chunk
-    record = only(tmp_path)
-    assert (record.status, record.usage_source) == ("ok", "provider")
-    assert last is not None
-    assert (record.input_tokens, record.output_tokens) == (
-        last.usage.prompt_tokens,
-        last.usage.completion_tokens,
-    )
+    options = {"stream": True, "stream_options": {"include_usage": True}, **identified(to)}
+    last, record = await ask(tmp_path, "acompletion", "openai/gpt-4o-mini", MESSAGES, **options)
+    assert record.input_tokens == last.usage.prompt_tokens
+    assert record.output_tokens == last.usage.completion_tokens
     (line,) = proxy.attempts({str(record.call_id)})
     assert record.cost == cost_of(line)
 
 
 @pytest.mark.asyncio
 async def test_embeddings(proxy: Proxy, to: dict[str, Any], tmp_path: Path) -> None:
-    async with LiteLLMClient(tmp_path) as client:
-        answer: Any = await client.aembedding(
-            "openai/text-embedding-3-small", ["a text", "another"], **identified(to)
-        )
-    record = only(tmp_path)
+    model, texts = "openai/text-embedding-3-small", ["a text", "another"]
+    answer, record = await ask(tmp_path, "aembedding", model, texts, **identified(to))
     assert record.input_tokens == answer.usage.prompt_tokens
     (line,) = proxy.attempts({str(record.call_id)})
     assert record.cost == cost_in_the_header(answer) == cost_of(line)
@@ -104,31 +100,19 @@ async def test_responses(
     proxy: Proxy, to: dict[str, Any], tmp_path: Path, model: str, stream: bool
 ) -> None:
     pytest.importorskip("mcp", reason="LiteLLM needs it for responses")
-    async with LiteLLMClient(tmp_path) as client:
-        answer: Any = await client.aresponses(
-            "a question", model=f"openai/{model}", stream=stream, **identified(to)
-        )
-        if stream:
-            async for event in answer:
-                last = event
-            answer = last.response
-    record = only(tmp_path)
-    assert (record.call, record.status, record.usage_source) == ("aresponses", "ok", "provider")
-    assert record.input_tokens == answer.usage.input_tokens
-    assert record.output_tokens == answer.usage.output_tokens
+    options = {"model": f"openai/{model}", "stream": stream, **identified(to)}
+    answer, record = await ask(tmp_path, "aresponses", "a question", **options)
+    usage = (answer.response if stream else answer).usage
+    assert (record.input_tokens, record.output_tokens) == (usage.input_tokens, usage.output_tokens)
     assert record.cost
 
 
 @pytest.mark.asyncio
 async def test_anthropics_messages(to: dict[str, Any], tmp_path: Path, proxy: Proxy) -> None:
-    own = {**identified(to), "api_base": proxy.url}
+    own = {**identified(to), "api_base": proxy.url, "max_tokens": 20, "messages": MESSAGES}
+    own |= {"model": "anthropic/claude-sonnet-4-5"}
     own.pop("max_retries")
-    async with LiteLLMClient(tmp_path) as client:
-        answer: Any = await client.anthropic_messages(
-            max_tokens=20, messages=MESSAGES, model="anthropic/claude-sonnet-4-5", **own
-        )
-    record = only(tmp_path)
-    assert record.status == "ok"
+    answer, record = await ask(tmp_path, "anthropic_messages", **own)
     assert record.input_tokens == answer["usage"]["input_tokens"]
     assert record.output_tokens == answer["usage"]["output_tokens"]
     assert record.cost

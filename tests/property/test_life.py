@@ -71,7 +71,7 @@ class Lives(RuleBasedStateMachine):
         small = partial(SegmentLog, rotate_bytes=1_500)  # a few records
         self.patch.setattr(_backlog, "SegmentLog", small)
         self.root = directory(Path(tempfile.mkdtemp()) / "usage")
-        self.tracker: UsageTracker | None = None
+        self.opened: UsageTracker | None = None
         self.disk = FaultyFileSystem(QUICK)
         self.count = 0
         self.promised: list[str] = []
@@ -86,7 +86,7 @@ class Lives(RuleBasedStateMachine):
         if not hasattr(self, "root"):
             return
         try:
-            if self.tracker is not None:
+            if self.opened is not None:
                 self.close()
                 self.the_ledger_agrees_with_the_list()
         finally:
@@ -102,16 +102,21 @@ class Lives(RuleBasedStateMachine):
         self.count += count
         return [str(number) for number in range(self.count - count, self.count)]
 
-    is_open = precondition(lambda self: self.tracker is not None)
+    is_open = precondition(lambda self: self.opened is not None)
+
+    @property
+    def tracker(self) -> UsageTracker:
+        assert self.opened is not None
+        return self.opened
 
     # -- recording ---------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.tracker is None)
+    @precondition(lambda self: self.opened is None)
     @rule(durability=st.sampled_from(["queued", "written", "synced"]))
     def open(self, durability: Any) -> None:
         self.durability = durability
         self.loop = asyncio.new_event_loop()
-        self.tracker = UsageTracker(
+        self.opened = UsageTracker(
             self.root, durability=durability, fs=self.disk, handle_signals=False, queue_size=1_000
         )
         self.disk.heal()
@@ -126,7 +131,6 @@ class Lives(RuleBasedStateMachine):
     @is_open
     @rule(count=few)
     def record(self, count: int) -> None:
-        assert self.tracker is not None
         self.disk.empty()
         keys = self.keys(count)
         self.recorded += keys
@@ -143,7 +147,6 @@ class Lives(RuleBasedStateMachine):
     @is_open
     @rule(count=few)
     def record_nowait(self, count: int) -> None:
-        assert self.tracker is not None
         keys = self.keys(count)
         self.recorded += keys
         self.numbers += count
@@ -158,7 +161,6 @@ class Lives(RuleBasedStateMachine):
     @is_open
     @rule()
     def record_from_a_thread(self) -> None:
-        assert self.tracker is not None
         self.disk.empty()
         (key,) = self.keys(1)
         self.recorded.append(key)
@@ -181,7 +183,6 @@ class Lives(RuleBasedStateMachine):
     @is_open
     @rule()
     def start_a_call(self) -> None:
-        assert self.tracker is not None
         self.disk.empty()
         started = self.run(
             calls_of(self.tracker).start(UsageRecord(kind="started", model="m"), ack_timeout=30)
@@ -194,10 +195,9 @@ class Lives(RuleBasedStateMachine):
         if self.durability != "queued":  # else the request has left and nothing says so
             self.promised.append(started.id)
 
-    @precondition(lambda self: self.tracker is not None and self.flying)
+    @precondition(lambda self: self.opened is not None and self.flying)
     @rule(data=st.data())
     def end_a_call(self, data: st.DataObject) -> None:
-        assert self.tracker is not None
         started = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         (key,) = self.keys(1)
         self.recorded.append(key)
@@ -215,7 +215,6 @@ class Lives(RuleBasedStateMachine):
     @is_open
     @rule()
     def flush(self) -> None:
-        assert self.tracker is not None
         self.disk.empty()
         self.run(self.tracker.flush(30))
         self.promised = list(self.recorded)
@@ -242,7 +241,6 @@ class Lives(RuleBasedStateMachine):
     @is_open
     @rule()
     def close(self) -> None:
-        assert self.tracker is not None
         self.disk.heal()
         self.run(self.tracker.aclose())
         self.late()
@@ -253,7 +251,6 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def tear_down_the_loop(self) -> None:
         """As ``asyncio.run`` does around a tracker left open; then the interpreter ends."""
-        assert self.tracker is not None
         self.disk.heal()
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
@@ -266,7 +263,6 @@ class Lives(RuleBasedStateMachine):
 
     def late(self) -> None:
         """Calls that were in flight end after the end."""
-        assert self.tracker is not None
         for started in self.flying:
             (key,) = self.keys(1)
             self.recorded.append(key)
@@ -275,7 +271,7 @@ class Lives(RuleBasedStateMachine):
         self.flying = []
 
     def ended(self) -> None:
-        self.tracker = None
+        self.opened = None
         self.promised = list(self.recorded)
         verdicts = {writer.writer: writer for writer in Ledger(self.root).verify().writers}
         if self.writer in verdicts:
@@ -289,7 +285,6 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         """Descriptors closed, lock gone, queue gone, counters left: what a SIGKILL leaves."""
-        assert self.tracker is not None
         writer = self.tracker._writer
         writer._executor.shutdown(wait=True, cancel_futures=True)
         _process.leave(writer)
@@ -299,7 +294,7 @@ class Lives(RuleBasedStateMachine):
         with suppress(asyncio.CancelledError):
             self.run(asyncio.sleep(0))
         self.loop.close()
-        self.tracker = None
+        self.opened = None
         (verdict,) = [
             verdict
             for verdict in Ledger(self.root).verify().writers
@@ -316,7 +311,7 @@ class Lives(RuleBasedStateMachine):
         self.dead.append((self.writer, self.numbers, verdict.in_flight, self.durability))
         self.recorded = [key for key in self.recorded if key in there]  # no later life brings more
 
-    @precondition(lambda self: self.tracker is None)
+    @precondition(lambda self: self.opened is None)
     @rule()
     def recover(self) -> None:
         for done in recover(self.root, fs=QUICK).writers:

@@ -47,6 +47,11 @@ def contents(root: Path) -> dict[SegmentName, bytes]:
     return found
 
 
+def without_duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
+    _archive._known.clear()
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+
+
 def files(root: Path, part: str) -> list[str]:
     return sorted(os.listdir(root / part))
 
@@ -235,8 +240,7 @@ def test_without_duckdb_an_archive_is_an_error_that_says_what_to_install(
 ) -> None:
     hand.sealed(1, 3)
     compact(hand.root, until=LATER)
-    _archive._known.clear()
-    monkeypatch.setitem(sys.modules, "duckdb", None)
+    without_duckdb(monkeypatch)
     for ask in (Ledger(hand.root).report, Ledger(hand.root).verify, Ledger(hand.root).segments):
         with pytest.raises(MissingExtra, match=r"litellm-ledger\[report\]"):
             ask()
@@ -278,8 +282,7 @@ def test_recovery_without_duckdb_calls_nothing_lost_that_may_be_in_the_archive(
     compact(hand.root, until=LATER)
     hand.open(4, [hand.line(4)])
     hand.live(4)
-    _archive._known.clear()
-    monkeypatch.setitem(sys.modules, "duckdb", None)
+    without_duckdb(monkeypatch)
     (done,) = recover(hand.root).writers
     assert (done.error, done.lost) == (None, 0)
     assert files(hand.root, "live") == []
@@ -295,8 +298,7 @@ def test_a_batch_in_the_archive_is_not_counted_again(
     assert on_ledger(hand.root, "b'1", noon - 60)
     assert not on_ledger(hand.root, "b'1", noon + 60)
     assert not on_ledger(hand.root, "b2", 0)
-    _archive._known.clear()
-    monkeypatch.setitem(sys.modules, "duckdb", None)
+    without_duckdb(monkeypatch)
     assert not on_ledger(hand.root, "b'1", 0)
 
 

@@ -343,23 +343,24 @@ def test_reading_writes_nothing(hand: HandMade) -> None:
     assert state() == before
 
 
-def test_a_missing_directory_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nowhere", "nowhere: it does not exist; give the directory"),
+        ("empty", "has no 'segments' directory"),
+        ("file", "is a file"),
+    ],
+)
+def test_what_is_no_ledger_is_an_error_that_says_what_to_do(
+    tmp_path: Path, name: str, says: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    ledger = Ledger(tmp_path / name)
     for read in (ledger.segments, ledger.records, ledger.report, ledger.verify):
-        with pytest.raises(
-            LedgerPathError, match=r"nowhere: it does not exist; give the directory"
-        ):
+        with pytest.raises(LedgerPathError, match=says):
             read()
     assert not (tmp_path / "nowhere").exists()
-
-
-def test_a_directory_that_is_no_ledger_and_a_file_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(LedgerPathError, match="has no 'segments' directory"):
-        Ledger(tmp_path).segments()
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(LedgerPathError, match="is a file"):
-        Ledger(file).segments()
 
 
 def test_an_empty_ledger_has_no_records(hand: HandMade) -> None:

@@ -434,20 +434,29 @@ def test_verifying_leaves_no_lock_behind(hand: HandMade) -> None:
         assert verdict(hand).state == "alive"
 
 
+def before_each_opening(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do this whenever verify is about to open a segment."""
+    real = _verify.open_segment
+
+    def opening(root: Path, name: SegmentName) -> Any:
+        act()
+        return real(root, name)
+
+    monkeypatch.setattr(_verify, "open_segment", opening)
+
+
 def test_a_short_write_being_cut_back_is_read_again_before_it_is_called_damage(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = hand.open(1, hand.lines(1, 2), tail=b"half a batch\n")
-    real = _verify.open_segment
     looks: list[int] = []
 
-    def cut_back(root: Path, name: SegmentName) -> Any:
+    def cut_back() -> None:
         looks.append(1)
         if len(looks) == 2:
             path.write_bytes(b"".join(hand.lines(1, 3)))
-        return real(root, name)
 
-    monkeypatch.setattr(_verify, "open_segment", cut_back)
+    before_each_opening(monkeypatch, cut_back)
     with hand.alive(3):
         writer = verdict(hand)
     assert (writer.ok, writer.found, writer.torn_bytes) == (True, 3, 0)
@@ -473,14 +482,12 @@ def test_a_writer_that_closes_while_we_look_is_followed_to_its_sealed_name(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = hand.open(1, hand.lines(1, 4))
-    real = _verify.open_segment
 
-    def sealing(root: Path, name: SegmentName) -> Any:
+    def seal() -> None:
         if path.exists():
-            os.rename(path, path.parent / str(SegmentName(WRITER, 1, 4)))
-        return real(root, name)
+            path.rename(path.parent / str(SegmentName(WRITER, 1, 4)))
 
-    monkeypatch.setattr(_verify, "open_segment", sealing)
+    before_each_opening(monkeypatch, seal)
     with hand.alive(4):
         writer = verdict(hand)
     assert (writer.ok, writer.found) == (True, 4)
@@ -533,13 +540,7 @@ def test_an_empty_segment_that_its_writer_removes_while_we_look_is_no_problem(
 ) -> None:
     hand.sealed(1, 4)
     path = hand.open(5, [])
-    real = _verify.open_segment
-
-    def closing(root: Path, name: SegmentName) -> Any:
-        path.unlink(missing_ok=True)
-        return real(root, name)
-
-    monkeypatch.setattr(_verify, "open_segment", closing)
+    before_each_opening(monkeypatch, lambda: path.unlink(missing_ok=True))
     with hand.alive(4):
         writer = verdict(hand)
     assert (writer.ok, writer.found, writer.problems) == (True, 4, [])
