@@ -9,7 +9,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["Replies", "replies"]
+__all__ = ["Replies", "replies", "sse"]
+
+
+def sse(*events: Mapping[str, Any]) -> bytes:
+    """A stream of these events, as bytes."""
+    lines = []
+    for event in events:
+        name = f"event: {event['type']}\n" if "type" in event else ""
+        lines.append(f"{name}data: {json.dumps(event)}\n\n")
+    return "".join(lines).encode()
 
 
 class Replies:

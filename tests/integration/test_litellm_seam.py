@@ -9,13 +9,14 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from litellm_ledger import LiteLLMClient
 from litellm_ledger._litellm import load as _litellm
@@ -29,12 +30,6 @@ from litellm_ledger.testing import Behaviour, OpenAIServer
 MODEL = "openai/gpt-4o-mini"
 MESSAGES = [{"role": "user", "content": "three words here"}]
 ASKED = {"include_usage": True}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[OpenAIServer]:
-    with OpenAIServer() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -215,23 +210,29 @@ def test_anthropic_mapping_is_priced_with_its_cached_tokens(litellm: Any) -> Non
 # --- Calls -----------------------------------------------------------------------------------
 
 
+@pytest_asyncio.fixture
+async def connections() -> AsyncIterator[None]:
+    """What a test's calls leave open is closed."""
+    loop = asyncio.get_running_loop()
+    acquire_http(loop)
+    yield
+    await release_http(loop)
+
+
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("connections")
 async def test_answer_of_a_call(litellm: Any, server: OpenAIServer) -> None:
-    acquire_http(asyncio.get_running_loop())
-    try:
-        fields = from_response(await litellm.acompletion(**to(server)))
-        assert (fields["input_tokens"], fields["output_tokens"]) == (3, 5)
-        assert fields["cost"] == Decimal("0.00000345")
-        assert fields["provider"] == "openai"
-        fields = from_response(await litellm.acompletion(**to(server, Behaviour(no_usage=True))))
-        assert fields["usage_source"] == "none"
-        assert "cost" not in fields
-        with pytest.raises(litellm.RateLimitError) as caught:
-            await litellm.acompletion(**to(server, Behaviour(status=429)))
-        fields = from_exception(caught.value)
-        assert (fields["error"], fields["meta"]) == ("RateLimitError", {"http_status": 429})
-    finally:
-        await release_http(asyncio.get_running_loop())
+    fields = from_response(await litellm.acompletion(**to(server)))
+    assert (fields["input_tokens"], fields["output_tokens"]) == (3, 5)
+    assert fields["cost"] == Decimal("0.00000345")
+    assert fields["provider"] == "openai"
+    fields = from_response(await litellm.acompletion(**to(server, Behaviour(no_usage=True))))
+    assert fields["usage_source"] == "none"
+    assert "cost" not in fields
+    with pytest.raises(litellm.RateLimitError) as caught:
+        await litellm.acompletion(**to(server, Behaviour(status=429)))
+    fields = from_exception(caught.value)
+    assert (fields["error"], fields["meta"]) == ("RateLimitError", {"http_status": 429})
 
 
 STREAMS = {
@@ -243,59 +244,47 @@ STREAMS = {
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("connections")
 @pytest.mark.parametrize("case", STREAMS)
 async def test_who_counted_a_stream(litellm: Any, server: OpenAIServer, case: str) -> None:
     behaviour, options, source, counts = STREAMS[case]
-    loop = asyncio.get_running_loop()
-    acquire_http(loop)
-    try:
-        stream = await litellm.acompletion(
-            **to(server, behaviour, stream=True, stream_options=options)
-        )
-        final = None
-        async for chunk in stream:
-            if getattr(chunk, "usage", None) is not None:
-                final = chunk
-        fields = from_stream(stream.chunks, finished=True, final=final)
-        assert fields["usage_source"] == source
-        if counts:
-            assert (fields["input_tokens"], fields["output_tokens"]) == counts
-            assert fields["cost"] == Decimal("0.00000345")
-            assert compute_cost(final, model=MODEL, custom_llm_provider="openai") == fields["cost"]
-        if source == "none":
-            fields = estimate_stream(MODEL, MESSAGES, stream.chunks)
-            assert fields["usage_source"] == "estimated"
-            assert fields["output_tokens"] >= 5
-            assert fields["cost"] > 0
-    finally:
-        await release_http(loop)
+    stream = await litellm.acompletion(**to(server, behaviour, stream=True, stream_options=options))
+    final = None
+    async for chunk in stream:
+        if getattr(chunk, "usage", None) is not None:
+            final = chunk
+    fields = from_stream(stream.chunks, finished=True, final=final)
+    assert fields["usage_source"] == source
+    if counts:
+        assert (fields["input_tokens"], fields["output_tokens"]) == counts
+        assert fields["cost"] == Decimal("0.00000345")
+        assert compute_cost(final, model=MODEL, custom_llm_provider="openai") == fields["cost"]
+    if source == "none":
+        fields = estimate_stream(MODEL, MESSAGES, stream.chunks)
+        assert fields["usage_source"] == "estimated"
+        assert fields["output_tokens"] >= 5
+        assert fields["cost"] > 0
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("connections")
 async def test_stream_left_early_is_estimated_and_its_connection_closed(
     litellm: Any, server: OpenAIServer
 ) -> None:
-    loop = asyncio.get_running_loop()
-    acquire_http(loop)
-    try:
-        server.clear()
-        behaviour = Behaviour(chunks=5, hang_after=2)
-        stream = await litellm.acompletion(
-            **to(server, behaviour, stream=True, stream_options=ASKED)
-        )
-        async for chunk in stream:
-            if chunk.choices[0].delta.content == " word2":
-                break
-        await stream.aclose()
-        await asyncio.to_thread(server.wait_for, lambda seen: seen[0].disconnected)
-        assert from_stream(stream.chunks, finished=False)["usage_source"] == "none"
-        fields = await asyncio.to_thread(estimate_stream, MODEL, MESSAGES, stream.chunks)
-        assert fields["usage_source"] == "estimated"
-        assert fields["output_tokens"] == 4
-        assert fields["total_tokens"] == fields["input_tokens"] + 4
-        assert fields["cost"] > 0
-    finally:
-        await release_http(loop)
+    server.clear()
+    behaviour = Behaviour(chunks=5, hang_after=2)
+    stream = await litellm.acompletion(**to(server, behaviour, stream=True, stream_options=ASKED))
+    async for chunk in stream:
+        if chunk.choices[0].delta.content == " word2":
+            break
+    await stream.aclose()
+    await asyncio.to_thread(server.wait_for, lambda seen: seen[0].disconnected)
+    assert from_stream(stream.chunks, finished=False)["usage_source"] == "none"
+    fields = await asyncio.to_thread(estimate_stream, MODEL, MESSAGES, stream.chunks)
+    assert fields["usage_source"] == "estimated"
+    assert fields["output_tokens"] == 4
+    assert fields["total_tokens"] == fields["input_tokens"] + 4
+    assert fields["cost"] > 0
 
 
 @pytest.mark.asyncio

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +12,7 @@ import litellm
 import pytest
 import pytest_asyncio
 from tests.ledgers import outcomes
-from tests.replies import Replies, replies
+from tests.replies import Replies, replies, sse
 
 from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.pricing import Pricing
@@ -65,19 +64,12 @@ def events(usage: Mapping[str, Any], model: str = "claude-opus-4-6") -> bytes:
     found = [
         {"type": "message_start", "message": begun},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        {
-            "type": "content_block_delta",
-            "index": 0,
-            "delta": {"type": "text_delta", "text": "x"},
-        },
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": dict(usage)},
         {"type": "message_stop"},
     ]
-    return b"".join(
-        b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), json.dumps(event).encode())
-        for event in found
-    )
+    return sse(*found)
 
 
 def response(**over: Any) -> dict[str, Any]:
@@ -286,7 +278,7 @@ async def test_a_stream_left_early_is_estimated_at_the_tier_that_was_asked_for(
         "model": "gpt-4o",
         "choices": [{"index": 0, "delta": {"role": "assistant", "content": "x"}}],
     }
-    provider.answer = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for _ in range(3))
+    provider.answer = sse(chunk, chunk, chunk)
     given = {**ASKED, "model": "openai/gpt-4o", "api_base": f"{provider.url}/v1", "stream": True}
     for tier in ("default", "priority"):
         stream = await client.acompletion(**given, service_tier=tier)
@@ -301,19 +293,16 @@ async def test_a_stream_left_early_is_estimated_at_the_tier_that_was_asked_for(
 # --- Background responses --------------------------------------------------------------------
 
 
-def asking(provider: Replies) -> dict[str, Any]:
-    return {
-        "response_id": "resp_1",
-        "custom_llm_provider": "openai",
-        "api_base": f"{provider.url}/v1",
-        "api_key": "any",
-        "timeout": 20.0,
-    }
+def to(provider: Replies, **given: Any) -> dict[str, Any]:
+    return {**given, "api_base": f"{provider.url}/v1", "api_key": "any", "timeout": 20.0}
 
 
 def making(provider: Replies) -> dict[str, Any]:
-    given = {"model": "openai/gpt-4o", "input": "hi", "background": True}
-    return {**given, "api_base": f"{provider.url}/v1", "api_key": "any", "timeout": 20.0}
+    return to(provider, model="openai/gpt-4o", input="hi", background=True)
+
+
+def asking(provider: Replies, response: str) -> dict[str, Any]:
+    return to(provider, custom_llm_provider="openai", response_id=response)
 
 
 async def test_a_queued_response_has_no_cost_yet(provider: Replies, client: LiteLLMClient) -> None:
@@ -330,7 +319,7 @@ async def test_a_background_response_is_billed_once_however_often_one_asks(
 ) -> None:
     provider.answer = QUEUED
     made = await client.aresponses(**making(provider))
-    given = {**asking(provider), "response_id": made.id}
+    given = asking(provider, made.id)
     await client.aget_responses(**given)
     provider.answer = DONE
     await client.aget_responses(**given)
@@ -354,7 +343,7 @@ async def test_a_response_that_was_billed_when_it_was_made_is_not_billed_when_it
     for answer, told in ((DONE, {"status": "completed", "counted": True}), (response(), None)):
         provider.answer = {**answer, "id": f"resp_{told is None}"}
         made = await client.aresponses(**making(provider))
-        await client.aget_responses(**{**asking(provider), "response_id": made.id})
+        await client.aget_responses(**asking(provider, made.id))
         record, look = outcomes(client)[-2:]
         assert (record.cost, look.cost) == (Decimal("0.0035"), 0)
         assert meta(record).get("background") == told
@@ -370,7 +359,7 @@ async def test_a_streamed_look_bills_nothing_and_a_background_stream_left_early_
         {**text, "content_index": 0, "sequence_number": 1},
         {"type": "response.completed", "response": DONE},
     ]
-    provider.answer = b"".join(b"data: %b\n\n" % json.dumps(part).encode() for part in parts)
+    provider.answer = sse(*parts)
     stream = await client.aresponses(**making(provider), stream=True)
     await anext(stream)
     await stream.aclose()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.replies import sse
 
 from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.answers import RecordedDict, hand_out
@@ -105,13 +106,6 @@ TEXT = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "
 TOOL = {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": "{}"}}
 END = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 9}}
 STOP = {"type": "message_stop"}
-
-
-def sse(*events: dict[str, Any]) -> bytes:
-    return b"".join(
-        b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode())
-        for event in events
-    )
 
 
 def read(*chunks: Any) -> MessagesReader:

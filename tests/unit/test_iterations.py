@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.replies import sse
 
 from litellm_ledger import ModelPrice
 from litellm_ledger._calls.capture import _asked
@@ -55,12 +55,8 @@ def test_tokens_are_the_sum_over_all_iterations() -> None:
 
 def test_a_streams_tokens_are_the_sum_over_all_iterations() -> None:
     reader = MessagesReader(None)
-    for event in (
-        {"type": "message_start", "message": {"usage": {"input_tokens": 23_000}}},
-        {"type": "message_delta", "usage": USAGE},
-        {"type": "message_stop"},
-    ):
-        reader.see(b"data: " + json.dumps(event).encode() + b"\n")
+    begun = {"type": "message_start", "message": {"usage": {"input_tokens": 23_000}}}
+    reader.see(sse(begun, {"type": "message_delta", "usage": USAGE}, {"type": "message_stop"}))
     assert reader.fields(finished=True) == {**COUNTED, "usage_source": "provider"}
 
 
