@@ -130,11 +130,20 @@ async def test_capture_as_an_option_lasts_as_long_as_the_client(
     assert embedding.cost == Decimal("0.00000004")
 
 
-async def test_what_has_no_tokens_has_its_price(to: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["aspeech", "speech"])
+async def test_what_has_no_tokens_has_its_price(
+    to: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    given = {"model": "openai/tts-1", "input": "a b", "voice": "alloy", **to}
     async with LiteLLMClient(tmp_path, capture=True):
-        speech = await litellm.aspeech(model="openai/tts-1", input="ab", voice="alloy", **to)
-        await speech.aread()
-    assert (only(tmp_path).call, only(tmp_path).cost) == ("aspeech", Decimal("0.00003"))
+        if name == "speech":
+            await asyncio.to_thread(lambda: litellm.speech(**given))
+        else:
+            speech = await litellm.aspeech(**given)
+            await speech.aread()
+        await until(lambda: records(tmp_path))
+    record = only(tmp_path)
+    assert (record.call, record.characters, record.cost) == (name, 3, Decimal("0.000045"))
 
 
 async def test_an_unknown_price_is_not_free(to: dict[str, Any], tmp_path: Path) -> None:

@@ -188,10 +188,7 @@ class Capture:
             fields = from_exception(exc)
         else:
             fields = _logged(details, answer, stream=details.get("stream") is True)
-            asked = _asked(call, _given(details), None)
-            fields = (
-                _looked(fields) if asked.call.job else core.pricing.complete(fields, answer, asked)
-            )
+            fields = _completed(core, _asked(call, _given(details), None), fields, answer)
         began, ended = times
         if isinstance(began, datetime) and isinstance(ended, datetime):
             fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
@@ -229,11 +226,7 @@ class _Captured:
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
         """Record the outcome and wait until it is as safe as ``durability`` says."""
         if "status" not in fields:
-            if self.asked.call.job:
-                fields = _looked(fields)
-            else:
-                fields = {**fields, **self.asked.call.units(self.asked.kwargs, answer)}
-                fields = self.core.pricing.complete(fields, answer, self.asked)
+            fields = _completed(self.core, self.asked, fields, answer)
         record = self._settle(fields)
         if record is not None:
             await self.core.acknowledge(record)
@@ -342,9 +335,15 @@ def _given(details: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, **details}
 
 
-def _looked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded of a call about a job: each look at a finished one tells its usage again."""
-    return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
+def _completed(
+    core: ClientCore, asked: Asked, fields: dict[str, Any], answer: Any
+) -> dict[str, Any]:
+    """Add units and cost; of a call about a job nothing is recorded but that it was made, because
+    each look at a finished one tells its usage again."""
+    if asked.call.job:
+        return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
+    fields = {**fields, **asked.call.units(asked.kwargs, answer)}
+    return core.pricing.complete(fields, answer, asked)
 
 
 def _logged(details: Mapping[str, Any], answer: Any, *, stream: bool) -> dict[str, Any]:
