@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from .bill import put_said
+from .members import text
 from .stream_readers import StreamReader
 from .usage import reported
 
@@ -85,7 +86,7 @@ class MessagesReader(StreamReader):
         elif kind == "message_start":
             message = event.get("message")
             if isinstance(message, Mapping):
-                self._id, self._model = _text(message.get("id")), _text(message.get("model"))
+                self._id, self._model = text(message.get("id")), text(message.get("model"))
                 self._counts(message.get("usage"))
         elif kind == "message_delta":
             self._counts(event.get("usage"))
@@ -109,7 +110,7 @@ class MessagesReader(StreamReader):
 
     def fields(self, *, finished: bool) -> dict[str, Any]:
         named = {"response_model": self._model, "response_id": self._id, "provider": self.provider}
-        found: dict[str, Any] = {name: text for name, text in named.items() if text}
+        found: dict[str, Any] = {name: value for name, value in named.items() if value}
         found["usage_source"] = "none"
         counts = reported(self._usage)
         if counts:
@@ -135,7 +136,3 @@ class MessagesReader(StreamReader):
     def text(self) -> str | None:
         """All that the model wrote: text, thinking, arguments of tools."""
         return "".join(self._text) if self._usage or self._text else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -16,7 +16,7 @@ from litellm_ledger._records.record import MAX_INT
 from .anthropic_events import MessagesReader
 from .content import captured
 from .internals import HIDDEN, MCP_CHAT, MCP_RESPONSES, MESSAGES_STREAM, Modules
-from .members import member
+from .members import member, text
 from .price_options import price_options
 from .stream_readers import ChatReader, LookReader, ResponsesReader, StreamReader, TextReader
 
@@ -47,22 +47,6 @@ _RESPONSES: Final = Need(MCP_RESPONSES, "responses")
 _MESSAGES: Final = Need(MESSAGES_STREAM, "messages")
 
 
-def _no_units(_kwargs: _Kwargs, _answer: Any) -> dict[str, Any]:
-    return {}
-
-
-def _nothing(_answer: Any) -> Any:
-    return None
-
-
-def _always(_answer: Any) -> bool:
-    return True
-
-
-def _no_need(_kwargs: _Kwargs) -> Need | None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """One of LiteLLM's async calls.
@@ -89,13 +73,13 @@ class Call:
     reads: tuple[str, ...]
     positional: str
     reader: type[StreamReader] | None = None
-    units: _Units = _no_units
-    wrote: Callable[[Any], Any] = _nothing
-    need: Callable[[_Kwargs], Need | None] = _no_need
+    units: _Units = lambda _kwargs, _answer: {}
+    wrote: Callable[[Any], Any] = lambda _answer: None
+    need: Callable[[_Kwargs], Need | None] = lambda _kwargs: None
     options: tuple[str, ...] = ()
     tokens: bool = False
     job: bool = False
-    keeps: Callable[[Any], bool] | None = _always
+    keeps: Callable[[Any], bool] | None = lambda _answer: True
     files: tuple[str, ...] = ()
     strays: bool = False
 
@@ -121,8 +105,7 @@ class Asked:
     @property
     def provider(self) -> str | None:
         """The provider as far as the caller named it."""
-        provider = self.kwargs.get("custom_llm_provider")
-        return str(provider) if isinstance(provider, str) and provider else None
+        return text(self.kwargs.get("custom_llm_provider"))
 
     @property
     def prompt(self) -> Any:
@@ -156,16 +139,12 @@ class Asked:
 # --- What an answer says ---------------------------------------------------------------------
 
 
-def _chat_wrote(answer: Any) -> Any:
-    return [member(choice, "message") for choice in member(answer, "choices") or ()]
-
-
-def _text_wrote(answer: Any) -> Any:
-    return [member(choice, "text") for choice in member(answer, "choices") or ()]
-
-
 def _member(name: str) -> Callable[[Any], Any]:
     return lambda answer: member(answer, name)
+
+
+def _of_choices(name: str) -> Callable[[Any], Any]:
+    return lambda answer: [member(choice, name) for choice in member(answer, "choices") or ()]
 
 
 def _images_wrote(answer: Any) -> Any:
@@ -214,8 +193,8 @@ def _speech_characters(kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
     billed = member(member(answer, HIDDEN), "billed_characters")
     if type(billed) is int:
         return _whole("characters", billed)
-    text = kwargs.get("input")
-    return {"characters": len(text)} if isinstance(text, str) else {}
+    given = kwargs.get("input")
+    return {"characters": len(given)} if isinstance(given, str) else {}
 
 
 def _pages(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
@@ -246,7 +225,7 @@ CALLS: Final[dict[str, Call]] = {
             "completion",
             reader=ChatReader,
             tokens=True,
-            wrote=_chat_wrote,
+            wrote=_of_choices("message"),
             need=lambda kwargs: _MCP if kwargs.get("tools") else None,
         ),
         Call(
@@ -255,7 +234,7 @@ CALLS: Final[dict[str, Call]] = {
             "text_completion",
             reader=TextReader,
             tokens=True,
-            wrote=_text_wrote,
+            wrote=_of_choices("text"),
             strays=True,
         ),
         Call("aembedding", ("input",), "embedding", tokens=True),

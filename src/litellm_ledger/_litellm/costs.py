@@ -221,31 +221,23 @@ def map_cost(
     model: str, provider: str | None, fields: Mapping[str, Any], **options: Any
 ) -> Decimal | None:
     """Price the tokens of an outcome by the price map, whatever else was said of their cost."""
+    cached = {
+        "cache_read_input_tokens": fields.get("cache_read_tokens"),
+        "cache_creation_input_tokens": fields.get("cache_write_tokens"),
+    }
     try:
         litellm: Any = load_sync()
-        usage = _usage_of(litellm, fields, options)
+        usage = litellm.Usage(
+            prompt_tokens=fields.get("input_tokens", 0),
+            completion_tokens=fields.get("output_tokens", 0),
+            total_tokens=fields.get("total_tokens", 0),
+            **{name: value for name, value in cached.items() if value is not None},
+            **{name: options[name] for name in ON_USAGE if name in options},
+        )
         answer = litellm.ModelResponse(model=model, usage=usage)
         return compute_cost(answer, model=model, custom_llm_provider=provider, **options)
     except Exception:
         return None
-
-
-def _usage_of(litellm: Any, fields: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    cached = {
-        theirs: fields[ours]
-        for theirs, ours in (
-            ("cache_read_input_tokens", "cache_read_tokens"),
-            ("cache_creation_input_tokens", "cache_write_tokens"),
-        )
-        if ours in fields
-    }
-    return litellm.Usage(
-        prompt_tokens=fields.get("input_tokens", 0),
-        completion_tokens=fields.get("output_tokens", 0),
-        total_tokens=fields.get("total_tokens", 0),
-        **cached,
-        **{name: options[name] for name in ON_USAGE if name in options},
-    )
 
 
 def speech_cost(model: str, provider: str | None, characters: int) -> Decimal | None:

@@ -20,13 +20,7 @@ __all__ = ["estimate", "estimate_stream"]
 
 
 def estimate_stream(
-    model: str,
-    messages: Any,
-    chunks: Iterable[Any],
-    *,
-    custom_llm_provider: str | None = None,
-    tools: Sequence[Any] | None = None,
-    options: Mapping[str, Any] | None = None,
+    model: str, messages: Any, chunks: Iterable[Any], **more: Any
 ) -> dict[str, Any]:
     """Estimate what a stream cost that was left early, or whose provider sent no usage.
 
@@ -34,6 +28,7 @@ def estimate_stream(
         messages: of a chat, or the text or texts of a ``prompt`` or ``input``.
         chunks: ``wrapper.chunks``.  Empty for a call that was cancelled before anything came back:
             then only the input is counted, and ``cost`` is the price of the input alone, a floor.
+        more: as for ``estimate``.
 
     Returns:
         As ``from_stream``, with ``usage_source`` ``estimated`` (``provider`` if the chunks hold the
@@ -45,9 +40,7 @@ def estimate_stream(
         messages,
         from_stream(chunks, finished=False),
         written(chunks) if chunks else None,
-        custom_llm_provider=custom_llm_provider,
-        tools=tools,
-        options=options,
+        **more,
     )
 
 

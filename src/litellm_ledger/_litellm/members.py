@@ -11,7 +11,7 @@ from typing import Any
 
 from litellm_ledger._records.record import MAX_INT
 
-__all__ = ["count", "member", "merged", "note", "noted", "view"]
+__all__ = ["count", "member", "merged", "note", "noted", "text", "view"]
 
 
 def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
@@ -74,3 +74,8 @@ class _Attributes:
 
 def count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_INT else None
+
+
+def text(value: Any) -> str | None:
+    """A text that is not empty; an enum member of ``str`` becomes plain text."""
+    return str(value) if isinstance(value, str) and value else None

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from .bill import PLAIN_TIERS, money, put_answer_cost, put_said, tools_used
 from .internals import HIDDEN
-from .members import member, note, noted, view
+from .members import member, note, noted, text, view
 from .usage import cached_elsewhere, reported
 
 __all__ = [
@@ -115,10 +115,9 @@ def _read(put: Callable[..., None], *args: Any) -> dict[str, Any]:
 
 
 def _put_text(fields: dict[str, Any], name: str, *values: Any) -> None:
-    for value in values:
-        if isinstance(value, str) and value:
-            fields[name] = str(value)  # an enum member of str becomes plain text
-            return
+    found = next(filter(None, map(text, values)), None)
+    if found:
+        fields[name] = found
 
 
 def _tier(*holders: Any) -> dict[str, Any]:

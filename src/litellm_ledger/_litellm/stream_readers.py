@@ -14,7 +14,7 @@ from typing import Any
 
 from .bill import unstamped
 from .internals import HIDDEN
-from .members import member
+from .members import member, text
 from .outcome import from_response, from_stream, is_background
 from .usage import cached_elsewhere
 
@@ -72,8 +72,7 @@ class StreamReader:
     @property
     def provider(self) -> str | None:
         """LiteLLM's name of the provider."""
-        name = member(self.inner, "custom_llm_provider")
-        return str(name) if isinstance(name, str) and name else None
+        return text(member(self.inner, "custom_llm_provider"))
 
     async def aclose(self) -> None:
         """Close the provider's connection."""
@@ -128,7 +127,7 @@ def written(chunks: Iterable[Any]) -> str:
             calls = [member(call, "function") for call in member(delta, "tool_calls") or ()]
             for call in (*calls, member(delta, "function_call")):
                 said += [member(call, "name"), member(call, "arguments")]
-    return "".join(text for text in said if isinstance(text, str))
+    return "".join(part for part in said if isinstance(part, str))
 
 
 class TextReader(ChatReader):
