@@ -7,7 +7,6 @@ warning should name.  Pure.
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 __all__ = ["AsyncOnly", "callers_level", "instead", "unacknowledged"]
@@ -36,12 +35,7 @@ class AsyncOnly:
         await self.open()
         return self
 
-    async def __aexit__(
-        self: _Opens,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self: _Opens, *_: object) -> None:
         await self.aclose()
 
     if not TYPE_CHECKING:  # for a type checker there is no such method, which is its way to say it

@@ -1,18 +1,10 @@
 """SIGTERM and SIGINT: drain first, then die of the signal, and never take a server's signal away.
 
 One coordinator owns the handlers of the process, from the first open client to the last.  What it
-does depends on whose the signal is when a client opens:
-
-* nobody's (default disposition): the process is ours.  The loop hears of the first signal and
-  cancels the Runner's main task, else the tasks that opened clients, so that the user's ``async
-  with`` unwinds and drains; then the signal is delivered again, once, and its default action gives
-  the exit status.  A second signal, a loop that does not run, or a drain that takes too long: the
-  last resort, then die.
-* asyncio's own SIGINT handler: left alone; it cancels the main task, which is what we would do.
-* ignored, or not Python's: hands off.
-* anything else (a server, IPython): chained.  We take it as a hint to sync, call the handler that
-  was there, and its owner ends the process.  (``loop.add_signal_handler`` in a lifespan breaks
-  uvicorn, gunicorn, granian and hypercorn: the server never sees the signal.)
+does depends on whose the signal is when a client opens; docs/ARCHITECTURE.md has the table.  Where
+it is nobody's, the loop hears of the first signal: the user's ``async with`` unwinds and drains,
+then the signal is delivered again, and its default action gives the exit status.  A second signal,
+a loop that does not run, or a drain that takes too long: the last resort, then die.
 
 Never decides what is saved or how: that is the writer's.
 """

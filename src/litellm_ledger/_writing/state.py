@@ -1,10 +1,7 @@
 """The life of a ledger writer: every state and every transition, in one table.
 
-Theory of operation.  A writer is born UNOPENED; the first use opens it.  OPEN accepts everything.
-Closing moves it to DRAINING: new work is refused, but the outcome of a call already in flight is
-always taken, because the provider bills it whatever we do.  CLOSED still takes such late outcomes
-(they are appended synchronously).  FAILED is where a writer ends whose task has died: it refuses
-new work and says why.  Pure: decides, never acts.
+The outcome of a call in flight is taken in every state after OPEN too: the provider bills it
+whatever we do.  Pure: decides, never acts.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ class Writer:
         end = max(deadline, time.monotonic() + _OVERTIME)
         left = self._off_loop(self.finish_now, (end - time.monotonic()) / 2)
         await wait_until(left, end)
-        await asyncio.wait({admission.task}, timeout=_OVERTIME)
+        await wait_until(admission.task, time.monotonic() + _OVERTIME)
         if not admission.task.done():
             # The handler of a signal raised while asyncio was waking it: nothing reaches it any
             # more, no cancellation either, and whoever ends the loop would wait for it for ever.
