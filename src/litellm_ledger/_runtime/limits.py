@@ -22,7 +22,7 @@ _log = logging.getLogger("litellm_ledger")
 
 
 class Slot:
-    """The right to one request under way.  Released once, however often it is asked for."""
+    """The right to one request under way."""
 
     __slots__ = ("_limit", "owner")
 
@@ -32,8 +32,9 @@ class Slot:
         self.owner = None if task is None else weakref.ref(task)
 
     def release(self) -> None:
-        """Give the slot to the next in line.  On the loop's thread."""
-        self._limit._leave(self)  # noqa: SLF001 - a slot belongs to its limit
+        """Give the slot to the next in line, once.  On the loop's thread."""
+        self._limit.held.discard(self)
+        self._limit.room.admit()
 
 
 class Limit:
@@ -51,49 +52,44 @@ class Limit:
                 f"max_concurrency must be a whole number above 0, or None, not {most!r}"
             )
         self.most = most
-        self._held: set[Slot] = set()
-        self._room = Room(self._free)
+        self.held: set[Slot] = set()
+        self.room = Room(self._free)
         self._closed: Callable[[], Exception] | None = None
         self._warned = False
 
     @property
     def active(self) -> int:
-        return len(self._held)
+        return len(self.held)
 
     @property
     def waiting(self) -> int:
-        return len(self._room)
+        return len(self.room)
 
     async def enter(self) -> Slot:
         """Wait for a slot.  Cancelled, the place in line, or the slot, goes to the next."""
         if self._closed is not None:
             raise self._closed()
-        if not self._room.at_once():
+        if not self.room.at_once():
             self._warn_of_itself()
-            await self._room.enter(asyncio.get_running_loop())
+            await self.room.enter(asyncio.get_running_loop())
         slot = Slot(self)
-        self._held.add(slot)
+        self.held.add(slot)
         return slot
 
     def close(self, error: Callable[[], Exception]) -> None:
         """Turn away all who wait and all who come; slots that are held stay held."""
         self._closed = error
-        self._room.fail(error())
+        self.room.fail(error())
 
     def _free(self) -> int:
-        return sys.maxsize if self.most is None else self.most - len(self._held)
-
-    def _leave(self, slot: Slot) -> None:
-        if slot in self._held:
-            self._held.remove(slot)
-            self._room.admit()
+        return sys.maxsize if self.most is None else self.most - len(self.held)
 
     def _warn_of_itself(self) -> None:
         """Say that a task seems to wait for itself: only its own open streams hold slots."""
         task = asyncio.current_task()
-        if self._warned or task is None or len(self._room):
+        if self._warned or task is None or len(self.room):
             return
-        if all(slot.owner is not None and slot.owner() is task for slot in self._held):
+        if all(slot.owner is not None and slot.owner() is task for slot in self.held):
             self._warned = True
             _log.warning(
                 "a call waits for one of max_concurrency=%s slots, and all of them are held by "

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from litellm_ledger._errors import FlushTimeout, LedgerClosed, LedgerError, LedgerFailed, WrongLoop
+from litellm_ledger._errors import FlushTimeout, LedgerClosed, LedgerFailed, WrongLoop
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._runtime.cancellation import seconds
 from litellm_ledger._runtime.waiters import Acks, Room
@@ -275,7 +275,9 @@ class Admission:
     def waiting(self) -> int:
         return len(self._room)
 
-    def fail_waiters(self, error: LedgerError) -> None:
+    def refuse_all(self) -> None:
+        """Turn away everybody who waits: the ledger is closed, or the writer has died."""
+        error = self.refusal()
         for waiting in (self._written, self._synced, self._room):
             waiting.fail(error)
 

@@ -161,13 +161,12 @@ class Writer:
         backlog = admission.opened
         if backlog is not None and backlog.late:  # the last resort took its work out of its hands
             admission.progress()
-            admission.fail_waiters(admission.refusal())
         else:
             _log.critical("the ledger's writer task died", exc_info=error)
             admission.failure = error
             if admission.state in (State.OPEN, State.DRAINING):
                 admission.state = advance(admission.state, State.FAILED)
-            admission.fail_waiters(admission.refusal())
+        admission.refuse_all()
 
     def _save_on_thread(self) -> None:
         """Save what is held, not blocking longer than the drain time even if the disk hangs."""
@@ -226,7 +225,7 @@ class Writer:
             # more, no cancellation either, and whoever ends the loop would wait for it for ever.
             asyncio.Future.set_result(admission.task, None)
         admission.progress()
-        admission.fail_waiters(admission.refusal())
+        admission.refuse_all()
         lost = backlog.accepted - admission.safe(backlog)
         if left.done() and not lost and not admission.last_resort.apart:
             unwritten = 0  # the disk was slow, and all is where it should be in time
