@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -46,6 +47,16 @@ class Case:
         shutil.copytree(self.original, self._root)
         return self._root
 
+    def disturbed(self, *faults: Callable[[FaultyFileSystem], None]) -> Compaction:
+        """Run with one fault after the other; then check."""
+        root = self.fresh()
+        for fault in faults:
+            disk = FaultyFileSystem(QUICK)
+            fault(disk)
+            with suppress(Killed, OSError):
+                compact(root, until=LATER, fs=disk)
+        return self.check(root)
+
     @staticmethod
     def says(root: Path) -> Any:
         ledger = Ledger(root)
@@ -68,15 +79,10 @@ def case(tmp_path: Path) -> Case:
 
 def kill_at_every_step(case: Case) -> int:
     """Return how many segments were left to a next run that removed them."""
-    finished = 0
-    for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.kill(step)
-        with suppress(Killed):
-            compact(root, until=LATER, fs=disk)
-        finished += case.check(root).finished
-    return finished
+    return sum(
+        case.disturbed(lambda disk, step=step: disk.kill(step)).finished
+        for step in range(1, case.steps + 1)
+    )
 
 
 def test_killed_at_every_step_nothing_is_lost_or_doubled_and_the_next_run_ends_it(
@@ -103,25 +109,14 @@ def test_a_saboteur_that_removes_segments_before_the_file_has_its_name_is_caught
 
 def test_killed_twice_it_is_no_worse(case: Case) -> None:
     for first in range(3, case.steps + 1, 2):
-        root = case.fresh()
-        for step in (first, 4):
-            disk = FaultyFileSystem(QUICK)
-            disk.kill(step)
-            with suppress(Killed):
-                compact(root, until=LATER, fs=disk)
-        case.check(root)
+        case.disturbed(lambda disk, nth=first: disk.kill(nth), lambda disk: disk.kill(4))
 
 
 def test_a_step_that_fails_is_an_error_that_says_where_and_the_next_run_ends_it(
     case: Case,
 ) -> None:
     for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.fail("*", nth=step, error=errno.EIO)
-        with suppress(OSError):
-            compact(root, until=LATER, fs=disk)
-        case.check(root)
+        case.disturbed(lambda disk, nth=step: disk.fail("*", nth=nth, error=errno.EIO))
 
 
 def test_a_temporary_file_of_a_run_that_was_killed_is_removed(case: Case) -> None:

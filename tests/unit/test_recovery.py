@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,13 @@ def recover_one(root: Path) -> RecoveredWriter:
     return writer
 
 
+def recovered(root: Path, content: Sequence[bytes], accepted: int, **live: Any) -> RecoveredWriter:
+    """Recover a writer that died with this in its open segment."""
+    put(root, content, 1)
+    put_live(root, accepted, **live)
+    return recover_one(root)
+
+
 def counted(done: RecoveredWriter, names: Iterable[str]) -> dict[str, object]:
     """The fields of these names; of those that list files, how many."""
     found = {name: getattr(done, name) for name in names}
@@ -70,9 +77,7 @@ def without(last: int, *gone: int) -> dict[int, bytes | str]:
 
 
 def test_seals_an_open_segment_that_is_whole(root: Path) -> None:
-    put(root, lines(1, 5), 1)
-    put_live(root, 5)
-    done = recover_one(root)
+    done = recovered(root, lines(1, 5), 5)
     assert done == RecoveredWriter(
         WRITER, "exact", sealed=(f"{WRITER}.0000000000000001-0000000000000005.jsonl",)
     )
@@ -82,18 +87,14 @@ def test_seals_an_open_segment_that_is_whole(root: Path) -> None:
 
 @pytest.mark.parametrize("tail", [line(4)[:50], line(4)[:-1], damaged(4)])
 def test_a_torn_tail_is_cut_after_it_was_copied(root: Path, tail: bytes) -> None:
-    put(root, [*lines(1, 3), tail], 1)
-    put_live(root, 4)
-    done = recover_one(root)
+    done = recovered(root, [*lines(1, 3), tail], 4)
     assert (done.torn_bytes, done.lost, done.exact, done.quarantined) == (len(tail), 1, True, ())
     assert found(root) == {**without(3), 4: "lost"}
     assert list(kept(root).values()) == [tail]
 
 
 def test_says_exactly_what_was_accepted_and_never_arrived(root: Path) -> None:
-    put(root, lines(1, 3), 1)
-    put_live(root, 10, written=3)
-    done = recover_one(root)
+    done = recovered(root, lines(1, 3), 10, written=3)
     assert (done.lost, done.exact) == (7, True)
     assert (root / SEGMENTS / f"{WRITER}.0000000000000004-0000000000000010.jsonl").read_bytes() == (
         gap(4, 10)
@@ -115,9 +116,7 @@ def test_says_exactly_what_was_accepted_and_never_arrived(root: Path) -> None:
 def test_the_gap_says_up_to_where_records_had_been_acknowledged(
     root: Path, level: Any, boot: Any, until: int | None, unacknowledged: int
 ) -> None:
-    put(root, lines(1, 3), 1)
-    put_live(root, 8, written=4, synced=3, boot=boot, level=level)
-    done = recover_one(root)
+    done = recovered(root, lines(1, 3), 8, written=4, synced=3, boot=boot, level=level)
     assert (done.lost, done.unacknowledged) == (5, unacknowledged)
     assert (root / SEGMENTS / segment_names(root)[1]).read_bytes() == gap(4, 8, acked_until=until)
     (verdict,) = Ledger(root).verify().writers
@@ -158,9 +157,7 @@ def test_settles_calls_in_flight_as_unsettled(root: Path) -> None:
         line(3, "started", tags={"user": "ål"}, stream=True, provider="p", call="acompletion"),
         line(5, "started", attempt=2, call_id="mine"),
     ]
-    put(root, [*call(1), started[0], line(4), started[1]], 1)
-    put_live(root, 5, oldest=3)
-    done = recover_one(root)
+    done = recovered(root, [*call(1), started[0], line(4), started[1]], 5, oldest=3)
     assert done.unsettled == 2
     for seq, began in ((6, decode(started[0])), (7, decode(started[1]))):
         outcome = decode(found(root)[seq])  # type: ignore[arg-type]
@@ -185,16 +182,18 @@ def test_settles_calls_in_flight_as_unsettled(root: Path) -> None:
 
 
 def test_a_real_outcome_beats_an_unsettled_one(root: Path) -> None:
-    put(root, [*call(1), line(3, "started"), line(4, op=3, status="error")], 1)
-    put_live(root, 4, oldest=1)  # the counter was one step behind
-    assert recover_one(root).unsettled == 0
+    # the counter was one step behind
+    assert (
+        recovered(
+            root, [*call(1), line(3, "started"), line(4, op=3, status="error")], 4, oldest=1
+        ).unsettled
+        == 0
+    )
 
 
 def test_each_attempt_of_an_operation_is_settled_for_itself(root: Path) -> None:
     first, second = line(1, "started"), line(3, "started", op=1, attempt=2)
-    put(root, [first, line(2, op=1, status="error"), second], 1)
-    put_live(root, 3, oldest=3)
-    recover_one(root)
+    recovered(root, [first, line(2, op=1, status="error"), second], 3, oldest=3)
     assert [decode(record).attempt for record in found(root).values()] == [1, 1, 2, 2]  # type: ignore[arg-type]
 
 
@@ -275,9 +274,7 @@ def test_a_garbled_live_file_is_kept_and_its_counters_are_not_believed(
 
 
 def test_counters_that_contradict_each_other_are_not_believed(root: Path) -> None:
-    put(root, lines(1, 2), 1)
-    put_live(root, 2, written=7)
-    assert recover_one(root).counters == "unknown"
+    assert recovered(root, lines(1, 2), 2, written=7).counters == "unknown"
 
 
 def test_a_restart_does_not_hide_what_is_known_to_be_lost(root: Path) -> None:
@@ -341,9 +338,7 @@ def test_an_open_segment_with_nothing_valid_goes_to_recovery(root: Path) -> None
 
 
 def test_an_open_segment_with_nothing_at_all_is_removed(root: Path) -> None:
-    put(root, [], 1)
-    put_live(root, 0)
-    recover_one(root)
+    recovered(root, [], 0)
     assert segment_names(root) == []
     assert kept(root) == {}
 
@@ -559,9 +554,7 @@ def test_a_live_file_that_never_got_its_name_is_removed_when_it_is_old_and_free(
 
 
 def test_a_second_run_finds_nothing_to_do(root: Path) -> None:
-    put(root, [line(1, "started"), damaged(2), line(3), b"x"], 1)
-    put_live(root, 9, oldest=1)
-    recover_one(root)
+    recovered(root, [line(1, "started"), damaged(2), line(3), b"x"], 9, oldest=1)
     before = everything(root)
     assert recover(root).writers == ()
     assert everything(root) == before

@@ -121,7 +121,9 @@ class Behaviour:
                 changes[name] = _TRUTH[value] if has_value else True
                 continue
             try:
-                changes[name] = kind(value) if has_value else _no_value(name)
+                if not has_value:
+                    raise ValueError(f"{name} has no value")
+                changes[name] = kind(value)
             except ValueError as exc:
                 raise ValueError(f"{option!r}: {name} takes {_ARTICLES[kind]}") from exc
         return replace(base, **changes)  # type: ignore[arg-type]  # checked against _KINDS above
@@ -138,10 +140,6 @@ class Behaviour:
     def headers(self) -> dict[str, str]:
         """Return the header as a mapping, for `extra_headers=`."""
         return {HEADER: self.header()}
-
-
-def _no_value(name: str) -> object:
-    raise ValueError(f"{name} has no value")
 
 
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
