@@ -169,6 +169,14 @@ def test_time_is_cut_as_it_fits_and_has_no_holes(
     assert page_of(hand, every="month").every == "month"
 
 
+@pytest.mark.parametrize("every", ["hour", "day", "week", "month"])
+def test_a_call_without_a_time_has_a_place_at_the_end(tmp_path: Path, every: str) -> None:
+    page = page_of(HandMade(tmp_path).filled({"ts": NOON}, {"ts": None}), every=every)
+    assert (page.charts[0].labels[-1], page.charts[0].short[-1]) == ("(none)", "(none)")
+    assert len(page.charts[0].labels) == 2
+    assert render(page)
+
+
 @pytest.mark.parametrize("by", ["status", "tag:user", "error", "provider"])
 def test_another_key_may_be_stacked(hand: HandMade, by: str) -> None:
     page = page_of(hand, by=[by])

@@ -1,7 +1,7 @@
-"""What the report commands print: which columns, which words, in which form.
+"""What the report commands ask and print: which columns, which words, in which form.
 
 Owns the text, Markdown, CSV and JSON forms of sums.  Draws nothing itself (that is
-``_cli.tables``), adds nothing up but rows of a report, and reads no ledger.
+``_cli.tables``), and adds nothing up but rows of a report.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from litellm_ledger._aggregates.formatting import amounts, clean, counted, durat
 from litellm_ledger._aggregates.groups import Row
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._reports.dataframes import columns
-from litellm_ledger._reports.report import Report, added, floor_mark, row_dict
+from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._reports.report import Report, added, by_tag, floor_mark, row_dict
 
 from .csv_lines import put_rows
-from .flags import Output, emit, scope
+from .flags import Output, emit, refuse_misspelt, scope
+from .progress import working
 from .tables import Column, aside, headline, on_terminal, show, write, write_notes
 
-__all__ = ["Asked", "print_report"]
+__all__ = ["Asked", "ask", "ask_tags", "print_report"]
 
 _TITLES: Final = {"week": "week of"}
 
@@ -65,6 +67,28 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         if not any(key in PERIODS for key in keys):
             outer.sort(key=lambda pair: (-pair[0].cost, -pair[0].calls))
         return outer
+
+
+def ask(
+    ledger: Ledger, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
+) -> Asked:
+    """Ask for a report by these keys; with ``breakdown`` by models or providers below each row."""
+    inner = None
+    if breakdown:
+        inner = "model" if "model" not in keys else "provider"
+    with working(f"reading {ledger.path}"):
+        found = ledger.report([*keys, *([inner] if inner else [])], **question.everything(), **more)
+        refuse_misspelt(ledger, found.missing_tags, question)
+    return Asked(path=ledger.path, report=found, question=question, inner=inner)
+
+
+def ask_tags(ledger: Ledger, question: Question) -> Asked:
+    """Ask for a row for each value of each tag."""
+    with working(f"reading {ledger.path}"):
+        names = ledger.tags(**question.selection())
+        found = ledger.report([f"tag:{name}" for name in names], **question.everything())
+        refuse_misspelt(ledger, found.missing_tags, question)
+    return Asked(path=ledger.path, report=by_tag(found), question=question)
 
 
 def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int:
@@ -209,8 +233,12 @@ def _sums(rows: list[Row], marks: list[str], *, exact: bool) -> list[Column]:
             for part in ("p50", "p90", "p99")
         ]
 
-    saved = [row.saved_cost for row in rows]
-    wasted = [row.wasted_cost for row in rows]
+    def money(title: str, field: str) -> list[Column]:
+        values = [getattr(row, field) for row in rows]
+        texts = zip(values, amounts(values, exact=exact), strict=True)
+        cells = [text if value else "-" for value, text in texts]
+        return [Column(title, cells, 4)] if any(values) else []
+
     costs = amounts([row.known_cost for row in rows], exact=exact)
     if any(marks):
         costs = [cost + (mark or " ") for cost, mark in zip(costs, marks, strict=True)]
@@ -231,15 +259,9 @@ def _sums(rows: list[Row], marks: list[str], *, exact: bool) -> list[Column]:
         *count("unpriced", "unpriced", 7),
         *spread("latency", "latency_ms", 9),  # there only because it was asked for
         *spread("first", "ttft_ms", 8),
-        *([Column("saved", _nothing(saved, exact=exact), 4)] if any(saved) else []),
-        *([Column("wasted", _nothing(wasted, exact=exact), 4)] if any(wasted) else []),
+        *money("saved", "saved_cost"),
+        *money("wasted", "wasted_cost"),
         Column("cost", costs),
-    ]
-
-
-def _nothing(costs: Sequence[Decimal], *, exact: bool) -> list[str]:
-    return [
-        text if cost else "-" for cost, text in zip(costs, amounts(costs, exact=exact), strict=True)
     ]
 
 

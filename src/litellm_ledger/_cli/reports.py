@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from litellm_ledger._storage.location import default_directory
 
 from .flags import Output, Where, refuse_misspelt
-from .progress import progress, working
+from .progress import progress
 
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._reports.ledger import Ledger
-
-    from .print_reports import Asked
 
 __all__ = ["by_period", "html", "report", "top"]
 
@@ -90,26 +88,12 @@ def _print(
     breakdown: bool,
     latency: bool,
 ) -> int:
-    from .print_reports import print_report
+    from .print_reports import ask, print_report
 
     if breakdown and latency:
         raise ValueError("give --breakdown or --latency, not both")
-    asked = _asked(ledger, keys, question, breakdown=breakdown, quantiles=latency)
+    asked = ask(ledger, keys, question, breakdown=breakdown, quantiles=latency)
     return print_report(asked, output)
-
-
-def _asked(
-    ledger: Ledger, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
-) -> Asked:
-    from .print_reports import Asked
-
-    inner = None
-    if breakdown:
-        inner = "model" if "model" not in keys else "provider"
-    with working(f"reading {ledger.path}"):
-        found = ledger.report([*keys, *([inner] if inner else [])], **question.everything(), **more)
-        refuse_misspelt(ledger, found.missing_tags, question)
-    return Asked(path=ledger.path, report=found, question=question, inner=inner)
 
 
 def top(
@@ -128,28 +112,16 @@ def top(
     from litellm_ledger._aggregates.groups import named
     from litellm_ledger._reports.ledger import Ledger
 
-    from .print_reports import print_report
+    from .print_reports import ask, ask_tags, print_report
 
     if path is None and Path(what).is_dir():  # `top usage/`
         what, path = "models", Path(what)
     ledger = Ledger(path or default_directory())
     if what == "tags":
-        asked = _by_tag(ledger, question)
+        asked = ask_tags(ledger, question)
     else:
-        asked = _asked(ledger, [_TOPS.get(what) or named(what)], question, breakdown=breakdown)
+        asked = ask(ledger, [_TOPS.get(what) or named(what)], question, breakdown=breakdown)
     return print_report(asked, output, top=limit)
-
-
-def _by_tag(ledger: Ledger, question: Question) -> Asked:
-    from litellm_ledger._reports.report import by_tag
-
-    from .print_reports import Asked
-
-    with working(f"reading {ledger.path}"):
-        names = ledger.tags(**question.selection())
-        found = ledger.report([f"tag:{name}" for name in names], **question.everything())
-        refuse_misspelt(ledger, found.missing_tags, question)
-    return Asked(path=ledger.path, report=by_tag(found), question=question)
 
 
 def html(

@@ -164,7 +164,11 @@ def show(
 
 def too_wide(columns: Sequence[Column]) -> bool:
     """Tell whether a terminal is too narrow for these columns."""
-    return on_terminal() and sum(c.width + 3 for c in columns) + 1 > get_terminal_size().columns
+    return on_terminal() and _needed(columns) > get_terminal_size().columns
+
+
+def _needed(columns: Sequence[Column]) -> int:
+    return sum(column.width + 3 for column in columns) + 1
 
 
 def show_upright(columns: Sequence[Column]) -> None:
@@ -179,10 +183,8 @@ def show_upright(columns: Sequence[Column]) -> None:
 
 
 def _plain(columns: Sequence[Column]) -> None:
-    rows = [[column.title for column in columns]]
-    rows += [list(row) for row in zip(*(column.cells for column in columns), strict=True)]
     widths = [column.width for column in columns]
-    for row in rows:
+    for row in zip(*([column.title, *column.cells] for column in columns), strict=True):
         cells = []
         for cell, width, column in zip(row, widths, columns, strict=True):
             space = " " * (width - _width(cell))
@@ -216,15 +218,14 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
 
     console = _console(color=color)
     kept = list(columns)
-    if sum(column.width + 3 for column in kept) + 1 > console.width:
+    if _needed(kept) > console.width:
         kept = [replace(c, cells=list(c.short), short=()) if c.short else c for c in kept]
-    titles = [column.title for column in kept]
-    while sum(column.width + 3 for column in kept) + 1 > console.width and len(kept) > 2:
+    while _needed(kept) > console.width and len(kept) > 2:
         least = min(range(len(kept)), key=lambda at: (kept[at].keep, -at))
         if kept[least].keep >= 9:
             break  # what must stay is folded instead
         del kept[least]
-    room = console.width - sum(column.width + 3 for column in kept) - 1
+    room = console.width - _needed(kept)
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -256,7 +257,7 @@ def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], col
     console.print(table)
     if len(kept) < len(columns):
         shown = {column.title for column in kept}
-        left_out = ", ".join(title for title in titles if title not in shown)
+        left_out = ", ".join(c.title for c in columns if c.title not in shown)
         console.print(Text(f"(left out to fit: {left_out}; --json has everything)", style="dim"))
 
 

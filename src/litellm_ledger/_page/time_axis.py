@@ -41,26 +41,21 @@ def in_period(row: Row, every: str, dates: Calendar) -> Row:
 
 def periods(every: str, seen: Iterable[str], dates: Calendar) -> list[str]:
     """Return all periods from the first to the last, those without a call too."""
-    known = [label for label in dict.fromkeys(seen) if label != MISSING]
+    known = {label for label in seen if label != MISSING}
     undated = [MISSING] if MISSING in seen or not known else []
     if not known:
         return undated
     if every == "hour":
         at = [datetime.fromisoformat(label) for label in known]
-        moment, end = min(at).astimezone(UTC), max(at)
-        hours = []
+        hours, moment, end = [], min(at).astimezone(UTC), max(at)
         while moment <= end:
             hours.append(dates.label("hour", dates.number("hour", moment)))
             moment += timedelta(hours=1)
         return list(dict.fromkeys(hours)) + undated
-    if every == "month":
-        first, last = (int(x[:4]) * 12 + int(x[5:7]) - 1 for x in (min(known), max(known)))
-        return [f"{n // 12:04d}-{n % 12 + 1:02d}" for n in range(first, last + 1)] + undated
-    begin, until = date.fromisoformat(min(known)), date.fromisoformat(max(known))
+    numbers = [number for label in known if (number := dates.parse(every, label)) is not None]
     step = 7 if every == "week" else 1
-    return [
-        (begin + timedelta(days=at)).isoformat() for at in range(0, (until - begin).days + 1, step)
-    ] + undated
+    every_one = range(min(numbers), max(numbers) + 1, step)
+    return [dates.label(every, number) for number in every_one] + undated
 
 
 def short(every: str, labels: Sequence[str]) -> list[str]:
@@ -68,14 +63,14 @@ def short(every: str, labels: Sequence[str]) -> list[str]:
     if every == "month":
         return list(labels)
     if every != "hour":
-        return [
-            label if label == MISSING else f"{date.fromisoformat(label):%d %b}".lstrip("0")
-            for label in labels
-        ]
+        return list(map(_day, labels))
     shown, day = [], ""
     for label in labels:
-        new = label[:10] != day
-        day = label[:10]
         time = label[11:16]
-        shown.append(f"{date.fromisoformat(day):%d %b} {time}".lstrip("0") if new else time)
+        shown.append(time if label[:10] == day else f"{_day(label[:10])} {time}".rstrip())
+        day = label[:10]
     return shown
+
+
+def _day(label: str) -> str:
+    return label if label == MISSING else f"{date.fromisoformat(label):%d %b}".lstrip("0")
