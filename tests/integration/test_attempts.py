@@ -19,6 +19,9 @@ from typing import Any
 
 import openai
 import pytest
+from tests.arguments import MESSAGES
+from tests.arguments import to as asked
+from tests.packages import packages
 from tests.runs import LITELLM, until
 
 from litellm_ledger import (
@@ -37,7 +40,6 @@ from litellm_ledger.testing import Behaviour, OpenAIServer, ServedRequest
 pytestmark = pytest.mark.asyncio
 
 MODEL = "openai/gpt-4o-mini"
-MESSAGES = [{"role": "user", "content": "three words here"}]
 
 
 @pytest.fixture(autouse=True)
@@ -45,17 +47,11 @@ def cleared(server: OpenAIServer) -> None:
     server.clear()
 
 
-@pytest.fixture(scope="module")
-def always_broken() -> Iterator[OpenAIServer]:
+@pytest.fixture
+def broken() -> Iterator[OpenAIServer]:
     # Not every call passes the header on that asks for a behaviour.
     with OpenAIServer(default=Behaviour(status=500)) as server:
         yield server
-
-
-@pytest.fixture
-def broken(always_broken: OpenAIServer) -> OpenAIServer:
-    always_broken.clear()
-    return always_broken
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -284,36 +280,32 @@ async def test_nothing_retries_below_us(
     assert len(server.requests) == len(outcomes(tmp_path)) == 7
 
 
-# Calls, and the requests that one attempt of ours sends to a server that fails.  Not among them:
-# `atext_completion` (1), for which LiteLLM opens a connection that it never closes.
-ANY: dict[str, tuple[dict[str, Any], int]] = {
-    "acompletion": ({"model": MODEL, "messages": MESSAGES}, 1),
-    "aembedding": ({"model": "openai/text-embedding-3-small", "input": "a"}, 1),
-    "aresponses": ({"model": MODEL, "input": "a"}, 1),
-    "anthropic_messages": ({"model": MODEL, "messages": MESSAGES, "max_tokens": 5}, 1),
-    "aspeech": ({"model": "openai/tts-1", "input": "a", "voice": "alloy"}, 1),
-    "atranscription": ({"model": "openai/whisper-1", "file": ("a.wav", b"RIFF")}, 1),
-    # LiteLLM passes nothing on to the SDK here, which retries twice; docs/retries.md says so. With
-    # images it does since 1.110.
-    "aimage_generation": ({"model": "openai/gpt-image-1", "prompt": "a"}, 3),
-    "amoderation": ({"model": "openai/omni-moderation-latest", "input": "a"}, 3),
-}
+# LiteLLM passes nothing on to the SDK here, which retries twice; docs/retries.md says so.  With
+# images it does since 1.110.
+RETRIED = {"amoderation"} | ({"aimage_generation"} if LITELLM < (1, 110) else set())
+# Not among them: `atext_completion`, for which LiteLLM opens a connection that it never closes.
+SENT = (
+    "acompletion",
+    "aembedding",
+    "aresponses",
+    "anthropic_messages",
+    "aspeech",
+    "atranscription",
+    "aimage_generation",
+    "amoderation",
+)
 
 
-@pytest.mark.parametrize("name", ANY)
+@pytest.mark.parametrize("name", SENT)
 async def test_requests_that_one_attempt_sends(
     client: LiteLLMClient, broken: OpenAIServer, name: str, tmp_path: Path
 ) -> None:
-    arguments, sent = ANY[name]
-    if name in ("aresponses", "anthropic_messages"):
-        pytest.importorskip("mcp", reason="LiteLLM needs mcp for it")
+    await packages(name)
     async with client:
         call = getattr(client.with_options(max_retries=1), name)
         with pytest.raises(openai.OpenAIError):
-            await call(**arguments, api_base=broken.base_url, api_key="any")
-    if name == "aimage_generation" and LITELLM >= (1, 110):
-        sent = 1
-    assert len(broken.requests) == 2 * sent
+            await call(**asked(broken, name))
+    assert len(broken.requests) == (6 if name in RETRIED else 2)
     assert [record.attempt for record in outcomes(tmp_path)] == [1, 2]
     assert not any("retries" in json.dumps(request.body) for request in broken.requests)
 
