@@ -50,14 +50,33 @@ def below(*names: str) -> BaseException:
 # --- Worth another attempt -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_worth_another_attempt(status: int) -> None:
-    assert worth_retrying(error(status))
+@pytest.mark.parametrize(
+    "exc",
+    [
+        *(error(status) for status in (408, 409, 429, 500, 502, 503, 504, 529)),
+        ConnectionResetError(),
+        TimeoutError(),
+    ],
+)
+def test_worth_another_attempt(exc: Exception) -> None:
+    assert worth_retrying(exc)
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 413, 422])
-def test_a_mistake_in_the_request_stays_one(status: int) -> None:
-    assert not worth_retrying(error(status))
+@pytest.mark.parametrize(
+    "exc",
+    [
+        *(error(status) for status in (400, 401, 402, 403, 404, 410, 413, 422, "500", True)),
+        asyncio.CancelledError(),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        ImportError(),
+        ValueError(),
+        LedgerFailed(),
+        FlushTimeout("late", unwritten=1),
+    ],
+)
+def test_not_worth_another_attempt(exc: BaseException) -> None:
+    assert not worth_retrying(exc)
 
 
 def test_nobody_pays_between_two_attempts() -> None:
@@ -87,29 +106,6 @@ def test_a_missing_key_is_not_found_by_waiting() -> None:
 )
 def test_the_server_has_the_last_word(status: int, said: str, worth: bool) -> None:
     assert worth_retrying(error(status, {"X-Should-Retry": said})) is worth
-
-
-@pytest.mark.parametrize("exc", [ConnectionResetError(), TimeoutError()])
-def test_bare_connection_errors_are_worth_it(exc: Exception) -> None:
-    assert worth_retrying(exc)
-
-
-@pytest.mark.parametrize(
-    "exc",
-    [
-        asyncio.CancelledError(),
-        KeyboardInterrupt(),
-        GeneratorExit(),
-        ImportError(),
-        ValueError(),
-        LedgerFailed(),
-        FlushTimeout("late", unwritten=1),
-        error("500"),
-        error(True),
-    ],
-)
-def test_not_worth_it(exc: BaseException) -> None:
-    assert not worth_retrying(exc)
 
 
 # --- How long to wait ------------------------------------------------------------------------
@@ -215,21 +211,27 @@ async def test_tries_until_it_works(slept: list[float]) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_last_error_comes_out_as_it_is(slept: list[float]) -> None:
-    errors = [error(500) for _ in range(3)]
-    with pytest.raises(Exception, match="text") as caught:
-        await Operation(retries=2).run(failing(*errors))
+@pytest.mark.parametrize(
+    ("options", "errors", "naps"),
+    [
+        ({"retries": 2}, [error(500), error(500), error(500)], 2),
+        ({"retries": 5}, [error(500), error(400)], 1),
+        ({"retries": 3}, [asyncio.CancelledError()], 0),
+        # No attempt is begun that the deadline would not let start.
+        (
+            {"retries": 3, "seconds": 5, "timed_out": RuntimeError},
+            [error(429, {"retry-after": "6"})],
+            0,
+        ),
+    ],
+)
+async def test_the_error_that_ends_it_comes_out_as_it_is(
+    slept: list[float], options: dict[str, Any], errors: list[BaseException], naps: int
+) -> None:
+    with pytest.raises(type(errors[-1])) as caught:
+        await Operation(**options).run(failing(*errors))
     assert caught.value is errors[-1]
-    assert len(slept) == 2
-
-
-@pytest.mark.asyncio
-async def test_an_error_that_is_not_worth_it_ends_it(slept: list[float]) -> None:
-    last = error(400)
-    with pytest.raises(Exception, match="text") as caught:
-        await Operation(retries=5).run(failing(error(500), last))
-    assert caught.value is last
-    assert len(slept) == 1
+    assert len(slept) == naps
 
 
 @pytest.mark.asyncio
@@ -264,18 +266,6 @@ async def test_asked_to_wait_too_long_it_says_so_at_once(slept: list[float]) -> 
     operation = Operation(retries=3, seconds=3600, timed_out=RuntimeError)
     assert await operation.run(failing(*errors)) == 2
     assert len(slept) == 1
-
-
-@pytest.mark.asyncio
-async def test_no_attempt_is_begun_that_the_deadline_would_not_let_start(
-    slept: list[float],
-) -> None:
-    operation = Operation(retries=3, seconds=5, timed_out=RuntimeError)
-    last = error(429, {"retry-after": "6"})
-    with pytest.raises(Exception, match="text") as caught:
-        await operation.run(failing(last))
-    assert caught.value is last
-    assert slept == []
 
 
 @pytest.mark.asyncio
@@ -317,13 +307,6 @@ async def test_cancelled_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await attempt() == 2
-
-
-@pytest.mark.asyncio
-async def test_cancellation_is_no_reason_for_another_attempt(slept: list[float]) -> None:
-    with pytest.raises(asyncio.CancelledError):
-        await Operation(retries=3).run(failing(asyncio.CancelledError()))
-    assert slept == []
 
 
 @pytest.mark.asyncio
