@@ -1,7 +1,8 @@
 """What a call cost where LiteLLM did not say so: computed with its own functions.
 
 Owns the reading of the price map, and the price of an answer, of tokens, of a text that was read
-aloud and of a finished batch.  Never raises; what cannot be known is ``None``, never 0.
+aloud and of a finished batch.  What cannot be known is ``None``, never 0.  Nothing raises but the
+reading of a batch's output.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def is_priced(model: Any, custom_llm_provider: str | None = None) -> bool:
     """
     if not isinstance(model, str):
         return False
-    for entry in _entries(model, custom_llm_provider):
-        if any("cost" in key or "pric" in key for key in entry):
-            return True
+    keys = (key for entry in _entries(model, custom_llm_provider) for key in entry)
+    if any("cost" in key or "pric" in key for key in keys):
+        return True
     return (custom_llm_provider or model.partition("/")[0]).startswith("ollama")
 
 
@@ -124,17 +125,13 @@ def compute_cost(
 ) -> Decimal | None:
     """Price an answer that came without a cost: from an outer retry, or a plain mapping.
 
-    Takes 0.1 to 1 ms.  Pass the provider: without it LiteLLM looks for one, which for a few
-    (``github_copilot``) means a login over the network.
+    Takes 0.1 to 1 ms.  ``response`` may be a stream's chunk with a ``usage``.  Pass the provider:
+    without it LiteLLM looks for one, which for a few (``github_copilot``) means a login over the
+    network.  ``options`` are those of ``price_options`` and of ``litellm.completion_cost``; a
+    service tier counts where the answer does not say which one served it.
 
-    Args:
-        response: any answer, or a stream's chunk with a ``usage``.
-        options: of ``price_options``, and further arguments of ``litellm.completion_cost``, such as
-            ``call_type``.  A service tier counts where the answer does not say which one served it.
-
-    Returns:
-        ``None`` if the price map does not know the model, or the answer carries no usage and the
-        price came out as 0: unknown is not free.
+    ``None`` if the price map does not know the model, or the answer carries no usage and the price
+    came out as 0: unknown is not free.
     """
     try:
         litellm: Any = load_sync()
@@ -258,11 +255,7 @@ def speech_cost(model: str, provider: str | None, characters: int) -> Decimal | 
 def batch_cost(
     batch: Any, model: str, provider: str, options: Mapping[str, Any] | None = None
 ) -> Decimal | None:
-    """Price a finished batch by the usage that came with it, at LiteLLM's price for batches.
-
-    Args:
-        options: of ``price_options``.
-    """
+    """Price a finished batch by the usage that came with it, at LiteLLM's price for batches."""
     options = options or {}
     model = options.get("base_model") or model
     try:
@@ -275,17 +268,10 @@ def batch_cost(
             total_tokens=counts.get("total_tokens", 0),
             prompt_tokens_details={"cached_tokens": counts.get("cache_read_tokens", 0)},
         )
-        parts = calculate(
-            usage=usage,
-            model=model,
-            custom_llm_provider=provider,
-            **{
-                name: options[name]
-                for name in inspect.signature(calculate).parameters
-                if name in options
-            },
-        )
-        total = sum((Decimal(repr(float(part))) for part in parts), Decimal(0))
+        taken = inspect.signature(calculate).parameters.keys() & options.keys()
+        given = {name: options[name] for name in taken}
+        both = calculate(usage=usage, model=model, custom_llm_provider=provider, **given)
+        total = sum((Decimal(repr(float(part))) for part in both), Decimal(0))
         if total == 0 and not is_priced(model, provider):
             return None
         return usd(picousd(total))
@@ -296,10 +282,8 @@ def batch_cost(
 async def batch_output(
     batch: Any, provider: str, kwargs: Mapping[str, Any]
 ) -> tuple[Any, Decimal | None, str | None]:
-    """Read the output file of a finished batch; return usage, cost and model.
-
-    Args:
-        kwargs: of the call that asked: its key and address fetch the file.
+    """Read the output file of a finished batch, with the key of the call that asked, whose
+    arguments ``kwargs`` are; return usage, cost and model.
     """
     names = ("api_key", "api_base", "base_url", "api_version", "organization", "timeout")
     given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}

@@ -59,10 +59,8 @@ def worth_retrying(exc: BaseException, outside: BaseException | None = None) -> 
 
     429, 408, 409, 5xx, connections that failed and time-outs.  The server's ``x-should-retry`` has
     the last word, as in the SDKs.  Never what is no ``Exception`` (cancellation, exit), never a
-    mistake in the request, never this library's own errors.
-
-    Args:
-        outside: what the caller was handling already; it is the end of every chain of causes.
+    mistake in the request, never this library's own errors.  ``outside`` is what the caller was
+    handling already, the end of every chain of causes.
     """
     if not isinstance(exc, Exception):
         return False
@@ -83,9 +81,6 @@ def asked_to_wait(exc: BaseException, now: datetime) -> float | None:
 
     ``retry-after-ms`` (OpenAI, Azure), else ``retry-after`` in seconds or as an HTTP date (RFC 9110
     section 10.2.3).  What cannot be read is not there; the past is 0.
-
-    Args:
-        now: the current time, with a timezone.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = _header(exc, name)
@@ -105,10 +100,7 @@ def may_be_billed(exc: BaseException, outside: BaseException | None = None) -> b
 
     A time-out while waiting for the answer, an answer cut in the middle, a connection lost: the
     provider may have worked, and charges for it.  An error status is not billed, and neither is a
-    request that never found a connection.
-
-    Args:
-        outside: as for ``worth_retrying``.
+    request that never found a connection.  ``outside`` as for ``worth_retrying``.
     """
     if not isinstance(exc, Exception):
         return True  # cancelled in flight: how far it had come is not known

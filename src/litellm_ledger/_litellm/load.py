@@ -56,12 +56,9 @@ def loaded() -> ModuleType | None:
 def load_sync(*, fetch_prices: bool = False) -> ModuleType:
     """Import LiteLLM, once in this process: 2 to 5 seconds the first time, then under 1 µs.
 
-    A LiteLLM that was imported before is used as it is.
-
-    Args:
-        fetch_prices: let LiteLLM fetch its price map over the network while it is imported (up to
-            5 s more).  Otherwise the map in its package is used, unless the environment variable
-            ``LITELLM_LOCAL_MODEL_COST_MAP`` is set already: then its value decides.
+    A LiteLLM that was imported before is used as it is.  With ``fetch_prices`` it may fetch its
+    price map over the network meanwhile (up to 5 s more).  Otherwise the map in its package is
+    used, unless ``LITELLM_LOCAL_MODEL_COST_MAP`` is in the environment: then its value decides.
     """
     global _ready
     if _ready is not None:

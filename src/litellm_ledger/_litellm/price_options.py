@@ -41,14 +41,10 @@ def price_options(
 ) -> dict[str, Any]:
     """Return the options of ``compute_cost`` that the arguments of a call ask for.
 
-    Args:
-        kwargs: of the call.
-        names: further arguments that are options under their own names, such as an image's size.
+    ``names`` are further arguments that are options as they are, such as an image's size.
     """
-    found: dict[str, Any] = {}
-    for name in (*names, *ON_USAGE):
-        if kwargs.get(name) is not None:
-            found[name] = kwargs[name]
+    asked = (*names, *ON_USAGE)
+    found = {name: kwargs[name] for name in asked if kwargs.get(name) is not None}
     tier = kwargs.get("service_tier")
     if isinstance(tier, str) and tier and tier.lower() not in PLAIN_TIERS:
         found["service_tier"] = tier

@@ -198,12 +198,8 @@ def cost_of(kind: Kind, price_map: Mapping[str, Any]) -> Decimal | None:
 def mismatches(
     expected: Mapping[str, Any], records: Sequence[UsageRecord], starts: int | None
 ) -> Iterator[Mismatch]:
-    """Compare what is on record of one call with what belongs there.
-
-    Args:
-        expected: fields of the outcome.
-        records: everything on record under the call's id.
-        starts: how many ``started`` records there must be; ``None``: no matter.
+    """Compare all that is on record of one call with the fields of the outcome that belongs there,
+    and with the number of its ``started`` records; ``None``: no matter.
     """
     outcomes = [record for record in records if record.kind == "usage"]
     if len(outcomes) != 1:
