@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -39,28 +38,19 @@ class Command:
     def __init__(self, *args: object) -> None:
         began = time.perf_counter()
         command = [sys.executable, "-m", "litellm_ledger", *map(str, args)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        said: list[bytes] = []
-        errors: list[bytes] = []
-        readers = [
-            threading.Thread(target=lambda: said.append(process.stdout.read())),  # type: ignore[union-attr]
-            threading.Thread(target=lambda: errors.append(process.stderr.read())),  # type: ignore[union-attr]
-        ]
-        for reader in readers:
-            reader.start()
-        self.memory = 0
-        while readers[0].is_alive() or readers[1].is_alive():
-            self.memory = max(self.memory, _peak(process.pid))
-            time.sleep(0.02)
-        self.said = said[0]
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        self.seconds = time.perf_counter() - began
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(command, stdout=said, stderr=errors)
+            self.memory = ended = 0
+            while not ended:
+                self.memory = max(self.memory, _peak(process.pid))
+                time.sleep(0.02)
+                ended, status, used = os.wait4(process.pid, os.WNOHANG)
+            self.seconds = time.perf_counter() - began
+            said.seek(0)
+            errors.seek(0)
+            self.said, self.errors = said.read(), errors.read().decode()
         self.work = used.ru_utime + used.ru_stime
-        self.status = process.returncode
-        self.errors = errors[0].decode()
+        self.status = process.returncode = os.waitstatus_to_exitcode(status)
 
     def json(self) -> Any:
         return json.loads(self.said)

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import signal
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -112,15 +113,8 @@ run(main())
 FEW = {("written", 999, False), ("synced", 2_000, True), ("written", 20_000, True)}
 """Each level, each room and each end once; the rest is in ``make matrix``."""
 FULL_RUNS = [
-    pytest.param(
-        level,
-        free,
-        kill,
-        marks=() if (level, free, kill) in FEW else pytest.mark.matrix,
-    )
-    for level in ("written", "synced")
-    for free in (0, 999, 2_000, 20_000)
-    for kill in (False, True)
+    pytest.param(*run, marks=() if run in FEW else pytest.mark.matrix)
+    for run in product(("written", "synced"), (0, 999, 2_000, 20_000), (False, True))
 ]
 
 

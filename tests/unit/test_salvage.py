@@ -19,32 +19,35 @@ def held(*content: bytes) -> Held:
     return result
 
 
-def test_what_is_held_needs_no_gap() -> None:
+def quarantined(first: int, last: int) -> bytes:
+    return gap(first, last, "quarantined")
+
+
+@pytest.mark.parametrize(
+    ("there", "written", "missing"),
+    [
+        (lines(1, 5), lines(1, 5), 0),
+        ([line(2)], [quarantined(1, 1), line(2), quarantined(3, 5)], 4),
+        (  # a record beats a gap, which keeps its reason
+            [line(1), gap(2, 4, "erased"), line(3)],
+            [line(1), gap(2, 2, "erased"), line(3), gap(4, 4, "erased"), quarantined(5, 5)],
+            1,
+        ),
+        (  # and says what was acknowledged
+            [line(1), gap(2, 5, acked_until=3), line(4)],
+            [line(1), gap(2, 3, acked_until=3), line(4), gap(5, 5, acked_until=3)],
+            0,
+        ),
+    ],
+)
+def test_numbers_one_to_five_are_written_anew(
+    there: list[bytes], written: list[bytes], missing: int
+) -> None:
+    assert fill(WRITER, 1, 5, held(*there)) == (written, missing)
+
+
+def test_no_more_is_written_anew_than_was_asked_for() -> None:
     assert fill(WRITER, 2, 4, held(*lines(1, 5))) == (lines(2, 4), 0)
-
-
-def test_holes_are_quarantined() -> None:
-    content, missing = fill(WRITER, 1, 6, held(line(2), line(5)))
-    reason = "quarantined"
-    assert content == [gap(1, 1, reason), line(2), gap(3, 4, reason), line(5), gap(6, 6, reason)]
-    assert missing == 4
-
-
-def test_a_gap_keeps_its_reason_and_a_record_beats_it() -> None:
-    content, missing = fill(WRITER, 1, 7, held(line(1), gap(2, 5, "erased"), line(4)))
-    assert content == [
-        line(1),
-        gap(2, 3, "erased"),
-        line(4),
-        gap(5, 5, "erased"),
-        gap(6, 7, "quarantined"),
-    ]
-    assert missing == 2
-
-
-def test_a_gap_that_is_written_anew_still_says_what_was_acknowledged() -> None:
-    content, _ = fill(WRITER, 1, 5, held(line(1), gap(2, 5, acked_until=3), line(4)))
-    assert content == [line(1), gap(2, 3, acked_until=3), line(4), gap(5, 5, acked_until=3)]
 
 
 @pytest.mark.parametrize(
