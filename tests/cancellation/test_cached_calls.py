@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,46 @@ async def test_the_deadline_holds_for_a_call_that_waits_for_another(
     assert {type(error) for error in errors} == {Timeout}
     assert {record.status for record in outcomes(tmp_path)} == {"error"}
     assert len({error.usage_record.id for error in errors}) == 3
+
+
+@pytest.mark.asyncio
+async def test_the_next_in_line_has_the_time_that_is_left_of_its_own(
+    client: LiteLLMClient, fake: FakeLiteLLM
+) -> None:
+    view = client.with_options(deadline=1.0)
+    first = asyncio.create_task(view.acompletion(**CALL))
+    await turns(20)
+    await asyncio.sleep(0.1)
+    second = asyncio.create_task(view.acompletion(**CALL))
+    errors = await results([first, second])
+    assert ["deadline of 1 s" in str(error) for error in errors] == [True, False]
+    assert fake.calls == 2
+
+
+@pytest.mark.asyncio
+async def test_calls_that_are_tried_otherwise_share_no_request(
+    client: LiteLLMClient, fake: FakeLiteLLM
+) -> None:
+    views = [client, client.with_options(deadline=60), client.with_options(max_retries=1)]
+    tasks = [asyncio.create_task(view.acompletion(**CALL)) for view in views * 2]
+    tasks += [asyncio.create_task(client.acompletion(**CALL, timeout=60)) for _ in range(2)]
+    await turns(20)
+    let_go(fake)
+    assert [found["id"] for found in await results(tasks)] == ["answer-1"] * 8
+    assert fake.calls == 4
+
+
+@pytest.mark.asyncio
+async def test_an_image_that_is_an_address_is_not_kept(
+    client: LiteLLMClient, fake: FakeLiteLLM, cache: ResponseCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake, "aimage_generation", fake.acompletion, raising=False)
+    let_go(fake)
+    for image, stored in (({"url": "https://host/1"}, 0), ({"b64_json": "AA=="}, 1)):
+        fake.result = partial(dict, answer(), data=[image])
+        await client.aimage_generation(model="m", prompt="hi")
+        assert cache.statistics().stored == stored
+    assert fake.calls == 2
 
 
 @pytest.mark.asyncio

@@ -17,7 +17,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from litellm_ledger import MissingExtra, ResponseCache
+from litellm_ledger import MissingExtra, ResponseCache, UsageRecord
+from litellm_ledger._cache.cached_stream import StreamKeeper, chunks_from
 from litellm_ledger._cache.store import MemoryStore
 
 keys = st.sampled_from("abcdefgh")
@@ -163,3 +164,25 @@ async def test_a_store_that_was_too_slow_is_left_alone_for_a_while(
     for _ in range(5):
         await asyncio.sleep(0)
     assert not cache._answers._left
+
+
+@pytest.mark.parametrize(
+    ("status", "chunks", "most", "kept"),
+    [("ok", 9, 1_000, True), ("error", 9, 1_000, False), ("ok", 0, 1_000, False),
+     ("ok", 16, 1_000, False)],
+    ids=["read", "failed", "empty", "too long before it is compressed"],
+)  # fmt: skip
+@pytest.mark.asyncio
+async def test_a_stream_is_kept_that_was_read_and_fits(
+    status: str, chunks: int, most: int, kept: bool
+) -> None:
+    seen: list[Any] = []
+
+    async def keep(record: UsageRecord, body: bytes) -> None:
+        seen.append(chunks_from(body))
+
+    keeper = StreamKeeper(most, keep)
+    for _ in range(chunks):
+        keeper.see({"text": "a" * 1_000})
+    await keeper.finished(UsageRecord(status=status, call="acompletion", model="m"))
+    assert seen == ([[{"text": "a" * 1_000}] * chunks] if kept else [])

@@ -104,6 +104,9 @@ def test_a_global_that_cannot_be_compared_is_refused_as_long_as_it_is_there() ->
     del litellm.headers
     litellm.organization = "o"
     assert surroundings.fingerprint(litellm) != before
+    litellm.aclient_session = object()
+    with pytest.raises(Unpackable):
+        surroundings.fingerprint(litellm)
 
 
 class Shape(BaseModel):
@@ -244,7 +247,14 @@ def model(name: str, *state: Any, code: int = _packing._MODEL) -> bytes:
         model("litellm.types.utils:ModelResponse", code=_packing._ENUM),
         model("litellm.types.utils:ModelResponse", 1, [], None, None),
         model("litellm.types.utils:ModelResponse", {}, [], None, None, code=99),
-        model("openai:OpenAI", 200, [], b"", {"_": {}}, code=_packing._BINARY),
+        model(
+            "litellm.caching.in_memory_cache:InMemoryCache",
+            200,
+            [],
+            b"",
+            {"_": {}},
+            code=_packing._BINARY,
+        ),
         b"",
         b"\xc1",
     ],
