@@ -75,7 +75,7 @@ async def call(
         raise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Call:
     """What is sent, once for every attempt, and how it is written down."""
 
