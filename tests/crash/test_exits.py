@@ -249,6 +249,16 @@ def in_the_child(main):
 """
 
 
+LEAVING = """
+loop = new_loop()
+kept = loop.run_until_complete({}())
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+wait_for(child)
+"""
+
+
 def test_a_forked_child_never_writes_to_its_parents_segment(tmp_path: Path) -> None:
     code = """
 async def main():
@@ -306,15 +316,8 @@ run(main())
 def test_a_forked_child_that_runs_its_exit_handlers_writes_nothing_of_its_parents(
     tmp_path: Path,
 ) -> None:
-    code = """
-loop = new_loop()
-loop.run_until_complete(main())
-child = os.fork()
-if child == 0:
-    sys.exit(0)
-wait_for(child)
-"""
-    assert ends_well(FORK + FILL + code, tmp_path, range(COUNT)).said == ["child 0"]
+    code = FORK + FILL + LEAVING.format("main")
+    assert ends_well(code, tmp_path, range(COUNT)).said == ["child 0"]
 
 
 def test_a_forked_child_may_record_with_a_writer_of_its_own(tmp_path: Path) -> None:
@@ -426,15 +429,7 @@ def test_a_stream_that_is_open_at_the_exit_is_abandoned_on_record(tmp_path: Path
 
 
 def test_a_forked_child_says_nothing_of_its_parents_open_streams(tmp_path: Path) -> None:
-    code = """
-loop = new_loop()
-stream = loop.run_until_complete(begin())
-child = os.fork()
-if child == 0:
-    sys.exit(0)
-wait_for(child)
-"""
-    assert ends_well(STREAM + code, tmp_path).said == ["child 0"]
+    assert ends_well(STREAM + LEAVING.format("begin"), tmp_path).said == ["child 0"]
     assert kinds(tmp_path) == ["started", "abandoned"]
 
 

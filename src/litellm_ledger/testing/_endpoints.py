@@ -371,8 +371,9 @@ def batch_output(number: int, behaviour: Behaviour) -> bytes:
     """Return the output file of a batch: one line of JSON for each request."""
     lines = []
     for line in range(BATCH_LINES):
-        body = chat({"model": "gpt-4o-mini"}, behaviour, number)
-        body |= {"id": f"{body['id']}-{line}", "usage": usage(*tokens(3, behaviour))}
+        request = {"model": "gpt-4o-mini", "messages": "three words here"}
+        body = chat(request, behaviour, number)
+        body["id"] += f"-{line}"
         answer = {"status_code": 200, "request_id": f"req-{line}", "body": body}
         lines.append({"id": f"line-{line}", "custom_id": f"{line}", "response": answer})
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
