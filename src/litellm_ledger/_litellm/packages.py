@@ -24,16 +24,14 @@ _found: Final[set[Modules]] = set()
 
 
 async def require(modules: Modules, extra: str, what: str) -> None:
-    """Import ``modules``, in a thread; skip those that this version of LiteLLM does not have.
+    """Import the ``modules`` of a ``Need``, in a thread; skip those that this LiteLLM lacks.
 
-    Args:
-        modules: each under the names that versions of LiteLLM give it, the newest name first.  A
-            later name is only tried where LiteLLM lacks the earlier ones: it may be deprecated.
-        extra: the extra of ours that brings what they import.
-        what: the call, for the error.
+    A later name of a module is only tried where LiteLLM lacks the earlier ones: it may be
+    deprecated.
 
     Raises:
-        MissingExtra: one of them needs a package that is not installed; the text names it.
+        MissingExtra: one of them needs a package that is not installed; the text names it, the
+            ``extra`` that brings it and ``what`` the call is.
     """
     if modules not in _found:
         await asyncio.to_thread(_import, modules, extra, what)

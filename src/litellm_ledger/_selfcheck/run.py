@@ -163,9 +163,9 @@ class _Check:
             if ending not in ("failure", "stream cut"):
                 raise
             return
+        # Not "stream cut": one of Anthropic's raises nothing then, in some versions of LiteLLM.
         if ending == "failure":
             made.wrong.append(_outcome(ending, "an answer"))
-        # An interrupted stream of Anthropic's raises nothing in some versions of LiteLLM.
         if ending == "stream left" and made.way.via == "client":
             await answer.aclose()
 
