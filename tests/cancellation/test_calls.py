@@ -533,6 +533,24 @@ async def test_a_closer_of_a_stream_cancelled_while_the_provider_hangs(
     assert upstream.closed == 1
 
 
+@pytest.mark.parametrize("status", ["ok", "error", "cancelled", "abandoned"])
+async def test_a_stream_that_the_end_of_the_loop_kept_from_settling_is_on_record_as_it_ended(
+    client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path, status: str
+) -> None:
+    stream = await open_stream(client, fake, Stream())
+    await anext(stream)
+    upstream = stream._upstream
+    upstream.ended = True
+    task = upstream.leave_soon({"status": status, "meta": {"http_status": 500}})
+    task.cancel()  # before its first step
+    await asyncio.wait({task})
+    assert stream.usage_record is None
+    upstream.settle_now()  # at interpreter exit
+    await client.flush()
+    assert kinds(tmp_path) == ["started", status]
+    assert outcome(tmp_path).meta["http_status"] == 500
+
+
 async def test_two_who_close_a_stream_at_once_leave_one_outcome(
     client: LiteLLMClient, fake: FakeLiteLLM, tmp_path: Path
 ) -> None:

@@ -163,7 +163,7 @@ class _Call:
             upstream = self._upstream(attempt, None)
             upstream.how = fields
             core.begin(upstream)
-            await outlive_cancellation(core.in_background(upstream.leave(fields)))
+            await outlive_cancellation(core.in_background(upstream.leave()))
         else:
             attempt.settle(merged(fields, asked.content(None)))
         operation.id, operation.record = attempt.operation, attempt.record

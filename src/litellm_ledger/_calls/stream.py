@@ -110,14 +110,15 @@ class Upstream:
 
     def leave_soon(self, fields: Mapping[str, Any]) -> asyncio.Task[None]:
         """``leave`` in a task of the client's."""
+        self.how = fields
         # An exception ends a stream at its source: there is nothing to read on.
         left = fields["status"] in ("abandoned", "cancelled")
         self.reading_on = self.drain and left and self.core.draining.admit()
-        return self.core.in_background(self.leave(fields))
+        return self.core.in_background(self.leave())
 
-    async def leave(self, fields: Mapping[str, Any]) -> None:
+    async def leave(self) -> None:
         """End it: read on or close the provider's connection, unless it was read; then settle."""
-        whole = fields["status"] == "ok"
+        whole = self._was_read()
         try:
             if self.reading_on:
                 whole = await self.core.draining.read_on(self.read_chunk)
@@ -126,7 +127,7 @@ class Upstream:
                 if not whole:
                     await self._close()
             finally:
-                await self._settle(self.read(finished=whole), fields)
+                await self._settle(self.read(finished=whole))
 
     async def _close(self) -> None:
         if self.pending is not None:  # nobody may close a generator that is being read
@@ -135,15 +136,13 @@ class Upstream:
         with contextlib.suppress(Exception):
             await self.reader.aclose()
 
-    async def _settle(self, found: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    async def _settle(self, found: dict[str, Any]) -> None:
         """By the provider's count if there is one, else by an estimate made off the loop."""
         try:
             if self._is_to_be_estimated(found) and not self._unbilled():
                 found.update(await self._estimate())
         finally:
-            # What was found wins: an exception knows of no usage, the chunks before it may.
-            outcome = merged(fields, {**found, **self.asked.content(self.reader.text)})
-            if self.attempt.settle(outcome) is not None:
+            if self.attempt.settle(self._with_end(found)) is not None:
                 self.core.ended(self)
 
     async def _estimate(self) -> dict[str, Any]:
@@ -166,11 +165,17 @@ class Upstream:
 
     def settle_now(self) -> None:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
-        found = self.read(finished=False)
-        if self._is_to_be_estimated(found):
+        found = self.read(finished=self._was_read())
+        if self._is_to_be_estimated(found) and not self._unbilled():
             found.update(self.core.estimate_now(self.asked, self.reader))
-        content = self.asked.content(self.reader.text)
-        self.attempt.settle_anywhere({**self.how, **found, **content})
+        self.attempt.settle_anywhere(self._with_end(found))
+
+    def _was_read(self) -> bool:
+        return bool(self.how["status"] == "ok")
+
+    def _with_end(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        # What was found wins: an exception knows of no usage, the chunks before it may.
+        return merged(self.how, {**found, **self.asked.content(self.reader.text)})
 
 
 def _dropped(upstream: Upstream) -> None:
