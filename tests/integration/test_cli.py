@@ -376,7 +376,7 @@ def test_no_command_but_ask_imports_litellm_or_an_event_loop(
 ) -> None:
     heavy = {"litellm", "asyncio", "duckdb", "rich.table"}
     if args in (["--help"], ["path"]):  # these read nothing
-        heavy |= {"litellm_ledger._records.record", "litellm_ledger._reports.ledger"}
+        heavy |= {"msgspec", "litellm_ledger._reports.ledger"}
     code = (
         "import sys, atexit\n"
         "from litellm_ledger.__main__ import main\n"

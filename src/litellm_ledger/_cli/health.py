@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import msgspec
 import typer
 
 from litellm_ledger._aggregates.formatting import clean, counted
@@ -270,6 +269,12 @@ def _lost(lost: int, never: int) -> str:
     return f"{lost:,} lost ({'all' if never == lost else f'{never:,}'} of these never acknowledged)"
 
 
+def _with_path(ledger: Ledger, result: RecoveryReport | Compaction) -> dict[str, Any]:
+    import msgspec
+
+    return {"path": str(ledger.path), **msgspec.to_builtins(result)}
+
+
 def recover(output: Output, ledger: Ledger) -> int:
     """Clean up after writers that died: seal segments, settle calls in flight, count losses."""
     from litellm_ledger._maintenance.recover import recover as recover_directory
@@ -278,7 +283,7 @@ def recover(output: Output, ledger: Ledger) -> int:
     result = recover_directory(ledger.path)
     return emit(
         output,
-        lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},
+        lambda: _with_path(ledger, result),
         lambda: _print_recovery(ledger.path, result),
         status=2 if any(writer.error for writer in result.writers) else 0,
     )
@@ -326,7 +331,7 @@ def compact(
         result = compact_directory(ledger.path, until=until)
     return emit(
         output,
-        lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},
+        lambda: _with_path(ledger, result),
         lambda: _print_compaction(ledger.path, result),
         status=int(bool(result.left or result.broken)),
     )

@@ -9,14 +9,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from litellm_ledger._aggregates.formatting import dollars
 
 if TYPE_CHECKING:
     from litellm_ledger._records.record import UsageRecord
 
-__all__ = ["MONEY", "plain_value", "record_dict", "utc"]
+__all__ = ["MONEY", "one_line", "plain_value", "record_dict", "utc"]
 
 MONEY: Final = ("cost", "saved_cost")
 """The members of a record that are amounts."""
@@ -24,11 +22,10 @@ MONEY: Final = ("cost", "saved_cost")
 
 def record_dict(record: UsageRecord) -> dict[str, Any]:
     """Return what is known of a record as plain JSON values; money is exact decimal text."""
-    plain = {
-        name: value
-        for name, value in msgspec.structs.asdict(record).items()
-        if value is not None and value != {}
-    }
+    import msgspec
+
+    members = msgspec.structs.asdict(record).items()
+    plain = {name: value for name, value in members if value is not None and value != {}}
     for name in MONEY:
         if name in plain:
             plain[name] = dollars(plain[name])
@@ -48,6 +45,13 @@ def plain_value(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return str(value)
+
+
+def one_line(value: Any) -> str:
+    """Return a value as a line of JSON, its text unescaped."""
+    import msgspec
+
+    return msgspec.json.encode(plain_value(value)).decode()
 
 
 def utc(moment: datetime) -> str:

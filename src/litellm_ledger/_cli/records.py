@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import msgspec
 import typer
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, listed
@@ -30,7 +29,7 @@ from .flags import (
     put_json,
     scope,
 )
-from .plain import MONEY, record_dict, utc
+from .plain import MONEY, one_line, record_dict, utc
 from .progress import working
 from .tables import Column, write, write_notes
 from .tables import show as show_table
@@ -363,7 +362,7 @@ def print_record(record: UsageRecord) -> None:
         if isinstance(value, datetime):
             value = utc(value)
         elif isinstance(value, dict):
-            value = _tags(record) if name == "tags" else msgspec.json.encode(value).decode()
+            value = _tags(record) if name == "tags" else one_line(value)
         unit = " USD" if name in MONEY else ""
         write(f"{name:<18} {clean(str(value), 4_096)}{unit}")
     if record.cost is None and record.kind == "usage":

@@ -9,13 +9,12 @@ import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from litellm_ledger._aggregates.formatting import clean
 
 from .flags import Output, complain, emit
-from .plain import plain_value
+from .plain import one_line, plain_value
 from .progress import working
 from .records import damage, refuse_directory
 from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
@@ -106,5 +105,5 @@ def _text(value: Any, unknown: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list | tuple):
-        return msgspec.json.encode(plain_value(value)).decode()
+        return one_line(value)
     return str(plain_value(value))

@@ -11,8 +11,6 @@ import re
 from typing import Any, Final
 from unicodedata import category
 
-import msgspec
-
 __all__ = ["escaped", "json_text"]
 
 _JOINERS: Final = "\u200c\u200d"  # part of words and emoji
@@ -39,6 +37,8 @@ def _is_harmless(char: str) -> bool:
 
 def json_text(value: Any, *, indent: bool = False) -> str:
     """Return a value as JSON that a terminal can show: readable, or on one line."""
+    import msgspec  # here, so that a command that prints no JSON starts without it
+
     data = msgspec.json.encode(value)
     text = (msgspec.json.format(data, indent=2) if indent else data).decode()
     if text.isascii() and "\x7f" not in text:
