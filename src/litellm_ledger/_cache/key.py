@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 from litellm_ledger._litellm import load as _litellm
@@ -93,6 +94,7 @@ class Surroundings:
     def __init__(self) -> None:
         self._size = -1
         self._names: tuple[str, ...] = ()
+        self._values: Callable[[dict[str, Any]], tuple[Any, ...]]
         self._known: tuple[Any, bytes] = (None, b"")
 
     def fingerprint(self, litellm: Any) -> bytes:
@@ -101,12 +103,12 @@ class Surroundings:
         if any(found.get(name) is not None for name in _SESSIONS):
             raise Unpackable("nobody can tell what a session of the user's own sends")
         if self._size != len(found):  # LiteLLM adds to its globals as parts of it are first used
-            self._names, self._size = _switches(found), len(found)
+            self._look(found)
         try:
-            switches = [found[name] for name in self._names]
+            switches = self._values(found)
         except KeyError:  # one is gone, and another one has come
-            self._names = _switches(found)
-            switches = [found[name] for name in self._names]
+            self._look(found)
+            switches = self._values(found)
         tables = [found.get(name) for name in _TABLES]
         listed = fingerprint(tables) if any(tables) else b""
         environment = _environment()
@@ -123,16 +125,17 @@ class Surroundings:
             self._known = ((switches, listed, environment), digest)
         return digest
 
-
-def _switches(found: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, value in found.items()
-        if isinstance(value, _SWITCHES)
-        and name.islower()
-        and not name.startswith("_")
-        and name not in _COSMETIC
-    )
+    def _look(self, found: Mapping[str, Any]) -> None:
+        self._names = tuple(
+            name
+            for name, value in found.items()
+            if isinstance(value, _SWITCHES)
+            and name.islower()
+            and not name.startswith("_")
+            and name not in _COSMETIC
+        )
+        self._values = itemgetter(*self._names)
+        self._size = len(found)
 
 
 def _environment() -> Mapping[bytes, bytes]:

@@ -12,7 +12,7 @@ import contextlib
 import enum
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -69,15 +69,17 @@ class Unpackable(TypeError):
     """An object, or bytes, that cannot be packed, or unpacked, exactly."""
 
 
-@contextlib.contextmanager
-def refusing(what: str) -> Iterator[None]:
+class refusing:  # noqa: N801 - it reads as contextlib.suppress does, at a third of a generator's time
     """Raise ``Unpackable`` for whatever goes wrong inside."""
-    try:
-        yield
-    except Unpackable:
-        raise
-    except Exception as exc:
-        raise Unpackable(f"{what}: {type(exc).__name__}") from exc
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, Exception) and not isinstance(exc, Unpackable):
+            raise Unpackable(f"{self._what}: {type(exc).__name__}") from exc
 
 
 def pack(value: Any) -> bytes:
