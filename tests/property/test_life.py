@@ -99,8 +99,12 @@ class Lives(RuleBasedStateMachine):
         return self.loop.run_until_complete(asyncio.wait_for(what, 30))
 
     def keys(self, count: int) -> list[str]:
+        """So many new ones, each of a record that is about to be made."""
+        keys = [str(number) for number in range(self.count, self.count + count)]
         self.count += count
-        return [str(number) for number in range(self.count - count, self.count)]
+        self.numbers += count
+        self.recorded += keys
+        return keys
 
     is_open = precondition(lambda self: self.opened is not None)
 
@@ -133,8 +137,6 @@ class Lives(RuleBasedStateMachine):
     def record(self, count: int) -> None:
         self.disk.empty()
         keys = self.keys(count)
-        self.recorded += keys
-        self.numbers += count
         tracker = self.tracker
 
         async def all_at_once() -> None:
@@ -148,8 +150,6 @@ class Lives(RuleBasedStateMachine):
     @rule(count=few)
     def record_nowait(self, count: int) -> None:
         keys = self.keys(count)
-        self.recorded += keys
-        self.numbers += count
         tracker = self.tracker
 
         async def put() -> None:
@@ -163,8 +163,6 @@ class Lives(RuleBasedStateMachine):
     def record_from_a_thread(self) -> None:
         self.disk.empty()
         (key,) = self.keys(1)
-        self.recorded.append(key)
-        self.numbers += 1
         tracker = self.tracker
         futures: list[Any] = []
         thread = threading.Thread(
@@ -200,8 +198,6 @@ class Lives(RuleBasedStateMachine):
     def end_a_call(self, data: st.DataObject) -> None:
         started = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         (key,) = self.keys(1)
-        self.recorded.append(key)
-        self.numbers += 1
         tracker = self.tracker
 
         async def settle() -> None:
@@ -265,7 +261,6 @@ class Lives(RuleBasedStateMachine):
         """Calls that were in flight end after the end."""
         for started in self.flying:
             (key,) = self.keys(1)
-            self.recorded.append(key)
             outcome = usage(key, operation=started.operation, attempt=1)
             calls_of(self.tracker).end(outcome, started)
         self.flying = []
