@@ -12,7 +12,8 @@ for, any key included, and summarises by exactly that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from operator import itemgetter
 from typing import Any, Final
 
@@ -61,22 +62,27 @@ class Totals:
 
     Args:
         by: the keys to keep apart; ``None`` keeps model, provider, call, status and every tag.
+        key: what is kept apart, in place of ``by``; read by ``sums``, of which there is no summary.
         max_groups: combinations kept apart; what comes after them goes to ``(other)``, which is
             said by ``folded`` and shown as a group of that name.
         calendar: what the periods among the keys are of.
     """
 
-    __slots__ = ("_by", "_groups", "_keys", "_max", "_spare", "folded")
+    __slots__ = ("_by", "_groups", "_key", "_max", "_spare", "folded")
 
     def __init__(
         self,
         by: Sequence[str] | None = None,
         *,
+        key: Callable[[Fields], tuple[Any, ...]] | None = None,
         max_groups: int = 10_000,
         calendar: Calendar | None = None,
     ) -> None:
         self._by = None if by is None else check_by(by)
-        self._keys = [key_of(name, calendar or Calendar()) for name in self._by or ()]
+        keys = [key_of(name, calendar or Calendar()) for name in self._by or ()]
+        if key is None and by is not None:
+            key = lambda record: (record.status, record.usage_source, *[of(record) for of in keys])  # noqa: E731
+        self._key = key
         self._groups: dict[tuple[Any, ...], _Sums] = {}
         self._max = max_groups
         self._spare = max_groups // 10
@@ -88,7 +94,7 @@ class Totals:
 
         ``cost_picousd`` is its cost in picodollars, ``None`` when it is unknown.
         """
-        if self._by is None:
+        if self._key is None:
             tags = record.tags
             key: tuple[Any, ...] = (
                 record.status,
@@ -99,7 +105,7 @@ class Totals:
                 tuple(tags.items()) if tags else None,
             )
         else:
-            key = (record.status, record.usage_source, *[of(record) for of in self._keys])
+            key = self._key(record)
         sums = self._groups.get(key)
         if sums is None:
             sums = self._open(key, 1)
@@ -140,6 +146,23 @@ class Totals:
         into = self._groups.get(key) or self._open(key, sums["calls"])
         for name in FIELDS:
             setattr(into, name, getattr(into, name) + sums[name])
+
+    def copy(self) -> Totals:
+        """Return totals of their own that go on from these."""
+        other = copy(self)
+        mine = self._groups.items()
+        other._groups = {key: copy(sums) for key, sums in mine}  # noqa: SLF001 - its own class
+        return other
+
+    @property
+    def groups(self) -> int:
+        """How many combinations there are."""
+        return len(self._groups)
+
+    def sums(self) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
+        """Yield what is kept apart, and the sums of it in the order of ``FIELDS``."""
+        for key, sums in self._groups.items():
+            yield key, [getattr(sums, name) for name in FIELDS]
 
     def _open(self, key: tuple[Any, ...], calls: int) -> _Sums:
         """Begin a combination, or find the one that stands for those that are too many."""

@@ -44,6 +44,7 @@ __all__ = [
     "parquet",
     "read_archived",
     "rebuilt",
+    "source_of",
     "unsettled_in",
 ]
 
@@ -221,6 +222,15 @@ def unsettled_in(place: Place) -> int:
     """Return how many ``unsettled`` outcomes a compacted segment has."""
     file, number = place
     return file.sources[number].unsettled
+
+
+def source_of(place: Place) -> tuple[str, int]:
+    """Return the SHA-256 of a compacted segment as it was, and its lines.
+
+    A file in the archive is named after its content, so it is what was written and compared then.
+    """
+    file, number = place
+    return file.sources[number].sha256, file.sources[number].lines
 
 
 def read_archived(root: Path, name: SegmentName) -> bytes | None:

@@ -7,7 +7,7 @@ more than one line of a segment in memory, and never stops at damage: that is no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from pathlib import Path
@@ -56,14 +56,16 @@ class Problem:
     Attributes:
         file: path relative to the ledger directory.
         what: ``damaged`` (bytes that are no valid line), ``torn`` (the invalid end of an open
-            segment), ``misnamed`` (the content is not what the name says) or ``unreadable``.
+            segment), ``misnamed`` (the content is not what the name says), ``altered`` (it is not
+            what its manifest says, or a manifest is not what it was), ``missing`` (there is only
+            its manifest) or ``unreadable``.
         offset, length: the bytes, from the start of the file.
         lines: how many lines they look like.
         detail: for people.
     """
 
     file: str
-    what: Literal["damaged", "torn", "misnamed", "unreadable"]
+    what: Literal["damaged", "torn", "misnamed", "altered", "missing", "unreadable"]
     offset: int = 0
     length: int = 0
     lines: int = 0
@@ -281,11 +283,25 @@ def archive_problems(ledger: Snapshot) -> list[Problem]:
     ]
 
 
-def everything(ledger: Snapshot, problems: list[Problem]) -> Iterator[Entry]:
-    """Yield every line of a ledger that counts, writer by writer."""
+def everything(
+    ledger: Snapshot,
+    problems: list[Problem],
+    families: Mapping[str, Sequence[SegmentName]] | None = None,
+) -> Iterator[Entry]:
+    """Yield every line of a ledger that counts, writer by writer.
+
+    Args:
+        ledger: what is read.
+        problems: where what holds no record is noted.
+        families: all segments of each writer, where ``ledger`` has only some of them.
+    """
     problems += archive_problems(ledger)  # now, not while reading
-    families = by_writer(ledger.segments)
-    return (entry for _, group in families for entry in entries(ledger.root, group, problems))
+    families = families or {}
+    return (
+        entry
+        for writer, group in by_writer(ledger.segments)
+        for entry in entries(ledger.root, group, problems, family=families.get(writer))
+    )
 
 
 def whole(lines: Iterator[Entry], problems: list[Problem]) -> Generator[UsageRecord]:

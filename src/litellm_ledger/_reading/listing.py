@@ -66,6 +66,12 @@ class Snapshot:
         refuse_newer(root, live, plain)
         return cls(root, sorted({*plain, *archive}, key=_order), archive, broken)
 
+    def of(self, segments: list[SegmentName]) -> Snapshot:
+        """Return the same look at some of the segments."""
+        there = set(segments)
+        archive = {name: place for name, place in self.archive.items() if name in there}
+        return Snapshot(self.root, segments, archive, self.broken)
+
 
 def list_live(root: Path) -> list[str]:
     """Return the writers that have a live file; none where they cannot be listed."""

@@ -6,14 +6,14 @@ Never writes; memory grows with the calls that are open at one time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from litellm_ledger._records.layout import LIVE, live_name
+from litellm_ledger._records.layout import LIVE, SegmentName, live_name
 from litellm_ledger._storage.live_file import is_locked, read_live
 
 from .lines import Entry, Line, entries
-from .listing import by_writer, list_segments
+from .listing import by_writer
 
 __all__ = ["Running"]
 
@@ -61,13 +61,17 @@ class Running:
                     yield line
         self._note(writer, len(running))
 
-    def look(self, fits: Callable[[Line], bool]) -> None:
+    def look(self, segments: Sequence[SegmentName], fits: Callable[[Line], bool]) -> None:
         """Note the calls that have no outcome without reading what ended before them.
 
         The counters of a writer tell its oldest call in flight; what began later has a larger
         number.
+
+        Args:
+            segments: those of the ledger.
+            fits: whether a call is wanted.
         """
-        for writer, family in by_writer(list_segments(self._root)):
+        for writer, family in by_writer(segments):
             if writer in self._since:
                 since = self._since[writer]
                 names = [name for name in family if name.last is None or name.last >= since]

@@ -12,6 +12,7 @@ import msgspec
 
 from litellm_ledger._aggregates.formatting import counted
 
+from .anchor import AnchorCheck
 from .lines import Problem
 
 __all__ = ["Proof", "State", "Verification", "WriterVerdict"]
@@ -144,17 +145,20 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         writers: one verdict each, by start.
         recovery: files in ``recovery/``: torn tails and quarantined originals, for a person to see.
         archive: files in ``archive/`` that are not whole.
+        anchors: those that were given, and whether they hold.
     """
 
     path: str
     writers: list[WriterVerdict]
     recovery: list[str] = []
     archive: list[Problem] = []
+    anchors: list[AnchorCheck] = []
 
     @property
     def ok(self) -> bool:
-        """Nothing acknowledged is lost, and nothing is damaged, as far as can be known."""
-        return all(writer.ok for writer in self.writers) and not self.archive
+        """Nothing acknowledged is lost, nothing is damaged or altered, as far as can be known."""
+        whole = all(writer.ok for writer in self.writers) and not self.archive
+        return whole and all(one.ok for one in self.anchors)
 
     @property
     def complete(self) -> bool:
@@ -203,5 +207,14 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             "writers": writers,
             "recovery": self.recovery,
             "archive": msgspec.to_builtins(self.archive),
+            "anchors": [
+                {
+                    "at": one.anchor.at,
+                    "ok": one.ok,
+                    "records": one.anchor.records,
+                    "records_now": one.records,
+                }
+                for one in self.anchors
+            ],
             "cannot_prove": self.cannot_prove(),
         }

@@ -8,15 +8,18 @@ counters may be behind, it says "at least".
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from litellm_ledger._archive.archive import Place, source_of
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import (
     LIVE,
+    MANIFESTS,
     RECOVERY,
     SEGMENTS,
     SegmentName,
@@ -25,6 +28,7 @@ from litellm_ledger._records.layout import (
 from litellm_ledger._records.line import line_of, newer_version
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.scan import Head, Scan, scan
+from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.format_version import newer_format
 from litellm_ledger._storage.live_file import (
     LiveCounters,
@@ -34,20 +38,31 @@ from litellm_ledger._storage.live_file import (
     read_live,
     same_boot,
 )
+from litellm_ledger._storage.manifest import Manifest, NotWholeError, contents
 
+from .anchor import Anchor, check
+from .chain import Link, chained, list_manifests, read_links
 from .lines import Problem, archive_problems, settled
 from .listing import Snapshot, Vanished, by_writer, list_live, open_segment
 from .verdict import Proof, State, Verification, WriterVerdict
 
 __all__ = ["verify"]
 
+_BLOCK: Final = 2**20
+
 _TRIES: Final = 3
 """Readings of an open segment before its damage is believed: its writer may be cutting back a short
 write at that moment."""
 
 
-def verify(root: Path) -> Verification:
+def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) -> Verification:
     """Judge every writer of a ledger.
+
+    Args:
+        root: the ledger.
+        full: read every line, also of segments that are what their manifest says, and compare the
+            manifests with the lines.
+        anchors: what the manifests must have been at some time.
 
     Raises:
         LedgerPathError: there is no ledger, or it cannot be read.
@@ -64,15 +79,32 @@ def verify(root: Path) -> Verification:
     with contextlib.suppress(OSError):
         if (root / RECOVERY).is_dir():
             recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
+    sealed = dict(by_writer(list_manifests(root)))
     verdicts = []
-    for writer in sorted({*segments, *live}):
-        found = _Found(root, segments.get(writer, []), alive=_alive(live.get(writer)))
+    chains: dict[str, list[Link]] = {}
+    for writer in sorted({*segments, *live, *sealed}):
+        problems: list[Problem] = []
+        links = read_links(root, sealed.get(writer, ()), problems)
+        chains[writer] = chained(links.values(), problems)
+        found = _Found(
+            root,
+            segments.get(writer, []),
+            links,
+            archive=ledger.archive,
+            alive=_alive(live.get(writer)),
+            full=full,
+        )
+        found.problems += problems
         if writer in refused:
             found.problems.append(refused[writer])
         kept = [name for name in recovery if name.startswith(writer)]
         verdicts.append(_judge(writer, live.get(writer), found, kept))
     return Verification(
-        path=str(root), writers=verdicts, recovery=recovery, archive=archive_problems(ledger)
+        path=str(root),
+        writers=verdicts,
+        recovery=recovery,
+        archive=archive_problems(ledger),
+        anchors=[check(anchor, chains) for anchor in anchors],
     )
 
 
@@ -114,7 +146,16 @@ def _live(
 class _Found:
     """What the segments of one writer hold."""
 
-    def __init__(self, root: Path, names: list[SegmentName], *, alive: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        names: list[SegmentName],
+        links: Mapping[SegmentName, Link],
+        *,
+        archive: Mapping[SegmentName, Place],
+        alive: bool,
+        full: bool,
+    ) -> None:
         self.records = Spans()
         self.gaps: list[Gap] = []
         self.problems: list[Problem] = []
@@ -125,11 +166,83 @@ class _Found:
         self._early: set[tuple[str, int]] = set()  # outcomes whose `started` has not been seen
         self._unsettled: set[tuple[str, int]] = set()
         for name in names:
-            self._read(root, name, alive=alive)
+            link = links.get(name)
+            manifest = None if link is None else link.manifest
+            if manifest is not None and not self._is_as_sealed(root, name, manifest, archive):
+                manifest = None
+            if manifest is None or full:
+                self._read(root, name, alive=alive)
+            else:
+                self._believe(name, manifest)
+            if manifest is not None and full:
+                self._compare(root, name, manifest)
+        for name in sorted(links.keys() - set(names), key=lambda name: (name.first, name.last)):
+            self._miss(name, links[name].manifest)
         if self._unsettled:
             self._unsettled -= settled(root, names)
         self.unsettled = len(self._unsettled)
         self.in_flight = len(self._running)
+
+    def _is_as_sealed(
+        self,
+        root: Path,
+        name: SegmentName,
+        manifest: Manifest,
+        archive: Mapping[SegmentName, Place],
+    ) -> bool:
+        """Whether a segment has the bytes that it had when it was sealed."""
+        where = f"{SEGMENTS}/{name}"
+        try:
+            if name in archive:
+                sha256, lines = source_of(archive[name])
+            else:
+                sha256, lines = _digest(root / SEGMENTS / str(name))
+        except OSError:
+            return False  # who reads it will say what is the matter
+        if (sha256, lines) == (manifest.sha256, manifest.lines) and _accounts(name, manifest):
+            return True
+        detail = "is not what its manifest says; restore it, or the manifest, from a backup"
+        self.problems.append(Problem(where, "altered", 0, manifest.size, manifest.lines, detail))
+        return False
+
+    def _believe(self, name: SegmentName, manifest: Manifest) -> None:
+        """Take what a manifest says, in place of the lines."""
+        start = name.first
+        for first, last, reason, acked in manifest.gaps:
+            self.records.add_range(start, first - 1)
+            self.gaps.append(Gap.of_reason(first, last, reason, acked))
+            start = last + 1
+        self.records.add_range(start, name.last or 0)
+        self.last = max(self.last, name.last or 0)
+        for call in manifest.unsettled:
+            self._unsettled.add(call)
+            self._running.discard(call)
+        for call in manifest.closed:
+            if call in self._running:
+                self._running.discard(call)
+            else:
+                self._early.add(call)
+        self._running.update(call for call in manifest.open if call not in self._early)
+
+    def _compare(self, root: Path, name: SegmentName, manifest: Manifest) -> None:
+        """Compare a manifest with the lines, member by member."""
+        try:
+            file, now = open_segment(root, name)
+            with file:
+                said, true = manifest.content(), contents(file, root, now).content()
+        except (NotWholeError, OSError):
+            return  # that is said already
+        wrong = [member for member in true if said[member] != true[member]]
+        if wrong:
+            where = f"{MANIFESTS}/{name.manifest}"
+            detail = f"is not what the lines say: {', '.join(wrong)}"
+            self.problems.append(Problem(where, "altered", detail=detail))
+
+    def _miss(self, name: SegmentName, manifest: Manifest) -> None:
+        """Count the records of a segment of which there is only the manifest."""
+        self.last = max(self.last, name.last or 0)
+        detail = f"there is only its manifest, of {manifest.records:,} records; restore it"
+        self.problems.append(Problem(f"{SEGMENTS}/{name}", "missing", detail=detail))
 
     def _read(self, root: Path, name: SegmentName, *, alive: bool) -> None:
         tries = _TRIES
@@ -205,6 +318,30 @@ class _Found:
             self._running.discard(key)
         elif key[0] != head.id:
             self._early.add(key)
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """Return the SHA-256 of a file and how many line feeds it has."""
+    sha256, lines = hashlib.sha256(), 0
+    with open_file(path) as file:
+        while block := file.read(_BLOCK):
+            sha256.update(block)
+            lines += block.count(b"\n")
+    return sha256.hexdigest(), lines
+
+
+def _accounts(name: SegmentName, manifest: Manifest) -> bool:
+    """Whether the lines and gaps of a manifest come to the numbers in the segment's name."""
+    ends = [name.first - 1]
+    for first, last, _, _ in manifest.gaps:
+        if first <= ends[-1] or last < first:
+            return False
+        ends.append(last)
+    in_gaps = sum(last - first for first, last, _, _ in manifest.gaps)
+    return (
+        ends[-1] <= (name.last or 0)
+        and manifest.lines + in_gaps == (name.last or 0) - name.first + 1
+    )
 
 
 def _claim(gap: Gap) -> tuple[bool, bool, int]:

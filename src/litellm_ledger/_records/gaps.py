@@ -22,9 +22,13 @@ class Gap(NamedTuple):
 
     @classmethod
     def of(cls, head: Head) -> Gap:
-        """Read a gap line; a reason that this version does not know counts as a loss."""
-        reason = _REASONS.get(head.reason or "", "lost")
-        return cls(head.seq, head.last, reason, head.acked_until)
+        """Read a gap line."""
+        return cls.of_reason(head.seq, head.last, head.reason or "", head.acked_until)
+
+    @classmethod
+    def of_reason(cls, first: int, last: int, reason: str, acked_until: int | None) -> Gap:
+        """Make one; a reason that this version does not know counts as a loss."""
+        return cls(first, last, _REASONS.get(reason, "lost"), acked_until)
 
     @property
     def unacknowledged(self) -> int:

@@ -4,6 +4,7 @@
     segments/<writer>.<first:016d>-<last:016d>.jsonl       sealed
     segments/<writer>.<first:016d>-<last:016d>.jsonl.<n>.tmp  not part of the ledger yet
     live/<writer>.live                                     counters of a writer that is not closed
+    manifests/<sealed segment>.json                        what a sealed segment holds, in short
     recovery/                                              torn tails and quarantined originals
 
 ``writer`` is ``<UTC start, YYYYMMDDTHHMMSSZ>-<16 hex>``.  Pure: text in, text out.
@@ -18,6 +19,7 @@ from typing import Final
 __all__ = [
     "ARCHIVE",
     "LIVE",
+    "MANIFESTS",
     "RECOVERY",
     "SEGMENTS",
     "SegmentName",
@@ -30,6 +32,7 @@ __all__ = [
 SEGMENTS: Final = "segments"
 LIVE: Final = "live"
 ARCHIVE: Final = "archive"
+MANIFESTS: Final = "manifests"
 RECOVERY: Final = "recovery"
 
 _WRITER: Final = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
@@ -61,6 +64,11 @@ class SegmentName:
     def sealed(self, last: int) -> SegmentName:
         """Return the name that this segment has once ``last`` is its final number."""
         return SegmentName(self.writer, self.first, last)
+
+    @property
+    def manifest(self) -> str:
+        """The file name of its manifest, once it is sealed."""
+        return f"{self}.json"
 
     @classmethod
     def parse(cls, name: str) -> SegmentName | None:

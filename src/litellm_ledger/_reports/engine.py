@@ -17,8 +17,10 @@ import msgspec
 from msgspec.structs import replace
 
 from litellm_ledger._aggregates.groups import MISSING
+from litellm_ledger._aggregates.quarters import Question
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
+from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._archive.database import available
 from litellm_ledger._reading.lines import Problem, entries, everything, whole
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
@@ -26,6 +28,7 @@ from litellm_ledger._reading.open_calls import Running
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._records.record import UsageRecord
 
+from .by_manifest import Sealed, add_sealed
 from .history import Calls, Operation, newest, operation
 from .in_duckdb import calls as asked_calls
 from .in_duckdb import find_operation as asked_operation
@@ -33,7 +36,7 @@ from .in_duckdb import report as asked_report
 from .in_duckdb import tag_values as asked_tag_values
 from .in_duckdb import tags as asked_tags
 from .relation import ask
-from .report import Report, build
+from .report import MAX_GROUPS, Report, build
 
 __all__ = ["count_tags", "find_operation", "is_large", "list_calls", "list_tags", "make_report"]
 
@@ -52,23 +55,29 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
     live = list_live(root)
     running = Running(root, live)  # before a line is read: who is dead writes no more
     ledger = Snapshot.take(root, live)
-    if _is_large(ledger):
+    dates = selection.calendar
+    totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
+    sealed = Sealed(frozenset(), ledger.segments, frozenset())
+    if not quantiles:
+        sealed = add_sealed(ledger, Question(by, selection), totals)
+    left = ledger.of(sealed.rest)
+    if _is_large(left):
         report = ask(
             root,
-            lambda lines: _with_tags(
-                asked_report(lines, by, selection, quantiles=quantiles),
-                lambda: asked_tags(lines, selection),
-            ),
+            lambda lines: asked_report(lines, totals.copy(), by, selection, quantiles=quantiles),
+            without=sealed.names,
         )
-        running.look(selection.fits)
+        running.look(ledger.segments, selection.fits)
     else:
         problems: list[Problem] = []
-        lines = running.outcomes(everything(ledger, problems), selection.fits)
-        dates = selection.calendar
-        report = _with_tags(
-            build(lines, by, problems, calendar=dates, quantiles=quantiles),
-            lambda: _tags(ledger, selection),
-        )
+        lines = everything(left, problems, dict(by_writer(ledger.segments)))
+        if sealed.open.isdisjoint(live):
+            outcomes = running.outcomes(lines, selection.fits)
+        else:  # a call that began in a segment that is not read
+            running.look(ledger.segments, selection.fits)
+            outcomes = (e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line))
+        report = build(outcomes, by, problems, calendar=dates, quantiles=quantiles, totals=totals)
+    report = _with_tags(report, lambda: list_tags(root, selection))
     if selection.where or selection.where_not:
         report = _with_asked(report, root, selection)
     in_flight, cut_off = running.counted()

@@ -25,7 +25,7 @@ from litellm_ledger._records.record import UsageRecord
 
 from .history import Calls, Operation, operation
 from .relation import Relation
-from .report import MAX_GROUPS, Report, finish
+from .report import Report, finish
 
 __all__ = ["calls", "condition", "report", "tag_values", "tags"]
 
@@ -50,15 +50,14 @@ _Group = tuple[str, ...]
 
 
 def report(
-    relation: Relation, by: Sequence[str], selection: Selection, *, quantiles: bool
+    relation: Relation, totals: Totals, by: Sequence[str], selection: Selection, *, quantiles: bool
 ) -> Report:
-    """Add up outcomes by group; see ``Ledger.report``."""
+    """Add outcomes up by group, and to what ``totals`` have; see ``Ledger.report``."""
     keys = [_key(name, selection.calendar) for name in by]
     named = "".join(f", {key} AS k{at}" for at, key in enumerate(keys))
     where, values = condition(selection)
     label = _label(by, selection.calendar)
     sums = ", ".join(_SUMS.get(name, f"sum({name})") for name in FIELDS)
-    totals = Totals(by, max_groups=MAX_GROUPS, calendar=selection.calendar)
     query = statement("report").format(keys=named, sums=sums, where=where)
     for status, source, *rest in relation.rows(query, values):
         added = zip(FIELDS, rest[len(by) :], strict=True)

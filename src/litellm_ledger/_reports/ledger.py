@@ -244,15 +244,30 @@ class Ledger:
         """
         return sorted(list_tags(self.path, Selection(since, until, where, where_not=where_not)))
 
-    def verify(self) -> Verification:
+    def verify(
+        self, *, full: bool = False, anchors: str | os.PathLike[str] | None = None
+    ) -> Verification:
         """Compare the records on the ledger with its writers' counters; see ``Verification``.
+
+        A sealed segment that has a manifest is checked by its SHA-256; the others line by line.
+
+        Args:
+            full: check every line, and compare every manifest with its lines.
+            anchors: a file with lines that ``litellm-ledger anchor`` has printed: also check that
+                nothing which they cover was changed, added or taken away.
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
             UnsupportedFormat: it was written by a newer version.
+            ValueError: there is no anchor in the file.
+            OSError: that file cannot be read.
         """
+        from litellm_ledger._reading.anchor import read_anchors
         from litellm_ledger._reading.verify import (
             verify,  # needs file locks, which reading does not
         )
 
-        return verify(self.path)
+        if anchors is None:
+            return verify(self.path, full=full)
+        with Path(anchors).open(encoding="utf-8", errors="replace") as lines:
+            return verify(self.path, full=full, anchors=read_anchors(lines))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Self, TypeVar
@@ -31,7 +31,9 @@ from litellm_ledger._archive.database import connect, literally, module, stateme
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._reading.lines import Entry, Problem, archive_problems, entries, first_of
 from litellm_ledger._reading.listing import Snapshot, Vanished, by_writer, open_segment
+from litellm_ledger._reading.sealed import manifests
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
+from litellm_ledger._storage.manifest import Manifest
 
 from .survey import Surveyed, survey
 from .surveyors import survey_ahead
@@ -61,8 +63,18 @@ _WIDEST: Final = 2 * 2**20
 """Bytes of the longest line; the database makes room for several."""
 
 
-def ask(root: Path, question: Callable[[Relation], _T]) -> _T:
+def ask(
+    root: Path,
+    question: Callable[[Relation], _T],
+    *,
+    without: Collection[SegmentName] = (),
+) -> _T:
     """Put a question to a ledger.  Files that were compacted meanwhile are found again.
+
+    Args:
+        root: the ledger.
+        question: what is asked.
+        without: segments that are not asked: whole ones that no other overlaps.
 
     Raises:
         LedgerPathError: there is no ledger, or it cannot be read.
@@ -73,7 +85,7 @@ def ask(root: Path, question: Callable[[Relation], _T]) -> _T:
     trusting = True
     for left in reversed(range(_TRIES)):
         try:
-            with Relation(root, trusting=trusting) as relation:
+            with Relation(root, trusting=trusting, without=without) as relation:
                 return question(relation)
         except duck.IOException as exc:
             if not left:
@@ -94,6 +106,7 @@ class Relation:
 
     Args:
         root: the ledger.
+        without: see ``ask``; they are looked at for the outcomes of unsettled calls.
         trusting: let the database read what has a true checksum.  Where that fails on something
             another program wrote, every line is read here.
 
@@ -103,12 +116,15 @@ class Relation:
         files: what the views read, apart from the table ``line_by_line``.
     """
 
-    def __init__(self, root: Path, *, trusting: bool = True) -> None:
+    def __init__(
+        self, root: Path, *, trusting: bool = True, without: Collection[SegmentName] = ()
+    ) -> None:
         self.root = root
         self.problems: list[Problem] = []
         ledger = Snapshot.take(root)
         self.problems += archive_problems(ledger)
-        names, places = ledger.segments, ledger.archive
+        places = ledger.archive
+        names = [name for name in ledger.segments if name not in without]
         trusting = trusting and _can_name(root)
         parts = _part(root, names, places, trusting=trusting)
         self.files = [root / SEGMENTS / str(n) for n, _ in parts.plain if n not in places]
@@ -117,13 +133,15 @@ class Relation:
         self.database: duckdb.DuckDBPyConnection = self._open.enter_context(connect())
         try:
             copied = self._copied(parts)
-            self._load(parts.rest)
+            self._load(parts.rest, {} if trusting else dict(by_writer(ledger.segments)))
             own = [_LINE_BY_LINE, *copied]
             self._lines = _union(own, root, parts.plain, places)
             self._define(self._lines)
             oldest = self._unsettled()
             if oldest:
-                near = [piece for piece in parts.plain if _may_settle(piece.name, oldest)]
+                others = [_Piece(n, n.first) for n in ledger.segments if n in without]
+                pieces = [*parts.plain, *(others if trusting else ())]
+                near = [piece for piece in pieces if _may_settle(piece.name, oldest)]
                 lines = _union(own, root, near, places)
                 self.database.execute(statement("settle").replace("{lines}", lines))
         except BaseException:
@@ -160,13 +178,22 @@ class Relation:
         self._define(self._lines.replace(_LINE_BY_LINE, own, 1))
         self.database.execute("DROP TABLE line_by_line")
 
-    def _load(self, rest: Sequence[list[SegmentName]]) -> None:
+    def _load(
+        self, rest: Sequence[list[SegmentName]], families: Mapping[str, list[SegmentName]]
+    ) -> None:
+        """Read segments line by line.
+
+        Where the families of their writers are given, what settles an unsettled call is looked for
+        in these; else that is the database's to find.
+        """
         self.database.execute(f"CREATE TABLE line_by_line ({definitions()})")
         batch: list[str] = []
         told: dict[str, set[tuple[str, int]]] = {}
         for names in rest:
-            beaten = told.setdefault(names[0].writer, set())
-            for entry in entries(self.root, names, self.problems, beaten=beaten):
+            writer = names[0].writer
+            beaten = None if writer in families else told.setdefault(writer, set())
+            family = families.get(writer)
+            for entry in entries(self.root, names, self.problems, family=family, beaten=beaten):
                 batch.append(_text(entry))
                 if len(batch) == _BATCH:
                     self._insert(batch)
@@ -264,10 +291,13 @@ def _part(  # noqa: C901 - the kinds of files, one after the other
 ) -> _Parts:
     parts = _Parts([], {}, [])
     room = _COPIES
+    found_out = {name: _compacted(places[name]) for name in names if name in places}
     if trusting:
-        survey_ahead(root, (name for name in names if name not in places))
+        told = manifests(root, (name for name in names if name not in places))
+        found_out |= {name: _told(manifest) for name, manifest in told.items() if manifest.plain}
+        survey_ahead(root, (name for name in names if name not in found_out))
     for _, family in by_writer(names):
-        for together in _overlapping(root, family, places):
+        for together in _overlapping(root, family, found_out):
             if not trusting:
                 pass
             elif len(together) == 1:
@@ -291,14 +321,14 @@ def _part(  # noqa: C901 - the kinds of files, one after the other
 
 
 def _overlapping(
-    root: Path, family: Sequence[SegmentName], places: Mapping[SegmentName, Place]
+    root: Path, family: Sequence[SegmentName], known: Mapping[SegmentName, Surveyed]
 ) -> Iterator[list[tuple[SegmentName, Surveyed]]]:
     """Yield a writer's segments, those together whose numbers overlap, directly or not."""
     together: list[tuple[SegmentName, Surveyed]] = []
     end = 0
     for name in family:
         try:
-            found = _compacted(places[name]) if name in places else survey(root, name)
+            found = known[name] if name in known else survey(root, name)
         except Vanished:
             continue
         except OSError:
@@ -310,6 +340,12 @@ def _overlapping(
         end = max(end, found.last, name.last or 0)
     if together:
         yield together
+
+
+def _told(manifest: Manifest) -> Surveyed:
+    """What is known of a segment that is what its manifest says."""
+    last = manifest.name.last if manifest.name is not None else None
+    return Surveyed(plain=True, last=last or 0, size=manifest.size, dense=True, sound=True)
 
 
 def _compacted(place: Place) -> Surveyed:

@@ -222,14 +222,18 @@ def build(
     *,
     calendar: Calendar | None = None,
     quantiles: bool = False,
+    totals: Totals | None = None,
 ) -> Report:
-    """Add up outcomes; ``problems`` may still be filling up while ``lines`` is read.
+    """Add up outcomes, to what ``totals`` have where these are given.
+
+    ``problems`` may still be filling up while ``lines`` is read.
 
     Raises:
         ValueError: there is no such group key.
     """
     calendar = calendar or Calendar()
-    totals = Totals(by, max_groups=max_groups, calendar=calendar)
+    if totals is None:
+        totals = Totals(by, max_groups=max_groups, calendar=calendar)
     spread = Spread(by, calendar) if quantiles else None
     for line in lines:
         totals.add(line, line.cost)

@@ -353,11 +353,13 @@ def write_sealed(
     *,
     attempt: int,
     private: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> None:
     """Write a whole sealed segment: under a temporary name, synced, renamed in, the name synced.
 
     Used where the open segment must not be touched.  It either exists whole or not at all.  A
-    ``private`` one is for its owner alone, whatever the directory allows.
+    ``private`` one is for its owner alone, whatever the directory allows.  ``before`` is called
+    when all but the renaming is done, and may raise an ``OSError`` to prevent it.
     """
     temporary = directory / f"{name}.{attempt}.tmp"
     try:
@@ -375,6 +377,8 @@ def write_sealed(
             fs.sync(fd)
         finally:
             fs.close(fd)
+        if before is not None:
+            before()
         fs.rename(temporary, directory / str(name))
     except OSError:
         with contextlib.suppress(OSError):

@@ -1,0 +1,284 @@
+"""``Quarters``: sums of a segment by quarter of an hour, which answer questions about any period.
+
+Owns the tables of a manifest (docs/FORMAT.md): how outcomes are added up for them, and how a
+question is answered from them.  A question is answered exactly or not at all.  Pure.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, pairwise
+from operator import add
+from typing import Any, Final, cast
+
+import msgspec
+
+from litellm_ledger._records.line import Line
+from litellm_ledger._records.record import Fields
+
+from .calendar import PERIODS
+from .groups import KEYS, key_of
+from .selection import Selection
+from .totals import FIELDS, Totals
+
+__all__ = ["Group", "Quarters", "Question", "Table"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_QUARTER: Final = timedelta(minutes=15)
+_TICK: Final = timedelta(microseconds=1)
+
+_VALUES: Final = 100
+"""Values of a tag in one segment beyond which it has no table."""
+_TAGS: Final = 50
+"""Tags of one segment beyond which their names are not listed."""
+_ROWS: Final = 20_000
+"""Quarters of all groups of a table beyond which there is none: about a megabyte of JSON."""
+_WORTH_IT: Final = 1_000
+"""… of a table that is kept, whatever the number of lines; a larger one must be a quarter of it."""
+_FOLD_AT: Final = 4_096
+"""Combinations of values that are kept apart while adding up."""
+_LARGEST: Final = 2**63 - 1
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """Outcomes with the same values: their sums for each quarter of an hour."""
+
+    of: list[str | None]
+    quarters: list[int | None]
+    sums: dict[str, list[int]]
+
+    def is_sound(self, values: int) -> bool:
+        """Whether its parts fit each other, as nobody promises of what was read from a file."""
+        quarters = self.quarters
+        times = cast("list[int]", quarters[1:] if quarters[:1] == [None] else quarters)
+        return (
+            len(self.of) == values
+            and len(quarters) > 0
+            and None not in times
+            and all(a < b for a, b in pairwise(times))
+            and "calls" in self.sums
+            and all(n in FIELDS and len(s) == len(quarters) for n, s in self.sums.items())
+        )
+
+
+class Table(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The groups of one segment, by ``KEYS`` and, where it is named, by the value of a tag."""
+
+    groups: list[Group]
+    tag: str | None = None
+
+    def is_sound(self) -> bool:
+        """Whether its groups fit it."""
+        values = len(KEYS) + (self.tag is not None)
+        return all(group.is_sound(values) for group in self.groups)
+
+
+_Key = tuple[Any, ...]
+_Rows = dict[_Key, dict[int | None, list[int]]]
+
+
+class Quarters:
+    """Adds outcomes up, one segment's."""
+
+    def __init__(self) -> None:
+        self._combined = self._begin()
+        self._tables: dict[str | None, _Rows | None] = {None: {}}
+        self._tags: set[str] = set()
+        self._lines = 0
+
+    def _begin(self) -> Totals:
+        return Totals(key=_combination, max_groups=_FOLD_AT * 2)
+
+    def add(self, line: Line) -> None:
+        """Add one outcome."""
+        self._lines += 1
+        totals = self._combined
+        totals.add(line, line.cost)
+        if totals.groups >= _FOLD_AT:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Add the combinations to the tables, and begin anew."""
+        totals, self._combined = self._combined, self._begin()
+        for key, sums in totals.sums():
+            *of, quarter, items = key
+            tags = dict(items or ())
+            self._tags.update(tags)
+            for tag in tags:
+                if tag not in self._tables:  # none of the outcomes before had it
+                    base = self._tables[None] if len(self._tables) <= _TAGS else None
+                    self._tables[tag] = (
+                        None
+                        if base is None
+                        else {(*of_base, None): dict(rows) for of_base, rows in base.items()}
+                    )
+            for tag, table in self._tables.items():
+                if table is None:
+                    continue
+                group = tuple(of) if tag is None else (*of, tags.get(tag))
+                rows = table.setdefault(group, {})
+                row = rows.get(quarter)
+                rows[quarter] = sums if row is None else [*map(add, row, sums)]
+        for tag, table in self._tables.items():
+            if table is not None and (
+                sum(map(len, table.values())) > _ROWS
+                or (tag is not None and len({key[-1] for key in table}) > _VALUES)
+            ):
+                self._tables[tag] = None
+
+    def tags(self) -> list[str] | None:
+        """Return the names of the tags, ``None`` if there are too many."""
+        self._fold()
+        return sorted(self._tags) if len(self._tags) <= _TAGS else None
+
+    def tables(self) -> list[Table]:
+        """Return the tables; none if there is no one for all outcomes."""
+        self._fold()
+        most = max(_WORTH_IT, self._lines // 4)
+        for tag, table in self._tables.items():
+            if table is not None and sum(map(len, table.values())) > most:
+                self._tables[tag] = None
+        if self._tables[None] is None:
+            return []
+        tables = [
+            Table([_group(key, rows) for key, rows in sorted(rows.items(), key=_order)], tag)
+            for tag, rows in sorted(self._tables.items(), key=lambda item: item[0] or "")
+            if rows is not None
+        ]
+        sums = (s for table in tables for group in table.groups for s in group.sums.values())
+        return [] if any(abs(number) > _LARGEST for s in sums for number in s) else tables
+
+
+def _combination(line: Fields) -> _Key:
+    """Return what tells outcomes apart: the values of ``KEYS``, the quarter, the tags."""
+    ts, tags = line.ts, line.tags
+    return (
+        line.model,
+        line.provider,
+        line.call,
+        line.status,
+        line.response_model,
+        line.error,
+        line.usage_source,
+        line.cost_source,
+        None if ts is None else (ts - _EPOCH) // _QUARTER,
+        tuple(tags.items()) if tags else None,
+    )
+
+
+def _group(key: _Key, rows: dict[int | None, list[int]]) -> Group:
+    quarters = sorted(rows, key=lambda quarter: (quarter is not None, quarter or 0))
+    columns = zip(FIELDS, zip(*(rows[quarter] for quarter in quarters), strict=True), strict=True)
+    return Group(list(key), quarters, {name: list(sums) for name, sums in columns if any(sums)})
+
+
+def _order(item: tuple[_Key, Any]) -> list[tuple[bool, str]]:
+    return [(value is not None, value or "") for value in item[0]]
+
+
+class Question:
+    """A question that is put to many segments: sums by group, of what a selection wants.
+
+    Args:
+        by: the group keys.
+        selection: which outcomes.
+    """
+
+    def __init__(self, by: Sequence[str], selection: Selection) -> None:
+        self._selection = selection
+        self._keys = [key_of(name, selection.calendar) for name in by]
+        asked = {*by, *selection.where, *selection.where_not}
+        self._periods = sorted(asked.intersection(PERIODS))
+        tags = sorted(name.removeprefix("tag:") for name in asked if name.startswith("tag:"))
+        self.tag = tags[0] if tags else None
+        self.answerable = len(tags) < 2
+        """Whether tables of one tag can answer it."""
+        self._numbers: dict[int, tuple[int, ...] | None] = {}
+
+    def add_to(self, totals: Totals, table: Table) -> bool:
+        """Add what the outcomes of a table come to; tell whether it could be told exactly.
+
+        Where it could not, nothing is added.
+        """
+        found: list[tuple[Fields, Group, int, int]] = []
+        for group in table.groups:
+            values = dict(zip(KEYS, group.of, strict=False))
+            tags = {} if table.tag is None or group.of[-1] is None else {table.tag: group.of[-1]}
+            runs = self._runs(group.quarters)
+            if runs is None:
+                return False
+            for quarter, start, end in runs:
+                ts = None if quarter is None else _EPOCH + quarter * _QUARTER
+                one: Any = Fields(**cast("Any", values), ts=ts, tags=tags)
+                if self._selection.fits(one):
+                    found.append((one, group, start, end))
+        for one, group, start, end in found:
+            sums = {
+                name: sum(group.sums[name][start:end]) if name in group.sums else 0
+                for name in FIELDS
+            }
+            key = [of(one) for of in self._keys]
+            totals.add_sums(one.status, one.usage_source, key, sums)
+        return True
+
+    def _runs(self, quarters: list[int | None]) -> list[tuple[int | None, int, int]] | None:
+        """Part quarters so that each part is in one period and in or out of the time asked for.
+
+        Returns the first quarter of each part, where it starts and where it ends; ``None`` if a
+        quarter is in two of them.
+        """
+        runs: list[tuple[int | None, int, int]] = []
+        if quarters[0] is None:
+            runs.append((None, 0, 1))
+        before = len(runs)
+        times = cast("list[int]", quarters[before:])
+        if not times:
+            return runs
+        cuts = {0, len(times)}
+        for bound in (self._selection.since, self._selection.until):
+            if bound is not None:
+                quarter, rest = divmod(bound - _EPOCH, _QUARTER)
+                at = bisect_left(times, quarter)
+                if rest and at < len(times) and times[at] == quarter:
+                    return None
+                cuts.add(at)
+        edges = sorted(cuts)
+        for start, end in pairwise(edges):
+            parts = self._parts(times, start, end)
+            if parts is None:
+                return None
+            runs += [(times[a], a + before, b + before) for a, b in parts]
+        return runs
+
+    def _parts(self, times: list[int], start: int, end: int) -> list[tuple[int, int]] | None:
+        """Part the quarters from ``start`` to ``end`` by the periods that were asked for."""
+        if not self._periods:
+            return [(start, end)]
+        first, last = self._number(times[start]), self._number(times[end - 1])
+        if first is None or last is None:
+            return None
+        if first == last:
+            return [(start, end)]
+        parts: list[tuple[int, int]] = []
+        for number, same in groupby(range(start, end), key=lambda at: self._number(times[at])):
+            if number is None:
+                return None
+            places = list(same)
+            parts.append((places[0], places[-1] + 1))
+        return parts
+
+    def _number(self, quarter: int) -> tuple[int, ...] | None:
+        """Return the periods that a quarter is in; ``None`` if its end is in others.
+
+        That is so where clocks change within it, or their offset is no multiple of a quarter.
+        """
+        if quarter not in self._numbers:
+            calendar, start = self._selection.calendar, _EPOCH + quarter * _QUARTER
+            first, last = (
+                tuple(calendar.number(every, ts) for every in self._periods)
+                for ts in (start, start + _QUARTER - _TICK)
+            )
+            self._numbers[quarter] = first if first == last else None
+        return self._numbers[quarter]

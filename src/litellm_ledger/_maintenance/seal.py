@@ -1,0 +1,136 @@
+"""``seal``: manifests for the sealed segments that have none.
+
+Owns the search for them.  A living writer makes its own; older versions, processes that died and
+those that closed in a hurry leave some out.  Never changes a segment, nor a manifest that is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
+from litellm_ledger._reading.chain import read_links, tail
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
+from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
+from litellm_ledger._storage.filesystem import REAL, FileSystem, rights_beside
+from litellm_ledger._storage.live_file import lock_directory, unlock
+from litellm_ledger._storage.manifest import NotWholeError, make, write
+
+__all__ = ["Sealing", "seal", "seal_writer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """What one run did.
+
+    Attributes:
+        manifests: the manifests that were written, relative to the ledger.
+        segments, records: of how many sealed segments, with how many records, there is a manifest.
+        left: segments without one because something is the matter with them, and manifests that
+            are damaged.
+    """
+
+    manifests: tuple[str, ...] = ()
+    segments: int = 0
+    records: int = 0
+    left: tuple[Problem, ...] = ()
+
+
+def seal(root: Path, *, fs: FileSystem = REAL) -> Sealing:
+    """Write the manifests that are missing.
+
+    Left alone: writers that are alive, and those that wait for ``recover``.
+
+    Args:
+        root: the ledger.
+        fs: where all writing goes through.
+
+    Raises:
+        LedgerPathError: there is no ledger; it cannot be read or written; another run is at work.
+        UnsupportedFormat: a newer version wrote it.
+        UnsupportedPlatform: not POSIX.
+    """
+    if os.name != "posix":
+        raise UnsupportedPlatform(f"a ledger cannot be sealed on {sys.platform}, which lacks flock")
+    live = list_live(root)
+    ledger = Snapshot.take(root, live)
+    try:
+        fs.make_directory(root / MANIFESTS, rights_beside(root / SEGMENTS))
+        fs.sync_directory(root)
+        held = lock_directory(root / MANIFESTS)
+        if held is None:
+            raise LedgerPathError(f"the ledger at {root} is being sealed by another process")
+        try:
+            return _seal(root, fs, ledger, live)
+        finally:
+            unlock(held)
+    except OSError as exc:
+        if isinstance(exc, LedgerError):
+            raise
+        raise LedgerPathError(
+            exc.errno, f"cannot seal the ledger at {root}: {exc.strerror or exc}", exc.filename
+        ) from exc
+
+
+def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> Sealing:
+    written: list[str] = []
+    problems: list[Problem] = []
+    segments = records = 0
+    for writer, family in by_writer(ledger.segments):
+        names = [name for name in family if not name.open and name not in ledger.archive]
+        if writer not in live:
+            _remove_temporaries(root, fs, writer)
+            written += seal_writer(root, fs, names, problems)
+        links = read_links(root, names, [])
+        segments += len(links)
+        records += sum(link.manifest.records for link in links.values())
+    return Sealing(tuple(written), segments, records, tuple(problems))
+
+
+def seal_writer(
+    root: Path, fs: FileSystem, names: Sequence[SegmentName], problems: list[Problem]
+) -> list[str]:
+    """Write the manifests that are missing of one writer's sealed segments, which nobody else does.
+
+    Returns their paths, relative to the ledger.
+
+    Raises:
+        OSError: they cannot be written.
+        UnsupportedFormat: a newer version wrote a segment.
+    """
+    written = []
+    links = read_links(root, names, problems)
+    last = tail(links)
+    previous, after = (last.identity, last.manifest.sealed) if last else (None, "")
+    for name in names:
+        if name in links or (root / MANIFESTS / name.manifest).exists():
+            continue
+        try:
+            manifest = make(root / SEGMENTS / str(name), name, previous=previous, after=after)
+        except FileNotFoundError:  # compacted, or removed, just now
+            continue
+        except (NotWholeError, OSError) as exc:
+            what: Literal["damaged", "unreadable"] = (
+                "damaged" if isinstance(exc, NotWholeError) else "unreadable"
+            )
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            problems.append(Problem(f"{SEGMENTS}/{name}", what, detail=why or str(exc)))
+            continue
+        previous, after = write(fs, root, manifest)
+        written.append(f"{MANIFESTS}/{name.manifest}")
+    return written
+
+
+def _remove_temporaries(root: Path, fs: FileSystem, writer: str) -> None:
+    """Remove what a process that was killed had begun."""
+    with contextlib.suppress(FileNotFoundError):
+        for file in os.listdir(root / MANIFESTS):
+            if file.startswith(f"{writer}.") and file.endswith(".tmp"):
+                fs.unlink(root / MANIFESTS / file)

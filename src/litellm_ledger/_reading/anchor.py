@@ -1,0 +1,122 @@
+"""``Anchor``: one line, kept elsewhere, that later proves what a ledger was.
+
+Owns the line and its check.  It names the newest manifest of every writer at a time by one hash,
+and each manifest names its segment, and the manifest before it, by their hashes.  So whatever is
+changed, added or taken away in what an anchor covers is found.  What comes after is not covered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from litellm_ledger._storage.manifest import SLOW
+
+from .chain import Link, chained, list_manifests, read_links
+from .listing import Snapshot, by_writer, list_live
+
+__all__ = ["Anchor", "AnchorCheck", "anchor", "check", "read_anchors"]
+
+_LINE: Final = re.compile(
+    r"litellm-ledger anchor (?P<at>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z) "
+    r"records=(?P<records>\d{1,18}) sha256=(?P<root>[0-9a-f]{64})",
+    re.ASCII,
+)
+_GRACE: Final = timedelta(seconds=2 * SLOW)
+"""How far an anchor stays behind while a writer is alive: manifests of that time are there."""
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """What the manifests of a ledger were at a time.
+
+    Attributes:
+        at: the time, UTC, as in ``sealed`` of a manifest; manifests made up to then are covered.
+        records: how many records are covered.
+        root: SHA-256 over the newest manifest of every writer.
+        missing: sealed segments without a manifest, which nothing covers.  Not in the line.
+    """
+
+    at: str
+    records: int
+    root: str
+    missing: int = 0
+
+    def __str__(self) -> str:
+        return f"litellm-ledger anchor {self.at} records={self.records} sha256={self.root}"
+
+
+class AnchorCheck(msgspec.Struct, frozen=True):
+    """An anchor, and what the ledger has in its place now.
+
+    Attributes:
+        anchor: what was.
+        records, root: what is there now of that time.
+    """
+
+    anchor: Anchor
+    records: int
+    root: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that it covers was changed, added or taken away."""
+        return (self.records, self.root) == (self.anchor.records, self.anchor.root)
+
+
+def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
+    """Return an anchor of all that is sealed and has a manifest.
+
+    While a writer is alive it covers what was sealed until some seconds ago.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read.
+    """
+    live = list_live(root)
+    ledger = Snapshot.take(root, live)
+    listed = list_manifests(root)
+    covered = set(listed)
+    missing = sum(not name.open and name not in covered for name in ledger.segments)
+    chains = {
+        writer: chained(read_links(root, names, []).values(), [])
+        for writer, names in by_writer(listed)
+    }
+    moment = (now or datetime.now(UTC)) - (_GRACE if live else timedelta())
+    at = moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    newest = max((link.manifest.sealed for links in chains.values() for link in links), default=at)
+    at = at if live else max(at, newest)
+    records, sha256 = _root(at, chains)
+    return Anchor(at, records, sha256, missing)
+
+
+def check(anchor: Anchor, chains: Mapping[str, Sequence[Link]]) -> AnchorCheck:
+    """Compare an anchor with the manifests, each writer's in the order of its chain."""
+    return AnchorCheck(anchor, *_root(anchor.at, chains))
+
+
+def _root(at: str, chains: Mapping[str, Sequence[Link]]) -> tuple[int, str]:
+    records = 0
+    sha256 = hashlib.sha256()
+    for writer in sorted(chains):
+        links = [link for link in chains[writer] if link.manifest.sealed <= at]
+        if links:
+            records += sum(link.manifest.records for link in links)
+            sha256.update(f"{writer} {len(links)} {links[-1].identity}\n".encode())
+    return records, sha256.hexdigest()
+
+
+def read_anchors(lines: Iterable[str]) -> list[Anchor]:
+    """Read anchors: one a line, text around it (a date, a name) is ignored.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = [match for line in lines if (match := _LINE.search(line)) is not None]
+    if not found:
+        raise ValueError("no anchor found: give lines that litellm-ledger anchor has printed")
+    return [Anchor(match["at"], int(match["records"]), match["root"]) for match in found]

@@ -1,0 +1,107 @@
+"""The manifests of a ledger, and the chain that those of a writer form.
+
+Owns the reading of all of them and the judgement of a chain.  Never writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from litellm_ledger._records.layout import MANIFESTS, SegmentName
+from litellm_ledger._storage.manifest import Manifest, identity, read
+
+from .lines import Problem
+
+__all__ = ["Link", "chained", "list_manifests", "read_links", "tail"]
+
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A manifest, and what the next one names it by."""
+
+    name: SegmentName
+    manifest: Manifest
+    identity: str
+
+
+def list_manifests(root: Path) -> list[SegmentName]:
+    """List the segments that there is a manifest of, by writer and first number."""
+    try:
+        files = os.listdir(root / MANIFESTS)
+    except OSError:
+        return []
+    names = (
+        SegmentName.parse(file.removesuffix(_SUFFIX)) for file in files if file.endswith(_SUFFIX)
+    )
+    return sorted(
+        (name for name in names if name is not None and not name.open),
+        key=lambda name: (name.writer, name.first, name.last or 0),
+    )
+
+
+def read_links(
+    root: Path, names: Iterable[SegmentName], problems: list[Problem]
+) -> dict[SegmentName, Link]:
+    """Read manifests; those that are not to be believed go to ``problems``."""
+    links = {}
+    for name in names:
+        there = read(root, name)
+        if there is None:
+            if (root / MANIFESTS / name.manifest).exists():
+                detail = "is no manifest; remove it, then run litellm-ledger seal"
+                problems.append(Problem(f"{MANIFESTS}/{name.manifest}", "damaged", detail=detail))
+            continue
+        links[name] = Link(name, there[0], identity(there[1]))
+    return links
+
+
+def chained(links: Iterable[Link], problems: list[Problem]) -> list[Link]:
+    """Return the manifests of one writer in the order in which they were made.
+
+    What breaks the chain goes to ``problems``: a manifest that is gone or was changed, a second
+    one that follows the same, a time that goes back.
+    """
+    left = list(links)
+    after: dict[str | None, list[Link]] = {}
+    for link in left:
+        after.setdefault(link.manifest.previous, []).append(link)
+    known = {link.identity for link in left}
+    starts = sorted(
+        (previous for previous in after if previous is None or previous not in known),
+        key=lambda previous: min(link.manifest.sealed for link in after[previous]),
+    )
+    order: list[Link] = []
+    waiting = [link for previous in reversed(starts) for link in reversed(after[previous])]
+    while waiting:
+        link = waiting.pop()
+        order.append(link)
+        waiting += reversed(after.get(link.identity, []))
+    for previous, following in after.items():
+        first = min(following, key=lambda link: link.manifest.sealed)
+        if previous is not None and previous not in known:
+            problems.append(_broken(first, "the manifest before it is gone, or was changed"))
+        why = f"follows the same manifest as that of {first.name}"
+        problems += [_broken(link, why) for link in following if link is not first]
+    of = {link.identity: link for link in left}
+    for link in left:
+        before = of.get(link.manifest.previous or "")
+        if before is not None and link.manifest.sealed < before.manifest.sealed:
+            problems.append(_broken(link, "was made before the manifest that it follows"))
+    return order
+
+
+def _broken(link: Link, why: str) -> Problem:
+    detail = f"the chain of manifests is broken: {why}"
+    return Problem(f"{MANIFESTS}/{link.name.manifest}", "altered", detail=detail)
+
+
+def tail(links: Mapping[SegmentName, Link]) -> Link | None:
+    """Return the manifest of a writer that the next one is to follow."""
+    followed = {link.manifest.previous for link in links.values()}
+    ends = [link for link in links.values() if link.identity not in followed]
+    return max(ends, key=lambda link: (link.manifest.sealed, str(link.name)), default=None)

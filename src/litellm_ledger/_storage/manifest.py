@@ -1,0 +1,331 @@
+"""The manifest of a sealed segment: what it holds, in short (docs/FORMAT.md).
+
+Owns its making from the lines, its file and the rules of believing it.  A manifest is written after
+the segment has its final name, and nothing depends on it: where it is missing or wrong, the lines
+are read.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+from zlib import crc32
+
+import msgspec
+
+from litellm_ledger._aggregates.quarters import Quarters, Table
+from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName, record_id
+from litellm_ledger._records.line import SEALED, Line, checked, line_of, newer_version
+from litellm_ledger._records.scan import Head
+
+from .filesystem import FileSystem, open_file, rights_beside
+from .format_version import newer_format
+from .segment import write_sealed
+
+__all__ = [
+    "LONGEST",
+    "SLOW",
+    "Call",
+    "Manifest",
+    "NotWholeError",
+    "contents",
+    "encode",
+    "identity",
+    "lines_of",
+    "make",
+    "parse",
+    "read",
+    "write",
+]
+
+LONGEST: Final = 2**20
+"""Bytes of a line beyond which a database needs larger buffers than it is given."""
+
+_TOO_LARGE: Final = 64 * 2**20
+"""Bytes of a manifest that none of ours has."""
+SLOW: Final = 5.0
+"""Seconds within which a manifest appears under its name after the time that stands in it."""
+_TRIES: Final = 3
+_BREATH: Final = 64
+"""Lines after which a thread in the background lets others run: a quarter of a millisecond."""
+
+Number = Annotated[int, msgspec.Meta(ge=0)]
+Call = tuple[str, int]
+"""A request to a provider: its operation, and the number of the attempt."""
+
+
+class NotWholeError(Exception):
+    """A segment is damaged, or not what its name says; where, in its text."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """What a sealed segment holds; docs/FORMAT.md explains each member."""
+
+    segment: str
+    sealed: str
+    previous: str | None
+    size: Number
+    lines: Number
+    crc32: str
+    sha256: str
+    plain: bool
+    earliest: str | None
+    latest: str | None
+    gaps: list[tuple[Number, Number, str, Number | None]]
+    open: list[Call]
+    closed: list[Call]
+    unsettled: list[Call]
+    tags: list[str] | None
+    tables: list[Table]
+
+    @property
+    def name(self) -> SegmentName | None:
+        """The name of the segment."""
+        return SegmentName.parse(self.segment)
+
+    @property
+    def records(self) -> int:
+        """Lines that are records."""
+        return self.lines - len(self.gaps)
+
+    def content(self) -> dict[str, Any]:
+        """Return what follows from the lines: all but when it was made, and after which one."""
+        members: dict[str, Any] = msgspec.to_builtins(self)
+        del members["sealed"], members["previous"]
+        return members
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Manifest).decode
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the bytes of its file."""
+    body = _encode(manifest)[:-1]
+    return SEALED % (body, crc32(body))
+
+
+def identity(data: bytes) -> str:
+    """Return what a later manifest, and an anchor, name it by."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse(data: bytes, name: SegmentName) -> Manifest | None:
+    """Return the manifest of a segment, ``None`` if these bytes are none."""
+    if not checked(data):
+        return None
+    try:
+        manifest = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    sound = manifest.segment == str(name) and all(table.is_sound() for table in manifest.tables)
+    return manifest if sound else None
+
+
+def read(root: Path, name: SegmentName) -> tuple[Manifest, bytes] | None:
+    """Return a segment's manifest and the bytes of its file; ``None`` if there is none to believe.
+
+    Whether the segment is what the manifest says is another question.
+    """
+    try:
+        with open_file(root / MANIFESTS / name.manifest) as file:
+            data = file.read(_TOO_LARGE)
+    except OSError:
+        return None
+    manifest = parse(data, name)
+    return None if manifest is None else (manifest, data)
+
+
+def lines_of(file: Iterable[bytes], path: Path, name: SegmentName) -> Iterator[tuple[Line, bytes]]:
+    """Yield the lines of a segment that is exactly what its name says.
+
+    Args:
+        file: the segment.
+        path: where it is, for an error.
+        name: what it is called.
+
+    Raises:
+        NotWholeError: it is not.
+        UnsupportedFormat: a newer version wrote it.
+        OSError: it cannot be read.
+    """
+    expected = name.first
+    for raw in file:
+        line = line_of(raw) if checked(raw) else None
+        if line is None:
+            version = newer_version(raw)
+            if version is not None:
+                raise newer_format(path, version)
+        if (
+            line is None
+            or line.seq != expected
+            or line.id != record_id(name.writer, expected)
+            or (line.gap_until is not None and line.gap_until < expected)
+        ):
+            raise NotWholeError(f"not whole from number {expected}; run litellm-ledger verify")
+        expected = (line.gap_until or expected) + 1
+        yield line, raw
+    if expected - 1 != name.last:
+        raise NotWholeError(f"ends with number {expected - 1}, its name says {name.last}")
+
+
+def make(
+    path: Path,
+    name: SegmentName,
+    *,
+    previous: str | None = None,
+    after: str = "",
+    breathe: Callable[[], None] | None = None,
+) -> Manifest:
+    """Read a sealed segment and say what it holds.
+
+    Args:
+        path: where it is.
+        name: what it is called.
+        previous: the identity of the writer's previous manifest.
+        after: when that one was made.
+        breathe: called again and again while the lines are read.
+
+    Raises:
+        NotWholeError, UnsupportedFormat, OSError: as ``lines_of``.
+    """
+    with open_file(path) as file:
+        manifest = contents(file, path, name, breathe)
+    return msgspec.structs.replace(manifest, previous=previous, sealed=max(_now(), after))
+
+
+def contents(
+    file: Iterable[bytes],
+    path: Path,
+    name: SegmentName,
+    breathe: Callable[[], None] | None = None,
+) -> Manifest:
+    """Return the manifest of a segment that is open; no time and no previous one stand in it.
+
+    Raises:
+        NotWholeError, UnsupportedFormat, OSError: as ``lines_of``.
+    """
+    found = _Contents(name.writer)
+    for at, (line, raw) in enumerate(lines_of(file, path, name)):
+        found.add(line, raw)
+        if breathe is not None and not at % _BREATH:
+            breathe()
+    return found.manifest(name)
+
+
+class _Contents:
+    """Takes the lines of a segment, one after the other."""
+
+    def __init__(self, writer: str) -> None:
+        self._prefix = b'{"v":1,"id":"%b-' % writer.encode()
+        self._quarters = Quarters()
+        self._crc = self._size = self._lines = 0
+        self._sha = hashlib.sha256()
+        self._plain = True
+        self._earliest: datetime | None = None
+        self._latest: datetime | None = None
+        self._gaps: list[tuple[int, int, str, int | None]] = []
+        self._open: dict[Call, None] = {}
+        self._closed: dict[Call, None] = {}
+        self._unsettled: dict[Call, None] = {}
+
+    def add(self, line: Line, raw: bytes) -> None:
+        self._crc = crc32(raw, self._crc)
+        self._sha.update(raw)
+        self._size += len(raw)
+        self._lines += 1
+        if len(raw) > LONGEST or not raw.startswith(b"%b%016d" % (self._prefix, line.seq)):
+            self._plain = False
+        if line.kind == "gap":
+            self._plain = False
+            head = _head(raw)
+            self._gaps.append((line.seq, head.last, head.reason or "lost", head.acked_until))
+            return
+        call = line.operation or line.id, line.attempt or 1
+        if line.kind == "started":
+            self._open[call] = None
+            return
+        self._quarters.add(line)
+        if (ts := line.ts) is not None:
+            if self._earliest is None or ts < self._earliest:
+                self._earliest = ts
+            if self._latest is None or ts > self._latest:
+                self._latest = ts
+        if line.status == "unsettled":
+            self._plain = False
+            self._unsettled[call] = None
+            self._open.pop(call, None)
+        elif call in self._open:
+            del self._open[call]
+        elif call[0] != line.id:
+            self._closed[call] = None
+
+    def manifest(self, name: SegmentName) -> Manifest:
+        return Manifest(
+            segment=str(name),
+            sealed="",
+            previous=None,
+            size=self._size,
+            lines=self._lines,
+            crc32=f"{self._crc:08x}",
+            sha256=self._sha.hexdigest(),
+            plain=self._plain,
+            earliest=_text(self._earliest),
+            latest=_text(self._latest),
+            gaps=self._gaps,
+            open=list(self._open),
+            closed=list(self._closed),
+            unsettled=list(self._unsettled),
+            tags=self._quarters.tags(),
+            tables=self._quarters.tables(),
+        )
+
+
+_head: Final = msgspec.json.Decoder(Head).decode
+
+
+def _text(ts: datetime | None) -> str | None:
+    if ts is None:
+        return None
+    return ts.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _now() -> str:
+    return _text(datetime.now(UTC)) or ""
+
+
+def write(fs: FileSystem, root: Path, manifest: Manifest) -> tuple[str, str]:
+    """Write a manifest, durable; return what the next one of the writer needs: its identity, and
+    when it was made.
+
+    It either exists whole or not at all.
+
+    Raises:
+        OSError: what the disk said.
+    """
+    directory = root / MANIFESTS
+    fs.make_directory(directory, rights_beside(root / SEGMENTS))
+    name = f"{manifest.segment}.json"
+    for left in reversed(range(_TRIES)):
+        data = encode(manifest)
+        due = time.monotonic() + SLOW
+
+        def refuse_late(due: float = due) -> None:
+            if time.monotonic() > due:
+                raise OSError(errno.ETIMEDOUT, "the disk is too slow")
+
+        try:
+            write_sealed(fs, directory, name, data, attempt=os.getpid(), before=refuse_late)
+        except OSError as exc:
+            if exc.errno != errno.ETIMEDOUT or not left:
+                raise
+            manifest = msgspec.structs.replace(manifest, sealed=max(_now(), manifest.sealed))
+        else:
+            return identity(data), manifest.sealed
+    raise AssertionError("unreachable")
