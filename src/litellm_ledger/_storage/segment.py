@@ -52,6 +52,7 @@ class SegmentLog:
     """The append-only log of one writer, a chain of segments.
 
     Attributes:
+        on_sealed: called with the name and the size of a segment that is sealed, durably.
         written: the last number that the operating system has (survives a SIGKILL).
         synced: the last number that the disk has (survives a power cut).
     """
@@ -84,6 +85,7 @@ class SegmentLog:
         self._temporary = 0
         self.unsynced_bytes = 0
         self.segments = 0
+        self.on_sealed: Callable[[SegmentName, int], None] | None = None
         self.left_open = False  # an open file that we do not touch any more was left behind
         self.written = 0
         self.synced = 0
@@ -322,8 +324,10 @@ class SegmentLog:
         """Write a durable segment of all that comes after ``synced`` up to ``last``."""
         self._temporary += 1
         name = SegmentName(self._writer, first, last)
-        write_sealed(self._fs, self._dir, name, b"".join(lines), attempt=self._temporary)
+        data = b"".join(lines)
+        write_sealed(self._fs, self._dir, name, data, attempt=self._temporary)
         self._names_dirty = False
+        self._tell(name, len(data))
         self.segments += 1
         self.advance(last)
         self._cells[SYNCED] = last
@@ -334,15 +338,22 @@ class SegmentLog:
         if self._fd is None or self._name is None:
             return
         path = self._dir / str(self._name)
-        if self.written < self._name.first:  # created, and then nothing could be written
+        name = self._name.sealed(self.written) if self.written >= self._name.first else None
+        if name is None:  # created, and then nothing could be written
             self._fs.unlink(path)
         else:
-            self._fs.rename(path, self._dir / str(self._name.sealed(self.written)))
+            self._fs.rename(path, self._dir / str(name))
         fd, self._fd = self._fd, None
         self._names_dirty = True
         with contextlib.suppress(OSError):
             self._fs.close(fd)
         self._sync_names()
+        if name is not None:
+            self._tell(name, self._end)
+
+    def _tell(self, name: SegmentName, size: int) -> None:
+        if self.on_sealed is not None:
+            self.on_sealed(name, size)
 
 
 def write_sealed(

@@ -23,6 +23,7 @@ from litellm_ledger._storage.live_file import ACCEPTED, OLDEST, Durability, Live
 from litellm_ledger._storage.segment import SegmentLog
 
 from .queue import Accepted, Entry, RecordQueue
+from .sealer import Sealer
 
 __all__ = ["Backlog"]
 
@@ -48,6 +49,8 @@ class Backlog:
         self.directory = directory
         self.live = LiveFile(fs, directory, writer, durability=durability)
         self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
+        self.sealer = Sealer(fs, directory)
+        self.log.on_sealed = self.sealer.add
         self.queue = RecordQueue()
         self._waiting = self.queue.waiting
         self.inbox: deque[Entry] = deque()

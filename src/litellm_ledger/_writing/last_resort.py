@@ -40,6 +40,8 @@ _log = logging.getLogger("litellm_ledger")
 _CHUNK: Final = 4_096  # lines in one append: about a megabyte
 _PAUSE: Final = 1.0
 """Longest pause, in seconds, between two attempts of ``save_now``."""
+_MANIFESTS: Final = 2.0
+"""Longest time, in seconds, that a close waits for manifests."""
 LATE_INTERVAL: Final = 1.0
 """Seconds after which what was saved late is synced, and what could not be saved is tried again."""
 LATE_BUDGET: Final = 5.0
@@ -209,6 +211,7 @@ class LastResort:
                 self._log.sync(timeout=_left(deadline))
                 return
             self._log.seal(timeout=_left(deadline))
+            backlog.sealer.finish(min(_left(deadline), _MANIFESTS))
             if self._log.left_open:  # a file that failed us: recovery seals it, by the counters
                 backlog.live.release()
             else:
