@@ -16,7 +16,7 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, altered, 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._reading import lines as _reading
 from litellm_ledger._reading import listing as _listing
-from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS, SegmentName
+from litellm_ledger._records.layout import LIVE, MANIFESTS, RECOVERY, SEGMENTS, SegmentName
 from litellm_ledger._records.line import encode
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.ledger import Ledger
@@ -300,6 +300,7 @@ def test_a_question_lists_each_directory_once_at_most(
 ) -> None:
     hand.sealed(1, 5)
     (hand.root / RECOVERY).mkdir()
+    (hand.root / MANIFESTS).mkdir()
     listed: list[Path] = []
     for name in ("listdir", "scandir"):
         real = getattr(os, name)
@@ -312,7 +313,9 @@ def test_a_question_lists_each_directory_once_at_most(
     answer = getattr(Ledger(hand.root), question)()
     if question == "records":
         assert len(list(answer)) == 5
-    looked_at = [LIVE, RECOVERY, SEGMENTS] if question == "verify" else [LIVE, SEGMENTS]
+    looked_at = [LIVE, SEGMENTS]
+    if question == "verify":
+        looked_at = [LIVE, MANIFESTS, RECOVERY, SEGMENTS]
     assert sorted(map(str, listed)) == looked_at
 
 

@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import force_setattr
 
+from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import encode_wire, wire
 from litellm_ledger._records.money import whole
 from litellm_ledger._records.record import UsageRecord
@@ -23,7 +25,9 @@ from litellm_ledger._storage.live_file import ACCEPTED, OLDEST, Durability, Live
 from litellm_ledger._storage.segment import SegmentLog
 
 from .queue import Accepted, Entry, RecordQueue
-from .sealer import Sealer
+
+if TYPE_CHECKING:
+    from .sealer import Sealer
 
 __all__ = ["Backlog"]
 
@@ -49,8 +53,8 @@ class Backlog:
         self.directory = directory
         self.live = LiveFile(fs, directory, writer, durability=durability)
         self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
-        self.sealer = Sealer(fs, directory)
-        self.log.on_sealed = self.sealer.add
+        self.sealer: Sealer | None = None
+        self.log.on_sealed = self._sealed
         self.queue = RecordQueue()
         self._waiting = self.queue.waiting
         self.inbox: deque[Entry] = deque()
@@ -63,6 +67,13 @@ class Backlog:
         self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
         self._cells = self.live.cells
         self._prefix = f"{writer}-"
+
+    def _sealed(self, name: SegmentName, size: int) -> None:
+        if self.sealer is None:
+            from .sealer import Sealer  # most calls are made before anything is sealed
+
+            self.sealer = Sealer(self.fs, self.directory)
+        self.sealer.add(name, size)
 
     @property
     def idle(self) -> bool:

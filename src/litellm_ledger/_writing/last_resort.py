@@ -211,7 +211,8 @@ class LastResort:
                 self._log.sync(timeout=_left(deadline))
                 return
             self._log.seal(timeout=_left(deadline))
-            backlog.sealer.finish(min(_left(deadline), _MANIFESTS))
+            if backlog.sealer is not None:
+                backlog.sealer.finish(min(_left(deadline), _MANIFESTS))
             if self._log.left_open:  # a file that failed us: recovery seals it, by the counters
                 backlog.live.release()
             else:

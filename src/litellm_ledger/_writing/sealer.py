@@ -51,7 +51,7 @@ class Sealer:
         self._begin()
 
     def finish(self, timeout: float) -> None:
-        """Wait for the manifests of small segments, at most ``timeout`` seconds; give up the rest."""
+        """Wait ``timeout`` seconds at most for the manifests of small segments; give up the rest."""
         if self._thread != _thread.get_ident() and self._left() <= _QUICK:
             if not self._begin() and self._running.acquire(False):  # no thread starts any more
                 self._work()
