@@ -24,7 +24,7 @@ from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName, rec
 from litellm_ledger._records.line import SEALED, Line, checked, line_of, newer_version
 from litellm_ledger._records.scan import Head
 
-from .filesystem import FileSystem, open_file, rights_beside
+from .filesystem import FileSystem, open_file, read_file, rights_beside
 from .format_version import newer_format
 from .segment import write_sealed
 
@@ -312,6 +312,7 @@ def write(fs: FileSystem, root: Path, manifest: Manifest) -> tuple[str, str]:
     directory = root / MANIFESTS
     fs.make_directory(directory, rights_beside(root / SEGMENTS))
     name = f"{manifest.segment}.json"
+    data = b""
     for left in reversed(range(_TRIES)):
         data = encode(manifest)
         due = time.monotonic() + SLOW
@@ -323,9 +324,18 @@ def write(fs: FileSystem, root: Path, manifest: Manifest) -> tuple[str, str]:
         try:
             write_sealed(fs, directory, name, data, attempt=os.getpid(), before=refuse_late)
         except OSError as exc:
+            if _is_there(directory / name, data):  # its name is durable with that of the next one
+                break
             if exc.errno != errno.ETIMEDOUT or not left:
                 raise
             manifest = msgspec.structs.replace(manifest, sealed=max(_now(), manifest.sealed))
         else:
-            return identity(data), manifest.sealed
-    raise AssertionError("unreachable")
+            break
+    return identity(data), manifest.sealed
+
+
+def _is_there(path: Path, data: bytes) -> bool:
+    try:
+        return read_file(path) == data
+    except OSError:
+        return False

@@ -8,6 +8,7 @@ Never awaits, never starts a task, never writes to the ledger.
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -69,6 +70,8 @@ class Backlog:
         self._prefix = f"{writer}-"
 
     def _sealed(self, name: SegmentName, size: int) -> None:
+        if not threading.main_thread().is_alive():
+            return  # an import at the interpreter's exit would change the status that it ends with
         if self.sealer is None:
             from .sealer import Sealer  # most calls are made before anything is sealed
 

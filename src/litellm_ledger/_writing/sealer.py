@@ -51,12 +51,10 @@ class Sealer:
         self._begin()
 
     def finish(self, timeout: float) -> None:
-        """Wait ``timeout`` seconds at most for the manifests of small segments; give up the rest."""
-        if self._thread != _thread.get_ident() and self._left() <= _QUICK:
-            if not self._begin() and self._running.acquire(False):  # no thread starts any more
-                self._work()
-            elif self._running.acquire(True, max(0.0, timeout)):
-                self._running.release()
+        """Wait up to ``timeout`` seconds for the manifests of small segments; give up the rest."""
+        quick = self._left() <= _QUICK and self._thread != _thread.get_ident()
+        if quick and self._begin() and self._running.acquire(True, max(0.0, timeout)):
+            self._running.release()
         self._stopped = True
 
     def _left(self) -> int:
