@@ -23,6 +23,7 @@ from .flags import FORMS, command, complain, home
 from .health import ask, compact, doctor, path, recover, verify
 from .records import calls, export, records, show, tail
 from .reports import by_period, html, report, top
+from .seals import anchor, seal
 from .sql import sql
 
 __all__ = ["app"]
@@ -94,6 +95,8 @@ for _function, _forms in (
     (verify, ("json",)),
     (recover, ("json",)),
     (compact, ("json",)),
+    (seal, ("json",)),
+    (anchor, ("json",)),
     (path, ()),
     (ask, ("json",)),
 ):

@@ -7,13 +7,14 @@ Owns their words and flags, and what they print.  All of it comes from ``Ledger`
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from litellm_ledger._aggregates.formatting import clean, counted
-from litellm_ledger._errors import LedgerError
+from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import default_directory
 
 from .flags import Output, Where, emit
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from litellm_ledger._litellm.self_check import LiteLLMCheck
     from litellm_ledger._maintenance.compact import Compaction
     from litellm_ledger._maintenance.recover import RecoveryReport
+    from litellm_ledger._reading.anchor import AnchorCheck
     from litellm_ledger._reading.lines import Problem
     from litellm_ledger._reading.verdict import Verification, WriterVerdict
     from litellm_ledger._reports.doctor import Finding
@@ -131,10 +133,24 @@ def verify(
         bool,
         typer.Option("--strict", help="Also exit 1 for lost records that were never acknowledged."),
     ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Check every line, and compare the manifests with the lines. Slower."
+        ),
+    ] = False,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(
+            "--anchor",
+            metavar="FILE",
+            help="Check that nothing changed since the lines in FILE were printed by anchor.",
+        ),
+    ] = None,
 ) -> int:
     """Check that no record is lost; exit 1 if acknowledged records are lost or files damaged."""
     with working(f"verifying {ledger.path}"):
-        result = ledger.verify()
+        result = ledger.verify(full=full, anchors=anchors)
     return emit(
         output,
         result.to_dict,
@@ -173,9 +189,21 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
     for problem in found.archive:
         tell(f"{problem.file}: {problem.detail}")
     write()
+    for one in found.anchors:
+        tell(_anchored(one))
     for sentence in found.cannot_prove():
         tell(f"Cannot prove: {sentence}")
     tell(_bottom_line(found, strict=strict))
+
+
+def _anchored(found: AnchorCheck) -> str:
+    then = f"Anchor of {found.anchor.at}"
+    if found.ok:
+        return f"{then}: its {found.anchor.records:,} records are unchanged."
+    return (
+        f"{then}: DOES NOT HOLD. It covers {found.anchor.records:,} records; the manifests of that "
+        f"time cover {found.records:,} now. Compare with a backup."
+    )
 
 
 _OF_UNACKNOWLEDGED: Final = (
@@ -254,11 +282,13 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
             f"; {torn:,} torn bytes, which litellm-ledger recover cuts off." if torn else "."
         )
     damage = sum(len(writer.problems) for writer in found.writers)
+    wrong = sum(not one.ok for one in found.anchors)
     parts = [
         _lost(found.total("lost"), never) if found.total("lost") else "",
         f"{found.total('quarantined'):,} quarantined" if found.total("quarantined") else "",
         counted(damage, "damaged place") if damage else "",
         f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
+        f"{counted(wrong, 'anchor')} not held" if wrong else "",
     ]
     return f"NOT OK: {', '.join(filter(None, parts))}."
 
@@ -278,9 +308,13 @@ def _with_path(ledger: Ledger, result: RecoveryReport | Compaction) -> dict[str,
 def recover(output: Output, ledger: Ledger) -> int:
     """Clean up after writers that died: seal segments, settle calls in flight, count losses."""
     from litellm_ledger._maintenance.recover import recover as recover_directory
+    from litellm_ledger._maintenance.seal import seal
 
     ledger.segments()  # a missing ledger is an error, not an empty recovery
     result = recover_directory(ledger.path)
+    if result.writers:
+        with contextlib.suppress(LedgerPathError):  # they can be written at any time
+            seal(ledger.path)
     return emit(
         output,
         lambda: _with_path(ledger, result),

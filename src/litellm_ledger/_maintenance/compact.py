@@ -41,6 +41,7 @@ from litellm_ledger._storage.format_version import newer_format, refuse_newer
 from litellm_ledger._storage.live_file import is_locked, lock_directory, read_live, unlock
 
 from .parquet import Staging, write_file
+from .seal import seal
 
 if TYPE_CHECKING:
     import duckdb
@@ -118,6 +119,8 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
     held = lock_directory(root / ARCHIVE)
     if held is None:
         raise LedgerPathError(f"the ledger at {root} is being compacted by another process")
+    with contextlib.suppress(LedgerPathError):  # by another process, or they can be written later
+        seal(root, fs=fs)
     try:
         return _Run(root, fs).work(until or datetime.now(UTC).date())
     except OSError as exc:

@@ -201,7 +201,7 @@ class _Found:
             return False  # who reads it will say what is the matter
         if (sha256, lines) == (manifest.sha256, manifest.lines) and _accounts(name, manifest):
             return True
-        detail = "is not what its manifest says; restore it, or the manifest, from a backup"
+        detail = "is not what its manifest says; restore it from a backup"
         self.problems.append(Problem(where, "altered", 0, manifest.size, manifest.lines, detail))
         return False
 
