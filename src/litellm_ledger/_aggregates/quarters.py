@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from operator import add
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 
@@ -40,14 +40,16 @@ _WORTH_IT: Final = 1_000
 _FOLD_AT: Final = 4_096
 """Combinations of values that are kept apart while adding up."""
 _LARGEST: Final = 2**63 - 1
+_Sum = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+_Quarter = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):
     """Outcomes with the same values: their sums for each quarter of an hour."""
 
     of: list[str | None]
-    quarters: list[int | None]
-    sums: dict[str, list[int]]
+    quarters: list[_Quarter | None]
+    sums: dict[str, list[_Sum]]
 
     def is_sound(self, values: int) -> bool:
         """Whether its parts fit each other, as nobody promises of what was read from a file."""
@@ -202,6 +204,12 @@ class Question:
 
         Where it could not, nothing is added.
         """
+        try:
+            return self._add_to(totals, table)
+        except OverflowError:  # a time that no calendar has
+            return False
+
+    def _add_to(self, totals: Totals, table: Table) -> bool:
         found: list[tuple[Fields, Group, int, int]] = []
         for group in table.groups:
             values = dict(zip(KEYS, group.of, strict=False))

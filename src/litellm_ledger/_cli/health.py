@@ -183,6 +183,12 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
         tell(f"{writers} closed cleanly, nothing missing: {records} (--all shows each).")
     for explanation in _explanations(listed):
         tell(explanation)
+    _print_rest(found)
+    tell(_bottom_line(found, strict=strict))
+
+
+def _print_rest(found: Verification) -> None:
+    """Print what is not about a writer."""
     if found.recovery:
         write()
         tell(f"Kept in recovery/ for inspection: {', '.join(map(clean, found.recovery))}")
@@ -193,7 +199,6 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
         tell(_anchored(one))
     for sentence in found.cannot_prove():
         tell(f"Cannot prove: {sentence}")
-    tell(_bottom_line(found, strict=strict))
 
 
 def _anchored(found: AnchorCheck) -> str:

@@ -71,7 +71,8 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     refused: dict[str, Problem] = {}
     writers = list_live(root)
     live = _live(root, writers, refused)
-    ledger = Snapshot.take(root, writers)  # after the counters: there can only be more than those
+    sealed = dict(by_writer(list_manifests(root)))
+    ledger = Snapshot.take(root, writers)  # last: there can only be more than those say
     segments = dict(by_writer(ledger.segments))
     if any(name.open for writer in segments if writer not in live for name in segments[writer]):
         live = _live(root, list_live(root), refused) | live  # one that began after the first look
@@ -79,7 +80,6 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     with contextlib.suppress(OSError):
         if (root / RECOVERY).is_dir():
             recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
-    sealed = dict(by_writer(list_manifests(root)))
     verdicts = []
     chains: dict[str, list[Link]] = {}
     for writer in sorted({*segments, *live, *sealed}):

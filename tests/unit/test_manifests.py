@@ -1,0 +1,409 @@
+"""Manifests: what they say, who believes them, and that a lie is found."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.generated import make_ledger
+from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
+
+from litellm_ledger import Ledger
+from litellm_ledger._aggregates.calendar import PERIODS
+from litellm_ledger._aggregates.groups import KEYS as _KEYS
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._reading.anchor import Anchor, anchor, read_anchors
+from litellm_ledger._records.layout import MANIFESTS, SEGMENTS
+from litellm_ledger._reports import by_manifest as _by_manifest
+from litellm_ledger._reports import engine as _engine
+
+KEYS = [*_KEYS, *PERIODS, "tag:user", "tag:team é'\"", "tag:none"]
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "America/St_Johns"]
+LATER = datetime(2030, 1, 1, tzinfo=UTC).date()
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> HandMade:
+    return HandMade(tmp_path / "usage")
+
+
+def manifest_of(segment: Path) -> Path:
+    return segment.parent.parent / MANIFESTS / f"{segment.name}.json"
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a manifest, and give it the checksum that makes it look sound."""
+    plain = json.loads(path.read_bytes())
+    del plain["crc"]
+    change(plain)
+    body = json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()[:-1]
+    path.write_bytes(body + b',"crc":"%08x"}\n' % zlib.crc32(body))
+
+
+def problems(ledger: Ledger, **how: Any) -> list[str]:
+    found = ledger.verify(**how)
+    return [f"{p.what}: {p.detail}" for writer in found.writers for p in writer.problems]
+
+
+# -- reports -----------------------------------------------------------------------------------
+
+
+def a_question(rng: random.Random) -> dict[str, Any]:
+    """Keys, zone, times and conditions, as people combine them."""
+    keys = rng.sample(KEYS, rng.randrange(4))
+    question: dict[str, Any] = {"by": keys, "tz": rng.choice(ZONES)}
+    begin = datetime(2025, 1, 1, tzinfo=UTC)
+    minutes = rng.choice((1, 15, 60 * 24))
+    for bound in ("since", "until"):
+        if rng.random() < 0.3:
+            question[bound] = begin + timedelta(minutes=minutes * rng.randrange(525_600 // minutes))
+    for name in ("where", "where_not"):
+        if rng.random() < 0.3:
+            question[name] = rng.choice(
+                ({"model": "gpt-4o-mini"}, {"status": ["ok", "abandoned"]}, {"user": "user-3"},
+                 {"month": "2025-03"}, {"day": "2025-10-26"}, {"provider": ["openai", "(none)"]})
+            )  # fmt: skip
+    return question
+
+
+def test_a_report_from_manifests_is_that_from_the_lines_to_the_picodollar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(7)
+    root = tmp_path / "usage"
+    make_ledger(root, 2_000, segment=40_000, damage=0.1)
+    questions = [a_question(rng) for _ in range(40)]
+    ledger = Ledger(root)
+
+    def answers() -> list[Any]:
+        reports = [ledger.report(**question) for question in questions]
+        return [(r.rows, r.total, r.in_flight, r.cut_off, r.known_tags) for r in reports]
+
+    true = answers()
+    told: list[int] = []
+
+    def spy(*args: Any) -> Any:
+        found = real(*args)
+        told.append(len(found.names))
+        return found
+
+    real = _by_manifest.add_sealed
+    monkeypatch.setattr(_engine, "add_sealed", spy)
+    assert answers() == true
+    assert not any(told)
+    segments = list((root / SEGMENTS).iterdir())
+    seal(root)
+    for path in rng.sample(list((root / MANIFESTS).iterdir()), 5):  # half sealed
+        path.unlink()
+    for large in (2**60, 0):
+        monkeypatch.setattr(_engine, "_LARGE", large)
+        told.clear()
+        assert answers() == true
+        assert sum(map(bool, told)) > len(questions) // 2
+        assert max(told) > len(segments) // 4
+    compact(root, until=datetime(2025, 6, 1, tzinfo=UTC).date())
+    assert answers() == true
+
+
+def test_a_clock_that_changes_within_a_quarter_is_no_matter(hand: HandMade) -> None:
+    """In Newfoundland clocks went back at one minute past midnight until 2011."""
+    moments = [datetime(2010, 11, 7, 2, 31, 30, tzinfo=UTC) + timedelta(seconds=s * 40 - 120)
+               for s in range(6)]  # fmt: skip
+    hand.sealed(1, 6, [hand.line(n, ts=ts) for n, ts in enumerate(moments, 1)])
+    ledger = Ledger(hand.root)
+    asked = [ledger.report([every], tz="America/St_Johns").rows for every in ("hour", "day")]
+    seal(hand.root)
+    again = [ledger.report([every], tz="America/St_Johns").rows for every in ("hour", "day")]
+    assert again == asked
+    assert len(asked[0]) > 1
+
+
+def test_outcomes_of_any_time_and_sum_are_added_up(hand: HandMade) -> None:
+    most = Decimal(2**63 - 1) / 10**12
+    early = hand.line(3, ts=datetime(2, 1, 1, tzinfo=UTC), cost=Decimal(1))
+    hand.sealed(1, 3, [hand.line(1, ts=None), hand.line(2, ts=None, cost=-most), early])
+    hand.sealed(4, 5, [hand.line(4, cost=most), hand.line(5, cost=most)])
+    hand.sealed(6, 8, [hand.line(n, tags={f"t{n}-{i}": "v" for i in range(20)}) for n in (6, 7, 8)])
+    ledger = Ledger(hand.root)
+    asked = [["day"], ["month", "model"], ["tag:t6-1"], []]
+    true = [[*ledger.report(by).rows, ledger.report(by).total] for by in asked]
+    assert len(seal(hand.root).manifests) == 3
+    assert [[*ledger.report(by).rows, ledger.report(by).total] for by in asked] == true
+    assert ledger.verify(full=True).ok
+
+
+@pytest.mark.parametrize("real_first", [True, False])
+def test_an_unsettled_call_that_another_segment_settles_counts_once(
+    hand: HandMade, real_first: bool
+) -> None:
+    real = [hand.outcome(2, of=1, status="ok", cost=Decimal(1)), hand.line(3)]
+    hand.sealed(1, 1, [hand.started(1)])
+    hand.sealed(2, 3, real)
+    hand.sealed(4, 4, [hand.outcome(4, of=1, status="unsettled")])
+    ledger = Ledger(hand.root)
+    true = ledger.report(["status"])
+    seal(hand.root)
+    if not real_first:
+        manifest_of(hand.root / SEGMENTS / f"{hand.writer}.{2:016d}-{3:016d}.jsonl").unlink()
+    assert ledger.report(["status"]).rows == true.rows
+    assert true.total.unsettled == 0
+    assert ledger.verify().writers[0].unsettled == 0
+
+
+def test_a_call_that_began_in_a_sealed_segment_is_in_flight(hand: HandMade) -> None:
+    hand.sealed(1, 2, [hand.started(1), hand.started(2)])
+    seal(hand.root)
+    hand.open(3, [hand.outcome(3, of=2)])
+    hand.live(3, oldest=1)
+    found = Ledger(hand.root).report()
+    assert (found.cut_off, found.total.calls) == (1, 1)
+
+
+# -- who believes ------------------------------------------------------------------------------
+
+
+def test_a_manifest_of_other_bytes_is_not_believed(hand: HandMade) -> None:
+    segment = hand.sealed(1, 2)
+    seal(hand.root)
+    segment.write_bytes(b"".join(hand.lines(1, 2, cost=Decimal(5))))
+    ledger = Ledger(hand.root)
+    assert ledger.report().total.cost == 10
+    assert problems(ledger) == ["altered: is not what its manifest says; restore it from a backup"]
+
+
+def test_a_damaged_manifest_is_passed_over_and_named(hand: HandMade) -> None:
+    segment = hand.sealed(1, 2)
+    seal(hand.root)
+    manifest_of(segment).write_bytes(manifest_of(segment).read_bytes()[:-30])
+    ledger = Ledger(hand.root)
+    assert ledger.report().total.calls == 2
+    assert problems(ledger) == ["damaged: is no manifest; remove it, then run litellm-ledger seal"]
+    assert [p.what for p in seal(hand.root).left] == ["damaged"]
+    manifest_of(segment).unlink()
+    assert seal(hand.root).left == ()
+    assert ledger.verify(full=True).ok
+
+
+def test_a_segment_that_is_not_whole_gets_none(hand: HandMade) -> None:
+    spoil(hand.sealed(1, 3), line=1)
+    hand.sealed(4, 5, hand.lines(4, 4))
+    done = seal(hand.root)
+    assert (done.manifests, [p.what for p in done.left]) == ((), ["damaged", "damaged"])
+
+
+def test_a_deleted_segment_is_missed(hand: HandMade) -> None:
+    hand.sealed(1, 3)
+    last = hand.sealed(4, 6)
+    seal(hand.root)
+    last.unlink()
+    found = Ledger(hand.root).verify()
+    assert (found.ok, found.total("lost")) == (False, 3)
+    assert problems(Ledger(hand.root)) == [
+        "missing: there is only its manifest, of 3 records; restore it"
+    ]
+
+
+LIES: dict[str, Any] = {
+    "segment": "20250101T000000Z-00000000000000aa.0000000000000001-0000000000000009.jsonl",
+    "previous": "0" * 64,
+    "size": 5,
+    "lines": 4,
+    "crc32": "00000000",
+    "sha256": "0" * 64,
+    "plain": True,
+    "earliest": "2020-01-01T00:00:00.000000Z",
+    "latest": None,
+    "gaps": [],
+    "open": [["x", 1]],
+    "closed": [["x", 1]],
+    "unsettled": [],
+    "tags": ["other"],
+    "tables": [],
+}
+
+
+@pytest.mark.parametrize("member", LIES)
+def test_a_manifest_that_lies_is_found(hand: HandMade, member: str) -> None:
+    tagged = [hand.line(n, tags={"user": "a"}, cost=Decimal(1)) for n in (2, 3)]
+    unsettled = hand.line(4, status="unsettled", operation=hand.id(4))
+    segment = hand.sealed(1, 6, [hand.started(1), *tagged, unsettled, hand.gap(5, 6)])
+    hand.sealed(7, 8)
+    seal(hand.root)
+    ledger = Ledger(hand.root)
+    before = problems(ledger, full=True)
+    said = json.loads(manifest_of(segment).read_bytes())[member]
+    assert said != LIES[member]
+    rewrite(manifest_of(segment), lambda plain: plain.__setitem__(member, LIES[member]))
+    assert len(problems(ledger, full=True)) > len(before)
+    assert problems(ledger), "the chain breaks without looking at a line"
+
+
+@pytest.mark.parametrize("name", ["calls", "pico", "input_tokens", "quarters", "of"])
+def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str) -> None:
+    segment = hand.sealed(1, 2, hand.lines(1, 2, cost=Decimal(1), input_tokens=3))
+    seal(hand.root)
+
+    def change(plain: dict[str, Any]) -> None:
+        group = plain["tables"][0]["groups"][0]
+        if name == "of":
+            group["of"][0] = "cheap"
+        elif name == "quarters":
+            group["quarters"][0] += 4
+        else:
+            group["sums"][name][0] -= 1
+
+    rewrite(manifest_of(segment), change)
+    (found,) = problems(Ledger(hand.root), full=True)
+    assert found == "altered: is not what the lines say: tables"
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [{"of": ["m"] * 8, "quarters": [1, 1], "sums": {"calls": [1, 1]}}],
+        [{"of": ["m"] * 8, "quarters": [2, 1], "sums": {"calls": [1, 1]}}],
+        [{"of": ["m"] * 8, "quarters": [1, None], "sums": {"calls": [1, 1]}}],
+        [{"of": ["m"] * 7, "quarters": [1], "sums": {"calls": [1]}}],
+        [{"of": ["m"] * 8, "quarters": [1], "sums": {"calls": [1, 2]}}],
+        [{"of": ["m"] * 8, "quarters": [1], "sums": {"calls": [1], "other": [1]}}],
+        [{"of": ["m"] * 8, "quarters": [], "sums": {"calls": []}}],
+        [{"of": ["m"] * 8, "quarters": [10**12], "sums": {"calls": [1]}}],
+        [{"of": ["m", "p", "c", "odd", "r", "e", "u", "c"], "quarters": [1], "sums": {}}],
+        [{"of": ["m"] * 8, "quarters": [1], "sums": {"calls": [10**30]}}],
+    ],
+)
+def test_tables_that_make_no_sense_are_passed_over(hand: HandMade, groups: Any) -> None:
+    segment = hand.sealed(1, 2)
+    seal(hand.root)
+    rewrite(manifest_of(segment), lambda plain: plain.update(tables=[{"groups": groups}]))
+    for by in (["day"], ["status"]):
+        found = Ledger(hand.root).report(by)
+        assert (found.total.calls, found.total.cost) in ((2, 0), (1, 0))
+    assert problems(Ledger(hand.root), full=True)
+
+
+# -- the chain, and anchors --------------------------------------------------------------------
+
+
+def sealed_in_turn(hand: HandMade) -> list[Path]:
+    """Four segments, and a manifest made after each."""
+    segments = []
+    for first in (1, 3, 5, 7):
+        segments.append(hand.sealed(first, first + 1))
+        seal(hand.root)
+    return segments
+
+
+def test_each_manifest_names_the_one_before_it(hand: HandMade) -> None:
+    segments = sealed_in_turn(hand)
+    plain = [json.loads(manifest_of(segment).read_bytes()) for segment in segments]
+    assert plain[0]["previous"] is None
+    assert len({one["previous"] for one in plain}) == 4
+    assert [one["sealed"] for one in plain] == sorted(one["sealed"] for one in plain)
+    assert Ledger(hand.root).verify().ok
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_manifest_taken_out_of_the_chain_is_missed(hand: HandMade, at: int) -> None:
+    segments = sealed_in_turn(hand)
+    manifest_of(segments[at]).unlink()
+    segments[at].unlink()
+    (found,) = problems(Ledger(hand.root))
+    assert found.endswith("the manifest before it is gone, or was changed")
+    seal(hand.root)
+    assert len(problems(Ledger(hand.root))) == 1
+
+
+def test_two_that_follow_the_same_are_found(hand: HandMade) -> None:
+    segments = sealed_in_turn(hand)
+    second = json.loads(manifest_of(segments[1]).read_bytes())["previous"]
+    rewrite(manifest_of(segments[3]), lambda plain: plain.update(previous=second))
+    assert any("follows the same manifest" in found for found in problems(Ledger(hand.root)))
+
+
+def anchored(root: Path) -> bool:
+    return all(one.ok for one in Ledger(root).verify(anchors=root.parent / "anchors").anchors)
+
+
+def keep(root: Path) -> Anchor:
+    found = anchor(root)
+    with (root.parent / "anchors").open("a") as file:
+        file.write(f"2025-01-01 our ledger: {found} (by cron)\n")
+    return found
+
+
+def test_an_anchor_holds_while_a_ledger_grows(hand: HandMade) -> None:
+    other = HandMade(hand.root, OTHER_WRITER)
+    for hands, first in itertools.product((hand, other), (1, 3)):
+        hands.sealed(first, first + 1)
+        seal(hand.root)
+        assert keep(hand.root).missing == 0
+    assert keep(hand.root).records == 8
+    other.sealed(5, 5)
+    assert anchor(hand.root).missing == 1
+    compact(hand.root, until=LATER)
+    assert anchored(hand.root)
+    assert len(read_anchors((hand.root.parent / "anchors").read_text().splitlines())) == 5
+
+
+def change(hand: HandMade, segments: list[Path]) -> None:
+    segments[1].write_bytes(b"".join(hand.lines(3, 4, cost=Decimal(9))))
+    for segment in segments[1:]:
+        manifest_of(segment).unlink()
+
+
+def take_away(hand: HandMade, segments: list[Path]) -> None:
+    segments[3].unlink()
+    manifest_of(segments[3]).unlink()
+
+
+def add(hand: HandMade, segments: list[Path]) -> None:
+    early = HandMade(hand.root, "20240101T000000Z-00000000000000aa").sealed(1, 2)
+    seal(hand.root)
+    made = "2024-01-01T00:00:00.000000Z"
+    rewrite(manifest_of(early), lambda plain: plain.update(sealed=made))
+
+
+def take_all_of_a_writer(hand: HandMade, segments: list[Path]) -> None:
+    for segment in segments:
+        manifest_of(segment).unlink()
+        segment.unlink()
+
+
+@pytest.mark.parametrize("forge", [change, take_away, add, take_all_of_a_writer])
+def test_a_history_that_was_forged_with_new_manifests_does_not_hold_an_anchor(
+    hand: HandMade, forge: Callable[[HandMade, list[Path]], None]
+) -> None:
+    segments = sealed_in_turn(hand)
+    keep(hand.root)
+    assert anchored(hand.root)
+    forge(hand, segments)
+    seal(hand.root)
+    assert Ledger(hand.root).verify(full=True).ok, "without the anchor nothing is to be seen"
+    assert not anchored(hand.root)
+
+
+def test_while_somebody_writes_an_anchor_stays_behind(hand: HandMade) -> None:
+    hand.sealed(1, 2)
+    seal(hand.root)
+    hand.live(2)
+    now = datetime.now(UTC)
+    assert anchor(hand.root, now=now).records == 0
+    assert anchor(hand.root, now=now + timedelta(seconds=11)).records == 2
+
+
+def test_a_file_without_an_anchor_is_refused(hand: HandMade) -> None:
+    hand.sealed(1, 2)
+    with pytest.raises(ValueError, match="no anchor found"):
+        Ledger(hand.root).verify(
+            anchors=hand.root / SEGMENTS / f"{hand.writer}.{1:016d}-{2:016d}.jsonl"
+        )
