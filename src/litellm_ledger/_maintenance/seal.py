@@ -19,7 +19,12 @@ from litellm_ledger._reading.chain import read_links, tail
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
-from litellm_ledger._storage.filesystem import REAL, FileSystem, rights_beside
+from litellm_ledger._storage.filesystem import (
+    REAL,
+    FileSystem,
+    make_directories,
+    rights_beside,
+)
 from litellm_ledger._storage.live_file import lock_directory, unlock
 from litellm_ledger._storage.manifest import NotWholeError, make, write
 
@@ -62,8 +67,7 @@ def seal(root: Path, *, fs: FileSystem = REAL) -> Sealing:
     live = list_live(root)
     ledger = Snapshot.take(root, live)
     try:
-        fs.make_directory(root / MANIFESTS, rights_beside(root / SEGMENTS))
-        fs.sync_directory(root)
+        make_directories(fs, root / MANIFESTS, rights_beside(root / SEGMENTS))
         held = lock_directory(root / MANIFESTS)
         if held is None:
             raise LedgerPathError(f"the ledger at {root} is being sealed by another process")

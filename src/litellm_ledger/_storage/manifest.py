@@ -24,7 +24,7 @@ from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName, rec
 from litellm_ledger._records.line import SEALED, Line, checked, line_of, newer_version
 from litellm_ledger._records.scan import Head
 
-from .filesystem import FileSystem, open_file, read_file, rights_beside
+from .filesystem import FileSystem, make_directories, open_file, read_file, rights_beside
 from .format_version import newer_format
 from .segment import write_sealed
 
@@ -310,7 +310,8 @@ def write(fs: FileSystem, root: Path, manifest: Manifest) -> tuple[str, str]:
         OSError: what the disk said.
     """
     directory = root / MANIFESTS
-    fs.make_directory(directory, rights_beside(root / SEGMENTS))
+    if not directory.is_dir():
+        make_directories(fs, directory, rights_beside(root / SEGMENTS))
     name = f"{manifest.segment}.json"
     data = b""
     for left in reversed(range(_TRIES)):
