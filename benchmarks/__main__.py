@@ -31,6 +31,7 @@ SECTIONS = {
     "cache": "The response cache",
     "processes": "Several processes",
     "starting": "Start",
+    "reading": "Reading a history",
     "loss": "What is lost",
 }
 LIMIT = 400.0

@@ -17,6 +17,7 @@ from tests.generated import make_ledger
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
 
 from litellm_ledger import Ledger
+from litellm_ledger._aggregates import quarters as _quarters
 from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import KEYS as _KEYS
 from litellm_ledger._maintenance.compact import compact
@@ -114,11 +115,17 @@ def test_a_report_from_manifests_is_that_from_the_lines_to_the_picodollar(
     assert answers() == true
 
 
-def test_a_clock_that_changes_within_a_quarter_is_no_matter(hand: HandMade) -> None:
+@pytest.mark.parametrize("most", [1_000, 5, 0])
+def test_a_clock_that_changes_within_a_quarter_is_no_matter(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     """In Newfoundland clocks went back at one minute past midnight until 2011."""
-    moments = [datetime(2010, 11, 7, 2, 31, 30, tzinfo=UTC) + timedelta(seconds=s * 40 - 120)
-               for s in range(6)]  # fmt: skip
-    hand.sealed(1, 6, [hand.line(n, ts=ts) for n, ts in enumerate(moments, 1)])
+    monkeypatch.setattr(_quarters, "_WORTH_IT", most)
+    before = datetime(2010, 11, 7, 2, 28, tzinfo=UTC)
+    moments = [before + timedelta(seconds=40 * at) for at in range(8)]
+    moments += [before + timedelta(minutes=15 * at) for at in range(-4, 9)]
+    moments += [before + timedelta(hours=hours) for hours in (-30, -20, 20, 30)]
+    hand.sealed(1, 25, [hand.line(n, ts=ts) for n, ts in enumerate(moments, 1)])
     ledger = Ledger(hand.root)
     asked = [ledger.report([every], tz="America/St_Johns").rows for every in ("hour", "day")]
     seal(hand.root)

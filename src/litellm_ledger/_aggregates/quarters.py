@@ -37,6 +37,8 @@ _ROWS: Final = 20_000
 """Quarters of all groups of a table beyond which there is none: about a megabyte of JSON."""
 _WORTH_IT: Final = 1_000
 """… of a table that is kept, whatever the number of lines; a larger one must be a quarter of it."""
+_STEPS: Final = (1, 4, 96)
+"""Quarters that the sums of a table are over: an hour or a day (UTC), where quarters are many."""
 _FOLD_AT: Final = 4_096
 """Combinations of values that are kept apart while adding up."""
 _LARGEST: Final = 2**63 - 1
@@ -51,7 +53,7 @@ class Group(msgspec.Struct, frozen=True, gc=False):
     quarters: list[_Quarter | None]
     sums: dict[str, list[_Sum]]
 
-    def is_sound(self, values: int) -> bool:
+    def is_sound(self, values: int, step: int) -> bool:
         """Whether its parts fit each other, as nobody promises of what was read from a file."""
         quarters = self.quarters
         times = cast("list[int]", quarters[1:] if quarters[:1] == [None] else quarters)
@@ -60,25 +62,71 @@ class Group(msgspec.Struct, frozen=True, gc=False):
             and len(quarters) > 0
             and None not in times
             and all(a < b for a, b in pairwise(times))
+            and not any(time % step for time in times)
             and "calls" in self.sums
             and all(n in FIELDS and len(s) == len(quarters) for n, s in self.sums.items())
         )
 
 
 class Table(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The groups of one segment, by ``KEYS`` and, where it is named, by the value of a tag."""
+    """The groups of one segment, by ``KEYS`` and, where it is named, by the value of a tag.
+
+    ``step``: how many quarters its sums are over.
+    """
 
     groups: list[Group]
     tag: str | None = None
+    step: int = 1
 
     def is_sound(self) -> bool:
         """Whether its groups fit it."""
         values = len(KEYS) + (self.tag is not None)
-        return all(group.is_sound(values) for group in self.groups)
+        return self.step in _STEPS and all(g.is_sound(values, self.step) for g in self.groups)
 
 
 _Key = tuple[Any, ...]
-_Rows = dict[_Key, dict[int | None, list[int]]]
+
+
+class _Rows:
+    """A table that is being added up: group to quarter to sums.
+
+    Where it would have too many rows, it is by the hour, then by the day (UTC), and then given up.
+    """
+
+    def __init__(self, step: int = 1) -> None:
+        self.step = step
+        self.groups: dict[_Key, dict[int | None, list[int]]] = {}
+        self.size = 0
+
+    def add(self, group: _Key, quarter: int | None, sums: list[int]) -> None:
+        if quarter is not None:
+            quarter -= quarter % self.step
+        rows = self.groups.setdefault(group, {})
+        row = rows.get(quarter)
+        if row is None:
+            self.size += 1
+            rows[quarter] = sums
+        else:
+            rows[quarter] = [*map(add, row, sums)]
+
+    def within(self, most: int) -> _Rows | None:
+        """Return it with at most so many rows; ``None`` if that cannot be."""
+        found = self
+        for step in _STEPS:
+            if found.size > most and step > found.step:
+                found = found.copy(step)
+        return found if found.size <= most else None
+
+    def copy(self, step: int, *more: None) -> _Rows:
+        other = _Rows(step)
+        for group, rows in self.groups.items():
+            for quarter, sums in rows.items():
+                other.add((*group, *more), quarter, sums)
+        return other
+
+    def table(self, tag: str | None) -> Table:
+        groups = sorted(self.groups.items(), key=_order)
+        return Table([_group(key, rows) for key, rows in groups], tag, self.step)
 
 
 class Quarters:
@@ -86,7 +134,7 @@ class Quarters:
 
     def __init__(self) -> None:
         self._combined = self._begin()
-        self._tables: dict[str | None, _Rows | None] = {None: {}}
+        self._tables: dict[str | None, _Rows | None] = {None: _Rows()}
         self._tags: set[str] = set()
         self._lines = 0
 
@@ -99,56 +147,39 @@ class Quarters:
         totals = self._combined
         totals.add(line, line.cost)
         if totals.groups >= _FOLD_AT:
-            self._fold()
+            self._fold(_ROWS)
 
-    def _fold(self) -> None:
+    def _fold(self, most: int) -> None:
         """Add the combinations to the tables, and begin anew."""
         totals, self._combined = self._combined, self._begin()
         for key, sums in totals.sums():
             *of, quarter, items = key
             tags = dict(items or ())
             self._tags.update(tags)
-            for tag in tags:
-                if tag not in self._tables:  # none of the outcomes before had it
-                    base = self._tables[None] if len(self._tables) <= _TAGS else None
-                    self._tables[tag] = (
-                        None
-                        if base is None
-                        else {(*of_base, None): dict(rows) for of_base, rows in base.items()}
-                    )
+            for tag in tags.keys() - self._tables.keys():  # none of the outcomes before had it
+                base = self._tables[None] if len(self._tables) <= _TAGS else None
+                self._tables[tag] = base and base.copy(base.step, None)
             for tag, table in self._tables.items():
-                if table is None:
-                    continue
-                group = tuple(of) if tag is None else (*of, tags.get(tag))
-                rows = table.setdefault(group, {})
-                row = rows.get(quarter)
-                rows[quarter] = sums if row is None else [*map(add, row, sums)]
+                if table is not None:
+                    group = tuple(of) if tag is None else (*of, tags.get(tag))
+                    table.add(group, quarter, sums)
         for tag, table in self._tables.items():
-            if table is not None and (
-                sum(map(len, table.values())) > _ROWS
-                or (tag is not None and len({key[-1] for key in table}) > _VALUES)
-            ):
-                self._tables[tag] = None
+            if table is not None:
+                many = tag is not None and len({key[-1] for key in table.groups}) > _VALUES
+                self._tables[tag] = None if many else table.within(most)
 
     def tags(self) -> list[str] | None:
         """Return the names of the tags, ``None`` if there are too many."""
-        self._fold()
+        self._fold(_ROWS)
         return sorted(self._tags) if len(self._tags) <= _TAGS else None
 
     def tables(self) -> list[Table]:
         """Return the tables; none if there is no one for all outcomes."""
-        self._fold()
-        most = max(_WORTH_IT, self._lines // 4)
-        for tag, table in self._tables.items():
-            if table is not None and sum(map(len, table.values())) > most:
-                self._tables[tag] = None
+        self._fold(max(_WORTH_IT, self._lines // 4))
         if self._tables[None] is None:
             return []
-        tables = [
-            Table([_group(key, rows) for key, rows in sorted(rows.items(), key=_order)], tag)
-            for tag, rows in sorted(self._tables.items(), key=lambda item: item[0] or "")
-            if rows is not None
-        ]
+        found = sorted(self._tables.items(), key=lambda item: item[0] or "")
+        tables = [rows.table(tag) for tag, rows in found if rows is not None]
         sums = (s for table in tables for group in table.groups for s in group.sums.values())
         return [] if any(abs(number) > _LARGEST for s in sums for number in s) else tables
 
@@ -197,7 +228,7 @@ class Question:
         self.tag = tags[0] if tags else None
         self.answerable = len(tags) < 2
         """Whether tables of one tag can answer it."""
-        self._numbers: dict[int, tuple[int, ...] | None] = {}
+        self._numbers: dict[tuple[int, int], tuple[int, ...] | None] = {}
 
     def add_to(self, totals: Totals, table: Table) -> bool:
         """Add what the outcomes of a table come to; tell whether it could be told exactly.
@@ -214,7 +245,7 @@ class Question:
         for group in table.groups:
             values = dict(zip(KEYS, group.of, strict=False))
             tags = {} if table.tag is None or group.of[-1] is None else {table.tag: group.of[-1]}
-            runs = self._runs(group.quarters)
+            runs = self._runs(group.quarters, table.step)
             if runs is None:
                 return False
             for quarter, start, end in runs:
@@ -231,7 +262,9 @@ class Question:
             totals.add_sums(one.status, one.usage_source, key, sums)
         return True
 
-    def _runs(self, quarters: list[int | None]) -> list[tuple[int | None, int, int]] | None:
+    def _runs(
+        self, quarters: list[int | None], step: int
+    ) -> list[tuple[int | None, int, int]] | None:
         """Part quarters so that each part is in one period and in or out of the time asked for.
 
         Returns the first quarter of each part, where it starts and where it ends; ``None`` if a
@@ -247,46 +280,53 @@ class Question:
         cuts = {0, len(times)}
         for bound in (self._selection.since, self._selection.until):
             if bound is not None:
-                quarter, rest = divmod(bound - _EPOCH, _QUARTER)
-                at = bisect_left(times, quarter)
-                if rest and at < len(times) and times[at] == quarter:
+                quarter, rest = divmod(bound - _EPOCH, step * _QUARTER)
+                at = bisect_left(times, quarter * step)
+                if rest and at < len(times) and times[at] == quarter * step:
                     return None
                 cuts.add(at)
         edges = sorted(cuts)
         for start, end in pairwise(edges):
-            parts = self._parts(times, start, end)
+            parts = self._parts(times, start, end, step)
             if parts is None:
                 return None
             runs += [(times[a], a + before, b + before) for a, b in parts]
         return runs
 
-    def _parts(self, times: list[int], start: int, end: int) -> list[tuple[int, int]] | None:
+    def _parts(
+        self, times: list[int], start: int, end: int, step: int
+    ) -> list[tuple[int, int]] | None:
         """Part the quarters from ``start`` to ``end`` by the periods that were asked for."""
         if not self._periods:
             return [(start, end)]
-        first, last = self._number(times[start]), self._number(times[end - 1])
+        first, last = self._number(times[start], step), self._number(times[end - 1], step)
         if first is None or last is None:
             return None
         if first == last:
             return [(start, end)]
         parts: list[tuple[int, int]] = []
-        for number, same in groupby(range(start, end), key=lambda at: self._number(times[at])):
+        for number, same in groupby(
+            range(start, end), key=lambda at: self._number(times[at], step)
+        ):
             if number is None:
                 return None
             places = list(same)
             parts.append((places[0], places[-1] + 1))
         return parts
 
-    def _number(self, quarter: int) -> tuple[int, ...] | None:
-        """Return the periods that a quarter is in; ``None`` if its end is in others.
+    def _number(self, quarter: int, step: int) -> tuple[int, ...] | None:
+        """Return the periods that some quarters are in; ``None`` if their end is in others.
 
-        That is so where clocks change within it, or their offset is no multiple of a quarter.
+        That is so where clocks change within them, or a day begins there in the zone asked for.
         """
-        if quarter not in self._numbers:
+        key = quarter, step
+        if key not in self._numbers:
             calendar, start = self._selection.calendar, _EPOCH + quarter * _QUARTER
+            edges = (start, start + step * _QUARTER - _TICK)
             first, last = (
-                tuple(calendar.number(every, ts) for every in self._periods)
-                for ts in (start, start + _QUARTER - _TICK)
+                tuple(calendar.number(every, ts) for every in self._periods) for ts in edges
             )
-            self._numbers[quarter] = first if first == last else None
-        return self._numbers[quarter]
+            # Where a clock goes back over midnight, a day may come twice within an hour.
+            before, after = (ts.astimezone(calendar.zone).utcoffset() for ts in edges)
+            self._numbers[key] = first if first == last and before == after else None
+        return self._numbers[key]
