@@ -117,7 +117,8 @@ def measure(lines: int, rounds: int) -> list[Table]:
         f"A history of {lines:,} lines in {DAYS} days",
         ["", "s", "× DuckDB alone", "CPU, s", "peak MiB"],
         "Whole programs, their start included, in turns; medians. "
-        f"{size / 2**20:,.0f} MiB of lines, {manifests / 2**20:,.1f} MiB of manifests, which `seal` made in {sealing:.1f} s.",
+        f"{size / 2**20:,.0f} MiB of lines, {manifests / 2**20:,.1f} MiB of manifests, "
+        f"which `seal` made in {sealing:.1f} s.",
     )
     base = statistics.median(s for s, _, _ in found["DuckDB alone: sums by model"])
     again = statistics.median(s for s, _, _ in found["DuckDB alone, again"])

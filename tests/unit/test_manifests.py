@@ -234,7 +234,8 @@ LIES: dict[str, Any] = {
     "closed": [["x", 1]],
     "unsettled": [],
     "tags": ["other"],
-    "tables": [],
+    "table": None,
+    "tag_tables": {},
 }
 
 
@@ -260,7 +261,7 @@ def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str) -> None
     seal(hand.root)
 
     def change(plain: dict[str, Any]) -> None:
-        group = plain["tables"][0]["groups"][0]
+        group = plain["table"]["groups"][0]
         if name == "of":
             group["of"][0] = "cheap"
         elif name == "quarters":
@@ -270,7 +271,7 @@ def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str) -> None
 
     rewrite(manifest_of(segment), change)
     (found,) = problems(Ledger(hand.root), full=True)
-    assert found == "altered: is not what the lines say: tables"
+    assert found == "altered: is not what the lines say: table"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str) -> None
 def test_tables_that_make_no_sense_are_passed_over(hand: HandMade, groups: Any) -> None:
     segment = hand.sealed(1, 2)
     seal(hand.root)
-    rewrite(manifest_of(segment), lambda plain: plain.update(tables=[{"groups": groups}]))
+    rewrite(manifest_of(segment), lambda plain: plain.update(table={"groups": groups}))
     for by in (["day"], ["status"]):
         found = Ledger(hand.root).report(by)
         assert (found.total.calls, found.total.cost) in ((2, 0), (1, 0))

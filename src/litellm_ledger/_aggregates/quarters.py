@@ -42,6 +42,7 @@ _STEPS: Final = (1, 4, 96)
 _FOLD_AT: Final = 4_096
 """Combinations of values that are kept apart while adding up."""
 _LARGEST: Final = 2**63 - 1
+_FIELDS: Final = frozenset(FIELDS)
 _Sum = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 _Quarter = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
 
@@ -54,33 +55,33 @@ class Group(msgspec.Struct, frozen=True, gc=False):
     sums: dict[str, list[_Sum]]
 
     def is_sound(self, values: int, step: int) -> bool:
-        """Whether its parts fit each other, as nobody promises of what was read from a file."""
+        """Whether its parts fit each other: that of what is read from a file nobody promises."""
         quarters = self.quarters
         times = cast("list[int]", quarters[1:] if quarters[:1] == [None] else quarters)
         return (
             len(self.of) == values
             and len(quarters) > 0
             and None not in times
-            and all(a < b for a, b in pairwise(times))
-            and not any(time % step for time in times)
+            and times == sorted(set(times))
+            and (step == 1 or not any(time % step for time in times))
             and "calls" in self.sums
-            and all(n in FIELDS and len(s) == len(quarters) for n, s in self.sums.items())
+            and _FIELDS.issuperset(self.sums)
+            and {len(quarters)} == {*map(len, self.sums.values())}
         )
 
 
 class Table(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The groups of one segment, by ``KEYS`` and, where it is named, by the value of a tag.
+    """The groups of one segment, by ``KEYS`` and perhaps by the value of a tag.
 
     ``step``: how many quarters its sums are over.
     """
 
     groups: list[Group]
-    tag: str | None = None
     step: int = 1
 
-    def is_sound(self) -> bool:
+    def is_sound(self, of_tag: bool) -> bool:
         """Whether its groups fit it."""
-        values = len(KEYS) + (self.tag is not None)
+        values = len(KEYS) + of_tag
         return self.step in _STEPS and all(g.is_sound(values, self.step) for g in self.groups)
 
 
@@ -124,9 +125,12 @@ class _Rows:
                 other.add((*group, *more), quarter, sums)
         return other
 
-    def table(self, tag: str | None) -> Table:
+    def table(self) -> Table | None:
+        """Return it as it is kept; ``None`` if a sum is too large for that."""
         groups = sorted(self.groups.items(), key=_order)
-        return Table([_group(key, rows) for key, rows in groups], tag, self.step)
+        table = Table([_group(key, rows) for key, rows in groups], self.step)
+        sums = (s for group in table.groups for s in group.sums.values())
+        return None if any(abs(number) > _LARGEST for s in sums for number in s) else table
 
 
 class Quarters:
@@ -173,15 +177,12 @@ class Quarters:
         self._fold(_ROWS)
         return sorted(self._tags) if len(self._tags) <= _TAGS else None
 
-    def tables(self) -> list[Table]:
-        """Return the tables; none if there is no one for all outcomes."""
+    def tables(self) -> tuple[Table | None, dict[str, Table]]:
+        """Return the table without a tag, and those by tag; what would be too large is left out."""
         self._fold(max(_WORTH_IT, self._lines // 4))
-        if self._tables[None] is None:
-            return []
-        found = sorted(self._tables.items(), key=lambda item: item[0] or "")
-        tables = [rows.table(tag) for tag, rows in found if rows is not None]
-        sums = (s for table in tables for group in table.groups for s in group.sums.values())
-        return [] if any(abs(number) > _LARGEST for s in sums for number in s) else tables
+        tables = {tag: rows.table() for tag, rows in self._tables.items() if rows is not None}
+        of_tags = sorted((tag, table) for tag, table in tables.items() if tag is not None)
+        return tables.get(None), {tag: table for tag, table in of_tags if table is not None}
 
 
 def _combination(line: Fields) -> _Key:
@@ -244,7 +245,8 @@ class Question:
         found: list[tuple[Fields, Group, int, int]] = []
         for group in table.groups:
             values = dict(zip(KEYS, group.of, strict=False))
-            tags = {} if table.tag is None or group.of[-1] is None else {table.tag: group.of[-1]}
+            value = group.of[-1] if len(group.of) > len(KEYS) else None
+            tags = {} if value is None or self.tag is None else {self.tag: value}
             runs = self._runs(group.quarters, table.step)
             if runs is None:
                 return False

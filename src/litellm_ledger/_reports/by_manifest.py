@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
-from litellm_ledger._aggregates.quarters import Question, Table
+from litellm_ledger._aggregates.quarters import Question
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._reading.sealed import manifests
@@ -41,7 +41,7 @@ def add_sealed(ledger: Snapshot, question: Question, totals: Totals) -> Sealed:
     names = set()
     for _, family in by_writer(ledger.segments):
         for name in _alone(family, told):
-            table = _table(told[name], question.tag)
+            table = told[name].table_of(question.tag)
             if table is not None and question.add_to(totals, table):
                 names.add(name)
     rest = [name for name in ledger.segments if name not in names]
@@ -66,11 +66,3 @@ def _alone(
         if name in told and told[name].plain and not overlaps:
             alone.append(name)
     return alone
-
-
-def _table(manifest: Manifest, tag: str | None) -> Table | None:
-    """Return the table that tells of a tag."""
-    if tag is not None and manifest.tags is None:
-        return None
-    wanted = tag if tag in (manifest.tags or ()) else None
-    return next((table for table in manifest.tables if table.tag == wanted), None)

@@ -82,7 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     closed: list[Call]
     unsettled: list[Call]
     tags: list[str] | None
-    tables: list[Table]
+    table: msgspec.Raw
+    tag_tables: dict[str, msgspec.Raw]
 
     @property
     def name(self) -> SegmentName | None:
@@ -94,14 +95,35 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         """Lines that are records."""
         return self.lines - len(self.gaps)
 
+    def table_of(self, tag: str | None) -> Table | None:
+        """Return the sums by the value of a tag, ``None``: of no tag; ``None`` if it has them not.
+
+        Only the table that is asked for is parsed: that is most of the work.
+        """
+        if tag is not None and self.tags is None:
+            return None
+        raw = self.table
+        if tag in (self.tags or ()):
+            if tag not in self.tag_tables:
+                return None
+            raw = self.tag_tables[tag]
+        try:
+            table = _table(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        return table if table is not None and table.is_sound(raw is not self.table) else None
+
     def content(self) -> dict[str, Any]:
         """Return what follows from the lines: all but when it was made, and after which one."""
-        members: dict[str, Any] = msgspec.to_builtins(self)
+        members = msgspec.structs.asdict(self)
         del members["sealed"], members["previous"]
+        members["table"] = bytes(self.table)
+        members["tag_tables"] = {tag: bytes(raw) for tag, raw in self.tag_tables.items()}
         return members
 
 
 _encode: Final = msgspec.json.Encoder().encode
+_table: Final = msgspec.json.Decoder(Table | None).decode
 _decode: Final = msgspec.json.Decoder(Manifest).decode
 
 
@@ -124,8 +146,7 @@ def parse(data: bytes, name: SegmentName) -> Manifest | None:
         manifest = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    sound = manifest.segment == str(name) and all(table.is_sound() for table in manifest.tables)
-    return manifest if sound else None
+    return manifest if manifest.segment == str(name) else None
 
 
 def read(root: Path, name: SegmentName) -> tuple[Manifest, bytes] | None:
@@ -267,6 +288,7 @@ class _Contents:
             self._closed[call] = None
 
     def manifest(self, name: SegmentName) -> Manifest:
+        table, tables = self._quarters.tables()
         return Manifest(
             segment=str(name),
             sealed="",
@@ -283,7 +305,8 @@ class _Contents:
             closed=list(self._closed),
             unsettled=list(self._unsettled),
             tags=self._quarters.tags(),
-            tables=self._quarters.tables(),
+            table=msgspec.Raw(_encode(table)),
+            tag_tables={tag: msgspec.Raw(_encode(of_tag)) for tag, of_tag in tables.items()},
         )
 
 
