@@ -17,6 +17,7 @@ from zlib import crc32
 import pytest
 
 from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import SUFFIX, checked, decode, encode
 from litellm_ledger._records.scan import scan
@@ -143,3 +144,40 @@ def test_the_page_names_every_member_and_no_other() -> None:
     members = {field.encode_name for field in fields(GapLine)} | {"v", "crc"}
     tables = FORMAT.read_text("utf-8").split("## Members")[1].split("### Money")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", tables, re.MULTILINE)) == members
+
+
+# -- with manifests --------------------------------------------------------------------------------
+
+SEALED = HERE.parent / "fixtures" / "v1-sealed"
+
+
+@pytest.mark.parametrize("manifests", [True, False])
+def test_the_sealed_fixture_still_says_the_same(tmp_path: Path, manifests: bool) -> None:
+    root = tmp_path / "usage"
+    shutil.copytree(SEALED, root)
+    if not manifests:
+        shutil.rmtree(root / "manifests")
+    expected = json.loads((SEALED / "expected.json").read_text("utf-8"))
+    for by, rows in expected.items():
+        found = {tuple(row.group.values()): row for row in Ledger(root).report([by]).rows}
+        assert len(found) == len(rows)
+        for row in rows:
+            one = found[tuple(row["group"].values())]
+            said = (one.calls, one.cost, one.total_tokens)
+            assert said == (row["calls"], Decimal(row["cost"]), row["total_tokens"])
+
+
+def test_the_manifests_of_the_fixture_still_hold_and_so_does_its_anchor(tmp_path: Path) -> None:
+    root = tmp_path / "usage"
+    shutil.copytree(SEALED, root)
+    found = Ledger(root).verify(full=True, anchors=root / "anchors")
+    assert [problem for writer in found.writers for problem in writer.problems] == []
+    assert [one.ok for one in found.anchors] == [True]
+    shutil.rmtree(root / "manifests")
+    seal(root)
+    for path in (root / "manifests").iterdir():
+        there = json.loads(path.read_bytes())
+        once = json.loads((SEALED / "manifests" / path.name).read_bytes())
+        for member in ("sealed", "previous", "crc"):
+            del there[member], once[member]
+        assert there == once

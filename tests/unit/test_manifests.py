@@ -299,6 +299,18 @@ def test_tables_that_make_no_sense_are_passed_over(hand: HandMade, groups: Any) 
     assert problems(Ledger(hand.root), full=True)
 
 
+@pytest.mark.parametrize("member", ["table", "open", "other"])
+def test_one_that_nests_deep_is_passed_over(hand: HandMade, member: str) -> None:
+    segment = hand.sealed(1, 2)
+    seal(hand.root)
+    rewrite(manifest_of(segment), lambda plain: plain.update({member: "NESTED"}))
+    data = manifest_of(segment).read_bytes().replace(b'"NESTED"', b"[" * 100_000 + b"]" * 100_000)
+    body = data[:-19]
+    manifest_of(segment).write_bytes(body + b',"crc":"%08x"}\n' % zlib.crc32(body))
+    assert Ledger(hand.root).report(["day"]).total.calls == 2
+    assert problems(Ledger(hand.root), full=True)
+
+
 # -- the chain, and anchors --------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_wire",
+    "framed",
     "line_of",
     "newer_version",
     "wire",
@@ -117,11 +118,14 @@ def checked(line: bytes) -> bool:
 
     Its suffix is well-formed, its checksum true, and it does not nest too deep to be parsed.
     """
+    return framed(line) and not nests_deeper(line, LEVELS)
+
+
+def framed(line: bytes) -> bool:
+    """Tell whether the suffix of ``line`` is well-formed, and its checksum true."""
     if len(line) <= SUFFIX or line[-SUFFIX:-11] != b',"crc":"' or line[-3:] != b'"}\n':
         return False
-    if b"%08x" % crc32(line[:-SUFFIX]) != line[-11:-3]:
-        return False
-    return not nests_deeper(line, LEVELS)
+    return b"%08x" % crc32(line[:-SUFFIX]) == line[-11:-3]
 
 
 def decode(line: bytes) -> UsageRecord:

@@ -21,7 +21,7 @@ import msgspec
 
 from litellm_ledger._aggregates.quarters import Quarters, Table
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName, record_id
-from litellm_ledger._records.line import SEALED, Line, checked, line_of, newer_version
+from litellm_ledger._records.line import SEALED, Line, checked, framed, line_of, newer_version
 from litellm_ledger._records.scan import Head
 
 from .filesystem import FileSystem, make_directories, open_file, read_file, rights_beside
@@ -109,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
             raw = self.tag_tables[tag]
         try:
             table = _table(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return table if table is not None and table.is_sound(raw is not self.table) else None
 
@@ -140,11 +140,11 @@ def identity(data: bytes) -> str:
 
 def parse(data: bytes, name: SegmentName) -> Manifest | None:
     """Return the manifest of a segment, ``None`` if these bytes are none."""
-    if not checked(data):
+    if not framed(data):
         return None
     try:
         manifest = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return manifest if manifest.segment == str(name) else None
 
