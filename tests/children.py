@@ -10,7 +10,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Self
+from typing import Any, Self
+
+from tests.forked import Forked
 
 PATIENCE = 40.0
 """Seconds after which something that should have happened has not."""
@@ -74,7 +76,9 @@ def fake_litellm():
 class Child:
     """A Python program that has the ledger in ``path`` open.
 
-    A context manager; whatever happens, the process is gone at the end.
+    A context manager; whatever happens, the process is gone at the end.  It is a fork of a process
+    that has imported the ledger, unless it is ``fresh`` or needs an interpreter of its own because
+    of its command, its options, or what it does ``before`` it imports the ledger.
     """
 
     def __init__(
@@ -86,17 +90,21 @@ class Child:
         before: str = "",
         command: Sequence[str] = (),
         options: Sequence[str] = (),
+        fresh: bool = False,
     ) -> None:
         # A fifth of what a child takes to begin, and most need none.
         client = "from litellm_ledger import LiteLLMClient" if "LiteLLMClient" in code else ""
         script = f"{before}\n{PRELUDE}\n{client}\n{code}"
-        self._process = subprocess.Popen(
-            [*command, sys.executable, *options, "-c", script, str(path), loop],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        arguments = ["-c", script, str(path), loop]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes["stdin"] = subprocess.DEVNULL
+        self._process: subprocess.Popen[str]
+        if fresh or before or command or options:
+            self._process = subprocess.Popen(
+                [*command, sys.executable, *options, *arguments], **pipes
+            )
+        else:
+            self._process = Forked(arguments, **pipes)
         self.said: list[str] = []
         self.stderr = ""
         self._lines: SimpleQueue[str | None] = SimpleQueue()

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.children import Child, complaints, run
+from tests import children
+from tests.children import complaints
 from tests.runs import assert_closed, assert_once, keys, kinds
 
 from litellm_ledger import Ledger
 
+Child = partial(children.Child, fresh=True)
+run = partial(children.run, fresh=True)
 LOOPS = ["asyncio", "uvloop"]
 both_loops = pytest.mark.parametrize("loop", LOOPS)
 COUNT = 2_000
@@ -24,7 +28,7 @@ COUNT = 2_000
 
 def ends_well(
     code: str, path: Path, expected: Iterable[object] | None = None, **options: Any
-) -> Child:
+) -> children.Child:
     """Run it; it complains of nothing, and leaves a ledger that is whole and closed."""
     child = run(code, path, **options)
     assert complaints(child.stderr) == ""
