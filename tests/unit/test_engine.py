@@ -39,6 +39,7 @@ from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._reports import engine as _reporting
 from litellm_ledger._reports import relation as _relation
 from litellm_ledger._reports.relation import Relation, ask
+from litellm_ledger._reports.report import added
 from litellm_ledger._reports.survey import Surveyed, survey
 
 CASES: list[tuple[list[str], str]] = [
@@ -99,6 +100,21 @@ def test_a_report_is_what_plain_python_reckons(
     assert as_sums(report.total) == truth.sums()[()]
     assert sum(problem.lines for problem in report.problems) == truth.damaged
     assert truth.damaged
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("by", [["tag:user"], ["model", "tag:user"], ["status"], ["day"], []])
+def test_a_limit_leaves_the_first_rows_and_the_sum_of_the_others(
+    made: tuple[Path, Reckoning], by: list[str]
+) -> None:
+    ledger = Ledger(made[0])
+    whole = ledger.report(by)
+    for limit in (1, 3, 10_000):
+        part = ledger.report(by, limit=limit)
+        beyond = whole.rows[limit:]
+        assert (part.rows, part.total) == (whole.rows[:limit], whole.total)
+        assert (part.others, part.others_count) == (added(beyond) if beyond else None, len(beyond))
+        assert part.missing_tags == whole.missing_tags
 
 
 def test_the_database_reads_most_of_it_by_itself(made: tuple[Path, Reckoning]) -> None:

@@ -87,7 +87,8 @@ def test_a_report_from_manifests_is_that_from_the_lines_to_the_picodollar(
 
     def answers() -> list[Any]:
         reports = [ledger.report(**question) for question in questions]
-        return [(r.rows, r.total, r.in_flight, r.cut_off, r.known_tags) for r in reports]
+        reports += [ledger.report(["provider", "user"], limit=limit) for limit in (1, 7)]
+        return [(r.rows, r.total, r.others, r.in_flight, r.cut_off, r.known_tags) for r in reports]
 
     true = answers()
     told: list[int] = []

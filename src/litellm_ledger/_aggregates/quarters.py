@@ -23,7 +23,7 @@ from .groups import KEYS, key_of
 from .selection import Selection
 from .totals import FIELDS, Totals
 
-__all__ = ["Group", "Quarters", "Question", "Table"]
+__all__ = ["Group", "QuarterQuestion", "Quarters", "Table"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUARTER: Final = timedelta(minutes=15)
@@ -212,7 +212,7 @@ def _order(item: tuple[_Key, Any]) -> list[tuple[bool, str]]:
     return [(value is not None, value or "") for value in item[0]]
 
 
-class Question:
+class QuarterQuestion:
     """A question that is put to many segments: sums by group, of what a selection wants.
 
     Args:

@@ -99,12 +99,13 @@ def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int
     """
     report, groups = asked.report, asked.groups()
     most = top or len(groups)
-    others = [row for row, _ in groups[most:]]
+    beyond = [row for row, _ in groups[most:]]
+    others, count = report.others or added(beyond), report.others_count or len(beyond)
 
     def plain() -> dict[str, Any]:
         found = _plain(asked, groups[:most])
         if top is not None:
-            found |= {"others": row_dict(added(others)), "others_count": len(others)}
+            found |= {"others": row_dict(others), "others_count": count}
         return found
 
     def csv() -> None:
@@ -122,11 +123,9 @@ def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int
             write(f"No {nothing} {scope(asked.path, asked.question)}.")
         else:
             shown = groups[:most]
-            if others:
-                label = dict.fromkeys(asked.by, "") | {
-                    asked.by[0]: f"({counted(len(others), 'other')})"
-                }
-                shown.append((msgspec.structs.replace(added(others), group=label), []))
+            if count:
+                label = dict.fromkeys(asked.by, "") | {asked.by[0]: f"({counted(count, 'other')})"}
+                shown.append((msgspec.structs.replace(others, group=label), []))
             _table(asked, shown, output, share=top is not None)
             write()
         write_notes(_notes(asked, output), md=output.md)

@@ -120,7 +120,9 @@ def top(
     if what == "tags":
         asked = ask_tags(ledger, question)
     else:
-        asked = ask(ledger, [_TOPS.get(what) or named(what)], question, breakdown=breakdown)
+        key = _TOPS.get(what) or named(what)
+        most = None if breakdown else limit
+        asked = ask(ledger, [key], question, breakdown=breakdown, limit=most)
     return print_report(asked, output, top=limit)
 
 

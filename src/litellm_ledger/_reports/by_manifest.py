@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
-from litellm_ledger._aggregates.quarters import Question
+from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._reading.sealed import manifests
@@ -33,7 +33,7 @@ class Sealed(NamedTuple):
     open: frozenset[str]
 
 
-def add_sealed(ledger: Snapshot, question: Question, totals: Totals) -> Sealed:
+def add_sealed(ledger: Snapshot, question: QuarterQuestion, totals: Totals) -> Sealed:
     """Add up what manifests tell of a ledger."""
     if not question.answerable:
         return Sealed(frozenset(), ledger.segments, frozenset())

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from litellm_ledger._aggregates.groups import MISSING
-from litellm_ledger._aggregates.quarters import Question
+from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
 from litellm_ledger._aggregates.totals import Totals
@@ -50,7 +50,14 @@ _MOST: Final = 20
 """Names of tags, or values of a key, that are listed when what was asked for is not found."""
 
 
-def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
+def make_report(
+    root: Path,
+    by: Sequence[str],
+    selection: Selection,
+    *,
+    quantiles: bool,
+    limit: int | None = None,
+) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
     live = list_live(root)
     running = Running(root, live)  # before a line is read: who is dead writes no more
@@ -59,12 +66,14 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
     totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
     sealed = Sealed(frozenset(), ledger.segments, frozenset())
     if not quantiles:
-        sealed = add_sealed(ledger, Question(by, selection), totals)
+        sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals)
     left = ledger.of(sealed.rest)
     if _is_large(left):
         report = ask(
             root,
-            lambda lines: asked_report(lines, totals.copy(), by, selection, quantiles=quantiles),
+            lambda lines: asked_report(
+                lines, totals.copy(), by, selection, quantiles=quantiles, limit=limit
+            ),
             without=sealed.names,
         )
         running.look(ledger.segments, selection.fits)
@@ -76,7 +85,15 @@ def make_report(root: Path, by: Sequence[str], selection: Selection, *, quantile
         else:  # a call that began in a segment that is not read
             running.look(ledger.segments, selection.fits)
             outcomes = (e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line))
-        report = build(outcomes, by, problems, calendar=dates, quantiles=quantiles, totals=totals)
+        report = build(
+            outcomes,
+            by,
+            problems,
+            calendar=dates,
+            quantiles=quantiles,
+            totals=totals,
+            limit=limit,
+        )
     report = _with_tags(report, lambda: list_tags(root, selection))
     if selection.where or selection.where_not:
         report = _with_asked(report, root, selection)
@@ -187,6 +204,7 @@ def _missing(report: Report) -> tuple[str, ...]:
         for name in report.by
         if name.startswith("tag:")
         and report.total.calls
+        and not report.others_count
         and all(row.group[name] == MISSING for row in report.rows)
     )
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
 from litellm_ledger._aggregates.groups import KEYS, MISSING, Quantiles
@@ -25,7 +26,8 @@ from litellm_ledger._records.record import UsageRecord
 
 from .history import Calls, Operation, operation
 from .relation import Relation
-from .report import Report, finish
+from .report import MAX_GROUPS, Report, finish
+from .report import added as added_up
 
 __all__ = ["calls", "condition", "report", "tag_values", "tags"]
 
@@ -50,21 +52,32 @@ _Group = tuple[str, ...]
 
 
 def report(
-    relation: Relation, totals: Totals, by: Sequence[str], selection: Selection, *, quantiles: bool
+    relation: Relation,
+    totals: Totals,
+    by: Sequence[str],
+    selection: Selection,
+    *,
+    quantiles: bool,
+    limit: int | None = None,
 ) -> Report:
-    """Add outcomes up by group, and to what ``totals`` have; see ``Ledger.report``."""
+    """Add outcomes up by group, and to what ``totals`` have; see ``Ledger.report``.
+
+    With a ``limit``, only the rows within it leave the database, if they are in order of cost.
+    """
     keys = [_key(name, selection.calendar) for name in by]
     named = "".join(f", {key} AS k{at}" for at, key in enumerate(keys))
     where, values = condition(selection)
     label = _label(by, selection.calendar)
     sums = ", ".join(_SUMS.get(name, f"sum({name})") for name in FIELDS)
     query = statement("report").format(keys=named, sums=sums, where=where)
+    if limit and by and not quantiles and not set(by) & set(PERIODS):
+        return _first(relation, totals, by, query, values, limit)
     for status, source, *rest in relation.rows(query, values):
         added = zip(FIELDS, rest[len(by) :], strict=True)
         group = label(rest[: len(by)])
         totals.add_sums(status, source, group, {name: value or 0 for name, value in added})
     if not quantiles:
-        return finish(totals, by, relation.problems, None)
+        return finish(totals, by, relation.problems, None, limit)
     spread: dict[tuple[_Group | None, str], Quantiles] = {}
     names = ", ".join(f"k{at}" for at in range(len(by)))
     query = statement("spread").format(
@@ -81,7 +94,46 @@ def report(
             if count:
                 p50, p90, p99 = quantile
                 spread[which, name] = Quantiles(count=count, p50=p50, p90=p90, p99=p99, max=most)
-    return finish(totals, by, relation.problems, lambda group, name: spread.get((group, name)))
+    measured = spread.get
+    return finish(totals, by, relation.problems, lambda group, name: measured((group, name)), limit)
+
+
+def _first(
+    relation: Relation,
+    before: Totals,
+    by: Sequence[str],
+    query: str,
+    values: Sequence[Any],
+    limit: int,
+) -> Report:
+    """Return the most expensive groups; the others are only counted, and added up."""
+    names = ", ".join(f"k{at}" for at in range(len(by)))
+    columns = ["status", "usage_source", *names.split(", "), *FIELDS]
+    relation.database.execute(
+        f"CREATE OR REPLACE TEMP TABLE sums AS SELECT * FROM ({query}) "
+        f"AS found({', '.join(columns)})",
+        values,
+    )
+    told = [[*key, *added] for key, added in before.sums()]
+    if told:
+        marks = ", ".join("?" * len(columns))
+        relation.database.executemany(f"INSERT INTO sums VALUES ({marks})", told)
+    fields = ", ".join(f"sum({name})" for name in FIELDS)
+    shown, whole = Totals(by, max_groups=MAX_GROUPS), Totals([])
+    ranked = statement("ranked").format(names=names, fields=", ".join(FIELDS), limit=limit)
+    for totals, of in (
+        (shown, ranked),
+        (whole, f"SELECT status, usage_source, {fields} FROM sums GROUP BY ALL"),
+    ):
+        keys = len(by) if totals is shown else 0
+        for status, source, *rest in relation.rows(of):
+            added = zip(FIELDS, rest[keys:], strict=True)
+            totals.add_sums(status, source, rest[:keys], {name: n or 0 for name, n in added})
+    ((count,),) = relation.rows(f"SELECT count(DISTINCT ({names},)) FROM sums")
+    found, total = finish(shown, by, relation.problems, None), whole.total()
+    beyond = count - len(found.rows)
+    others = added_up(found.rows, total, -1) if beyond else None
+    return replace(found, total=total, others=others, others_count=beyond)
 
 
 def calls(relation: Relation, selection: Selection, limit: int | None) -> Calls:

@@ -67,6 +67,12 @@ class Records(Iterator[UsageRecord]):
         self._found.close()
 
 
+def _checked(limit: int | None) -> int | None:
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise ValueError(f"limit={limit!r}: give a whole number, 0 or None for all")
+    return limit or None
+
+
 class Ledger:
     """Reads a ledger directory.  Safe while any number of processes write to it.
 
@@ -146,6 +152,7 @@ class Ledger:
         tz: str | tzinfo | None = "UTC",
         week_start: str = "monday",
         quantiles: bool = False,
+        limit: int | None = None,
     ) -> Report:
         """Add up the outcomes by group.  Memory grows with the groups, not with the ledger.
 
@@ -159,6 +166,9 @@ class Ledger:
             tz: the time zone of the periods: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
             week_start: the first day of a week, in English; default ``monday``.
             quantiles: also ``latency_ms`` and ``ttft_ms`` of each row.
+            limit: the largest number of rows; 0 or ``None``: all.  ``others`` has the sums of the
+                groups beyond, which take no memory where DuckDB reads the ledger and no period is
+                among the keys.
 
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
@@ -169,7 +179,7 @@ class Ledger:
         if every is not None:
             keys = check_by([every, *keys])
         selection = Selection(since, until, where, calendar(tz, week_start), where_not)
-        return make_report(self.path, keys, selection, quantiles=quantiles)
+        return make_report(self.path, keys, selection, quantiles=quantiles, limit=_checked(limit))
 
     def calls(
         self,
@@ -189,10 +199,8 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ValueError(f"limit={limit!r}: give a whole number, 0 or None for all")
         return list_calls(
-            self.path, Selection(since, until, where, where_not=where_not), limit or None
+            self.path, Selection(since, until, where, where_not=where_not), _checked(limit)
         )
 
     def operation(self, key: str) -> Operation | None:

@@ -49,7 +49,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         by: the group keys, in the order asked for.
         rows: one per group, the most expensive first; with a period among the keys, the periods
             in order.
-        total: the sums over all rows.
+        total: the sums over all rows, ``others`` included.
+        others: with ``limit``, the sums over the ``others_count`` groups beyond it.
         folded: outcomes under ``(other)`` because there were more than a million groups.
         in_flight: calls of running processes that have no outcome yet; not in the rows.
         cut_off: the same for dead processes: ``recover`` records them as unsettled.
@@ -63,6 +64,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     by: tuple[str, ...]
     rows: list[Row]
     total: Row
+    others: Row | None = None
+    others_count: int = 0
     folded: int = 0
     in_flight: int = 0
     cut_off: int = 0
@@ -175,7 +178,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         The others have no group and no quantiles.
         """
         rows = sorted(self.rows, key=lambda row: (-row.cost, -row.calls))  # stable
-        rest = rows[count:]
+        rest = rows[count:] + ([self.others] if self.others else [])
         return rows[:count], added(rest) if rest else None
 
     def to_arrow(self) -> Any:
@@ -198,10 +201,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values; money is decimal text (see docs/CLI.md)."""
+        others = self.others and row_dict(self.others)
         return {
             "by": list(self.by),
             "rows": [row_dict(row) for row in self.rows],
             "total": row_dict(self.total),
+            **({"others": others, "others_count": self.others_count} if others else {}),
             "folded": self.folded,
             "in_flight": self.in_flight,
             "cut_off": self.cut_off,
@@ -223,6 +228,7 @@ def build(
     calendar: Calendar | None = None,
     quantiles: bool = False,
     totals: Totals | None = None,
+    limit: int | None = None,
 ) -> Report:
     """Add up outcomes, to what ``totals`` have where these are given.
 
@@ -239,13 +245,17 @@ def build(
         totals.add(line, line.cost)
         if spread is not None:
             spread.add(line)
-    return finish(totals, by, problems, spread.quantiles if spread else None)
+    return finish(totals, by, problems, spread.quantiles if spread else None, limit)
 
 
 def finish(
-    totals: Totals, by: Sequence[str], problems: list[Problem], measured: Measured | None
+    totals: Totals,
+    by: Sequence[str],
+    problems: list[Problem],
+    measured: Measured | None,
+    limit: int | None = None,
 ) -> Report:
-    """Make a report of what was added up."""
+    """Make a report of what was added up, of at most ``limit`` rows."""
     rows, total = totals.summary() if by else [], totals.total()
     if measured is not None:
         rows = [_measured(row, tuple(row.group.values()), measured) for row in rows]
@@ -253,23 +263,30 @@ def finish(
     period = next((key for key in by if key in PERIODS), None)
     if period is not None:  # stable: within a period the most expensive first
         rows.sort(key=lambda row: _moment(period, row.group[period]))
+    beyond = rows[limit:] if limit else []
     return Report(
         by=tuple(dict.fromkeys(by)),
-        rows=rows,
+        rows=rows[: limit or None],
         total=total,
+        others=added(beyond) if beyond else None,
+        others_count=len(beyond),
         folded=totals.folded,
         problems=problems,
     )
 
 
-def added(rows: Sequence[Row]) -> Row:
-    """Add rows up, exactly; the sum has no group and no quantiles."""
+def added(rows: Sequence[Row], start: Row | None = None, sign: int = 1) -> Row:
+    """Add rows up, exactly, or take them (``sign`` -1) from ``start``.
+
+    The sum has no group and no quantiles.
+    """
     sums: dict[str, Any] = {}
+    every = [(1, start), *((sign, row) for row in rows)] if start else [(1, row) for row in rows]
     for name in Row.__struct_fields__:
         if name in MONEY:
-            sums[name] = usd(sum(whole(getattr(row, name)) for row in rows))
+            sums[name] = usd(sum(times * whole(getattr(row, name)) for times, row in every))
         elif name != "group" and name not in MEASURED:
-            sums[name] = sum(getattr(row, name) for row in rows)
+            sums[name] = sum(times * getattr(row, name) for times, row in every)
     return Row(**sums)
 
 
