@@ -34,7 +34,9 @@ TABLES = (
 )  # fmt: skip
 READING = {
     **dict.fromkeys(TABLES, ("json", "csv", "md")),
-    **dict.fromkeys(("records", "tail", "doctor", "verify", "recover", "compact"), ("json",)),
+    **dict.fromkeys(
+        ("records", "tail", "doctor", "verify", "recover", "seal", "anchor", "compact"), ("json",)
+    ),
     "export": ("jsonl", "csv"),
 }
 
@@ -107,7 +109,7 @@ def test_every_command_on_every_ledger_in_every_form(ledger: Path, command: str)
             args = ["report", ledger, *command.split()[1:], *form.split()]
         done = run(*args)
         assert not done.exception or isinstance(done.exception, SystemExit), (args, done.exception)
-        statuses = (0, 1) if command in ("verify", "doctor", "compact") else (0,)
+        statuses = (0, 1) if command in ("verify", "doctor", "compact", "seal") else (0,)
         assert done.exit_code in statuses, done.output
         assert "Traceback" not in done.output
         if form == "--json" and command not in ("records", "tail"):
@@ -367,6 +369,13 @@ def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -
     documented = set(re.findall(r"\w+", PAGE.partition("## `--json`")[2]))
     documented |= set(UsageRecord.__struct_fields__)
     assert members(plain) <= documented, members(plain) - documented
+
+
+def test_every_command_is_in_the_tables_of_this_file() -> None:
+    asked = {command.split()[0] for command in READING if command}
+    alone = {"ask", "html", "path", "show", "sql"}  # they need an argument, or no ledger
+    commands = re.findall(r"^  (\w+) ", told("--help").partition("Commands:")[2], re.MULTILINE)
+    assert set(commands) == asked | alone
 
 
 def test_every_command_and_flag_is_documented() -> None:

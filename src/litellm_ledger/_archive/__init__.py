@@ -1,4 +1,5 @@
 """Compacted segments: Parquet files and the DuckDB connection that reads them.
 
-Owns the columns and the SQL of the archive.  Never removes a segment.
+Owns the columns, and the SQL queries of every question, of plain segments too.  Never removes a
+segment.
 """

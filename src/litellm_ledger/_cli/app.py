@@ -1,7 +1,7 @@
 """The ``litellm-ledger`` command: which commands there are, and what it does without one.
 
-Owns the list.  What a command takes and prints is in ``_cli.reports``, ``_cli.records`` and
-``_cli.health``; the flags that they share are ``_cli.flags``'s.  Only ``ask`` imports LiteLLM, and
+Owns the list.  What a command takes and prints is in the module that it is imported from; the flags
+that they share are ``_cli.flags``'s.  Only ``ask`` imports LiteLLM, and
 only when it runs.
 
 Exit status: 0 fine, 1 something is lost, damaged or needs attention, 2 wrong usage or cannot be

@@ -64,6 +64,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     attempts: list[OperationAttempt]
 
 
+# The database orders in the same way: _archive/sql/calls.sql.
 def _when(record: UsageRecord) -> tuple[Any, ...]:
     ts = record.ts
     return (ts is not None, ts and ts.timestamp(), record.id)
