@@ -6,11 +6,13 @@ import decimal
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.money import MAX_PICOUSD, from_litellm, picousd, usd, whole
+
+_NEAR = st.floats(-0.1, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +93,19 @@ def test_a_float_of_litellm_is_taken_as_it_prints(cost: float, expected: str) ->
 @pytest.mark.parametrize("cost", [None, float("nan"), float("inf"), float("-inf")])
 def test_no_cost_and_no_number_are_unknown(cost: float | None) -> None:
     assert from_litellm(cost) is None
+
+
+@given(
+    st.floats(0, 20)
+    | st.floats(0, 1e-6)
+    | st.builds(lambda half, at: (2 * half + 1 + at) * 5e-13, st.integers(0, 10**13), _NEAR)
+    | st.builds(lambda price, tokens: price * tokens, st.floats(0, 1e-3), st.integers(0, 10**6))
+)
+@example(6.5e-12)
+@example(8.0)
+@example(7.9999999999995)
+def test_litellms_figure_is_rounded_as_the_decimal_that_it_prints(cost: float) -> None:
+    """Also near a half of a picodollar, where the product of floats may lie on the other side."""
+    found = from_litellm(cost)
+    exact = usd(picousd(Decimal(repr(cost))))
+    assert (found, str(found)) == (exact, str(exact))

@@ -18,6 +18,7 @@ from .members import count, member, note, view
 from .usage import cached_elsewhere
 
 __all__ = [
+    "COST_HEADER",
     "PLAIN_TIERS",
     "money",
     "put_answer_cost",
@@ -32,9 +33,9 @@ PLAIN_TIERS: Final = frozenset({"auto", "default", "on_demand", "standard", "sta
 _TICKS: Final = 10
 """xAI bills in ticks: 10**10 are one US dollar (https://docs.x.ai/developers/cost-tracking)."""
 
-_COST_HEADER: Final = "llm_provider-x-litellm-response-cost"
+COST_HEADER: Final = "llm_provider-x-litellm-response-cost"
 _COST_IN_HEADER: Final = frozenset({"edenai", "nadir", "openrouter"})
-"""Providers whose own figure LiteLLM moves from the body to ``_COST_HEADER``, as a number.
+"""Providers whose own figure LiteLLM moves from the body to ``COST_HEADER``, as a number.
 
 For others a number there may be LiteLLM's own.  Text is always a header that the server sent.
 """
@@ -151,7 +152,7 @@ def _members(source: Any) -> dict[str, Any]:
 
 def _in_header(hidden: Any, provider: Any) -> Decimal | None:
     """The cost that a gateway said in a header, if it is above 0: a proxy says 0 for unknown."""
-    value = member(member(hidden, "additional_headers"), _COST_HEADER)
+    value = member(member(hidden, "additional_headers"), COST_HEADER)
     if isinstance(value, str) or provider in _COST_IN_HEADER:
         return _stated(value) or None
     return None

@@ -91,6 +91,7 @@ def provider_of(model: str) -> str | None:
     return provider if isinstance(provider, str) else None
 
 
+_MOST_KNOWN: Final = 1_000
 _ABOVE: Final = re.compile(r"input_cost_per_token_above_(\d+)(k?)_tokens")
 
 
@@ -106,18 +107,33 @@ def price_conditions(
         entry = next(_entries(model, provider), None)
         if entry is None:
             return found
-        for key in entry if input_tokens else ():
-            match = _ABOVE.fullmatch(key) if key.startswith("input_cost_per_token_above") else None
-            if match and input_tokens:
-                threshold = int(match[1]) * (1_000 if match[2] else 1)
-                if found.get("above", 0) < threshold < input_tokens:
-                    found["above"] = threshold
-        hours = entry.get("off_peak_pricing")
-        if isinstance(hours, Mapping):
+        thresholds, hours = _what_chooses(entry)
+        if input_tokens:
+            above = max((each for each in thresholds if each < input_tokens), default=None)
+            if above is not None:
+                found["above"] = above
+        if hours is not None:
             found["off_peak"] = bool(internal("_is_off_peak")(hours))
     except Exception:
         pass
     return found
+
+
+_known: dict[int, tuple[Mapping[str, Any], int, tuple[int, ...]]] = {}
+"""What was read from an entry of the price map, while it has as many members; by its ``id``."""
+
+
+def _what_chooses(entry: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, Any] | None]:
+    """The thresholds of context and the hours that an entry has prices for."""
+    known = _known.get(id(entry))
+    if known is None or known[0] is not entry or known[1] != len(entry):
+        matches = filter(None, map(_ABOVE.fullmatch, entry))
+        thresholds = tuple(int(match[1]) * (1_000 if match[2] else 1) for match in matches)
+        if len(_known) > _MOST_KNOWN:
+            _known.clear()
+        known = _known[id(entry)] = entry, len(entry), thresholds
+    hours = entry.get("off_peak_pricing")
+    return known[2], hours if isinstance(hours, Mapping) else None
 
 
 def compute_cost(

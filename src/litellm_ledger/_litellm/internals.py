@@ -7,7 +7,6 @@ elsewhere.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, Final
 
 __all__ = [
@@ -48,7 +47,7 @@ NAMES: Final = {
 
 def internal(name: str) -> Any:
     """Return one of ``NAMES``; ``ImportError`` or ``AttributeError`` where LiteLLM lacks it."""
-    return getattr(importlib.import_module(NAMES[name]), name)
+    return getattr(__import__(NAMES[name], fromlist=(name,)), name)  # import_module takes 5 µs more
 
 
 # --- Attributes ------------------------------------------------------------------------------

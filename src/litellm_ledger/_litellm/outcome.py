@@ -25,6 +25,7 @@ from typing import Any, Final
 from .bill import PLAIN_TIERS, money, put_answer_cost, put_said, tools_used
 from .internals import HIDDEN
 from .members import member, note, noted, text, view
+from .plain import plain_fields
 from .usage import cached_elsewhere, reported
 
 __all__ = [
@@ -59,7 +60,7 @@ def from_response(response: Any) -> dict[str, Any]:
         ``cost_source="litellm"``, and, if LiteLLM's own cache answered, ``cache_hit``, ``cost`` 0
         and ``saved_cost``.  ``cost`` is missing where LiteLLM knew no price.
     """
-    return _read(_read_response, response)
+    return plain_fields(response) or _read(_read_response, response)
 
 
 def from_stream(chunks: Iterable[Any], *, finished: bool, final: Any = None) -> dict[str, Any]:

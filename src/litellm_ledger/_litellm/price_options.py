@@ -43,17 +43,31 @@ def price_options(
 
     ``names`` are further arguments that are options as they are, such as an image's size.
     """
-    asked = (*names, *ON_USAGE)
-    found = {name: kwargs[name] for name in asked if kwargs.get(name) is not None}
-    tier = kwargs.get("service_tier")
-    if isinstance(tier, str) and tier and tier.lower() not in PLAIN_TIERS:
-        found["service_tier"] = tier
-    derived = {
-        "base_model": base_model(kwargs),
-        "data_residency": _data_residency(kwargs, provider),
-        "vertex_location": _vertex_location(kwargs, model, provider),
-    }
-    return found | {name: value for name, value in derived.items() if value}
+    found: dict[str, Any] = {}
+    if names or not _ASKING.isdisjoint(kwargs):
+        asked = (*names, *ON_USAGE)
+        found = {name: kwargs[name] for name in asked if kwargs.get(name) is not None}
+        tier = kwargs.get("service_tier")
+        if isinstance(tier, str) and tier and tier.lower() not in PLAIN_TIERS:
+            found["service_tier"] = tier
+        behind = base_model(kwargs)
+        if behind:
+            found["base_model"] = behind
+    if provider == "openai":
+        region = _data_residency(kwargs)
+        if region:
+            found["data_residency"] = region
+    elif provider is not None and provider.startswith("vertex_ai"):
+        location = _vertex_location(kwargs, model)
+        if location:
+            found["vertex_location"] = location
+    return found
+
+
+_ASKING: Final = frozenset(
+    {*ON_USAGE, "base_model", "litellm_metadata", "metadata", "model_info", "service_tier"}
+)
+"""Arguments that hold such an option, of any provider; most calls have none of them."""
 
 
 def base_model(kwargs: Mapping[str, Any]) -> str | None:
@@ -66,23 +80,21 @@ def base_model(kwargs: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _data_residency(kwargs: Mapping[str, Any], provider: str | None) -> str | None:
+def _data_residency(kwargs: Mapping[str, Any]) -> str | None:
     """The region that OpenAI's host names stand for."""
-    if provider != "openai" or loaded() is None:
+    if loaded() is None:
         return None
     try:
         where = kwargs.get("api_base") or kwargs.get("base_url")
-        found = internal("infer_openai_data_residency")(provider, where)
+        found = internal("infer_openai_data_residency")("openai", where)
     except Exception:
         return None
     return found if isinstance(found, str) else None
 
 
-def _vertex_location(
-    kwargs: Mapping[str, Any], model: str | None, provider: str | None
-) -> str | None:
+def _vertex_location(kwargs: Mapping[str, Any], model: str | None) -> str | None:
     """Where Vertex AI serves the call: as asked for, or as LiteLLM is set, or as the model is."""
-    if provider is None or not provider.startswith("vertex_ai") or loaded() is None:
+    if loaded() is None:
         return None
     try:
         base = internal("VertexBase")

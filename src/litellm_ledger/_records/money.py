@@ -21,6 +21,11 @@ PICO: Final = 12
 MAX_PICOUSD: Final = 2**63 - 1
 """About 9.2 million dollars for one record: what a signed 64-bit database column holds."""
 
+_SMALL: Final = 8
+"""US dollars: up to here a float times 10**12 is off by less than 2**-9; see ``from_litellm``."""
+
+_FAR_FROM_HALF: Final = 0.49
+
 _EXACT: Final = decimal.Context(
     prec=60,
     rounding=decimal.ROUND_HALF_EVEN,
@@ -63,4 +68,11 @@ def from_litellm(cost: float | None) -> Decimal | None:
     """
     if cost is None or cost != cost or cost in (float("inf"), float("-inf")):
         return None
+    # The product is off by less than a 500th of a picodollar, so away from a half it is rounded as
+    # the decimal is, and that decimal's way through the memory is spared.
+    if 0 <= cost < _SMALL:
+        product = cost * 1e12
+        pico = round(product)
+        if -_FAR_FROM_HALF < product - pico < _FAR_FROM_HALF:
+            return usd(pico)
     return usd(picousd(Decimal(repr(cost))))

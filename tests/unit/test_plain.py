@@ -1,0 +1,147 @@
+"""A plain answer is read on a way of its own; both ways say the same of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litellm_ledger._litellm.load import load_sync
+from litellm_ledger._litellm.outcome import _read, _read_response
+from litellm_ledger._litellm.plain import plain_fields
+from litellm_ledger._records.record import MAX_INT
+
+HIDDEN = {"custom_llm_provider": "openai", "response_cost": 1.35e-05, "additional_headers": {}}
+COUNTS = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+
+
+def answer(
+    usage: dict[str, Any] | None = None,
+    hidden: dict[str, Any] | None = None,
+    message: dict[str, Any] | None = None,
+    **members: Any,
+) -> Any:
+    """LiteLLM's own object; the usage's members are put past its checks, as a version may."""
+    litellm: Any = load_sync()
+    made = litellm.ModelResponse(model="gpt-4o-mini", usage=litellm.Usage(**COUNTS), **members)
+    made._hidden_params = {**HIDDEN, **(hidden or {})}
+    for name, value in (usage or {}).items():
+        if isinstance(value, dict):
+            details = litellm.types.utils.PromptTokensDetailsWrapper()
+            details.__dict__.update(value)
+            value = details
+        made.usage.__dict__[name] = value
+    made.choices[0].message.__dict__.update(message or {})
+    return made
+
+
+def ways(made: Any) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    return plain_fields(made), _read(_read_response, made)
+
+
+DETAILS = {"cached_tokens": 4, "audio_tokens": 0, "text_tokens": 6}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {},
+        {"service_tier": "default"},
+        {"hidden": {"provider_response_model": "gpt-4o-mini-2024-07-18"}},
+        {"usage": {"prompt_tokens_details": DETAILS}, "message": {"annotations": []}},
+        {"usage": {"completion_tokens_details": {"reasoning_tokens": 0}}},
+    ],
+    ids=str,
+)
+def test_what_most_answers_look_like_is_plain(made: dict[str, Any]) -> None:
+    plain, general = ways(answer(**made))
+    assert plain == general
+    assert str(general["cost"]) == "0.0000135"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {"service_tier": "priority"},
+        {"background": True},
+        {"output": [{"type": "web_search_call"}]},
+        {"hidden": {"cache_hit": True}},
+        {"hidden": {"response_cost": 0.0}},
+        {"hidden": {"additional_headers": {"llm_provider-x-litellm-response-cost": "1"}}},
+        {"usage": {"cost": 0.25}},
+        {"usage": {"service_tier": "flex"}},
+        {"usage": {"cached_tokens": 3}},
+        {"usage": {"cache_read_input_tokens": 3}},
+        {"usage": {"total_tokens": 0}},
+        {"usage": {"iterations": []}},
+        {"usage": {"prompt_tokens_details": {"audio_tokens": 3}}},
+        {"usage": {"prompt_tokens_details": {"cache_creation_tokens": 0}}},
+        {"usage": {"prompt_tokens_details": {"web_search_requests": 1}}},
+        {"message": {"annotations": [{"type": "url_citation"}]}},
+    ],
+    ids=str,
+)
+def test_what_a_rule_is_about_is_left_to_the_rules(made: dict[str, Any]) -> None:
+    assert plain_fields(answer(**made)) is None
+
+
+_AMOUNTS = st.sampled_from([None, 0, 1, 17, MAX_INT, MAX_INT + 1, -1, 2.0, True, "3", 10**6])
+_TEXTS = st.sampled_from([None, "", "gpt-4o", 3, "x" * 5_000])
+_PARTS = (
+    "cached_tokens",
+    "reasoning_tokens",
+    "audio_tokens",
+    "image_tokens",
+    "text_tokens",
+    "cache_write_tokens",
+    "accepted_prediction_tokens",
+    "web_search_requests",
+    "unheard_of",
+)
+_DETAILS = st.none() | st.dictionaries(st.sampled_from(_PARTS), _AMOUNTS, max_size=3)
+_HIDDEN: Any = {
+    "provider_response_model": _TEXTS,
+    "custom_llm_provider": _TEXTS,
+    "response_cost": st.sampled_from([None, 0.0, -1.0, 1e-13, 0.25, 1e300, 1, "1"])
+    | st.floats(0, 10),
+    "cache_hit": st.sampled_from([None, True, False]),
+    "additional_headers": st.sampled_from(
+        [None, {}, {"llm_provider-x-litellm-response-cost": 0.5}, []]
+    ),
+}
+_USAGE: Any = {
+    "prompt_tokens": _AMOUNTS,
+    "completion_tokens": _AMOUNTS,
+    "total_tokens": _AMOUNTS,
+    "prompt_tokens_details": _DETAILS,
+    "completion_tokens_details": _DETAILS,
+    "cost": st.sampled_from([None, 0.5]),
+    "cache_read_input_tokens": _AMOUNTS,
+    "num_search_queries": _AMOUNTS,
+}
+
+
+@given(
+    usage=st.fixed_dictionaries({}, optional=_USAGE),
+    hidden=st.fixed_dictionaries({}, optional=_HIDDEN),
+    annotations=st.sampled_from([None, [], [{"type": "url_citation"}]]),
+    members=st.fixed_dictionaries(
+        {},
+        optional={
+            "service_tier": st.sampled_from([None, "default", "flex", 7]),
+            "id": _TEXTS,
+            "background": st.sampled_from([None, True, False]),
+        },
+    ),
+)
+def test_both_ways_say_the_same_of_an_answer(
+    usage: dict[str, Any], hidden: dict[str, Any], annotations: Any, members: dict[str, Any]
+) -> None:
+    made = answer(usage, hidden, {"annotations": annotations})
+    made.__dict__.update(members)
+    plain, general = ways(made)
+    if plain is not None:
+        assert plain == general
+        assert str(plain["cost"]) == str(general["cost"])
