@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from litellm_ledger._cli.app import app
 

@@ -6,21 +6,19 @@ Owns the one check that the optional packages of the command line are there.
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 __all__ = ["main"]
 
 
 def main() -> int:
     """Run the command line; return its exit status (0 fine, 1 lost or damaged, 2 cannot)."""
-    try:
-        import rich
-        import typer
-    except ModuleNotFoundError as exc:
-        from litellm_ledger._errors import MissingExtra
+    for needed in ("click", "rich"):
+        if find_spec(needed) is None:
+            from litellm_ledger._errors import MissingExtra
 
-        sys.stderr.write(f"litellm-ledger: {MissingExtra(exc.name or 'typer', 'cli')}\n")
-        return 2
-    del rich, typer
+            sys.stderr.write(f"litellm-ledger: {MissingExtra(needed, 'cli')}\n")
+            return 2
     from litellm_ledger._cli.app import app
 
     app(prog_name="litellm-ledger")

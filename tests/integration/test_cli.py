@@ -346,15 +346,17 @@ def test_a_reader_that_leaves_early_is_no_error(hand: HandMade) -> None:
         assert process.wait(60) == 0
 
 
-def test_without_the_extra_one_line_says_what_to_install() -> None:
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_without_the_extra_one_line_says_what_to_install(package: str) -> None:
     code = (
-        "import sys; sys.modules['typer'] = None\n"
+        "import importlib.util as util, sys; find = util.find_spec\n"
+        f"util.find_spec = lambda name: None if name == {package!r} else find(name)\n"
         "from litellm_ledger.__main__ import main; sys.exit(main())"
     )
     done = python("-c", code)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "litellm-ledger: typer is not installed; "
+        f"litellm-ledger: {package} is not installed; "
         "install it with: pip install 'litellm-ledger[cli]' (in a checkout: pip install '.[cli]')\n"
     )
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 from tests.terminal import as_json, run, told
-from typer.testing import CliRunner
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._cli.app import app

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from tests.generated import Reckoning, as_sums, make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, flip, spoil
-from typer.testing import CliRunner, Result
 
 from litellm_ledger import Ledger, LedgerPathError, MissingExtra, UnsupportedFormat
 from litellm_ledger._archive import archive as _archive

@@ -15,8 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+import click
 import pytest
-import typer.main
 
 import litellm_ledger
 from litellm_ledger._cli.app import app
@@ -119,8 +119,9 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def helps() -> Iterator[tuple[str, str]]:
-    group = typer.main.get_command(app)
-    for name, command in [("", group), *group.commands.items()]:  # type: ignore[attr-defined]
+    context = click.Context(app)
+    commands = {name: app.get_command(context, name) for name in app.list_commands(context)}
+    for name, command in {"": app, **commands}.items():
         texts = [command.help, command.short_help]
         texts += [getattr(parameter, "help", None) for parameter in command.params]
         yield f"litellm-ledger {name} --help", "\n".join(text for text in texts if text)

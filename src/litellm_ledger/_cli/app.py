@@ -1,8 +1,8 @@
 """The ``litellm-ledger`` command: which commands there are, and what it does without one.
 
-Owns the list.  What a command takes and prints is in the module that it is imported from; the flags
-that they share are ``_cli.flags``'s.  Only ``ask`` imports LiteLLM, and
-only when it runs.
+Owns the list.  What a command takes and prints is in the module that is named beside it, which is
+imported when the command is called; the flags that they share are ``_cli.flags``'s.  Only ``ask``
+and ``doctor --litellm`` import LiteLLM, and only when they run.
 
 Exit status: 0 fine, 1 something is lost, damaged or needs attention, 2 wrong usage or cannot be
 read.
@@ -11,93 +11,101 @@ read.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Final
 
-import typer
-from typer.core import TyperGroup
+import click
+from click.exceptions import Exit
 
 from litellm_ledger import __version__
 
-from .flags import FORMS, command, complain, home
-from .health import ask, compact, doctor, path, recover, verify
-from .records import calls, export, records, show, tail
-from .reports import by_period, html, report, top
-from .seals import anchor, seal
-from .sql import sql
+from .flags import FORMS, HELP, command, complain, home
 
 __all__ = ["app"]
 
 _DEFAULT: Final = "daily"
-_OURS: Final = ("--help", "--version")
+_OURS: Final = ("-h", "--help", "--version")
+_COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "daily": ("reports", FORMS),
+    "weekly": ("reports", FORMS),
+    "monthly": ("reports", FORMS),
+    "hourly": ("reports", FORMS),
+    "report": ("reports", FORMS),
+    "top": ("reports", FORMS),
+    "html": ("reports", ()),
+    "calls": ("records", FORMS),
+    "show": ("records", ("json",)),
+    "tail": ("records", ("json",)),
+    "records": ("records", ("json",)),
+    "sql": ("sql", FORMS),
+    "export": ("records", ()),
+    "doctor": ("health", ("json",)),
+    "verify": ("health", ("json",)),
+    "recover": ("health", ("json",)),
+    "compact": ("health", ("json",)),
+    "seal": ("seals", ("json",)),
+    "anchor": ("seals", ("json",)),
+    "path": ("health", ()),
+    "ask": ("health", ("json",)),
+}
+"""Where a command's function is, which has its name, and the forms that it prints in."""
 
 
-class _Commands(TyperGroup):
+class _Commands(click.Group):
     """The commands; without one, ``daily``, which also takes a directory or flags alone."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's
+        """Return the names, in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - Click's
+        cmd_name: str,
+    ) -> click.Command | None:
+        """Build the command, of a module that is imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, forms = _COMMANDS[cmd_name]
+        function = getattr(import_module(f".{module}", __package__), cmd_name)
+        return command(cmd_name, function, forms)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command before a directory or flags."""
         first = args[0] if args else ""
-        named = first in _OURS or first in self.commands
         path = home(Path(first)) or Path()
-        if not named and (not args or first.startswith("-") or path.is_dir()):
+        completes_first = ctx.resilient_parsing and not args  # in a shell: maybe a command
+        if first in _OURS or first in _COMMANDS or completes_first:
+            pass
+        elif not args or first.startswith("-") or path.is_dir():
             args = [_DEFAULT, *args]
-        elif not named and len(path.parts) + first.endswith("/") > 1:  # no command looks like that
+        elif len(path.parts) + first.endswith("/") > 1:  # no command looks like that
             complain(f"there is no directory {first}; litellm-ledger --help lists the commands")
-            raise typer.Exit(2)
-        parsed: list[str] = super().parse_args(ctx, args)
-        return parsed
+            raise Exit(2)
+        return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-def _version(asked: bool) -> None:
+def _version(_context: object, _parameter: object, asked: bool) -> None:
     if asked:
         sys.stdout.write(f"litellm-ledger {__version__}\n")
-        raise typer.Exit
+        raise Exit
 
 
-@app.callback()
-def common(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_version, is_eager=True, help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
-    """Show what language-model calls used and cost, from the ledger.
+app = _Commands(
+    help="""Show what language-model calls used and cost, from the ledger.
 
     Without a command, daily runs.
-    """
-
-
-for _function, _forms in (
-    (by_period("daily", "day", " (the default command)"), FORMS),
-    (by_period("weekly", "week"), FORMS),
-    (by_period("monthly", "month"), FORMS),
-    (by_period("hourly", "hour"), FORMS),
-    (report, FORMS),
-    (top, FORMS),
-    (html, ()),
-    (calls, FORMS),
-    (show, ("json",)),
-    (tail, ("json",)),
-    (records, ("json",)),
-    (sql, FORMS),
-    (export, ()),
-    (doctor, ("json",)),
-    (verify, ("json",)),
-    (recover, ("json",)),
-    (compact, ("json",)),
-    (seal, ("json",)),
-    (anchor, ("json",)),
-    (path, ()),
-    (ask, ("json",)),
-):
-    command(app, _function, _forms)
+    """,
+    context_settings=HELP,
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_version,
+            help="Show the version and exit.",
+        )
+    ],
+)

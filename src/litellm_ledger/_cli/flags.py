@@ -2,7 +2,8 @@
 
 Owns the words of ``--since``, ``--where``, ``--json`` and their like, so that they mean the same
 everywhere.  A command says with three parameters what it takes: ``ledger``, ``question`` (which
-part of it) and ``output`` (in which form); it never sees the flags themselves.
+part of it) and ``output`` (in which form); it never sees the flags themselves.  Its others are
+annotated: ``Annotated[int, option(…)]``, ``Annotated[str, argument(…)]``.
 
 A tag that is nowhere on the ledger is a mistake (status 2) unless ``--allow-missing``; a value that
 is nowhere is an answer, and what there is instead is said.
@@ -10,7 +11,6 @@ is nowhere is an answer, and what there is instead is said.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import sys
@@ -18,23 +18,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
-import typer
+import click
+from click.exceptions import Exit
 
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.escaping import escaped, json_text
 from litellm_ledger._storage.location import default_directory
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._reports.ledger import Ledger
 
 __all__ = [
     "FORMS",
+    "HELP",
     "RAW",
     "Output",
     "Where",
+    "argument",
     "check_matched",
     "check_raw",
     "check_where",
@@ -42,6 +47,7 @@ __all__ = [
     "complain",
     "emit",
     "home",
+    "option",
     "put_json",
     "refuse_misspelt",
     "scope",
@@ -53,13 +59,72 @@ def home(path: Path | None) -> Path | None:
     return path and Path(os.path.expanduser(path))  # noqa: PTH111 - `~nobody` stays as it is
 
 
+class _Argument(click.Argument):
+    """An argument that the help explains; Click itself does so from 8.5 on."""
+
+    def __init__(self, names: list[str], words: str, **settings: Any) -> None:
+        super().__init__(names, **settings)
+        self.help = words
+
+    def make_metavar(self, ctx: click.Context) -> str:  # noqa: ARG002 - Click's
+        """Return how it stands in the line of usage."""
+        name = self.human_readable_name
+        return name if self.required else f"[{name}]"
+
+    def explained(self) -> tuple[str, str]:
+        """Return its name and its help."""
+        text = self.help or ""
+        if self.required:
+            text += "  [required]"
+        elif isinstance(self.default, str):
+            text += f"  [default: {self.default}]"
+        return self.human_readable_name, text
+
+
+class _Command(click.Command):
+    """A command whose help lists its arguments before its options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        arguments = [one.explained() for one in self.params if isinstance(one, _Argument)]
+        if arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl(arguments)
+        super().format_options(ctx, formatter)
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing: ``format_options`` has, which every Click calls."""
+
+
+def _directory(_context: object, _parameter: object, begun: str) -> list[CompletionItem]:
+    """Have the shell complete a directory."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(begun, type="dir")]
+
+
+def option(*names: str, **given: Any) -> Callable[..., click.Option]:
+    """Describe an option in an annotation; without names it is called as the parameter."""
+
+    def make(name: str, **found: Any) -> click.Option:
+        declared = names or (f"--{name.replace('_', '-')}",)
+        shown = bool(found.get("default"))
+        return click.Option([name, *declared], show_default=shown, **given, **found)
+
+    return make
+
+
+def argument(metavar: str, words: str, **given: Any) -> Callable[..., click.Argument]:
+    """Describe an argument in an annotation."""
+    return lambda name, **found: _Argument([name], words, metavar=metavar, **given, **found)
+
+
 Where = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="PATH",
-        help="Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory.",
-        show_default=False,
-        callback=home,
+    argument(
+        "PATH",
+        "Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory.",
+        callback=lambda _context, _parameter, path: home(path),
+        shell_complete=_directory,
     ),
 ]
 
@@ -81,30 +146,44 @@ class Output:
 _MOST_TAGS: Final = 20
 _GIVEN: Final = ("Ledger", "Question", "Output")
 _Text = str | None
-_ASKING: Final[dict[str, tuple[Any, Any, str]]] = {
-    "since": (_Text, None, "Only calls from this time on: 2025-03-30, 2025-03-30T14:00, today …"),
-    "until": (_Text, None, "Only calls before this time; a day or month is included as a whole."),
+_ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
+    "since": (
+        _Text,
+        None,
+        "WHEN",
+        "Only calls from this time on: 2025-03-30, 2025-03-30T14:00, today …",
+    ),
+    "until": (
+        _Text,
+        None,
+        "WHEN",
+        "Only calls before this time; a day or month is included as a whole.",
+    ),
     "last": (
         _Text,
         None,
+        "SPAN",
         "Only the last 24h, 7d, 4w or 12mo, including the current hour, day, week or month.",
     ),
     "where": (
         list[str],
         [],
+        "KEY=VALUE",
         "Only calls with KEY=VALUE, or without it (KEY!=VALUE): env=prod, status!=ok. Repeatable.",
     ),
-    "allow_missing": (bool, False, "Accept a tag that no call has; by default it is refused."),
-    "tz": (str, "UTC", "Time zone of days and of times given without one: Europe/Berlin, local."),
-    "week_start": (str, "monday", "First day of the week."),
-}
-_METAVARS: Final = {
-    "since": "WHEN",
-    "until": "WHEN",
-    "last": "SPAN",
-    "where": "KEY=VALUE",
-    "tz": "ZONE",
-    "week_start": "WEEKDAY",
+    "allow_missing": (
+        bool,
+        False,
+        None,
+        "Accept a tag that no call has; by default it is refused.",
+    ),
+    "tz": (
+        str,
+        "UTC",
+        "ZONE",
+        "Time zone of days and of times given without one: Europe/Berlin, local.",
+    ),
+    "week_start": (str, "monday", "WEEKDAY", "First day of the week."),
 }
 FORMS: Final = ("json", "csv", "md")
 RAW: Final = "With --csv: put no apostrophe before text that a spreadsheet would run as a formula."
@@ -117,52 +196,73 @@ _FORMS: Final = {
 }
 
 
-def command(app: typer.Typer, function: Callable[..., int], forms: tuple[str, ...]) -> None:
+HELP: Final = {"help_option_names": ["--help", "-h"]}
+_TYPES: Final = {
+    str: click.STRING,
+    int: click.IntRange(min=0),
+    Path: click.Path(path_type=Path),
+}
+
+
+def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> click.Command:
     """Make a function a command: its result is the exit status, its errors take one line.
 
     Args:
         forms: the forms that a command with ``output`` can print in.
     """
-    given_here = {name: name for name in _GIVEN}  # their names: the modules need not be loaded
+    given_here = {given: given for given in _GIVEN}  # the modules need not be loaded
     signature = inspect.signature(function, eval_str=True, locals=given_here)
     takes = {p.name for p in signature.parameters.values() if p.annotation in _GIVEN}
 
-    @functools.wraps(function)
     def run(**given: Any) -> None:
-        raise typer.Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
+        raise Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
 
-    kept = [
-        parameter.replace(name="path", annotation=Where, default=None)
-        if parameter.annotation == "Ledger"
-        else parameter
-        for parameter in signature.parameters.values()
-        if parameter.annotation not in ("Question", "Output")
-    ]
+    params: list[click.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.annotation == "Ledger":
+            params.append(_parameter("path", None, *get_args(Where)))
+        elif parameter.annotation not in _GIVEN:
+            params.append(
+                _parameter(parameter.name, parameter.default, *get_args(parameter.annotation))
+            )
     if "question" in takes:
-        kept += [
-            _flag(name, words, kind, default, _METAVARS.get(name))
-            for name, (kind, default, words) in _ASKING.items()
-        ]
+        for flag, (kind, default, metavar, words) in _ASKING.items():
+            params.append(_parameter(flag, default, kind, option(metavar=metavar, help=words)))
     if "output" in takes:
         also = ("no_color", "raw") if "csv" in forms else ("no_color",)
-        kept += [_flag(name, words) for name, words in _FORMS.items() if name in forms + also]
-    run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in kept}
-    # click cuts a summary of its own making to 45 characters
-    summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
-    app.command(short_help=summary)(run)
+        for flag, words in _FORMS.items():
+            if flag in forms + also:
+                params.append(_parameter(flag, False, bool, option(help=words)))
+    text = function.__doc__ or ""
+    return _Command(
+        name,
+        callback=run,
+        params=params,
+        help=text,
+        # click cuts a summary of its own making to 45 characters
+        short_help=text.partition("\n")[0].rstrip("."),
+        context_settings=HELP,
+    )
 
 
-def _flag(
-    name: str, words: str, kind: Any = bool, default: Any = False, metavar: str | None = None
-) -> inspect.Parameter:
-    option = typer.Option(
-        f"--{name.replace('_', '-')}", help=words, metavar=metavar, show_default=bool(default)
-    )
-    annotation = Annotated[kind, option]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
+def _parameter(
+    name: str, default: Any, kind: Any, make: Callable[..., click.Parameter]
+) -> click.Parameter:
+    """Build an option or an argument from what a function says of a parameter.
+
+    One without a default is required; ``T | None`` is a ``T``.
+    """
+    required = default is inspect.Parameter.empty
+    settings: dict[str, Any] = {"required": required}
+    if kind is bool:
+        settings["is_flag"] = True
+    elif kind == list[str]:
+        settings["multiple"] = True
+    else:
+        settings["type"] = next(_TYPES[one] for one in get_args(kind) or (kind,) if one in _TYPES)
+    if not required:
+        settings["default"] = default
+    return make(name, **settings)
 
 
 def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> dict[str, Any]:

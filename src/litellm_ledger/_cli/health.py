@@ -11,13 +11,11 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
-
 from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, emit
+from .flags import Output, Where, argument, emit, option
 from .progress import working
 from .tables import Column, put_text, show, tell, write, write_marked
 
@@ -41,7 +39,7 @@ def doctor(
     path: Where = None,
     litellm: Annotated[
         bool,
-        typer.Option(
+        option(
             "--litellm",
             help="Check recording with the installed LiteLLM instead of a ledger. Makes no real "
             "call (5 to 30 s; needs the extra testing).",
@@ -127,21 +125,21 @@ def verify(
     ledger: Ledger,
     every: Annotated[
         bool,
-        typer.Option("--all", help="Show a row for each writer, also for those without a problem."),
+        option("--all", help="Show a row for each writer, also for those without a problem."),
     ] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Also exit 1 for lost records that were never acknowledged."),
+        option("--strict", help="Also exit 1 for lost records that were never acknowledged."),
     ] = False,
     full: Annotated[
         bool,
-        typer.Option(
+        option(
             "--full", help="Check every line, and compare the manifests with the lines. Slower."
         ),
     ] = False,
     anchors: Annotated[
         Path | None,
-        typer.Option(
+        option(
             "--anchor",
             metavar="FILE",
             help="Check that nothing changed since the lines in FILE were printed by anchor.",
@@ -357,7 +355,7 @@ def compact(
     ledger: Ledger,
     today: Annotated[
         bool,
-        typer.Option("--today", help="Also join segments of today (UTC), not only of past days."),
+        option("--today", help="Also join segments of today (UTC), not only of past days."),
     ] = False,
 ) -> int:
     """Join sealed segments into Parquet files in archive/; every command still reads them."""
@@ -399,16 +397,16 @@ def path() -> int:
 
 
 def ask(
-    question_: Annotated[str, typer.Argument(metavar="QUESTION", help="The text to send.")],
+    question_: Annotated[str, argument("QUESTION", "The text to send.")],
     output: Output,
-    model: Annotated[str, typer.Option(help="Model name, as LiteLLM expects it.")],
+    model: Annotated[str, option(help="Model name, as LiteLLM expects it.")],
     ledger: Annotated[
         Path | None,
-        typer.Option(
+        option(
             help="Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory."
         ),
     ] = None,
-    api_base: Annotated[str | None, typer.Option(help="Base URL of the provider's API.")] = None,
+    api_base: Annotated[str | None, option(help="Base URL of the provider's API.")] = None,
 ) -> int:
     """Make one real call and record it; print the answer and its record."""
     import asyncio

@@ -13,19 +13,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import typer
-
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, listed
 from litellm_ledger._records.escaping import escaped, json_text
 
 from .flags import (
     RAW,
     Output,
+    argument,
     check_matched,
     check_raw,
     check_where,
     complain,
     emit,
+    option,
     put_json,
     scope,
 )
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 Kinds = Annotated[
-    bool, typer.Option("--all-kinds", help="Also print started calls and gaps, not only outcomes.")
+    bool, option("--all-kinds", help="Also print started calls and gaps, not only outcomes.")
 ]
 _ALIKE: Final = 10
 """Operations that are listed when a short id may mean several."""
@@ -66,9 +66,7 @@ def calls(
     question: Question,
     output: Output,
     ledger: Ledger,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Number of rows; 0: all.")
-    ] = 20,
+    limit: Annotated[int, option("--limit", "-n", help="Number of rows; 0: all.")] = 20,
 ) -> int:
     """List single calls, newest first."""
     with working(f"reading {ledger.path}"):
@@ -121,9 +119,9 @@ def _estimated(records: Sequence[UsageRecord]) -> list[str]:
 def show(
     key: Annotated[
         str,
-        typer.Argument(
-            metavar="ID",
-            help="The id of a record, a call_id, a response_id or a short id. The beginning or end "
+        argument(
+            "ID",
+            "The id of a record, a call_id, a response_id or a short id. The beginning or end "
             "of an id is enough if only one id matches.",
         ),
     ],
@@ -200,12 +198,8 @@ def tail(
     question: Question,
     output: Output,
     ledger: Ledger,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Keep printing new records.")
-    ] = False,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Number of records to show first.")
-    ] = 10,
+    follow: Annotated[bool, option("--follow", "-f", help="Keep printing new records.")] = False,
+    limit: Annotated[int, option("--limit", "-n", help="Number of records to show first.")] = 10,
     all_kinds: Kinds = False,
 ) -> int:
     """Print the newest records, one per line, newest last."""
@@ -267,10 +261,9 @@ def records(
     ledger: Ledger,
     limit: Annotated[
         int | None,
-        typer.Option(
+        option(
             "--limit",
             "-n",
-            min=0,
             help="Number of records, the newest ones; 0: all. [default: 20; with --json: all]",
         ),
     ] = None,
@@ -329,17 +322,17 @@ def export(
     question: Question,
     output: Output,  # noqa: ARG001 - adds --no-color, which every command has
     ledger: Ledger,
-    csv: Annotated[bool, typer.Option("--csv", help="Write CSV with a header.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Write JSON lines (default).")] = False,
+    csv: Annotated[bool, option("--csv", help="Write CSV with a header.")] = False,
+    jsonl: Annotated[bool, option("--jsonl", help="Write JSON lines (default).")] = False,
     parquet: Annotated[
-        bool, typer.Option("--parquet", help="Write Parquet (needs -o and the extra report).")
+        bool, option("--parquet", help="Write Parquet (needs -o and the extra report).")
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write to this file instead of standard output."),
+        option("--out", "-o", help="Write to this file instead of standard output."),
     ] = None,
     all_kinds: Kinds = False,
-    raw: Annotated[bool, typer.Option("--raw", help=RAW)] = False,
+    raw: Annotated[bool, option("--raw", help=RAW)] = False,
 ) -> int:
     """Export records as JSON lines, CSV or Parquet, with exact amounts."""
     from .export import export_records, tell_written

@@ -10,22 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, refuse_misspelt
+from .flags import Output, Where, argument, option, refuse_misspelt
 from .progress import progress
 
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._reports.ledger import Ledger
 
-__all__ = ["by_period", "html", "report", "top"]
+__all__ = ["daily", "hourly", "html", "monthly", "report", "top", "weekly"]
 
 By = Annotated[
     list[str],
-    typer.Option(
+    option(
         metavar="KEYS",
         help="Group keys, comma-separated: model, provider, call, status, error, hour, day, week, "
         "month …; any other word is a tag.",
@@ -33,17 +31,13 @@ By = Annotated[
 ]
 Breakdown = Annotated[
     bool,
-    typer.Option(
-        "--breakdown", help="Below each row, list its models (below models, the providers)."
-    ),
+    option("--breakdown", help="Below each row, list its models (below models, the providers)."),
 ]
-Latency = Annotated[
-    bool, typer.Option("--latency", help="Also show latency and time to first token.")
-]
+Latency = Annotated[bool, option("--latency", help="Also show latency and time to first token.")]
 _TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
 
 
-def by_period(name: str, period: str, remark: str = "") -> Callable[..., int]:
+def _by_period(period: str, remark: str = "") -> Callable[..., int]:
     """Return the command that reports by a period."""
 
     def run(
@@ -55,16 +49,21 @@ def by_period(name: str, period: str, remark: str = "") -> Callable[..., int]:
     ) -> int:
         return _print(ledger, [period], question, output, breakdown=breakdown, latency=latency)
 
-    run.__name__ = name
     run.__doc__ = f"Calls, tokens and cost by {period}{remark}."
     return run
+
+
+daily = _by_period("day", " (the default command)")
+weekly = _by_period("week")
+monthly = _by_period("month")
+hourly = _by_period("hour")
 
 
 def report(
     question: Question,
     output: Output,
     ledger: Ledger,
-    by: By = ["model"],  # noqa: B006 - read by typer, never changed
+    by: By = ["model"],  # noqa: B006 - read by flags.command, never changed
     breakdown: Breakdown = False,
     latency: Latency = False,
 ) -> int:
@@ -100,12 +99,10 @@ def top(
     question: Question,
     output: Output,
     what: Annotated[
-        str, typer.Argument(help="users, models, providers, tags, or any group key.")
+        str, argument("WHAT", "users, models, providers, tags, or any group key.")
     ] = "models",
     path: Where = None,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Number of rows; 0: all.")
-    ] = 10,
+    limit: Annotated[int, option("--limit", "-n", help="Number of rows; 0: all.")] = 10,
     breakdown: Breakdown = False,
 ) -> int:
     """The most expensive users, models or tags, and their share of the cost."""
@@ -129,23 +126,21 @@ def top(
 def html(
     out: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="HTML file to write; - writes to standard output."),
+        argument("FILE", "HTML file to write; - writes to standard output."),
     ],
     question: Question,
     output: Output,  # noqa: ARG001 - adds --no-color, which every command has
     ledger: Ledger,
     by: Annotated[
         list[str],
-        typer.Option(
+        option(
             metavar="KEYS",
             help="Group keys to list, comma-separated; the cost chart is stacked by the first.",
         ),
-    ] = ["model"],  # noqa: B006 - read by typer, never changed
+    ] = ["model"],  # noqa: B006 - read by flags.command, never changed
     every: Annotated[
         str | None,
-        typer.Option(
-            help="Period of the charts: hour, day, week or month. Default: by length of time."
-        ),
+        option(help="Period of the charts: hour, day, week or month. Default: by length of time."),
     ] = None,
 ) -> int:
     """Write a report with charts as one HTML file, to mail or keep."""

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from litellm_ledger._aggregates.formatting import counted
 
-from .flags import Output, emit
+from .flags import Output, complain, emit
 from .progress import working
 from .tables import put_text, write
 
@@ -26,6 +24,8 @@ __all__ = ["anchor", "seal"]
 
 def seal(output: Output, ledger: Ledger) -> int:
     """Write the manifests that are missing; reports answer from them, verify checks by them."""
+    import msgspec
+
     from litellm_ledger._maintenance.seal import seal as seal_directory
 
     with working(f"sealing {ledger.path}"):
@@ -51,9 +51,9 @@ def _print_sealing(path: Path, done: Sealing) -> None:
 
 def anchor(output: Output, ledger: Ledger) -> int:
     """Print one line that later proves what the sealed segments held; keep it elsewhere."""
-    from litellm_ledger._reading.anchor import anchor as anchor_of
+    import msgspec
 
-    from .flags import complain
+    from litellm_ledger._reading.anchor import anchor as anchor_of
 
     found = anchor_of(ledger.path)
     if found.missing:

@@ -9,11 +9,9 @@ import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from litellm_ledger._aggregates.formatting import clean
 
-from .flags import Output, complain, emit
+from .flags import Output, argument, complain, emit, option
 from .plain import one_line, plain_value
 from .progress import working
 from .records import damage, refuse_directory
@@ -29,15 +27,13 @@ __all__ = ["sql"]
 def sql(
     query: Annotated[
         str,
-        typer.Argument(
-            metavar="QUERY", help="One SELECT statement; - reads it from standard input."
-        ),
+        argument("QUERY", "One SELECT statement; - reads it from standard input."),
     ],
     output: Output,
     ledger: Ledger,
     allow_files: Annotated[
         bool,
-        typer.Option("--allow-files", help="Let the statement read files too, not only the views."),
+        option("--allow-files", help="Let the statement read files too, not only the views."),
     ] = False,
 ) -> int:
     """Run an SQL query on the views calls and records (docs/reports.md lists the columns)."""
