@@ -29,8 +29,10 @@ FORKS = hasattr(os, "pidfd_open") and not any(
 SERVER = Path(__file__).with_name("fork_server.py")
 LEDGER = ("asyncio", "litellm_ledger._tracking.tracker", "litellm_ledger._client.client")
 """What every program that has a ledger imports."""
-LITELLM = (*LEDGER, "litellm")
-COMMAND = ("asyncio", "litellm_ledger._cli.app")
+COMMAND = (*LEDGER, "litellm_ledger._cli.app")
+"""What ``litellm-ledger`` imports."""
+LITELLM = (*COMMAND, "litellm", "fastapi", "uvicorn", "litellm_ledger.testing")
+"""What a program that makes calls imports, or a server: two seconds to five, if it is fresh."""
 
 
 class Server:
@@ -42,16 +44,18 @@ class Server:
             # A child inherits the limits and the signals that this process has now.
             self._process = subprocess.Popen(
                 [sys.executable, *options, str(SERVER), str(theirs.fileno()), *modules],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                # Pipes, as a program has: Python notes at its start that none of them can seek.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
             )
 
-    def close(self) -> None:
-        """End it, and what it has forked with it."""
+    def close(self) -> str:
+        """End it, and what it has forked with it; return what it said."""
         self.control.close()
-        self._process.wait()
+        return self._process.communicate()[1].decode()
 
 
 _servers: dict[tuple[tuple[str, ...], tuple[str, ...]], Server] = {}
@@ -93,11 +97,15 @@ class Forked(subprocess.Popen[Any]):
         assert not preexec
         assert not pass_fds
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = args[10:16]
+        env = dict(os.environ if env is None else env)
+        for name, value in env.items():  # what an interpreter reads when it begins
+            if name.startswith("PYTHON") and name != "PYTHONPATH":
+                assert value == os.environ.get(name), f"make {name} one of the options"
         request = {
             "arguments": self._arguments,
             "orig_argv": self.args,
             "cwd": str(cwd or Path.cwd()),
-            "env": dict(os.environ if env is None else env),
+            "env": env,
             "new_session": args[21],
         }
         server = _servers.get(self._key)
@@ -113,7 +121,10 @@ class Forked(subprocess.Popen[Any]):
             file.flush()
             fds = [stdin, stdout, stderr, theirs.fileno(), file.fileno()]
             socket.send_fds(server.control, [b"fork"], fds)
-        self.pid = int(self._status.recv(64))
+        said = self._status.recv(64)
+        if not said:
+            raise RuntimeError(f"the server has ended:\n{_servers.pop(self._key).close()}")
+        self.pid = int(said)
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -30,6 +30,15 @@ from litellm_ledger._maintenance.recover import recover
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 PROGRAMS = Path(__file__).with_name("programs.py")
+
+
+def fresh(arguments: list[str], **popen: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *arguments], **popen)
+
+
+START: Callable[..., subprocess.Popen[str]] = fresh
+"""Starts a program, with the arguments of ``subprocess.Popen``."""
+
 TIMEOUT = 120.0
 """Seconds after which a program that should have ended has not."""
 
@@ -74,8 +83,8 @@ def program(name: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
-    with subprocess.Popen(
-        [sys.executable, str(PROGRAMS), name, *map(str, arguments)],
+    with START(
+        [str(PROGRAMS), name, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

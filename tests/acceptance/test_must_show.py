@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 from typing import Literal
 
 import pytest
 from tests.acceptance import must_show
+from tests.forked import LITELLM, Forked
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_begin_with_litellm() -> Iterator[None]:
+    """They are forked, where nothing is asked of LiteLLM's import or LiteLLM's own last words."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(must_show, "START", partial(Forked, modules=LITELLM))
+        yield
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.forked import LITELLM, Forked
 
 from litellm_ledger import Ledger
 from litellm_ledger.testing import Behaviour, OpenAIServer
@@ -26,7 +28,7 @@ def server() -> Iterator[OpenAIServer]:
         yield running
 
 
-def ask(*arguments: str, **env: str) -> subprocess.Popen[str]:
+def ask(*arguments: str, fresh: bool = False, **env: str) -> subprocess.Popen[str]:
     """Start it with this environment and no other key, base or ledger in it."""
     clean = {
         name: value
@@ -34,13 +36,21 @@ def ask(*arguments: str, **env: str) -> subprocess.Popen[str]:
         if not name.endswith(("_API_KEY", "_API_BASE", "_BASE_URL"))
         and name != "LITELLM_LEDGER_DIR"
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "litellm_ledger", "ask", QUESTION, *arguments],
-        env={**clean, "PYTHONPATH": os.pathsep.join(sys.path), "NO_PROXY": "127.0.0.1", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ["-m", "litellm_ledger", "ask", QUESTION, *arguments]
+    popen: dict[str, Any] = {
+        "env": {
+            **clean,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "NO_PROXY": "127.0.0.1",
+            **env,
+        },
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    if fresh:  # one that imports LiteLLM itself
+        return subprocess.Popen([sys.executable, *command], **popen)
+    return Forked(command, modules=LITELLM, **popen)
 
 
 def options(server: OpenAIServer, ledger: Path) -> tuple[str, ...]:
@@ -60,7 +70,7 @@ def test_it_prints_the_answer_and_the_record_of_one_call(
     server: OpenAIServer, tmp_path: Path
 ) -> None:
     ledger = tmp_path / "usage"
-    status, output, errors = ended(ask(*options(server, ledger), OPENAI_API_KEY=KEY))
+    status, output, errors = ended(ask(*options(server, ledger), fresh=True, OPENAI_API_KEY=KEY))
     assert (status, errors) == (0, "")
     answer, _, shown = output.partition("\n\n")
     assert answer == "word1 word2 word3 word4 word5"

@@ -7,8 +7,6 @@ import gc
 import json
 import logging
 import signal
-import subprocess
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests import forked
 from tests.arguments import MESSAGES
 from tests.arguments import to as asked
 from tests.packages import packages
@@ -698,9 +697,7 @@ async def test_an_attempt_that_dies_with_the_process_is_unsettled_under_its_oper
 ) -> None:
     behaviour = Behaviour(hang=True)
     arguments = [str(tmp_path), server.base_url, behaviour.header(), "1"]
-    child = subprocess.Popen(  # noqa: ASYNC220
-        [sys.executable, "-c", textwrap.dedent(CHILD), *arguments]
-    )
+    child = forked.Forked(["-c", textwrap.dedent(CHILD), *arguments], modules=forked.LITELLM)
     try:
         await asyncio.to_thread(server.wait_for, lambda requests: len(requests) == 2, 40)
     finally:

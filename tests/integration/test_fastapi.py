@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.forked import LITELLM, Forked
 
 from litellm_ledger import Ledger, UsageRecord
 from litellm_ledger.testing import OpenAIServer, ServedRequest
@@ -32,10 +33,9 @@ APP = "tests.integration.fastapi_server:app"
 DEADLINE = 60.0
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join(sys.path),
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONWARNINGS": "default",
     "NO_PROXY": "127.0.0.1",
 }
+PYTHON = ("-u", "-W", "default")
 
 # No connection is kept: uvicorn closes idle ones, perhaps just when the next request takes one.
 HTTP = httpx.Client(
@@ -62,8 +62,10 @@ class Uvicorn:
     def __init__(self, app: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> None:
         self.log: list[str] = []
         self._more = threading.Condition()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", app, "--port", "0", "--no-access-log", *arguments],
+        self.process = Forked(
+            ["-m", "uvicorn", app, "--port", "0", "--no-access-log", *arguments],
+            options=PYTHON,
+            modules=LITELLM,
             cwd=cwd,
             env={**os.environ, **ENVIRONMENT, **environment},
             stdout=subprocess.PIPE,
