@@ -26,6 +26,7 @@ from tests.terminal import as_json, run, told
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._cli.app import app
 from litellm_ledger._cli.export import part_of
+from litellm_ledger._reports import doctor as _doctor
 
 DAY = timedelta(days=1)
 TABLES = (
@@ -674,3 +675,13 @@ def test_doctor_tells_a_writer_that_does_not_get_on_from_one_that_writes(tmp_pat
     )
     with hand.alive(accepted=3):
         assert findings(tmp_path)[1]["backlog"]["text"] == "1 running writer, nothing unwritten"
+
+
+def test_doctor_tells_of_segments_without_a_manifest(hand: HandMade, monkeypatch: Any) -> None:
+    monkeypatch.setattr(_doctor, "_UNSEALED", 100)
+    hand.sealed(1, 5)
+    found = findings(hand.root)[1]["manifests"]
+    assert found["level"] == "note"
+    assert found["text"].startswith("1 sealed segment of 0 MiB without a manifest")
+    told("seal", hand.root)
+    assert "manifests" not in findings(hand.root)[1]

@@ -6,11 +6,12 @@ every record is there is ``verify``'s question, not this one's.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -19,7 +20,14 @@ import msgspec
 
 from litellm_ledger._aggregates.formatting import counted, listed
 from litellm_ledger._aggregates.groups import MISSING, Row
-from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS, writer_of_live
+from litellm_ledger._records.layout import (
+    LIVE,
+    MANIFESTS,
+    RECOVERY,
+    SEGMENTS,
+    SegmentName,
+    writer_of_live,
+)
 from litellm_ledger._records.prices import FAR
 from litellm_ledger._storage.live_file import is_locked, read_live
 from litellm_ledger._storage.location import file_system_of, is_network
@@ -34,6 +42,8 @@ LOOK_BACK: Final = timedelta(days=30)
 _LITTLE_SPACE: Final = 512 * 2**20
 _FEW_FILES: Final = 1_000
 _MANY_SEGMENTS: Final = 1_000
+_UNSEALED: Final = 16 * 2**20
+"""Bytes that are read in the time that a person notices."""
 _CLOCK: Final = timedelta(seconds=60)
 _PAUSE: Final = 0.3
 """Seconds between two looks at a backlog: a writer that gets on has written by then."""
@@ -77,6 +87,7 @@ def examine(ledger: Ledger) -> list[Finding]:
             )
         )
     found.append(_clock(ledger.path, writers))
+    found += _manifests(ledger.path, names)
     sealed = sum(path.suffix == ".jsonl" for path in _files(ledger.path / SEGMENTS))
     if sealed > _MANY_SEGMENTS:
         found.append(
@@ -88,6 +99,22 @@ def examine(ledger: Ledger) -> list[Finding]:
         )
     found += _calls(ledger)
     return found
+
+
+def _manifests(path: Path, names: Sequence[SegmentName]) -> Iterator[Finding]:
+    there = {file.name for file in _files(path / MANIFESTS)}
+    missing = size = 0
+    for name in names:
+        if not name.open and name.manifest not in there:
+            with contextlib.suppress(OSError):  # compacted
+                size += (path / SEGMENTS / str(name)).stat().st_size
+                missing += 1
+    if size > _UNSEALED:
+        yield _note(
+            "manifests",
+            f"{counted(missing, 'sealed segment')} of {size / 2**20:,.0f} MiB without a manifest: "
+            "litellm-ledger seal writes them, and reports answer at once",
+        )
 
 
 def _place(path: Path) -> Iterator[Finding]:
