@@ -10,10 +10,12 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, get_args
 
-Level = Literal["queued", "written", "synced"]
-LEVELS: Final[tuple[Level, ...]] = ("queued", "written", "synced")
+from litellm_ledger._storage.live_file import Durability
+
+Level = Durability
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 
 NOTHING: Final = "nothing"
 IN_TIME: Final = "nothing, if the disk answers within two seconds"

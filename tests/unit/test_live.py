@@ -12,12 +12,13 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from tests.disks import QUICK
 from tests.ledgers import WRITER, put_live
 
+from litellm_ledger import AsyncUsageWriter, LiteLLMClient, UsageTracker
 from litellm_ledger._records.layout import LIVE
 from litellm_ledger._storage import live_file as _live
 from litellm_ledger._storage.live_file import (
@@ -62,7 +63,18 @@ def test_a_writer_that_continues_starts_with_what_it_has(root: Path) -> None:
     file.remove()
 
 
-@pytest.mark.parametrize("level", ["queued", "written", "synced"])
+def test_every_level_says_what_its_acknowledgement_waits_for_and_every_page_names_it() -> None:
+    assert list(_live.WAITS_FOR) == list(get_args(_live.Durability))
+    top = Path(__file__).parents[2]
+    for page in ("README.md", "docs/GUARANTEES.md", "docs/FORMAT.md"):
+        text = (top / page).read_text("utf-8")
+        assert not [level for level in _live.WAITS_FOR if f"`{level}`" not in text.replace('"', "")]
+    for public in (LiteLLMClient, UsageTracker, AsyncUsageWriter):
+        said = (public.__doc__ or "") + (public.__init__.__doc__ or "")
+        assert not [level for level in _live.WAITS_FOR if level not in said], public
+
+
+@pytest.mark.parametrize("level", get_args(_live.Durability))
 def test_the_durability_level_of_a_writer_is_on_record(root: Path, level: _live.Durability) -> None:
     file = LiveFile(QUICK, root, WRITER, durability=level)
     counters = read_live(file.path)

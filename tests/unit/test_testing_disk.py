@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.disks import QUICK
 
+from litellm_ledger._storage.filesystem import FileSystem
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
 
@@ -134,3 +135,9 @@ def test_a_call_hangs_until_it_is_released(disk: FaultyFileSystem, tmp_path: Pat
 def test_an_operation_that_does_not_exist_is_refused(disk: FaultyFileSystem) -> None:
     with pytest.raises(ValueError, match=r"no operation 'fsync'; there are: close, create"):
         disk.fail("fsync")  # type: ignore[arg-type]
+
+
+def test_it_stands_before_every_call_of_the_file_system() -> None:
+    """A call that it does not know would go past the faults, to the real disk."""
+    calls = {name for name in vars(FileSystem) if not name.startswith("_")}
+    assert calls <= set(vars(FaultyFileSystem))

@@ -37,6 +37,7 @@ __all__ = [
     "ACCEPTED",
     "OLDEST",
     "SYNCED",
+    "WAITS_FOR",
     "WRITTEN",
     "Durability",
     "LiveCounters",
@@ -60,7 +61,17 @@ PID, ACCEPTED, WRITTEN, SYNCED, OLDEST = 2, 3, 4, 5, 6
 
 Durability = Literal["queued", "written", "synced"]
 
-_LEVELS: Final[tuple[Durability | None, ...]] = (None, "queued", "written", "synced")
+WAITS_FOR: Final[dict[Durability, Literal["nothing", "write", "sync"]]] = {
+    "queued": "nothing",
+    "written": "write",
+    "synced": "sync",
+}
+"""What an acknowledgement waits for.  All that depends on a level asks here, never its name.
+
+Their order is that of their numbers on disk, from 1: a new one comes last.
+"""
+
+_LEVELS: Final[tuple[Durability | None, ...]] = (None, *WAITS_FOR)
 """By their number in the upper half of the pid's cell; 0 in files that older versions wrote."""
 
 
@@ -181,10 +192,11 @@ def acked_until(counters: LiveCounters) -> int | None:
     """
     if not counters.valid or counters.durability is None:
         return None
-    if counters.durability != "queued":
+    waited_for = WAITS_FOR[counters.durability]
+    if waited_for != "nothing":
         if same_boot(counters):
             return counters.written
-        if counters.durability == "synced":
+        if waited_for == "sync":
             return counters.synced
     return max(counters.accepted, counters.written)
 

@@ -22,6 +22,7 @@ from litellm_ledger._errors import FlushTimeout, LedgerClosed, LedgerFailed, Wro
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._runtime.cancellation import seconds
 from litellm_ledger._runtime.waiters import Acks, Room
+from litellm_ledger._storage.live_file import WAITS_FOR
 
 from .backlog import Backlog
 from .last_resort import LastResort
@@ -50,7 +51,7 @@ class Admission:
     """
 
     def __init__(self, settings: Settings, what: str) -> None:
-        self.durability = settings.durability
+        self._waits_for = WAITS_FOR[settings.durability]
         self.queue_size = settings.queue_size
         self.what = what
         self.state = State.UNOPENED
@@ -65,7 +66,7 @@ class Admission:
         self.last_resort: LastResort
         self._written = Acks()
         self._synced = Acks()
-        self._acks = self._synced if settings.durability == "synced" else self._written
+        self._acks = self._synced if self._waits_for == "sync" else self._written
         self._room = Room(self._places)
         self.room_now = self._room.at_once
         self._woken = False
@@ -132,7 +133,7 @@ class Admission:
         while and after closing.
         """
         backlog = self.backlog
-        if self.durability != "written" or backlog.late or not backlog.idle:
+        if self._waits_for != "write" or backlog.late or not backlog.idle:
             return self._take(record, act)
         try:
             return act(record, wake=False)
@@ -185,7 +186,7 @@ class Admission:
     def take_inbox(self, backlog: Backlog) -> None:
         """On the loop: accept the inbox; who waits for an entry hears of its acknowledgement."""
         for entry in backlog.take_inbox():
-            if self.durability == "queued":
+            if self._waits_for == "nothing":
                 entry.answer()
             elif self.state is State.FAILED:
                 entry.answer(self.refusal())
@@ -203,7 +204,7 @@ class Admission:
     async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
         backlog = self.backlog
         acks, number = self._acks, record.seq or 0
-        if self.durability == "queued":
+        if self._waits_for == "nothing":
             if not number % TURN:
                 await asyncio.sleep(0)
             return True
@@ -221,7 +222,7 @@ class Admission:
 
     def safe(self, backlog: Backlog) -> int:
         """The last number that is as safe as ``durability`` says."""
-        return backlog.log.synced if self.durability == "synced" else backlog.log.written
+        return backlog.log.synced if self._waits_for == "sync" else backlog.log.written
 
     async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:  # noqa: C901 - the ways in which waiting ends, in order
         if timeout is not None:
@@ -238,7 +239,7 @@ class Admission:
             raise self.refusal()
         assert self.loop is not None
         if sync is None:
-            sync = self.durability == "synced"
+            sync = self._waits_for == "sync"
         if backlog.late:
             self.last_resort.save()
             self.progress()

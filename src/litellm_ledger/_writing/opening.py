@@ -13,7 +13,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final
 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat, UnsupportedPlatform
 from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS
@@ -28,7 +28,7 @@ from litellm_ledger._storage.filesystem import (
     rights_beside,
 )
 from litellm_ledger._storage.format_version import refuse_newer
-from litellm_ledger._storage.live_file import Durability
+from litellm_ledger._storage.live_file import WAITS_FOR, Durability
 from litellm_ledger._storage.location import default_directory, is_network
 
 from .backlog import Backlog
@@ -66,9 +66,9 @@ class Settings:
     recover: bool = True
 
     def __post_init__(self) -> None:
-        if self.durability not in get_args(Durability):
+        if self.durability not in WAITS_FOR:
             raise ValueError(
-                f"durability must be queued, written or synced, not {self.durability!r}"
+                f"durability must be one of {', '.join(WAITS_FOR)}, not {self.durability!r}"
             )
         if self.queue_size < 1:
             raise ValueError(f"queue_size must be at least 1, not {self.queue_size}")

@@ -29,6 +29,7 @@ from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime import process as _process
 from litellm_ledger._runtime.cancellation import outlive_cancellation, seconds, wait_until
 from litellm_ledger._runtime.disk_thread import DiskThread
+from litellm_ledger._storage.live_file import WAITS_FOR
 
 from .admission import Admission
 from .backlog import Backlog
@@ -66,7 +67,7 @@ class Writer:
         self.drain_timeout = settings.drain_timeout
         self.on_usage = on_usage
         self._settings = settings
-        self._durable = settings.durability == "synced"
+        self._durable = WAITS_FOR[settings.durability] == "sync"
         self._begin(what)
         _process.inherits(self.forget_parent)
 
