@@ -97,10 +97,11 @@ def test_a_saboteur_that_removes_segments_before_the_file_has_its_name_is_caught
 ) -> None:
     write = _compacting._Run._write
 
-    def sabotaged(self: Any, database: Any, path: Any, sources: Any, moved: Any) -> None:
-        write(self, database, path, sources, moved)
+    def sabotaged(self: Any, database: Any, path: Any, sources: Any, moved: Any, how: Any) -> bool:
+        done = write(self, database, path, sources, moved, how)
         for candidate in moved:
             self._remove(candidate)
+        return done
 
     monkeypatch.setattr(_compacting._Run, "_write", sabotaged)
     with pytest.raises(AssertionError):

@@ -12,6 +12,9 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,7 +23,6 @@ import msgspec
 
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import ARCHIVE, SegmentName
-from litellm_ledger._records.line import SEALED
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.format_version import newer_format
 
@@ -187,7 +189,7 @@ def _reader() -> duckdb.DuckDBPyConnection:
 
 def _open_database() -> None:
     global _database
-    _database = connect(threads=1)
+    _database = connect(threads=1, ordered=True)
 
 
 def _forked() -> None:
@@ -256,11 +258,11 @@ def read_archived(root: Path, name: SegmentName) -> bytes | None:
     with _reader() as database:
         read: dict[SegmentName, list[bytes]] = {key: [] for key in file.names[number:end]}
         try:
-            for at, line in rebuilt(database, file.path, number, end):
-                read[file.names[at]].append(line)
+            for at, lines in rebuilt(database, file.path, number, end):
+                read[file.names[at]].append(lines)
         except module().Error as exc:
             raise LedgerPathError(f"cannot read {file.path}: {exc}") from exc
-    ahead = {key: b"".join(lines) for key, lines in read.items()}
+    ahead = {key: b"".join(parts) for key, parts in read.items()}
     data = ahead.pop(name)
     with _lock:
         _ahead.clear()
@@ -276,7 +278,8 @@ _Row: Final = msgspec.defstruct(
     [
         (name, kind) if name in ("id", "seq", "kind") else (name, kind | None, None)
         for name, kind in (
-            (name, str if name == "ts" else _PYTHON.get(sql, dict)) for name, sql in COLUMNS.items()
+            *((n, str if n == "ts" else _PYTHON.get(sql, dict)) for n, sql in COLUMNS.items()),
+            ("crc", str),
         )
     ],
     tag_field="v",
@@ -284,18 +287,24 @@ _Row: Final = msgspec.defstruct(
     omit_defaults=True,
     gc=False,
 )
-_encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(_Row).decode
+_encode: Final = msgspec.json.Encoder().encode_lines
+_decode: Final = msgspec.json.Decoder(_Row).decode_lines
 _AS_TEXT: Final = {"ts": "strftime(make_timestamp(epoch_us(ts)), '%Y-%m-%dT%H:%M:%S.%fZ')"}
+_BATCH: Final = 250
 
 
 def rebuilt(
     database: duckdb.DuckDBPyConnection, path: Path, first: int, end: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield (number of the source, line) of the sources ``first`` … ``end - 1``, in their order.
+    """Yield (number of the source, some of its lines) of the sources ``first`` … ``end - 1``.
 
     A row comes as one text, because fetching thirty values takes several times as long.  It is not
     yet the line: how numbers and text are written is not the database's to say.
+
+    Args:
+        database: it reads rows in the order of the file, which is that of the lines: ``ordered``.
+        path: the file.
+        first, end: which of its sources.
     """
     rows = f"FROM {_rows(_from(path))} WHERE source >= {first} AND source < {end}"
     counts = ", ".join(f"count({name})" for name in COLUMNS)
@@ -305,19 +314,26 @@ def rebuilt(
         for name, count in zip(COLUMNS, there, strict=True)
         if count
     )
-    text = f"CAST(to_json(struct_pack(v := 1{members})) AS VARCHAR)"
-    result = database.execute(f"SELECT source, line, crc, {text} {rows} ORDER BY source, seq")
-    while batch := result.fetchmany(1_000):
-        for source, line, crc, members in batch:
-            yield source, _line(members, crc) if line is None else line.encode()
+    struct = f"struct_pack(v := 1{members}, crc := printf('%08x', crc))"
+    result = database.execute(f"SELECT source, line, CAST(to_json({struct}) AS VARCHAR) {rows}")
+    while batch := result.fetchmany(_BATCH):
+        for source, of_source in groupby(batch, key=itemgetter(0)):
+            yield source, _lines([(line, text) for _, line, text in of_source])
 
 
-def _line(members: str, crc: int) -> bytes:
+def _lines(rows: Sequence[tuple[str | None, str]]) -> bytes:
+    """Return the lines of rows: those that are kept as they are, and those of columns."""
+    if all(line is None for line, _ in rows):
+        with suppress(msgspec.DecodeError):
+            return _encode(_decode("\n".join([text for _, text in rows])))
+    return b"".join(_of_columns(text) if line is None else line.encode() for line, text in rows)
+
+
+def _of_columns(text: str) -> bytes:
     try:
-        body = _encode(_decode(members))
-    except msgspec.DecodeError:  # then the line itself is in the row beside it
-        body = b"{}"
-    return SEALED % (body[:-1], crc)
+        return _encode(_decode(text))
+    except msgspec.DecodeError:  # no line; what there was would be in the row beside it
+        return b"{}\n"
 
 
 def _from(path: Path) -> str:

@@ -52,7 +52,7 @@ def connect(
     Args:
         memory: beyond it, sorting and grouping go to a temporary directory of the system's.
         threads: at most so many; default one a core, at most four.
-        ordered: write files in the order of their rows.
+        ordered: read and write files in the order of their rows.
 
     Raises:
         MissingExtra: DuckDB is not installed.

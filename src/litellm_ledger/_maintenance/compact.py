@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -36,11 +36,12 @@ from litellm_ledger._records.layout import (
 )
 from litellm_ledger._records.line import checked, line_of, newer_version
 from litellm_ledger._records.scan import Head
+from litellm_ledger._storage import manifest
 from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file, rights_beside
 from litellm_ledger._storage.format_version import newer_format, refuse_newer
 from litellm_ledger._storage.live_file import is_locked, lock_directory, read_live, unlock
 
-from .parquet import Staging, write_file
+from .parquet import Staging, write_file, write_whole
 from .seal import seal
 
 if TYPE_CHECKING:
@@ -80,10 +81,20 @@ class Compaction:
 
 
 class _Candidate(NamedTuple):
+    """A segment that may move.
+
+    Attributes:
+        name, size: of the segment.
+        day: that of its first line.
+        stamp: by which to see whether another file took its place.
+        source: what its manifest says, if none of its lines needs a look of its own.
+    """
+
     name: SegmentName
     day: str
     size: int
     stamp: tuple[int, int, int]
+    source: Source | None
 
 
 class _NotWholeError(Exception):
@@ -119,9 +130,9 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
     held = lock_directory(root / ARCHIVE)
     if held is None:
         raise LedgerPathError(f"the ledger at {root} is being compacted by another process")
-    with contextlib.suppress(LedgerPathError):  # by another process, or they can be written later
-        seal(root, fs=fs)
     try:
+        with contextlib.suppress(LedgerPathError):  # by another process, or they come later
+            seal(root, fs=fs)
         return _Run(root, fs).work(until or datetime.now(UTC).date())
     except OSError as exc:
         if isinstance(exc, LedgerError):
@@ -150,16 +161,21 @@ class _Run:
         broken: list[Path] = []
         finished = self._finish(broken)
         files, segments, records, before, after = [], 0, 0, 0, 0
-        for group in _groups(self._candidates(until.isoformat())):
-            written = self._join(group)
-            if written is None:
-                continue
-            path, sources = written
-            files.append(f"{ARCHIVE}/{path.name}")
-            segments += len(sources)
-            records += sum(source.lines for source in sources)
-            before += sum(source.bytes for source in sources)
-            after += path.stat().st_size
+        groups = _groups(self._candidates(until.isoformat()))
+        with contextlib.ExitStack() as held:
+            database = None
+            for group in groups:
+                if database is None:
+                    database = held.enter_context(_database())
+                written = self._join(database, group)
+                if written is None:
+                    continue
+                path, sources = written
+                files.append(f"{ARCHIVE}/{path.name}")
+                segments += len(sources)
+                records += sum(source.lines for source in sources)
+                before += sum(source.bytes for source in sources)
+                after += path.stat().st_size
         return Compaction(
             files=tuple(files),
             segments=segments,
@@ -190,7 +206,14 @@ class _Run:
                     self._leave(str(name), "unreadable", exc.strerror or str(exc))
                     continue
                 if day < until:
-                    yield _Candidate(name, day, state.st_size, _stamp(state))
+                    source = self._as_sealed(name, state.st_size)
+                    yield _Candidate(name, day, state.st_size, _stamp(state), source)
+
+    def _as_sealed(self, name: SegmentName, size: int) -> Source | None:
+        there = manifest.read(self.root, name)
+        if there is None or not there[0].plain or there[0].size != size:
+            return None
+        return Source(str(name), size, there[0].sha256, there[0].lines)
 
     def _leave(self, name: str, what: _What, why: str) -> None:
         self.left.append(Problem(f"{SEGMENTS}/{name}", what, detail=why))
@@ -214,12 +237,48 @@ class _Run:
 
     # -- moving --------------------------------------------------------------------------------
 
-    def _join(self, group: Sequence[_Candidate]) -> tuple[Path, list[Source]] | None:
+    def _join(
+        self, database: duckdb.DuckDBPyConnection, group: Sequence[_Candidate]
+    ) -> tuple[Path, list[Source]] | None:
         temporary = self.archive / f"{group[0].name}.tmp"
-        with connect(_MEMORY, threads=1, ordered=True) as database:
+        moved, sources = self._write_whole(database, temporary, group)
+        if not sources:
+            moved, sources = self._write_line_by_line(temporary, group)
+        if not sources:
+            return None
+        path = self.archive / content_name(moved[0].day, digest(temporary))
+        self.fs.rename(temporary, path)
+        self.fs.sync_directory(self.archive)
+        for candidate in moved:
+            self._remove(candidate)
+        self.fs.sync_directory(self.segments)
+        return path, sources
+
+    def _write_whole(
+        self, database: duckdb.DuckDBPyConnection, path: Path, group: Sequence[_Candidate]
+    ) -> tuple[Sequence[_Candidate], list[Source]]:
+        """Write segments that are what their manifests say; none if that is no way for them."""
+        sources = [candidate.source for candidate in group if candidate.source is not None]
+        try:
+            if len(sources) < len(group) or any(
+                digest(self.segments / source.name) != source.sha256 for source in sources
+            ):
+                return (), []
+        except FileNotFoundError:
+            return (), []
+        if self._write(database, path, sources, group, write_whole):
+            return group, sources
+        self.fs.unlink(path)
+        return (), []
+
+    def _write_line_by_line(
+        self, path: Path, group: Sequence[_Candidate]
+    ) -> tuple[Sequence[_Candidate], list[Source]]:
+        """Write those segments whose every line holds."""
+        sources: list[Source] = []
+        moved: list[_Candidate] = []
+        with _database() as database:
             staging = Staging(database)
-            sources: list[Source] = []
-            moved: list[_Candidate] = []
             for candidate in group:
                 try:
                     sources.append(self._stage(staging, candidate, len(sources)))
@@ -229,21 +288,14 @@ class _Run:
                     if isinstance(exc, _NotWholeError):
                         self._leave(str(candidate.name), "damaged", str(exc))
             staging.flush()
-            if not sources:
-                return None
-            try:
-                self._write(database, temporary, sources, moved)
-            except module().Error as exc:
-                with contextlib.suppress(OSError):
-                    self.fs.unlink(temporary)
-                raise LedgerPathError(f"cannot write {temporary}: {exc}") from exc
-        path = self.archive / content_name(moved[0].day, digest(temporary))
-        self.fs.rename(temporary, path)
-        self.fs.sync_directory(self.archive)
-        for candidate in moved:
-            self._remove(candidate)
-        self.fs.sync_directory(self.segments)
-        return path, sources
+            if sources:
+                try:
+                    self._write(database, path, sources, moved, write_file)
+                except module().Error as exc:
+                    with contextlib.suppress(OSError):
+                        self.fs.unlink(path)
+                    raise LedgerPathError(f"cannot write {path}: {exc}") from exc
+        return moved, sources
 
     def _remove(self, candidate: _Candidate) -> None:
         path = self.segments / str(candidate.name)
@@ -270,12 +322,15 @@ class _Run:
         path: Path,
         sources: list[Source],
         moved: Sequence[_Candidate],
-    ) -> None:
-        """Write the file, durable, and make sure that every source can be read back from it."""
+        how: Callable[..., bool],
+    ) -> bool:
+        """Write the file, durable; return whether every source can be read back from it."""
         fd = self.fs.create(path)  # so that the database neither follows a link nor gives rights
         try:
-            write_file(database, path, sources, [self.segments / str(c.name) for c in moved])
-            self.fs.sync(fd)
+            done = how(database, path, sources, [self.segments / str(c.name) for c in moved])
+            if done:
+                self.fs.sync(fd)
+            return done
         finally:
             self.fs.close(fd)
 
@@ -306,12 +361,20 @@ class _Run:
         return done
 
 
+def _database() -> duckdb.DuckDBPyConnection:
+    return connect(_MEMORY, threads=1, ordered=True)
+
+
 def _groups(candidates: Iterator[_Candidate]) -> Iterator[list[_Candidate]]:
-    """Part by day, and so that each file has at most its share of bytes."""
+    """Part by day and by way of reading, so that each file has at most its share of bytes."""
     group: list[_Candidate] = []
     size = 0
-    for candidate in sorted(candidates, key=lambda c: (c.day, c.name.writer, c.name.first)):
-        if group and (candidate.day != group[0].day or size + candidate.size > _FILE):
+
+    def kind(candidate: _Candidate) -> tuple[str, bool]:
+        return candidate.day, candidate.source is None
+
+    for candidate in sorted(candidates, key=lambda c: (kind(c), c.name.writer, c.name.first)):
+        if group and (kind(candidate) != kind(group[0]) or size + candidate.size > _FILE):
             yield group
             group, size = [], 0
         group.append(candidate)

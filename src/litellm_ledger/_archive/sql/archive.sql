@@ -1,6 +1,6 @@
--- One archive file: the rows in the order of their segments, and the segments in its metadata.
+-- One archive file: rows in the order of their segments and numbers, and the segments in its metadata.
 
-COPY (SELECT source, line, crc, {columns} FROM staged ORDER BY source, seq)
+COPY (SELECT source, line, crc, {columns} FROM {rows})
 TO {path} (
     FORMAT parquet,
     COMPRESSION zstd,
