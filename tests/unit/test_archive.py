@@ -19,9 +19,12 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, flip, spoil
 
 from litellm_ledger import Ledger, LedgerPathError, MissingExtra, UnsupportedFormat
 from litellm_ledger._archive import archive as _archive
+from litellm_ledger._archive import columns as _columns
+from litellm_ledger._archive.columns import COLUMNS
 from litellm_ledger._calls.batches import on_ledger
 from litellm_ledger._cli.app import app
 from litellm_ledger._maintenance import compact as _compacting
+from litellm_ledger._maintenance import parquet as _parquet
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._reading.listing import list_segments, open_segment
@@ -118,6 +121,30 @@ def test_lines_in_a_form_of_their_own_come_back_byte_for_byte(
     assert contents(hand.root) == before
     assert list(Ledger(hand.root).records()) == records
     assert Ledger(hand.root).verify().ok
+
+
+def test_files_from_before_a_column_joined_are_read_beside_later_ones(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.sealed(1, 2)
+    lacking = {name: kind for name, kind in COLUMNS.items() if name != "search_units"}
+    with monkeypatch.context() as before:
+        for module in (_archive, _parquet, _columns):
+            before.setattr(module, "COLUMNS", lacking)
+        _columns.structure.cache_clear()
+        compact(hand.root, until=LATER)
+    _columns.structure.cache_clear()
+    later = HandMade(hand.root, OTHER_WRITER)
+    later.sealed(1, 2, later.lines(1, 2, search_units=3))
+    for _ in range(2):
+        for large in (0, 2**60):
+            monkeypatch.setattr(_reporting, "_LARGE", large)
+            assert Ledger(hand.root).report(["tag:x"], quantiles=True).total.calls == 4
+            found = [record.search_units for record in Ledger(hand.root).records()]
+            assert found == [None, None, 3, 3]
+        assert Ledger(hand.root).sql("SELECT sum(search_units) FROM calls").rows == [(6,)]
+        assert Ledger(hand.root).verify(full=True).ok
+        compact(hand.root, until=LATER)
 
 
 def test_members_of_a_later_version_are_kept_and_the_rest_is_read_by_the_database(

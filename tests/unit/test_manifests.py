@@ -235,6 +235,8 @@ LIES: dict[str, Any] = {
     "closed": [["x", 1]],
     "unsettled": [],
     "tags": ["other"],
+    "keys": ["model"],
+    "sums": ["calls"],
     "table": None,
     "tag_tables": {},
 }
@@ -342,6 +344,29 @@ def test_a_manifest_taken_out_of_the_chain_is_missed(hand: HandMade, at: int) ->
     assert found.endswith("the manifest before it is gone, or was changed")
     seal(hand.root)
     assert len(problems(Ledger(hand.root))) == 1
+
+
+def test_the_chain_goes_on_past_what_is_compacted(hand: HandMade) -> None:
+    for first in (1, 3, 5):
+        hand.sealed(first, first + 1)
+        compact(hand.root, until=LATER)
+        assert problems(Ledger(hand.root), full=True) == []
+    assert keep(hand.root).records == 6
+
+
+def test_a_sum_that_an_older_version_did_not_make_is_read_from_the_lines(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = hand.sealed(1, 2, hand.lines(1, 2, total_tokens=5))
+    seal(hand.root)
+
+    def as_before(plain: dict[str, Any]) -> None:
+        plain["sums"].remove("total_tokens")
+        del plain["table"]["groups"][0]["sums"]["total_tokens"]
+
+    rewrite(manifest_of(segment), as_before)
+    assert Ledger(hand.root).report().total.total_tokens == 10
+    assert problems(Ledger(hand.root), full=True) == []
 
 
 def test_two_that_follow_the_same_are_found(hand: HandMade) -> None:

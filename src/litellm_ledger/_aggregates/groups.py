@@ -20,6 +20,7 @@ from .calendar import PERIODS, Calendar
 __all__ = [
     "KEYS",
     "MISSING",
+    "MONEY",
     "OTHER",
     "Quantiles",
     "Row",
@@ -112,6 +113,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         """Whether ``cost`` may really be higher: part of it is unknown, or was estimated."""
         return bool(self.unpriced or self.unknown_cost or self.estimated_cost)
 
+
+MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
+"""The amounts of a row, in US dollars."""
 
 KEYS: Final = (
     "model",

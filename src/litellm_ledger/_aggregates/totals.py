@@ -43,7 +43,11 @@ FIELDS: Final = (
     "saved",
     "total_tokens",
 )
-"""What is added up for each combination; all else follows from these, in ``_fold``."""
+"""What is added up for each combination; all else follows from these, in ``_fold``.
+
+Whole numbers, so that the order of adding is no matter.  They stand in manifests as well
+(docs/FORMAT.md), which name the sums that they have.
+"""
 
 
 class _Sums:

@@ -341,8 +341,20 @@ def _from(path: Path) -> str:
 
 
 def _rows(paths: str) -> str:
-    """Read files; a directory named like ``model=x`` is no value of theirs."""
-    return f"read_parquet({paths}, filename=true, hive_partitioning=false)"
+    """Read files; a directory named like ``model=x`` is no value of theirs.
+
+    A column that joined the record after a file was written is NULL there.
+    """
+    read = f"read_parquet({paths}, filename=true, hive_partitioning=false, union_by_name=true)"
+    return f"(FROM {read} UNION ALL BY NAME SELECT {_NOTHING} WHERE false)"
+
+
+_STORED: Final = {"ts": "TIMESTAMP WITH TIME ZONE"}
+"""What an archive file has as another type than the views."""
+
+_NOTHING: Final = ", ".join(
+    f"CAST(NULL AS {_STORED.get(name, kind)}) AS {name}" for name, kind in COLUMNS.items()
+)
 
 
 def parquet(

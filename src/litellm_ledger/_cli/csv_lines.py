@@ -102,7 +102,7 @@ def put_csv(records: Iterable[UsageRecord], to: TextIO, *, raw: bool) -> None:
 
 
 _JSON: Final = ("tags", "meta", "content")
-_FLOATS: Final = ("audio_seconds", "latency_ms", "ttft_ms")
+_FLOATS: Final = tuple(name for name, kind in COLUMNS.items() if kind == "DOUBLE")
 _BATCH: Final = 5_000
 
 # What UsageRecord completes on an outcome that another program wrote.

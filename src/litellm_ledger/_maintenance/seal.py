@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
-from litellm_ledger._reading.chain import read_links, tail
+from litellm_ledger._reading.chain import list_manifests, read_links, tail
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
@@ -86,12 +86,13 @@ def seal(root: Path, *, fs: FileSystem = REAL) -> Sealing:
 def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> Sealing:
     written: list[str] = []
     problems: list[Problem] = []
+    there = dict(by_writer(list_manifests(root)))
     segments = records = 0
     for writer, family in by_writer(ledger.segments):
         names = [name for name in family if not name.open and name not in ledger.archive]
         if writer not in live:
             _remove_temporaries(root, fs, writer)
-            written += seal_writer(root, fs, names, problems)
+            written += seal_writer(root, fs, names, there.get(writer, []), problems)
         links = read_links(root, names, [])
         segments += len(links)
         records += sum(link.manifest.records for link in links.values())
@@ -99,11 +100,22 @@ def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> 
 
 
 def seal_writer(
-    root: Path, fs: FileSystem, names: Sequence[SegmentName], problems: list[Problem]
+    root: Path,
+    fs: FileSystem,
+    names: Sequence[SegmentName],
+    there: Sequence[SegmentName],
+    problems: list[Problem],
 ) -> list[str]:
     """Write the manifests that are missing of one writer's sealed segments, which nobody else does.
 
     Returns their paths, relative to the ledger.
+
+    Args:
+        root: the ledger.
+        fs: where all writing goes through.
+        names: the segments.
+        there: segments of the writer that there is a manifest of, compacted ones too.
+        problems: where what is the matter is noted.
 
     Raises:
         OSError: they cannot be written.
@@ -111,7 +123,7 @@ def seal_writer(
     """
     written = []
     links = read_links(root, names, problems)
-    last = tail(links)
+    last = tail(links | read_links(root, {*there} - {*names}, []))
     previous, after = (last.identity, last.manifest.sealed) if last else (None, "")
     for name in names:
         if name in links or (root / MANIFESTS / name.manifest).exists():

@@ -232,7 +232,7 @@ class _Found:
                 said, true = manifest.content(), contents(file, root, now).content()
         except (NotWholeError, OSError):
             return  # that is said already
-        wrong = [member for member in true if said[member] != true[member]]
+        wrong = [member for member in said if said[member] != true[member]]
         if wrong:
             where = f"{MANIFESTS}/{name.manifest}"
             detail = f"is not what the lines say: {', '.join(wrong)}"

@@ -231,7 +231,7 @@ def price_of(price: ModelPrice, fields: Mapping[str, Any]) -> Decimal | None:  #
         return None
 
 
-_OTHERS: Final = ("character", "image", "audio_second", "page", "search_unit", "request")
+_OTHERS: Final = ("character", "request", *(name for _, name in _UNITS))
 
 
 def _tokens(price: ModelPrice, fields: Mapping[str, Any]) -> Decimal | None:

@@ -176,7 +176,7 @@ class UsageRecord(
                 self._cut_texts(put)
                 break
         if self.audio_seconds is not None:
-            put(self, "audio_seconds", _check_seconds(self.audio_seconds))
+            put(self, "audio_seconds", _check_seconds("audio_seconds", self.audio_seconds))
         if self.cost is not None:
             put(self, "cost", _check_money("cost", self.cost))
         if self.saved_cost is not None:
@@ -326,11 +326,11 @@ def _check_count(name: str, value: Any) -> None:
         raise InvalidRecord(f"{name} is too large: {value} (at most 2**53 - 1)")
 
 
-def _check_seconds(value: Any) -> float | None:
+def _check_seconds(name: str, value: Any) -> float | None:
     if type(value) not in (int, float):
-        raise InvalidRecord(f"audio_seconds must be a number, not {type(value).__name__}")
+        raise InvalidRecord(f"{name} must be a number, not {type(value).__name__}")
     if not (math.isfinite(value) and 0 <= value <= MAX_INT):
-        raise InvalidRecord(f"audio_seconds is absurd: {value}")
+        raise InvalidRecord(f"{name} is absurd: {value}")
     return float(value)
 
 

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from litellm_ledger._aggregates.groups import Quantiles, Row
+from litellm_ledger._aggregates.groups import MONEY, Quantiles, Row
 from litellm_ledger._aggregates.quantiles import MEASURED
 from litellm_ledger._errors import MissingExtra
 
 __all__ = ["COSTS", "columns", "to_arrow", "to_pandas", "to_polars"]
 
-_MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
 COSTS: Final = ("cost", "estimated_cost", "wasted_cost")
 """The amounts of a row that are unknown where its cost is."""
 
@@ -33,7 +32,7 @@ def columns(by: Sequence[str], rows: Sequence[Row]) -> dict[str, tuple[str, list
             None if name in COSTS and row.known_cost is None else getattr(row, name) for row in rows
         ]
         if name not in MEASURED:
-            found[name] = ("money" if name in _MONEY else "count", values)
+            found[name] = ("money" if name in MONEY else "count", values)
         elif any(value is not None for value in values):
             for part in Quantiles.__struct_fields__:
                 kind = "count" if part == "count" else "number"

@@ -15,7 +15,7 @@ import msgspec
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
 from litellm_ledger._aggregates.formatting import counted, dollars, listed
-from litellm_ledger._aggregates.groups import MISSING, Quantiles, Row
+from litellm_ledger._aggregates.groups import MISSING, MONEY, Quantiles, Row
 from litellm_ledger._aggregates.quantiles import MEASURED, Spread
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.lines import Line, Problem
@@ -25,7 +25,6 @@ from .dataframes import COSTS, to_arrow, to_pandas, to_polars
 
 __all__ = [
     "MAX_GROUPS",
-    "MONEY",
     "Measured",
     "Report",
     "added",
@@ -34,9 +33,6 @@ __all__ = [
     "finish",
     "row_dict",
 ]
-
-MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
-"""The amounts of a row, in US dollars."""
 
 MAX_GROUPS: Final = 1_000_000
 """Groups kept apart in one report; far beyond what anybody reads, well within memory."""

@@ -19,7 +19,9 @@ from zlib import crc32
 
 import msgspec
 
+from litellm_ledger._aggregates.groups import KEYS
 from litellm_ledger._aggregates.quarters import Quarters, Table
+from litellm_ledger._aggregates.totals import FIELDS
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName, record_id
 from litellm_ledger._records.line import SEALED, Line, checked, framed, line_of, newer_version
 from litellm_ledger._records.scan import Head
@@ -82,6 +84,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     closed: list[Call]
     unsettled: list[Call]
     tags: list[str] | None
+    keys: list[str]
+    sums: list[str]
     table: msgspec.Raw
     tag_tables: dict[str, msgspec.Raw]
 
@@ -95,12 +99,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         """Lines that are records."""
         return self.lines - len(self.gaps)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether its tables have the keys and the sums that this version knows."""
+        return self.keys == list(KEYS) and set(FIELDS) <= set(self.sums)
+
     def table_of(self, tag: str | None) -> Table | None:
         """Return the sums by the value of a tag, ``None``: of no tag; ``None`` if it has them not.
 
         Only the table that is asked for is parsed: that is most of the work.
         """
-        if tag is not None and self.tags is None:
+        if (tag is not None and self.tags is None) or not self.is_current:
             return None
         raw = self.table
         if tag in (self.tags or ()):
@@ -114,14 +123,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         return table if table is not None and table.is_sound(raw is not self.table) else None
 
     def content(self) -> dict[str, Any]:
-        """Return what follows from the lines: all but when it was made, and after which one."""
+        """Return what follows from the lines, as far as this version makes it too."""
         members = msgspec.structs.asdict(self)
-        del members["sealed"], members["previous"]
+        for name in ("sealed", "previous", *(() if self.is_current else _TABLES)):
+            del members[name]
+        if not self.is_current:
+            return members
         members["table"] = bytes(self.table)
         members["tag_tables"] = {tag: bytes(raw) for tag, raw in self.tag_tables.items()}
         return members
 
 
+_TABLES: Final = ("keys", "sums", "table", "tag_tables")
 _encode: Final = msgspec.json.Encoder().encode
 _table: Final = msgspec.json.Decoder(Table | None).decode
 _decode: Final = msgspec.json.Decoder(Manifest).decode
@@ -305,6 +318,8 @@ class _Contents:
             closed=list(self._closed),
             unsettled=list(self._unsettled),
             tags=self._quarters.tags(),
+            keys=list(KEYS),
+            sums=list(FIELDS),
             table=msgspec.Raw(_encode(table)),
             tag_tables={tag: msgspec.Raw(_encode(of_tag)) for tag, of_tag in tables.items()},
         )
