@@ -25,6 +25,12 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup's doing
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is remembered outside a ledger: not in the home of the person who runs the tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+
+
 @pytest.fixture
 def hand(tmp_path: Path) -> HandMade:
     """One writer's files, to be made by hand."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import zlib
 from collections.abc import Callable
@@ -22,10 +23,12 @@ from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import KEYS as _KEYS
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._reading import sealed as _sealed
 from litellm_ledger._reading.anchor import Anchor, anchor, read_anchors
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS
 from litellm_ledger._reports import by_manifest as _by_manifest
 from litellm_ledger._reports import engine as _engine
+from litellm_ledger._storage import checked_files as _checked_files
 
 KEYS = [*_KEYS, *PERIODS, "tag:user", "tag:team é'\"", "tag:none"]
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "America/St_Johns"]
@@ -186,6 +189,33 @@ def test_a_manifest_of_other_bytes_is_not_believed(hand: HandMade) -> None:
     ledger = Ledger(hand.root)
     assert ledger.report().total.cost == 10
     assert problems(ledger) == ["altered: is not what its manifest says; restore it from a backup"]
+
+
+def test_what_was_checked_is_remembered_by_the_next_process_until_the_file_changes(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_checked_files, "_WORTH_KEEPING", 0)
+    segment = hand.sealed(1, 2)
+    seal(hand.root)
+    read: list[str] = []
+
+    def noted(file: Any) -> str:
+        read.append(file.name)
+        return real(file)
+
+    real = _sealed._checksum
+    monkeypatch.setattr(_sealed, "_checksum", noted)
+    for _ in range(3):
+        assert Ledger(hand.root).report().total.calls == 2
+        _checked_files._known.clear()  # as in a new process
+    assert len(read) == 1
+    state = segment.stat()
+    forged = b"".join(hand.lines(1, 2)).replace(b'"m"', b'"n"')
+    segment.write_bytes(forged)
+    os.utime(segment, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (segment.stat().st_size, segment.stat().st_mtime_ns) == (len(forged), state.st_mtime_ns)
+    assert Ledger(hand.root).report().total.calls == 0, "the lines, which are damaged"
+    assert len(read) == 2
 
 
 def test_a_damaged_manifest_is_passed_over_and_named(hand: HandMade) -> None:

@@ -1,0 +1,91 @@
+"""Checksums of files of a ledger that never change, remembered outside the ledger.
+
+Owns the memory: of the process, and in a file in the user's directory of caches.  A file is known
+by its device, inode, size and the times of its last change, so that one that was copied, restored
+or written to is read again.  Never writes to the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from .filesystem import open_file
+
+__all__ = ["CheckedFiles"]
+
+_WORTH_KEEPING: Final = 16 * 2**20
+"""Bytes that were read, from which on it is remembered for other processes: they take 10 ms."""
+
+_State = tuple[int, int, int, int, int]
+"""Of a file: device, inode, size, time of its last change and of its status', in ns."""
+_Known = dict[str, tuple[_State, str]]
+
+_known: Final[dict[str, _Known]] = {}
+
+
+class CheckedFiles:
+    """The checksums of the files of one ledger."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._file = _file_of(root)
+        key = str(self._file or root)
+        if key not in _known:
+            _known[key] = _load(self._file)
+        self._checked = _known[key]
+        self._read = 0
+
+    def checksum(self, path: Path, of: Callable[[BinaryIO], str]) -> str:
+        """Return the checksum of a file: the one that is known, or what ``of`` makes of it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        name = str(path.relative_to(self._root))
+        known = self._checked.get(name)
+        if known is None or known[0] != _state(path.lstat()):
+            with open_file(path) as file:
+                state = _state(os.fstat(file.fileno()))
+                known = state, of(file)
+            self._checked[name] = known
+            self._read += state[2]
+        return known[1]
+
+    def keep(self) -> None:
+        """Remember for other processes; whatever is in the way of that is no matter."""
+        if self._read < _WORTH_KEEPING or self._file is None:
+            return
+        self._read = 0
+        temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary.write_bytes(msgspec.json.encode(self._checked))
+            temporary.replace(self._file)
+
+
+def _file_of(root: Path) -> Path | None:
+    from platformdirs import user_cache_dir  # only where it is needed: the import takes time
+
+    key = sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
+    try:
+        return Path(user_cache_dir("litellm-ledger", appauthor=False)) / f"checked-{key}.json"
+    except RuntimeError:  # there is no home
+        return None
+
+
+def _load(file: Path | None) -> _Known:
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        if file is not None and file.lstat().st_uid == os.geteuid():
+            return msgspec.json.decode(file.read_bytes(), type=_Known)
+    return {}
+
+
+def _state(state: os.stat_result) -> _State:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
