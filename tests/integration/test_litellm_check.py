@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-from tests import forked
 
 from litellm_ledger import (
     CheckedCall,
@@ -36,7 +37,7 @@ def in_child(directory: Path, sabotage: str) -> LiteLLMCheck:
         f"{sabotage}\n"
         "run.main()"
     )
-    forked.run(["-c", code, str(directory)], modules=forked.LITELLM, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code, directory], check=True, timeout=300)
     return msgspec.json.decode((directory / "result.json").read_bytes(), type=LiteLLMCheck)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Final
 
 import msgspec
@@ -146,6 +145,8 @@ def named(word: str) -> str:
         raise ValueError(
             f"unknown group key {word!r}; use {', '.join((*KEYS, *PERIODS))} or tag:NAME"
         )
+    from difflib import get_close_matches
+
     near = get_close_matches(word, [*KEYS, *PERIODS], n=1, cutoff=0.8)
     if near:
         raise ValueError(

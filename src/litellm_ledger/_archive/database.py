@@ -6,7 +6,6 @@ Owns its settings and the error when it is not there.  Imported only when it is 
 from __future__ import annotations
 
 import os
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +83,8 @@ def cores() -> int:
 
 def _spill() -> str:
     """Where to put what does not fit into memory; nowhere if there is no such place."""
+    import tempfile
+
     try:
         return str(Path(tempfile.gettempdir(), f"litellm-ledger-{os.getpid()}"))
     except FileNotFoundError:

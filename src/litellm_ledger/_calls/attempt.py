@@ -10,20 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._records.record import UsageRecord, changed, unchecked
+from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._runtime.limits import Slot
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 
 __all__ = ["Attempt"]
 
 _log = logging.getLogger("litellm_ledger")
-
-_STARTED: Final = UsageRecord(kind="started")
 
 
 class Attempt:
@@ -78,7 +76,7 @@ class Attempt:
         try:
             record = None
             if write:
-                record = changed(_STARTED, {"ts": self._ts, **self._common})
+                record = UsageRecord(kind="started", ts=self._ts, **self._common)
             self.started = await self._calls.start(record, ack_timeout=ack_timeout)
         except BaseException:  # nothing has left, and the tracker has settled what it wrote
             self._settled = True
@@ -100,12 +98,9 @@ class Attempt:
         """Stop the clock of an attempt that is settled later, when its tokens are counted."""
         self._ended = time.perf_counter()
 
-    def settle(self, fields: Mapping[str, Any], *, plain: bool = False) -> UsageRecord | None:
-        """Put the outcome down, on the loop's thread; ``None`` if it has one already.
-
-        ``plain`` fields need no checks.
-        """
-        outcome = self._outcome(fields, unchecked if plain else changed)
+    def settle(self, fields: Mapping[str, Any]) -> UsageRecord | None:
+        """Put the outcome down, on the loop's thread; ``None`` if it has one already."""
+        outcome = self._outcome(fields)
         if outcome is None:
             return None
         try:
@@ -138,28 +133,22 @@ class Attempt:
         if slot is not None:
             slot.release()
 
-    def _outcome(
-        self,
-        fields: Mapping[str, Any],
-        make: Callable[[UsageRecord, Mapping[str, Any]], UsageRecord] = changed,
-    ) -> UsageRecord | None:
+    def _outcome(self, fields: Mapping[str, Any]) -> UsageRecord | None:
         if self._settled or self._pid != os.getpid():  # a forked child settles nothing of ours
             return None
         self._settled = True
-        base, common = self.started, dict[str, Any](kind="usage")
-        if base is None:
-            base = _STARTED
-            common |= {"ts": self._ts, **self._common}
+        common = dict(self._common, ts=self._ts)
+        if self.started is not None:
+            common["operation"] = self.started.operation
         common["latency_ms"] = _ms((self._ended or time.perf_counter()) - self._began)
         if self._first_token is not None:
             common["ttft_ms"] = _ms(self._first_token - self._began)
         try:
-            return make(base, {**common, **fields})
+            return UsageRecord(**{**common, **fields})
         except (InvalidRecord, TypeError) as exc:  # an answer we cannot read is still an answer
-            model = self._common["model"]
-            _log.error("the usage of a call to %s could not be read: %s", model, exc)
-            told = {"status": fields.get("status"), "meta": {"unreadable": type(exc).__name__}}
-            return changed(base, {**common, **told})
+            _log.error("the usage of a call to %s could not be read: %s", common["model"], exc)
+            status = fields.get("status")
+            return UsageRecord(**common, status=status, meta={"unreadable": type(exc).__name__})
 
 
 def _ms(seconds: float) -> float:

@@ -24,7 +24,6 @@ from litellm_ledger._reports.dataframes import columns
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._reports.report import Report, added, by_tag, floor_mark, row_dict
 
-from .csv_lines import put_rows
 from .flags import Output, emit, refuse_misspelt, scope
 from .progress import working
 from .tables import Column, aside, headline, on_terminal, show, write, write_notes
@@ -109,6 +108,8 @@ def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int
         return found
 
     def csv() -> None:
+        from .csv_lines import put_rows
+
         rows = report.rows[: top or None] if report.by else [report.total]
         found = columns(report.by, rows)
         cells = zip(*(values for _, values in found.values()), strict=True)

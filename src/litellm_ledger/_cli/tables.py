@@ -7,11 +7,11 @@ is a terminal, never writes colour, bars or boxes into a pipe.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from shutil import get_terminal_size
 from typing import Any, Final
 from unicodedata import combining, east_asian_width
 
@@ -77,6 +77,13 @@ def _width(text: str) -> int:
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def _terminal() -> os.terminal_size:
+    """Return the size of the terminal, which ``$COLUMNS`` overrides."""
+    from shutil import get_terminal_size  # its import takes time, and a pipe has no size
+
+    return get_terminal_size()
+
+
 def on_terminal() -> bool:
     """Whether people see the output as it comes."""
     return sys.stdout.isatty()
@@ -116,7 +123,7 @@ def headline(text: str, values: Sequence[float] = (), *, color: bool = True) -> 
     """Write a line above a table, with a sparkline: on a terminal only."""
     if not on_terminal():
         return
-    room = get_terminal_size().columns - _width(text) - 3
+    room = _terminal().columns - _width(text) - 3
     drawn = sparkline(values, min(room, 60)) if len(values) > 1 and room >= 8 else ""
     from rich.text import Text
 
@@ -164,7 +171,7 @@ def show(
 
 def too_wide(columns: Sequence[Column]) -> bool:
     """Tell whether a terminal is too narrow for these columns."""
-    return on_terminal() and _needed(columns) > get_terminal_size().columns
+    return on_terminal() and _needed(columns) > _terminal().columns
 
 
 def _needed(columns: Sequence[Column]) -> int:
@@ -207,7 +214,7 @@ def _markdown(columns: Sequence[Column], *, total: bool) -> None:
 def _console(*, color: bool) -> Any:
     from rich.console import Console
 
-    size = get_terminal_size()  # given to Rich, which takes any "dumb" terminal for 80 wide
+    size = _terminal()  # given to Rich, which takes any "dumb" terminal for 80 wide
     return Console(width=size.columns, height=size.lines, no_color=not color or None)
 
 

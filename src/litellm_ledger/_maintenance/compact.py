@@ -1,7 +1,6 @@
 """``compact``: sealed segments of past days, joined into Parquet files that say the same.
 
-Owns the order of the steps: check the sources (by the SHA-256 in their manifests, else line by
-line while they are read), write one file under a temporary
+Owns the order of the steps: check the sources while they are read, write one file under a temporary
 name, read it back and compare it with the sources byte for byte, sync it, rename it in, sync the
 directory, and only then unlink the sources.  Killed anywhere, nothing is lost and nothing counts
 twice: a segment is one segment, whether it is in ``segments/``, in the archive, or in both.  Holds
@@ -260,21 +259,17 @@ class _Run:
     ) -> tuple[Sequence[_Candidate], list[Source]]:
         """Write segments that are what their manifests say; none if that is no way for them."""
         sources = [candidate.source for candidate in group if candidate.source is not None]
-        if len(sources) < len(group) or not all(map(self._is_here, sources)):
-            return (), []
         try:
-            self._write(database, path, sources, group, write_whole)
-        except (module().Error, LedgerPathError, FileNotFoundError):  # say, a line of its own form
-            with contextlib.suppress(FileNotFoundError):
-                self.fs.unlink(path)
-            return (), []
-        return group, sources
-
-    def _is_here(self, source: Source) -> bool:
-        try:
-            return digest(self.segments / source.name) == source.sha256
+            if len(sources) < len(group) or any(
+                digest(self.segments / source.name) != source.sha256 for source in sources
+            ):
+                return (), []
         except FileNotFoundError:
-            return False
+            return (), []
+        if self._write(database, path, sources, group, write_whole):
+            return group, sources
+        self.fs.unlink(path)
+        return (), []
 
     def _write_line_by_line(
         self, path: Path, group: Sequence[_Candidate]
@@ -327,13 +322,15 @@ class _Run:
         path: Path,
         sources: list[Source],
         moved: Sequence[_Candidate],
-        how: Callable[..., None],
-    ) -> None:
-        """Write the file, durable, and make sure that every source can be read back from it."""
+        how: Callable[..., bool],
+    ) -> bool:
+        """Write the file, durable; return whether every source can be read back from it."""
         fd = self.fs.create(path)  # so that the database neither follows a link nor gives rights
         try:
-            how(database, path, sources, [self.segments / str(c.name) for c in moved])
-            self.fs.sync(fd)
+            done = how(database, path, sources, [self.segments / str(c.name) for c in moved])
+            if done:
+                self.fs.sync(fd)
+            return done
         finally:
             self.fs.close(fd)
 

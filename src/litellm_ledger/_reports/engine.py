@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +29,6 @@ from litellm_ledger._records.record import UsageRecord
 
 from .by_manifest import Sealed, add_sealed
 from .history import Calls, Operation, newest, operation
-from .in_duckdb import calls as asked_calls
-from .in_duckdb import find_operation as asked_operation
-from .in_duckdb import report as asked_report
-from .in_duckdb import tag_values as asked_tag_values
-from .in_duckdb import tags as asked_tags
-from .relation import ask
 from .report import MAX_GROUPS, Report, build
 
 __all__ = ["count_tags", "find_operation", "is_large", "list_calls", "list_tags", "make_report"]
@@ -69,9 +62,11 @@ def make_report(
         sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals)
     left = ledger.of(sealed.rest)
     if _is_large(left):
-        report = ask(
+        from . import in_duckdb, relation
+
+        report = relation.ask(
             root,
-            lambda lines: asked_report(
+            lambda lines: in_duckdb.report(
                 lines, totals.copy(), by, selection, quantiles=quantiles, limit=limit
             ),
             without=sealed.names,
@@ -105,7 +100,9 @@ def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
     ledger = Snapshot.take(root)
     if _is_large(ledger):
-        return ask(root, lambda lines: asked_calls(lines, selection, limit))
+        from . import in_duckdb, relation
+
+        return relation.ask(root, lambda lines: in_duckdb.calls(lines, selection, limit))
     problems: list[Problem] = []
     wanted = (
         entry
@@ -119,7 +116,9 @@ def list_tags(root: Path, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
     ledger = Snapshot.take(root)
     if _is_large(ledger):
-        return ask(root, lambda lines: asked_tags(lines, selection))
+        from . import in_duckdb, relation
+
+        return relation.ask(root, lambda lines: in_duckdb.tags(lines, selection))
     return _tags(ledger, selection)
 
 
@@ -130,7 +129,9 @@ def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
     """
     ledger = Snapshot.take(root)
     if _is_large(ledger):
-        return ask(root, lambda lines: asked_tag_values(lines, selection))
+        from . import in_duckdb, relation
+
+        return relation.ask(root, lambda lines: in_duckdb.tag_values(lines, selection))
     counts: dict[str, Counter[str]] = {}
     for tags in _tagged(ledger, selection):
         for name, value in tags.items():
@@ -154,7 +155,9 @@ def find_operation(root: Path, key: str) -> Operation | None:
     ledger = Snapshot.take(root)
     names = ledger.segments
     if ledger.archive:
-        return ask(root, lambda lines: asked_operation(lines, key))
+        from . import in_duckdb, relation
+
+        return relation.ask(root, lambda lines: in_duckdb.find_operation(lines, key))
     known = split_id(key)
     first = next(_holding(root, names, known and known[0], key), None)
     if first is None:
@@ -250,6 +253,8 @@ def _values(report: Report) -> dict[str, tuple[str, ...]]:
 def _named(report: Report, missing: tuple[str, ...], known: Iterable[str]) -> Report:
     listed: set[str] = set()
     if missing:
+        from difflib import get_close_matches
+
         near = [get_close_matches(name, known, n=1) for name in missing]
         listed = {*sorted(known)[:_MOST], *(name for names in near for name in names)}
     return replace(report, missing_tags=missing, known_tags=tuple(sorted(listed)))

@@ -23,10 +23,11 @@ from litellm_ledger._records.record import UsageRecord
 from .engine import find_operation, list_calls, list_tags, make_report
 from .history import Calls, Operation
 from .report import Report
-from .sql import Table, run_sql
 
 if TYPE_CHECKING:
     from litellm_ledger._reading.verdict import Verification
+
+    from .sql import Table
 
 __all__ = ["Ledger", "Records", "ReportOptions"]
 
@@ -235,6 +236,8 @@ class Ledger:
             ValueError: the query is not allowed, or fails; the text says why.
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
+        from .sql import run_sql
+
         return run_sql(self.path, query, parameters, allow_files=allow_files)
 
     def tags(

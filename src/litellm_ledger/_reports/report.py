@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
@@ -77,6 +76,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         notes += self._begun()
         for tag in self.missing_tags:
             known = ", ".join(f"tag:{name}" for name in self.known_tags) or "no tags at all"
+            from difflib import get_close_matches
+
             near = get_close_matches(tag, self.known_tags, n=1)
             hint = f"Did you mean tag:{near[0]}? " if near else ""
             notes.append(f"None of these calls has tag:{tag}. {hint}They have {known}.")

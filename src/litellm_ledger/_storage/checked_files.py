@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -71,7 +70,9 @@ class CheckedFiles:
 
 
 def _file_of(root: Path) -> Path | None:
-    from platformdirs import user_cache_dir  # only where it is needed: the import takes time
+    from hashlib import sha256  # these only where they are needed: their import takes time
+
+    from platformdirs import user_cache_dir
 
     key = sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
     try:

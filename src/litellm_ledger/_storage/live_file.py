@@ -14,7 +14,6 @@ nobody did).  Stored one aligned cell at a time through ``memoryview.cast("Q")``
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import mmap
 import os
 import struct
@@ -78,6 +77,8 @@ _LEVELS: Final[tuple[Durability | None, ...]] = (None, *WAITS_FOR)
 @cache
 def _boot() -> int:
     """Hash the kernel's boot id, which changes at every start of the machine (0: unknown)."""
+    import hashlib  # before the file is opened: a writer has it then, also when it seals
+
     try:
         text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:  # not Linux

@@ -8,7 +8,6 @@ are read.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -148,6 +147,8 @@ def encode(manifest: Manifest) -> bytes:
 
 def identity(data: bytes) -> str:
     """Return what a later manifest, and an anchor, name it by."""
+    import hashlib  # only where it is needed: a report needs none, and the import takes time
+
     return hashlib.sha256(data).hexdigest()
 
 
@@ -257,6 +258,8 @@ class _Contents:
     """Takes the lines of a segment, one after the other."""
 
     def __init__(self, writer: str) -> None:
+        import hashlib
+
         self._prefix = b'{"v":1,"id":"%b-' % writer.encode()
         self._quarters = Quarters()
         self._crc = self._size = self._lines = 0
