@@ -69,7 +69,7 @@ demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no n
 
 .PHONY: test
 test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium ## Run the test suite against the built wheel
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # LiteLLM's own proxy pins an older LiteLLM than the newest: it has an environment of its own.
 .PHONY: proxy

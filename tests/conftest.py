@@ -31,6 +31,36 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
 
 
+LONG = (
+    "test_must_show.py",
+    "test_benchmarks.py",
+    "test_examples.py",
+    "test_proxy.py",
+    "test_signals.py",
+    "test_lifecycles.py",
+    "test_litellm_check.py",
+    "test_litellm_seam.py",
+    "test_connections.py",
+    "test_fastapi.py",
+    "test_attempts.py",
+    "test_capture.py",
+    "test_cache.py",
+    "test_calls.py",
+    "test_power.py",
+    "test_manifests.py",
+    "test_exits.py",
+    "test_guarantees.py",
+    "test_abandoned_streams.py",
+)
+"""Files that take the longest, longest first: no process shall begin one when the others end."""
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, whose order the other files keep
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 @pytest.fixture
 def hand(tmp_path: Path) -> HandMade:
     """One writer's files, to be made by hand."""
