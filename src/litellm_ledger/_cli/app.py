@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 from click.exceptions import Exit
@@ -21,6 +21,9 @@ from click.exceptions import Exit
 from litellm_ledger import __version__
 
 from .flags import FORMS, HELP, command, complain, home
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["app"]
 
@@ -75,15 +78,25 @@ class _Commands(click.Group):
         """Put the default command before a directory or flags."""
         first = args[0] if args else ""
         path = home(Path(first)) or Path()
-        completes_first = ctx.resilient_parsing and not args  # in a shell: maybe a command
-        if first in _OURS or first in _COMMANDS or completes_first:
+        completing = ctx.resilient_parsing
+        if first in _OURS or first in _COMMANDS or (completing and not args):
             pass
         elif not args or first.startswith("-") or path.is_dir():
             args = [_DEFAULT, *args]
-        elif len(path.parts) + first.endswith("/") > 1:  # no command looks like that
+        elif not completing and len(path.parts) + first.endswith("/") > 1:  # looks like no command
             complain(f"there is no directory {first}; litellm-ledger --help lists the commands")
             raise Exit(2)
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the first word: a command, or a flag, which the default command has too."""
+        found = super().shell_complete(ctx, incomplete)
+        default = self.get_command(ctx, _DEFAULT)
+        if default is not None and incomplete.startswith("-"):
+            theirs = default.shell_complete(click.Context(default, parent=ctx), incomplete)
+            known = {item.value for item in found}
+            found += [item for item in theirs if item.value not in known]
+        return found
 
 
 def _version(_context: object, _parameter: object, asked: bool) -> None:
