@@ -25,14 +25,16 @@ def manifests(root: Path, names: Iterable[SegmentName]) -> dict[SegmentName, Man
 
     A segment that is open, or gone, or that has no manifest to believe, is left out.
     """
-    checked = CheckedFiles(root)
-    found = {}
-    for name in names:
-        there = None if name.open else read(root, name)
-        if there is not None and _holds(checked, root / SEGMENTS / str(name), there[0]):
-            found[name] = there[0]
+    read_now = ((name, read(root, name)) for name in names if not name.open)
+    there = {name: found[0] for name, found in read_now if found is not None}
+    checked = CheckedFiles(root, sum(manifest.size for manifest in there.values()))
+    held = {
+        name: manifest
+        for name, manifest in there.items()
+        if _holds(checked, root / SEGMENTS / str(name), manifest)
+    }
     checked.keep()
-    return found
+    return held
 
 
 def _holds(checked: CheckedFiles, path: Path, manifest: Manifest) -> bool:

@@ -30,11 +30,16 @@ _known: Final[dict[str, _Known]] = {}
 
 
 class CheckedFiles:
-    """The checksums of the files of one ledger."""
+    """The checksums of the files of one ledger.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        size: bytes of those that will be asked for.  Where they are few, the process alone
+            remembers them: to find its file takes as long as to read them again.
+    """
+
+    def __init__(self, root: Path, size: int) -> None:
         self._root = root
-        self._file = _file_of(root)
+        self._file = _file_of(root) if size >= _WORTH_KEEPING else None
         key = str(self._file or root)
         if key not in _known:
             _known[key] = _load(self._file)
