@@ -1,4 +1,4 @@
-"""What importing takes, and what it takes to open a ledger for one record.
+"""What importing takes, what a command takes, and what it takes to open a ledger for one record.
 
 ``python -m benchmarks starting`` runs this section alone.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -45,7 +46,7 @@ _IMPORTS: Final = {
 
 def run(size: Size) -> list[Table]:
     """Return the tables of this section."""
-    return [_imports(size), asyncio.run(_openings(size))]
+    return [_imports(size), asyncio.run(_commands(size)), asyncio.run(_openings(size))]
 
 
 def _imports(size: Size) -> Table:
@@ -87,6 +88,46 @@ def _took(code: str, env: dict[str, str]) -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=60)
     return time.perf_counter() - began
+
+
+async def _commands(size: Size) -> Table:
+    table = Table(
+        "A command",
+        ["", "ms of CPU", "× `python -c pass`"],
+        "On a ledger of 100 records, each in a fresh interpreter, in turns; modules are compiled.",
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        async with UsageTracker(directory) as tracker:
+            for number in range(100):
+                await tracker.record(made(number))
+        compiled = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        env = {**compiled, "LITELLM_LEDGER_DIR": directory}
+        cases = {
+            "`python -c pass`": ["-c", "pass"],
+            "`litellm-ledger path`": ["-m", "litellm_ledger", "path"],
+            "`litellm-ledger daily`": ["-m", "litellm_ledger", "daily"],
+        }
+        found: dict[str, list[float]] = {name: [] for name in cases}
+        for turn in range(size(31, 1) + 1):
+            for name, args in cases.items():
+                took = _cpu(args, env)
+                if turn:  # the first compiles
+                    found[name].append(took * 1e3)
+    base = found["`python -c pass`"]
+    for name, values in found.items():
+        ratios = [value / least for value, least in zip(values, base, strict=True)]
+        table.add(name, spread(values), times(ratios))
+    return table
+
+
+def _cpu(args: list[str], env: dict[str, str]) -> float:
+    """Run Python to its end; return the seconds of the processor that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, *args], env=env, check=True, timeout=60, stdout=subprocess.DEVNULL
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 async def _openings(size: Size) -> Table:

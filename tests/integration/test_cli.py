@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -359,6 +360,93 @@ def test_without_the_extra_one_line_says_what_to_install(package: str) -> None:
         f"litellm-ledger: {package} is not installed; "
         "install it with: pip install 'litellm-ledger[cli]' (in a checkout: pip install '.[cli]')\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("re", ["report", "records", "recover"]),
+        ("daily --week", ["--week-start"]),
+        ("--js", ["--json"]),  # without a command: daily's
+        ("--json --la", ["--latency", "--last"]),
+        ("usage --md --bre", ["--breakdown"]),
+        ("no/where --versio", ["--version"]),
+        ("verify us", ["usage"]),
+    ],
+)
+def test_bash_completes_commands_flags_and_directories(
+    tmp_path: Path, line: str, offered: list[str]
+) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    (tmp_path / "usage").mkdir()
+    (tmp_path / "used.txt").touch()
+    command = tmp_path / "bin" / "litellm-ledger"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m litellm_ledger "$@"\n')
+    command.chmod(0o755)
+    script = """
+        eval "$(_LITELLM_LEDGER_COMPLETE=bash_source litellm-ledger)"
+        compopt() { compgen -d -- "$last"; }  # bash's own works only while a key is handled
+        COMP_WORDS=(litellm-ledger $1)
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        last=${COMP_WORDS[-1]}
+        _litellm_ledger_completion litellm-ledger
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    env = ENV | {"PATH": f"{command.parent}:{ENV['PATH']}"}
+    done = subprocess.run(
+        [bash, "--norc", "-c", script, "bash", line],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_gets_its_script(shell: str) -> None:
+    done = run(_LITELLM_LEDGER_COMPLETE=f"{shell}_source")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"_LITELLM_LEDGER_COMPLETE={shell}_complete" in done.stdout
+
+
+def test_h_is_help() -> None:
+    for command in [], ["top"]:
+        short, long = run(*command, "-h"), run(*command, "--help")
+        assert short.returncode == 0
+        assert short.stdout == long.stdout
+        assert "-h, --help" in short.stdout
+
+
+def test_the_help_explains_arguments_before_options() -> None:
+    assert run("top", "--help", COLUMNS="80").stdout.startswith(
+        "Usage: litellm-ledger top [OPTIONS] [WHAT] [PATH]\n\n"
+        "  The most expensive users, models or tags, and their share of the cost.\n\n"
+        "Arguments:\n"
+        "  WHAT  users, models, providers, tags, or any group key.  [default: models]\n"
+        "  PATH  Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data\n"
+        "        directory.\n\n"
+        "Options:\n"
+        "  -n, --limit INTEGER RANGE  Number of rows; 0: all.  [default: 10; x>=0]\n"
+    )
+    assert "  QUESTION  The text to send.  [required]\n" in run("ask", "--help").stdout
+
+
+def test_a_command_imports_nothing_of_the_other_ones(hand: HandMade) -> None:
+    code = (
+        "import sys, atexit\n"
+        "from litellm_ledger.__main__ import main\n"
+        "heavy = 'pydantic typer rich subprocess tempfile platformdirs hashlib'.split()\n"
+        "heavy += ['litellm_ledger.' + name for name in '_cli.health _cli.records _reports.sql "
+        "_reports.in_duckdb _reports.relation'.split()]\n"
+        "atexit.register(lambda: print(set(heavy) & set(sys.modules)))\n"
+        "sys.argv = ['litellm-ledger', 'daily']\n"
+        "main()\n"
+    )
+    done = python("-c", code, LITELLM_LEDGER_DIR=str(hand.root))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("set()\n")
 
 
 def test_an_output_that_cannot_show_a_character_is_no_error(hand: HandMade) -> None:
