@@ -207,6 +207,16 @@ def test_a_call_without_a_time_is_not_of_a_day_that_is_not_wanted(tmp_path: Path
     assert [record.seq for record in listed.records] == [2]
 
 
+@pytest.mark.usefixtures("engine")
+def test_the_name_of_a_tag_may_have_any_characters(tmp_path: Path) -> None:
+    names = ["a\nb", "a'\n--", "{sums}", "\0", "\u2028"]
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 1, [hand.line(1, tags=dict.fromkeys(names, "1"))])
+    for name in names:
+        (row,) = Ledger(tmp_path).report([f"tag:{name}"], where={f"tag:{name}": "1"}).rows
+        assert (row.group, row.calls) == ({f"tag:{name}": "1"}, 1)
+
+
 def test_tags_are_counted_alike_by_both(made: tuple[Path, Reckoning], both: Both) -> None:
     one, other = both(lambda: _reporting.count_tags(made[0], Selection(where={"status": "ok"})))
     assert one == other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -25,10 +26,13 @@ from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading import sealed as _sealed
 from litellm_ledger._reading.anchor import Anchor, anchor, read_anchors
-from litellm_ledger._records.layout import MANIFESTS, SEGMENTS
+from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
 from litellm_ledger._reports import by_manifest as _by_manifest
 from litellm_ledger._reports import engine as _engine
 from litellm_ledger._storage import checked_files as _checked_files
+from litellm_ledger._storage import manifest as _manifest
+from litellm_ledger._writing.sealer import Sealer
+from litellm_ledger.testing import FaultyFileSystem
 
 KEYS = [*_KEYS, *PERIODS, "tag:user", "tag:team é'\"", "tag:none"]
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "America/St_Johns"]
@@ -362,6 +366,29 @@ def test_each_manifest_names_the_one_before_it(hand: HandMade) -> None:
     assert len({one["previous"] for one in plain}) == 4
     assert [one["sealed"] for one in plain] == sorted(one["sealed"] for one in plain)
     assert Ledger(hand.root).verify().ok
+
+
+def test_one_that_is_there_when_no_descriptor_is_left_is_followed(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its name, but neither can that be synced nor can it be read again."""
+    for first in (1, 3, 5):
+        hand.sealed(first, first + 1)
+    disk = FaultyFileSystem()
+
+    def exhausted(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(_manifest, "read_file", exhausted)
+    sealer = Sealer(disk, hand.root)
+    for at, first in enumerate((1, 3, 5)):
+        if at == 1:
+            disk.fail("sync_directory", error=errno.EMFILE)
+        sealer.add(SegmentName(hand.writer, first, first + 1), 100)
+        sealer.finish(10.0)
+        sealer._stopped = False
+    assert len(list((hand.root / MANIFESTS).iterdir())) == 3
+    assert problems(Ledger(hand.root), full=True) == []
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

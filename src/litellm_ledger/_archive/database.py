@@ -98,5 +98,9 @@ def literally(path: Path) -> str:
 
 @cache
 def statement(name: str) -> str:
-    """Return the text of ``sql/<name>.sql``, its places in braces still open."""
-    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text("utf-8")
+    """Return the text of ``sql/<name>.sql``, its places in braces still open.
+
+    Its comments are left out: what is put in their places may have line feeds, which end a comment.
+    """
+    text = (Path(__file__).parent / "sql" / f"{name}.sql").read_text("utf-8")
+    return "".join(line for line in text.splitlines(True) if not line.startswith("--"))

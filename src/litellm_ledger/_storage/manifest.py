@@ -379,5 +379,14 @@ def write(fs: FileSystem, root: Path, manifest: Manifest) -> tuple[str, str]:
 def _is_there(path: Path, data: bytes) -> bool:
     try:
         return read_file(path) == data
+    except FileNotFoundError:
+        return False
+    except OSError:  # as where the process has no descriptor left, by which it could be read
+        return _has_size(path, len(data))
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.lstat().st_size == size
     except OSError:
         return False
