@@ -6,6 +6,7 @@ the code that moves records from hand to hand, one run for each; every record mu
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
 import sys
@@ -15,7 +16,7 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import pytest
@@ -395,3 +396,23 @@ def test_what_json_cannot_hold_is_stored_without_it_and_said(
     assert backlog.last_resort.save_now(1.0, seal=True) == 0
     assert_once(tmp_path, ["odd", "next"])
     assert "cannot be stored" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "no descriptor left"), ImportError("gone")]
+)
+def test_without_what_makes_manifests_records_are_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It is imported when the first segment is sealed: an upgrade may have removed it by then."""
+
+    class Missing(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise error
+
+    missing = Missing("sealer")
+    monkeypatch.setitem(sys.modules, "litellm_ledger._writing.sealer", missing)
+    backlog = Held(tmp_path, records=3)
+    assert backlog.last_resort.save_now(5.0, seal=True) == 0
+    assert backlog.last_resort.sealed
+    assert keys(tmp_path) == ["0", "1", "2"]

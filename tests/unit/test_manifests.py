@@ -221,6 +221,14 @@ def test_what_was_checked_is_remembered_by_the_next_process_until_the_file_chang
     assert len(read) == 2
 
 
+def test_a_call_whose_beginning_stands_in_two_segments_counts_once(hand: HandMade) -> None:
+    hand.sealed(1, 3, [hand.line(1), hand.line(2), hand.started(3)])
+    hand.sealed(3, 4, [hand.started(3), hand.outcome(4, 3)])
+    seal(hand.root)
+    (writer,) = Ledger(hand.root).verify().writers
+    assert (writer.found, writer.in_flight, writer.ok) == (4, 0, True)
+
+
 def test_a_damaged_manifest_is_passed_over_and_named(hand: HandMade) -> None:
     segment = hand.sealed(1, 2)
     seal(hand.root)

@@ -170,7 +170,7 @@ class _Found:
             manifest = None if link is None else link.manifest
             if manifest is not None and not self._is_as_sealed(root, name, manifest, archive):
                 manifest = None
-            if manifest is None or full:
+            if manifest is None or full or name.first <= self.last:  # a number twice counts once
                 self._read(root, name, alive=alive)
             else:
                 self._believe(name, manifest)

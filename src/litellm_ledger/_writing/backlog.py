@@ -72,11 +72,14 @@ class Backlog:
     def _sealed(self, name: SegmentName, size: int) -> None:
         if not threading.main_thread().is_alive():
             return  # an import at the interpreter's exit would change the status that it ends with
-        if self.sealer is None:
-            from .sealer import Sealer  # most calls are made before anything is sealed
+        try:
+            if self.sealer is None:
+                from .sealer import Sealer  # most calls are made before anything is sealed
 
-            self.sealer = Sealer(self.fs, self.directory)
-        self.sealer.add(name, size)
+                self.sealer = Sealer(self.fs, self.directory)
+            self.sealer.add(name, size)
+        except Exception as exc:  # noqa: BLE001 - no descriptor left, or replaced on disk by an upgrade
+            _log.debug("no manifest of %s: %s", name, exc)
 
     @property
     def idle(self) -> bool:
