@@ -1,4 +1,4 @@
-"""A history of 400 days: what reports, verify and seal take, against DuckDB in the same run.
+"""A history of 400 days: what the commands on it take, against DuckDB in the same run.
 
 ``python -m benchmarks reading`` runs this section alone;
 ``python -m benchmarks.reading --lines 5000000`` makes a larger ledger.
@@ -113,12 +113,15 @@ def measure(lines: int, rounds: int) -> list[Table]:
         found |= first | _race(after, env, rounds)
         size = sum(path.stat().st_size for path in (root / "segments").iterdir())
         manifests = sum(path.stat().st_size for path in (root / "manifests").iterdir())
+        found |= _race({"`compact`, one file a day": [*ours, "compact", str(root)]}, env, 1)
+        archive = sum(path.stat().st_size for path in (root / "archive").iterdir())
     table = Table(
         f"A history of {lines:,} lines in {DAYS} days",
         ["", "s", "× DuckDB alone", "CPU, s", "peak MiB"],
         "Whole programs, their start included, in turns; medians. "
         f"{size / 2**20:,.0f} MiB of lines, {manifests / 2**20:,.1f} MiB of manifests, "
-        f"which `seal` made in {sealing:.1f} s.",
+        f"which `seal` made in {sealing:.1f} s; "
+        f"{archive / 2**20:,.1f} MiB of Parquet after `compact`.",
     )
     base = statistics.median(s for s, _, _ in found["DuckDB alone: sums by model"])
     again = statistics.median(s for s, _, _ in found["DuckDB alone, again"])

@@ -247,7 +247,7 @@ def check_compaction(tmp_path: Path, scratch: Scratch) -> int:
     base = tmp_path / "base"
     hand, other = HandMade(base), HandMade(base, OTHER_WRITER)
     hand.sealed(1, 3, [hand.started(1), hand.outcome(2, of=1), hand.started(3)])
-    hand.sealed(4, 6)
+    hand.sealed(4, 6, [*hand.lines(4, 5), hand.outcome(6, of=3, status="unsettled")])
     other.sealed(1, 2)
     other.open(3, other.lines(3, 4))
     said = list(Ledger(base).records(kinds=("started", "usage")))

@@ -26,7 +26,9 @@ from litellm_ledger._cli.app import app
 from litellm_ledger._maintenance import compact as _compacting
 from litellm_ledger._maintenance import parquet as _parquet
 from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.parquet import write_whole
 from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.listing import list_segments, open_segment
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._reports import engine as _reporting
@@ -218,6 +220,84 @@ def test_a_damaged_segment_stays_and_is_named(hand: HandMade) -> None:
     assert not good.exists()
     assert bad.exists()
     assert short.exists()
+
+
+def test_segments_that_are_as_their_manifests_say_are_not_read_line_by_line(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        hand.started(1),
+        hand.outcome(2, of=1, tags={"ü'": '"\\', "a": ""}, model="\x00\n\x7f\u2028\U0001f600"),
+        hand.line(3, latency_ms=0.1, ttft_ms=1e-7, audio_seconds=2.0, stream=False),
+        hand.line(4, cost=Decimal("9223372.036854775807"), saved_cost=Decimal(-1), ts=None),
+        hand.line(
+            5, meta={"n": [1.5, 1e-7, 2**53, -0.0, 1e22], "t": "é\u0001", "l": [{}, None, True]}
+        ),
+        hand.line(6, content={"messages": [{"role": "user", "content": "hi\n" * 9_000}]}),
+    ]
+    hand.sealed(1, 6, lines)
+    HandMade(hand.root, OTHER_WRITER).sealed(1, 1)
+    before = contents(hand.root)
+    monkeypatch.setattr(_compacting, "Staging", None)
+    done = compact(hand.root, until=LATER)
+    assert (len(done.files), done.segments, done.records) == (1, 2, 7)
+    assert contents(hand.root) == before
+    assert Ledger(hand.root).verify(full=True).ok
+
+
+def test_a_segment_that_is_not_what_its_manifest_says_is_read_line_by_line(hand: HandMade) -> None:
+    good, changed, bad = hand.sealed(1, 3), hand.sealed(4, 6), hand.sealed(7, 9)
+    seal(hand.root)
+    changed.write_bytes(b"".join([*hand.lines(4, 5), hand.line(6, model="n")]))
+    bad.write_bytes(flip(bad.read_bytes(), 40))
+    assert changed.stat().st_size + bad.stat().st_size == 2 * good.stat().st_size
+    before = contents(hand.root)
+    done = compact(hand.root, until=LATER)
+    assert (len(done.files), done.segments, done.records) == (1, 2, 6)
+    assert [problem.file for problem in done.left] == [f"segments/{bad.name}"]
+    assert contents(hand.root) == before
+
+
+@pytest.mark.parametrize("form", ["plain", "odd", "gap"])
+def test_lines_too_wide_for_the_memory_of_the_database_get_more(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    given = [
+        {"content": {"text": "".join(f"{seq * n}, " for n in range(9_000))}} for seq in range(99)
+    ]
+    lines = [hand.line(seq, **members) for seq, members in enumerate(given, 1)]
+    if form == "odd":
+        lines[50] = hand.foreign(51, '"status":"ok","from_the_future":1')
+    elif form == "gap":
+        lines[98] = hand.gap(99, 99)
+        spoil(hand.sealed(100, 102), line=1)
+    hand.sealed(1, 99, lines)
+    before = contents(hand.root)
+    memory = []
+    real = _compacting._database
+    monkeypatch.setattr(_compacting, "_MEMORY", "8MB")
+    monkeypatch.setattr(_compacting, "_database", lambda given: memory.append(given) or real(given))
+    done = compact(hand.root, until=LATER)
+    assert (done.segments, len(done.left), memory) == (1, form == "gap", ["8MB", "1GB"])
+    assert [path.suffix for path in (hand.root / "archive").iterdir()] == [".parquet"]
+    assert contents(hand.root) == before
+
+
+def test_an_archive_that_does_not_read_back_is_no_reason_to_remove_a_segment(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = hand.sealed(1, 3)
+    real = _archive._decode
+    texts: list[Any] = [lambda text: text.replace('"model":"m"', '"model":"n"')]
+    texts += [lambda text: text.partition("\n")[0], lambda text: f"{text}\n{text}"]
+    for altered in texts:
+        with monkeypatch.context() as patched:
+            patched.setattr(_archive, "_decode", lambda text, how=altered: real(how(text)))
+            patched.setattr(_compacting, "write_file", write_whole)  # as if both ways said so
+            with pytest.raises(LedgerPathError, match="was written"):
+                compact(hand.root, until=LATER)
+        assert segment.exists()
+    assert compact(hand.root, until=LATER).segments == 1
 
 
 def test_one_flipped_bit_in_the_archive_is_seen(hand: HandMade) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -308,26 +307,34 @@ def rebuilt(
         first, end: which of its sources.
     """
     rows = f"FROM {_rows(_from(path))} WHERE source >= {first} AND source < {end}"
-    counts = ", ".join(f"count({name})" for name in COLUMNS)
-    there = database.execute(f"SELECT {counts} {rows}").fetchone() or ()
+    counts = ", ".join(f"count({name})" for name in ("line", *COLUMNS))
+    kept, *there = database.execute(f"SELECT {counts} {rows}").fetchone() or ()
     members = "".join(
         f", {name} := {_AS_TEXT.get(name, name)}"
         for name, count in zip(COLUMNS, there, strict=True)
         if count
     )
     struct = f"struct_pack(v := 1{members}, crc := printf('%08x', crc))"
-    result = database.execute(f"SELECT source, line, CAST(to_json({struct}) AS VARCHAR) {rows}")
+    query = f"SELECT source, CAST(to_json({struct}) AS VARCHAR){', line' if kept else ''} {rows}"
+    lines = _lines_of_both if kept else _lines
+    result = database.execute(query)
     while batch := result.fetchmany(_BATCH):
         for source, of_source in groupby(batch, key=itemgetter(0)):
-            yield source, _lines([(line, text) for _, line, text in of_source])
+            yield source, lines(list(of_source))
 
 
-def _lines(rows: Sequence[tuple[str | None, str]]) -> bytes:
-    """Return the lines of rows: those that are kept as they are, and those of columns."""
-    if all(line is None for line, _ in rows):
-        with suppress(msgspec.DecodeError):
-            return _encode(_decode("\n".join([text for _, text in rows])))
-    return b"".join(_of_columns(text) if line is None else line.encode() for line, text in rows)
+def _lines(rows: Sequence[tuple[int, str]]) -> bytes:
+    try:
+        return _encode(_decode("\n".join([text for _, text in rows])))
+    except msgspec.DecodeError:
+        return b"".join([_of_columns(text) for _, text in rows])
+
+
+def _lines_of_both(rows: Sequence[tuple[int, str, str | None]]) -> bytes:
+    """Return the lines of rows, some of which have the line itself beside its columns."""
+    return b"".join(
+        [_of_columns(text) if line is None else line.encode() for _, text, line in rows]
+    )
 
 
 def _of_columns(text: str) -> bytes:

@@ -1,10 +1,11 @@
 """``compact``: sealed segments of past days, joined into Parquet files that say the same.
 
-Owns the order of the steps: check the sources while they are read, write one file under a temporary
-name, read it back and compare it with the sources byte for byte, sync it, rename it in, sync the
-directory, and only then unlink the sources.  Killed anywhere, nothing is lost and nothing counts
-twice: a segment is one segment, whether it is in ``segments/``, in the archive, or in both.  Holds
-the rows of one file in the database, and a few lines in Python.
+Owns the order of the steps: check the sources (by the SHA-256 in their manifests, else line by
+line while they are read), write one file under a temporary name, read it back and compare it with
+the sources byte for byte, sync it, rename it in, sync the directory, and only then unlink the
+sources.  Killed anywhere, nothing is lost and nothing counts twice: a segment is one segment,
+whether it is in ``segments/``, in the archive, or in both.  Holds at most the rows of one file in
+the database, and a few lines in Python.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ _FILE: Final = 64 * 2**20
 """Bytes of segments that go into one file, unless a single one is larger."""
 
 _MEMORY: Final = "180MB"
+_MORE_MEMORY: Final = "1GB"
+"""For lines of many kilobytes, requests and answers: the database takes two thousand at a time."""
+
 _What = Literal["damaged", "misnamed", "unreadable"]
 _head: Final = msgspec.json.Decoder(Head)
 
@@ -166,8 +170,12 @@ class _Run:
             database = None
             for group in groups:
                 if database is None:
-                    database = held.enter_context(_database())
-                written = self._join(database, group)
+                    database = held.enter_context(_database(_MEMORY))
+                try:
+                    written = self._join(database, group)
+                except module().OutOfMemoryException:
+                    with _database(_MORE_MEMORY) as larger:
+                        written = self._join(larger, group)
                 if written is None:
                     continue
                 path, sources = written
@@ -243,7 +251,7 @@ class _Run:
         temporary = self.archive / f"{group[0].name}.tmp"
         moved, sources = self._write_whole(database, temporary, group)
         if not sources:
-            moved, sources = self._write_line_by_line(temporary, group)
+            moved, sources = self._write_line_by_line(database, temporary, group)
         if not sources:
             return None
         path = self.archive / content_name(moved[0].day, digest(temporary))
@@ -259,26 +267,33 @@ class _Run:
     ) -> tuple[Sequence[_Candidate], list[Source]]:
         """Write segments that are what their manifests say; none if that is no way for them."""
         sources = [candidate.source for candidate in group if candidate.source is not None]
-        try:
-            if len(sources) < len(group) or any(
-                digest(self.segments / source.name) != source.sha256 for source in sources
-            ):
-                return (), []
-        except FileNotFoundError:
+        if len(sources) < len(group) or not all(map(self._is_here, sources)):
             return (), []
-        if self._write(database, path, sources, group, write_whole):
-            return group, sources
-        self.fs.unlink(path)
-        return (), []
+        try:
+            self._write(database, path, sources, group, write_whole)
+        except module().OutOfMemoryException:
+            self.fs.unlink(path)
+            raise
+        except (module().Error, LedgerPathError, FileNotFoundError):  # say, a line of its own form
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.unlink(path)
+            return (), []
+        return group, sources
+
+    def _is_here(self, source: Source) -> bool:
+        try:
+            return digest(self.segments / source.name) == source.sha256
+        except FileNotFoundError:
+            return False
 
     def _write_line_by_line(
-        self, path: Path, group: Sequence[_Candidate]
+        self, database: duckdb.DuckDBPyConnection, path: Path, group: Sequence[_Candidate]
     ) -> tuple[Sequence[_Candidate], list[Source]]:
         """Write those segments whose every line holds."""
         sources: list[Source] = []
         moved: list[_Candidate] = []
-        with _database() as database:
-            staging = Staging(database)
+        left = []
+        with Staging(database) as staging:
             for candidate in group:
                 try:
                     sources.append(self._stage(staging, candidate, len(sources)))
@@ -286,7 +301,7 @@ class _Run:
                 except (_NotWholeError, FileNotFoundError) as exc:
                     staging.drop(len(sources))
                     if isinstance(exc, _NotWholeError):
-                        self._leave(str(candidate.name), "damaged", str(exc))
+                        left.append((str(candidate.name), str(exc)))
             staging.flush()
             if sources:
                 try:
@@ -294,7 +309,11 @@ class _Run:
                 except module().Error as exc:
                     with contextlib.suppress(OSError):
                         self.fs.unlink(path)
+                    if isinstance(exc, module().OutOfMemoryException):
+                        raise
                     raise LedgerPathError(f"cannot write {path}: {exc}") from exc
+        for name, why in left:
+            self._leave(name, "damaged", why)
         return moved, sources
 
     def _remove(self, candidate: _Candidate) -> None:
@@ -322,15 +341,13 @@ class _Run:
         path: Path,
         sources: list[Source],
         moved: Sequence[_Candidate],
-        how: Callable[..., bool],
-    ) -> bool:
-        """Write the file, durable; return whether every source can be read back from it."""
+        how: Callable[..., None],
+    ) -> None:
+        """Write the file, durable, and make sure that every source can be read back from it."""
         fd = self.fs.create(path)  # so that the database neither follows a link nor gives rights
         try:
-            done = how(database, path, sources, [self.segments / str(c.name) for c in moved])
-            if done:
-                self.fs.sync(fd)
-            return done
+            how(database, path, sources, [self.segments / str(c.name) for c in moved])
+            self.fs.sync(fd)
         finally:
             self.fs.close(fd)
 
@@ -361,8 +378,8 @@ class _Run:
         return done
 
 
-def _database() -> duckdb.DuckDBPyConnection:
-    return connect(_MEMORY, threads=1, ordered=True)
+def _database(memory: str) -> duckdb.DuckDBPyConnection:
+    return connect(memory, threads=1, ordered=True)
 
 
 def _groups(candidates: Iterator[_Candidate]) -> Iterator[list[_Candidate]]:

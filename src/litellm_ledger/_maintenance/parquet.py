@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 from zlib import crc32
 
 import msgspec
@@ -23,7 +23,7 @@ from litellm_ledger._archive.columns import (
     structure,
     text_list,
 )
-from litellm_ledger._archive.database import literally, module, statement
+from litellm_ledger._archive.database import literally, statement
 from litellm_ledger._errors import InvalidRecord, LedgerPathError
 from litellm_ledger._records.line import SEALED, SUFFIX, decode
 from litellm_ledger._records.scan import Head
@@ -51,6 +51,12 @@ class Staging:
             f"CREATE TABLE staged (source INTEGER, line VARCHAR, crc UINTEGER, {definitions()})"
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.execute("DROP TABLE staged")
+
     def add(self, number: int, line: str) -> None:
         """Add a line of the source of that number."""
         self._numbers.append(number)
@@ -76,29 +82,29 @@ def write_whole(
     path: Path,
     sources: Sequence[Source],
     segments: Sequence[Path],
-) -> bool:
-    """Write segments that are whole and plain; return whether the columns give back every line.
+) -> None:
+    """Write segments that are whole and plain, and make sure that they can be read back.
 
-    The database reads the lines itself: that takes a fraction of the time.  If a line is in a form
-    of its own, ``write_file`` is the way.
+    The database reads the lines itself: that takes a fraction of the time.
 
     Args:
         database, path, segments: as for ``write_file``.
         sources: what goes into its metadata.
+
+    Raises:
+        LedgerPathError, duckdb.Error: the columns do not give back every line; ``write_file`` is
+            the way, or finds out what else is the matter.
     """
     paths = [str(segment.absolute()) for segment in segments]
     rows = statement("segments").format(
         members=", ".join(COLUMNS),
         paths=text_list(map(literally, segments)),
-        columns=struct({**COLUMNS, "crc": "VARCHAR"}),
+        columns=struct({"v": "UTINYINT", **COLUMNS, "crc": "VARCHAR"}),
         longest=LONGEST + 1,
         numbers=", ".join(f"({quoted(name)}, {number})" for number, name in enumerate(paths)),
     )
-    try:
-        _copy(database, path, f"({rows})", sources)
-        return next(_different(database, path, segments), None) is None
-    except (module().Error, LedgerPathError, FileNotFoundError):  # ``write_file`` finds out why
-        return False
+    _copy(database, path, f"({rows})", sources)
+    _refuse_different(database, path, segments)
 
 
 def write_file(
@@ -106,7 +112,7 @@ def write_file(
     path: Path,
     sources: list[Source],
     segments: Sequence[Path],
-) -> bool:
+) -> None:
     """Write the table, and make sure that every source can be read back from the file.
 
     A line that its columns do not give back byte for byte (it has a member that we do not know,
@@ -118,9 +124,6 @@ def write_file(
         sources: what goes into its metadata; ``odd`` is found out here.
         segments: where the sources are.
 
-    Returns:
-        true.
-
     Raises:
         LedgerPathError: the file does not say what the sources say.
     """
@@ -128,16 +131,14 @@ def write_file(
     _copy(database, path, rows, sources)
     different = list(_different(database, path, segments))
     if not different:
-        return True
+        return
     keep = "UPDATE staged SET line = $3 WHERE source = $1 AND seq = $2"
     for at, raw, line in different:
         database.execute(keep, [at, _head.decode(raw).seq, raw.decode()])
         if not _means(line, raw):
             sources[at] = msgspec.structs.replace(sources[at], odd=sources[at].odd + 1)
     _copy(database, path, rows, sources)
-    if next(_different(database, path, segments), None) is not None:
-        raise LedgerPathError(f"{path} does not read back as it was written; try again")
-    return True
+    _refuse_different(database, path, segments)
 
 
 def _copy(
@@ -153,6 +154,13 @@ def _copy(
             sources=quoted(msgspec.json.encode(sources).decode()),
         )
     )
+
+
+def _refuse_different(
+    database: duckdb.DuckDBPyConnection, path: Path, segments: Sequence[Path]
+) -> None:
+    if next(_different(database, path, segments), None) is not None:
+        raise LedgerPathError(f"{path} does not read back as it was written; try again")
 
 
 def _different(
