@@ -27,6 +27,8 @@ from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.escaping import escaped, json_text
 from litellm_ledger._storage.location import default_directory
 
+from .parameters import Command, argument, option, parameter
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -39,7 +41,6 @@ __all__ = [
     "RAW",
     "Output",
     "Where",
-    "argument",
     "check_matched",
     "check_raw",
     "check_where",
@@ -47,7 +48,6 @@ __all__ = [
     "complain",
     "emit",
     "home",
-    "option",
     "put_json",
     "refuse_misspelt",
     "scope",
@@ -59,42 +59,6 @@ def home(path: Path | None) -> Path | None:
     return path and Path(os.path.expanduser(path))  # noqa: PTH111 - `~nobody` stays as it is
 
 
-class _Argument(click.Argument):
-    """An argument that the help explains; Click itself does so from 8.5 on."""
-
-    def __init__(self, names: list[str], words: str, **settings: Any) -> None:
-        super().__init__(names, **settings)
-        self.help = words
-
-    def make_metavar(self, ctx: click.Context) -> str:  # noqa: ARG002 - Click's
-        """Return how it stands in the line of usage."""
-        name = self.human_readable_name
-        return name if self.required else f"[{name}]"
-
-    def explained(self) -> tuple[str, str]:
-        """Return its name and its help."""
-        text = self.help or ""
-        if self.required:
-            text += "  [required]"
-        elif isinstance(self.default, str):
-            text += f"  [default: {self.default}]"
-        return self.human_readable_name, text
-
-
-class _Command(click.Command):
-    """A command whose help lists its arguments before its options."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        arguments = [one.explained() for one in self.params if isinstance(one, _Argument)]
-        if arguments:
-            with formatter.section("Arguments"):
-                formatter.write_dl(arguments)
-        super().format_options(ctx, formatter)
-
-    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write nothing: ``format_options`` has, which every Click calls."""
-
-
 def _directory(_context: object, _parameter: object, begun: str) -> list[CompletionItem]:
     """Have the shell complete a directory."""
     from click.shell_completion import CompletionItem
@@ -102,27 +66,10 @@ def _directory(_context: object, _parameter: object, begun: str) -> list[Complet
     return [CompletionItem(begun, type="dir")]
 
 
-def option(*names: str, **given: Any) -> Callable[..., click.Option]:
-    """Describe an option in an annotation; without names it is called as the parameter."""
-
-    def make(name: str, **found: Any) -> click.Option:
-        declared = names or (f"--{name.replace('_', '-')}",)
-        shown = bool(found.get("default"))
-        return click.Option([name, *declared], show_default=shown, **given, **found)
-
-    return make
-
-
-def argument(metavar: str, words: str, **given: Any) -> Callable[..., click.Argument]:
-    """Describe an argument in an annotation."""
-    return lambda name, **found: _Argument([name], words, metavar=metavar, **given, **found)
-
-
 Where = Annotated[
     Path | None,
     argument(
-        "PATH",
-        "Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory.",
+        help="Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory.",
         callback=lambda _context, _parameter, path: home(path),
         shell_complete=_directory,
     ),
@@ -194,14 +141,7 @@ _FORMS: Final = {
     "raw": RAW,
     "no_color": "Print without colour, as with $NO_COLOR.",
 }
-
-
 HELP: Final = {"help_option_names": ["--help", "-h"]}
-_TYPES: Final = {
-    str: click.STRING,
-    int: click.IntRange(min=0),
-    Path: click.Path(path_type=Path),
-}
 
 
 def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> click.Command:
@@ -218,23 +158,21 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
         raise Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
 
     params: list[click.Parameter] = []
-    for parameter in signature.parameters.values():
-        if parameter.annotation == "Ledger":
-            params.append(_parameter("path", None, *get_args(Where)))
-        elif parameter.annotation not in _GIVEN:
-            params.append(
-                _parameter(parameter.name, parameter.default, *get_args(parameter.annotation))
-            )
+    for one in signature.parameters.values():
+        if one.annotation == "Ledger":
+            params.append(parameter("path", None, *get_args(Where)))
+        elif one.annotation not in _GIVEN:
+            params.append(parameter(one.name, one.default, *get_args(one.annotation)))
     if "question" in takes:
         for flag, (kind, default, metavar, words) in _ASKING.items():
-            params.append(_parameter(flag, default, kind, option(metavar=metavar, help=words)))
+            params.append(parameter(flag, default, kind, option(metavar=metavar, help=words)))
     if "output" in takes:
         also = ("no_color", "raw") if "csv" in forms else ("no_color",)
         for flag, words in _FORMS.items():
             if flag in forms + also:
-                params.append(_parameter(flag, False, bool, option(help=words)))
+                params.append(parameter(flag, False, bool, option(help=words)))
     text = function.__doc__ or ""
-    return _Command(
+    return Command(
         name,
         callback=run,
         params=params,
@@ -243,26 +181,6 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
         short_help=text.partition("\n")[0].rstrip("."),
         context_settings=HELP,
     )
-
-
-def _parameter(
-    name: str, default: Any, kind: Any, make: Callable[..., click.Parameter]
-) -> click.Parameter:
-    """Build an option or an argument from what a function says of a parameter.
-
-    One without a default is required; ``T | None`` is a ``T``.
-    """
-    required = default is inspect.Parameter.empty
-    settings: dict[str, Any] = {"required": required}
-    if kind is bool:
-        settings["is_flag"] = True
-    elif kind == list[str]:
-        settings["multiple"] = True
-    else:
-        settings["type"] = next(_TYPES[one] for one in get_args(kind) or (kind,) if one in _TYPES)
-    if not required:
-        settings["default"] = default
-    return make(name, **settings)
 
 
 def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> dict[str, Any]:

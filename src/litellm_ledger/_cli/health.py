@@ -15,7 +15,8 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, argument, emit, option
+from .flags import Output, Where, emit
+from .parameters import argument, option
 from .progress import working
 from .tables import Column, put_text, show, tell, write, write_marked
 
@@ -397,7 +398,7 @@ def path() -> int:
 
 
 def ask(
-    question_: Annotated[str, argument("QUESTION", "The text to send.")],
+    question_: Annotated[str, argument(metavar="QUESTION", help="The text to send.")],
     output: Output,
     model: Annotated[str, option(help="Model name, as LiteLLM expects it.")],
     ledger: Annotated[

@@ -19,16 +19,15 @@ from litellm_ledger._records.escaping import escaped, json_text
 from .flags import (
     RAW,
     Output,
-    argument,
     check_matched,
     check_raw,
     check_where,
     complain,
     emit,
-    option,
     put_json,
     scope,
 )
+from .parameters import argument, option
 from .plain import MONEY, one_line, record_dict, utc
 from .progress import working
 from .tables import Column, write, write_notes
@@ -120,9 +119,9 @@ def show(
     key: Annotated[
         str,
         argument(
-            "ID",
-            "The id of a record, a call_id, a response_id or a short id. The beginning or end "
-            "of an id is enough if only one id matches.",
+            metavar="ID",
+            help="The id of a record, a call_id, a response_id or a short id. The beginning or "
+            "end of an id is enough if only one id matches.",
         ),
     ],
     output: Output,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, argument, option, refuse_misspelt
+from .flags import Output, Where, refuse_misspelt
+from .parameters import argument, option
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def top(
     question: Question,
     output: Output,
     what: Annotated[
-        str, argument("WHAT", "users, models, providers, tags, or any group key.")
+        str, argument(help="users, models, providers, tags, or any group key.")
     ] = "models",
     path: Where = None,
     limit: Annotated[int, option("--limit", "-n", help="Number of rows; 0: all.")] = 10,
@@ -126,7 +127,7 @@ def top(
 def html(
     out: Annotated[
         Path,
-        argument("FILE", "HTML file to write; - writes to standard output."),
+        argument(metavar="FILE", help="HTML file to write; - writes to standard output."),
     ],
     question: Question,
     output: Output,  # noqa: ARG001 - adds --no-color, which every command has

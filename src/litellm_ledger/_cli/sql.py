@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import clean
 
-from .flags import Output, argument, complain, emit, option
+from .flags import Output, complain, emit
+from .parameters import argument, option
 from .plain import one_line, plain_value
 from .progress import working
 from .records import damage, refuse_directory
@@ -27,7 +28,7 @@ __all__ = ["sql"]
 def sql(
     query: Annotated[
         str,
-        argument("QUERY", "One SELECT statement; - reads it from standard input."),
+        argument(help="One SELECT statement; - reads it from standard input."),
     ],
     output: Output,
     ledger: Ledger,
