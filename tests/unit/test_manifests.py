@@ -24,6 +24,7 @@ from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import KEYS as _KEYS
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._reading import anchor as _anchor
 from litellm_ledger._reading import sealed as _sealed
 from litellm_ledger._reading.anchor import Anchor, anchor, read_anchors
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
@@ -509,6 +510,37 @@ def test_while_somebody_writes_an_anchor_stays_behind(hand: HandMade) -> None:
     now = datetime.now(UTC)
     assert anchor(hand.root, now=now).records == 0
     assert anchor(hand.root, now=now + timedelta(seconds=11)).records == 2
+
+
+def test_an_anchor_holds_that_was_taken_while_manifests_were_made(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes, but another process seals: its manifests appear during the look."""
+    others = [HandMade(hand.root, f"20250102T000000Z-{at:016x}") for at in range(4)]
+    hand.sealed(1, 2)
+    seal(hand.root)
+    real = _anchor.list_manifests
+
+    def list_and_seal(root: Path) -> list[SegmentName]:
+        found = real(root)
+        if others:
+            others.pop().sealed(1, 2)
+            seal(root)
+        return found
+
+    monkeypatch.setattr(_anchor, "list_manifests", list_and_seal)
+    while others:
+        keep(hand.root)
+    assert anchored(hand.root)
+
+
+def test_while_a_manifest_is_on_its_way_an_anchor_stays_behind(hand: HandMade) -> None:
+    hand.sealed(1, 2)
+    seal(hand.root)
+    now = datetime.now(UTC)
+    assert anchor(hand.root, now=now).records == 2
+    (hand.root / MANIFESTS / "a.jsonl.json.1.tmp").touch()
+    assert anchor(hand.root, now=now).records == 0
 
 
 def test_a_file_without_an_anchor_is_refused(hand: HandMade) -> None:

@@ -66,6 +66,7 @@ def seal(root: Path, *, fs: FileSystem = REAL) -> Sealing:
         raise UnsupportedPlatform(f"a ledger cannot be sealed on {sys.platform}, which lacks flock")
     live = list_live(root)
     ledger = Snapshot.take(root, live)
+    live += list_live(root)  # one that began, and sealed a segment, since the first look
     try:
         make_directories(fs, root / MANIFESTS, rights_beside(root / SEGMENTS))
         held = lock_directory(root / MANIFESTS)

@@ -18,7 +18,7 @@ import msgspec
 
 from litellm_ledger._storage.manifest import SLOW
 
-from .chain import Link, chained, list_manifests, read_links
+from .chain import Link, chained, is_being_written, list_manifests, read_links
 from .listing import Snapshot, by_writer, list_live
 
 __all__ = ["Anchor", "AnchorCheck", "anchor", "check", "read_anchors"]
@@ -29,7 +29,7 @@ _LINE: Final = re.compile(
     re.ASCII,
 )
 _GRACE: Final = timedelta(seconds=2 * SLOW)
-"""How far an anchor stays behind while a writer is alive: manifests of that time are there."""
+"""How far an anchor stays behind while manifests may be on their way: older ones are there."""
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -72,24 +72,26 @@ class AnchorCheck(msgspec.Struct, frozen=True):
 def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
     """Return an anchor of all that is sealed and has a manifest.
 
-    While a writer is alive it covers what was sealed until some seconds ago.
+    While a manifest may be on its way to the disk it covers what was sealed until some seconds ago.
 
     Raises:
         LedgerPathError: there is no ledger, or it cannot be read.
     """
+    moment = (now or datetime.now(UTC)) - _GRACE
     live = list_live(root)
     ledger = Snapshot.take(root, live)
-    listed = list_manifests(root)
-    covered = set(listed)
-    missing = sum(not name.open and name not in covered for name in ledger.segments)
+    busy = bool(live) or is_being_written(root)
+    first = set(list_manifests(root))
+    listed = list_manifests(root)  # also those that were made before one of the first look
+    missing = sum(not name.open and name not in first for name in ledger.segments)
     chains = {
         writer: chained(read_links(root, names, []).values(), [])
         for writer, names in by_writer(listed)
     }
-    moment = (now or datetime.now(UTC)) - (_GRACE if live else timedelta())
     at = moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    newest = max((link.manifest.sealed for links in chains.values() for link in links), default=at)
-    at = at if live else max(at, newest)
+    if not busy:
+        known = (link for links in chains.values() for link in links if link.name in first)
+        at = max(at, max((link.manifest.sealed for link in known), default=at))
     records, sha256 = _root(at, chains)
     return Anchor(at, records, sha256, missing)
 

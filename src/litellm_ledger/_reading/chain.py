@@ -15,7 +15,7 @@ from litellm_ledger._storage.manifest import Manifest, identity, read
 
 from .lines import Problem
 
-__all__ = ["Link", "chained", "list_manifests", "read_links", "tail"]
+__all__ = ["Link", "chained", "is_being_written", "list_manifests", "read_links", "tail"]
 
 _SUFFIX = ".json"
 
@@ -42,6 +42,14 @@ def list_manifests(root: Path) -> list[SegmentName]:
         (name for name in names if name is not None and not name.open),
         key=lambda name: (name.writer, name.first, name.last or 0),
     )
+
+
+def is_being_written(root: Path) -> bool:
+    """Whether a manifest has not its name yet; a process that died may have left it so."""
+    try:
+        return any(file.endswith(".tmp") for file in os.listdir(root / MANIFESTS))
+    except OSError:
+        return False
 
 
 def read_links(
