@@ -25,6 +25,10 @@ BENCH_ARGS :=
 # How many records `make soak` writes, and the minutes after which it begins nothing more.
 RECORDS := 10000000
 MINUTES := 20
+# Where the tests make their files: in memory, where there is enough of it, because a sync of a disk
+# takes longer than most tests. `make test-oldest`, `matrix` and `coverage` run them on the disk.
+SCRATCH := $(shell [ -w /dev/shm ] && df -Pk /dev/shm 2>/dev/null | \
+	awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
 # Processes that share the suite, a file at a time: one per core. JOBS=0 runs it in one process.
 JOBS := auto
 
@@ -69,7 +73,8 @@ demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no n
 
 .PHONY: test
 test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium ## Run the test suite against the built wheel
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@PYTEST_DEBUG_TEMPROOT="$(SCRATCH)" \
+		$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # LiteLLM's own proxy pins an older LiteLLM than the newest: it has an environment of its own.
 .PHONY: proxy
@@ -105,7 +110,7 @@ test-all: ## Run the test suite on Python 3.11 to 3.14, where found
 # Warnings are errors only with the versions we pin: what an old LiteLLM warns of is its own affair.
 .PHONY: test-oldest
 test-oldest: ## Run the test suite with the oldest dependencies that pyproject.toml allows
-	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=requirements/oldest.txt TEST_GROUPS="--group test" \
+	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=requirements/oldest.txt TEST_GROUPS="--group test" SCRATCH= \
 		PYTEST_ARGS="-W default $(PYTEST_ARGS)"
 
 # LiteLLM changes several times a week, under us and our users: what touches it runs on any version.

@@ -254,6 +254,8 @@ def test_who_catches_the_interrupt_and_lives_on_is_not_shot_later(
     tmp_path: Path, loop: str, end: str, status: int
 ) -> None:
     code = """
+from litellm_ledger._runtime import signals
+signals._GRACE = 0.5  # it would be shot after that
 tracker = UsageTracker(PATH, queue_size=100_000, drain_timeout=0.05)
 async def main():
     await tracker.open()
@@ -262,7 +264,7 @@ async def main():
     await asyncio.Event().wait()
 loop = new_loop()
 END
-time.sleep(3)
+time.sleep(1.5)
 say("alive")
 """.replace("END", end)
     check(tmp_path, code, "ready", INT, "caught", "alive", ends=(status,), loop=loop)
