@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -45,10 +45,9 @@ def fifo(path: Path) -> None:
 
 
 def unix_socket(path: Path) -> None:
-    short = Path("/tmp") / f"llmledger-{os.getpid()}.sock"  # a socket's path may have 107 bytes
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short))
-    shutil.move(short, path)
+    # A socket's path may have 107 bytes.
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
+        server.bind(path.name)
 
 
 def subdirectory(path: Path) -> None:
@@ -200,9 +199,9 @@ def test_compaction_writes_through_no_link_that_was_planted_under_its_temporary_
     secret.write_bytes(SECRET)
     write = _compacting._Run._write
 
-    def planted(self: Any, database: Any, path: Path, sources: Any, moved: Any) -> None:
+    def planted(self: Any, database: Any, path: Path, *args: Any) -> None:
         path.symlink_to(secret)
-        write(self, database, path, sources, moved)
+        write(self, database, path, *args)
 
     monkeypatch.setattr(_compacting._Run, "_write", planted)
     with pytest.raises(LedgerPathError, match="cannot compact"):
