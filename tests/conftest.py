@@ -33,6 +33,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 LONG = (
     "test_must_show.py",
+    "test_compaction_kills.py",
     "test_benchmarks.py",
     "test_examples.py",
     "test_proxy.py",
@@ -48,6 +49,7 @@ LONG = (
     "test_calls.py",
     "test_power.py",
     "test_manifests.py",
+    "test_engine.py",
     "test_exits.py",
     "test_guarantees.py",
     "test_abandoned_streams.py",
