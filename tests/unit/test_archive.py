@@ -33,6 +33,7 @@ from litellm_ledger._reading.listing import list_segments, open_segment
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._reports import engine as _reporting
 from litellm_ledger._reports.relation import Relation
+from litellm_ledger._storage import checked_files as _checked_files
 
 LATER = date(2030, 1, 1)
 ALL = ("usage", "started", "gap")
@@ -520,3 +521,27 @@ def test_the_command_says_what_it_joined_and_what_it_left(hand: HandMade) -> Non
 
 def command(*args: object) -> Result:
     return CliRunner().invoke(app, [str(arg) for arg in args], prog_name="litellm-ledger")
+
+
+def test_verify_reads_the_archive_whatever_is_remembered_of_it(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bit that rots on the disk changes no time of the file."""
+    monkeypatch.setattr(_checked_files, "_WORTH_KEEPING", 0)
+    hand.sealed(1, 3)
+    (file,) = compact(hand.root, until=LATER).files
+    assert Ledger(hand.root).report().total.calls == 3
+    remembered = {name: list(known) for name, known in _checked_files._known.items()}
+    data = bytearray((hand.root / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (hand.root / file).write_bytes(bytes(data))
+    state = _checked_files._state((hand.root / file).lstat())
+    for known in _checked_files._known.values():
+        if file in known:
+            known[file] = state, known[file][1]  # as if nothing had been written
+    _archive._known.clear()
+    assert remembered
+    assert Ledger(hand.root).segments(), "the memory is believed"
+    _archive._known.clear()
+    found = Ledger(hand.root).verify()
+    assert (found.ok, [problem.file for problem in found.archive]) == (False, [file])

@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -21,6 +22,7 @@ import msgspec
 
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import ARCHIVE, SegmentName
+from litellm_ledger._storage.checked_files import CheckedFiles
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.format_version import newer_format
 
@@ -103,16 +105,22 @@ def content_name(day: str, sha256: str) -> str:
 
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file in a ledger."""
+    with open_file(path) as file:
+        return _sha256(file)
+
+
+def _sha256(file: BufferedReader) -> str:
     import hashlib
 
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def list_archive(root: Path, broken: list[Path] | None = None) -> list[ArchiveFile]:
+def list_archive(
+    root: Path, broken: list[Path] | None = None, *, afresh: bool = False
+) -> list[ArchiveFile]:
     """List the files of the archive by name; what is not whole goes to ``broken``.
 
-    A file is named after its content, which is checked the first time that this process meets it.
+    A file is named after its content.  That is checked once, or ``afresh``.
 
     Raises:
         MissingExtra: there is an archive, and DuckDB is not installed.
@@ -130,6 +138,7 @@ def list_archive(root: Path, broken: list[Path] | None = None) -> list[ArchiveFi
         raise LedgerPathError(
             f"cannot list {root / ARCHIVE}: {exc.strerror}; read it as the user who owns it"
         ) from exc
+    checked = CheckedFiles(root, sum(map(_size, paths)))
     for path in paths:
         match = _NAME.fullmatch(path.name)
         if match is None:
@@ -138,20 +147,29 @@ def list_archive(root: Path, broken: list[Path] | None = None) -> list[ArchiveFi
         file = None
         if S_ISREG(state.st_mode):  # the database would follow a link
             key = str(path), state.st_size, state.st_mtime_ns
-            if key not in _known:
-                _known[key] = _opened(path, match[1])
+            if afresh or key not in _known:
+                _known[key] = _opened(path, match[1], None if afresh else checked)
             file = _known[key]
         if file is not None:
             found.append(file)
         elif broken is not None:
             broken.append(path)
+    checked.keep()
     return found
 
 
-def _opened(path: Path, sha256: str) -> ArchiveFile | None:
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _opened(path: Path, sha256: str, checked: CheckedFiles | None) -> ArchiveFile | None:
     duck = module()
     try:
-        if not digest(path).startswith(sha256):
+        known = digest(path) if checked is None else checked.checksum(path, _sha256)
+        if not known.startswith(sha256):
             return None
     except OSError as exc:
         raise LedgerPathError(f"cannot read {path}: {exc.strerror}") from exc
@@ -204,12 +222,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def archived(root: Path, broken: list[Path] | None = None) -> dict[SegmentName, Place]:
+def archived(
+    root: Path, broken: list[Path] | None = None, *, afresh: bool = False
+) -> dict[SegmentName, Place]:
     """Return where each compacted segment is: the file, and its number in there.
 
     Raises and fills ``broken`` as ``list_archive`` does.
     """
-    files = list_archive(root, broken)
+    files = list_archive(root, broken, afresh=afresh)
     key = tuple(file.path for file in files)
     with _lock:
         if key not in _places:

@@ -47,10 +47,11 @@ class Snapshot:
     broken: list[Path]
 
     @classmethod
-    def take(cls, root: Path, live: Sequence[str] | None = None) -> Self:
+    def take(cls, root: Path, live: Sequence[str] | None = None, *, afresh: bool = False) -> Self:
         """Look at a ledger once.
 
         Args:
+            afresh: read the files of the archive, whatever is remembered of them.
             live: what ``list_live`` found, where the caller had to read the counters first.
 
         Raises:
@@ -62,7 +63,9 @@ class Snapshot:
         live = list_live(root) if live is None else live
         plain = _names_in(root, idle=not live)
         broken: list[Path] = []
-        archive = archived(root, broken)  # listed last: a segment is there before it leaves here
+        archive = archived(
+            root, broken, afresh=afresh
+        )  # listed last: a segment is there before it leaves here
         refuse_newer(root, live, plain)
         return cls(root, sorted({*plain, *archive}, key=_order), archive, broken)
 

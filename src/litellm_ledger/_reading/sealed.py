@@ -7,8 +7,9 @@ Owns the question whether a segment is what its manifest says: its bytes are rea
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 from zlib import crc32
 
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
@@ -48,7 +49,7 @@ def _holds(checked: CheckedFiles, path: Path, manifest: Manifest) -> bool:
         return False
 
 
-def _checksum(file: BinaryIO) -> str:
+def _checksum(file: BufferedReader) -> str:
     value = 0
     while block := file.read(_BLOCK):
         value = crc32(block, value)

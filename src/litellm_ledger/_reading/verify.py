@@ -72,7 +72,9 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     writers = list_live(root)
     live = _live(root, writers, refused)
     sealed = dict(by_writer(list_manifests(root)))
-    ledger = Snapshot.take(root, writers)  # last: there can only be more than those say
+    ledger = Snapshot.take(
+        root, writers, afresh=True
+    )  # last: there can only be more than those say
     segments = dict(by_writer(ledger.segments))
     if any(name.open for writer in segments if writer not in live for name in segments[writer]):
         live = _live(root, list_live(root), refused) | live  # one that began after the first look

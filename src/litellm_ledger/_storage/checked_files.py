@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import msgspec
 
@@ -46,7 +47,7 @@ class CheckedFiles:
         self._checked = _known[key]
         self._read = 0
 
-    def checksum(self, path: Path, of: Callable[[BinaryIO], str]) -> str:
+    def checksum(self, path: Path, of: Callable[[BufferedReader], str]) -> str:
         """Return the checksum of a file: the one that is known, or what ``of`` makes of it.
 
         Raises:
