@@ -8,10 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.line import decode, encode
-from litellm_ledger._records.record import MAX_CONTENT, MAX_INT, MAX_TEXT, UsageRecord, cut
+from litellm_ledger._records.record import MAX_CONTENT, MAX_INT, MAX_TEXT, UsageRecord, changed, cut
 
 
 def test_what_the_user_knows_is_enough() -> None:
@@ -173,3 +176,64 @@ def test_what_the_caller_changes_later_is_not_on_the_record() -> None:
     messages.append(object())
     assert record.content == {"request": ["hello"]}
     assert record.meta == {"list": ["hello"]}
+
+
+_TEXTS: Any = st.sampled_from([None, "gpt-4o", "", "ü" * 9, "x" * 5_000, "\ud800", 3, UsageRecord])
+_NUMBERS: Any = st.sampled_from([None, 0, 17, MAX_INT, MAX_INT + 1, -1, True, 1.5, "3"])
+_TIMES: Any = st.sampled_from([None, 0.0, 12.345, -1.0, float("nan"), float("inf"), 3, "3"])
+_MONEY: Any = st.sampled_from(
+    [None, Decimal(0), Decimal("1.5E-7"), Decimal("1E-13"), Decimal("NaN"), 1, 0.5]
+)
+_BASES = (
+    UsageRecord(kind="started"),
+    UsageRecord(kind="started", seq=7, id="w-7", model="m", tags={"user": "a"}, attempt=2),
+    UsageRecord(model="m", input_tokens=3, meta={"a": [1]}, content={"b": 2}),
+    UsageRecord(kind="gap", gap_until=3),
+)
+
+
+@given(
+    base=st.sampled_from(_BASES),
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(("model", "provider", "operation", "call_id", "error"), _TEXTS),
+            **dict.fromkeys(("input_tokens", "total_tokens", "attempt", "pages"), _NUMBERS),
+            **dict.fromkeys(("latency_ms", "ttft_ms", "audio_seconds"), _TIMES),
+            **dict.fromkeys(("cost", "saved_cost"), _MONEY),
+            "kind": st.sampled_from(["started", "usage", "gap", "other"]),
+            "status": st.sampled_from([None, "ok", "error", "other", 3]),
+            "usage_source": st.sampled_from([None, "provider", "estimated", "other"]),
+            "stream": st.sampled_from([None, True, False, 1]),
+            "cache_hit": st.sampled_from([None, True, 1]),
+            "ts": st.sampled_from(
+                [None, "now", datetime(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC)]  # noqa: DTZ001 - a naive one is refused
+            ),
+            "tags": st.sampled_from([None, {}, {"a": "b"}, {"a": 1, "b": None}, [], {"a": [1]}]),
+            "meta": st.sampled_from(
+                [None, {}, {"a": "b"}, {"a": {"b": 1}}, {"a": "\ud800"}, {1: "a"}, [], ""]
+            ),
+            "content": st.sampled_from([None, {"a": 1}, []]),
+        },
+    ),
+)
+def test_a_record_with_other_fields_is_the_one_that_the_constructor_makes(
+    base: UsageRecord, fields: dict[str, Any]
+) -> None:
+    try:
+        expected = replace(base, **fields)
+    except (InvalidRecord, TypeError) as exc:
+        with pytest.raises(type(exc)):
+            changed(base, fields)
+        return
+    made = changed(base, fields)
+    assert made == expected
+    assert repr(made) == repr(expected)  # also whether it is 0 or 0.0, and how money is written
+    for name in ("tags", "meta", "content"):
+        own = getattr(made, name)
+        assert own is None or (own is not fields.get(name) and own is not getattr(base, name))
+
+
+def test_a_field_that_is_unknown_is_refused_by_both() -> None:
+    with pytest.raises(TypeError, match="unheard_of"):
+        changed(UsageRecord(), {"unheard_of": 1})

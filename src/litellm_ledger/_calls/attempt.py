@@ -12,16 +12,18 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.record import UsageRecord, changed
 from litellm_ledger._runtime.limits import Slot
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 
 __all__ = ["Attempt"]
 
 _log = logging.getLogger("litellm_ledger")
+
+_STARTED: Final = UsageRecord(kind="started")
 
 
 class Attempt:
@@ -76,7 +78,7 @@ class Attempt:
         try:
             record = None
             if write:
-                record = UsageRecord(kind="started", ts=self._ts, **self._common)
+                record = changed(_STARTED, {"ts": self._ts, **self._common})
             self.started = await self._calls.start(record, ack_timeout=ack_timeout)
         except BaseException:  # nothing has left, and the tracker has settled what it wrote
             self._settled = True
@@ -137,14 +139,14 @@ class Attempt:
         if self._settled or self._pid != os.getpid():  # a forked child settles nothing of ours
             return None
         self._settled = True
-        common = dict(self._common, ts=self._ts)
+        common = dict(self._common, kind="usage", ts=self._ts)
         if self.started is not None:
             common["operation"] = self.started.operation
         common["latency_ms"] = _ms((self._ended or time.perf_counter()) - self._began)
         if self._first_token is not None:
             common["ttft_ms"] = _ms(self._first_token - self._began)
         try:
-            return UsageRecord(**{**common, **fields})
+            return changed(_STARTED, {**common, **fields})
         except (InvalidRecord, TypeError) as exc:  # an answer we cannot read is still an answer
             _log.error("the usage of a call to %s could not be read: %s", common["model"], exc)
             status = fields.get("status")

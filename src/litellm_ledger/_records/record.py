@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from litellm_ledger._errors import InvalidRecord
 
@@ -32,6 +32,7 @@ __all__ = [
     "MAX_TEXT",
     "Fields",
     "UsageRecord",
+    "changed",
     "clean_tags",
     "cut",
 ]
@@ -273,6 +274,67 @@ _WORDS: Final = (
 _counts: Final = attrgetter(*_COUNTS)
 _texts: Final = attrgetter(*_TEXTS)
 _words: Final = attrgetter(*[name for name, _ in _WORDS])
+
+
+_PLAIN: Final[dict[str, type]] = {
+    **dict.fromkeys(_COUNTS, int),
+    **dict.fromkeys(_TEXTS, str),
+    "cost": Decimal,
+    "kind": str,
+    "latency_ms": float,
+    "status": str,
+    "stream": bool,
+    "ts": datetime,
+    "ttft_ms": float,
+    "usage_source": str,
+}
+"""The fields that ``changed`` checks by itself, and the type that it takes."""
+_OUR_WORDS: Final = {name: known for name, known in _WORDS if name in _PLAIN}
+
+
+def changed(record: UsageRecord, fields: Mapping[str, Any]) -> UsageRecord:  # noqa: C901 - one type after the other, in one frame for speed
+    """``msgspec.structs.replace`` of an outcome or of what it began with.
+
+    Only the fields that change are checked, and the constructor with its forty arguments is left
+    alone: when nothing of it is in the processor's caches, that takes a fifth of the time.
+    """
+    if record.meta or record.content is not None or record.kind == "gap":
+        return replace(record, **fields)
+    made = record.__copy__()
+    put = force_setattr
+    put(made, "meta", {})  # of its own, as the tags
+    if "tags" not in fields:
+        put(made, "tags", dict(record.tags))
+    for name, value in fields.items():
+        kind = type(value)
+        if name in _PLAIN and value is None:
+            fine = True
+        elif kind is not _PLAIN.get(name):
+            fine = False
+            if name == "tags":
+                value, fine = {} if value is None else clean_tags(value), True
+            elif name == "meta" and kind is dict:  # of text alone: nothing to look for in JSON
+                value, fine = dict(value), True
+                for key, said in value.items():
+                    if not (type(key) is type(said) is str and key.isascii() and said.isascii()):
+                        fine = False
+        elif kind is str:
+            words = _OUR_WORDS.get(name)
+            fine = value in words if words else len(value) <= MAX_TEXT and value.isascii()
+        elif kind is int:
+            fine = 0 <= value <= MAX_INT
+        elif kind is float:
+            fine = 0 <= value < math.inf
+        elif kind is Decimal:
+            value, fine = _check_money(name, value), True
+        else:
+            fine = kind is bool or value.tzinfo is UTC
+        if not fine:
+            return replace(record, **fields)
+        put(made, name, value)
+    if made.kind == "usage":
+        made._complete_outcome(put)  # noqa: SLF001 - this module's own
+    return made
 
 
 def cut(text: str) -> str:
