@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from litellm_ledger import LedgerFailed, UsageRecord, UsageTracker
 from litellm_ledger._calls import attempt as attempt_module
@@ -27,7 +28,7 @@ class FakeTracker:
             raise self.refuse
         if record is None:
             return None
-        return UsageRecord(kind="started", seq=7, operation="writer-7", attempt=1, ts=record.ts)
+        return replace(record, seq=7, operation="writer-7", attempt=1)
 
     def end(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
         self.outcomes.append((record, started))

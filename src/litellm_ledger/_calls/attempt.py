@@ -139,18 +139,20 @@ class Attempt:
         if self._settled or self._pid != os.getpid():  # a forked child settles nothing of ours
             return None
         self._settled = True
-        common = dict(self._common, kind="usage", ts=self._ts)
-        if self.started is not None:
-            common["operation"] = self.started.operation
+        base, common = self.started, dict[str, Any](kind="usage")
+        if base is None:
+            base = _STARTED
+            common |= {"ts": self._ts, **self._common}
         common["latency_ms"] = _ms((self._ended or time.perf_counter()) - self._began)
         if self._first_token is not None:
             common["ttft_ms"] = _ms(self._first_token - self._began)
         try:
-            return changed(_STARTED, {**common, **fields})
+            return changed(base, {**common, **fields})
         except (InvalidRecord, TypeError) as exc:  # an answer we cannot read is still an answer
-            _log.error("the usage of a call to %s could not be read: %s", common["model"], exc)
-            status = fields.get("status")
-            return UsageRecord(**common, status=status, meta={"unreadable": type(exc).__name__})
+            model = self._common["model"]
+            _log.error("the usage of a call to %s could not be read: %s", model, exc)
+            told = {"status": fields.get("status"), "meta": {"unreadable": type(exc).__name__}}
+            return changed(base, {**common, **told})
 
 
 def _ms(seconds: float) -> float:
