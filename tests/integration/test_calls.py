@@ -23,6 +23,8 @@ from litellm_ledger._litellm.calls import CALLS
 from litellm_ledger._litellm.connections import Strays
 from litellm_ledger._litellm.costs import price_conditions
 from litellm_ledger._litellm.load import load_sync
+from litellm_ledger._litellm.plain import plain_fields
+from litellm_ledger._records.line import encode
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 pytestmark = [
@@ -30,6 +32,8 @@ pytestmark = [
     # LiteLLM's types for batches and responses do not match what it puts there.
     pytest.mark.filterwarnings("ignore:(?s)Pydantic serializer warnings:UserWarning"),
 ]
+
+ASKED = [{"role": "user", "content": "What is a ledger?"}]
 
 # What is on record of an answer: tokens in and out, cost, and what else is counted.
 RECORDED: dict[str, dict[str, Any]] = {
@@ -402,6 +406,39 @@ async def test_what_of_the_context_and_the_hour_chose_the_price(
     monkeypatch.setitem(off_peak, "hours_utc", [])
     assert price_conditions("openai/nightly", "openai", None) == {"off_peak": False}
     assert price_conditions("openai/nobody", "openai", 10**6) == {}
+
+
+async def test_a_plain_call_writes_the_lines_that_the_general_way_writes(
+    server: OpenAIServer, client: LiteLLMClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def noting(answer: Any) -> Any:
+        fields = plain_fields(answer)
+        read.append(fields is not None)
+        return fields
+
+    async def both_kinds() -> list[dict[str, Any]]:
+        await client.acompletion(**to(server, "acompletion"), tags={"user": "alice"})
+        given = {"model": "gpt-4o-mini", "messages": ASKED, "mock_response": "An answer."}
+        answer = await client.acompletion(**given)
+        records = list(Ledger(directory).records(kinds=("started", "usage")))
+        assert answer.usage_record == records[-1]
+        return [json.loads(encode(record)) for record in records[-4:]]
+
+    await client.usage.open()
+    directory = client.usage.directory
+    assert directory is not None
+    monkeypatch.setattr("litellm_ledger._calls.call.plain_fields", noting)
+    plain = await both_kinds()
+    assert read == [True, True]
+    for room in ("_calls.call", "_litellm.outcome"):
+        monkeypatch.setattr(f"litellm_ledger.{room}.plain_fields", lambda _: None)
+    general = await both_kinds()
+    for one, other in zip(plain, general, strict=True):
+        assert list(one) == list(other)  # the same members, in the same order
+        own = ("id", "seq", "ts", "operation", "call_id", "response_id", "latency_ms", "crc")
+        assert {**one, **{name: other[name] for name in own if name in one}} == other
 
 
 # --- Packages --------------------------------------------------------------------------------

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from litellm_ledger import ModelPrice, UsageRecord
+from litellm_ledger._calls.pricing import Pricing
+from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.load import load_sync
 from litellm_ledger._litellm.outcome import _read, _read_response
 from litellm_ledger._litellm.plain import plain_fields
-from litellm_ledger._records.record import MAX_INT
+from litellm_ledger._records.line import encode
+from litellm_ledger._records.record import MAX_INT, unchecked
 
 HIDDEN = {"custom_llm_provider": "openai", "response_cost": 1.35e-05, "additional_headers": {}}
 COUNTS = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
@@ -87,6 +93,56 @@ def test_what_a_rule_is_about_is_left_to_the_rules(made: dict[str, Any]) -> None
     assert plain_fields(answer(**made)) is None
 
 
+STARTED = UsageRecord(
+    kind="started",
+    id="w-1",
+    seq=1,
+    ts=datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
+    operation="w-1",
+    attempt=1,
+    call="acompletion",
+    model="gpt-4o-mini",
+    stream=False,
+    tags={"user": "alice"},
+)
+
+
+def both_lines(made: Any, kwargs: dict[str, Any], pricing: Pricing) -> tuple[bytes | None, bytes]:
+    """The line of an outcome as either way writes it."""
+    asked = Asked(CALLS["acompletion"], kwargs)
+    base = {"kind": "usage", "latency_ms": 12.345}
+    plain = plain_fields(made)
+    line = None
+    if plain is not None and pricing.complete_plain(plain, asked):
+        line = encode(unchecked(STARTED, {**base, "status": "ok", **plain}))
+    fields = pricing.complete(_read(_read_response, made), made, asked)
+    return line, encode(replace(STARTED, **base, **fields))
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        ({"model": "gpt-4o-mini"}, True),
+        ({"model": "openai/gpt-4o-mini", "api_base": "http://127.0.0.1/v1"}, True),
+        ({"model": "gpt-4o-mini", "metadata": None}, True),
+        ({"model": "gpt-4o-mini", "api_base": "https://eu.api.openai.com/v1"}, False),
+        ({"model": "gpt-4o-mini", "service_tier": "flex"}, False),
+        ({"model": "gpt-4o-mini", "base_model": "gpt-4o"}, False),
+        ({"model": "gpt-4o-mini", "metadata": {"model_info": {"base_model": "gpt-4o"}}}, False),
+        ({"model": "own"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_a_price_that_hung_on_something_is_completed_by_the_rules(
+    given: dict[str, Any], plain: bool
+) -> None:
+    pricing = Pricing({"own": ModelPrice(input="1", output="1")})
+    line, general = both_lines(answer(), given, pricing)
+    assert (line is not None) is plain
+    assert line in (None, general)
+
+
 _AMOUNTS = st.sampled_from([None, 0, 1, 17, MAX_INT, MAX_INT + 1, -1, 2.0, True, "3", 10**6])
 _TEXTS = st.sampled_from([None, "", "gpt-4o", 3, "x" * 5_000])
 _PARTS = (
@@ -135,9 +191,14 @@ _USAGE: Any = {
             "background": st.sampled_from([None, True, False]),
         },
     ),
+    model=st.sampled_from(["gpt-4o-mini", "gemini/gemini-2.5-pro", "unheard-of", ""]),
 )
 def test_both_ways_say_the_same_of_an_answer(
-    usage: dict[str, Any], hidden: dict[str, Any], annotations: Any, members: dict[str, Any]
+    usage: dict[str, Any],
+    hidden: dict[str, Any],
+    annotations: Any,
+    members: dict[str, Any],
+    model: str,
 ) -> None:
     made = answer(usage, hidden, {"annotations": annotations})
     made.__dict__.update(members)
@@ -145,3 +206,5 @@ def test_both_ways_say_the_same_of_an_answer(
     if plain is not None:
         assert plain == general
         assert str(plain["cost"]) == str(general["cost"])
+    line, written = both_lines(made, {"model": model}, Pricing())
+    assert line in (None, written)

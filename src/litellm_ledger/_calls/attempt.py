@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from litellm_ledger._errors import InvalidRecord
-from litellm_ledger._records.record import UsageRecord, changed
+from litellm_ledger._records.record import UsageRecord, changed, unchecked
 from litellm_ledger._runtime.limits import Slot
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 
@@ -100,9 +100,12 @@ class Attempt:
         """Stop the clock of an attempt that is settled later, when its tokens are counted."""
         self._ended = time.perf_counter()
 
-    def settle(self, fields: Mapping[str, Any]) -> UsageRecord | None:
-        """Put the outcome down, on the loop's thread; ``None`` if it has one already."""
-        outcome = self._outcome(fields)
+    def settle(self, fields: Mapping[str, Any], *, plain: bool = False) -> UsageRecord | None:
+        """Put the outcome down, on the loop's thread; ``None`` if it has one already.
+
+        ``plain`` fields need no checks.
+        """
+        outcome = self._outcome(fields, unchecked if plain else changed)
         if outcome is None:
             return None
         try:
@@ -135,7 +138,11 @@ class Attempt:
         if slot is not None:
             slot.release()
 
-    def _outcome(self, fields: Mapping[str, Any]) -> UsageRecord | None:
+    def _outcome(
+        self,
+        fields: Mapping[str, Any],
+        make: Callable[[UsageRecord, Mapping[str, Any]], UsageRecord] = changed,
+    ) -> UsageRecord | None:
         if self._settled or self._pid != os.getpid():  # a forked child settles nothing of ours
             return None
         self._settled = True
@@ -147,7 +154,7 @@ class Attempt:
         if self._first_token is not None:
             common["ttft_ms"] = _ms(self._first_token - self._began)
         try:
-            return changed(base, {**common, **fields})
+            return make(base, {**common, **fields})
         except (InvalidRecord, TypeError) as exc:  # an answer we cannot read is still an answer
             model = self._common["model"]
             _log.error("the usage of a call to %s could not be read: %s", model, exc)

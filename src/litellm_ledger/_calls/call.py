@@ -9,7 +9,7 @@ that was asked for.  Arguments, answers and exceptions are LiteLLM's, passed thr
 from __future__ import annotations
 
 import inspect
-import uuid
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from litellm_ledger._litellm.members import merged
 from litellm_ledger._litellm.outcome import from_exception, from_response
 from litellm_ledger._litellm.own_calls import ours
 from litellm_ledger._litellm.packages import needs_messages_stream, require
+from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._runtime.cancellation import outlive_cancellation
 
@@ -51,7 +52,7 @@ async def call(
         name_positional(getattr(litellm, row.positional), args, kwargs)
     asked = Asked(row, kwargs, options.capture_content)
     await require_packages(asked)
-    kwargs.setdefault("litellm_call_id", str(uuid.uuid4()))
+    kwargs.setdefault("litellm_call_id", _new_id())
     stream = bool(kwargs.get("stream"))
     retries = options.retries(kwargs)
     if retries is not None:
@@ -146,6 +147,11 @@ class _Call:
                 attempt.settle(from_exception(exc))
                 raise
             return
+        if asked.call.plain and not asked.capture and attempt.started is not None:
+            plain = plain_fields(answer)
+            if plain is not None and self.core.pricing.complete_plain(plain, asked):
+                attempt.settle({"status": "ok", **plain}, plain=True)
+                return
         fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
         fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
         attempt.settle(self.core.pricing.complete(fields, answer, asked))
@@ -187,6 +193,13 @@ class _Call:
         if asked.call.strays:  # some are asked for at the first read
             upstream.watch = partial(self.core.strays.watch, given=asked.kwargs.get("client"))
         return upstream
+
+
+def _new_id() -> str:
+    """``str(uuid.uuid4())`` in a third of the time."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) % 4]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def name_positional(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -67,6 +67,26 @@ class Pricing:
             )
         return fields
 
+    def complete_plain(self, fields: dict[str, Any], asked: Asked) -> bool:
+        """``complete`` where LiteLLM's price hung on nothing; tell whether that was so.
+
+        Args:
+            fields: ``plain_fields`` of the answer.
+        """
+        model, provider = asked.model, fields["provider"]
+        if not model or not fields["cost"] or self.own(model, provider) is not None:
+            return False
+        try:
+            if asked.price_options(provider):
+                return False
+            if price_conditions(model, provider, fields["input_tokens"]):
+                return False
+            fields["price_version"] = _litellm.price_version()
+            fields["meta"] = {"litellm": _litellm.version()}
+        except Exception:  # noqa: BLE001 - `complete` meets it as well, and logs it
+            return False
+        return True
+
     def own(self, model: str | None, provider: str | None) -> ModelPrice | None:
         """The user's price of a model."""
         return find_price(self._table, model, provider)

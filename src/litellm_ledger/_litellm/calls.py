@@ -66,6 +66,7 @@ class Call:
         job: starts or asks about a job that is billed once, when it is done.
         keeps: whether a response cache may keep an answer; ``None``: it keeps none of this call.
         files: arguments that are files, compared by what they hold.
+        plain: nearly every answer is one that ``plain_fields`` reads.
         strays: LiteLLM makes an HTTP client for each of them and leaves it to the collector.
     """
 
@@ -81,6 +82,7 @@ class Call:
     job: bool = False
     keeps: Callable[[Any], bool] | None = lambda _answer: True
     files: tuple[str, ...] = ()
+    plain: bool = False
     strays: bool = False
 
     @property
@@ -225,6 +227,7 @@ CALLS: Final[dict[str, Call]] = {
             "completion",
             reader=ChatReader,
             tokens=True,
+            plain=True,
             wrote=_of_choices("message"),
             need=lambda kwargs: _MCP if kwargs.get("tools") else None,
         ),

@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, TypeGuard
 
 from litellm_ledger._records.money import from_litellm, picousd, usd
@@ -62,18 +63,20 @@ def _entries(model: str, provider: str | None) -> Iterator[Mapping[str, Any]]:
     litellm = loaded()
     if litellm is None:
         return
-    names = [model]
-    prefix, _, bare = model.partition("/")
-    if provider:
-        names.append(f"{provider}/{model}")
-        if prefix == provider:
-            names.append(bare)
-    elif bare:
-        names.append(bare)
-    for name in names:
+    for name in _names(model, provider):
         entry = litellm.model_cost.get(name)
-        if isinstance(entry, Mapping):
+        if type(entry) is dict or isinstance(entry, Mapping):
             yield entry
+
+
+@lru_cache(1_000)
+def _names(model: str, provider: str | None) -> tuple[str, ...]:
+    """The names that a model may have in the price map, the nearest first."""
+    prefix, _, bare = model.partition("/")
+    if not provider:
+        return (model, bare) if bare else (model,)
+    own = f"{provider}/{model}"
+    return (model, own, bare) if prefix == provider else (model, own)
 
 
 def provider_of(model: str) -> str | None:

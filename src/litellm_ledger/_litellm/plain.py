@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from litellm_ledger._records.record import MAX_INT
+from litellm_ledger._records.record import MAX_INT, MAX_TEXT
 
 from .bill import COST_HEADER, PLAIN_TIERS, money
 from .internals import HIDDEN
@@ -40,7 +40,10 @@ _MOST: Final = 1_000_000.0
 
 
 def plain_fields(answer: Any) -> dict[str, Any] | None:  # noqa: C901 - one condition after the other, in one frame for speed
-    """Return what ``from_response`` does, or ``None`` where only that can tell."""
+    """Return what ``from_response`` does, or ``None`` where only that can tell.
+
+    The fields need no further checks: they are as a record keeps them.
+    """
     if type(answer).__name__ != "ModelResponse":
         return None
     try:
@@ -57,7 +60,8 @@ def plain_fields(answer: Any) -> dict[str, Any] | None:  # noqa: C901 - one cond
         given, made, total = [counted[count] for count in _COUNTS]
         if (
             not (type(model) is type(provider) is type(name) is str)
-            or not (model and provider and name)
+            or not (model and provider and name and f"{model}{provider}{name}".isascii())
+            or len(model) + len(provider) + len(name) > MAX_TEXT
             or not (type(given) is type(made) is type(total) is int)
             or not (0 <= given <= MAX_INT and 0 <= made <= MAX_INT and 0 < total <= MAX_INT)
             or not (given or made)

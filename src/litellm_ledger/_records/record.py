@@ -35,6 +35,7 @@ __all__ = [
     "changed",
     "clean_tags",
     "cut",
+    "unchecked",
 ]
 
 Kind = Literal["started", "usage", "gap"]
@@ -334,6 +335,16 @@ def changed(record: UsageRecord, fields: Mapping[str, Any]) -> UsageRecord:  # n
         put(made, name, value)
     if made.kind == "usage":
         made._complete_outcome(put)  # noqa: SLF001 - this module's own
+    return made
+
+
+def unchecked(record: UsageRecord, fields: Mapping[str, Any]) -> UsageRecord:
+    """``changed`` by fields that are as a record keeps them, all of an outcome among them."""
+    made = record.__copy__()
+    put = force_setattr
+    put(made, "tags", dict(record.tags))
+    for name, value in fields.items():
+        put(made, name, value)
     return made
 
 
