@@ -51,7 +51,8 @@ async def call(
     if args:
         name_positional(getattr(litellm, row.positional), args, kwargs)
     asked = Asked(row, kwargs, options.capture_content)
-    await require_packages(asked)
+    if row.need(kwargs) is not None:
+        await require_packages(asked)
     kwargs.setdefault("litellm_call_id", _new_id())
     stream = bool(kwargs.get("stream"))
     retries = options.retries(kwargs)
@@ -126,7 +127,8 @@ class _Call:
         if record is None:
             return answer
         operation.record = record  # should the caller be cancelled while it waits for the ack
-        await core.acknowledge(record)
+        if not core.calls.acknowledged(record):
+            await core.acknowledge(record)
         return hand_out(answer, record)
 
     async def _watched(self, sent: Any) -> Any:

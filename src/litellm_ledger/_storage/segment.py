@@ -259,7 +259,12 @@ class SegmentLog:
                 self._distrust()
             self._midway = None
             raise
-        self._wrote(data, first + len(lines) - 1)
+        if data:  # `_wrote` and `advance`, in this frame: nearly every write ends here
+            self._end += len(data)
+            self._unsynced.append(data)
+            self.unsynced_bytes += len(data)
+            self._cells[WRITTEN] = last = max(self.written, first + len(lines) - 1)
+            self.written = last
         self._midway = None
 
     def _wrote(self, data: bytes, last: int) -> None:

@@ -69,6 +69,8 @@ class CallsInFlight:
             return None
         started = admission.take(record, admission.backlog.accept_started)
         try:
+            if admission.acked(started):
+                return started
             began = time.monotonic(), self._writer.disk()[0]
             if not await admission.ack(started, ack_timeout):
                 self._missed(*began)
@@ -98,6 +100,10 @@ class CallsInFlight:
         """Put the outcome of a call down that was never admitted; from anywhere, never waits."""
         admission = self._writer.admission
         admission.submit(Entry(record, admission.backlog.accept))
+
+    def acknowledged(self, record: UsageRecord) -> bool:
+        """Whether there is nothing to wait for."""
+        return self._writer.admission.acked(record)
 
     async def acknowledge(self, record: UsageRecord, timeout: float) -> None:
         """Wait for the ack of an outcome, but never withhold an answer because of the ledger."""

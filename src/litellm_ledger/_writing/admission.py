@@ -201,6 +201,10 @@ class Admission:
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self.opened.queue.put_nowait, Signal.SYNC)
 
+    def acked(self, record: UsageRecord) -> bool:
+        """Whether ``ack`` has nothing to wait for, as after a record that was written at once."""
+        return (record.seq or 0) <= self._acks.passed
+
     async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
         backlog = self.backlog
         acks, number = self._acks, record.seq or 0
@@ -265,8 +269,10 @@ class Admission:
         backlog = self.opened
         if backlog is not None:
             self._written.passes(backlog.log.written)
-            self._synced.passes(backlog.log.synced)
-        self._room.admit()
+            if backlog.log.synced > self._synced.passed:
+                self._synced.passes(backlog.log.synced)
+        if len(self._room):
+            self._room.admit()
 
     def refuse_new(self) -> None:
         """Turn away those who wait for room: the ledger is closing."""

@@ -72,6 +72,7 @@ class WriteLoop:
         self._timer: asyncio.TimerHandle | None = None
         self._direct_after = 0.0
         self._in_its_place = 0.0
+        self._turning = False
         self._unsynced_since: float | None = None
         self._disk: tuple[float, float | None] = (0.0, None)
         self._refused: str | None = None
@@ -123,6 +124,9 @@ class WriteLoop:
             return
         began = time.perf_counter()
         try:
+            if self._in_its_place > TURN / 2 and not self._turning:
+                asyncio.get_running_loop().call_soon(self._turned)
+                self._turning = True
             item = queue.get_nowait()
             if not isinstance(item, Signal):
                 line = backlog.line(item)
@@ -146,6 +150,12 @@ class WriteLoop:
             if not queue.empty():  # also what a finalizer has recorded meanwhile
                 queue.put_nowait(Signal.WAKE)
             self._in_its_place += time.perf_counter() - began
+
+    def _turned(self) -> None:
+        """The loop has had a turn by itself, as it has while a request is under way."""
+        self._turning = False
+        if self._in_its_place < math.inf:
+            self._in_its_place = 0.0
 
     async def _commit(
         self,
