@@ -344,6 +344,42 @@ def test_tables_that_make_no_sense_are_passed_over(hand: HandMade, groups: Any) 
     assert problems(Ledger(hand.root), full=True)
 
 
+@pytest.mark.parametrize("sealed", ["~\x1b[31m", "9999", "", "2026-01-01T00:00:00.000000Z\n"])
+def test_one_that_was_made_at_no_time_is_not_believed(hand: HandMade, sealed: str) -> None:
+    path = manifest_of(hand.sealed(1, 2))
+    seal(hand.root)
+    rewrite(path, lambda plain: plain.update(sealed=sealed))
+    assert any("is no manifest" in found for found in problems(Ledger(hand.root)))
+    assert "\x1b" not in str(anchor(hand.root))
+
+
+def test_tables_that_no_question_asks_for_take_no_memory(hand: HandMade) -> None:
+    name = hand.sealed(1, 2, [hand.line(n, tags={"user": "a", "team": "b"}) for n in (1, 2)]).name
+    seal(hand.root)
+    segment = SegmentName.parse(name)
+    assert segment is not None
+    for tags in ((), ("user",), ("nobody",), (None,)):
+        found = _sealed.manifests(hand.root, [segment], *tags)[segment]
+        assert [*found.tag_tables] == [tag for tag in tags if tag == "user"]
+        assert (found.table_of(None) is None) == (tags in ((), ("user",)))
+        assert all(found.table_of(tag) is not None for tag in tags)
+
+
+def test_many_tables_are_not_kept_together(hand: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_quarters, "_ALL_ROWS", 12)
+    tags = [{f"t{at}": str(n % at) for at in range(1, 8)} for n in range(50)]
+    hand.sealed(1, 50, [hand.line(n, tags=tags[n - 1]) for n in range(1, 51)])
+    ledger = Ledger(hand.root)
+    asked = [ledger.report([f"t{at}"]).rows for at in range(1, 8)]
+    seal(hand.root)
+    (name,) = ledger.segments()
+    there = _manifest.read(hand.root, name)
+    assert there is not None
+    assert [*there[0].tag_tables] == ["t1", "t2", "t3", "t4"]
+    assert [ledger.report([f"t{at}"]).rows for at in range(1, 8)] == asked
+    assert problems(ledger, full=True) == []
+
+
 @pytest.mark.parametrize("member", ["table", "open", "other"])
 def test_one_that_nests_deep_is_passed_over(hand: HandMade, member: str) -> None:
     segment = hand.sealed(1, 2)

@@ -39,6 +39,8 @@ _WORTH_IT: Final = 1_000
 """… of a table that is kept, whatever the number of lines; a larger one must be a quarter of it."""
 _STEPS: Final = (1, 4, 96)
 """Quarters that the sums of a table are over: an hour or a day (UTC), where quarters are many."""
+_ALL_ROWS: Final = 60_000
+"""… of all tables of tags together: about three megabytes; the largest ones are given up first."""
 _FOLD_AT: Final = 4_096
 """Combinations of values that are kept apart while adding up."""
 _LARGEST: Final = 2**63 - 1
@@ -171,6 +173,19 @@ class Quarters:
             if table is not None:
                 many = tag is not None and len({key[-1] for key in table.groups}) > _VALUES
                 self._tables[tag] = None if many else table.within(most)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Keep so many tables of tags, the smallest ones, as may be together."""
+        sizes = [
+            (t.size, tag) for tag, t in self._tables.items() if t is not None and tag is not None
+        ]
+        total = sum(size for size, _ in sizes)
+        for size, tag in sorted(sizes, reverse=True):
+            if total <= _ALL_ROWS:
+                break
+            self._tables[tag] = None
+            total -= size
 
     def tags(self) -> list[str] | None:
         """Return the names of the tags, ``None`` if there are too many."""

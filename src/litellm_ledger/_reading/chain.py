@@ -22,7 +22,7 @@ _SUFFIX = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A manifest, and what the next one names it by."""
+    """A manifest, without its tables, and what the next one names it by."""
 
     name: SegmentName
     manifest: Manifest
@@ -64,7 +64,7 @@ def read_links(
                 detail = "is no manifest; remove it, then run litellm-ledger seal"
                 problems.append(Problem(f"{MANIFESTS}/{name.manifest}", "damaged", detail=detail))
             continue
-        links[name] = Link(name, there[0], identity(there[1]))
+        links[name] = Link(name, there[0].light(), identity(there[1]))
     return links
 
 

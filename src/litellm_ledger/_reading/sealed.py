@@ -21,13 +21,20 @@ __all__ = ["manifests"]
 _BLOCK: Final = 2**20
 
 
-def manifests(root: Path, names: Iterable[SegmentName]) -> dict[SegmentName, Manifest]:
+def manifests(
+    root: Path, names: Iterable[SegmentName], *tags: str | None
+) -> dict[SegmentName, Manifest]:
     """Return the manifests of those segments that are what their manifest says.
 
     A segment that is open, or gone, or that has no manifest to believe, is left out.
+
+    Args:
+        root: the ledger.
+        names: the segments.
+        tags: of which there are to be tables, ``None``: of no tag.
     """
     read_now = ((name, read(root, name)) for name in names if not name.open)
-    there = {name: found[0] for name, found in read_now if found is not None}
+    there = {name: found[0].light(*tags) for name, found in read_now if found is not None}
     checked = CheckedFiles(root, sum(manifest.size for manifest in there.values()))
     held = {
         name: manifest

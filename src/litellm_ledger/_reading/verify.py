@@ -38,7 +38,7 @@ from litellm_ledger._storage.live_file import (
     read_live,
     same_boot,
 )
-from litellm_ledger._storage.manifest import Manifest, NotWholeError, contents
+from litellm_ledger._storage.manifest import Manifest, NotWholeError, contents, read
 
 from .anchor import Anchor, check
 from .chain import Link, chained, list_manifests, read_links
@@ -177,7 +177,7 @@ class _Found:
             else:
                 self._believe(name, manifest)
             if manifest is not None and full:
-                self._compare(root, name, manifest)
+                self._compare(root, name)
         for name in sorted(links.keys() - set(names), key=lambda name: (name.first, name.last)):
             self._miss(name, links[name].manifest)
         if self._unsettled:
@@ -226,8 +226,12 @@ class _Found:
                 self._early.add(call)
         self._running.update(call for call in manifest.open if call not in self._early)
 
-    def _compare(self, root: Path, name: SegmentName, manifest: Manifest) -> None:
+    def _compare(self, root: Path, name: SegmentName) -> None:
         """Compare a manifest with the lines, member by member."""
+        there = read(root, name)
+        if there is None:  # removed while we read
+            return
+        manifest, _ = there
         try:
             file, now = open_segment(root, name)
             with file:

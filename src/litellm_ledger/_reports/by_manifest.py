@@ -37,16 +37,17 @@ def add_sealed(ledger: Snapshot, question: QuarterQuestion, totals: Totals) -> S
     """Add up what manifests tell of a ledger."""
     if not question.answerable:
         return Sealed(frozenset(), ledger.segments, frozenset())
-    told = manifests(ledger.root, (n for n in ledger.segments if n not in ledger.archive))
-    names = set()
+    names = [name for name in ledger.segments if name not in ledger.archive]
+    told = manifests(ledger.root, names, question.tag)
+    found = set()
     for _, family in by_writer(ledger.segments):
         for name in _alone(family, told):
             table = told[name].table_of(question.tag)
             if table is not None and question.add_to(totals, table):
-                names.add(name)
-    rest = [name for name in ledger.segments if name not in names]
-    started = frozenset(name.writer for name in names if told[name].open)
-    return Sealed(frozenset(names), rest, started)
+                found.add(name)
+    rest = [name for name in ledger.segments if name not in found]
+    started = frozenset(name.writer for name in found if told[name].open)
+    return Sealed(frozenset(found), rest, started)
 
 
 def _alone(

@@ -57,6 +57,10 @@ _BREATH: Final = 64
 """Lines after which a thread in the background lets others run: a quarter of a millisecond."""
 
 Number = Annotated[int, msgspec.Meta(ge=0)]
+_Time = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z"),
+]
 Call = tuple[str, int]
 """A request to a provider: its operation, and the number of the attempt."""
 
@@ -69,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     """What a sealed segment holds; docs/FORMAT.md explains each member."""
 
     segment: str
-    sealed: str
+    sealed: _Time
     previous: str | None
     size: Number
     lines: Number
@@ -121,6 +125,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
             return None
         return table if table is not None and table.is_sound(raw is not self.table) else None
 
+    def light(self, *tags: str | None) -> Manifest:
+        """Return it with those tables alone that tell of some tags, ``None``: of no tag.
+
+        The others take most of its memory.
+        """
+        asked = {tag if tag in (self.tags or ()) else None for tag in tags}
+        tables = {tag: raw.copy() for tag, raw in self.tag_tables.items() if tag in asked}
+        table = self.table.copy() if None in asked else _NO_TABLE
+        return msgspec.structs.replace(self, table=table, tag_tables=tables)
+
     def content(self) -> dict[str, Any]:
         """Return what follows from the lines, as far as this version makes it too."""
         members = msgspec.structs.asdict(self)
@@ -133,6 +147,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         return members
 
 
+_NO_TABLE: Final = msgspec.Raw(b"null")
 _TABLES: Final = ("keys", "sums", "table", "tag_tables")
 _encode: Final = msgspec.json.Encoder().encode
 _table: Final = msgspec.json.Decoder(Table | None).decode
