@@ -278,6 +278,12 @@ def test_lines_too_wide_for_the_memory_of_the_database_get_more(
     real = _compacting._database
     monkeypatch.setattr(_compacting, "_MEMORY", "8MB")
     monkeypatch.setattr(_compacting, "_database", lambda given: memory.append(given) or real(given))
+    with monkeypatch.context() as patched:
+        patched.setattr(_compacting, "_MORE_MEMORY", "8MB")
+        with pytest.raises(LedgerPathError, match=r"cannot compact segments/.*Out of Memory"):
+            compact(hand.root, until=LATER)
+    assert contents(hand.root) == before
+    memory.clear()
     done = compact(hand.root, until=LATER)
     assert (done.segments, len(done.left), memory) == (1, form == "gap", ["8MB", "1GB"])
     assert [path.suffix for path in (hand.root / "archive").iterdir()] == [".parquet"]

@@ -174,8 +174,7 @@ class _Run:
                 try:
                     written = self._join(database, group)
                 except module().OutOfMemoryException:
-                    with _database(_MORE_MEMORY) as larger:
-                        written = self._join(larger, group)
+                    written = self._join_with_more_memory(group)
                 if written is None:
                     continue
                 path, sources = written
@@ -261,6 +260,16 @@ class _Run:
             self._remove(candidate)
         self.fs.sync_directory(self.segments)
         return path, sources
+
+    def _join_with_more_memory(
+        self, group: Sequence[_Candidate]
+    ) -> tuple[Path, list[Source]] | None:
+        with _database(_MORE_MEMORY) as database:
+            try:
+                return self._join(database, group)
+            except module().OutOfMemoryException as exc:
+                name = f"{SEGMENTS}/{group[0].name}"
+                raise LedgerPathError(f"cannot compact {name} and others: {exc}") from exc
 
     def _write_whole(
         self, database: duckdb.DuckDBPyConnection, path: Path, group: Sequence[_Candidate]

@@ -7,6 +7,7 @@ byte by byte.  Renames and removes nothing; that is ``_maintenance.compact``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -23,7 +24,7 @@ from litellm_ledger._archive.columns import (
     structure,
     text_list,
 )
-from litellm_ledger._archive.database import literally, statement
+from litellm_ledger._archive.database import literally, module, statement
 from litellm_ledger._errors import InvalidRecord, LedgerPathError
 from litellm_ledger._records.line import SEALED, SUFFIX, decode
 from litellm_ledger._records.scan import Head
@@ -48,14 +49,16 @@ class Staging:
         self._numbers: list[int] = []
         self._lines: list[str] = []
         database.execute(
-            f"CREATE TABLE staged (source INTEGER, line VARCHAR, crc UINTEGER, {definitions()})"
+            "CREATE OR REPLACE TABLE staged "
+            f"(source INTEGER, line VARCHAR, crc UINTEGER, {definitions()})"
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.execute("DROP TABLE staged")
+        with suppress(module().Error):  # if it failed as a whole, there is an error already
+            self._database.execute("DROP TABLE staged")
 
     def add(self, number: int, line: str) -> None:
         """Add a line of the source of that number."""
