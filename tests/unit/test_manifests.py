@@ -222,6 +222,25 @@ def test_what_was_checked_is_remembered_by_the_next_process_until_the_file_chang
     assert len(read) == 2
 
 
+def test_what_was_checked_is_kept_through_no_link(
+    hand: HandMade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory of caches may be one that others can write to."""
+    monkeypatch.setattr(_checked_files, "_WORTH_KEEPING", 0)
+    hand.sealed(1, 2)
+    seal(hand.root)
+    kept, victim = tmp_path / "cache" / "kept.json", tmp_path / "victim"
+    monkeypatch.setattr(_checked_files, "_file_of", lambda _root: kept)
+    kept.parent.mkdir()
+    for name in (f"kept.{os.getpid()}.tmp", kept.name):
+        (kept.parent / name).symlink_to(victim)
+    victim.write_text("precious")
+    assert Ledger(hand.root).report().total.calls == 2
+    assert victim.read_text() == "precious"
+    assert not kept.is_symlink()
+    assert kept.stat().st_size > 0
+
+
 def test_a_call_whose_beginning_stands_in_two_segments_counts_once(hand: HandMade) -> None:
     hand.sealed(1, 3, [hand.line(1), hand.line(2), hand.started(3)])
     hand.sealed(3, 4, [hand.started(3), hand.outcome(4, 3)])

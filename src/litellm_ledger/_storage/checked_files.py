@@ -71,7 +71,9 @@ class CheckedFiles:
         temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.write_bytes(msgspec.json.encode(self._checked))
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # follows no link that others have put there
+                file.write(msgspec.json.encode(self._checked))
             temporary.replace(self._file)
 
 
