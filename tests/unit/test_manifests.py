@@ -142,6 +142,18 @@ def test_a_clock_that_changes_within_a_quarter_is_no_matter(
     assert len(asked[0]) > 1
 
 
+def test_a_day_that_comes_for_a_minute_and_goes_again_is_told(hand: HandMade) -> None:
+    """In Newfoundland: what is before it and after it is of one day."""
+    before = datetime(2010, 11, 7, 2, 15, tzinfo=UTC)
+    moments = [before + timedelta(seconds=seconds) for seconds in (0, 15 * 60 + 30, 40 * 60)]
+    hand.sealed(1, 3, [hand.line(n, ts=ts) for n, ts in enumerate(moments, 1)])
+    ledger = Ledger(hand.root)
+    asked = ledger.report(["day"], tz="America/St_Johns").rows
+    seal(hand.root)
+    assert ledger.report(["day"], tz="America/St_Johns").rows == asked
+    assert [row.calls for row in asked] == [2, 1]
+
+
 def test_outcomes_of_any_time_and_sum_are_added_up(hand: HandMade) -> None:
     most = Decimal(2**63 - 1) / 10**12
     early = hand.line(3, ts=datetime(2, 1, 1, tzinfo=UTC), cost=Decimal(1))

@@ -332,9 +332,10 @@ class QuarterQuestion:
         return parts
 
     def _number(self, quarter: int, step: int) -> tuple[int, ...] | None:
-        """Return the periods that some quarters are in; ``None`` if their end is in others.
+        """Return the periods that some quarters are in, and the clock's offset there.
 
-        That is so where clocks change within them, or a day begins there in the zone asked for.
+        Where two are equal, so are all between.  ``None`` if their end is in others, which is so
+        where clocks change within them, or a day begins there in the zone asked for.
         """
         key = quarter, step
         if key not in self._numbers:
@@ -344,6 +345,10 @@ class QuarterQuestion:
                 tuple(calendar.number(every, ts) for every in self._periods) for ts in edges
             )
             # Where a clock goes back over midnight, a day may come twice within an hour.
-            before, after = (ts.astimezone(calendar.zone).utcoffset() for ts in edges)
-            self._numbers[key] = first if first == last and before == after else None
+            before, after = (_offset(ts.astimezone(calendar.zone)) for ts in edges)
+            self._numbers[key] = (*first, before) if (first, before) == (last, after) else None
         return self._numbers[key]
+
+
+def _offset(local: datetime) -> int:
+    return (local.utcoffset() or timedelta()) // _TICK
