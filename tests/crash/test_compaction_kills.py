@@ -78,10 +78,13 @@ def case(tmp_path: Path) -> Case:
 
 
 def kill_at_every_step(case: Case) -> int:
-    """Return how many segments were left to a next run that removed them."""
+    """Return how many segments were left to a next run that removed them.
+
+    From the last step to the first: what is done too early is found at a late one.
+    """
     return sum(
         case.disturbed(lambda disk, step=step: disk.kill(step)).finished
-        for step in range(1, case.steps + 1)
+        for step in range(case.steps, 0, -1)
     )
 
 
