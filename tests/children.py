@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from tests.forked import Forked
+from tests.forked import LEDGER, Forked
 
 PATIENCE = 40.0
 """Seconds after which something that should have happened has not."""
@@ -99,12 +99,11 @@ class Child:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         pipes["stdin"] = subprocess.DEVNULL
         self._process: subprocess.Popen[str]
-        if fresh or before or command or options:
-            self._process = subprocess.Popen(
-                [*command, sys.executable, *options, *arguments], **pipes
-            )
+        if command:
+            self._process = subprocess.Popen([*command, sys.executable, *arguments], **pipes)
         else:
-            self._process = Forked(arguments, **pipes)
+            modules = () if fresh or before or options else LEDGER
+            self._process = Forked(arguments, options=tuple(options), modules=modules, **pipes)
         self.said: list[str] = []
         self.stderr = ""
         self._lines: SimpleQueue[str | None] = SimpleQueue()

@@ -29,9 +29,9 @@ FORKS = hasattr(os, "pidfd_open") and not any(
 SERVER = Path(__file__).with_name("fork_server.py")
 LEDGER = ("asyncio", "litellm_ledger._tracking.tracker", "litellm_ledger._client.client")
 """What every program that has a ledger imports."""
-COMMAND = (*LEDGER, "litellm_ledger._cli.app")
+COMMAND = ("litellm_ledger._cli.app", "litellm_ledger._reports.ledger")
 """What ``litellm-ledger`` imports."""
-LITELLM = (*COMMAND, "litellm", "fastapi", "uvicorn", "litellm_ledger.testing")
+LITELLM = (*LEDGER, *COMMAND, "litellm", "fastapi", "uvicorn", "litellm_ledger.testing")
 """What a program that makes calls imports, or a server: two seconds to five, if it is fresh."""
 
 
@@ -72,7 +72,7 @@ class Forked(subprocess.Popen[Any]):
 
     Args:
         options: of the interpreter, such as ``-X dev``.
-        modules: what it has imported already.
+        modules: what it has imported already; a program without any is a fresh interpreter.
     """
 
     def __init__(
@@ -84,13 +84,14 @@ class Forked(subprocess.Popen[Any]):
         **popen: Any,
     ) -> None:
         self._key = options, modules
+        self._forks = FORKS and bool(modules)
         self._arguments = arguments
         self._status: socket.socket | None = None
         super().__init__([sys.executable, *options, *arguments], **popen)
 
     def _execute_child(self, *args: Any) -> None:
         """Have it forked; called by ``Popen`` with the descriptors it has prepared."""
-        if not FORKS:
+        if not self._forks:
             super()._execute_child(*args)  # type: ignore[misc]
             return
         preexec, pass_fds, cwd, env = args[2], args[4], args[5], args[6]
@@ -141,21 +142,23 @@ class Forked(subprocess.Popen[Any]):
         return True
 
     def _internal_poll(self, *args: Any, **options: Any) -> int | None:
-        if not FORKS:
+        if not self._forks:
             return super()._internal_poll(*args, **options)  # type: ignore[misc, no-any-return]
         if self._status is not None:
             self._ended(0)
         return self.returncode
 
     def _wait(self, timeout: float | None) -> int:
-        if not FORKS:
+        if not self._forks:
             return super()._wait(timeout)  # type: ignore[misc, no-any-return]
         if not self._ended(timeout):
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return self.returncode
 
 
-def run(arguments: list[str], *, check: bool = False, timeout: float = 120, **options: Any) -> Any:
+def run(
+    arguments: list[str], *, check: bool = False, timeout: float = 120, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """As ``subprocess.run`` of ``python ARGUMENTS...``, with its output captured as text."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     with Forked(arguments, **options) as process:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.forked import LITELLM, Forked
@@ -36,21 +35,14 @@ def ask(*arguments: str, fresh: bool = False, **env: str) -> subprocess.Popen[st
         if not name.endswith(("_API_KEY", "_API_BASE", "_BASE_URL"))
         and name != "LITELLM_LEDGER_DIR"
     }
-    command = ["-m", "litellm_ledger", "ask", QUESTION, *arguments]
-    popen: dict[str, Any] = {
-        "env": {
-            **clean,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "NO_PROXY": "127.0.0.1",
-            **env,
-        },
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-    if fresh:  # one that imports LiteLLM itself
-        return subprocess.Popen([sys.executable, *command], **popen)
-    return Forked(command, modules=LITELLM, **popen)
+    return Forked(
+        ["-m", "litellm_ledger", "ask", QUESTION, *arguments],
+        modules=() if fresh else LITELLM,  # one of them imports LiteLLM itself
+        env={**clean, "PYTHONPATH": os.pathsep.join(sys.path), "NO_PROXY": "127.0.0.1", **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def options(server: OpenAIServer, ledger: Path) -> tuple[str, ...]:

@@ -13,24 +13,36 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from tests import forked
 from tests.ledger_by_hand import NOON, HandMade, spoil
 from tests.terminal import on_a_terminal
 
 import litellm_ledger
 
-ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONUTF8": "1"}
+ENV = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
 if "PYTHONPATH" in os.environ:
     ENV["PYTHONPATH"] = os.environ["PYTHONPATH"]
 
 
 def run(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
-    return python("-m", "litellm_ledger", *args, **env)
+    return forked.run(
+        ["-m", "litellm_ledger", *map(str, args)],
+        options=("-X", "utf8"),
+        modules=forked.COMMAND,
+        env=ENV | env,
+        timeout=60,
+    )
 
 
 def python(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, args)]
     return subprocess.run(
-        command, env=ENV | env, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env=ENV | {"PYTHONUTF8": "1"} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -337,8 +349,10 @@ def test_wrong_usage_is_status_2(hand: HandMade) -> None:
 
 def test_a_reader_that_leaves_early_is_no_error(hand: HandMade) -> None:
     hand.sealed(6, 5_000)
-    command = [sys.executable, "-m", "litellm_ledger", "records", str(hand.root), "--json"]
-    with subprocess.Popen(command, env=ENV, stdout=-1, stderr=-1) as process:
+    command = ["-m", "litellm_ledger", "records", str(hand.root), "--json"]
+    with forked.Forked(
+        command, modules=forked.COMMAND, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline().startswith(b'{"id":')
@@ -451,7 +465,8 @@ def test_a_command_imports_nothing_of_the_other_ones(hand: HandMade) -> None:
 
 def test_an_output_that_cannot_show_a_character_is_no_error(hand: HandMade) -> None:
     hand.sealed(6, 6, [hand.line(6, model="模型")])
-    done = run("report", hand.root, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    command = ("-m", "litellm_ledger", "report", hand.root)
+    done = python(*command, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert "??" in done.stdout
 

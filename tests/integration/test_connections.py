@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import types
 from collections.abc import Generator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import forked
 from tests.arguments import ARGUMENTS, STREAMS, to
 from tests.packages import missing
 
@@ -76,17 +76,13 @@ BACKOFF = "ignore:'asyncio.iscoroutinefunction' is deprecated:DeprecationWarning
 
 def run(server: OpenAIServer, path: Path, watched: str, *calls: tuple[str, bool]) -> list[str]:
     """Make the calls, and return what the process says."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-X", "dev", "-W", "ignore::UserWarning", "-W", BACKOFF, "-c", CHILD),
-            *(server.base_url, str(path), watched, json.dumps(calls)),
-        ],
+    done = forked.run(
+        ["-c", CHILD, server.base_url, str(path), watched, json.dumps(calls)],
+        options=("-X", "dev", "-W", "ignore::UserWarning", "-W", BACKOFF),
+        modules=forked.LITELLM,
         cwd=ROOT,
         env={"PYTHONPATH": ":".join([str(ROOT), *sys.path]), "PATH": "", "HOME": str(path)},
-        capture_output=True,
-        text=True,
         timeout=100,
-        check=False,
     )
     return (done.stdout + done.stderr).splitlines()
 

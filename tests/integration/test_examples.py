@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 from tests.children import complaints
 
 from litellm_ledger import Ledger
@@ -17,6 +17,8 @@ ELSEWHERE = {
     "demo.py",  # below
     "fastapi_app.py",  # a server: the tests of FastAPI run it
 }
+FRESH = {"quickstart.py", "threads.py", "tracker_only.py"}
+"""One that imports LiteLLM itself, and those that have no use for it."""
 PROGRAMS = sorted(
     path.name
     for path in EXAMPLES.glob("*.py")
@@ -24,20 +26,21 @@ PROGRAMS = sorted(
 )
 
 
-def run(name: str, cwd: Path, *options: str, timeout: float) -> tuple[int, str, str]:
+def run(
+    name: str, cwd: Path, *options: str, timeout: float, modules: tuple[str, ...] = ()
+) -> tuple[int, str, str]:
     """Run it away from the repository and from any key; return status, output and complaints."""
     env = {k: v for k, v in os.environ.items() if not k.endswith(("_API_KEY", "_API_BASE"))}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     env["NO_PROXY"] = "127.0.0.1"
     env["TMPDIR"] = str(cwd)
-    done = subprocess.run(
-        [sys.executable, *options, str(EXAMPLES / name)],
+    done = forked.run(
+        [str(EXAMPLES / name)],
+        options=options,
+        modules=modules,
         cwd=cwd,
         env=env,
-        capture_output=True,
-        text=True,
         timeout=timeout,
-        check=False,
     )
     return done.returncode, done.stdout, complaints(done.stderr)
 
@@ -45,7 +48,9 @@ def run(name: str, cwd: Path, *options: str, timeout: float) -> tuple[int, str, 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_an_example_runs_without_a_key_and_without_a_warning(name: str, tmp_path: Path) -> None:
     status, output, errors = run(
-        name, tmp_path, "-X", "dev", "-W", "error::ResourceWarning", timeout=110
+        *(name, tmp_path, "-X", "dev", "-W", "error::ResourceWarning"),
+        timeout=110,
+        modules=() if name in FRESH else forked.LITELLM,
     )
     assert (status, errors) == (0, "")
     assert output

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from tests import forked
 
 from litellm_ledger import (
     CheckedCall,
@@ -37,7 +36,7 @@ def in_child(directory: Path, sabotage: str) -> LiteLLMCheck:
         f"{sabotage}\n"
         "run.main()"
     )
-    subprocess.run([sys.executable, "-c", code, directory], check=True, timeout=300)
+    forked.run(["-c", code, str(directory)], modules=forked.LITELLM, check=True, timeout=300)
     return msgspec.json.decode((directory / "result.json").read_bytes(), type=LiteLLMCheck)
 
 

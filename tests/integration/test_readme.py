@@ -7,7 +7,6 @@ import asyncio
 import inspect
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import pytest
+from tests import forked
 from tests.unit.test_layers import ORDER
 
 from litellm_ledger import Ledger, LiteLLMClient
@@ -148,12 +148,8 @@ def test_the_commands_of_the_readme_run() -> None:
     commands = [command for command in commands if "usage/" in command and "-f" not in command]
     assert len(commands) >= 5
     for command in commands:
-        run = subprocess.run(
-            [sys.executable, "-m", "litellm_ledger", *shlex.split(command, comments=True)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        arguments = ["-m", "litellm_ledger", *shlex.split(command, comments=True)]
+        run = forked.run(arguments, modules=forked.COMMAND)
         assert run.returncode == 0, (command, run.stderr)
 
 
