@@ -18,7 +18,7 @@ import pytest
 from tests.generated import make_ledger
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
 
-from litellm_ledger import Ledger
+from litellm_ledger import Ledger, UnsupportedFormat
 from litellm_ledger._aggregates import quarters as _quarters
 from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import KEYS as _KEYS
@@ -272,6 +272,24 @@ def test_a_damaged_manifest_is_passed_over_and_named(hand: HandMade) -> None:
     manifest_of(segment).unlink()
     assert seal(hand.root).left == ()
     assert ledger.verify(full=True).ok
+
+
+def test_a_manifest_of_a_newer_version_is_not_judged(hand: HandMade) -> None:
+    segment = hand.sealed(1, 2)
+    seal(hand.root)
+    rewrite(manifest_of(segment), lambda plain: plain.update(v=2))
+    assert Ledger(hand.root).report().total.calls == 2
+    for judge in (Ledger(hand.root).verify, lambda: seal(hand.root), lambda: anchor(hand.root)):
+        with pytest.raises(UnsupportedFormat, match="version 2"):
+            judge()
+
+
+def test_more_gaps_than_lines_are_no_manifest(hand: HandMade) -> None:
+    segment = hand.sealed(1, 1)
+    seal(hand.root)
+    rewrite(manifest_of(segment), lambda plain: plain.update(gaps=[[1, 1, "lost", None]] * 5))
+    assert anchor(hand.root).records == 0
+    assert [p.partition(":")[0] for p in problems(Ledger(hand.root))] == ["damaged"]
 
 
 def test_a_segment_that_is_not_whole_gets_none(hand: HandMade) -> None:

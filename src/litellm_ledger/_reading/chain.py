@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_ledger._records.layout import MANIFESTS, SegmentName
-from litellm_ledger._storage.manifest import Manifest, identity, read
+from litellm_ledger._records.line import newer_version
+from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.format_version import newer_format
+from litellm_ledger._storage.manifest import TOO_LARGE, Manifest, identity, read
 
 from .lines import Problem
 
@@ -55,17 +58,37 @@ def is_being_written(root: Path) -> bool:
 def read_links(
     root: Path, names: Iterable[SegmentName], problems: list[Problem]
 ) -> dict[SegmentName, Link]:
-    """Read manifests; those that are not to be believed go to ``problems``."""
+    """Read manifests; those that are not to be believed go to ``problems``.
+
+    Raises:
+        UnsupportedFormat: a newer version wrote one.
+    """
     links = {}
     for name in names:
         there = read(root, name)
         if there is None:
-            if (root / MANIFESTS / name.manifest).exists():
-                detail = "is no manifest; remove it, then run litellm-ledger seal"
-                problems.append(Problem(f"{MANIFESTS}/{name.manifest}", "damaged", detail=detail))
-            continue
-        links[name] = Link(name, there[0].light(), identity(there[1]))
+            problems += _unbelievable(root, name)
+        else:
+            links[name] = Link(name, there[0].light(), identity(there[1]))
     return links
+
+
+def _unbelievable(root: Path, name: SegmentName) -> list[Problem]:
+    """Say why there is no manifest to believe; nothing if there is none at all."""
+    path = root / MANIFESTS / name.manifest
+    where = f"{MANIFESTS}/{name.manifest}"
+    try:
+        with open_file(path) as file:
+            data = file.read(TOO_LARGE)
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        return [Problem(where, "unreadable", detail=exc.strerror or str(exc))]
+    version = newer_version(data)
+    if version is not None:
+        raise newer_format(path, version)
+    detail = "is no manifest; remove it, then run litellm-ledger seal"
+    return [Problem(where, "damaged", detail=detail)]
 
 
 def chained(links: Iterable[Link], problems: list[Problem]) -> list[Link]:

@@ -32,6 +32,7 @@ from .segment import write_sealed
 __all__ = [
     "LONGEST",
     "SLOW",
+    "TOO_LARGE",
     "Call",
     "Manifest",
     "NotWholeError",
@@ -48,7 +49,7 @@ __all__ = [
 LONGEST: Final = 2**20
 """Bytes of a line beyond which a database needs larger buffers than it is given."""
 
-_TOO_LARGE: Final = 64 * 2**20
+TOO_LARGE: Final = 64 * 2**20
 """Bytes of a manifest that none of ours has."""
 SLOW: Final = 5.0
 """Seconds within which a manifest appears under its name after the time that stands in it."""
@@ -175,7 +176,8 @@ def parse(data: bytes, name: SegmentName) -> Manifest | None:
         manifest = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return manifest if manifest.segment == str(name) else None
+    sound = manifest.segment == str(name) and len(manifest.gaps) <= manifest.lines
+    return manifest if sound else None
 
 
 def read(root: Path, name: SegmentName) -> tuple[Manifest, bytes] | None:
@@ -185,7 +187,7 @@ def read(root: Path, name: SegmentName) -> tuple[Manifest, bytes] | None:
     """
     try:
         with open_file(root / MANIFESTS / name.manifest) as file:
-            data = file.read(_TOO_LARGE)
+            data = file.read(TOO_LARGE)
     except OSError:
         return None
     manifest = parse(data, name)
