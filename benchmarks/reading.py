@@ -37,9 +37,11 @@ _LINE: Final = (
 )
 _DUCKDB: Final = """
 import duckdb, sys
-files, columns = sys.argv[1], sys.argv[2]
-query = f'''SELECT model, count(*), sum(cost_picousd), sum(input_tokens), sum(output_tokens),
-sum(total_tokens), sum(cache_read_tokens), count(cost_picousd) FROM read_json('{files}',
+files, columns, keys = sys.argv[1:]
+query = f'''SELECT {keys}, status, usage_source, count(*), sum(cost_picousd), sum(input_tokens),
+sum(output_tokens), sum(total_tokens), sum(cache_read_tokens), count(cost_picousd),
+count(*) FILTER (cache_hit), count(*) FILTER (attempt > 1), sum(saved_cost_picousd),
+sum(cache_write_tokens), sum(reasoning_tokens) FROM read_json('{files}',
 columns={columns}, format='newline_delimited', maximum_object_size=2097152)
 WHERE kind = 'usage' GROUP BY ALL'''
 print(len(duckdb.sql(query).fetchall()))
@@ -88,10 +90,17 @@ def measure(lines: int, rounds: int) -> list[Table]:
         files = str(root / "segments" / "*.jsonl")
         ours = [sys.executable, "-m", "litellm_ledger"]
         env = {**os.environ, "XDG_CACHE_HOME": str(Path(directory) / "cache")}
-        bare = [sys.executable, "-c", _DUCKDB, files, struct(COLUMNS)]
+        bare = [
+            sys.executable,
+            "-c",
+            _DUCKDB,
+            files,
+            struct(COLUMNS),
+            "tags['user'], tags['feature']",
+        ]
         by_two = ["report", "--by", "user,feature", str(root)]
         before = {
-            "DuckDB alone: sums by model": bare,
+            "DuckDB alone: the same sums": bare,
             "`report --by user,feature`, without manifests": [*ours, *by_two],
             "`verify --full`, without manifests": [*ours, "verify", "--full", str(root)],
         }
@@ -123,7 +132,7 @@ def measure(lines: int, rounds: int) -> list[Table]:
         f"which `seal` made in {sealing:.1f} s; "
         f"{archive / 2**20:,.1f} MiB of Parquet after `compact`.",
     )
-    base = statistics.median(s for s, _, _ in found["DuckDB alone: sums by model"])
+    base = statistics.median(s for s, _, _ in found["DuckDB alone: the same sums"])
     again = statistics.median(s for s, _, _ in found["DuckDB alone, again"])
     for name, rows in found.items():
         by = base if name in before else again

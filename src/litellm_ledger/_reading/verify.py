@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -49,6 +51,7 @@ from .verdict import Proof, State, Verification, WriterVerdict
 __all__ = ["verify"]
 
 _BLOCK: Final = 2**20
+_THREADS: Final = 8
 
 _TRIES: Final = 3
 """Readings of an open segment before its damage is believed: its writer may be cutting back a short
@@ -72,9 +75,8 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     writers = list_live(root)
     live = _live(root, writers, refused)
     sealed = dict(by_writer(list_manifests(root)))
-    ledger = Snapshot.take(
-        root, writers, afresh=True
-    )  # last: there can only be more than those say
+    # Last: there can only be more than counters and manifests say.
+    ledger = Snapshot.take(root, writers, afresh=True)
     segments = dict(by_writer(ledger.segments))
     if any(name.open for writer in segments if writer not in live for name in segments[writer]):
         live = _live(root, list_live(root), refused) | live  # one that began after the first look
@@ -82,16 +84,20 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     with contextlib.suppress(OSError):
         if (root / RECOVERY).is_dir():
             recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
+    noted: dict[str, list[Problem]] = {writer: [] for writer in sorted({*segments, *live, *sealed})}
+    linked = {writer: read_links(root, sealed.get(writer, ()), noted[writer]) for writer in noted}
+    there = {name for links in linked.values() for name in links if name not in ledger.archive}
+    digests = _digests(root, sorted(there.intersection(ledger.segments), key=str))
     verdicts = []
     chains: dict[str, list[Link]] = {}
-    for writer in sorted({*segments, *live, *sealed}):
-        problems: list[Problem] = []
-        links = read_links(root, sealed.get(writer, ()), problems)
+    for writer, problems in noted.items():
+        links = linked[writer]
         chains[writer] = chained(links.values(), problems)
         found = _Found(
             root,
             segments.get(writer, []),
             links,
+            digests=digests,
             archive=ledger.archive,
             alive=_alive(live.get(writer)),
             full=full,
@@ -154,6 +160,7 @@ class _Found:
         names: list[SegmentName],
         links: Mapping[SegmentName, Link],
         *,
+        digests: Mapping[SegmentName, _Digest],
         archive: Mapping[SegmentName, Place],
         alive: bool,
         full: bool,
@@ -170,8 +177,10 @@ class _Found:
         for name in names:
             link = links.get(name)
             manifest = None if link is None else link.manifest
-            if manifest is not None and not self._is_as_sealed(root, name, manifest, archive):
-                manifest = None
+            if manifest is not None:
+                digest = source_of(archive[name]) if name in archive else digests.get(name)
+                if not self._is_as_sealed(name, manifest, digest):
+                    manifest = None
             if manifest is None or full or name.first <= self.last:  # a number twice counts once
                 self._read(root, name, alive=alive)
             else:
@@ -185,23 +194,12 @@ class _Found:
         self.unsettled = len(self._unsettled)
         self.in_flight = len(self._running)
 
-    def _is_as_sealed(
-        self,
-        root: Path,
-        name: SegmentName,
-        manifest: Manifest,
-        archive: Mapping[SegmentName, Place],
-    ) -> bool:
+    def _is_as_sealed(self, name: SegmentName, manifest: Manifest, digest: _Digest | None) -> bool:
         """Whether a segment has the bytes that it had when it was sealed."""
         where = f"{SEGMENTS}/{name}"
-        try:
-            if name in archive:
-                sha256, lines = source_of(archive[name])
-            else:
-                sha256, lines = _digest(root / SEGMENTS / str(name))
-        except OSError:
+        if digest is None:
             return False  # who reads it will say what is the matter
-        if (sha256, lines) == (manifest.sha256, manifest.lines) and _accounts(name, manifest):
+        if digest == (manifest.sha256, manifest.lines) and _accounts(name, manifest):
             return True
         detail = "is not what its manifest says; restore it from a backup"
         self.problems.append(Problem(where, "altered", 0, manifest.size, manifest.lines, detail))
@@ -326,7 +324,27 @@ class _Found:
             self._early.add(key)
 
 
-def _digest(path: Path) -> tuple[str, int]:
+_Digest = tuple[str, int]
+
+
+def _digests(root: Path, names: Sequence[SegmentName]) -> dict[SegmentName, _Digest]:
+    """Return the digests of segments, but those that cannot be read; by several threads.
+
+    Reading and hashing let go of the interpreter, so that they take as many cores as there are.
+    """
+
+    def digest(name: SegmentName) -> _Digest | None:
+        try:
+            return _digest(root / SEGMENTS / str(name))
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        found = zip(names, threads.map(digest, names), strict=True)
+        return {name: one for name, one in found if one is not None}
+
+
+def _digest(path: Path) -> _Digest:
     """Return the SHA-256 of a file and how many line feeds it has."""
     sha256, lines = hashlib.sha256(), 0
     with open_file(path) as file:
