@@ -113,7 +113,7 @@ class _Rows:
             rows[quarter] = [*map(add, row, sums)]
 
     def within(self, most: int) -> _Rows | None:
-        """Return it with at most so many rows; ``None`` if that cannot be."""
+        """Return it with ``most`` rows or fewer; ``None`` if that cannot be."""
         found = self
         for step in _STEPS:
             if found.size > most and step > found.step:
@@ -176,7 +176,7 @@ class Quarters:
         self._give_up()
 
     def _give_up(self) -> None:
-        """Keep so many tables of tags, the smallest ones, as may be together."""
+        """Keep the smallest tables of tags, as many as fit within the limit together."""
         sizes = [
             (t.size, tag) for tag, t in self._tables.items() if t is not None and tag is not None
         ]

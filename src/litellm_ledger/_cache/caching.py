@@ -50,7 +50,7 @@ class Flights:
         return None if flight is None or flight.task.done() else flight
 
     def launch(self, place: Hashable, work: Coroutine[Any, Any, Any]) -> Flight:
-        """Begin one.  Whoever launches it has to wait for it."""
+        """Begin one.  The caller has to wait for it."""
         task = asyncio.get_running_loop().create_task(work, name="litellm-ledger-cached-call")
         flight = self._aloft[place] = Flight(place, task)
         task.add_done_callback(lambda _: self._landed(flight))

@@ -167,7 +167,7 @@ class _Call:
             attempt.settle_anywhere(fields)
             return
         if asked.call.tokens and asked.prompt and may_be_billed(exc, operation.outside):
-            # The input is counted off the loop, in a task that outlives whoever is cancelled.
+            # The input is counted off the loop, in a task that outlives a cancelled caller.
             upstream = self._upstream(attempt, None)
             upstream.how = fields
             core.begin(upstream)

@@ -24,7 +24,7 @@ _log = logging.getLogger("litellm_ledger")
 _RESTS: Final = 9
 """How many times as long as it works the thread sleeps …"""
 _LONGEST_REST: Final = 0.05
-"""… and at most for so many seconds, on a machine that does not let it work."""
+"""… and the longest sleep in seconds, on a machine that does not let it work."""
 _QUICK: Final = 16 * 2**20
 """Bytes of segments for whose manifests a close waits: some 150 ms."""
 
