@@ -7,6 +7,8 @@ import itertools
 import json
 import os
 import random
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -193,6 +195,29 @@ def test_a_call_that_began_in_a_sealed_segment_is_in_flight(hand: HandMade) -> N
     hand.live(3, oldest=1)
     found = Ledger(hand.root).report()
     assert (found.cut_off, found.total.calls) == (1, 1)
+
+
+def test_every_process_makes_the_same_manifest(hand: HandMade) -> None:
+    """``verify --full`` compares with one that another process has made."""
+    tags = {f"tag-{n}": str(n) for n in range(60)}
+    segment = hand.sealed(1, 3, hand.lines(1, 3, tags=tags))
+    code = f"""
+from pathlib import Path
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._storage.manifest import make
+path = Path({str(segment)!r})
+print(sorted(make(path, SegmentName.parse(path.name)).tag_tables))
+"""
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(made) == 1
 
 
 # -- who believes ------------------------------------------------------------------------------

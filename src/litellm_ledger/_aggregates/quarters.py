@@ -162,7 +162,8 @@ class Quarters:
             *of, quarter, items = key
             tags = dict(items or ())
             self._tags.update(tags)
-            for tag in tags.keys() - self._tables.keys():  # none of the outcomes before had it
+            # None of the outcomes before had it; sorted, so that every process makes the same.
+            for tag in sorted(tags.keys() - self._tables.keys()):
                 base = self._tables[None] if len(self._tables) <= _TAGS else None
                 self._tables[tag] = base and base.copy(base.step, None)
             for tag, table in self._tables.items():
