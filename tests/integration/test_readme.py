@@ -201,3 +201,17 @@ def test_the_picture_fetches_nothing() -> None:
     picture = (ROOT / "docs" / "images" / "report.svg").read_text(encoding="utf-8")
     assert re.findall(r"https?://[^\s\"]+", picture) == ["http://www.w3.org/2000/svg"]
     assert not re.search(r"@import|@font-face|xlink:href|<image|url\((?!#)", picture)
+
+
+def test_the_makefile_names_tests_that_there_are() -> None:
+    """With a name that is gone, `make test-litellm` would run nothing."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    block = makefile.partition("TOUCHES_LITELLM := ")[2].partition("\n#")[0].replace("\\\n", " ")
+    named = [
+        prefix + name
+        for prefix, names in re.findall(r"\$\(addprefix (\S+),([^)]*)\)", block)
+        for name in names.split()
+    ]
+    named += re.sub(r"\$\([^)]*\)", "", block).split()
+    assert len(named) > 20
+    assert not [name for name in named if not (ROOT / name).exists()]
