@@ -392,6 +392,9 @@ def test_a_saboteur_that_acknowledges_before_it_writes_is_caught(
 ) -> None:
     ack_before_the_write(monkeypatch)
     score = Score()
-    with pytest.raises((AssertionError, Flaky)):  # not every run of a loop is the same
-        live(300, 20, score, shrink=False)
+    for _ in range(20):  # what is caught first may be another lie of it than a loss
+        with pytest.raises((AssertionError, Flaky)):  # not every run of a loop is the same
+            live(300, 20, score, shrink=False)
+        if score.lost:
+            break
     assert score.lost, "the row of the matrix would have shown nothing"
