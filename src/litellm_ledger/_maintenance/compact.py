@@ -20,8 +20,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-import msgspec
-
 from litellm_ledger._archive.archive import Source, content_name, digest, list_archive
 from litellm_ledger._archive.database import connect, module
 from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
@@ -33,13 +31,10 @@ from litellm_ledger._records.layout import (
     SEGMENTS,
     SegmentName,
     live_name,
-    record_id,
 )
-from litellm_ledger._records.line import checked, line_of, newer_version
-from litellm_ledger._records.scan import Head
 from litellm_ledger._storage import manifest
 from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file, rights_beside
-from litellm_ledger._storage.format_version import newer_format, refuse_newer
+from litellm_ledger._storage.format_version import refuse_newer
 from litellm_ledger._storage.live_file import is_locked, lock_directory, read_live, unlock
 
 from .parquet import Staging, write_file, write_whole
@@ -58,7 +53,6 @@ _MORE_MEMORY: Final = "1GB"
 """For lines of many kilobytes, requests and answers: the database takes two thousand at a time."""
 
 _What = Literal["damaged", "misnamed", "unreadable"]
-_head: Final = msgspec.json.Decoder(Head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +93,6 @@ class _Candidate(NamedTuple):
     size: int
     stamp: tuple[int, int, int]
     source: Source | None
-
-
-class _NotWholeError(Exception):
-    """A segment is damaged, or not what its name says; where, in its text."""
 
 
 def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> Compaction:
@@ -307,9 +297,9 @@ class _Run:
                 try:
                     sources.append(self._stage(staging, candidate, len(sources)))
                     moved.append(candidate)
-                except (_NotWholeError, FileNotFoundError) as exc:
+                except (manifest.NotWholeError, FileNotFoundError) as exc:
                     staging.drop(len(sources))
-                    if isinstance(exc, _NotWholeError):
+                    if isinstance(exc, manifest.NotWholeError):
                         left.append((str(candidate.name), str(exc)))
             staging.flush()
             if sources:
@@ -335,12 +325,14 @@ class _Run:
         """Check a segment and put its lines into the table."""
         sha256 = hashlib.sha256()
         count = gaps = unsettled = 0
-        for head, raw in _whole_lines(self.segments / str(candidate.name), candidate.name):
-            sha256.update(raw)
-            gaps += head.kind == "gap"
-            unsettled += head.status == "unsettled"
-            count += 1
-            staging.add(number, raw.decode())
+        path = self.segments / str(candidate.name)
+        with open_file(path) as file:
+            for line, raw in manifest.lines_of(file, path, candidate.name):
+                sha256.update(raw)
+                gaps += line.kind == "gap"
+                unsettled += line.status == "unsettled"
+                count += 1
+                staging.add(number, raw.decode())
         name = str(candidate.name)
         return Source(name, candidate.size, sha256.hexdigest(), count, gaps, unsettled)
 
@@ -423,28 +415,3 @@ def _day(path: Path, writer: str) -> str:
         return date.fromisoformat(day).isoformat()
     except ValueError:
         return f"{writer[:4]}-{writer[4:6]}-{writer[6:8]}"
-
-
-def _whole_lines(path: Path, name: SegmentName) -> Iterator[tuple[Head, bytes]]:
-    """Yield the lines of a segment that is exactly what its name says."""
-    expected = name.first
-    with open_file(path) as file:
-        for raw in file:
-            try:
-                head = _head.decode(raw) if checked(raw) else None
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                head = None
-            if head is not None and head.v > 1:
-                raise newer_format(path, newer_version(raw))
-            whole = head is not None and line_of(raw) is not None
-            if (
-                head is None
-                or not whole
-                or head.seq != expected
-                or head.id != record_id(name.writer, head.seq)
-            ):
-                raise _NotWholeError(f"not whole from number {expected}; run litellm-ledger verify")
-            expected = head.last + 1
-            yield head, raw
-    if expected - 1 != name.last:
-        raise _NotWholeError(f"ends with number {expected - 1}, its name says {name.last}")

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from litellm_ledger._storage.manifest import SLOW
+from litellm_ledger._storage.manifest import SLOW, utc_text
 
 from .chain import Link, chained, is_being_written, list_manifests, read_links
 from .listing import Snapshot, by_writer, list_live
@@ -88,7 +88,7 @@ def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
         writer: chained(read_links(root, names, []).values(), [])
         for writer, names in by_writer(listed)
     }
-    at = moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    at = utc_text(moment)
     if not busy:
         known = (link for links in chains.values() for link in links if link.name in first)
         at = max(at, max((link.manifest.sealed for link in known), default=at))

@@ -43,6 +43,7 @@ __all__ = [
     "make",
     "parse",
     "read",
+    "utc_text",
     "write",
 ]
 
@@ -331,8 +332,8 @@ class _Contents:
             crc32=f"{self._crc:08x}",
             sha256=self._sha.hexdigest(),
             plain=self._plain,
-            earliest=_text(self._earliest),
-            latest=_text(self._latest),
+            earliest=utc_text(self._earliest) if self._earliest else None,
+            latest=utc_text(self._latest) if self._latest else None,
             gaps=self._gaps,
             open=list(self._open),
             closed=list(self._closed),
@@ -348,14 +349,13 @@ class _Contents:
 _head: Final = msgspec.json.Decoder(Head).decode
 
 
-def _text(ts: datetime | None) -> str | None:
-    if ts is None:
-        return None
+def utc_text(ts: datetime) -> str:
+    """Write a time as a line has it."""
     return ts.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _now() -> str:
-    return _text(datetime.now(UTC)) or ""
+    return utc_text(datetime.now(UTC))
 
 
 def write(fs: FileSystem, root: Path, manifest: Manifest) -> tuple[str, str]:
