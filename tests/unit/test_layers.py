@@ -18,6 +18,7 @@ PACKAGE = Path(litellm_ledger.__file__).parent
 ORDER = [
     "_errors",
     "_records",
+    "_prices",
     "_aggregates",
     "_runtime",
     "_storage",
@@ -41,8 +42,8 @@ ORDER = [
 ]
 RANK = {room: rank for rank, room in enumerate(ORDER)}
 
-# Bytes, numbers and tables; no I/O, no clock, no loop.  Two rooms are pure, and these modules.
-PURE_ROOMS = {"_errors", "_records", "_aggregates"}
+# Bytes, numbers and tables; no I/O, no clock, no loop.  Four rooms are pure, and these modules.
+PURE_ROOMS = {"_errors", "_records", "_prices", "_aggregates"}
 PURE = {
     "_archive.columns",
     "_cache.packing",

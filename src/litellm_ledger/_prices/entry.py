@@ -1,0 +1,78 @@
+"""An entry of a price map, as its decimal text and its hash.
+
+Owns the canonical text that ``price_version`` names, and the reading of it: every number becomes
+the ``Decimal`` that its text says, never a float.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["VERSION_PREFIX", "Entry", "matters"]
+
+VERSION_PREFIX: Final = "map-"
+_DIGITS: Final = 24
+_MATTERS: Final = ("cost", "multiplier", "peak", "pric", "provider_specific", "tier")
+_ALSO: Final = frozenset({"litellm_provider", "mode"})
+_decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+
+
+def matters(name: str) -> bool:
+    """Whether a member of an entry can matter to a price."""
+    return name in _ALSO or any(part in name for part in _MATTERS)
+
+
+class Entry:
+    """One model's prices.
+
+    Attributes:
+        key: the entry's name in the price map.
+        text: the canonical JSON of ``{"entry": …, "key": …}``: sorted names, no blanks, numbers as
+            Python writes them.  What cannot matter to a price is left out.
+        version: ``map-`` and 24 hexadecimal digits of the SHA-256 of ``text``.
+        members: the entry, with ``Decimal`` (or ``int``) for each number.
+    """
+
+    __slots__ = ("key", "members", "text", "version")
+
+    def __init__(self, key: str, members: Mapping[str, Any]) -> None:
+        """Read an entry, as the price map (floats) or a price book has it.
+
+        Raises:
+            ValueError, TypeError: a member that JSON cannot hold.
+        """
+        kept = {name: value for name, value in members.items() if matters(name)}
+        text = json.dumps(
+            {"entry": kept, "key": key},
+            allow_nan=False,
+            ensure_ascii=False,
+            separators=(",", ":"),
+            sort_keys=True,
+        )
+        self.key = key
+        self.text = text
+        self.version = VERSION_PREFIX + hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+        self.members: dict[str, Any] = _decoder.decode(text)["entry"]
+
+    def price(self, name: str) -> Decimal | None:
+        """The price under a name; ``None`` if there is none, or it is no price."""
+        return number(self.members.get(name))
+
+
+def number(value: Any) -> Decimal | None:
+    """A price or a multiplier: a number from 0, also as text, as in a proxy's configuration."""
+    kind = type(value)
+    if kind is int or kind is str:
+        try:
+            value = Decimal(value)
+        except ArithmeticError:
+            return None
+    elif kind is not Decimal:
+        return None
+    return value if value.is_finite() and value >= 0 else None
