@@ -18,7 +18,16 @@ __all__ = ["VERSION_PREFIX", "Entry", "matters"]
 
 VERSION_PREFIX: Final = "map-"
 _DIGITS: Final = 24
-_MATTERS: Final = ("cost", "multiplier", "peak", "pric", "provider_specific", "tier")
+_MATTERS: Final = (
+    "billing_unit",
+    "cost",
+    "fee",
+    "multiplier",
+    "peak",
+    "pric",
+    "provider_specific",
+    "tier",
+)
 _ALSO: Final = frozenset({"litellm_provider", "mode"})
 _decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
