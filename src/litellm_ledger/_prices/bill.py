@@ -85,10 +85,14 @@ class Bill:
         if price is None:
             price = self.entry.price(name)
         if price is None:
-            if name not in self.missing:
-                self.missing.append(name)
+            self.lack(name)
             return
         if multiplier is not None:
             price = EXACT.multiply(price, multiplier)
         amount = EXACT.multiply(price, Decimal(quantity))
         self.terms.append(Term(name, quantity, unit, price, amount))
+
+    def lack(self, name: str) -> None:
+        """Put down a member that the entry should have for what was used."""
+        if name not in self.missing:
+            self.missing.append(name)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-__all__ = ["VERSION_PREFIX", "Entry", "matters"]
+__all__ = ["VERSION_PREFIX", "Above", "Entry", "matters", "number"]
 
 VERSION_PREFIX: Final = "map-"
 _DIGITS: Final = 24
@@ -31,10 +32,28 @@ _MATTERS: Final = (
 _ALSO: Final = frozenset({"litellm_provider", "mode"})
 _decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
+_ABOVE: Final = re.compile(r"(.+)_above_(\d+)(k?)_tokens(?:_([a-z]+))?")
+
 
 def matters(name: str) -> bool:
     """Whether a member of an entry can matter to a price."""
     return name in _ALSO or any(part in name for part in _MATTERS)
+
+
+class Above(NamedTuple):
+    """A member that is the price above so many tokens of context.
+
+    Attributes:
+        name: of the member that is the price below.
+        tokens: the threshold.
+        label: the threshold as the member's name has it: ``200k``.
+        tier: the service tier that it is a price of, or ``""``.
+    """
+
+    name: str
+    tokens: int
+    label: str
+    tier: str
 
 
 class Entry:
@@ -46,9 +65,10 @@ class Entry:
             Python writes them.  What cannot matter to a price is left out.
         version: ``map-`` and 24 hexadecimal digits of the SHA-256 of ``text``.
         members: the entry, with ``Decimal`` (or ``int``) for each number.
+        above: which of them are prices above a threshold.
     """
 
-    __slots__ = ("key", "members", "text", "version")
+    __slots__ = ("above", "key", "members", "text", "version")
 
     def __init__(self, key: str, members: Mapping[str, Any]) -> None:
         """Read an entry, as the price map (floats) or a price book has it.
@@ -68,6 +88,11 @@ class Entry:
         self.text = text
         self.version = VERSION_PREFIX + hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
         self.members: dict[str, Any] = _decoder.decode(text)["entry"]
+        matches = filter(None, map(_ABOVE.fullmatch, self.members))
+        self.above = tuple(
+            Above(name, int(digits) * (1_000 if k else 1), digits + k, tier or "")
+            for name, digits, k, tier in (match.groups() for match in matches)
+        )
 
     def price(self, name: str) -> Decimal | None:
         """The price under a name; ``None`` if there is none, or it is no price."""
