@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from tests.generated import make_ledger
-from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
+from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 
 from litellm_ledger import Ledger, UnsupportedFormat
-from litellm_ledger._aggregates import quarters as _quarters
 from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import KEYS as _KEYS
+from litellm_ledger._aggregates.quarters import Limits
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading import anchor as _anchor
@@ -52,11 +52,16 @@ def manifest_of(segment: Path) -> Path:
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a manifest, and give it the checksum that makes it look sound."""
+    """Change a manifest, and give it the checksums that make it look sound."""
     plain = json.loads(path.read_bytes())
     del plain["crc"]
     change(plain)
-    body = json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()[:-1]
+    write_sound(path, json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def write_sound(path: Path, text: bytes) -> None:
+    head, mark, rest = text[:-1].partition(b',"head":"')
+    body = head + (mark + b"%08x" % zlib.crc32(head) + rest[8:] if mark else b"")
     path.write_bytes(body + b',"crc":"%08x"}\n' % zlib.crc32(body))
 
 
@@ -130,7 +135,7 @@ def test_a_clock_that_changes_within_a_quarter_is_no_matter(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """In Newfoundland clocks went back at one minute past midnight until 2011."""
-    monkeypatch.setattr(_quarters, "_WORTH_IT", most)
+    monkeypatch.setattr(_manifest, "LIMITS", Limits(kept=most))
     before = datetime(2010, 11, 7, 2, 28, tzinfo=UTC)
     moments = [before + timedelta(seconds=40 * at) for at in range(8)]
     moments += [before + timedelta(minutes=15 * at) for at in range(-4, 9)]
@@ -353,6 +358,9 @@ LIES: dict[str, Any] = {
     "tags": ["other"],
     "keys": ["model"],
     "sums": ["calls"],
+    "limits": {"kept": 0, "share": 4, "rows": 0},
+    "short": None,
+    "head": "00000000",
     "table": None,
     "tag_tables": {},
 }
@@ -369,18 +377,24 @@ def test_a_manifest_that_lies_is_found(hand: HandMade, member: str) -> None:
     before = problems(ledger, full=True)
     said = json.loads(manifest_of(segment).read_bytes())[member]
     assert said != LIES[member]
-    rewrite(manifest_of(segment), lambda plain: plain.__setitem__(member, LIES[member]))
+    path = manifest_of(segment)
+    if member == "head":
+        data = path.read_bytes().replace(said.encode(), LIES[member].encode())
+        path.write_bytes(data[:-19] + b',"crc":"%08x"}\n' % zlib.crc32(data[:-19]))
+    else:
+        rewrite(path, lambda plain: plain.__setitem__(member, LIES[member]))
     assert len(problems(ledger, full=True)) > len(before)
     assert problems(ledger), "the chain breaks without looking at a line"
 
 
+@pytest.mark.parametrize("table", ["table", "short"])
 @pytest.mark.parametrize("name", ["calls", "pico", "input_tokens", "quarters", "of"])
-def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str) -> None:
+def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str, table: str) -> None:
     segment = hand.sealed(1, 2, hand.lines(1, 2, cost=Decimal(1), input_tokens=3))
     seal(hand.root)
 
     def change(plain: dict[str, Any]) -> None:
-        group = plain["table"]["groups"][0]
+        group = plain[table]["groups"][0]
         if name == "of":
             group["of"][0] = "cheap"
         elif name == "quarters":
@@ -390,7 +404,84 @@ def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str) -> None
 
     rewrite(manifest_of(segment), change)
     (found,) = problems(Ledger(hand.root), full=True)
-    assert found == "altered: is not what the lines say: table"
+    assert found == f"altered: is not what the lines say: {table}"
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_member_that_is_there_twice_is_found(hand: HandMade, where: str) -> None:
+    """One who reads the first part, and one who reads it all, must not see two sums."""
+    path = manifest_of(hand.sealed(1, 2, hand.lines(1, 2, cost=Decimal(1))))
+    seal(hand.root)
+    data = path.read_bytes()[:-19] + b"}"
+    mark = b',"short":{"groups"'
+    short = mark + data.partition(mark)[2].partition(b',"head":')[0]
+    assert b"2000000000000" in short
+    false = short.replace(b"2000000000000", b"1000000000000")
+    data = data.replace(short, false, 1)
+    write_sound(
+        path, data[:-1] + short + b"}" if where == "after" else data.replace(false, short + false)
+    )
+    assert problems(Ledger(hand.root), full=True)
+
+
+# -- limits ------------------------------------------------------------------------------------
+
+
+def test_a_later_change_of_limits_makes_no_older_manifest_look_altered(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = [{f"t{at}": str(n % at) for at in range(1, 8)} for n in range(50)]
+    for first in (1, 51):
+        lines = [hand.line(first + n, tags=tags[n], model=f"m{n % 9}") for n in range(50)]
+        hand.sealed(first, first + 49, lines)
+        seal(hand.root)
+        small = Limits(kept=4, share=9, steps=(1, 96), values=3, tags=4, all_rows=40, short=2)
+        monkeypatch.setattr(_manifest, "LIMITS", small)
+    assert problems(Ledger(hand.root), full=True) == []
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"rows": 10**9},
+        {"all_rows": 10**9},
+        {"kept": 10**9},
+        {"share": 0},
+        {"short": 10**9},
+        {"tags": 10**9},
+        {"values": 10**9},
+        {"fold": 1},
+        {"fold": 10**9},
+        {"steps": []},
+        {"steps": [0]},
+        {"steps": [-1, 1]},
+        {"steps": [1, 5]},
+        {"steps": [4, 1]},
+        {"steps": [1] * 10**5},
+        {"rows": "many"},
+    ],
+)
+def test_limits_out_of_bounds_are_no_manifest(hand: HandMade, limits: dict[str, Any]) -> None:
+    path = manifest_of(hand.sealed(1, 2))
+    seal(hand.root)
+    rewrite(path, lambda plain: plain["limits"].update(limits))
+    assert Ledger(hand.root).report().total.calls == 2
+    assert problems(Ledger(hand.root), full=True) == [
+        "damaged: is no manifest; remove it, then run litellm-ledger seal"
+    ]
+
+
+def test_a_manifest_without_limits_was_made_with_those_of_its_time(hand: HandMade) -> None:
+    path = manifest_of(hand.sealed(1, 2))
+    seal(hand.root)
+
+    def as_before(plain: dict[str, Any]) -> None:
+        for member in ("limits", "short", "head"):
+            del plain[member]
+
+    rewrite(path, as_before)
+    assert problems(Ledger(hand.root), full=True) == []
+    assert Ledger(hand.root).report(["day"]).total.calls == 2
 
 
 @pytest.mark.parametrize(
@@ -411,7 +502,10 @@ def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str) -> None
 def test_tables_that_make_no_sense_are_passed_over(hand: HandMade, groups: Any) -> None:
     segment = hand.sealed(1, 2)
     seal(hand.root)
-    rewrite(manifest_of(segment), lambda plain: plain.update(table={"groups": groups}))
+    rewrite(
+        manifest_of(segment),
+        lambda plain: plain.update(short={"groups": groups}, table={"groups": groups}),
+    )
     for by in (["day"], ["status"]):
         found = Ledger(hand.root).report(by)
         assert (found.total.calls, found.total.cost) in ((2, 0), (1, 0))
@@ -427,20 +521,62 @@ def test_one_that_was_made_at_no_time_is_not_believed(hand: HandMade, sealed: st
     assert "\x1b" not in str(anchor(hand.root))
 
 
-def test_tables_that_no_question_asks_for_take_no_memory(hand: HandMade) -> None:
-    name = hand.sealed(1, 2, [hand.line(n, tags={"user": "a", "team": "b"}) for n in (1, 2)]).name
+def test_tables_that_a_question_does_not_need_are_not_read(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [hand.line(n, tags={"user": "a"}, ts=NOON + timedelta(minutes=20 * n)) for n in (1, 2)]
+    path = manifest_of(hand.sealed(1, 2, lines))
+    monkeypatch.setattr(_manifest, "LIMITS", Limits(short=1))
     seal(hand.root)
-    segment = SegmentName.parse(name)
-    assert segment is not None
-    for tags in ((), ("user",), ("nobody",), (None,)):
-        found = _sealed.manifests(hand.root, [segment], *tags)[segment]
-        assert [*found.tag_tables] == [tag for tag in tags if tag == "user"]
-        assert (found.table_of(None) is None) == (tags in ((), ("user",)))
-        assert all(found.table_of(tag) is not None for tag in tags)
+    read: list[str] = []
+    real = _by_manifest.read
+    monkeypatch.setattr(
+        _by_manifest, "read", lambda root, name: (read.append(name.manifest), real(root, name))[1]
+    )
+    ledger = Ledger(hand.root)
+    for by, tz, whole in (
+        (["day"], "UTC", False),
+        (["model"], "UTC", False),
+        (["tag:nobody"], "UTC", False),
+        (["tag:user"], "UTC", True),
+        (["hour"], "Asia/Kathmandu", True),
+    ):
+        read.clear()
+        assert ledger.report(by, tz=tz).total.calls == 2
+        assert read == [path.name] * whole, by
+
+
+@pytest.mark.parametrize("change", ["removed", "of another"])
+def test_one_that_goes_before_its_tables_are_read_is_not_needed(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    path = manifest_of(hand.sealed(1, 2, [hand.line(n, tags={"user": "a"}) for n in (1, 2)]))
+    seal(hand.root)
+    real = _by_manifest.read
+
+    def late(*args: Any) -> Any:
+        path.unlink() if change == "removed" else rewrite(path, lambda p: p.update(sha256="0" * 64))
+        return real(*args)
+
+    monkeypatch.setattr(_by_manifest, "read", late)
+    assert [row.calls for row in Ledger(hand.root).report(["user"]).rows] == [2]
+
+
+def test_the_first_part_of_a_manifest_is_found_wherever_it_ends(hand: HandMade) -> None:
+    lines = [hand.started(n) for n in range(1, 2_001)]
+    hand.sealed(1, 2_001, [*lines, hand.line(2_001, tags={',"head":"00000000"': ',"head":"'})])
+    seal(hand.root)
+    (name,) = Ledger(hand.root).segments()
+    head, whole = _manifest.read_head(hand.root, name), _manifest.read(hand.root, name)
+    assert head is not None
+    assert whole is not None
+    assert (head.lines, len(head.open), head.tags) == (2_001, 2_000, whole[0].tags)
+    assert head.short_table() == whole[0].short_table() == whole[0].table_of(None)
+    assert problems(Ledger(hand.root), full=True) == []
 
 
 def test_many_tables_are_not_kept_together(hand: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_quarters, "_ALL_ROWS", 12)
+    monkeypatch.setattr(_manifest, "LIMITS", Limits(all_rows=12))
     tags = [{f"t{at}": str(n % at) for at in range(1, 8)} for n in range(50)]
     hand.sealed(1, 50, [hand.line(n, tags=tags[n - 1]) for n in range(1, 51)])
     ledger = Ledger(hand.root)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from operator import add
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -23,30 +23,45 @@ from .groups import KEYS, key_of
 from .selection import Selection
 from .totals import FIELDS, Totals
 
-__all__ = ["Group", "QuarterQuestion", "Quarters", "Table"]
+__all__ = ["Group", "Limits", "QuarterQuestion", "Quarters", "Table", "Tables"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUARTER: Final = timedelta(minutes=15)
 _TICK: Final = timedelta(microseconds=1)
 
-_VALUES: Final = 100
-"""Values of a tag in one segment beyond which it has no table."""
-_TAGS: Final = 50
-"""Tags of one segment beyond which their names are not listed."""
-_ROWS: Final = 20_000
-"""Quarters of all groups of a table beyond which there is none: about a megabyte of JSON."""
-_WORTH_IT: Final = 1_000
-"""… of a table that is kept, whatever the number of lines; a larger one must be a quarter of it."""
-_STEPS: Final = (1, 4, 96)
-"""Quarters that the sums of a table are over: an hour or a day (UTC), where quarters are many."""
-_ALL_ROWS: Final = 60_000
-"""… of all tables of tags together: about three megabytes; the largest ones are given up first."""
-_FOLD_AT: Final = 4_096
-"""Combinations of values that are kept apart while adding up."""
+_LARGEST_STEP: Final = 96
+"""A day: within two of them clocks may change and change back."""
 _LARGEST: Final = 2**63 - 1
 _FIELDS: Final = frozenset(FIELDS)
 _Sum = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 _Quarter = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
+
+
+class Limits(msgspec.Struct, frozen=True, gc=False):
+    """What bounds the tables of a segment; docs/FORMAT.md explains each.
+
+    The defaults are those of manifests that do not name theirs, and never change.  The bounds are
+    for ``verify --full``, which makes tables anew with the limits that stand in a file.
+    """
+
+    rows: Annotated[int, msgspec.Meta(ge=0, le=40_000)] = 20_000
+    kept: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 1_000
+    share: Annotated[int, msgspec.Meta(ge=1, le=40)] = 4
+    steps: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=12)] = (1, 4, 96)
+    values: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 100
+    tags: Annotated[int, msgspec.Meta(ge=0, le=50)] = 50
+    all_rows: Annotated[int, msgspec.Meta(ge=0, le=120_000)] = 60_000
+    short: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 256
+    fold: Annotated[int, msgspec.Meta(ge=1_024, le=4_096)] = 4_096
+
+    def __post_init__(self) -> None:
+        if list(self.steps) != sorted(set(self.steps)) or not all(map(is_step, self.steps)):
+            raise ValueError("steps of tables ascend, and each divides a day")
+
+
+def is_step(step: int) -> bool:
+    """Whether sums may be over so many quarters."""
+    return step > 0 and _LARGEST_STEP % step == 0
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):
@@ -84,7 +99,7 @@ class Table(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     def is_sound(self, of_tag: bool) -> bool:
         """Whether its groups fit it."""
         values = len(KEYS) + of_tag
-        return self.step in _STEPS and all(g.is_sound(values, self.step) for g in self.groups)
+        return is_step(self.step) and all(g.is_sound(values, self.step) for g in self.groups)
 
 
 _Key = tuple[Any, ...]
@@ -96,7 +111,7 @@ class _Rows:
     Where it would have too many rows, it is by the hour, then by the day (UTC), and then given up.
     """
 
-    def __init__(self, step: int = 1) -> None:
+    def __init__(self, step: int) -> None:
         self.step = step
         self.groups: dict[_Key, dict[int | None, list[int]]] = {}
         self.size = 0
@@ -112,10 +127,10 @@ class _Rows:
         else:
             rows[quarter] = [*map(add, row, sums)]
 
-    def within(self, most: int) -> _Rows | None:
-        """Return it with ``most`` rows or fewer; ``None`` if that cannot be."""
+    def within(self, most: int, steps: Sequence[int]) -> _Rows | None:
+        """Return it with ``most`` rows or fewer, over one of the steps; ``None`` if it has more."""
         found = self
-        for step in _STEPS:
+        for step in steps:
             if found.size > most and step > found.step:
                 found = found.copy(step)
         return found if found.size <= most else None
@@ -135,36 +150,45 @@ class _Rows:
         return None if any(abs(number) > _LARGEST for s in sums for number in s) else table
 
 
+class Tables(NamedTuple):
+    """The tables of a segment: the sums in few rows, without a tag, and by the value of each."""
+
+    short: Table | None
+    table: Table | None
+    of_tags: dict[str, Table]
+
+
 class Quarters:
     """Adds outcomes up, one segment's."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._combined = self._begin()
-        self._tables: dict[str | None, _Rows | None] = {None: _Rows()}
+        self._tables: dict[str | None, _Rows | None] = {None: _Rows(limits.steps[0])}
         self._tags: set[str] = set()
         self._lines = 0
 
     def _begin(self) -> Totals:
-        return Totals(key=_combination, max_groups=_FOLD_AT * 2)
+        return Totals(key=_combination, max_groups=self._limits.fold * 2)
 
     def add(self, line: Line) -> None:
         """Add one outcome."""
         self._lines += 1
         totals = self._combined
         totals.add(line, line.cost)
-        if totals.groups >= _FOLD_AT:
-            self._fold(_ROWS)
+        if totals.groups >= self._limits.fold:
+            self._fold(self._limits.rows)
 
     def _fold(self, most: int) -> None:
         """Add the combinations to the tables, and begin anew."""
-        totals, self._combined = self._combined, self._begin()
+        limits, totals, self._combined = self._limits, self._combined, self._begin()
         for key, sums in totals.sums():
             *of, quarter, items = key
             tags = dict(items or ())
             self._tags.update(tags)
             # None of the outcomes before had it; sorted, so that every process makes the same.
             for tag in sorted(tags.keys() - self._tables.keys()):
-                base = self._tables[None] if len(self._tables) <= _TAGS else None
+                base = self._tables[None] if len(self._tables) <= limits.tags else None
                 self._tables[tag] = base and base.copy(base.step, None)
             for tag, table in self._tables.items():
                 if table is not None:
@@ -172,8 +196,8 @@ class Quarters:
                     table.add(group, quarter, sums)
         for tag, table in self._tables.items():
             if table is not None:
-                many = tag is not None and len({key[-1] for key in table.groups}) > _VALUES
-                self._tables[tag] = None if many else table.within(most)
+                many = tag is not None and len({key[-1] for key in table.groups}) > limits.values
+                self._tables[tag] = None if many else table.within(most, limits.steps)
         self._give_up()
 
     def _give_up(self) -> None:
@@ -183,22 +207,29 @@ class Quarters:
         ]
         total = sum(size for size, _ in sizes)
         for size, tag in sorted(sizes, reverse=True):
-            if total <= _ALL_ROWS:
+            if total <= self._limits.all_rows:
                 break
             self._tables[tag] = None
             total -= size
 
     def tags(self) -> list[str] | None:
         """Return the names of the tags, ``None`` if there are too many."""
-        self._fold(_ROWS)
-        return sorted(self._tags) if len(self._tags) <= _TAGS else None
+        self._fold(self._limits.rows)
+        return sorted(self._tags) if len(self._tags) <= self._limits.tags else None
 
-    def tables(self) -> tuple[Table | None, dict[str, Table]]:
-        """Return the table without a tag, and those by tag; what would be too large is left out."""
-        self._fold(max(_WORTH_IT, self._lines // 4))
+    def tables(self) -> Tables:
+        """Return the tables; what would be too large is left out."""
+        limits = self._limits
+        self._fold(max(limits.kept, self._lines // limits.share))
         tables = {tag: rows.table() for tag, rows in self._tables.items() if rows is not None}
         of_tags = sorted((tag, table) for tag, table in tables.items() if tag is not None)
-        return tables.get(None), {tag: table for tag, table in of_tags if table is not None}
+        base = self._tables[None]
+        short = base.within(limits.short, limits.steps) if base else None
+        return Tables(
+            short=short.table() if short else None,
+            table=tables.get(None),
+            of_tags={tag: table for tag, table in of_tags if table is not None},
+        )
 
 
 def _combination(line: Fields) -> _Key:

@@ -14,27 +14,20 @@ from zlib import crc32
 
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
 from litellm_ledger._storage.checked_files import CheckedFiles
-from litellm_ledger._storage.manifest import Manifest, read
+from litellm_ledger._storage.manifest import Manifest, read_head
 
 __all__ = ["manifests"]
 
 _BLOCK: Final = 2**20
 
 
-def manifests(
-    root: Path, names: Iterable[SegmentName], *tags: str | None
-) -> dict[SegmentName, Manifest]:
-    """Return the manifests of those segments that are what their manifest says.
+def manifests(root: Path, names: Iterable[SegmentName]) -> dict[SegmentName, Manifest]:
+    """Return the manifests, without their large tables, of those segments that are what these say.
 
     A segment that is open, or gone, or that has no manifest to believe, is left out.
-
-    Args:
-        root: the ledger.
-        names: the segments.
-        tags: of which there are to be tables, ``None``: of no tag.
     """
-    read_now = ((name, read(root, name)) for name in names if not name.open)
-    there = {name: found[0].light(*tags) for name, found in read_now if found is not None}
+    read_now = ((name, read_head(root, name)) for name in names if not name.open)
+    there = {name: manifest for name, manifest in read_now if manifest is not None}
     checked = CheckedFiles(root, sum(manifest.size for manifest in there.values()))
     held = {
         name: manifest

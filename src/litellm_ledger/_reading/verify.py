@@ -233,7 +233,8 @@ class _Found:
         try:
             file, now = open_segment(root, name)
             with file:
-                said, true = manifest.content(), contents(file, root, now).content()
+                said = manifest.content()
+                true = contents(file, root, now, manifest.limits).content()
         except (NotWholeError, OSError):
             return  # that is said already
         wrong = [member for member in said if said[member] != true[member]]

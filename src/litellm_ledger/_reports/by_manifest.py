@@ -5,16 +5,17 @@ Owns the choice of the segments whose manifest answers a question exactly; the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
+from pathlib import Path
 from typing import NamedTuple
 
-from litellm_ledger._aggregates.quarters import QuarterQuestion
+from litellm_ledger._aggregates.quarters import QuarterQuestion, Table
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._reading.sealed import manifests
 from litellm_ledger._records.layout import SegmentName
-from litellm_ledger._storage.manifest import Manifest
+from litellm_ledger._storage.manifest import Manifest, read
 
 __all__ = ["Sealed", "add_sealed"]
 
@@ -38,16 +39,27 @@ def add_sealed(ledger: Snapshot, question: QuarterQuestion, totals: Totals) -> S
     if not question.answerable:
         return Sealed(frozenset(), ledger.segments, frozenset())
     names = [name for name in ledger.segments if name not in ledger.archive]
-    told = manifests(ledger.root, names, question.tag)
+    told = manifests(ledger.root, names)
     found = set()
     for _, family in by_writer(ledger.segments):
         for name in _alone(family, told):
-            table = told[name].table_of(question.tag)
-            if table is not None and question.add_to(totals, table):
+            tables = _tables(ledger.root, told[name], name, question.tag)
+            if any(question.add_to(totals, table) for table in tables if table is not None):
                 found.add(name)
     rest = [name for name in ledger.segments if name not in found]
     started = frozenset(name.writer for name in found if told[name].open)
     return Sealed(frozenset(found), rest, started)
+
+
+def _tables(
+    root: Path, manifest: Manifest, name: SegmentName, tag: str | None
+) -> Iterator[Table | None]:
+    """Yield what may answer: few rows first, and what is large only if they cannot."""
+    if tag is None or (manifest.tags is not None and tag not in manifest.tags):
+        yield manifest.short_table()
+    there = read(root, name)
+    if there is not None and there[0].sha256 == manifest.sha256:
+        yield there[0].table_of(tag)
 
 
 def _alone(

@@ -19,7 +19,7 @@ from zlib import crc32
 import msgspec
 
 from litellm_ledger._aggregates.groups import KEYS
-from litellm_ledger._aggregates.quarters import Quarters, Table
+from litellm_ledger._aggregates.quarters import Limits, Quarters, Table
 from litellm_ledger._aggregates.totals import FIELDS
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName, record_id
 from litellm_ledger._records.line import SEALED, Line, checked, framed, line_of, newer_version
@@ -43,6 +43,7 @@ __all__ = [
     "make",
     "parse",
     "read",
+    "read_head",
     "utc_text",
     "write",
 ]
@@ -54,6 +55,12 @@ TOO_LARGE: Final = 64 * 2**20
 """Bytes of a manifest that none of ours has."""
 SLOW: Final = 5.0
 """Seconds within which a manifest appears under its name after the time that stands in it."""
+LIMITS: Final = Limits()
+"""Of the tables that this version makes."""
+_HEAD: Final = b',"head":"'
+"""Where the part ends that most questions need.  No text of JSON can hold these bytes."""
+_HEAD_SIZE: Final = 32 * 2**10
+"""Bytes that are read for that part at first."""
 _TRIES: Final = 3
 _BREATH: Final = 64
 """Lines after which a thread in the background lets others run: a quarter of a millisecond."""
@@ -69,6 +76,9 @@ Call = tuple[str, int]
 
 class NotWholeError(Exception):
     """A segment is damaged, or not what its name says; where, in its text."""
+
+
+_NULL: Final = msgspec.Raw(b"null")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
@@ -91,8 +101,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     tags: list[str] | None
     keys: list[str]
     sums: list[str]
-    table: msgspec.Raw
-    tag_tables: dict[str, msgspec.Raw]
+    limits: Limits = Limits()
+    short: msgspec.Raw = _NULL
+    head: str | None = None
+    table: msgspec.Raw = _NULL
+    tag_tables: dict[str, msgspec.Raw] = {}
 
     @property
     def name(self) -> SegmentName | None:
@@ -109,48 +122,49 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         """Whether its tables have the keys and the sums that this version knows."""
         return self.keys == list(KEYS) and set(FIELDS) <= set(self.sums)
 
+    def short_table(self) -> Table | None:
+        """Return the sums in few rows; ``None`` if it has them not."""
+        return self._parsed(self.short)
+
     def table_of(self, tag: str | None) -> Table | None:
         """Return the sums by the value of a tag, ``None``: of no tag; ``None`` if it has them not.
 
         Only the table that is asked for is parsed: that is most of the work.
         """
-        if (tag is not None and self.tags is None) or not self.is_current:
+        if tag is None or (self.tags is not None and tag not in self.tags):
+            return self._parsed(self.table)
+        raw = self.tag_tables.get(tag)
+        return None if self.tags is None or raw is None else self._parsed(raw, of_tag=True)
+
+    def _parsed(self, raw: msgspec.Raw, *, of_tag: bool = False) -> Table | None:
+        if not self.is_current:
             return None
-        raw = self.table
-        if tag in (self.tags or ()):
-            if tag not in self.tag_tables:
-                return None
-            raw = self.tag_tables[tag]
         try:
             table = _table(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return table if table is not None and table.is_sound(raw is not self.table) else None
+        return table if table is not None and table.is_sound(of_tag) else None
 
-    def light(self, *tags: str | None) -> Manifest:
-        """Return it with those tables alone that tell of some tags, ``None``: of no tag.
-
-        The others take most of its memory.
-        """
-        asked = {tag if tag in (self.tags or ()) else None for tag in tags}
-        tables = {tag: raw.copy() for tag, raw in self.tag_tables.items() if tag in asked}
-        table = self.table.copy() if None in asked else _NO_TABLE
-        return msgspec.structs.replace(self, table=table, tag_tables=tables)
+    def light(self, short: msgspec.Raw = _NULL) -> Manifest:
+        """Return it without its tables, which take most of its memory, but with this short one."""
+        return msgspec.structs.replace(self, short=short.copy(), table=_NULL, tag_tables={})
 
     def content(self) -> dict[str, Any]:
         """Return what follows from the lines, as far as this version makes it too."""
         members = msgspec.structs.asdict(self)
-        for name in ("sealed", "previous", *(() if self.is_current else _TABLES)):
-            del members[name]
-        if not self.is_current:
-            return members
-        members["table"] = bytes(self.table)
-        members["tag_tables"] = {tag: bytes(raw) for tag, raw in self.tag_tables.items()}
+        unknown = (*(() if self.is_current else _TABLES), *(_NEW if self.head is None else ()))
+        for name in ("sealed", "previous", "head", *unknown):
+            members.pop(name, None)
+        for name in {"short", "table"} & members.keys():
+            members[name] = bytes(members[name])
+        if "tag_tables" in members:
+            members["tag_tables"] = {tag: bytes(raw) for tag, raw in self.tag_tables.items()}
         return members
 
 
-_NO_TABLE: Final = msgspec.Raw(b"null")
-_TABLES: Final = ("keys", "sums", "table", "tag_tables")
+_TABLES: Final = ("keys", "sums", "short", "table", "tag_tables")
+_NEW: Final = ("short",)
+"""What manifests of older versions lack."""
 _encode: Final = msgspec.json.Encoder().encode
 _table: Final = msgspec.json.Decoder(Table | None).decode
 _decode: Final = msgspec.json.Decoder(Manifest).decode
@@ -158,7 +172,8 @@ _decode: Final = msgspec.json.Decoder(Manifest).decode
 
 def encode(manifest: Manifest) -> bytes:
     """Return the bytes of its file."""
-    body = _encode(manifest)[:-1]
+    head, _, rest = _encode(manifest)[:-1].partition(_HEAD)
+    body = b"%b%b%08x%b" % (head, _HEAD, crc32(head), rest[rest.index(b'"') :])
     return SEALED % (body, crc32(body))
 
 
@@ -171,14 +186,39 @@ def identity(data: bytes) -> str:
 
 def parse(data: bytes, name: SegmentName) -> Manifest | None:
     """Return the manifest of a segment, ``None`` if these bytes are none."""
-    if not framed(data):
+    manifest = _sound(data, name) if framed(data) else None
+    if manifest is None or manifest.head is None:
+        return manifest
+    head = parse_head(data, name)
+    # What one reader finds in a part, the other finds in the whole: no member is there twice.
+    same = head is not None and all(_same(head, manifest, member) for member in _MEMBERS_OF_HEAD)
+    return manifest if same else None
+
+
+def parse_head(data: bytes, name: SegmentName) -> Manifest | None:
+    """Return the manifest that data begin with, without its tables but ``short``."""
+    head, mark, rest = data.partition(_HEAD)
+    if not mark or rest[:9] != b'%08x"' % crc32(head):
         return None
+    return _sound(head + b',"head":"%b"}' % rest[:8], name)
+
+
+def _sound(data: bytes, name: SegmentName) -> Manifest | None:
     try:
         manifest = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     sound = manifest.segment == str(name) and len(manifest.gaps) <= manifest.lines
     return manifest if sound else None
+
+
+def _same(one: Manifest, other: Manifest, member: str) -> bool:
+    ours, theirs = getattr(one, member), getattr(other, member)
+    return bytes(ours) == bytes(theirs) if member == "short" else ours == theirs
+
+
+_MEMBERS: Final = Manifest.__struct_fields__
+_MEMBERS_OF_HEAD: Final = _MEMBERS[: _MEMBERS.index("head") + 1]
 
 
 def read(root: Path, name: SegmentName) -> tuple[Manifest, bytes] | None:
@@ -193,6 +233,24 @@ def read(root: Path, name: SegmentName) -> tuple[Manifest, bytes] | None:
         return None
     manifest = parse(data, name)
     return None if manifest is None else (manifest, data)
+
+
+def read_head(root: Path, name: SegmentName) -> Manifest | None:
+    """Return a segment's manifest without its tables but ``short``; ``None`` as for ``read``.
+
+    Of most files that is in the first few kilobytes.
+    """
+    try:
+        with open_file(root / MANIFESTS / name.manifest) as file:
+            data = file.read(_HEAD_SIZE)
+            if _HEAD not in data:
+                data += file.read(TOO_LARGE)
+    except OSError:
+        return None
+    if _HEAD in data:
+        return parse_head(data, name)
+    manifest = parse(data, name)  # of an older version: its table takes that place
+    return None if manifest is None else manifest.light(manifest.table)
 
 
 def lines_of(file: Iterable[bytes], path: Path, name: SegmentName) -> Iterator[tuple[Line, bytes]]:
@@ -249,7 +307,7 @@ def make(
         NotWholeError, UnsupportedFormat, OSError: as ``lines_of``.
     """
     with open_file(path) as file:
-        manifest = contents(file, path, name, breathe)
+        manifest = contents(file, path, name, LIMITS, breathe)
     return msgspec.structs.replace(manifest, previous=previous, sealed=max(_now(), after))
 
 
@@ -257,6 +315,7 @@ def contents(
     file: Iterable[bytes],
     path: Path,
     name: SegmentName,
+    limits: Limits,
     breathe: Callable[[], None] | None = None,
 ) -> Manifest:
     """Return the manifest of a segment that is open; no time and no previous one stand in it.
@@ -264,7 +323,7 @@ def contents(
     Raises:
         NotWholeError, UnsupportedFormat, OSError: as ``lines_of``.
     """
-    found = _Contents(name.writer)
+    found = _Contents(name.writer, limits)
     for at, (line, raw) in enumerate(lines_of(file, path, name)):
         found.add(line, raw)
         if breathe is not None and not at % _BREATH:
@@ -275,11 +334,12 @@ def contents(
 class _Contents:
     """Takes the lines of a segment, one after the other."""
 
-    def __init__(self, writer: str) -> None:
+    def __init__(self, writer: str, limits: Limits) -> None:
         import hashlib
 
         self._prefix = b'{"v":1,"id":"%b-' % writer.encode()
-        self._quarters = Quarters()
+        self._limits = limits
+        self._quarters = Quarters(limits)
         self._crc = self._size = self._lines = 0
         self._sha = hashlib.sha256()
         self._plain = True
@@ -322,7 +382,7 @@ class _Contents:
             self._closed[call] = None
 
     def manifest(self, name: SegmentName) -> Manifest:
-        table, tables = self._quarters.tables()
+        tables = self._quarters.tables()
         return Manifest(
             segment=str(name),
             sealed="",
@@ -341,12 +401,19 @@ class _Contents:
             tags=self._quarters.tags(),
             keys=list(KEYS),
             sums=list(FIELDS),
-            table=msgspec.Raw(_encode(table)),
-            tag_tables={tag: msgspec.Raw(_encode(of_tag)) for tag, of_tag in tables.items()},
+            limits=self._limits,
+            short=_raw(tables.short),
+            head="",
+            table=_raw(tables.table),
+            tag_tables={tag: _raw(table) for tag, table in tables.of_tags.items()},
         )
 
 
 _head: Final = msgspec.json.Decoder(Head).decode
+
+
+def _raw(table: Table | None) -> msgspec.Raw:
+    return msgspec.Raw(_encode(table))
 
 
 def utc_text(ts: datetime) -> str:
