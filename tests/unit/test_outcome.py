@@ -521,3 +521,43 @@ def test_meta_is_joined_and_the_rest_is_replaced() -> None:
     both = merged({"a": 1, "meta": {"x": 1, "y": 1}}, {"a": 2, "meta": {"y": 2}})
     assert both == {"a": 2, "meta": {"x": 1, "y": 2}}
     assert merged({"meta": {"x": 1}}, {"a": 2}) == {"meta": {"x": 1}, "a": 2}
+
+
+def test_what_is_priced_apart_of_the_cache_and_of_citations_is_told_apart() -> None:
+    usage = {
+        "prompt_tokens": 1_000,
+        "completion_tokens": 5,
+        "citation_tokens": 20,
+        "prompt_tokens_details": {
+            "cached_tokens": 600,
+            "audio_tokens": 700,
+            "cached_tokens_details": {"text_tokens": 100, "audio_tokens": 500, "image_tokens": 101},
+            "cache_creation_token_details": {
+                "ephemeral_5m_input_tokens": 1,
+                "ephemeral_30m_input_tokens": 2,
+                "ephemeral_12h_input_tokens": 3,
+            },
+        },
+    }
+    assert usage_fields(usage)["meta"]["tokens"] == {
+        "audio_input": 700,
+        "audio_cached": 500,  # and no images: more than was read from the cache
+        "cache_write_30m": 2,
+        "cache_write_12h": 3,
+        "citation": 20,
+    }
+
+
+COUNTED = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+def test_what_an_answer_says_of_its_price_is_noted() -> None:
+    usage = {**COUNTED, "speed": "fast", "inference_geo": "us", "search_context_size": "low"}
+    said = from_response({"model": "m", "usage": usage, "service_tier": "standard"})
+    assert said["meta"]["price"] == {
+        "speed": "fast",
+        "inference_geo": "us",
+        "search_context": "low",
+    }
+    plain = {**COUNTED, "speed": "standard", "inference_geo": "not_available"}
+    assert "meta" not in from_response({"model": "m", "usage": plain})

@@ -18,11 +18,13 @@ from typing import Any
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.failures import may_be_billed
 from litellm_ledger._litellm.members import merged
-from litellm_ledger._litellm.outcome import from_exception, from_response
+from litellm_ledger._litellm.outcome import from_exception, from_response, hear
 from litellm_ledger._litellm.own_calls import ours
 from litellm_ledger._litellm.packages import needs_messages_stream, require
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._litellm.stream_readers import StreamReader
+from litellm_ledger._litellm.usage import billed_usage
+from litellm_ledger._litellm.wire import Wire, heard, wire_of_call
 from litellm_ledger._runtime.cancellation import outlive_cancellation
 
 from .answers import hand_out, label
@@ -69,6 +71,7 @@ async def call(
         stream=stream,
         drain=options.on_abandoned_stream == "drain",
         usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
+        wire=wire_of_call(name, kwargs),
     )
     try:
         return await operation.run(made.attempt)
@@ -89,6 +92,7 @@ class _Call:
     stream: bool
     drain: bool
     usage_asked: bool
+    wire: Wire | None
 
     async def attempt(self) -> Any:
         """Send the request once and record it."""
@@ -113,6 +117,8 @@ class _Call:
         try:
             with ours():
                 sent = self.function(**asked.kwargs)
+                if self.wire is not None:
+                    sent = heard(sent, self.wire)
                 answer = await (self._watched(sent) if asked.call.strays else sent)
         except BaseException as exc:
             await self._failed(attempt, exc)
@@ -149,14 +155,19 @@ class _Call:
                 attempt.settle(from_exception(exc))
                 raise
             return
-        if asked.call.plain and not asked.capture and attempt.started is not None:
+        said = None if self.wire is None else self.wire.usage
+        direct = asked.call.plain and said is None and not asked.capture
+        if direct and attempt.started is not None:
             plain = plain_fields(answer)
             if plain is not None and self.core.pricing.complete_plain(plain, asked):
                 attempt.settle({"status": "ok", **plain}, plain=True)
                 return
         fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
+        priced = answer
+        if said is not None and hear(fields, said):
+            priced = {"usage": billed_usage(said) or said}
         fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
-        attempt.settle(self.core.pricing.complete(fields, answer, asked))
+        attempt.settle(self.core.pricing.complete(fields, priced, asked))
 
     async def _failed(self, attempt: Attempt, exc: BaseException) -> None:
         """Record an attempt that ended without an answer; by an estimate if it may be billed."""
@@ -181,13 +192,14 @@ class _Call:
     def _upstream(self, attempt: Attempt, answer: Any) -> Upstream:
         """What came back, or ``None`` for nothing, as something that can be counted and settled."""
         asked = self.asked
-        reader = asked.call.reader or StreamReader
+        reader = (asked.call.reader or StreamReader)(answer)
+        reader.listen(asked.kwargs)
         upstream = Upstream(
             answer,
             attempt,
             self.core,
             asked=asked,
-            reader=reader(answer),
+            reader=reader,
             usage_asked=self.usage_asked,
             drain=self.drain,
             deadline=self.operation.deadline,

@@ -29,14 +29,15 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from .internals import OWNS_CLIENT, OWNS_SESSION
 from .load import loaded
 
-__all__ = ["Strays", "acquire_http", "release_http"]
+__all__ = ["Strays", "acquire_http", "release_http", "watched"]
 
 _TURNS: Final = 3
 """Turns after which a loop has reported a closed socket."""
@@ -117,7 +118,7 @@ class Strays:
         """Return what the call returns; ``given`` is the HTTP client that came with it."""
         seen: _Seen = {}
         try:
-            return await _watched(call, seen)
+            return await watched(call, partial(_look, seen=seen))
         finally:
             for key, (client, kept) in seen.items():
                 if not kept and client is not given:
@@ -141,8 +142,10 @@ _Seen = dict[int, tuple[Any, bool]]
 
 
 @types.coroutine
-def _watched(coroutine: Coroutine[Any, Any, Any], seen: _Seen) -> Generator[Any, Any, Any]:
-    """Await a coroutine, and look for clients whenever it waits."""
+def watched(
+    coroutine: Coroutine[Any, Any, Any], look: Callable[[types.FrameType], object]
+) -> Generator[Any, Any, Any]:
+    """Await a coroutine; whenever it waits, ``look`` at its frames of LiteLLM's, outer first."""
     value: Any = None
     thrown: BaseException | None = None
     try:
@@ -151,7 +154,12 @@ def _watched(coroutine: Coroutine[Any, Any, Any], seen: _Seen) -> Generator[Any,
                 waits = coroutine.send(value) if thrown is None else coroutine.throw(thrown)
             except StopIteration as done:
                 return done.value
-            _look(coroutine, seen)
+            at: Any = coroutine
+            while at is not None:
+                frame: Any = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
+                if _is_litellms(frame):
+                    look(frame)
+                at = _awaited(at)
             value = thrown = None
             try:
                 value = yield waits
@@ -164,15 +172,12 @@ def _watched(coroutine: Coroutine[Any, Any, Any], seen: _Seen) -> Generator[Any,
         coroutine.close()
 
 
-def _look(at: Any, seen: _Seen) -> None:
+def _look(frame: types.FrameType, *, seen: _Seen) -> None:
     openai: Any = sys.modules.get("openai")
-    while openai is not None and at is not None:
-        frame: Any = getattr(at, "cr_frame", None) or getattr(at, "ag_frame", None)
-        for holder in frame.f_locals.values() if _is_litellms(frame) else ():
-            # Not isinstance(), which asks an object that stands for another one.
-            if issubclass(type(holder), openai.AsyncOpenAI) and id(holder) not in seen:
-                seen[id(holder)] = holder, _is_kept(holder)
-        at = _awaited(at)
+    for holder in frame.f_locals.values() if openai is not None else ():
+        # Not isinstance(), which asks an object that stands for another one.
+        if issubclass(type(holder), openai.AsyncOpenAI) and id(holder) not in seen:
+            seen[id(holder)] = holder, _is_kept(holder)
 
 
 def _is_litellms(frame: Any) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "from_exception",
     "from_response",
     "from_stream",
+    "hear",
     "is_background",
     "is_done",
 ]
@@ -121,13 +122,28 @@ def _put_text(fields: dict[str, Any], name: str, *values: Any) -> None:
         fields[name] = found
 
 
-def _tier(*holders: Any) -> dict[str, Any]:
-    """The service tier that answered, if it is one with a price of its own."""
-    for holder in holders:
-        tier = view(holder).get("service_tier")
-        if isinstance(tier, str) and tier and tier not in PLAIN_TIERS and tier.isidentifier():
-            return {"price": {"service_tier": str(tier)[:32]}}
-    return {}
+def _chosen(*holders: Any) -> dict[str, Any]:
+    """What an answer says of its price: each by the first holder that says it.
+
+    The service tier; Anthropic's speed and region; the context of Perplexity's searches.
+    """
+    found: dict[str, str] = {}
+    for name, (member_name, plain) in _CHOOSING.items():
+        for holder in holders:
+            value = view(holder).get(member_name)
+            if isinstance(value, str) and value and value not in plain and value.isidentifier():
+                found[name] = str(value)[:32]
+                break
+    return {"price": found} if found else {}
+
+
+_CHOOSING: Final = {
+    "service_tier": ("service_tier", PLAIN_TIERS),
+    "speed": ("speed", {"standard"}),
+    "inference_geo": ("inference_geo", {"global", "not_available"}),
+    "search_context": ("search_context_size", ()),
+}
+"""Conditions by the member of an answer or a usage, and its values that choose nothing."""
 
 
 def _read_response(fields: dict[str, Any], response: Any) -> None:
@@ -143,7 +159,7 @@ def _read_response(fields: dict[str, Any], response: Any) -> None:
     if counts:
         fields.update(counts)
         fields["usage_source"] = "provider"
-    note(fields, _tier(response, usage))
+    note(fields, _chosen(response, usage))
     note(fields, background(response, counted=bool(counts)))
     tools = tools_used(get)
     if tools:
@@ -174,7 +190,7 @@ def _read_stream(fields: dict[str, Any], source: Iterable[Any], finished: bool, 
             whole = not choices or (ended and not wrote_after)
             fields.update(counts)
             fields["usage_source"] = "provider" if whole else "estimated"
-            note(fields, _tier(chunk, usage, *chunks[:1]))
+            note(fields, _chosen(chunk, usage, *chunks[:1]))
             if whole:
                 _put_cost(fields, final, usage)
             else:
@@ -207,6 +223,24 @@ def _put_cost(fields: dict[str, Any], final: Any, usage: Any) -> None:
     cost = money(member(member(final, "usage"), "cost"))
     if cost:
         fields["cost"], fields["cost_source"] = cost, "litellm"
+
+
+def hear(fields: dict[str, Any], usage: Any) -> bool:
+    """Put a usage from the wire (``_litellm.wire``) on the outcome; tell whether it says anything.
+
+    It counts in the place of what LiteLLM made of it, and so does the server's own figure.
+    """
+    counts = reported(usage)
+    if not counts:
+        return False
+    for name in ("cost", "cost_source", "total_tokens"):
+        fields.pop(name, None)
+    meta = counts.pop("meta", {})
+    fields |= {**counts, "usage_source": "provider"}
+    note(fields, meta)
+    note(fields, _chosen(usage))
+    put_said(fields, usage)
+    return True
 
 
 # --- Background responses: made by one call, billed when they are done, read by another ------

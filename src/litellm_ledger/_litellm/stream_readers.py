@@ -15,8 +15,9 @@ from typing import Any
 from .bill import unstamped
 from .internals import HIDDEN
 from .members import member, text
-from .outcome import from_response, from_stream, is_background
-from .usage import cached_elsewhere
+from .outcome import from_response, from_stream, hear, is_background
+from .usage import billed_usage, cached_elsewhere
+from .wire import Wire, wire_of_stream
 
 __all__ = [
     "ChatReader",
@@ -40,6 +41,9 @@ class StreamReader:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
+
+    def listen(self, kwargs: Mapping[str, Any]) -> None:
+        """Hear what the provider says beside LiteLLM's chunks; ``kwargs`` are the call's."""
 
     def see(self, chunk: Any) -> None:
         """Note a chunk on its way to the caller."""
@@ -87,6 +91,10 @@ class ChatReader(StreamReader):
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
         self.final: Any = None  # LiteLLM's extra chunk: usage, and the price
+        self._wire: Wire | None = None
+
+    def listen(self, kwargs: Mapping[str, Any]) -> None:
+        self._wire = wire_of_stream(self.inner, kwargs)
 
     @property
     def chunks(self) -> list[Any]:
@@ -101,9 +109,16 @@ class ChatReader(StreamReader):
         return getattr(chunk, "usage", None) is not None
 
     def fields(self, *, finished: bool) -> dict[str, Any]:
-        return from_stream(self.chunks, finished=finished, final=self.final)
+        fields = from_stream(self.chunks, finished=finished, final=self.final)
+        heard = None if self._wire is None else self._wire.usage
+        if heard is not None and (billed_usage(heard) or fields["usage_source"] != "provider"):
+            hear(fields, heard)
+        return fields
 
     def answer(self) -> Any:
+        heard = None if self._wire is None else self._wire.usage
+        if heard is not None:
+            return {"usage": billed_usage(heard) or heard}
         for chunk in reversed(self.chunks):
             usage = member(chunk, "usage")
             if usage is not None:  # LiteLLM's own has lost what it does not know

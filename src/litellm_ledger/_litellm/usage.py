@@ -13,17 +13,25 @@ from typing import Any, Final
 
 from .members import count, member, note, view
 
-__all__ = ["cached_elsewhere", "parts", "reported", "summed", "usage_fields"]
+__all__ = ["billed_usage", "cached_elsewhere", "parts", "reported", "summed", "usage_fields"]
 
 _CACHED_ELSEWHERE: Final = ("cached_tokens", "num_cached_tokens")
 """Where Moonshot, and Mistral and vLLM, count cached tokens, and LiteLLM does not look."""
 
 
+_WRITES: Final = {
+    "cache_write_30m": "ephemeral_30m_input_tokens",
+    "cache_write_1h": "ephemeral_1h_input_tokens",
+    "cache_write_12h": "ephemeral_12h_input_tokens",
+}
+"""Writes to the prompt cache by how long they last; the others last five minutes."""
+
+
 def usage_fields(usage: Any) -> dict[str, Any]:
     """Return the token counts of one usage object or mapping, of any of the usual dialects.
 
-    ``meta["tokens"]`` tells apart the tokens of audio, images and hour-long cache writes, if there
-    are any.
+    ``meta["tokens"]`` tells apart what has a price of its own, if there is any: audio, images and
+    video, read from the cache or not; cache writes by how long they last; Perplexity's citations.
 
     Chat (``prompt_tokens``), Responses and images (``input_tokens`` with ``input_tokens_details``),
     Anthropic's own (``input_tokens`` *without* the cached ones, which are added here; summed over
@@ -50,7 +58,7 @@ def reported(usage: Any) -> dict[str, Any]:
 
 
 def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one field after the other
-    get = view(summed(usage)).get
+    get = view(summed(_of_cohere(usage))).get
     read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
     prompt, completion = get("prompt_tokens"), get("completion_tokens")
     if prompt or completion or get("input_tokens") is None:
@@ -91,12 +99,18 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one
     if reasoning is not None:
         fields["reasoning_tokens"] = reasoning
     apart = _priced_apart(in_details, "input") | _priced_apart(out_details, "output")
+    apart |= _cached_apart(in_details, count(fields.get("cache_read_tokens")) or 0)
     creation = get("cache_creation")  # Anthropic's own; LiteLLM keeps it with the details
     if creation is None and in_details is not None:
         creation = view(in_details).get("cache_creation_token_details")
-    hour = member(creation, "ephemeral_1h_input_tokens")
-    if count(hour):
-        apart["cache_write_1h"] = hour
+    for name, lasting in _WRITES.items():
+        if count(written := member(creation, lasting)):
+            apart[name] = written
+    if count(cited := get("citation_tokens")):
+        apart["citation"] = cited
+    for side, billed in _billed(usage).items():
+        if billed != fields.get(f"{side}_tokens"):
+            apart[f"billed_{side}"] = billed
     if apart:
         note(fields, {"tokens": apart})
     searched = _searches(get, in_details)
@@ -113,6 +127,22 @@ def _priced_apart(details: Any, side: str) -> dict[str, int]:
     return {f"{kind}_{side}": value for kind, value in found.items() if count(value)}
 
 
+def _cached_apart(details: Any, cached: int) -> dict[str, int]:
+    """Tokens read from the cache that are priced apart from cached text: OpenAI's of realtime,
+    and Gemini's.
+    """
+    split = None if details is None else view(details).get("cached_tokens_details")
+    if split is None:
+        return {}
+    get, found = view(split).get, {}
+    for kind in ("audio", "image"):
+        value = count(get(f"{kind}_tokens"))
+        if value and value <= cached:
+            found[f"{kind}_cached"] = value
+            cached -= value
+    return found
+
+
 def cached_elsewhere(usage: Any) -> int:
     """Cached tokens, part of the input, that stand where LiteLLM does not price them."""
     get = view(usage).get
@@ -124,6 +154,42 @@ def cached_elsewhere(usage: Any) -> int:
             return 0
     found = (count(get(name)) for name in _CACHED_ELSEWHERE)
     return next((value for value in found if value), 0)
+
+
+# --- Cohere: the tokens that the model read, and those that are billed -------------------------
+
+
+def _of_cohere(usage: Any) -> Any:
+    """Cohere's usage in the shape of others; any other usage as it is."""
+    tokens = member(usage, "tokens")
+    if tokens is None or member(usage, "billed_units") is None:
+        return usage
+    read, written = _whole(member(tokens, "input_tokens")), _whole(member(tokens, "output_tokens"))
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "cached_tokens": _whole(member(usage, "cached_tokens")),
+    }
+
+
+def _billed(usage: Any) -> dict[str, int]:
+    units = member(usage, "billed_units")
+    found = {side: _whole(member(units, f"{side}_tokens")) for side in ("input", "output")}
+    return {side: value for side, value in found.items() if value is not None}
+
+
+def _whole(value: Any) -> int | None:
+    """A count; Cohere's are JSON numbers that may end in ``.0``."""
+    return count(int(value) if type(value) is float and value.is_integer() else value)
+
+
+def billed_usage(usage: Any) -> dict[str, int]:
+    """The tokens that Cohere bills, as a usage that LiteLLM prices; nothing for other usages."""
+    billed = _billed(usage)
+    if not billed:
+        return {}
+    read, written = billed.get("input", 0), billed.get("output", 0)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def _searches(get: Callable[[str], Any], in_details: Any) -> int:
