@@ -530,7 +530,9 @@ async def test_a_record_that_woke_nobody_is_written_with_what_comes_next(
     """As one that a finalizer puts in while asyncio's ``get`` is about to wait."""
     async with UsageTracker(tmp_path, sync_interval=1_000) as tracker:
         await tracker.record(usage(0))
-        tracker._writer.admission.backlog.accept(usage(1), wake=False)
+        backlog = tracker._writer.admission.backlog
+        backlog.accept_alone(usage(1), None)
+        backlog.queue.give_back()
         await turns(5)
         assert tracker.statistics().written == 1
         if next_step == "record":
@@ -583,9 +585,7 @@ async def test_an_exception_out_of_a_signal_handler_stops_and_doubles_nothing(
             begun = UsageRecord(kind="started", model="m")
             struck = raise_at(
                 line,
-                lambda t=tracker, b=begun: t._writer.admission.take(
-                    b, t._writer.admission.backlog.accept_started
-                ),
+                lambda t=tracker, b=begun: t._writer.admission.take(b),
             )
             for _ in range(2):
                 await asyncio.wait_for(start(tracker), WAIT)

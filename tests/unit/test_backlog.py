@@ -199,15 +199,15 @@ def test_a_strike_between_any_two_bytecodes_of_the_writer_loses_and_doubles_noth
         backlog.log.abandon()
 
 
-AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue._get.__code__, RecordQueue.give_back.__code__}
+AT_ONCE = {WriteLoop.at_once.__code__, RecordQueue.give_back.__code__}
 
 
 def lone_in(path: Path, direct_after: float = 0.0) -> Held:
-    """One record written before, and a lone one that waits."""
+    """One record written before, and a lone one in the hand of the task."""
     backlog = Held(path)
     backlog.accept(usage("before"))
     serve(backlog)
-    backlog.accept(usage("lone"), wake=False)
+    backlog.accept_alone(usage("lone"), None)
     backlog.writing._direct_after = direct_after
     return backlog
 
@@ -240,7 +240,7 @@ def test_after_a_strike_between_any_two_bytecodes_of_a_lone_write_the_writer_goe
 ) -> None:
     """The handler of a signal has raised, and the program has caught that: Ctrl-C, say."""
     for path, backlog, _ in strikes(tmp_path, codes, lone_in, at_once, lambda backlog: None):
-        backlog.accept(usage("after"), wake=False)
+        backlog.accept(usage("after"))
         assert backlog.last_resort.save_now(0.05, seal=True) == 0
         assert keys(path) == ["before", "lone", "after"], f"before bytecode {path.name}"
         (found,) = Ledger(path).verify().writers
@@ -271,6 +271,38 @@ def test_a_strike_between_any_two_bytecodes_of_an_acceptance_takes_it_whole_or_n
         first, *others = keys(path)
         assert first == "before"
         assert sorted(map(str, others)) in (["during", "thread"], ["thread"]), f"at {path.name}"
+        assert_once(path)
+
+
+def begun_in(path: Path) -> Held:
+    """A call in flight, whose outcome comes."""
+    backlog = Held(path)
+    backlog.accept_started(UsageRecord(kind="started", call_id="started"))
+    serve(backlog)
+    return backlog
+
+
+def settle_alone(backlog: Held) -> None:
+    try:
+        backlog.accept_alone(usage("outcome"), 1)
+    finally:
+        backlog.writing.at_once(backlog)
+
+
+def test_after_a_strike_between_any_two_bytecodes_of_a_lone_acceptance_the_writer_goes_on(
+    tmp_path: Path,
+) -> None:
+    """The outcome is accepted whole or not at all, and the number is not given twice."""
+    codes = {Backlog.accept_alone.__code__, WriteLoop.at_once.__code__}
+    for path, backlog, struck in strikes(
+        tmp_path, codes, begun_in, settle_alone, lambda backlog: None
+    ):
+        backlog.accept(usage("after"))
+        assert backlog.last_resort.save_now(0.05) == 0
+        outcomes = ["outcome"] * (backlog.accepted - 2)
+        assert keys(path) == [*outcomes, "after"], f"before bytecode {path.name}"
+        assert struck or not backlog.in_flight
+        end(backlog)
         assert_once(path)
 
 

@@ -34,11 +34,10 @@ __all__ = [
     "checked",
     "decode",
     "encode",
-    "encode_wire",
+    "encode_own",
     "framed",
     "line_of",
     "newer_version",
-    "wire",
 ]
 
 Picousd = Annotated[int, msgspec.Meta(ge=-MAX_PICOUSD, le=MAX_PICOUSD)]
@@ -76,15 +75,18 @@ _decode: Final = msgspec.json.Decoder(Line).decode
 
 def encode(record: UsageRecord) -> bytes:
     """Encode one numbered record as one line, line feed included."""
-    return encode_wire(wire(record.__copy__(), _pico(record.cost)))
+    return encode_own(record.__copy__(), _pico(record.cost))
 
 
-def wire(record: UsageRecord, cost_picousd: int | None) -> UsageRecord:
-    """Turn a record that nobody else holds into what the encoder can write as it stands.
+def encode_own(record: UsageRecord, cost_picousd: int | None) -> bytes:
+    """Encode a record that nobody else holds, and that is of no use afterwards.
 
     The encoder writes what a slot holds, under the name on disk.  So money becomes its integer of
     picodollars; and a ``ts`` on a whole second, whose fraction the encoder would leave out, becomes
     text, so that times have one width and sort as text.
+
+    Raises:
+        InvalidRecord: a value nests too deep; it was changed after the record was made.
     """
     if cost_picousd is not None:
         force_setattr(record, "cost", cost_picousd)
@@ -93,15 +95,6 @@ def wire(record: UsageRecord, cost_picousd: int | None) -> UsageRecord:
     ts = record.ts
     if ts is not None and not ts.microsecond:
         force_setattr(record, "ts", ts.isoformat(timespec="microseconds").replace("+00:00", "Z"))
-    return record
-
-
-def encode_wire(record: UsageRecord) -> bytes:
-    """Encode what ``wire`` has prepared.
-
-    Raises:
-        InvalidRecord: a value nests too deep; it was changed after the record was made.
-    """
     text = _encode(record)
     if text.count(b"{") + text.count(b"[") > LEVELS and nests_deeper(text, LEVELS):
         raise InvalidRecord(f"a value nests more than {DEEPEST} levels deep")

@@ -19,10 +19,10 @@ __all__ = ["Acks", "Room"]
 class Acks:
     """Futures that come due when a counter passes their number.  Numbers never go down."""
 
-    __slots__ = ("_alarm", "_alarms", "_due", "_waiting", "passed")
+    __slots__ = ("_alarm", "_alarms", "_due", "passed", "waiting")
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._alarms: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._alarm: asyncio.TimerHandle | None = None
         self._due = math.inf
@@ -45,7 +45,7 @@ class Acks:
                 self._alarms.append((due, future))
                 if due < self._due:
                     self._arm(due, loop)
-            waiting = self._waiting
+            waiting = self.waiting
             place = len(waiting)
             while place and waiting[place - 1][0] > number:  # a flush looks ahead of this one
                 place -= 1
@@ -57,7 +57,7 @@ class Acks:
         if number <= self.passed:
             return
         self.passed = number
-        waiting = self._waiting
+        waiting = self.waiting
         while waiting and waiting[0][0] <= number:
             _resolve(waiting.popleft()[1], None)
         alarms = self._alarms
@@ -82,8 +82,8 @@ class Acks:
 
     def fail(self, error: BaseException) -> None:
         """Give everybody the error; nobody may hang on a writer that is dead."""
-        while self._waiting:
-            _resolve(self._waiting.popleft()[1], error)
+        while self.waiting:
+            _resolve(self.waiting.popleft()[1], error)
         self._alarms.clear()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -97,19 +97,19 @@ class Room:
     counted until it does, so that nobody slips in between.
     """
 
-    __slots__ = ("_free", "_granted", "_waiting")
+    __slots__ = ("_free", "_granted", "waiting")
 
     def __init__(self, free: Callable[[], int]) -> None:
         self._free = free
         self._granted = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def at_once(self) -> bool:
         """Whether one more may enter now without overtaking anybody."""
-        return not self._waiting and not self._granted and self._free() > 0
+        return not self.waiting and not self._granted and self._free() > 0
 
     async def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a place.  The caller uses it before its next await, or not at all.
@@ -119,7 +119,7 @@ class Room:
         if self.at_once():
             return
         future = loop.create_future()
-        self._waiting.append(future)
+        self.waiting.append(future)
         loop.call_soon(self.admit)  # room behind somebody who was let in and has not run yet
         try:
             await future
@@ -129,22 +129,22 @@ class Room:
                 self.admit()
             else:
                 with contextlib.suppress(ValueError):
-                    self._waiting.remove(future)
+                    self.waiting.remove(future)
             raise
         self._granted -= 1
 
     def admit(self) -> None:
         """Let in as many as there is room for.  Called whenever something was written."""
-        while self._waiting and self._free() - self._granted > 0:
-            future = self._waiting.popleft()
+        while self.waiting and self._free() - self._granted > 0:
+            future = self.waiting.popleft()
             if not future.done():
                 self._granted += 1
                 _resolve(future, None)
 
     def fail(self, error: BaseException) -> None:
         """Turn everybody away with the error."""
-        while self._waiting:
-            _resolve(self._waiting.popleft(), error)
+        while self.waiting:
+            _resolve(self.waiting.popleft(), error)
 
 
 def _resolve(future: asyncio.Future[None], error: BaseException | None) -> None:

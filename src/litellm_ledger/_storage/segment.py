@@ -108,7 +108,7 @@ class SegmentLog:
         """``append`` of ``size`` bytes if it is one plain write, without rotation, a new file or
         waiting for anybody; tell whether it was done.
 
-        The short way of a call: ``_locked`` and the checks of ``_append`` are in its own frame.
+        The short way of a call: ``_locked``, ``_append`` and ``_write`` in one frame.
 
         Raises:
             OSError: what the disk said.
@@ -127,7 +127,24 @@ class SegmentLog:
                 or int(time.time()) // _DAY != self._day
             ):
                 return False
-            self._write(first, lines)
+            data = lines[0] if len(lines) == 1 else b"".join(lines)
+            size = len(data)
+            self._midway = len(self._unsynced), self.written
+            try:
+                sent = self._fs.write(self._fd, data)
+            except OSError as exc:
+                if exc.errno is not None:  # the disk's: nothing of it got through
+                    self._midway = None
+                raise
+            if sent < size:
+                self._write(first, lines, sent)
+                return True
+            self._end += size
+            self._unsynced.append(data)
+            self.unsynced_bytes += size
+            self._cells[WRITTEN] = last = max(self.written, first + len(lines) - 1)
+            self.written = last  # as `advance` does
+            self._midway = None
             return True
         finally:
             try:
@@ -234,10 +251,10 @@ class SegmentLog:
         self._names_dirty = True
         self.segments += 1
 
-    def _write(self, first: int, lines: Sequence[bytes]) -> None:
+    def _write(self, first: int, lines: Sequence[bytes], sent: int = 0) -> None:
+        """Write lines, of which ``sent`` bytes are written."""
         assert self._fd is not None
         data = lines[0] if len(lines) == 1 else b"".join(lines)
-        sent = 0
         self._midway = len(self._unsynced), self.written
         try:
             while sent < len(data):
@@ -259,12 +276,7 @@ class SegmentLog:
                 self._distrust()
             self._midway = None
             raise
-        if data:  # `_wrote` and `advance`, in this frame: nearly every write ends here
-            self._end += len(data)
-            self._unsynced.append(data)
-            self.unsynced_bytes += len(data)
-            self._cells[WRITTEN] = last = max(self.written, first + len(lines) - 1)
-            self.written = last
+        self._wrote(data, first + len(lines) - 1)
         self._midway = None
 
     def _wrote(self, data: bytes, last: int) -> None:

@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
-from functools import partial
 
 from msgspec.structs import force_setattr
 
@@ -67,7 +66,7 @@ class CallsInFlight:
         if record is None:
             admission.backlog.untracked += 1
             return None
-        started = admission.take(record, admission.backlog.accept_started)
+        started = admission.take(record)
         try:
             if admission.acked(started):
                 return started
@@ -86,15 +85,14 @@ class CallsInFlight:
 
     def end(self, record: UsageRecord, started: UsageRecord | None) -> UsageRecord:
         """Put the outcome of an admitted call down.  Never waits, never fails."""
-        admission = self._writer.admission
-        number = (started.seq or 0) if started is not None else 0
-        return admission.take(record, partial(admission.backlog.accept_outcome, settles=number))
+        number = 0 if started is None else started.seq or 0
+        return self._writer.admission.take(record, number)
 
     def end_anywhere(self, record: UsageRecord, started: UsageRecord | None) -> None:
         """``end`` from a finalizer: on any thread, at any point of the program."""
         admission = self._writer.admission
-        number = (started.seq or 0) if started is not None else 0
-        admission.submit(Entry(record, partial(admission.backlog.accept_outcome, settles=number)))
+        number = 0 if started is None else started.seq or 0
+        admission.submit(Entry(record, admission.way(record, number)))
 
     def accept_anywhere(self, record: UsageRecord) -> None:
         """Put the outcome of a call down that was never admitted; from anywhere, never waits."""

@@ -161,7 +161,7 @@ class UsageTracker(AsyncOnly):
             admission.check_loop()
         if not admission.room_now():
             await admission.room()
-        record = admission.take(record, admission.backlog.accept)
+        record = admission.take(record)
         await admission.ack(record)
         return record
 

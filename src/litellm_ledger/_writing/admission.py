@@ -43,7 +43,7 @@ class Admission:
     ``AsyncUsageWriter`` documents the methods of the same names.
 
     Attributes:
-        write_at_once: called when one record waits in the backlog and nobody was woken.
+        write_at_once: called when one record is in the hand of the task, which was not woken.
         room_now: tells whether one more may be accepted without waiting or overtaking.
         unacked: answers that were handed out before their record was acknowledged.
         loop, task: the event loop that opened the ledger, and the writer task.
@@ -126,19 +126,36 @@ class Admission:
             backlog.put(record, record.ts or datetime.now(UTC))
         return True
 
-    def take(self, record: UsageRecord, act: Callable[..., UsageRecord]) -> UsageRecord:
-        """Accept a record by one of the backlog's three ways: ``accept`` and its two kin.
+    def take(self, record: UsageRecord, settles: int | None = None) -> UsageRecord:
+        """Accept a record.  Never waits and never fails, also while and after closing.
 
-        If nothing else is under way, it is written at once.  Never waits and never fails, also
-        while and after closing.
+        A ``started`` record begins a call.  An outcome ``settles`` the call whose ``started``
+        record has that number; 0 if none was written, ``None`` if it is of no call.
+
+        If nothing waits to be written and at most one call is in flight, it is written at once.
         """
-        backlog = self.backlog
-        if self._waits_for != "write" or backlog.late or not backlog.idle:
-            return self._take(record, act)
+        backlog = self.opened
+        if (
+            backlog is None
+            or self._waits_for != "write"
+            or backlog.late
+            or backlog.accepting
+            or backlog.queue.hand
+            or backlog.queue.waiting
+            or len(backlog.in_flight) + backlog.untracked > 1
+        ):
+            return self._take(record, self.way(record, settles))
         try:
-            return act(record, wake=False)
+            return backlog.accept_alone(record, settles)
         finally:  # also if the handler of a signal raises just now
             self.write_at_once(backlog)
+
+    def way(self, record: UsageRecord, settles: int | None) -> Callable[[UsageRecord], UsageRecord]:
+        """Which of the backlog's three ways of acceptance is a record's; see ``take``."""
+        backlog = self.backlog
+        if settles is not None:
+            return partial(backlog.accept_outcome, settles=settles)
+        return backlog.accept_started if record.kind == "started" else backlog.accept
 
     def _take(self, record: UsageRecord, act: Callable[[UsageRecord], UsageRecord]) -> UsageRecord:
         backlog = self.backlog
@@ -268,10 +285,13 @@ class Admission:
         """Tell everybody how far the log has come, in order."""
         backlog = self.opened
         if backlog is not None:
-            self._written.passes(backlog.log.written)
+            if self._written.waiting:
+                self._written.passes(backlog.log.written)
+            else:  # nearly always, where one call is alone
+                self._written.passed = max(self._written.passed, backlog.log.written)
             if backlog.log.synced > self._synced.passed:
                 self._synced.passes(backlog.log.synced)
-        if len(self._room):
+        if self._room.waiting:
             self._room.admit()
 
     def refuse_new(self) -> None:

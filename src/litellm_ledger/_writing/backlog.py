@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import force_setattr
 
 from litellm_ledger._records.layout import SegmentName
-from litellm_ledger._records.line import encode_wire, wire
+from litellm_ledger._records.line import encode_own
 from litellm_ledger._records.money import whole
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._storage.filesystem import FileSystem
@@ -82,31 +82,60 @@ class Backlog:
             _log.debug("no manifest of %s: %s", name, exc)
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing waits to be written, and at most one call is in flight."""
-        queue = self.queue
-        return queue.empty() and not queue.hand and len(self.in_flight) + self.untracked < 2
-
-    @property
     def unwritten(self) -> int:
         """Records that are accepted and that the operating system does not have yet."""
         return self.accepted - self.log.written + len(self.inbox)
 
     # -- accepting -----------------------------------------------------------------------------
 
-    def accept(self, record: UsageRecord, *, wake: bool = True) -> UsageRecord:
-        """Number a record and queue it; return it as it will be written.  One block, no await.
-
-        Without ``wake`` nobody is told: the caller sees to its being written.
-        """
+    def accept(self, record: UsageRecord) -> UsageRecord:
+        """Number a record and queue it; return it as it will be written.  One block, no await."""
         if self.accepting:
             self._mend()
         self.accepting = True
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
-        self.put(record, None, wake=wake)
+        self.put(record, None)
         return record
 
-    def put(self, record: UsageRecord, now: datetime | None, *, wake: bool = True) -> None:
+    def accept_alone(self, record: UsageRecord, settles: int | None) -> UsageRecord:
+        """Accept a record while nothing else is under way, into the hand of the task.
+
+        ``accept``, ``accept_started`` and ``accept_outcome`` (which ``settles``) in one frame.  The
+        caller sees to its being written.
+        """
+        self.accepting = True
+        made = record.__copy__()
+        put = force_setattr
+        seq = self.accepted + 1
+        record_id = f"{self._prefix}{seq:016d}"
+        put(made, "seq", seq)
+        put(made, "id", record_id)
+        if record.ts is None:
+            put(made, "ts", datetime.now(UTC))
+        if record.operation is None:
+            put(made, "operation", record_id)
+        if record.attempt is None:
+            put(made, "attempt", 1)
+        money = record.cost
+        cost = None if money is None else whole(money)
+        self.queue.hand.append((seq, None, made, cost))
+        self.accepted = seq
+        self._cells[ACCEPTED] = seq
+        if record.kind == "usage":
+            if self.on_usage is not None:
+                self.on_usage(made, cost)
+            if settles:
+                self._settling.append((seq, settles))
+            elif settles is not None:
+                self.untracked = max(0, self.untracked - 1)
+        elif record.kind == "started":
+            self.in_flight[seq] = None
+            if len(self.in_flight) == 1:
+                self._cells[OLDEST] = seq
+        self.accepting = False
+        return made
+
+    def put(self, record: UsageRecord, now: datetime | None) -> None:
         """``accept`` with a time, for callers that do not need the numbered record.
 
         The task makes it, which takes the caller a third of the time.
@@ -118,7 +147,7 @@ class Backlog:
         # In a burst of ``record_nowait`` the task has been woken for what waits before this one; it
         # is woken again now and then all the same: a finalizer that records may strike inside
         # asyncio's ``get``, before the task can be woken.  Who waits for an answer always wakes.
-        if not wake or (now is not None and self._waiting and seq % 64):
+        if now is not None and self._waiting and seq % 64:
             self._waiting.append((seq, now, record, cost))
         else:
             try:
@@ -154,30 +183,30 @@ class Backlog:
     def line(self, item: Accepted) -> bytes:
         """Encode a waiting record whatever it holds: what JSON cannot take is left out and said."""
         seq, now, record, cost = item
-        record = record.__copy__() if now is None else self._completed(record, seq, now)
+        if now is not None:
+            record = self._completed(record, seq, now)
         try:
-            return encode_wire(wire(record, cost))
+            return encode_own(record.__copy__(), cost)
         except Exception as exc:  # noqa: BLE001 - logged, and the record is kept as far as possible
             _log.error("record %d holds what cannot be stored (%s); stored without it", seq, exc)
+            record = record.__copy__()
             for name in record.__struct_fields__:
                 if not _can_be_stored(record, name):
                     force_setattr(record, name, {} if name == "tags" else None)
             force_setattr(record, "meta", {"unstorable": type(exc).__name__})
-            return encode_wire(record)
+            return encode_own(record, cost)
 
-    def accept_started(self, record: UsageRecord, *, wake: bool = True) -> UsageRecord:
+    def accept_started(self, record: UsageRecord) -> UsageRecord:
         """Accept a ``started`` record and hold its call in flight."""
-        record = self.accept(record, wake=wake)
+        record = self.accept(record)
         self.in_flight[self.accepted] = None
         if len(self.in_flight) == 1:
             self._cells[OLDEST] = self.accepted
         return record
 
-    def accept_outcome(
-        self, record: UsageRecord, settles: int, *, wake: bool = True
-    ) -> UsageRecord:
+    def accept_outcome(self, record: UsageRecord, settles: int) -> UsageRecord:
         """Accept an outcome; its call is no longer in flight once that is written."""
-        record = self.accept(record, wake=wake)
+        record = self.accept(record)
         if settles:
             self._settling.append((self.accepted, settles))
         else:
@@ -224,7 +253,7 @@ def _can_be_stored(record: UsageRecord, name: str) -> bool:
     alone = UsageRecord()
     force_setattr(alone, name, getattr(record, name))
     try:
-        encode_wire(alone)
+        encode_own(alone, None)
     except Exception:  # noqa: BLE001 - logged, and the record is kept as far as possible
         return False
     return True

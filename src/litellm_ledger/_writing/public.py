@@ -88,8 +88,7 @@ class AsyncUsageWriter(AsyncOnly):
 
         Never waits.  On the loop's thread only.
         """
-        admission = self._writer.admission
-        return admission.take(record, admission.backlog.accept)
+        return self._writer.admission.take(record)
 
     def accept_nowait(self, record: UsageRecord) -> bool:
         """Queue a record if there is room and nobody waits for it; tell whether it was taken.

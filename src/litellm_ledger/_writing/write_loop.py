@@ -112,28 +112,30 @@ class WriteLoop:
                 await asyncio.sleep(0)  # others want the loop too
 
     def at_once(self, backlog: Backlog) -> None:  # noqa: C901 - the shortest way of a record, without calls in between
-        """Do the task's work in its place: write the one record that was put in quietly.
+        """Do the task's work in its place: write the one record that is in its hand.
 
         For a caller who is alone, and would only wait until the task has had its turn: two rounds
         of the loop.  If it is not one quick write, or the task has had no turn for too long, or its
         last batch was of several records, the task does it.
         """
         queue = backlog.queue
-        if self._in_its_place > TURN:
-            queue.put_nowait(Signal.WAKE)
-            return
+        hand = queue.hand
         began = time.perf_counter()
         try:
             if self._in_its_place > TURN / 2 and not self._turning:
                 asyncio.get_running_loop().call_soon(self._turned)
                 self._turning = True
-            item = queue.get_nowait()
-            if not isinstance(item, Signal):
+            item = hand[0] if hand else Signal.WAKE
+            if (
+                not isinstance(item, Signal)
+                and self._in_its_place <= TURN
+                and began >= self._direct_after
+            ):
                 line = backlog.line(item)
-                if self._write_direct(backlog.log, item[0], [line], len(line)):
+                if backlog.log.append_now(item[0], (line,), len(line)):
+                    hand.clear()
                     self.on_loop += 1
                     self.bytes += len(line)
-                    queue.hand.clear()
                     self._progress(backlog)
                     if backlog.log.unsynced_bytes >= UNSYNCED_SOFT:
                         queue.put_nowait(Signal.SYNC)
@@ -142,14 +144,16 @@ class WriteLoop:
                 raise
         except RuntimeError:  # no loop is running, or it is closed
             pass
-        except asyncio.QueueEmpty:  # a finalizer or a handler has seen to it
-            pass
         finally:  # also if the handler of a signal raises just now
-            if queue.hand:
+            if hand:
                 queue.give_back()
-            if not queue.empty():  # also what a finalizer has recorded meanwhile
+            if queue.waiting:  # also what a finalizer has recorded meanwhile
                 queue.put_nowait(Signal.WAKE)
-            self._in_its_place += time.perf_counter() - began
+            took = time.perf_counter() - began
+            self._in_its_place += took
+            self._disk = self._disk[0] + took, None
+            if took > SLOW_WRITE:
+                self._direct_after = began + took + SLOW_PENALTY
 
     def _turned(self) -> None:
         """The loop has had a turn by itself, as it has while a request is under way."""
