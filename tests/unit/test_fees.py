@@ -200,8 +200,8 @@ UNITS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str | Non
     ),
     "an image by its pixels": (
         {**IMAGE, "input_cost_per_pixel": 2e-08, "output_cost_per_pixel": 0.0},
-        {"images": 1, "pixels": 1_048_576},
-        {},
+        {"images": 1},
+        {"size": "1024x1024"},
         "0.02097152",
     ),
     "an image by its pixels, of unknown size": (

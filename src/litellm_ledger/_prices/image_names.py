@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["dimensions", "image_names", "nearest_image"]
+__all__ = ["dimensions", "image_names", "image_size", "nearest_image"]
 
 _SIZE: Final = (1_024, 1_024)
 """What an image has where nobody said anything else, in all calls of this kind."""
@@ -66,6 +66,15 @@ def dimensions(size: Any) -> tuple[int, int] | None:
 
 
 _WRITTEN: Final = re.compile(r"([0-9]{1,6})(?:x|-x-|\*)([0-9]{1,6})")
+
+
+def image_size(name: str) -> tuple[int, int] | None:
+    """Width and height in the name of an entry, if it has them."""
+    found = _IN_NAME.search(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+_IN_NAME: Final = re.compile(r"(?:^|/)([0-9]{1,6})-x-([0-9]{1,6})/")
 
 
 def _pixels(size: Any) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from .bill import Bill
 from .entry import number
 from .fees import default_fee, provider_of
+from .image_names import dimensions, image_size
 
 __all__ = ["charge_units"]
 
@@ -39,23 +40,24 @@ def _has_token_prices(members: Mapping[str, Any]) -> bool:
     return any("_token" in name and number(value) for name, value in members.items())
 
 
-def _charge_first(bill: Bill, quantity: str, unit: str, *names: str) -> bool:
-    """Charge a quantity by the first of the names that the entry has, preferring one above 0.
-
-    The quantity is missing where it is not on the record; the first name is, where there is none.
-    """
+def _first(bill: Bill, *names: str) -> tuple[str, Decimal | None]:
+    """The first of the names that the entry has a price under, one above 0 before one of 0."""
     prices = [(name, bill.entry.price(name)) for name in names]
     known = [(name, price) for name, price in prices if price is not None]
-    if not known:
-        return False
-    name, price = next(((name, price) for name, price in known if price), known[0])
-    count = bill.used.get(quantity)
-    if count is None:
-        if price:
-            bill.missing.append(quantity)
-    else:
-        bill.charge(name, count, unit)
-    return True
+    return next(((name, price) for name, price in known if price), (known or prices)[0])
+
+
+def _charge_first(bill: Bill, quantity: str, unit: str, *names: str) -> bool:
+    """Charge a quantity by the first of the names; tell whether the entry has any of them.
+
+    A quantity that is not on the record is missing, unless it is free.
+    """
+    name, price = _first(bill, *names)
+    if price and quantity not in bill.used:
+        bill.missing.append(quantity)
+    elif price is not None:
+        bill.charge(name, bill.used.get(quantity, 0), unit)
+    return price is not None
 
 
 def _lacks(bill: Bill, name: str) -> bool:
@@ -94,9 +96,23 @@ def _images(bill: Bill) -> bool:
     # Where there is no price of an image that is made, the map has it under "input".
     return (
         _charge_first(bill, "images", "image", "input_cost_per_image")
-        or _charge_first(bill, "pixels", "pixel", "output_cost_per_pixel", "input_cost_per_pixel")
+        or _charge_pixels(bill)
         or _lacks(bill, "output_cost_per_image")
     )
+
+
+def _charge_pixels(bill: Bill) -> bool:
+    """The pixels of all images, by the size in the entry's name, else the one asked for."""
+    name, price = _first(bill, "output_cost_per_pixel", "input_cost_per_pixel")
+    if price is None:
+        return False
+    size = image_size(bill.entry.key) or dimensions(bill.conditions.get("size"))
+    images = bill.used.get("images")
+    if size is None or images is None:
+        bill.missing.append("images" if size else "size")
+    else:
+        bill.charge(name, size[0] * size[1] * images, "pixel")
+    return True
 
 
 def _by_resolution(bill: Bill) -> str | None:
@@ -155,12 +171,14 @@ def _video(bill: Bill) -> bool:
 
 
 def _realtime(bill: Bill) -> bool:
-    """Sessions that are billed by the second of audio or by the message; tokens come beside."""
-    seconds = bill.used.get("audio_seconds", 0)
-    if bill.entry.price("input_cost_per_second") is not None:
-        bill.charge("input_cost_per_second", seconds, "second")
-    bill.charge("input_cost_per_text_message", bill.used.get("text_messages", 0), "message")
-    return False
+    """Sessions billed by the second of audio or by the message, where no token has a price."""
+    if _has_token_prices(bill.entry.members):
+        return False
+    messages = bill.used.get("text_messages", 0)
+    bill.charge("input_cost_per_text_message", messages, "message")
+    if not messages or "audio_seconds" in bill.used:
+        return _charge_first(bill, "audio_seconds", "second", "input_cost_per_second")
+    return True
 
 
 # --- Pages, searches and the rest --------------------------------------------------------------
@@ -257,11 +275,16 @@ def _guardrail(bill: Bill) -> bool:
 
 
 def _embedding(bill: Bill) -> bool:
-    """Images, seconds and characters that are billed each; the tokens come beside."""
-    for quantity, unit, name in _EMBEDDED:
-        if quantity in bill.used and bill.entry.price(name) is not None:
-            bill.charge(name, bill.used[quantity], unit)
-    return False
+    """Images, seconds and queries that are billed each; characters stand for the text's tokens."""
+    charged = [
+        name
+        for quantity, unit, name in _EMBEDDED
+        if quantity in bill.used and bill.entry.price(name) is not None
+        if bill.charge(name, bill.used[quantity], unit) is None
+    ]
+    return _EMBEDDED[0][2] in charged or bool(
+        charged and bill.entry.price("input_cost_per_token") is None
+    )
 
 
 _EMBEDDED: Final = (
