@@ -277,12 +277,13 @@ def _guardrail(bill: Bill) -> bool:
 def _embedding(bill: Bill) -> bool:
     """Images, seconds and queries that are billed each; characters stand for the text's tokens."""
     charged = [
-        name
+        (name, unit, bill.used[quantity])
         for quantity, unit, name in _EMBEDDED
         if quantity in bill.used and bill.entry.price(name) is not None
-        if bill.charge(name, bill.used[quantity], unit) is None
     ]
-    return _EMBEDDED[0][2] in charged or bool(
+    for name, unit, count in charged:
+        bill.charge(name, count, unit)
+    return any(unit == "character" for _, unit, _ in charged) or bool(
         charged and bill.entry.price("input_cost_per_token") is None
     )
 
