@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from click.testing import CliRunner, Result
 from tests.generated import Reckoning, as_sums, make_ledger
@@ -20,6 +23,8 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, flip, spoil
 from litellm_ledger import Ledger, LedgerPathError, MissingExtra, UnsupportedFormat
 from litellm_ledger._archive import archive as _archive
 from litellm_ledger._archive import columns as _columns
+from litellm_ledger._archive import footer as _footer
+from litellm_ledger._archive.archive import FORMAT_KEY
 from litellm_ledger._archive.columns import COLUMNS
 from litellm_ledger._calls.batches import on_ledger
 from litellm_ledger._cli.app import app
@@ -339,6 +344,22 @@ def test_a_row_that_was_altered_has_a_checksum_that_does_not_hold(
     assert Ledger(hand.root).verify(full=True).writers[0].found == 0
     # Without ``full``, the digests that were proved when the file was written are believed.
     assert Ledger(hand.root).verify().writers[0].found == 3
+
+
+def test_what_a_record_says_is_not_taken_for_the_metadata_of_its_file(hand: HandMade) -> None:
+    false = "\x18\x16litellm_ledger_sources\x18\x02[]\x00"
+    hand.sealed(1, 3, hand.lines(1, 3, model=false, call_id=false))
+    (file,) = compact(hand.root, until=LATER).files
+    data = (hand.root / file).read_bytes()
+    with (hand.root / file).open("rb") as opened:
+        footer = _footer.read_footer(opened) or b""
+    assert footer.count(false.encode()) > 0
+    rows = duckdb.execute("FROM parquet_kv_metadata(?)", [glob.escape(str(hand.root / file))])
+    pairs = {key.decode(): value for _, key, value in rows.fetchall()}
+    assert {key: _footer.value_of(footer, key) for key in pairs} == pairs
+    assert len(Ledger(hand.root).segments()) == 1
+    for no_file in (b"", data[:-1], data[:4] + data[-8:], data[-8:], data[-4:] * 3):
+        assert not _footer.value_of(_footer.read_footer(BytesIO(no_file)) or b"", FORMAT_KEY)
 
 
 def test_a_newer_archive_is_refused(hand: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from litellm_ledger import Ledger, UnsupportedFormat
 from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import KEYS as _KEYS
 from litellm_ledger._aggregates.quarters import Limits
+from litellm_ledger._archive import archive as _archive
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading import anchor as _anchor
@@ -127,7 +128,9 @@ def test_a_report_from_manifests_is_that_from_the_lines_to_the_picodollar(
         assert sum(map(bool, told)) > len(questions) // 2
         assert max(told) > len(segments) // 4
     compact(root, until=datetime(2025, 6, 1, tzinfo=UTC).date())
+    told.clear()
     assert answers() == true
+    assert max(told) > len(segments) // 4
 
 
 @pytest.mark.parametrize("most", [1_000, 5, 0])
@@ -235,6 +238,33 @@ def test_a_manifest_of_other_bytes_is_not_believed(hand: HandMade) -> None:
     ledger = Ledger(hand.root)
     assert ledger.report().total.cost == 10
     assert problems(ledger) == ["altered: is not what its manifest says; restore it from a backup"]
+
+
+def test_compacted_segments_are_told_by_their_manifests_if_they_are_what_these_say(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = hand.sealed(1, 3, hand.lines(1, 3, cost=Decimal(5)))
+    ledger = Ledger(hand.root)
+    true = ledger.report().total
+    compact(hand.root, until=LATER)
+    assert not segment.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(_archive, "_reader", None)  # there is no database
+        assert ledger.report().total == true
+
+    def lie(manifest: dict[str, Any]) -> None:
+        for table in ("short", "table"):
+            manifest[table]["groups"][0]["sums"]["calls"] = [7]
+
+    sound = manifest_of(segment).read_bytes()
+    rewrite(manifest_of(segment), lie)
+    assert ledger.report().total.calls == 7, "false sums with true digests are for verify --full"
+    for member in ("sha256", "lines"):
+        manifest_of(segment).write_bytes(sound)
+        rewrite(manifest_of(segment), lambda m, at=member: (lie(m), m.update({at: m[at] * 2})))
+        assert ledger.report().total == true
+    manifest_of(segment).unlink()
+    assert ledger.report().total == true
 
 
 def test_what_was_checked_is_remembered_by_the_next_process_until_the_file_changes(

@@ -2,7 +2,8 @@
 
 Owns the names in ``archive/`` and the way from a row to the line that it was.  A segment in the
 archive is still a segment: it is listed and opened under its name, so that whoever reads, verifies
-or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an archive.
+or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an archive,
+and imports it to read a row.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.format_version import newer_format
 
 from .columns import COLUMNS, quoted
-from .database import connect, literally, module, statement
+from .database import connect, literally, module, refuse_without, statement
+from .footer import read_footer, value_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -129,6 +131,7 @@ def list_archive(
     """
     if not (root / ARCHIVE).is_dir():
         return []
+    refuse_without()
     found = []
     try:
         paths = sorted(root / ARCHIVE / name for name in os.listdir(root / ARCHIVE))
@@ -166,29 +169,22 @@ def _size(path: Path) -> int:
 
 
 def _opened(path: Path, sha256: str, checked: CheckedFiles | None) -> ArchiveFile | None:
-    duck = module()
     try:
         known = digest(path) if checked is None else checked.checksum(path, _sha256)
         if not known.startswith(sha256):
             return None
+        with open_file(path) as file:
+            footer = read_footer(file) or b""
     except OSError as exc:
         raise LedgerPathError(f"cannot read {path}: {exc.strerror}") from exc
-    with _reader() as database:
-        try:
-            rows = database.execute(
-                f"SELECT key, value FROM parquet_kv_metadata({_from(path)})"
-            ).fetchall()
-        except duck.Error:
-            return None
-    metadata = {key.decode("utf-8", "replace"): value for key, value in rows}
-    version = metadata.get(FORMAT_KEY)
+    version = value_of(footer, FORMAT_KEY)
     if version != _FORMAT:
         if version is not None:
             raise newer_format(path, version.decode("utf-8", "replace"))
         return None
     try:
-        sources = msgspec.json.decode(metadata[SOURCES_KEY], type=list[Source])
-    except (msgspec.DecodeError, KeyError):
+        sources = msgspec.json.decode(value_of(footer, SOURCES_KEY) or b"", type=list[Source])
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     names = [SegmentName.parse(source.name) for source in sources]
     if None in names:

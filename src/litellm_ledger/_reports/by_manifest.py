@@ -38,8 +38,7 @@ def add_sealed(ledger: Snapshot, question: QuarterQuestion, totals: Totals) -> S
     """Add up what manifests tell of a ledger."""
     if not question.answerable:
         return Sealed(frozenset(), ledger.segments, frozenset())
-    names = [name for name in ledger.segments if name not in ledger.archive]
-    told = manifests(ledger.root, names)
+    told = manifests(ledger.root, ledger.segments, ledger.archive)
     found = set()
     for _, family in by_writer(ledger.segments):
         for name in _alone(family, told):
