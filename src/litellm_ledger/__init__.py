@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         WrongLoop,
     )
     from ._litellm.self_check import CheckedCall, LiteLLMCheck, Mismatch
-    from ._records.prices import ModelPrice
+    from ._prices.own import ModelPrice
     from ._records.record import UsageRecord
     from ._records.statistics import CacheStatistics, Statistics
     from ._reports.ledger import Ledger
@@ -88,7 +88,7 @@ _HOMES = {
     "LiteLLMCheck": "_litellm.self_check",
     "LiteLLMClient": "_client.client",
     "Mismatch": "_litellm.self_check",
-    "ModelPrice": "_records.prices",
+    "ModelPrice": "_prices.own",
     "ResponseCache": "_cache.response_cache",
     "Statistics": "_records.statistics",
     "UsageRecord": "_records.record",

@@ -30,6 +30,7 @@ class Attempt:
     """A request in flight.
 
     Attributes:
+        ts: when it began.
         record: its outcome once it is settled.
         started: its ``started`` record, or ``None`` when those are not kept.
 
@@ -53,7 +54,7 @@ class Attempt:
         slot: Slot | None = None,
     ) -> None:
         self._calls = calls
-        self._ts = datetime.now(UTC)
+        self.ts = datetime.now(UTC)
         self._began = time.perf_counter()
         self._ended: float | None = None
         self._first_token: float | None = None
@@ -78,7 +79,7 @@ class Attempt:
         try:
             record = None
             if write:
-                record = changed(_STARTED, {"ts": self._ts, **self._common})
+                record = changed(_STARTED, {"ts": self.ts, **self._common})
             self.started = await self._calls.start(record, ack_timeout=ack_timeout)
         except BaseException:  # nothing has left, and the tracker has settled what it wrote
             self._settled = True
@@ -149,7 +150,7 @@ class Attempt:
         base, common = self.started, dict[str, Any](kind="usage")
         if base is None:
             base = _STARTED
-            common |= {"ts": self._ts, **self._common}
+            common |= {"ts": self.ts, **self._common}
         common["latency_ms"] = _ms((self._ended or time.perf_counter()) - self._began)
         if self._first_token is not None:
             common["ttft_ms"] = _ms(self._first_token - self._began)

@@ -30,9 +30,9 @@ from litellm_ledger._litellm.internals import HIDDEN
 from litellm_ledger._litellm.load import price_version, version
 from litellm_ledger._litellm.members import member, merged, note
 from litellm_ledger._litellm.outcome import background, from_response, is_background, is_done
+from litellm_ledger._prices.own import price_of
 from litellm_ledger._records.layout import SEGMENTS
 from litellm_ledger._records.line import checked
-from litellm_ledger._records.prices import price_of
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._tracking.tracker import UsageTracker
 
@@ -161,7 +161,7 @@ class Batches:
             if source == "litellm":
                 fields["price_version"] = price_version()
             elif own is not None:
-                fields["price_version"] = own.version
+                fields["price_version"] = self._pricing.version(own)
             note_price(fields, {"batch": True})
 
 

@@ -159,7 +159,7 @@ class _Call:
         direct = asked.call.plain and said is None and not asked.capture
         if direct and attempt.started is not None:
             plain = plain_fields(answer)
-            if plain is not None and self.core.pricing.complete_plain(plain, asked):
+            if plain is not None and self.core.pricing.complete_plain(plain, asked, attempt.ts):
                 attempt.settle({"status": "ok", **plain}, plain=True)
                 return
         fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
@@ -167,7 +167,7 @@ class _Call:
         if said is not None and hear(fields, said):
             priced = {"usage": billed_usage(said) or said}
         fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
-        attempt.settle(self.core.pricing.complete(fields, priced, asked))
+        attempt.settle(self.core.pricing.complete(fields, priced, asked, attempt.ts))
 
     async def _failed(self, attempt: Attempt, exc: BaseException) -> None:
         """Record an attempt that ended without an answer; by an estimate if it may be billed."""

@@ -226,7 +226,7 @@ class _Captured:
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
         """Record the outcome and wait until it is as safe as ``durability`` says."""
         if "status" not in fields:
-            fields = _completed(self.core, self.asked, fields, answer)
+            fields = _completed(self.core, self.asked, fields, answer, self.attempt.ts)
         record = self._settle(fields)
         if record is not None:
             await self.core.acknowledge(record)
@@ -336,14 +336,18 @@ def _given(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _completed(
-    core: ClientCore, asked: Asked, fields: dict[str, Any], answer: Any
+    core: ClientCore,
+    asked: Asked,
+    fields: dict[str, Any],
+    answer: Any,
+    began: datetime | None = None,
 ) -> dict[str, Any]:
     """Add units and cost; of a call about a job nothing is recorded but that it was made, because
     each look at a finished one tells its usage again."""
     if asked.call.job:
         return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
     fields = {**fields, **asked.call.units(asked.kwargs, answer)}
-    return core.pricing.complete(fields, answer, asked)
+    return core.pricing.complete(fields, answer, asked, began)
 
 
 def _logged(details: Mapping[str, Any], answer: Any, *, stream: bool) -> dict[str, Any]:

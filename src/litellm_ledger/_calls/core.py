@@ -12,7 +12,8 @@ import dataclasses
 import logging
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -26,7 +27,6 @@ from litellm_ledger._litellm.connections import Strays, acquire_http, release_ht
 from litellm_ledger._litellm.estimates import estimate
 from litellm_ledger._litellm.own_calls import our_context
 from litellm_ledger._litellm.stream_readers import StreamReader
-from litellm_ledger._records.prices import ModelPrice
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime import process as _process
@@ -40,6 +40,8 @@ from .draining import Draining
 from .pricing import Pricing
 
 if TYPE_CHECKING:
+    from litellm_ledger._prices.own import ModelPrice
+
     from .batches import Batches
 
 __all__ = ["ClientCore"]
@@ -78,11 +80,10 @@ class ClientCore:
         ack_timeout: float,
         fetch_prices: bool,
         max_concurrency: int | None,
-        prices: Mapping[str, ModelPrice] | None,
+        prices: Mapping[str, ModelPrice | Sequence[ModelPrice]] | None,
         track_in_flight: bool,
     ) -> None:
         self.tracker = tracker
-        self.pricing = Pricing(prices)
         self.on_ready: list[Callable[[], Awaitable[None]]] = []
         self.on_close: list[Callable[[], None]] = []
         self.on_drain: list[Callable[[], Coroutine[Any, Any, None]]] = []
@@ -97,6 +98,7 @@ class ClientCore:
         self._at_exit: weakref.finalize[..., Any] | None = None
         self._begin(max_concurrency)
         self.calls = serve_client(tracker, self.aclose)
+        self.pricing = Pricing(prices, self.calls.keep_price)
         _process.inherits(self.forget_parent)
 
     def _begin(self, max_concurrency: int | None) -> None:
@@ -270,12 +272,12 @@ class ClientCore:
         """Run what blocks in a thread of the client's."""
         return await aiofiles.os.wrap(work)(*args, executor=self._estimator)
 
-    async def estimate(self, asked: Asked, reader: StreamReader) -> dict[str, Any]:
+    async def estimate(self, asked: Asked, reader: StreamReader, began: datetime) -> dict[str, Any]:
         """Estimate a stream's usage from its chunks, off the loop."""
-        fields: dict[str, Any] = await self.off_loop(self.estimate_now, asked, reader)
+        fields: dict[str, Any] = await self.off_loop(self.estimate_now, asked, reader, began)
         return fields
 
-    def estimate_now(self, asked: Asked, reader: StreamReader) -> dict[str, Any]:
+    def estimate_now(self, asked: Asked, reader: StreamReader, began: datetime) -> dict[str, Any]:
         """The same, here and now."""
         fields = estimate(
             asked.model or "",
@@ -288,7 +290,7 @@ class ClientCore:
         )
         fields.pop("status", None)
         fields.pop("error", None)
-        return self.pricing.complete(fields, None, asked)
+        return self.pricing.complete(fields, None, asked, began)
 
     async def acknowledge(self, record: UsageRecord) -> None:
         """Wait until a record is as safe as ``durability`` says.  Never withholds an answer."""

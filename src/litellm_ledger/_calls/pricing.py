@@ -8,9 +8,10 @@ What none of them knows stays unknown.  Never raises: the answer is the user's, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._litellm import load as _litellm
 from litellm_ledger._litellm.calls import Asked
@@ -26,14 +27,10 @@ from litellm_ledger._litellm.costs import (
 )
 from litellm_ledger._litellm.members import member, note, noted
 from litellm_ledger._litellm.usage import parts
-from litellm_ledger._records.prices import (
-    FAR,
-    ModelPrice,
-    find_price,
-    lacking_prices,
-    price_of,
-    price_table,
-)
+from litellm_ledger._records.money import FAR
+
+if TYPE_CHECKING:
+    from litellm_ledger._prices.own import ModelPrice, Prices
 
 __all__ = ["Pricing", "note_price"]
 
@@ -44,21 +41,41 @@ _CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_l
 """Options that are noted beside each price of LiteLLM's that hung on them."""
 
 
+def _keep_nothing(version: str, contents: str) -> None:
+    """For who has no ledger."""
+
+
 class Pricing:
     """The prices of one client.
 
     Args:
         prices: the user's own, by model.
+        keep: has what a record was priced by kept in the price book.
     """
 
-    def __init__(self, prices: Mapping[str, ModelPrice] | None = None) -> None:
-        self._table = price_table(prices)
+    def __init__(
+        self,
+        prices: Mapping[str, ModelPrice | Sequence[ModelPrice]] | None = None,
+        keep: Callable[[str, str], None] = _keep_nothing,
+    ) -> None:
+        self._table: Prices = {}
+        if prices:
+            from litellm_ledger._prices.own import price_table  # who gives none does not load it
+
+            self._table = price_table(prices)
+        self._keep = keep
+        self._entries: dict[int, tuple[str, str]] = {}
         self._warned: set[tuple[str, str]] = set()
 
-    def complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> dict[str, Any]:
-        """Add what an outcome lacks: provider, cost, price version, conditions.  Never raises."""
+    def complete(
+        self, fields: dict[str, Any], answer: Any, asked: Asked, began: datetime | None = None
+    ) -> dict[str, Any]:
+        """Add what an outcome lacks: provider, cost, price version, conditions.  Never raises.
+
+        ``began``: when the attempt did, which chooses among the user's prices; ``None``: now.
+        """
         try:
-            self._complete(fields, answer, asked)
+            self._complete(fields, answer, asked, began)
         except Exception as exc:  # noqa: BLE001 - logged; the record is written without a cost
             _log.error(
                 "the cost of a call to %s could not be determined: %s",
@@ -67,14 +84,17 @@ class Pricing:
             )
         return fields
 
-    def complete_plain(self, fields: dict[str, Any], asked: Asked) -> bool:
+    def complete_plain(
+        self, fields: dict[str, Any], asked: Asked, began: datetime | None = None
+    ) -> bool:
         """``complete`` where LiteLLM's price hung on nothing; tell whether that was so.
 
         Args:
             fields: ``plain_fields`` of the answer.
+            asked, began: as for ``complete``.
         """
         model, provider = asked.model, fields["provider"]
-        if not model or not fields["cost"] or self.own(model, provider) is not None:
+        if not model or not fields["cost"] or self.own(model, provider, began) is not None:
             return False
         try:
             if asked.price_options(provider):
@@ -87,21 +107,37 @@ class Pricing:
             return False
         return True
 
-    def own(self, model: str | None, provider: str | None) -> ModelPrice | None:
-        """The user's price of a model."""
-        return find_price(self._table, model, provider)
+    def own(
+        self, model: str | None, provider: str | None, began: datetime | None = None
+    ) -> ModelPrice | None:
+        """The user's price of a model at a time; ``None``: now."""
+        if not self._table:
+            return None
+        from litellm_ledger._prices.own import find_price
+
+        return find_price(self._table, model, provider, began or datetime.now(UTC))
+
+    def version(self, price: ModelPrice) -> str:
+        """The version of a price of the user's, which the price book gets."""
+        entry = self._entries.get(id(price))  # the table holds it
+        if entry is None:
+            entry = self._entries[id(price)] = price.version, price.text
+        self._keep(*entry)
+        return entry[0]
 
     def provider(self, found: str | None, asked: Asked, model: str | None = None) -> str | None:
         """The provider: as the answer says, as the caller does, or by the name of the model."""
         return found or asked.provider or provider_of(model or asked.model or "")
 
-    def _complete(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:  # noqa: C901 - the sources of a cost, one after the other
+    def _complete(  # noqa: C901 - the sources of a cost, one after the other
+        self, fields: dict[str, Any], answer: Any, asked: Asked, began: datetime | None
+    ) -> None:
         model = asked.model or fields.get("response_model") or ""
         provider = self.provider(fields.get("provider"), asked, model)
         if provider:
             fields["provider"] = provider
         note(fields, {"litellm": _litellm.version()})
-        own = self.own(model, provider)
+        own = self.own(model, provider, began)
         if own is not None:
             self._put_own(fields, own, model, _written_by_others(answer, model))
             return
@@ -151,6 +187,8 @@ class Pricing:
             fields.pop(name, None)
         if fields.get("meta"):
             fields["meta"].pop("unpriced", None)
+        from litellm_ledger._prices.own import lacking_prices, price_of
+
         lacking = lacking_prices(price, fields)
         if others and (price.input is not None or price.output is not None):
             lacking.append("iterations")
@@ -168,7 +206,7 @@ class Pricing:
         if fields.get("cache_hit"):
             fields["saved_cost"], cost = cost, Decimal(0)
         fields["cost"], fields["cost_source"] = cost, "user"
-        fields["price_version"] = price.version
+        fields["price_version"] = self.version(price)
 
 
 def note_price(fields: dict[str, Any], conditions: Mapping[str, Any]) -> None:

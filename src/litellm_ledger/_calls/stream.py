@@ -77,7 +77,8 @@ class Upstream:
     def read(self, *, finished: bool) -> dict[str, Any]:
         """What the stream itself says of its outcome."""
         fields = self.reader.fields(finished=finished)
-        return self.core.pricing.complete(fields, self.reader.answer(), self.asked)
+        answer, began = self.reader.answer(), self.attempt.ts
+        return self.core.pricing.complete(fields, answer, self.asked, began)
 
     async def read_chunk(self) -> Any:
         """Return the next chunk, having noted what it says."""
@@ -148,11 +149,11 @@ class Upstream:
     async def _estimate(self) -> dict[str, Any]:
         """Estimate off the loop; where that is cut short, here and now."""
         try:
-            return await self.core.estimate(self.asked, self.reader)
+            return await self.core.estimate(self.asked, self.reader, self.attempt.ts)
         except (asyncio.CancelledError, RuntimeError):
             # Only the end of the loop cancels this task: a stream was dropped after the client's
             # close, which waits for the others.  Or the interpreter starts no thread any more.
-            return self.core.estimate_now(self.asked, self.reader)
+            return self.core.estimate_now(self.asked, self.reader, self.attempt.ts)
 
     def _is_to_be_estimated(self, found: Mapping[str, Any]) -> bool:
         # What goes on at the provider will be counted when it is done: half of it now would be
@@ -167,7 +168,7 @@ class Upstream:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
         found = self.read(finished=self._was_read())
         if self._is_to_be_estimated(found) and not self._unbilled():
-            found.update(self.core.estimate_now(self.asked, self.reader))
+            found.update(self.core.estimate_now(self.asked, self.reader, self.attempt.ts))
         self.attempt.settle_anywhere(self._with_end(found))
 
     def _was_read(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Never, Self
@@ -19,7 +19,6 @@ from litellm_ledger._calls.call import call
 from litellm_ledger._calls.core import ClientCore
 from litellm_ledger._calls.operation import need_tenacity
 from litellm_ledger._calls.options import AbandonedStream, CallOptions, Keep, refuse_ours
-from litellm_ledger._records.prices import ModelPrice
 from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime.misuse import AsyncOnly, instead
 from litellm_ledger._storage.filesystem import REAL, FileSystem
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from litellm_ledger._cache.response_cache import ResponseCache
     from litellm_ledger._calls.capture import Capture
     from litellm_ledger._litellm.self_check import LiteLLMCheck
+    from litellm_ledger._prices.own import ModelPrice
 
 __all__ = ["LiteLLMClient"]
 
@@ -65,7 +65,8 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         ack_timeout: seconds an answer waits for its record's ack; then it is returned with a
             ``LedgerWarning`` and counted in ``statistics().unacked``.
         fetch_prices: let LiteLLM fetch its price map over the network when it is imported.
-        prices: your own prices, model to ``ModelPrice``; they take precedence over LiteLLM's.
+        prices: your own prices, model to ``ModelPrice``, or to several that begin at different
+            times (``valid_from``); they take precedence over LiteLLM's.
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
         cache: a ``ResponseCache``: equal calls are answered from it.  ``None``: no cache.
         capture: while the client is open, record calls of other code too; see ``capture()``.
@@ -93,7 +94,7 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
         track_in_flight: bool = True,
         ack_timeout: float = 5.0,
         fetch_prices: bool = False,
-        prices: Mapping[str, ModelPrice] | None = None,
+        prices: Mapping[str, ModelPrice | Sequence[ModelPrice]] | None = None,
         capture_content: bool = False,
         cache: ResponseCache | None = None,
         capture: bool = False,

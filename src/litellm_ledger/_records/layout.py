@@ -5,6 +5,7 @@
     segments/<writer>.<first:016d>-<last:016d>.jsonl.<n>.tmp  not part of the ledger yet
     live/<writer>.live                                     counters of a writer that is not closed
     manifests/<sealed segment>.json                        what a sealed segment holds, in short
+    prices/<price version>.json                            what records were priced by
     recovery/                                              torn tails and quarantined originals
 
 ``writer`` is ``<UTC start, YYYYMMDDTHHMMSSZ>-<16 hex>``.  Pure: text in, text out.
@@ -20,12 +21,15 @@ __all__ = [
     "ARCHIVE",
     "LIVE",
     "MANIFESTS",
+    "PRICES",
     "RECOVERY",
     "SEGMENTS",
     "SegmentName",
+    "entry_name",
     "live_name",
     "record_id",
     "split_id",
+    "version_of_entry",
     "writer_of_live",
 ]
 
@@ -33,6 +37,7 @@ SEGMENTS: Final = "segments"
 LIVE: Final = "live"
 ARCHIVE: Final = "archive"
 MANIFESTS: Final = "manifests"
+PRICES: Final = "prices"
 RECOVERY: Final = "recovery"
 
 _WRITER: Final = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
@@ -40,6 +45,7 @@ _SEGMENT: Final = re.compile(
     rf"({_WRITER})\.(\d{{16}})(?:-(\d{{16}})\.jsonl|\.jsonl\.open)", re.ASCII
 )
 _LIVE: Final = re.compile(rf"({_WRITER})\.live", re.ASCII)
+_ENTRY: Final = re.compile(r"((?:map|user)-[0-9a-f]{24})\.json", re.ASCII)
 _ID: Final = re.compile(rf"({_WRITER})-(\d{{16}})", re.ASCII)
 
 
@@ -90,6 +96,17 @@ def live_name(writer: str) -> str:
 def writer_of_live(name: str) -> str | None:
     """Return the writer a live file belongs to, or ``None`` for any other file."""
     match = _LIVE.fullmatch(name)
+    return match.group(1) if match else None
+
+
+def entry_name(price_version: str) -> str:
+    """Return the file name of an entry of the price book."""
+    return f"{price_version}.json"
+
+
+def version_of_entry(name: str) -> str | None:
+    """Return the price version that an entry is of, or ``None`` for any other file."""
+    match = _ENTRY.fullmatch(name)
     return match.group(1) if match else None
 
 

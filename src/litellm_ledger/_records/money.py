@@ -13,13 +13,16 @@ from typing import Final
 
 from litellm_ledger._errors import InvalidRecord
 
-__all__ = ["MAX_PICOUSD", "PICO", "from_litellm", "picousd", "usd", "whole"]
+__all__ = ["FAR", "MAX_PICOUSD", "PICO", "from_litellm", "picousd", "usd", "whole"]
 
 PICO: Final = 12
 """Decimal digits after the point: 1 USD is 10**12 picodollars."""
 
 MAX_PICOUSD: Final = 2**63 - 1
 """About 9.2 million dollars for one record: what a signed 64-bit database column holds."""
+
+FAR: Final = 3
+"""A provider's cost is worth a look if it differs from the price map by this factor."""
 
 _SMALL: Final = 8
 """US dollars: up to here a float times 10**12 is off by less than 2**-9; see ``from_litellm``."""

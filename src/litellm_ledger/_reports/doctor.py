@@ -28,7 +28,7 @@ from litellm_ledger._records.layout import (
     SegmentName,
     writer_of_live,
 )
-from litellm_ledger._records.prices import FAR
+from litellm_ledger._records.money import FAR
 from litellm_ledger._storage.live_file import is_locked, read_live
 from litellm_ledger._storage.location import file_system_of, is_network
 

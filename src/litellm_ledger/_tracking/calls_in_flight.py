@@ -45,6 +45,12 @@ class CallsInFlight:
         """Return the tags that a record made here and now gets."""
         return self._tags.merged(own)
 
+    def keep_price(self, version: str, contents: str, litellm: str | None = None) -> None:
+        """Have what the next outcome was priced by kept; see ``PriceBook.add``."""
+        backlog = self._writer.admission.opened
+        if backlog is not None:
+            backlog.keep_price(version, contents, litellm)
+
     async def ready(self) -> None:
         """Open if need be; raise if closed or on the wrong loop."""
         admission = self._writer.admission

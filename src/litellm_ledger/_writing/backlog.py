@@ -28,6 +28,8 @@ from litellm_ledger._storage.segment import SegmentLog
 from .queue import Accepted, Entry, RecordQueue
 
 if TYPE_CHECKING:
+    from litellm_ledger._storage.price_book import PriceBook
+
     from .sealer import Sealer
 
 __all__ = ["Backlog"]
@@ -42,6 +44,7 @@ class Backlog:
         accepted: the last number given.
         late: the writer task is gone; the last resort saves what is accepted now.
         accepting: a number is being given; a finalizer that runs now must not take it.
+        book: what the records are priced by, if one has named its price.
         in_flight: numbers of ``started`` records whose call has not ended, oldest first.
         untracked: calls in flight for which no ``started`` record was written.
     """
@@ -54,6 +57,7 @@ class Backlog:
         self.directory = directory
         self.live = LiveFile(fs, directory, writer, durability=durability)
         self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
+        self.book: PriceBook | None = None
         self.sealer: Sealer | None = None
         self.log.on_sealed = self._sealed
         self.queue = RecordQueue()
@@ -195,6 +199,14 @@ class Backlog:
                     force_setattr(record, name, {} if name == "tags" else None)
             force_setattr(record, "meta", {"unstorable": type(exc).__name__})
             return encode_own(record, cost)
+
+    def keep_price(self, version: str, contents: str, litellm: str | None = None) -> None:
+        """Have what a record will name as its price kept; see ``PriceBook.add``."""
+        if self.book is None:
+            from litellm_ledger._storage.price_book import PriceBook
+
+            self.book = PriceBook(self.fs, self.directory)
+        self.book.add(version, contents, litellm)
 
     def accept_started(self, record: UsageRecord) -> UsageRecord:
         """Accept a ``started`` record and hold its call in flight."""

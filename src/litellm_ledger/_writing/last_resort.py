@@ -139,6 +139,8 @@ class LastResort:
                 self._number_inbox()
                 waiting = [self._unanswered.popleft() for _ in range(len(self._unanswered))]
                 self._save(backlog.queue.held(), deadline)
+                if backlog.book is not None:
+                    backlog.book.write(again=True)  # after the records: they come first here
                 with self._numbering:
                     backlog.note_written()
                 safe = self._log.synced if self.sync else self._log.written

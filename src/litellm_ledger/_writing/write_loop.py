@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
 import aiofiles.os
@@ -103,6 +104,9 @@ class WriteLoop:
                     first = first or item[0]
             # Who comes alone may go on without us; of those who come together we make batches.
             self._in_its_place = 0.0 if len(lines) < 2 else math.inf
+            book = backlog.book
+            if book is not None and (book.pending or (sync and book.refused)):
+                await self._in_thread(partial(book.write, again=sync))
             size = sum(map(len, lines))
             if lines:
                 line_size = max(64, size // len(lines))
@@ -116,7 +120,7 @@ class WriteLoop:
 
         For a caller who is alone, and would only wait until the task has had its turn: two rounds
         of the loop.  If it is not one quick write, or the task has had no turn for too long, or its
-        last batch was of several records, the task does it.
+        last batch was of several records, or the price book is to be written, the task does it.
         """
         queue = backlog.queue
         hand = queue.hand
@@ -130,6 +134,7 @@ class WriteLoop:
                 not isinstance(item, Signal)
                 and self._in_its_place <= TURN
                 and began >= self._direct_after
+                and (backlog.book is None or not backlog.book.pending)
             ):
                 line = backlog.line(item)
                 if backlog.log.append_now(item[0], (line,), len(line)):
