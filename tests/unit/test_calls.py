@@ -19,6 +19,7 @@ from litellm_ledger._litellm.anthropic_events import MessagesReader
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.content import captured
 from litellm_ledger._litellm.stream_readers import ResponsesReader, TextReader
+from litellm_ledger._litellm.units import UNITS, add_units, search_context
 from litellm_ledger._records.record import MAX_CONTENT
 
 # --- The table -------------------------------------------------------------------------------
@@ -83,6 +84,45 @@ def test_what_is_counted_is_all_that_the_model_reads() -> None:
         ("arerank", {}, {"meta": None}, {}),
         ("aocr", {}, {"usage_info": {"pages_processed": 7}}, {"pages": 7}),
         ("acompletion", {}, {}, {}),
+        (
+            "aimage_generation",
+            {"size": "512x512", "quality": "auto", "steps": 30},
+            Obj(data=[1], size="1024x1024", _hidden_params={"billable_input_image_count": 2}),
+            {
+                "images": 1,
+                "meta": {"units": {"input_images": 2}, "price": {"size": "1024x1024", "steps": 30}},
+            },
+        ),
+        (
+            "aimage_generation",
+            {"image_size": {"width": 1_500, "height": 700}, "quality": "low"},
+            Obj(data=[Obj(provider_specific_fields={"width": 1_500, "height": 701})]),
+            {
+                "images": 1,
+                "meta": {
+                    "units": {"megapixels": 2},
+                    "price": {"size": "1500x700", "quality": "low"},
+                },
+            },
+        ),
+        (
+            "arerank",
+            {},
+            {"meta": {"billed_units": {"total_tokens": 9}}},
+            {"input_tokens": 9, "usage_source": "provider"},
+        ),
+        (
+            "aocr",
+            {},
+            {"usage_info": {"pages_processed": 7, "pages_processed_annotation": 2, "credits": 1.5}},
+            {"pages": 7, "meta": {"units": {"annotated_pages": 2, "credits": 1.5}}},
+        ),
+        (
+            "aembedding",
+            {},
+            Obj(usage={"prompt_tokens_details": {"image_count": 2, "character_count": 9}}),
+            {"characters": 9, "meta": {"units": {"input_images": 2}}},
+        ),
     ],
 )
 def test_units(name: str, kwargs: dict[str, Any], answer: Any, units: Any) -> None:
@@ -90,6 +130,61 @@ def test_units(name: str, kwargs: dict[str, Any], answer: Any, units: Any) -> No
     found = CALLS[name].units(kwargs, answer)
     assert found == expected
     UsageRecord(**found)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "answer", "meta"),
+    [
+        (
+            "avideo_generation",
+            {"size": "1280x720"},
+            Obj(usage={"duration_seconds": 8.0, "video_count": 2, "video_resolution": "720p"}),
+            {
+                "units": {"video_seconds": 16.0},
+                "price": {"resolution": "720p", "size": "1280x720"},
+            },
+        ),
+        ("avideo_generation", {}, Obj(usage=None, seconds="4"), {"units": {"video_seconds": 4.0}}),
+        (
+            "asearch",
+            {"search_provider": "tavily", "query": ["a", "b"], "search_depth": "advanced"},
+            None,
+            {"units": {"queries": 2}, "price": {"mode": "advanced"}},
+        ),
+        (
+            "asearch",
+            {"search_provider": "parallel_ai", "query": ["a", "b"], "max_results": 15},
+            None,
+            {"units": {"queries": 1, "additional_results": 5}, "price": {"max_results": 15}},
+        ),
+    ],
+)
+def test_units_of_calls_that_are_no_tokens_at_all(
+    name: str, kwargs: dict[str, Any], answer: Any, meta: Any
+) -> None:
+    assert UNITS[name](kwargs, answer) == {"meta": meta}
+
+
+def test_what_an_answer_says_of_its_price_comes_before_what_was_asked_for() -> None:
+    found = {"images": 1, "meta": {"price": {"size": "1x1", "service_tier": "flex"}}}
+    fields = {"meta": {"price": {"service_tier": "priority"}, "tools": {"web_searches": 1}}}
+    assert add_units(fields, found) == {
+        "images": 1,
+        "meta": {
+            "price": {"size": "1x1", "service_tier": "priority"},
+            "tools": {"web_searches": 1},
+        },
+    }
+
+
+def test_the_context_of_a_search_is_what_the_answer_says_else_what_was_asked_for() -> None:
+    asked = {"web_search_options": {"search_context_size": "high"}}
+    assert search_context(asked) == "high"
+    assert search_context(asked, Obj(usage={"search_context_size": "low"})) == "low"
+    assert (
+        search_context({"tools": [{"type": "web_search", "search_context_size": "low"}]}) == "low"
+    )
+    assert search_context({"tools": "x", "web_search_options": {"search_context_size": 1}}) is None
 
 
 # --- Anthropic's events ----------------------------------------------------------------------

@@ -55,6 +55,7 @@ PURE = {
     "_litellm.members",
     "_litellm.outcome",
     "_litellm.stream_readers",
+    "_litellm.units",
     "_litellm.usage",
     "_maintenance.salvage",
     "_page.drawing",

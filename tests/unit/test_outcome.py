@@ -487,10 +487,20 @@ def test_cache_counters_at_the_top_and_in_the_details_are_one_count(
         {"prompt_tokens_details": {"web_search_requests": 2}},
         {"num_search_queries": 2},
         {"server_side_tool_usage_details": {"web_search_calls": 2}},
+        {"web_search_requests": 2},
     ],
 )
 def test_web_searches_are_counted_wherever_a_usage_says_them(said: dict[str, Any]) -> None:
     assert usage_fields({**CHAT, **said})["meta"]["tools"] == {"web_searches": 2}
+
+
+def test_groundings_with_maps_and_pages_that_were_opened_are_counted() -> None:
+    said = {
+        "prompt_tokens_details": {"google_maps_grounding_requests": 3},
+        "server_tool_use": {"browser_open_requests": 2},
+    }
+    told = usage_fields({**CHAT, **said})["meta"]["tools"]
+    assert told == {"maps_groundings": 3, "browser_opens": 2}
 
 
 def test_what_a_response_shows_of_paid_tools_is_counted() -> None:

@@ -23,6 +23,7 @@ from litellm_ledger._litellm.own_calls import ours
 from litellm_ledger._litellm.packages import needs_messages_stream, require
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._litellm.stream_readers import StreamReader
+from litellm_ledger._litellm.units import add_units
 from litellm_ledger._litellm.usage import billed_usage
 from litellm_ledger._litellm.wire import Wire, heard, wire_of_call
 from litellm_ledger._runtime.cancellation import outlive_cancellation
@@ -162,7 +163,7 @@ class _Call:
             if plain is not None and self.core.pricing.complete_plain(plain, asked, attempt.ts):
                 attempt.settle({"status": "ok", **plain}, plain=True)
                 return
-        fields = {**from_response(answer), **asked.call.units(asked.kwargs, answer)}
+        fields = add_units(from_response(answer), asked.call.units(asked.kwargs, answer))
         priced = answer
         if said is not None and hear(fields, said):
             priced = {"usage": billed_usage(said) or said}

@@ -34,6 +34,7 @@ from litellm_ledger._litellm.members import merged, noted
 from litellm_ledger._litellm.outcome import from_exception, from_response
 from litellm_ledger._litellm.own_calls import is_ours
 from litellm_ledger._litellm.price_options import PRICED_BY, base_model
+from litellm_ledger._litellm.units import add_units
 from litellm_ledger._litellm.usage import cached_elsewhere, usage_fields
 from litellm_ledger._records.money import from_litellm
 from litellm_ledger._records.record import UsageRecord
@@ -346,7 +347,7 @@ def _completed(
     each look at a finished one tells its usage again."""
     if asked.call.job:
         return {"status": "ok", "response_id": fields.get("response_id"), "usage_source": "none"}
-    fields = {**fields, **asked.call.units(asked.kwargs, answer)}
+    fields = add_units(fields, asked.call.units(asked.kwargs, answer))
     return core.pricing.complete(fields, answer, asked, began)
 
 

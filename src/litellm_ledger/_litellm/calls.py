@@ -7,23 +7,21 @@ its row; ``_client.client`` only gives them their types.  Never waits and never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from litellm_ledger._records.record import MAX_INT
-
 from .anthropic_events import MessagesReader
 from .content import captured
-from .internals import HIDDEN, MCP_CHAT, MCP_RESPONSES, MESSAGES_STREAM, Modules
+from .internals import MCP_CHAT, MCP_RESPONSES, MESSAGES_STREAM, Modules
 from .members import member, text
 from .price_options import price_options
 from .stream_readers import ChatReader, LookReader, ResponsesReader, StreamReader, TextReader
+from .units import UNITS, Units
 
 __all__ = ["CALLS", "Asked", "Call", "Need"]
 
 _Kwargs = Mapping[str, Any]
-_Units = Callable[[_Kwargs, Any], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,10 @@ _RESPONSES: Final = Need(MCP_RESPONSES, "responses")
 _MESSAGES: Final = Need(MESSAGES_STREAM, "messages")
 
 
+def _no_units(_kwargs: _Kwargs, _answer: Any) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One of LiteLLM's async calls.
@@ -57,7 +59,6 @@ class Call:
             estimated, and stored with ``capture_content``.
         positional: LiteLLM's function whose signature names further positional arguments.
         reader: how a stream of it is read; ``None``: it has none.
-        units: what it used that is no token.
         wrote: the part of an answer that ``capture_content`` stores.
         need: what LiteLLM imports for a call with these arguments.
         options: arguments that the price of this kind of call hangs on.
@@ -74,7 +75,6 @@ class Call:
     reads: tuple[str, ...]
     positional: str
     reader: type[StreamReader] | None = None
-    units: _Units = lambda _kwargs, _answer: {}
     wrote: Callable[[Any], Any] = lambda _answer: None
     need: Callable[[_Kwargs], Need | None] = lambda _kwargs: None
     options: tuple[str, ...] = ()
@@ -84,6 +84,11 @@ class Call:
     files: tuple[str, ...] = ()
     plain: bool = False
     strays: bool = False
+
+    @property
+    def units(self) -> Units:
+        """What it used that is no token."""
+        return UNITS.get(self.name, _no_units)
 
     @property
     def asks_usage(self) -> bool:
@@ -167,55 +172,6 @@ def _has_no_address(answer: Any) -> bool:
     return all(member(image, "url") is None for image in member(answer, "data") or ())
 
 
-# --- What was used that is no token; what cannot be read is unknown ---------------------------
-
-
-def _images(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
-    """How many images came back."""
-    data = member(answer, "data")
-    return {"images": len(data)} if isinstance(data, Sized) else {}
-
-
-def _audio_seconds(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
-    """How long the audio was: as billed, as the transcript says, or as LiteLLM measured it."""
-    usage = member(answer, "usage")
-    hidden = member(answer, HIDDEN)
-    for value in (
-        member(usage, "seconds"),
-        member(answer, "duration"),
-        member(hidden, "audio_transcription_duration"),
-    ):
-        if type(value) in (int, float) and 0 < value <= MAX_INT:
-            return {"audio_seconds": float(value)}
-    return {}
-
-
-def _speech_characters(kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
-    """How many characters were to be read aloud, blanks too: as billed, else as given."""
-    billed = member(member(answer, HIDDEN), "billed_characters")
-    if type(billed) is int:
-        return _whole("characters", billed)
-    given = kwargs.get("input")
-    return {"characters": len(given)} if isinstance(given, str) else {}
-
-
-def _pages(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
-    """How many pages were read."""
-    return _whole("pages", member(member(answer, "usage_info"), "pages_processed"))
-
-
-def _search_units(_kwargs: _Kwargs, answer: Any) -> dict[str, Any]:
-    """How many searches the provider bills."""
-    billed = member(member(answer, "meta"), "billed_units")
-    return _whole("search_units", member(billed, "search_units"))
-
-
-def _whole(name: str, value: Any) -> dict[str, Any]:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return {name: value} if type(value) is int and 0 <= value <= MAX_INT else {}
-
-
 # --- The table -------------------------------------------------------------------------------
 
 CALLS: Final[dict[str, Call]] = {
@@ -264,7 +220,6 @@ CALLS: Final[dict[str, Call]] = {
             "aimage_generation",
             ("prompt",),
             "image_generation",
-            units=_images,
             wrote=_images_wrote,
             options=("size", "quality", "n"),
             keeps=_has_no_address,
@@ -273,7 +228,6 @@ CALLS: Final[dict[str, Call]] = {
             "aimage_edit",
             ("prompt",),
             "aimage_edit",
-            units=_images,
             wrote=_images_wrote,
             options=("size", "quality", "n"),
             keeps=_has_no_address,
@@ -283,20 +237,18 @@ CALLS: Final[dict[str, Call]] = {
             "atranscription",
             ("prompt",),
             "transcription",
-            units=_audio_seconds,
             wrote=_member("text"),
             files=("file",),
         ),
-        Call("aspeech", ("input",), "speech", units=_speech_characters),
+        Call("aspeech", ("input",), "speech"),
         Call("amoderation", ("input",), "amoderation", wrote=_member("results")),
         Call(
             "arerank",
             ("query", "documents"),
             "arerank",
-            units=_search_units,
             wrote=_member("results"),
         ),
-        Call("aocr", ("document",), "ocr", units=_pages, wrote=_member("pages")),
+        Call("aocr", ("document",), "ocr", wrote=_member("pages")),
         Call("acreate_batch", (), "acreate_batch", job=True, keeps=None, strays=True),
         Call("aretrieve_batch", (), "aretrieve_batch", job=True, keeps=None, strays=True),
         Call("aget_responses", (), "aget_responses", reader=LookReader, job=True, keeps=None),

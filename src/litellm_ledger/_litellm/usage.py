@@ -113,9 +113,14 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one
             apart[f"billed_{side}"] = billed
     if apart:
         note(fields, {"tokens": apart})
-    searched = _searches(get, in_details)
-    if searched:
-        note(fields, {"tools": {"web_searches": searched}})
+    server = get("server_tool_use")
+    tools = {
+        "web_searches": _searches(get, in_details),
+        "maps_groundings": member(in_details, "google_maps_grounding_requests"),
+        "browser_opens": member(server, "browser_open_requests"),
+    }
+    if told := {name: value for name, value in tools.items() if count(value)}:
+        note(fields, {"tools": told})
 
 
 def _priced_apart(details: Any, side: str) -> dict[str, int]:
@@ -193,10 +198,12 @@ def billed_usage(usage: Any) -> dict[str, int]:
 
 
 def _searches(get: Callable[[str], Any], in_details: Any) -> int:
-    """Web searches that a usage counts: Anthropic's, Gemini's, Perplexity's, xAI's."""
+    """Web searches that a usage counts: Anthropic's and Groq's, Gemini's (of images, on the usage
+    itself), Perplexity's, xAI's."""
     for found in (
         member(get("server_tool_use"), "web_search_requests"),
         member(in_details, "web_search_requests"),
+        get("web_search_requests"),
         get("num_search_queries"),
         member(get("server_side_tool_usage_details"), "web_search_calls"),
     ):
