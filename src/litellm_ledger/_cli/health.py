@@ -146,15 +146,42 @@ def verify(
             help="Check that nothing changed since the lines in FILE were printed by anchor.",
         ),
     ] = None,
+    prices: Annotated[
+        bool,
+        option(
+            "--prices",
+            help="Also compute every cost again from its price in the ledger; exit 1 if one "
+            "differs.",
+        ),
+    ] = False,
 ) -> int:
     """Check that no record is lost; exit 1 if acknowledged records are lost or files damaged."""
     with working(f"verifying {ledger.path}"):
         result = ledger.verify(full=full, anchors=anchors)
+    sound = result.complete if strict else result.ok
+    if not prices:
+        return emit(
+            output,
+            result.to_dict,
+            lambda: _print_verification(result, every=every, strict=strict),
+            status=int(not sound),
+        )
+    from litellm_ledger._reading.price_check import check_prices
+
+    from .prices import check_dict, print_check
+
+    with working(f"computing the costs in {ledger.path}"):
+        costs = check_prices(ledger.path)
+
+    def table() -> None:
+        _print_verification(result, every=every, strict=strict)
+        print_check(costs)
+
     return emit(
         output,
-        result.to_dict,
-        lambda: _print_verification(result, every=every, strict=strict),
-        status=0 if (result.complete if strict else result.ok) else 1,
+        lambda: {**result.to_dict(), "prices": check_dict(costs)},
+        table,
+        status=int(not (sound and costs.ok)),
     )
 
 

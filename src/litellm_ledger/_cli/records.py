@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -35,6 +35,7 @@ from .tables import show as show_table
 
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._prices.price import Priced
     from litellm_ledger._reading.lines import Problem
     from litellm_ledger._records.record import UsageRecord
     from litellm_ledger._reports.history import Calls, Operation
@@ -145,7 +146,19 @@ def show(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
             "litellm-ledger calls --json lists them"
         )
-    return emit(output, lambda: _operation_dict(found), lambda: _print_operation(found))
+    terms = _terms(ledger.path, found)
+    return emit(
+        output, lambda: _operation_dict(found, terms), lambda: _print_operation(found, terms)
+    )
+
+
+def _terms(root: Path, found: Operation) -> dict[str | None, Priced]:
+    """Return the terms of the prices of an operation's outcomes, by id, where they are kept."""
+    from litellm_ledger._reading.price_check import terms
+
+    outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
+    told = ((outcome.id, terms(root, outcome)) for outcome in outcomes)
+    return {key: priced for key, priced in told if priced is not None}
 
 
 def refuse_directory(text: str, order: str) -> None:
@@ -154,7 +167,9 @@ def refuse_directory(text: str, order: str) -> None:
         raise ValueError(f"{text} is a directory; it comes last: {order}")
 
 
-def _operation_dict(found: Operation) -> dict[str, Any]:
+def _operation_dict(found: Operation, terms: Mapping[str | None, Priced]) -> dict[str, Any]:
+    from .prices import terms_dict
+
     return {
         "id": found.id,
         "attempts": [
@@ -162,13 +177,18 @@ def _operation_dict(found: Operation) -> dict[str, Any]:
                 "number": attempt.number,
                 "started": attempt.started and record_dict(attempt.started),
                 "outcome": attempt.outcome and record_dict(attempt.outcome),
+                **(
+                    {"price": terms_dict(terms[attempt.outcome.id])}
+                    if attempt.outcome and attempt.outcome.id in terms
+                    else {}
+                ),
             }
             for attempt in found.attempts
         ],
     }
 
 
-def _print_operation(found: Operation) -> None:
+def _print_operation(found: Operation, terms: Mapping[str | None, Priced]) -> None:
     """Print an operation: what it came to, then each attempt, a member a line."""
     outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
     known = [outcome.cost for outcome in outcomes if outcome.cost is not None]
@@ -187,6 +207,10 @@ def _print_operation(found: Operation) -> None:
             named = f" ({clean(error)})" if error else ""
             write(f"attempt {attempt.number}: {clean(_status(attempt.outcome))}{named}")
             print_record(attempt.outcome)
+            if attempt.outcome.id in terms:
+                from .prices import print_terms
+
+                print_terms(terms[attempt.outcome.id])
         else:
             write(f"attempt {attempt.number}: started, no outcome on record yet")
             if attempt.started is not None:

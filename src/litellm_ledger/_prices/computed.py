@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from .entry import Entry
-from .own import ModelPrice, lacking_prices, price_of, terms_of
+from .own import ModelPrice, cost_of, lacking_prices, terms_of
 from .price import Priced, price
 from .quantities import conditions, used
 
@@ -30,6 +30,7 @@ def compute(entry: Entry | ModelPrice, fields: Mapping[str, Any]) -> Priced:
     """
     if isinstance(entry, Entry):
         return price(used(fields), conditions(fields), entry)
-    cost, terms = price_of(entry, fields), terms_of(entry, fields) or ()
+    terms = terms_of(entry, fields)
+    cost = cost_of(terms)
     missing = () if cost is not None else tuple(lacking_prices(entry, fields)) or ("usage",)
-    return Priced(cost, tuple(terms), missing, cost or Decimal(0))
+    return Priced(cost, tuple(terms or ()), missing, cost or Decimal(0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import decimal
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -27,6 +27,7 @@ __all__ = [
     "AMOUNTS",
     "ModelPrice",
     "Prices",
+    "cost_of",
     "find_price",
     "lacking_prices",
     "price_of",
@@ -252,7 +253,11 @@ def price_of(price: ModelPrice, fields: Mapping[str, Any]) -> Decimal | None:
 
     ``None`` where the price does not cover what was used, or nothing that it covers is known.
     """
-    terms = terms_of(price, fields)
+    return cost_of(terms_of(price, fields))
+
+
+def cost_of(terms: Sequence[Term] | None) -> Decimal | None:
+    """Return what terms come to, rounded half-even to a picodollar once."""
     if terms is None:
         return None
     total = Decimal(0)
