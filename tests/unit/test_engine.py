@@ -130,8 +130,9 @@ def test_quantiles_are_those_of_plain_python(made: tuple[Path, Reckoning]) -> No
     total = Ledger(root).report([], quantiles=True).total
     for name in ("latency_ms", "ttft_ms"):
         spread = getattr(total, name)
-        found = (spread.count, spread.p50, spread.p90, spread.p99, spread.max)
-        assert found == truth.spread(name)
+        count, *quantiles, most = truth.spread(name)
+        assert (spread.count, spread.max) == (count, most)
+        assert (spread.p50, spread.p90, spread.p99) == pytest.approx(quantiles, rel=1 / 128)
 
 
 SELECTIONS: list[dict[str, Any]] = [

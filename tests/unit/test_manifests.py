@@ -79,6 +79,7 @@ def a_question(rng: random.Random) -> dict[str, Any]:
     keys = rng.sample(KEYS, rng.randrange(4))
     question: dict[str, Any] = {"by": keys, "tz": rng.choice(ZONES)}
     begin = datetime(2025, 1, 1, tzinfo=UTC)
+    question["quantiles"] = rng.random() < 0.5
     minutes = rng.choice((1, 15, 60 * 24))
     for bound in ("since", "until"):
         if rng.random() < 0.3:
@@ -391,6 +392,7 @@ LIES: dict[str, Any] = {
     "limits": {"kept": 0, "share": 4, "rows": 0},
     "short": None,
     "head": "00000000",
+    "durations": None,
     "table": None,
     "tag_tables": {},
 }
@@ -435,6 +437,62 @@ def test_sums_that_lie_are_found_by_the_lines(hand: HandMade, name: str, table: 
     rewrite(manifest_of(segment), change)
     (found,) = problems(Ledger(hand.root), full=True)
     assert found == f"altered: is not what the lines say: {table}"
+
+
+@pytest.mark.parametrize("at", ["of", "quarters", "least", "most", "buckets", "counts"])
+@pytest.mark.parametrize("name", ["latency_ms", "ttft_ms"])
+def test_durations_that_lie_are_found_by_the_lines(hand: HandMade, name: str, at: str) -> None:
+    lines = [hand.line(n, latency_ms=10.0 * n, ttft_ms=float(n)) for n in (1, 2)]
+    segment = hand.sealed(1, 2, lines)
+    seal(hand.root)
+
+    def change(plain: dict[str, Any]) -> None:
+        group = plain["durations"]["groups"][0]
+        if at == "of":
+            group["of"][0] = "fast"
+        elif at == "quarters":
+            group["quarters"][0] += 4
+        elif at in ("least", "most"):
+            group[name][0][at == "most"] += 0.25
+        else:
+            group[name][0][2 + (at == "counts")][-1] += 1
+
+    rewrite(manifest_of(segment), change)
+    (found,) = problems(Ledger(hand.root), full=True)
+    assert found == "altered: is not what the lines say: durations"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [],
+        [None, None],
+        [[1.0, 2.0, [], []]],
+        [[1.0, 2.0, [300], [1, 1]]],
+        [[1.0, 2.0, [300, 0], [1, 1]]],
+        [[1.0, 2.0, [300, -5], [1, 1]]],
+        [[1.0, 2.0, [300], [0]]],
+        [[1.0, 2.0, [300], [10**30]]],
+        [[1.0, 2.0, [10**9], [1]]],
+        [[1.0, 2.0, [65_000, 65_000], [1, 1]]],
+        [[2.0, 1.0, [300], [1]]],
+        [["fast", 1.0, [300], [1]]],
+        [[1.0]],
+    ],
+)
+def test_durations_that_make_no_sense_are_passed_over(hand: HandMade, cells: Any) -> None:
+    segment = hand.sealed(1, 2, hand.lines(1, 2, latency_ms=7.0))
+    seal(hand.root)
+    true = Ledger(hand.root).report(quantiles=True)
+
+    def change(plain: dict[str, Any]) -> None:
+        plain["durations"]["groups"][0]["latency_ms"] = cells
+
+    rewrite(manifest_of(segment), change)
+    found = Ledger(hand.root).report(quantiles=True)
+    assert found.total.calls == 2
+    assert found.total.latency_ms in ((None,) if cells == [] else (true.total.latency_ms,))
+    assert problems(Ledger(hand.root), full=True)
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
@@ -506,7 +564,7 @@ def test_a_manifest_without_limits_was_made_with_those_of_its_time(hand: HandMad
     seal(hand.root)
 
     def as_before(plain: dict[str, Any]) -> None:
-        for member in ("limits", "short", "head"):
+        for member in ("limits", "short", "head", "durations"):
             del plain[member]
 
     rewrite(path, as_before)

@@ -37,10 +37,13 @@ OTHER: Final = "(other)"
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
-    """How a duration in milliseconds is spread, by nearest rank: each is one that was measured.
+    """How a duration in milliseconds is spread.
 
     Attributes:
         count: outcomes that say it.
+        p50, p90, p99: by nearest rank, within 0.8 % of the value that was measured; below 1/16 ms
+            within that.
+        max: the largest, exactly.
     """
 
     count: int

@@ -6,12 +6,13 @@ question is answered from them.  A question is answered exactly or not at all.  
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from operator import add
-from typing import Annotated, Any, Final, NamedTuple, cast
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -19,8 +20,11 @@ from litellm_ledger._records.line import Line
 from litellm_ledger._records.record import Fields
 
 from .calendar import PERIODS
+from .durations import DurationGroup, Durations, DurationTable
 from .groups import KEYS, key_of
+from .quantiles import MEASURED, Sketch, Spread
 from .selection import Selection
+from .steps import Quarter, are_quarters, is_step, order
 from .totals import FIELDS, Totals
 
 __all__ = ["Group", "Limits", "QuarterQuestion", "Quarters", "Table", "Tables"]
@@ -29,12 +33,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUARTER: Final = timedelta(minutes=15)
 _TICK: Final = timedelta(microseconds=1)
 
-_LARGEST_STEP: Final = 96
-"""A day: within two of them clocks may change and change back."""
 _LARGEST: Final = 2**63 - 1
 _FIELDS: Final = frozenset(FIELDS)
 _Sum = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
-_Quarter = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):
@@ -59,31 +60,21 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
             raise ValueError("steps of tables ascend, and each divides a day")
 
 
-def is_step(step: int) -> bool:
-    """Whether sums may be over so many quarters."""
-    return step > 0 and _LARGEST_STEP % step == 0
-
-
 class Group(msgspec.Struct, frozen=True, gc=False):
     """Outcomes with the same values: their sums for each quarter of an hour."""
 
     of: list[str | None]
-    quarters: list[_Quarter | None]
+    quarters: list[Quarter | None]
     sums: dict[str, list[_Sum]]
 
     def is_sound(self, values: int, step: int) -> bool:
         """Whether its parts fit each other: that of what is read from a file nobody promises."""
-        quarters = self.quarters
-        times = cast("list[int]", quarters[1:] if quarters[:1] == [None] else quarters)
         return (
             len(self.of) == values
-            and len(quarters) > 0
-            and None not in times
-            and times == sorted(set(times))
-            and (step == 1 or not any(time % step for time in times))
+            and are_quarters(self.quarters, step)
             and "calls" in self.sums
             and _FIELDS.issuperset(self.sums)
-            and {len(quarters)} == {*map(len, self.sums.values())}
+            and {len(self.quarters)} == {*map(len, self.sums.values())}
         )
 
 
@@ -144,16 +135,17 @@ class _Rows:
 
     def table(self) -> Table | None:
         """Return it as it is kept; ``None`` if a sum is too large for that."""
-        groups = sorted(self.groups.items(), key=_order)
+        groups = sorted(self.groups.items(), key=lambda item: order(item[0]))
         table = Table([_group(key, rows) for key, rows in groups], self.step)
         sums = (s for group in table.groups for s in group.sums.values())
         return None if any(abs(number) > _LARGEST for s in sums for number in s) else table
 
 
 class Tables(NamedTuple):
-    """The tables of a segment: the sums in few rows, without a tag, and by the value of each."""
+    """The tables of a segment: sums in few rows, durations, sums without a tag and by each tag."""
 
     short: Table | None
+    durations: DurationTable | None
     table: Table | None
     of_tags: dict[str, Table]
 
@@ -167,15 +159,40 @@ class Quarters:
         self._tables: dict[str | None, _Rows | None] = {None: _Rows(limits.steps[0])}
         self._tags: set[str] = set()
         self._lines = 0
+        self._key: _Key = ()
+        self._measured: dict[tuple[str, _Key], array[float]] = {}
+        self._durations: Durations | None = Durations(limits.steps[0])
 
     def _begin(self) -> Totals:
-        return Totals(key=_combination, max_groups=self._limits.fold * 2)
+        return Totals(key=self._combination, max_groups=self._limits.fold * 2)
+
+    def _combination(self, line: Fields) -> _Key:
+        """Return what tells outcomes apart: the values of ``KEYS``, the quarter, the tags."""
+        ts, tags = line.ts, line.tags
+        self._key = key = (
+            line.model,
+            line.provider,
+            line.call,
+            line.status,
+            line.response_model,
+            line.error,
+            line.usage_source,
+            line.cost_source,
+            None if ts is None else (ts - _EPOCH) // _QUARTER,
+            tuple(tags.items()) if tags else None,
+        )
+        return key
 
     def add(self, line: Line) -> None:
         """Add one outcome."""
         self._lines += 1
         totals = self._combined
         totals.add(line, line.cost)
+        if line.status == "ok":
+            for name in MEASURED:
+                value = getattr(line, name)
+                if value is not None:
+                    self._measured.setdefault((name, self._key), array("d")).append(value)
         if totals.groups >= self._limits.fold:
             self._fold(self._limits.rows)
 
@@ -199,6 +216,14 @@ class Quarters:
                 many = tag is not None and len({key[-1] for key in table.groups}) > limits.values
                 self._tables[tag] = None if many else table.within(most, limits.steps)
         self._give_up()
+        self._fold_durations(most)
+
+    def _fold_durations(self, most: int) -> None:
+        measured, self._measured = self._measured, {}
+        if self._durations is not None:
+            for (name, (*of, quarter, _)), values in measured.items():
+                self._durations.add(tuple(of), quarter, name, Sketch.of(values))
+            self._durations = self._durations.within(most, self._limits.steps)
 
     def _give_up(self) -> None:
         """Keep the smallest tables of tags, as many as fit within the limit together."""
@@ -227,26 +252,10 @@ class Quarters:
         short = base.within(limits.short, limits.steps) if base else None
         return Tables(
             short=short.table() if short else None,
+            durations=self._durations.table() if self._durations else None,
             table=tables.get(None),
             of_tags={tag: table for tag, table in of_tags if table is not None},
         )
-
-
-def _combination(line: Fields) -> _Key:
-    """Return what tells outcomes apart: the values of ``KEYS``, the quarter, the tags."""
-    ts, tags = line.ts, line.tags
-    return (
-        line.model,
-        line.provider,
-        line.call,
-        line.status,
-        line.response_model,
-        line.error,
-        line.usage_source,
-        line.cost_source,
-        None if ts is None else (ts - _EPOCH) // _QUARTER,
-        tuple(tags.items()) if tags else None,
-    )
 
 
 def _group(key: _Key, rows: dict[int | None, list[int]]) -> Group:
@@ -255,8 +264,16 @@ def _group(key: _Key, rows: dict[int | None, list[int]]) -> Group:
     return Group(list(key), quarters, {name: list(sums) for name, sums in columns if any(sums)})
 
 
-def _order(item: tuple[_Key, Any]) -> list[tuple[bool, str]]:
-    return [(value is not None, value or "") for value in item[0]]
+_G = TypeVar("_G", Group, DurationGroup)
+
+
+class _Table(Protocol[_G]):
+    """What tables have in common."""
+
+    @property
+    def groups(self) -> list[_G]: ...
+    @property
+    def step(self) -> int: ...
 
 
 class QuarterQuestion:
@@ -278,38 +295,60 @@ class QuarterQuestion:
         """Whether tables of one tag can answer it."""
         self._numbers: dict[tuple[int, int], tuple[int, ...] | None] = {}
 
-    def add_to(self, totals: Totals, table: Table) -> bool:
+    def add_to(
+        self,
+        totals: Totals,
+        table: Table,
+        spread: Spread | None = None,
+        durations: DurationTable | None = None,
+    ) -> bool:
         """Add what the outcomes of a table come to; tell whether it could be told exactly.
 
-        Where it could not, nothing is added.
+        Where it could not, nothing is added.  With ``spread``, what was measured is added there.
         """
         try:
-            return self._add_to(totals, table)
+            found = self._wanted(table)
+            measured = self._wanted(durations) if durations is not None else None
         except OverflowError:  # a time that no calendar has
             return False
+        if found is None or (spread is not None and measured is None):
+            return False
+        for one, group, start, end in found:
+            sums = {
+                name: sum(group.sums[name][start:end]) if name in group.sums else 0
+                for name in FIELDS
+            }
+            totals.add_sums(one.status, one.usage_source, self._group(one), sums)
+        if spread is not None:
+            for one, times, start, end in measured or ():
+                for name in MEASURED:
+                    for sketch in times.sketches(name, start, end):
+                        spread.merge(self._group(one), name, sketch)
+        return True
 
-    def _add_to(self, totals: Totals, table: Table) -> bool:
-        found: list[tuple[Fields, Group, int, int]] = []
+    def _group(self, one: Fields) -> tuple[str, ...]:
+        return tuple([of(one) for of in self._keys])
+
+    def _wanted(self, table: _Table[_G]) -> list[tuple[Fields, _G, int, int]] | None:
+        """Part the groups of a table so that each part is in one group of the answer, or in none.
+
+        Returns those that are wanted: an outcome for all, the group, where in ``quarters`` the part
+        starts and ends; ``None`` if that cannot be told.
+        """
+        found: list[tuple[Fields, _G, int, int]] = []
         for group in table.groups:
             values = dict(zip(KEYS, group.of, strict=False))
             value = group.of[-1] if len(group.of) > len(KEYS) else None
             tags = {} if value is None or self.tag is None else {self.tag: value}
             runs = self._runs(group.quarters, table.step)
             if runs is None:
-                return False
+                return None
             for quarter, start, end in runs:
                 ts = None if quarter is None else _EPOCH + quarter * _QUARTER
                 one: Any = Fields(**cast("Any", values), ts=ts, tags=tags)
                 if self._selection.fits(one):
                     found.append((one, group, start, end))
-        for one, group, start, end in found:
-            sums = {
-                name: sum(group.sums[name][start:end]) if name in group.sums else 0
-                for name in FIELDS
-            }
-            key = [of(one) for of in self._keys]
-            totals.add_sums(one.status, one.usage_source, key, sums)
-        return True
+        return found
 
     def _runs(
         self, quarters: list[int | None], step: int

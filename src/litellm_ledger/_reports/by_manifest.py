@@ -5,12 +5,13 @@ Owns the choice of the segments whose manifest answers a question exactly; the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from litellm_ledger._aggregates.quarters import QuarterQuestion, Table
+from litellm_ledger._aggregates.quantiles import Spread
+from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._reading.sealed import manifests
@@ -34,31 +35,45 @@ class Sealed(NamedTuple):
     open: frozenset[str]
 
 
-def add_sealed(ledger: Snapshot, question: QuarterQuestion, totals: Totals) -> Sealed:
-    """Add up what manifests tell of a ledger."""
+def add_sealed(
+    ledger: Snapshot, question: QuarterQuestion, totals: Totals, spread: Spread | None
+) -> Sealed:
+    """Add up what manifests tell of a ledger, durations too where they are asked for."""
     if not question.answerable:
         return Sealed(frozenset(), ledger.segments, frozenset())
     told = manifests(ledger.root, ledger.segments, ledger.archive)
     found = set()
     for _, family in by_writer(ledger.segments):
         for name in _alone(family, told):
-            tables = _tables(ledger.root, told[name], name, question.tag)
-            if any(question.add_to(totals, table) for table in tables if table is not None):
+            if _add(ledger.root, name, told[name], question, totals, spread):
                 found.add(name)
     rest = [name for name in ledger.segments if name not in found]
     started = frozenset(name.writer for name in found if told[name].open)
     return Sealed(frozenset(found), rest, started)
 
 
-def _tables(
-    root: Path, manifest: Manifest, name: SegmentName, tag: str | None
-) -> Iterator[Table | None]:
-    """Yield what may answer: few rows first, and what is large only if they cannot."""
-    if tag is None or (manifest.tags is not None and tag not in manifest.tags):
-        yield manifest.short_table()
+def _add(
+    root: Path,
+    name: SegmentName,
+    manifest: Manifest,
+    question: QuarterQuestion,
+    totals: Totals,
+    spread: Spread | None,
+) -> bool:
+    """Add one segment; what is large is read only if few rows cannot tell."""
+    tag = question.tag
+    tagged = tag is not None and (manifest.tags is None or tag in manifest.tags)
+    short = None if tagged else manifest.short_table()
+    if spread is None and short is not None and question.add_to(totals, short):
+        return True
+    if spread is not None and tagged:
+        return False
     there = read(root, name)
-    if there is not None and there[0].sha256 == manifest.sha256:
-        yield there[0].table_of(tag)
+    if there is None or there[0].sha256 != manifest.sha256:  # another one by now
+        return False
+    durations = None if spread is None else there[0].duration_table()
+    tables = (table for table in (short, there[0].table_of(tag)) if table is not None)
+    return any(question.add_to(totals, table, spread, durations) for table in tables)
 
 
 def _alone(

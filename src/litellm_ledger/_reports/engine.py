@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from litellm_ledger._aggregates.groups import MISSING
+from litellm_ledger._aggregates.quantiles import Spread
 from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
@@ -27,7 +28,7 @@ from litellm_ledger._reading.open_calls import Running
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._records.record import UsageRecord
 
-from .by_manifest import Sealed, add_sealed
+from .by_manifest import add_sealed
 from .history import Calls, Operation, newest, operation
 from .report import MAX_GROUPS, Report, build
 
@@ -57,9 +58,8 @@ def make_report(
     ledger = Snapshot.take(root, live)
     dates = selection.calendar
     totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
-    sealed = Sealed(frozenset(), ledger.segments, frozenset())
-    if not quantiles:
-        sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals)
+    spread = Spread(by, dates) if quantiles else None
+    sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals, spread)
     left = ledger.of(sealed.rest)
     if _is_large(left):
         from . import in_duckdb, relation
@@ -67,7 +67,7 @@ def make_report(
         report = relation.ask(
             root,
             lambda lines: in_duckdb.report(
-                lines, totals.copy(), by, selection, quantiles=quantiles, limit=limit
+                lines, totals.copy(), by, selection, spread and spread.copy(), limit=limit
             ),
             without=sealed.names,
         )
@@ -85,8 +85,8 @@ def make_report(
             by,
             problems,
             calendar=dates,
-            quantiles=quantiles,
             totals=totals,
+            spread=spread,
             limit=limit,
         )
     report = _with_tags(report, lambda: list_tags(root, selection))

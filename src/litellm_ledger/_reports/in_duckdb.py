@@ -14,8 +14,8 @@ import msgspec
 from msgspec.structs import replace
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
-from litellm_ledger._aggregates.groups import KEYS, MISSING, Quantiles
-from litellm_ledger._aggregates.quantiles import MEASURED
+from litellm_ledger._aggregates.groups import KEYS, MISSING
+from litellm_ledger._aggregates.quantiles import MEASURED, Sketch, Spread, bucket_sql
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
 from litellm_ledger._aggregates.totals import FIELDS, Totals
@@ -56,11 +56,13 @@ def report(
     totals: Totals,
     by: Sequence[str],
     selection: Selection,
+    spread: Spread | None,
     *,
-    quantiles: bool,
     limit: int | None = None,
 ) -> Report:
-    """Add outcomes up by group, and to what ``totals`` have; see ``Ledger.report``.
+    """Add outcomes up by group, and to what ``totals`` (and ``spread``, for quantiles) have.
+
+    See ``Ledger.report``.
 
     With a ``limit``, only the rows within it leave the database, if they are in order of cost.
     """
@@ -70,32 +72,24 @@ def report(
     label = _label(by, selection.calendar)
     sums = ", ".join(_SUMS.get(name, f"sum({name})") for name in FIELDS)
     query = statement("report").format(keys=named, sums=sums, where=where)
-    if limit and by and not quantiles and not set(by) & set(PERIODS):
+    if limit and by and spread is None and not set(by) & set(PERIODS):
         return _first(relation, totals, by, query, values, limit)
     for status, source, *rest in relation.rows(query, values):
         added = zip(FIELDS, rest[len(by) :], strict=True)
         group = label(rest[: len(by)])
         totals.add_sums(status, source, group, {name: value or 0 for name, value in added})
-    if not quantiles:
+    if spread is None:
         return finish(totals, by, relation.problems, None, limit)
-    spread: dict[tuple[_Group | None, str], Quantiles] = {}
-    names = ", ".join(f"k{at}" for at in range(len(by)))
-    query = statement("spread").format(
-        keys=named,
-        names=f", {names}" if by else "",
-        whole=f"grouping({names})" if by else "1",
-        sets=f"({names}), ()" if by else "()",
-        where=where,
-    )
-    for whole, *rest in relation.rows(query, values):
-        which = None if whole else label(rest[: len(by)])
-        for at, name in enumerate(MEASURED):
-            count, quantile, most = rest[len(by) + 3 * at :][:3]
-            if count:
-                p50, p90, p99 = quantile
-                spread[which, name] = Quantiles(count=count, p50=p50, p90=p90, p99=p99, max=most)
-    measured = spread.get
-    return finish(totals, by, relation.problems, lambda group, name: measured((group, name)), limit)
+    names = "".join(f"k{at}, " for at in range(len(by)))
+    buckets = {f"{name}_bucket": bucket_sql(name) for name in MEASURED}
+    query = statement("spread").format(keys=named, names=names, where=where, **buckets)
+    for row in relation.rows(query, values):
+        group = label(row[: len(by)])
+        of_ttft, *rest = row[len(by) :]
+        bucket, count, least, most = rest[4:] if of_ttft else rest[:4]
+        if bucket is not None:
+            spread.merge(group, MEASURED[of_ttft], Sketch({bucket: count}, least, most))
+    return finish(totals, by, relation.problems, spread.quantiles, limit)
 
 
 def _first(

@@ -18,6 +18,7 @@ from zlib import crc32
 
 import msgspec
 
+from litellm_ledger._aggregates.durations import DurationTable
 from litellm_ledger._aggregates.groups import KEYS
 from litellm_ledger._aggregates.quarters import Limits, Quarters, Table
 from litellm_ledger._aggregates.totals import FIELDS
@@ -104,6 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     limits: Limits = Limits()
     short: msgspec.Raw = _NULL
     head: str | None = None
+    durations: msgspec.Raw = _NULL
     table: msgspec.Raw = _NULL
     tag_tables: dict[str, msgspec.Raw] = {}
 
@@ -136,6 +138,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         raw = self.tag_tables.get(tag)
         return None if self.tags is None or raw is None else self._parsed(raw, of_tag=True)
 
+    def duration_table(self) -> DurationTable | None:
+        """Return the latencies and times to first token; ``None`` if it has them not."""
+        if not self.is_current:
+            return None
+        try:
+            table = _durations(self.durations)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return table if table is not None and table.is_sound() else None
+
     def _parsed(self, raw: msgspec.Raw, *, of_tag: bool = False) -> Table | None:
         if not self.is_current:
             return None
@@ -147,7 +159,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
 
     def light(self, short: msgspec.Raw = _NULL) -> Manifest:
         """Return it without its tables, which take most of its memory, but with this short one."""
-        return msgspec.structs.replace(self, short=short.copy(), table=_NULL, tag_tables={})
+        return msgspec.structs.replace(
+            self, short=short.copy(), durations=_NULL, table=_NULL, tag_tables={}
+        )
 
     def content(self) -> dict[str, Any]:
         """Return what follows from the lines, as far as this version makes it too."""
@@ -155,17 +169,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         unknown = (*(() if self.is_current else _TABLES), *(_NEW if self.head is None else ()))
         for name in ("sealed", "previous", "head", *unknown):
             members.pop(name, None)
-        for name in {"short", "table"} & members.keys():
+        for name in {"short", "durations", "table"} & members.keys():
             members[name] = bytes(members[name])
         if "tag_tables" in members:
             members["tag_tables"] = {tag: bytes(raw) for tag, raw in self.tag_tables.items()}
         return members
 
 
-_TABLES: Final = ("keys", "sums", "short", "table", "tag_tables")
-_NEW: Final = ("short",)
+_TABLES: Final = ("keys", "sums", "short", "durations", "table", "tag_tables")
+_NEW: Final = ("short", "durations")
 """What manifests of older versions lack."""
 _encode: Final = msgspec.json.Encoder().encode
+_durations: Final = msgspec.json.Decoder(DurationTable | None).decode
 _table: Final = msgspec.json.Decoder(Table | None).decode
 _decode: Final = msgspec.json.Decoder(Manifest).decode
 
@@ -404,6 +419,7 @@ class _Contents:
             limits=self._limits,
             short=_raw(tables.short),
             head="",
+            durations=_raw(tables.durations),
             table=_raw(tables.table),
             tag_tables={tag: _raw(table) for tag, table in tables.of_tags.items()},
         )
@@ -412,7 +428,7 @@ class _Contents:
 _head: Final = msgspec.json.Decoder(Head).decode
 
 
-def _raw(table: Table | None) -> msgspec.Raw:
+def _raw(table: Table | DurationTable | None) -> msgspec.Raw:
     return msgspec.Raw(_encode(table))
 
 

@@ -1,8 +1,13 @@
--- Quantiles by nearest rank of the calls that succeeded, by group and ({whole} is not 0) over all.
+-- Latencies and times to first token of the calls that succeeded, by group and bucket: for each set of
+-- columns the bucket, how many, the smallest and the largest; the flag says whether the second set counts.
 
 SELECT
-    {whole}{names},
-    count(latency_ms), quantile_disc(latency_ms, [0.5, 0.9, 0.99]), max(latency_ms),
-    count(ttft_ms), quantile_disc(ttft_ms, [0.5, 0.9, 0.99]), max(ttft_ms)
-FROM (SELECT latency_ms, ttft_ms{keys} FROM calls WHERE status = 'ok' AND {where})
-GROUP BY GROUPING SETS ({sets})
+    {names}grouping(latency),
+    latency, count(*), min(latency_ms), max(latency_ms),
+    ttft, count(*), min(ttft_ms), max(ttft_ms)
+FROM (
+    SELECT latency_ms, {latency_ms_bucket} AS latency, ttft_ms, {ttft_ms_bucket} AS ttft{keys}
+    FROM calls
+    WHERE status = 'ok' AND {where}
+)
+GROUP BY GROUPING SETS (({names}latency), ({names}ttft))
