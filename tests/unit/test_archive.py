@@ -298,7 +298,7 @@ def test_lines_too_wide_for_the_memory_of_the_database_get_more(
 def test_an_archive_that_does_not_read_back_is_no_reason_to_remove_a_segment(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segment = hand.sealed(1, 3)
+    segment = hand.sealed(1, 3, hand.lines(1, 3, error="\\"))  # not for the database to prove
     real = _archive._decode
     texts: list[Any] = [lambda text: text.replace('"model":"m"', '"model":"n"')]
     texts += [lambda text: text.partition("\n")[0], lambda text: f"{text}\n{text}"]
@@ -310,6 +310,72 @@ def test_an_archive_that_does_not_read_back_is_no_reason_to_remove_a_segment(
                 compact(hand.root, until=LATER)
         assert segment.exists()
     assert compact(hand.root, until=LATER).segments == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "SELECT * REPLACE ('n' AS model) FROM {}",
+        "SELECT * REPLACE (crc + 1 AS crc) FROM {}",
+        "SELECT * REPLACE (1 - source AS source) FROM {}",
+        "FROM {} WHERE seq <> 2",
+        "FROM {} LIMIT 3",
+        "FROM {} UNION ALL FROM {}",
+        "FROM {} ORDER BY seq DESC",
+        "SELECT * REPLACE (CASE seq WHEN 2 THEN NULL ELSE model END AS model) FROM {}",
+    ],
+)
+def test_the_database_proves_no_archive_of_other_rows(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, rows: str
+) -> None:
+    segments = [hand.sealed(1, 3), hand.sealed(4, 4)]
+    real = _parquet._copy
+
+    def altered(database: Any, path: Path, whole: str, sources: Any) -> None:
+        real(database, path, f"({rows.replace('{}', whole)})", sources)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_parquet, "_copy", altered)
+        patched.setattr(_compacting, "write_file", write_whole)
+        with pytest.raises(LedgerPathError, match="was written"):
+            compact(hand.root, until=LATER)
+    assert all(segment.exists() for segment in segments)
+    assert compact(hand.root, until=LATER).segments == 2
+
+
+PROVED = [
+    '"audio_seconds":1000000.0,"latency_ms":0.0,"ttft_ms":12.5,"stream":true',
+    '"cost_picousd":-9223372036854775807,"meta":{"n":[1.5,1e-7,-0.0,{}],"é":null}',
+    '"error":"","tags":{"ü\'":"\x7f\u2028😀","":"x"}',
+]
+OTHERS = [  # what the database writes is in the line, and what a reader gets is not
+    '"tags":{"a":"\\u001F"}',
+    '"latency_ms":1e+20',
+    '"meta":{"a":1,"a":2}',
+    '"meta":[1]',
+    '"error":"a\\\\b"',
+    '"error":null',
+    '"latency_ms":1e-9,"ttft_ms":2.50',
+]
+
+
+@pytest.mark.parametrize("members", [*PROVED, *OTHERS])
+def test_what_the_database_proves_is_what_readers_get(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, members: str
+) -> None:
+    lines = [hand.line(1), hand.foreign(2, f'"status":"ok",{members}'), hand.line(3)]
+    segment = hand.sealed(1, 3, lines)
+    given = segment.read_bytes()
+    real, proved = _parquet.gives_back, []
+
+    def noted(*args: Any) -> bool:
+        proved.append(real(*args))
+        return proved[-1]
+
+    monkeypatch.setattr(_parquet, "gives_back", noted)
+    assert compact(hand.root, until=LATER).segments == (members != '"meta":[1]')
+    assert [*contents(hand.root).values()] == [given]
+    assert any(proved) == (members in PROVED)
 
 
 def test_one_flipped_bit_in_the_archive_is_seen(hand: HandMade) -> None:

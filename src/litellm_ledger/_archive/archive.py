@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import duckdb
 
 __all__ = [
+    "AS_TEXT",
     "FORMAT_KEY",
     "SOURCES_KEY",
     "ArchiveFile",
@@ -305,7 +306,7 @@ _Row: Final = msgspec.defstruct(
 )
 _encode: Final = msgspec.json.Encoder().encode_lines
 _decode: Final = msgspec.json.Decoder(_Row).decode_lines
-_AS_TEXT: Final = {"ts": "strftime(make_timestamp(epoch_us(ts)), '%Y-%m-%dT%H:%M:%S.%fZ')"}
+AS_TEXT: Final = {"ts": "strftime(make_timestamp(epoch_us(ts)), '%Y-%m-%dT%H:%M:%S.%fZ')"}
 _BATCH: Final = 250
 
 
@@ -326,7 +327,7 @@ def rebuilt(
     counts = ", ".join(f"count({name})" for name in ("line", *COLUMNS))
     kept, *there = database.execute(f"SELECT {counts} {rows}").fetchone() or ()
     members = "".join(
-        f", {name} := {_AS_TEXT.get(name, name)}"
+        f", {name} := {AS_TEXT.get(name, name)}"
         for name, count in zip(COLUMNS, there, strict=True)
         if count
     )
