@@ -206,6 +206,49 @@ def test_a_call_that_began_in_a_sealed_segment_is_in_flight(hand: HandMade) -> N
     assert (found.cut_off, found.total.calls) == (1, 1)
 
 
+@pytest.mark.parametrize("large", [2**60, 0], ids=["line by line", "database"])
+def test_one_who_reads_while_another_process_makes_manifests_sees_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(_engine, "_LARGE", large)
+    root = tmp_path / "usage"
+    make_ledger(root, 600, segment=15_000)
+    ledger = Ledger(root)
+    questions: list[dict[str, Any]] = [
+        {"by": ["day"]},
+        {"by": ["model"], "quantiles": True},
+        {"by": ["user"], "tz": "Asia/Kathmandu", "where": {"status": "ok"}},
+    ]
+
+    def answers() -> list[Any]:
+        reports = [ledger.report(**question) for question in questions]
+        return [(report.rows, report.total, report.in_flight) for report in reports]
+
+    true = answers()
+    code = f"""
+import shutil, sys
+from pathlib import Path
+from litellm_ledger._maintenance.seal import seal
+root = Path({str(root)!r})
+while True:
+    made = len(seal(root).manifests)
+    print(made, flush=True)
+    shutil.rmtree(root / "manifests")
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert int(child.stdout.readline()) > 10
+            for _ in range(5):
+                assert answers() == true
+            assert int(child.stdout.readline()) > 10
+        finally:
+            child.kill()
+    seal(root)
+    assert answers() == true
+    assert problems(ledger, full=True) == problems(ledger)
+
+
 def test_every_process_makes_the_same_manifest(hand: HandMade) -> None:
     """``verify --full`` compares with one that another process has made."""
     tags = {f"tag-{n}": str(n) for n in range(60)}

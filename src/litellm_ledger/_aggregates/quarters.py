@@ -191,8 +191,8 @@ class Quarters:
         if line.status == "ok":
             for name in MEASURED:
                 value = getattr(line, name)
-                if value is not None:
-                    self._measured.setdefault((name, self._key), array("d")).append(value)
+                if value is not None:  # without the tags
+                    self._measured.setdefault((name, self._key[:-1]), array("d")).append(value)
         if totals.groups >= self._limits.fold:
             self._fold(self._limits.rows)
 
@@ -221,7 +221,7 @@ class Quarters:
     def _fold_durations(self, most: int) -> None:
         measured, self._measured = self._measured, {}
         if self._durations is not None:
-            for (name, (*of, quarter, _)), values in measured.items():
+            for (name, (*of, quarter)), values in measured.items():
                 self._durations.add(tuple(of), quarter, name, Sketch.of(values))
             self._durations = self._durations.within(most, self._limits.steps)
 
