@@ -23,7 +23,7 @@ from litellm_ledger._records.record import Fields
 from .calendar import Calendar
 from .groups import MISSING, OTHER, Row, check_by, key_of
 
-__all__ = ["FIELDS", "Row", "Totals"]
+__all__ = ["FIELDS", "FIGURES", "Row", "Totals", "follows", "row_of"]
 
 _STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled")
 _COUNTERS: Final = {"provider": "provider_reported", "estimated": "estimated", "none": "uncounted"}
@@ -201,14 +201,14 @@ class Totals:
         rows: dict[tuple[str, ...], dict[str, int]] = {}
         for key, sums in list(self._groups.items()):
             _fold(
-                rows.setdefault(tuple([of(key) for of in pick]), dict.fromkeys(_SUMMED, 0)),
+                rows.setdefault(tuple([of(key) for of in pick]), dict.fromkeys(FIGURES, 0)),
                 key,
                 sums,
             )
         ordered = sorted(
             rows.items(), key=lambda item: (-item[1]["pico"], -item[1]["calls"], item[0])
         )
-        return [_row(dict(zip(names, group, strict=True)), sums) for group, sums in ordered]
+        return [row_of(dict(zip(names, group, strict=True)), sums) for group, sums in ordered]
 
     def total(self) -> Row:
         """Return the sums over everything."""
@@ -217,7 +217,8 @@ class Totals:
 
 
 _PICO: Final = ("estimated_pico", "wasted_pico")
-_SUMMED: Final = (*FIELDS, *_STATUSES, *_PICO, "unpriced", "unknown_cost", *_COUNTERS.values())
+FIGURES: Final = (*FIELDS, *_STATUSES, *_PICO, "unpriced", "unknown_cost", *_COUNTERS.values())
+"""What is known of a group: ``FIELDS``, and what follows from them."""
 
 
 def _kept_key(name: str) -> Callable[[tuple[Any, ...]], str]:
@@ -251,7 +252,25 @@ def _fold(into: dict[str, int], key: tuple[Any, ...], sums: _Sums) -> None:
         into["wasted_pico"] += sums.pico
 
 
-def _row(group: dict[str, str], sums: dict[str, Any]) -> Row:
+def follows(status: str | None, source: str | None) -> dict[str, dict[str, int]]:
+    """Return what each of ``FIGURES`` is of outcomes of one status and one usage source.
+
+    It is the sum of ``FIELDS``, each times a factor; those of factor 0 are left out.  So a database
+    can add up by the rules of ``_fold``.
+    """
+    found: dict[str, dict[str, int]] = {figure: {} for figure in FIGURES}
+    for name in FIELDS:
+        unit, figures = _Sums(), dict.fromkeys(FIGURES, 0)
+        setattr(unit, name, 1)
+        _fold(figures, (status, source), unit)
+        for figure, factor in figures.items():
+            if factor:
+                found[figure][name] = factor
+    return found
+
+
+def row_of(group: dict[str, str], sums: dict[str, Any]) -> Row:
+    """Return the row of a group from its ``FIGURES``, which it uses up."""
     return Row(
         group=group,
         cost=usd(sums.pop("pico")),

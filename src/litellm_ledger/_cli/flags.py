@@ -14,11 +14,12 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, get_args
 
 import click
 from click.exceptions import Exit
@@ -39,6 +40,7 @@ __all__ = [
     "FORMS",
     "HELP",
     "RAW",
+    "LongList",
     "Output",
     "Where",
     "check_matched",
@@ -89,6 +91,9 @@ class Output:
     raw: bool = False
     color: bool = True
 
+
+_ITEMS: Final = 500
+"""Items of a long list that are written at once."""
 
 _MOST_TAGS: Final = 20
 _GIVEN: Final = ("Ledger", "Question", "Output")
@@ -277,9 +282,39 @@ def scope(path: Path, question: Question) -> str:
     return f"in {path}" + (" that match what you asked for" if narrowed else "")
 
 
+class LongList(NamedTuple):
+    """A JSON object with a list that is written as its items come.
+
+    Attributes:
+        before, after: the members before the list and after it; there are some.
+        name, items: of the list.
+    """
+
+    before: dict[str, Any]
+    name: str
+    items: Iterator[Any]
+    after: dict[str, Any]
+
+
 def put_json(value: Any, *, indent: bool = True) -> None:
     """Write a value as JSON: readable, or on one line."""
-    sys.stdout.write(json_text(value, indent=indent) + "\n")
+    if isinstance(value, LongList):
+        _put_long(value)
+    else:
+        sys.stdout.write(json_text(value, indent=indent) + "\n")
+
+
+def _put_long(value: LongList) -> None:
+    to = sys.stdout
+    before = json_text(value.before, indent=True).removesuffix("\n}")
+    to.write(f'{before},\n  "{value.name}": [')
+    comma = ""
+    while part := list(islice(value.items, _ITEMS)):
+        lines = json_text(part, indent=True)
+        to.write(comma + lines[1:-2].replace("\n", "\n  "))
+        comma = ","
+    end = "\n  ]" if comma else "]"
+    to.write(f"{end},{json_text(value.after, indent=True)[1:]}\n")
 
 
 def refuse_misspelt(ledger: Ledger, tags: Iterable[str], question: Question) -> None:

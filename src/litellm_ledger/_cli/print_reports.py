@@ -1,84 +1,112 @@
 """What the report commands ask and print: which columns, which words, in which form.
 
-Owns the text, Markdown, CSV and JSON forms of sums.  Draws nothing itself (that is
-``_cli.tables``), and adds nothing up but rows of a report.
+Owns the text, Markdown, CSV and JSON forms of sums.  Rows are printed as they come; those of a
+table come twice, first to be measured.  Draws nothing itself (that is ``_cli.tables``), and adds
+nothing up but rows of a report.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from decimal import Decimal
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
+from msgspec.structs import replace
 
-from litellm_ledger._aggregates.calendar import PERIODS
-from litellm_ledger._aggregates.formatting import amounts, clean, counted, duration, rounded
-from litellm_ledger._aggregates.groups import Row
+from litellm_ledger._aggregates.calendar import PERIODS, calendar
+from litellm_ledger._aggregates.formatting import amounts, clean, counted
+from litellm_ledger._aggregates.groups import Row, check_by
+from litellm_ledger._aggregates.quantiles import MEASURED
 from litellm_ledger._aggregates.question import Question
-from litellm_ledger._reports.dataframes import columns
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._reports.answer import Answer, above, of_report
+from litellm_ledger._reports.dataframes import cells, kinds
+from litellm_ledger._reports.engine import open_report
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._reports.report import Report, added, by_tag, floor_mark, row_dict
 
-from .flags import Output, emit, refuse_misspelt, scope
+from .flags import LongList, Output, emit, refuse_misspelt, scope
 from .progress import working
-from .tables import Column, aside, headline, on_terminal, show, write, write_notes
+from .sums import Sums
+from .tables import (
+    Column,
+    Line,
+    aside,
+    headline,
+    on_terminal,
+    show_lines,
+    text_width,
+    write,
+    write_notes,
+)
 
 __all__ = ["Asked", "ask", "ask_tags", "print_report"]
 
 _TITLES: Final = {"week": "week of"}
+_Group = tuple[Row, list[Row]]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Asked:
     """A report, and how it was asked for.
 
     Attributes:
-        report: with the ``inner`` key as its last, if there is one.
+        answer: with the ``inner`` key as its last, if there is one.
         inner: the key of the rows below each row.
     """
 
     path: Path
-    report: Report
+    answer: Answer
     question: Question
     inner: str | None = None
+
+    @property
+    def report(self) -> Report:
+        """What is told apart from the rows."""
+        return self.answer.report
 
     @property
     def by(self) -> tuple[str, ...]:
         """The keys of the outer rows."""
         return self.report.by[:-1] if self.inner else self.report.by
 
-    def groups(self) -> list[tuple[Row, list[Row]]]:
-        """Return each outer row with the rows below it; most expensive first, periods in order."""
+    def groups(self, most: int | None) -> Iterator[_Group]:
+        """Yield each outer row with the rows below it; most expensive first, periods in order."""
         if not self.inner:
-            return [(row, []) for row in self.report.rows]
-        keys = self.by
-        below: dict[tuple[str, ...], list[Row]] = {}
-        for row in self.report.rows:
-            below.setdefault(tuple(row.group[key] for key in keys), []).append(row)
-        outer = [
-            (msgspec.structs.replace(added(rows), group=dict(zip(keys, group, strict=True))), rows)
-            for group, rows in below.items()
-        ]
-        if not any(key in PERIODS for key in keys):
-            outer.sort(key=lambda pair: (-pair[0].cost, -pair[0].calls))
-        return outer
+            return ((row, []) for row in self.answer.rows(most))
+        return islice(above(self.answer.rows(None), self.by), most)
 
 
+@contextmanager
 def ask(
-    ledger: Ledger, keys: Sequence[str], question: Question, *, breakdown: bool, **more: Any
-) -> Asked:
+    ledger: Ledger,
+    keys: Sequence[str],
+    question: Question,
+    output: Output,
+    *,
+    breakdown: bool,
+    quantiles: bool = False,
+) -> Iterator[Asked]:
     """Ask for a report by these keys; with ``breakdown`` by models or providers below each row."""
     inner = None
     if breakdown:
         inner = "model" if "model" not in keys else "provider"
-    with working(f"reading {ledger.path}"):
-        found = ledger.report([*keys, *([inner] if inner else [])], **question.everything(), **more)
-        refuse_misspelt(ledger, found.missing_tags, question)
-    return Asked(path=ledger.path, report=found, question=question, inner=inner)
+    by = check_by([*keys, *([inner] if inner else [])])
+    dates = calendar(question.tz, question.week_start)
+    selection = Selection(question.since, question.until, question.where, dates, question.where_not)
+    nested = inner is not None and not output.csv  # in CSV no row is below another
+    with ExitStack() as opened:
+        with working(f"reading {ledger.path}"):
+            answer = opened.enter_context(
+                open_report(ledger.path, by, selection, quantiles=quantiles, nested=nested)
+            )
+            refuse_misspelt(ledger, answer.report.missing_tags, question)
+        yield Asked(path=ledger.path, answer=answer, question=question, inner=inner)
 
 
 def ask_tags(ledger: Ledger, question: Question) -> Asked:
@@ -87,7 +115,7 @@ def ask_tags(ledger: Ledger, question: Question) -> Asked:
         names = ledger.tags(**question.selection())
         found = ledger.report([f"tag:{name}" for name in names], **question.everything())
         refuse_misspelt(ledger, found.missing_tags, question)
-    return Asked(path=ledger.path, report=by_tag(found), question=question)
+    return Asked(path=ledger.path, answer=of_report(by_tag(found)), question=question)
 
 
 def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int:
@@ -96,187 +124,171 @@ def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int
     Args:
         top: print that many groups (0: all), what all others come to, and each one's share.
     """
-    report, groups = asked.report, asked.groups()
-    most = top or len(groups)
-    beyond = [row for row, _ in groups[most:]]
-    others, count = report.others or added(beyond), report.others_count or len(beyond)
-
-    def plain() -> dict[str, Any]:
-        found = _plain(asked, groups[:most])
-        if top is not None:
-            found |= {"others": row_dict(others), "others_count": count}
-        return found
 
     def csv() -> None:
-        from .csv_lines import put_rows
-
-        rows = report.rows[: top or None] if report.by else [report.total]
-        found = columns(report.by, rows)
-        cells = zip(*(values for _, values in found.values()), strict=True)
-        put_rows(found, cells, sys.stdout, raw=output.raw)
-        for note in report.warnings():
-            aside(note)
+        _put_csv(asked, output, top or None)
 
     def table() -> None:
-        if not report.total.calls:
-            begun = report.in_flight or report.cut_off
-            nothing = "call has ended yet" if begun else "calls on record"
-            write(f"No {nothing} {scope(asked.path, asked.question)}.")
+        report = asked.report
+        if report.total.calls:
+            _Table(asked, output, top).print()
+            return
+        begun = report.in_flight or report.cut_off
+        nothing = "call has ended yet" if begun else "calls on record"
+        write(f"No {nothing} {scope(asked.path, asked.question)}.")
+        write_notes(report.notes(), md=output.md)
+
+    return emit(output, lambda: _json(asked, top), table, csv=csv)
+
+
+def _beyond(asked: Asked, most: int | None) -> tuple[Row, int]:
+    """Return what the groups beyond the first come to, and their number."""
+    count = max(0, asked.answer.count - most) if most else 0
+    if not count:
+        return Row(), 0
+    return added((row for row, _ in asked.groups(most)), asked.answer.whole, -1), count
+
+
+def _json(asked: Asked, top: int | None) -> LongList:
+    report = asked.report
+    rest = {name: value for name, value in report.to_dict().items() if name not in ("by", "rows")}
+    before = {"path": str(asked.path), **asked.question.to_dict(), "by": list(asked.by)}
+    after: dict[str, Any] = {"total": rest["total"]}
+    told: dict[str, Any] = {}
+    if top is not None:
+        others, count = _beyond(asked, top or None)
+        told = {"others": row_dict(others), "others_count": count}
+        if count and not asked.inner and report.by != ("tag", "value"):
+            after |= told  # where a report that ends there has them
+    after |= rest | {"breakdown": asked.inner} | told
+    return LongList(before, "rows", _plain(asked, top or None), after)
+
+
+def _plain(asked: Asked, most: int | None) -> Iterator[dict[str, Any]]:
+    for outer, inner in asked.groups(most):
+        row = row_dict(outer)
+        if asked.inner:
+            row["breakdown"] = [row_dict(one) for one in inner]
+        yield row
+
+
+def _put_csv(asked: Asked, output: Output, most: int | None) -> None:
+    from .csv_lines import put_rows
+
+    report = asked.report
+    measured = [name for name in MEASURED if getattr(report.total, name)]
+    rows = asked.answer.rows(most) if report.by else iter([report.total])
+    lines = (cells(row, report.by, measured) for row in rows)
+    put_rows(kinds(report.by, measured), lines, sys.stdout, raw=output.raw)
+    for note in report.warnings():
+        aside(note)
+
+
+class _Table:
+    """The table of a report, and the sentences under it."""
+
+    def __init__(self, asked: Asked, output: Output, top: int | None) -> None:
+        self._asked, self._output, self._most = asked, output, top or None
+        self._exact = output.md or not on_terminal()
+        self._sums = Sums(exact=self._exact)
+        self._longest = 0.0
+        self._share = top is not None
+        self._period = next((key for key in asked.by if key in PERIODS), None)
+        self._bars = bool(asked.by and (self._period or self._share) and not asked.inner)
+        self._others: Row | None = None
+        others, count = _beyond(asked, self._most)
+        if count:
+            label = dict.fromkeys(asked.by, "") | {asked.by[0]: f"({counted(count, 'other')})"}
+            self._others = replace(others, group=label)
+
+    def print(self) -> None:
+        """Print it, below a line that says what it comes to."""
+        asked, output, total = self._asked, self._output, self._asked.report.total
+        columns, by_period = self._measured()
+        mark = _mark(asked.report)
+        if not output.md:
+            said = f"{amounts([total.known_cost])[0]}{mark} in {total.calls:,} calls"
+            headline(said, by_period, color=output.color)
+        last = self._line(total, ["total"] if asked.by else [], mark)
+        if asked.by:
+            show_lines(columns, self._lines(), last.cells, md=output.md, color=output.color)
         else:
-            shown = groups[:most]
-            if count:
-                label = dict.fromkeys(asked.by, "") | {asked.by[0]: f"({counted(count, 'other')})"}
-                shown.append((msgspec.structs.replace(others, group=label), []))
-            _table(asked, shown, output, share=top is not None)
-            write()
-        write_notes(_notes(asked, output), md=output.md)
+            show_lines(columns, [last], None, md=output.md, color=output.color)
+        write()
+        write_notes(self._notes(), md=output.md)
 
-    return emit(output, plain, table, csv=csv)
+    def _notes(self) -> list[str]:
+        notes = self._asked.report.notes()
+        if self._asked.report.is_floor:
+            notes.insert(
+                0, "+ marks a minimum: the real cost may be higher, for the reasons below."
+            )
+        if not self._exact and self._sums.rounded:
+            notes.append(
+                "Costs are rounded to a millionth of a dollar here; --json has every digit."
+            )
+        return notes
 
-
-def _notes(asked: Asked, output: Output) -> list[str]:
-    total, notes = asked.report.total, asked.report.notes()
-    if total.calls and asked.report.is_floor:
-        notes.insert(0, "+ marks a minimum: the real cost may be higher, for the reasons below.")
-    if not _exact(output) and rounded([row.cost for row in [*asked.report.rows, total]]):
-        notes.append("Costs are rounded to a millionth of a dollar here; --json has every digit.")
-    return notes
-
-
-def _exact(output: Output) -> bool:
-    return output.md or not on_terminal()
-
-
-def _table(
-    asked: Asked,
-    groups: Sequence[tuple[Row, list[Row]]],
-    output: Output,
-    *,
-    share: bool = False,
-) -> None:
-    total = asked.report.total
-    labels: list[list[str]] = []
-    rows: list[Row] = []
-    below: list[int] = []
-    for outer, inner in groups:
-        labels.append([clean(outer.group[key]) for key in asked.by])
-        rows.append(outer)
-        for row in inner:
-            below.append(len(rows))
-            label = f"└ {clean(row.group[asked.inner or ''])}"
-            labels.append([label, *[""] * (len(asked.by) - 1)])
-            rows.append(row)
-    if asked.by:
-        labels.append(["total", *[""] * (len(asked.by) - 1)])
-    rows.append(total)
-    table = [
-        Column(_title(key, asked.question), [label[at] for label in labels], left=True)
-        for at, key in enumerate(asked.by)
-    ]
-    marks = [*map(floor_mark, rows[:-1]), _mark(asked.report)]
-    table += _sums(rows, marks, exact=_exact(output))
-    whole = total.cost or Decimal(1)
-    shares = [float(row.cost / whole) for row in rows]
-    if share:
-        cells = [
-            "-" if not total.cost or row.known_cost is None else f"{100 * part:.1f}%"
-            for row, part in zip(rows, shares, strict=True)
+    def _measured(self) -> tuple[list[Column], list[float]]:
+        """Return the columns, of cells only the widest; and the cost of each period."""
+        asked, total = self._asked, self._asked.report.total
+        widest = ["total", *[""] * (len(asked.by) - 1)]
+        shares = [self._percent(total)]
+        by_period: dict[str, Decimal] = {}
+        for row, label, below in self._rows():
+            self._sums.see(row, floor_mark(row))
+            widest = [max(pair, key=text_width) for pair in zip(widest, label, strict=True)]
+            shares = [max(*shares, self._percent(row), key=len)]
+            self._longest = max(self._longest, self._part(row))
+            if self._period and not below:
+                period = row.group[self._period]
+                by_period[period] = by_period.get(period, Decimal(0)) + row.cost
+        self._sums.see(total, _mark(asked.report))
+        columns = [
+            Column(_title(key, asked.question), [cell], left=True)
+            for key, cell in zip(asked.by, widest, strict=False)
         ]
-        table.append(Column("share", cells))
-    period = next((key for key in asked.by if key in PERIODS), None)
-    if asked.by and (period or share) and not asked.inner:
-        most = max(shares[:-1], default=0) or 1
-        table[-1] = replace(table[-1], bars=[part / most for part in shares[:-1]])
-    if not output.md:
-        _headline(asked, groups, period, output)
-    show(table, total=bool(asked.by), below=below, md=output.md, color=output.color)
+        columns += self._sums.columns()
+        if self._share:
+            columns.append(Column("share", shares))
+        return columns, [float(cost) for cost in by_period.values()]
+
+    def _rows(self) -> Iterator[tuple[Row, list[str], bool]]:
+        """Yield the rows, their labels, and whether they are below another one."""
+        asked = self._asked
+        if not asked.by:
+            return
+        for outer, inner in asked.groups(self._most):
+            yield outer, [clean(outer.group[key]) for key in asked.by], False
+            for row in inner:
+                label = f"└ {clean(row.group[asked.inner or ''])}"
+                yield row, [label, *[""] * (len(asked.by) - 1)], True
+        if self._others is not None:
+            yield self._others, [clean(self._others.group[key]) for key in asked.by], False
+
+    def _lines(self) -> Iterator[Line]:
+        for row, label, below in self._rows():
+            yield self._line(row, label, floor_mark(row), below=below)
+
+    def _line(self, row: Row, label: list[str], mark: str, *, below: bool = False) -> Line:
+        label += [""] * (len(self._asked.by) - len(label))
+        cells = [*label, *self._sums.cells(row, mark), *([self._percent(row)] * self._share)]
+        part = self._part(row) / (self._longest or 1) if self._bars else None
+        return Line(cells, quiet=below, share=part)
+
+    def _part(self, row: Row) -> float:
+        return float(row.cost / (self._asked.report.total.cost or Decimal(1)))
+
+    def _percent(self, row: Row) -> str:
+        if not self._asked.report.total.cost or row.known_cost is None:
+            return "-"
+        return f"{100 * self._part(row):.1f}%"
 
 
 def _title(key: str, question: Question) -> str:
     return f"{_TITLES.get(key, key)} ({question.tz})" if key in PERIODS else key
 
 
-def _headline(
-    asked: Asked, groups: Sequence[tuple[Row, list[Row]]], period: str | None, output: Output
-) -> None:
-    total = asked.report.total
-    said = f"{amounts([total.known_cost])[0]}{_mark(asked.report)} in {total.calls:,} calls"
-    values: list[float] = []
-    if period:
-        ordered = groupby(groups, key=lambda pair: pair[0].group[period])
-        values = [float(sum(row.cost for row, _ in same)) for _, same in ordered]
-    headline(said, values, color=output.color)
-
-
 def _mark(report: Report) -> str:
     """``floor_mark`` of the total, which calls in no row may be missing from."""
     return "+" if report.is_floor and report.total.known_cost is not None else ""
-
-
-def _sums(rows: list[Row], marks: list[str], *, exact: bool) -> list[Column]:
-    """Return the columns of sums; apart from the main ones only those that are not all zero."""
-
-    def count(title: str, field: str, keep: int, *, always: bool = False) -> list[Column]:
-        values = [getattr(row, field) for row in rows]
-        return [Column(title, [f"{v:,}" for v in values], keep)] if always or any(values) else []
-
-    def spread(title: str, name: str, keep: int) -> list[Column]:
-        found = [getattr(row, name) for row in rows]
-        if not any(found):
-            return []
-        return [
-            Column(
-                f"{title} {part}",
-                ["-" if one is None else duration(getattr(one, part)) for one in found],
-                keep - (part == "p99"),
-            )
-            for part in ("p50", "p90", "p99")
-        ]
-
-    def money(title: str, field: str) -> list[Column]:
-        values = [getattr(row, field) for row in rows]
-        texts = zip(values, amounts(values, exact=exact), strict=True)
-        cells = [text if value else "-" for value, text in texts]
-        return [Column(title, cells, 4)] if any(values) else []
-
-    costs = amounts([row.known_cost for row in rows], exact=exact)
-    if any(marks):
-        costs = [cost + (mark or " ") for cost, mark in zip(costs, marks, strict=True)]
-    return [
-        *count("calls", "calls", 9, always=True),
-        *count("ok", "ok", 5, always=True),
-        *count("error", "error", 7),
-        *count("cancelled", "cancelled", 6),
-        *count("abandoned", "abandoned", 6),
-        *count("unsettled", "unsettled", 7),
-        *count("retries", "retries", 4),
-        *count("input", "input_tokens", 8, always=True),
-        *count("output", "output_tokens", 8, always=True),
-        *count("total tokens", "total_tokens", 2, always=True),
-        *count("cached", "cache_read_tokens", 3),
-        *count("reasoning", "reasoning_tokens", 3),
-        *count("estimated", "estimated", 6),
-        *count("unpriced", "unpriced", 7),
-        *spread("latency", "latency_ms", 9),  # there only because it was asked for
-        *spread("first", "ttft_ms", 8),
-        *money("saved", "saved_cost"),
-        *money("wasted", "wasted_cost"),
-        Column("cost", costs),
-    ]
-
-
-def _plain(asked: Asked, groups: Sequence[tuple[Row, list[Row]]]) -> dict[str, Any]:
-    rows = []
-    for outer, inner in groups:
-        row = row_dict(outer)
-        if asked.inner:
-            row["breakdown"] = [row_dict(one) for one in inner]
-        rows.append(row)
-    return {
-        "path": str(asked.path),
-        **asked.question.to_dict(),
-        **asked.report.to_dict(),
-        "by": list(asked.by),
-        "breakdown": asked.inner,
-        "rows": rows,
-    }

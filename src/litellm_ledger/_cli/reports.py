@@ -92,8 +92,8 @@ def _print(
 
     if breakdown and latency:
         raise ValueError("give --breakdown or --latency, not both")
-    asked = ask(ledger, keys, question, breakdown=breakdown, quantiles=latency)
-    return print_report(asked, output)
+    with ask(ledger, keys, question, output, breakdown=breakdown, quantiles=latency) as asked:
+        return print_report(asked, output)
 
 
 def top(
@@ -116,12 +116,10 @@ def top(
         what, path = "models", Path(what)
     ledger = Ledger(path or default_directory())
     if what == "tags":
-        asked = ask_tags(ledger, question)
-    else:
-        key = _TOPS.get(what) or named(what)
-        most = None if breakdown else limit
-        asked = ask(ledger, [key], question, breakdown=breakdown, limit=most)
-    return print_report(asked, output, top=limit)
+        return print_report(ask_tags(ledger, question), output, top=limit)
+    key = _TOPS.get(what) or named(what)
+    with ask(ledger, [key], question, output, breakdown=breakdown) as asked:
+        return print_report(asked, output, top=limit)
 
 
 def html(

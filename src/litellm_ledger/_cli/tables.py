@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, Final
+from itertools import chain, pairwise
+from typing import Any, Final, NamedTuple
 from unicodedata import combining, east_asian_width
 
 from litellm_ledger._records.escaping import escaped
 
 __all__ = [
     "Column",
+    "Line",
     "aside",
     "bar",
     "headline",
     "on_terminal",
     "put_text",
     "show",
+    "show_lines",
     "show_upright",
     "sparkline",
     "tell",
+    "text_width",
     "too_wide",
     "write",
     "write_marked",
@@ -46,7 +49,6 @@ class Column:
     Attributes:
         keep: columns of the lowest number are left out first.
         left: text is set flush left, numbers are not.
-        bars: shares of 1 drawn beside the cells on a terminal that has room.
         style: Rich's, for the cells.
         whole: its cells are never folded, so that they can be copied.
         short: cells for a terminal that is too narrow for the others.
@@ -56,7 +58,6 @@ class Column:
     cells: list[str]
     keep: int = 9
     left: bool = False
-    bars: Sequence[float] | None = None
     style: str = ""
     whole: bool = False
     short: Sequence[str] = ()
@@ -68,10 +69,26 @@ class Column:
     @property
     def width(self) -> int:
         """Terminal cells that the widest entry takes."""
-        return max(map(_width, [self.title, *self.cells]))
+        return max(map(text_width, [self.title, *self.cells]))
 
 
-def _width(text: str) -> int:
+class Line(NamedTuple):
+    """A line of a table.
+
+    Attributes:
+        cells: escaped.
+        quiet: whether it is drawn quieter.
+        share: of 1; drawn as a bar behind the last column on a terminal that has room, if all lines
+            have one.
+    """
+
+    cells: Sequence[str]
+    quiet: bool = False
+    share: float | None = None
+
+
+def text_width(text: str) -> int:
+    """Return how many cells of a terminal a text takes."""
     if text.isascii():
         return len(text)
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
@@ -123,7 +140,7 @@ def headline(text: str, values: Sequence[float] = (), *, color: bool = True) -> 
     """Write a line above a table, with a sparkline: on a terminal only."""
     if not on_terminal():
         return
-    room = _terminal().columns - _width(text) - 3
+    room = _terminal().columns - text_width(text) - 3
     drawn = sparkline(values, min(room, 60)) if len(values) > 1 and room >= 8 else ""
     from rich.text import Text
 
@@ -156,17 +173,31 @@ def show(
     columns: Sequence[Column],
     *,
     total: bool = False,
-    below: Collection[int] = (),
     md: bool = False,
     color: bool = True,
 ) -> None:
-    """Print a table; ``total``: the last row is set apart; ``below``: rows that are quieter."""
+    """Print a table; ``total``: the last row is set apart."""
+    rows = len(columns[0].cells) - total
+    lines = (Line([column.cells[at] for column in columns]) for at in range(rows))
+    footer = [column.cells[-1] for column in columns] if total else None
+    show_lines(columns, lines, footer, md=md, color=color)
+
+
+def show_lines(
+    columns: Sequence[Column],
+    lines: Iterable[Line],
+    footer: Sequence[str] | None,
+    *,
+    md: bool = False,
+    color: bool = True,
+) -> None:
+    """Print a table line by line; the widest of its cells are those of ``columns``."""
     if md:
-        _markdown(columns, total=total)
+        _markdown(columns, lines, footer)
     elif on_terminal():
-        _rich(columns, total=total, below=below, color=color)
+        _rich(columns, lines, footer, color=color)
     else:
-        _plain(columns)
+        _plain(columns, lines, footer)
 
 
 def too_wide(columns: Sequence[Column]) -> bool:
@@ -180,35 +211,38 @@ def _needed(columns: Sequence[Column]) -> int:
 
 def show_upright(columns: Sequence[Column]) -> None:
     """Print each row as lines of a title and a cell, for rows that are too wide."""
-    longest = max(_width(column.title) for column in columns)
+    longest = max(text_width(column.title) for column in columns)
     for at in range(len(columns[0].cells)):
         if at:
             write()
         for column in columns:
-            space = " " * (longest - _width(column.title))
+            space = " " * (longest - text_width(column.title))
             write(f"{column.title}{space}  {column.cells[at]}".rstrip())
 
 
-def _plain(columns: Sequence[Column]) -> None:
+def _plain(columns: Sequence[Column], lines: Iterable[Line], footer: Sequence[str] | None) -> None:
     widths = [column.width for column in columns]
-    for row in zip(*([column.title, *column.cells] for column in columns), strict=True):
+    titles = [Line([column.title for column in columns])]
+    for line in chain(titles, lines, [Line(footer)] if footer else ()):
         cells = []
-        for cell, width, column in zip(row, widths, columns, strict=True):
-            space = " " * (width - _width(cell))
+        for cell, width, column in zip(line.cells, widths, columns, strict=True):
+            space = " " * (width - text_width(cell))
             cells.append(cell + space if column.left else space + cell)
         write("  ".join(cells).rstrip())
 
 
-def _markdown(columns: Sequence[Column], *, total: bool) -> None:
-    def line(cells: Iterable[str]) -> None:
+def _markdown(
+    columns: Sequence[Column], lines: Iterable[Line], footer: Sequence[str] | None
+) -> None:
+    def put(cells: Iterable[str]) -> None:
         write("| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |")
 
-    line(column.title for column in columns)
-    line(":--" if column.left else "--:" for column in columns)
-    rows = list(zip(*(column.cells for column in columns), strict=True))
-    for at, row in enumerate(rows):
-        last = total and at == len(rows) - 1
-        line(f"**{cell}**" if last and cell.strip() else cell for cell in row)
+    put(column.title for column in columns)
+    put(":--" if column.left else "--:" for column in columns)
+    for line in lines:
+        put(line.cells)
+    if footer:
+        put(f"**{cell}**" if cell.strip() else cell for cell in footer)
 
 
 def _console(*, color: bool) -> Any:
@@ -218,52 +252,65 @@ def _console(*, color: bool) -> Any:
     return Console(width=size.columns, height=size.lines, no_color=not color or None)
 
 
-def _rich(columns: Sequence[Column], *, total: bool, below: Collection[int], color: bool) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    console = _console(color=color)
-    kept = list(columns)
-    if _needed(kept) > console.width:
-        kept = [replace(c, cells=list(c.short), short=()) if c.short else c for c in kept]
-    while _needed(kept) > console.width and len(kept) > 2:
-        least = min(range(len(kept)), key=lambda at: (kept[at].keep, -at))
+def _kept(columns: Sequence[Column], width: int) -> tuple[dict[int, Column], dict[int, list[str]]]:
+    """Return the columns that a terminal has room for, and the cells of those that are short."""
+    kept, short = dict(enumerate(columns)), dict[int, list[str]]()
+    if _needed(columns) > width:
+        for at, column in enumerate(columns):
+            if column.short:
+                kept[at] = replace(column, cells=list(column.short), short=())
+                short[at] = kept[at].cells
+    while _needed([*kept.values()]) > width and len(kept) > 2:
+        least = min(kept, key=lambda at: (kept[at].keep, -at))
         if kept[least].keep >= 9:
             break  # what must stay is folded instead
         del kept[least]
-    room = console.width - _needed(kept)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        show_footer=total,
-        header_style="bold",
-        footer_style="bold",
-    )
-    drawn: list[list[str]] = []
-    for column in kept:
-        cells = column.cells
-        table.add_column(
-            Text(column.title),  # not markup: a query names its columns
-            justify="left" if column.left else "right",
-            overflow="fold",
-            no_wrap=column.whole or not column.left,
-            footer=Text(cells[-1]) if total else "",
+    return kept, short
+
+
+def _rich(
+    columns: Sequence[Column],
+    lines: Iterable[Line],
+    footer: Sequence[str] | None,
+    *,
+    color: bool,
+) -> None:
+    from rich.text import Text
+
+    from .parts import Parts
+
+    console = _console(color=color)
+    kept, short = _kept(columns, console.width)
+    parts = Parts(console)
+    room = console.width - _needed([*kept.values()])
+    bars = 0
+    for at, column in kept.items():
+        parts.add(
+            column.title,
+            column.width,
+            left=column.left,
+            whole=column.whole,
             style=column.style,
+            footer=footer[at] if footer else None,
         )
-        drawn.append(cells[:-1] if total else cells)
-        if column.bars is not None and room >= 11:
-            width = min(_BAR, room - 3)
-            room -= width + 3
-            table.add_column("", style="cyan", no_wrap=True, min_width=width)
-            drawn.append([bar(share, width) for share in column.bars][: len(drawn[0])])
-    for at, row in enumerate(zip(*drawn, strict=True)):
-        quiet = "dim" if at in below else ""
-        table.add_row(*(Text(cell, "dim" if cell in ("0", "-") else quiet) for cell in row))
-    console.print(table)
+    found = iter(lines)
+    first = next(found, None)
+    if first is not None and first.share is not None and room >= 11:
+        bars = min(_BAR, room - 3)
+        parts.add("", bars, left=True, whole=True, style="cyan", footer="" if footer else None)
+
+    def cells() -> Iterator[list[Text]]:
+        for number, line in enumerate(chain([first] if first else [], found)):
+            quiet = "dim" if line.quiet else ""
+            row = [short[at][number] if at in short else line.cells[at] for at in kept]
+            drawn = [Text(cell, "dim" if cell in ("0", "-") else quiet) for cell in row]
+            if bars:
+                drawn.append(Text(bar(line.share or 0.0, bars), quiet))
+            yield drawn
+
+    parts.print(cells())
     if len(kept) < len(columns):
-        shown = {column.title for column in kept}
+        shown = {column.title for column in kept.values()}
         left_out = ", ".join(c.title for c in columns if c.title not in shown)
         console.print(Text(f"(left out to fit: {left_out}; --json has everything)", style="dim"))
 

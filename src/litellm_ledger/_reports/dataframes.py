@@ -6,7 +6,7 @@ Owns the columns and their types.  Money stays exact: ``decimal(38, 12)`` in Arr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -14,30 +14,46 @@ from litellm_ledger._aggregates.groups import MONEY, Quantiles, Row
 from litellm_ledger._aggregates.quantiles import MEASURED
 from litellm_ledger._errors import MissingExtra
 
-__all__ = ["COSTS", "columns", "to_arrow", "to_pandas", "to_polars"]
+__all__ = ["COSTS", "cells", "columns", "kinds", "to_arrow", "to_pandas", "to_polars"]
 
 COSTS: Final = ("cost", "estimated_cost", "wasted_cost")
 """The amounts of a row that are unknown where its cost is."""
 
+_SUMS: Final = [name for name in Row.__struct_fields__ if name not in ("group", *MEASURED)]
+
+
+def kinds(by: Sequence[str], measured: Iterable[str]) -> dict[str, str]:
+    """Return column -> ``text``, ``count``, ``money`` or ``number``.
+
+    ``measured``: what there are quantiles of.
+    """
+    found = dict.fromkeys(by, "text")
+    for name in _SUMS:
+        found[name] = "money" if name in MONEY else "count"
+    for name in measured:
+        for part in Quantiles.__struct_fields__:
+            found[f"{name}_{part}"] = "count" if part == "count" else "number"
+    return found
+
+
+def cells(row: Row, by: Sequence[str], measured: Iterable[str]) -> list[Any]:
+    """Return the values of a row, a column each."""
+    known = row.known_cost is not None
+    found: list[Any] = [row.group[key] for key in by]
+    found += [None if name in COSTS and not known else getattr(row, name) for name in _SUMS]
+    for name in measured:
+        spread = getattr(row, name)
+        found += [spread and getattr(spread, part) for part in Quantiles.__struct_fields__]
+    return found
+
 
 def columns(by: Sequence[str], rows: Sequence[Row]) -> dict[str, tuple[str, list[Any]]]:
-    """Return name -> (``text``, ``count``, ``money`` or ``number``, values)."""
-    found: dict[str, tuple[str, list[Any]]] = {
-        key: ("text", [row.group[key] for row in rows]) for key in by
-    }
-    for name in Row.__struct_fields__:
-        if name == "group":
-            continue
-        values = [
-            None if name in COSTS and row.known_cost is None else getattr(row, name) for row in rows
-        ]
-        if name not in MEASURED:
-            found[name] = ("money" if name in MONEY else "count", values)
-        elif any(value is not None for value in values):
-            for part in Quantiles.__struct_fields__:
-                kind = "count" if part == "count" else "number"
-                found[f"{name}_{part}"] = (kind, [v and getattr(v, part) for v in values])
-    return found
+    """Return column -> (kind, values); see ``kinds``."""
+    measured = [name for name in MEASURED if any(getattr(row, name) for row in rows)]
+    found = kinds(by, measured)
+    values = zip(*(cells(row, by, measured) for row in rows), strict=True)
+    by_column = list(map(list, values)) or [[] for _ in found]
+    return {name: (kind, of) for (name, kind), of in zip(found.items(), by_column, strict=True)}
 
 
 def _need(package: str) -> Any:

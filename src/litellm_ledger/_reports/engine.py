@@ -7,15 +7,16 @@ that is installed.  Both use the same definitions and come to the same figures, 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from heapq import nsmallest
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.quantiles import Spread
 from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
@@ -28,17 +29,29 @@ from litellm_ledger._reading.open_calls import Running
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._records.record import UsageRecord
 
+from .answer import Answer, of_report
 from .by_manifest import add_sealed
 from .history import Calls, Operation, newest, operation
 from .report import MAX_GROUPS, Report, build
 
-__all__ = ["count_tags", "find_operation", "is_large", "list_calls", "list_tags", "make_report"]
+__all__ = [
+    "count_tags",
+    "find_operation",
+    "is_large",
+    "list_calls",
+    "list_tags",
+    "make_report",
+    "open_report",
+]
 
 _LARGE: Final = 8 * 2**20
 """Bytes that are read line by line in the time that the database takes to be there."""
 
 _ARCHIVED: Final = 200
 """How many bytes of lines take as long to read line by line as one byte of the archive."""
+
+_MANY: Final = 20_000
+"""Groups that are made rows of in the time that the database takes to be there."""
 
 _MOST: Final = 20
 """Names of tags, or values of a key, that are listed when what was asked for is not found."""
@@ -53,6 +66,24 @@ def make_report(
     limit: int | None = None,
 ) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
+    with open_report(root, by, selection, quantiles=quantiles) as answer:
+        return answer.first(limit)
+
+
+@contextlib.contextmanager
+def open_report(
+    root: Path,
+    by: Sequence[str],
+    selection: Selection,
+    *,
+    quantiles: bool = False,
+    nested: bool = False,
+) -> Iterator[Answer]:
+    """Add up outcomes by group, for rows that are made while the ``with`` runs.
+
+    Args:
+        nested: rows that differ in the last key alone come together.
+    """
     live = list_live(root)
     running = Running(root, live)  # before a line is read: who is dead writes no more
     ledger = Snapshot.take(root, live)
@@ -61,39 +92,38 @@ def make_report(
     spread = Spread(by, dates) if quantiles else None
     sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals, spread)
     left = ledger.of(sealed.rest)
-    if _is_large(left):
-        from . import in_duckdb, relation
+    with contextlib.ExitStack() as opened:
+        if _is_large(left) or (totals.groups > _MANY and available()):
+            from . import grouped, relation
 
-        report = relation.ask(
-            root,
-            lambda lines: in_duckdb.report(
-                lines, totals.copy(), by, selection, spread and spread.copy(), limit=limit
-            ),
-            without=sealed.names,
-        )
-        running.look(ledger.segments, selection.fits)
-    else:
-        problems: list[Problem] = []
-        lines = everything(left, problems, dict(by_writer(ledger.segments)))
-        if sealed.open.isdisjoint(live):
-            outcomes = running.outcomes(lines, selection.fits)
-        else:  # a call that began in a segment that is not read
+            answer = opened.enter_context(
+                relation.asked(
+                    root,
+                    lambda lines: grouped.report(
+                        lines, totals, by, selection, spread and spread.copy(), nested=nested
+                    ),
+                    without=sealed.names,
+                )
+            )
             running.look(ledger.segments, selection.fits)
-            outcomes = (e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line))
-        report = build(
-            outcomes,
-            by,
-            problems,
-            calendar=dates,
-            totals=totals,
-            spread=spread,
-            limit=limit,
-        )
-    report = _with_tags(report, lambda: list_tags(root, selection))
-    if selection.where or selection.where_not:
-        report = _with_asked(report, root, selection)
-    in_flight, cut_off = running.counted()
-    return replace(report, in_flight=in_flight, cut_off=cut_off)
+        else:
+            problems: list[Problem] = []
+            lines = everything(left, problems, dict(by_writer(ledger.segments)))
+            if sealed.open.isdisjoint(live):
+                outcomes = running.outcomes(lines, selection.fits)
+            else:  # a call that began in a segment that is not read
+                running.look(ledger.segments, selection.fits)
+                outcomes = (
+                    e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line)
+                )
+            report = build(outcomes, by, problems, calendar=dates, totals=totals, spread=spread)
+            answer = of_report(report, nested=nested)
+        report = _with_tags(answer, lambda: list_tags(root, selection))
+        if selection.where or selection.where_not:
+            report = _with_asked(report, root, selection)
+        in_flight, cut_off = running.counted()
+        report = replace(report, in_flight=in_flight, cut_off=cut_off)
+        yield dataclasses.replace(answer, report=report)
 
 
 def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
@@ -200,22 +230,9 @@ def _is_large(ledger: Snapshot) -> bool:
     return False
 
 
-def _missing(report: Report) -> tuple[str, ...]:
-    """Return the tags among the keys that are on none of the calls."""
-    return tuple(
-        name.removeprefix("tag:")
-        for name in report.by
-        if name.startswith("tag:")
-        and report.total.calls
-        and not report.others_count
-        and all(row.group[name] == MISSING for row in report.rows)
-    )
-
-
-def _with_tags(report: Report, tags: Callable[[], set[str]]) -> Report:
+def _with_tags(answer: Answer, tags: Callable[[], set[str]]) -> Report:
     """Say which tags are on no call; then, and only then, which there are is looked up."""
-    missing = _missing(report)
-    return _named(report, missing, tags() if missing else set())
+    return _named(answer.report, answer.missing, tags() if answer.missing else set())
 
 
 def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
@@ -235,18 +252,21 @@ def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
         return report
     nowhere = {f"tag:{tag}" for tag in report.missing_tags}
     keys = [key for key in {**selection.where, **selection.where_not} if key not in nowhere]
-    return replace(report, instead=_values(make_report(root, keys, span, quantiles=False)))
+    with open_report(root, keys, span) as answer:
+        return replace(report, instead=_values(answer))
 
 
-def _values(report: Report) -> dict[str, tuple[str, ...]]:
+def _values(answer: Answer) -> dict[str, tuple[str, ...]]:
     """Return the values of each key, those of most calls first."""
+    keys = answer.report.by if answer.report.total.calls else ()
+    calls: dict[str, Counter[str]] = {key: Counter() for key in keys}
+    for row in answer.rows(None):
+        for key in keys:
+            calls[key][row.group[key]] += row.calls
     found: dict[str, tuple[str, ...]] = {}
-    for key in report.by if report.total.calls else ():
-        calls: Counter[str] = Counter()
-        for row in report.rows:
-            calls[row.group[key]] += row.calls
-        listed = sorted(calls, key=lambda value: (-calls[value], value))
-        found[key] = (*listed[:_MOST], *(["…"] if len(listed) > _MOST else []))
+    for key, counted in calls.items():
+        listed = nsmallest(_MOST, counted, key=lambda value: (-counted[value], value))
+        found[key] = (*listed, *(["…"] if len(counted) > _MOST else []))
     return found
 
 

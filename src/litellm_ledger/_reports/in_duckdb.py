@@ -1,24 +1,20 @@
-"""Reports and lists asked of the database: the figures of reading line by line, sooner.
+"""Lists asked of the database: what reading line by line finds, sooner.
 
-Owns the translation of group keys and selections into SQL.  Defines no figure: what was added up
-goes through ``Totals``, which knows what follows from it.
+Owns the translation of group keys and selections into SQL.  What is added up is ``grouped``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import replace
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
 from litellm_ledger._aggregates.groups import KEYS, MISSING
-from litellm_ledger._aggregates.quantiles import MEASURED, Sketch, Spread, bucket_sql
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
-from litellm_ledger._aggregates.totals import FIELDS, Totals
 from litellm_ledger._archive.columns import OF_RECORD, quoted
 from litellm_ledger._archive.database import statement
 from litellm_ledger._records.money import usd
@@ -26,20 +22,8 @@ from litellm_ledger._records.record import UsageRecord
 
 from .history import Calls, Operation, operation
 from .relation import Relation
-from .report import MAX_GROUPS, Report, finish
-from .report import added as added_up
 
-__all__ = ["calls", "condition", "report", "tag_values", "tags"]
-
-_SUMS: Final = {
-    "calls": "count(*)",
-    "cache_hits": "count(*) FILTER (cache_hit)",
-    "pico": "sum(cost_picousd)",
-    "priced": "count(cost_picousd)",
-    "retries": "count(*) FILTER (attempt > 1)",
-    "saved": "sum(saved_cost_picousd)",
-}
-"""What is not the sum of the column of its name.  A sum of BIGINT is a HUGEINT: exact."""
+__all__ = ["calls", "condition", "expression", "find_operation", "tag_values", "tags"]
 
 _MODEL: Final = "nullif(model, '')"
 _MODEL_NAMES: Final = (
@@ -47,87 +31,6 @@ _MODEL_NAMES: Final = (
     f"nullif(provider, '') || '/' || {_MODEL}]"
 )
 """What ``model_names`` returns, and NULL for what there is not."""
-
-_Group = tuple[str, ...]
-
-
-def report(
-    relation: Relation,
-    totals: Totals,
-    by: Sequence[str],
-    selection: Selection,
-    spread: Spread | None,
-    *,
-    limit: int | None = None,
-) -> Report:
-    """Add outcomes up by group, and to what ``totals`` (and ``spread``, for quantiles) have.
-
-    See ``Ledger.report``.
-
-    With a ``limit``, only the rows within it leave the database, if they are in order of cost.
-    """
-    keys = [_key(name, selection.calendar) for name in by]
-    named = "".join(f", {key} AS k{at}" for at, key in enumerate(keys))
-    where, values = condition(selection)
-    label = _label(by, selection.calendar)
-    sums = ", ".join(_SUMS.get(name, f"sum({name})") for name in FIELDS)
-    query = statement("report").format(keys=named, sums=sums, where=where)
-    if limit and by and spread is None and not set(by) & set(PERIODS):
-        return _first(relation, totals, by, query, values, limit)
-    for status, source, *rest in relation.rows(query, values):
-        added = zip(FIELDS, rest[len(by) :], strict=True)
-        group = label(rest[: len(by)])
-        totals.add_sums(status, source, group, {name: value or 0 for name, value in added})
-    if spread is None:
-        return finish(totals, by, relation.problems, None, limit)
-    names = "".join(f"k{at}, " for at in range(len(by)))
-    buckets = {f"{name}_bucket": bucket_sql(name) for name in MEASURED}
-    query = statement("spread").format(keys=named, names=names, where=where, **buckets)
-    for row in relation.rows(query, values):
-        group = label(row[: len(by)])
-        of_ttft, *rest = row[len(by) :]
-        bucket, count, least, most = rest[4:] if of_ttft else rest[:4]
-        if bucket is not None:
-            spread.merge(group, MEASURED[of_ttft], Sketch({bucket: count}, least, most))
-    return finish(totals, by, relation.problems, spread.quantiles, limit)
-
-
-def _first(
-    relation: Relation,
-    before: Totals,
-    by: Sequence[str],
-    query: str,
-    values: Sequence[Any],
-    limit: int,
-) -> Report:
-    """Return the most expensive groups; the others are only counted, and added up."""
-    names = ", ".join(f"k{at}" for at in range(len(by)))
-    columns = ["status", "usage_source", *names.split(", "), *FIELDS]
-    relation.database.execute(
-        f"CREATE OR REPLACE TEMP TABLE sums AS SELECT * FROM ({query}) "
-        f"AS found({', '.join(columns)})",
-        values,
-    )
-    told = [[*key, *added] for key, added in before.sums()]
-    if told:
-        marks = ", ".join("?" * len(columns))
-        relation.database.executemany(f"INSERT INTO sums VALUES ({marks})", told)
-    fields = ", ".join(f"sum({name})" for name in FIELDS)
-    shown, whole = Totals(by, max_groups=MAX_GROUPS), Totals([])
-    ranked = statement("ranked").format(names=names, fields=", ".join(FIELDS), limit=limit)
-    for totals, of in (
-        (shown, ranked),
-        (whole, f"SELECT status, usage_source, {fields} FROM sums GROUP BY ALL"),
-    ):
-        keys = len(by) if totals is shown else 0
-        for status, source, *rest in relation.rows(of):
-            added = zip(FIELDS, rest[keys:], strict=True)
-            totals.add_sums(status, source, rest[:keys], {name: n or 0 for name, n in added})
-    ((count,),) = relation.rows(f"SELECT count(DISTINCT ({names},)) FROM sums")
-    found, total = finish(shown, by, relation.problems, None), whole.total()
-    beyond = count - len(found.rows)
-    others = added_up(found.rows, total, -1) if beyond else None
-    return replace(found, total=total, others=others, others_count=beyond)
 
 
 def calls(relation: Relation, selection: Selection, limit: int | None) -> Calls:
@@ -182,29 +85,13 @@ def tag_values(relation: Relation, selection: Selection) -> dict[str, TagValues]
     }
 
 
-def _key(name: str, calendar: Calendar) -> str:
+def expression(name: str, calendar: Calendar) -> str:
     """Return the expression for a group key; a period is a number, see ``Calendar``."""
     if name in PERIODS:
         return calendar.sql(name, "ts")
     if name in KEYS:
         return f"coalesce(nullif({name}, ''), {quoted(MISSING)})"
     return f"coalesce(tags[{quoted(name.removeprefix('tag:'))}], {quoted(MISSING)})"
-
-
-def _label(by: Sequence[str], calendar: Calendar) -> Callable[[Sequence[Any]], _Group]:
-    """Return what turns the values of the keys into text."""
-
-    def label(values: Sequence[Any]) -> _Group:
-        return tuple(
-            value
-            if name not in PERIODS
-            else MISSING
-            if value is None
-            else calendar.label(name, value)
-            for name, value in zip(by, values, strict=True)
-        )
-
-    return label
 
 
 def condition(selection: Selection) -> tuple[str, list[Any]]:
@@ -216,7 +103,7 @@ def condition(selection: Selection) -> tuple[str, list[Any]]:
             parameters.append(_utc(bound))
     for asked, sign in ((selection.where, "IS TRUE"), (selection.where_not, "IS NOT TRUE")):
         for name, wanted in asked.items():
-            key: str = _key(name, selection.calendar)
+            key = expression(name, selection.calendar)
             values: list[Any] = sorted(wanted)
             if name in PERIODS:
                 values = [selection.calendar.parse(name, v) for v in values if v != MISSING]

@@ -168,8 +168,7 @@ class Ledger:
             week_start: the first day of a week, in English; default ``monday``.
             quantiles: also ``latency_ms`` and ``ttft_ms`` of each row.
             limit: the largest number of rows; 0 or ``None``: all.  ``others`` has the sums of the
-                groups beyond, which take no memory where DuckDB reads the ledger and no period is
-                among the keys.
+                groups beyond, which take no memory where DuckDB reads the ledger.
 
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.

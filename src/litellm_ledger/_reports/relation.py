@@ -41,7 +41,7 @@ from .surveyors import survey_ahead
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Relation", "ask"]
+__all__ = ["Relation", "ask", "asked"]
 
 _T = TypeVar("_T")
 
@@ -69,7 +69,22 @@ def ask(
     *,
     without: Collection[SegmentName] = (),
 ) -> _T:
-    """Put a question to a ledger.  Files that were compacted meanwhile are found again.
+    """Put a question to a ledger; see ``asked``."""
+    with asked(root, question, without=without) as answer:
+        return answer
+
+
+@contextlib.contextmanager
+def asked(
+    root: Path,
+    question: Callable[[Relation], _T],
+    *,
+    without: Collection[SegmentName] = (),
+) -> Iterator[_T]:
+    """Put a question to a ledger, for an answer that needs its database.
+
+    Files that were compacted meanwhile are found again, and the question is put anew; not so once
+    it is answered.
 
     Args:
         root: the ledger.
@@ -81,12 +96,30 @@ def ask(
         UnsupportedFormat: it was written by a newer version.
         MissingExtra: DuckDB is not installed.
     """
+    try:
+        with contextlib.ExitStack() as opened:
+            yield _answered(root, question, without, opened)
+    except RuntimeError as exc:
+        if str(exc) == "Query interrupted":  # all that the database says of a Ctrl-C
+            raise KeyboardInterrupt from exc
+        raise
+
+
+def _answered(
+    root: Path,
+    question: Callable[[Relation], _T],
+    without: Collection[SegmentName],
+    opened: contextlib.ExitStack,
+) -> _T:
     duck = module()
     trusting = True
     for left in reversed(range(_TRIES)):
         try:
-            with Relation(root, trusting=trusting, without=without) as relation:
-                return question(relation)
+            with contextlib.ExitStack() as trial:
+                relation = Relation(root, trusting=trusting, without=without)
+                answer = question(trial.enter_context(relation))
+                opened.push(trial.pop_all())
+                return answer
         except duck.IOException as exc:
             if not left:
                 raise LedgerPathError(f"cannot read the ledger at {root}: {exc}") from exc
@@ -94,10 +127,6 @@ def ask(
             if not trusting or not _can_name(root):
                 raise
             trusting = False
-        except RuntimeError as exc:
-            if str(exc) == "Query interrupted":  # all that the database says of a Ctrl-C
-                raise KeyboardInterrupt from exc
-            raise
     raise AssertionError("unreachable")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +31,9 @@ __all__ = [
     "build",
     "by_tag",
     "finish",
+    "in_order",
+    "measured_row",
+    "moment_of",
     "row_dict",
 ]
 
@@ -227,7 +231,6 @@ def build(
     calendar: Calendar | None = None,
     totals: Totals | None = None,
     spread: Spread | None = None,
-    limit: int | None = None,
 ) -> Report:
     """Add up outcomes, to what ``totals`` have where these are given; with ``spread``, quantiles.
 
@@ -243,49 +246,50 @@ def build(
         totals.add(line, line.cost)
         if spread is not None:
             spread.add(line)
-    return finish(totals, by, problems, spread.quantiles if spread else None, limit)
+    return finish(totals, by, problems, spread.quantiles if spread else None)
 
 
 def finish(
-    totals: Totals,
-    by: Sequence[str],
-    problems: list[Problem],
-    measured: Measured | None,
-    limit: int | None = None,
+    totals: Totals, by: Sequence[str], problems: list[Problem], measured: Measured | None
 ) -> Report:
-    """Make a report of what was added up, of at most ``limit`` rows."""
+    """Make a report of what was added up."""
     rows, total = totals.summary() if by else [], totals.total()
     if measured is not None:
-        rows = [_measured(row, tuple(row.group.values()), measured) for row in rows]
-        total = _measured(total, None, measured)
-    period = next((key for key in by if key in PERIODS), None)
-    if period is not None:  # stable: within a period the most expensive first
-        rows.sort(key=lambda row: _moment(period, row.group[period]))
-    beyond = rows[limit:] if limit else []
+        rows = [measured_row(row, tuple(row.group.values()), measured) for row in rows]
+        total = measured_row(total, None, measured)
+    rows.sort(key=in_order(by))
     return Report(
         by=tuple(dict.fromkeys(by)),
-        rows=rows[: limit or None],
+        rows=rows,
         total=total,
-        others=added(beyond) if beyond else None,
-        others_count=len(beyond),
         folded=totals.folded,
         problems=problems,
     )
 
 
-def added(rows: Sequence[Row], start: Row | None = None, sign: int = 1) -> Row:
+def in_order(by: Sequence[str]) -> Callable[[Row], tuple[Any, ...]]:
+    """Return the key that orders the rows of a report by these keys."""
+    period = next((key for key in by if key in PERIODS), None)
+
+    def place(row: Row) -> tuple[Any, ...]:
+        when = () if period is None else moment_of(period, row.group[period])
+        return *when, -row.cost, -row.calls, tuple(row.group.values())
+
+    return place
+
+
+def added(rows: Iterable[Row], start: Row | None = None, sign: int = 1) -> Row:
     """Add rows up, exactly, or take them (``sign`` -1) from ``start``.
 
     The sum has no group and no quantiles.
     """
-    sums: dict[str, Any] = {}
-    every = [(1, start), *((sign, row) for row in rows)] if start else [(1, row) for row in rows]
-    for name in Row.__struct_fields__:
-        if name in MONEY:
-            sums[name] = usd(sum(times * whole(getattr(row, name)) for times, row in every))
-        elif name != "group" and name not in MEASURED:
-            sums[name] = sum(times * getattr(row, name) for times, row in every)
-    return Row(**sums)
+    names = [name for name in Row.__struct_fields__ if name != "group" and name not in MEASURED]
+    sums: dict[str, Any] = dict.fromkeys(names, 0)
+    for times, row in chain([(1, start or Row())], ((sign, row) for row in rows)):
+        for name in names:
+            value = getattr(row, name)
+            sums[name] += times * (whole(value) if name in MONEY else value)
+    return Row(**sums | {name: usd(sums[name]) for name in MONEY})
 
 
 def by_tag(report: Report) -> Report:
@@ -306,11 +310,12 @@ def by_tag(report: Report) -> Report:
     return msgspec.structs.replace(report, by=("tag", "value"), rows=rows, missing_tags=())
 
 
-def _measured(row: Row, group: tuple[str, ...] | None, measured: Measured) -> Row:
+def measured_row(row: Row, group: tuple[str, ...] | None, measured: Measured) -> Row:
+    """Return a row with the quantiles of its group, or (``None``) of everything."""
     return msgspec.structs.replace(row, **{name: measured(group, name) for name in MEASURED})
 
 
-def _moment(period: str, label: str) -> tuple[float, str]:
+def moment_of(period: str, label: str) -> tuple[float, str]:
     """Order hours by when they were: in the one that is lived twice the clock goes back."""
     if period == "hour" and label[:1].isdigit():
         return datetime.fromisoformat(label).timestamp(), label

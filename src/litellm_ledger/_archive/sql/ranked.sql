@@ -1,8 +1,6 @@
--- The sums of the {limit} most expensive groups, as Totals orders them; {names} are the group keys.
+-- Groups in the order of a report: {first} is what comes before the most expensive.
 
-SELECT status, usage_source, {names}, {fields}
-FROM sums SEMI JOIN (
-    SELECT {names} FROM sums GROUP BY ALL
-    ORDER BY coalesce(sum(pico), 0) DESC, sum(calls) DESC, {names}
-    LIMIT {limit}
-) USING ({names})
+SELECT {columns}
+FROM groups {places}
+ORDER BY {first}groups.pico DESC, groups.calls DESC, {names}
+LIMIT {limit}
