@@ -71,9 +71,10 @@ help: ## Show this list
 demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no network needed
 	@$(PY) examples/demo.py
 
+# Bytecode is written, whoever has that switched off: each process would compile all tests anew.
 .PHONY: test
 test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium ## Run the test suite against the built wheel
-	@PYTEST_DEBUG_TEMPROOT="$(SCRATCH)" \
+	@PYTEST_DEBUG_TEMPROOT="$(SCRATCH)" PYTHONDONTWRITEBYTECODE= \
 		$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # LiteLLM's own proxy pins an older LiteLLM than the newest: it has an environment of its own.

@@ -79,14 +79,14 @@ def make(root: Path, lines: int, days: int = DAYS) -> None:
 
 def run(size: Size) -> list[Table]:
     """Return the tables of this section."""
-    return measure(size(500_000, 2_000), rounds=size(5, 1))
+    return measure(size(500_000, 2_000), rounds=size(5, 1), days=size(DAYS, 8))
 
 
-def measure(lines: int, rounds: int) -> list[Table]:
+def measure(lines: int, rounds: int, days: int = DAYS) -> list[Table]:
     """Return the table for a ledger of that many lines."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "usage"
-        make(root, lines)
+        make(root, lines, days)
         files = str(root / "segments" / "*.jsonl")
         ours = [sys.executable, "-m", "litellm_ledger"]
         env = {**os.environ, "XDG_CACHE_HOME": str(Path(directory) / "cache")}
@@ -125,7 +125,7 @@ def measure(lines: int, rounds: int) -> list[Table]:
         found |= _race({"`compact`, one file a day": [*ours, "compact", str(root)]}, env, 1)
         archive = sum(path.stat().st_size for path in (root / "archive").iterdir())
     table = Table(
-        f"A history of {lines:,} lines in {DAYS} days",
+        f"A history of {lines:,} lines in {days} days",
         ["", "s", "× DuckDB alone", "CPU, s", "peak MiB"],
         "Whole programs, their start included, in turns; medians. "
         f"{size / 2**20:,.0f} MiB of lines, {manifests / 2**20:,.1f} MiB of manifests, "

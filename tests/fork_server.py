@@ -16,9 +16,10 @@ import selectors
 import signal
 import socket
 import sys
+import warnings
 from pathlib import Path
 from types import CodeType
-from typing import cast
+from typing import Any, cast
 
 FRESH = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__builtins__")
 """What is in ``__main__`` when the first line of ``python -c`` runs."""
@@ -27,8 +28,10 @@ FRESH = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__buil
 def serve() -> CodeType:
     """Fork until the control closes; return in each child, with the code that it runs."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    own_filters, environment = len(warnings.filters), dict(os.environ)
     for module in sys.argv[2:]:
         __import__(module)
+    imported = {name: value for name, value in os.environ.items() if environment.get(name) != value}
     # The collections of a child look at what is its own; that also leaves the memory shared.
     gc.collect()
     gc.freeze()
@@ -69,7 +72,7 @@ def serve() -> CodeType:
                         *(other for _, other in living.values()),
                     ):
                         inner.close()
-                    return _become(standard, request_fd)
+                    return _become(standard, request_fd, imported, own_filters)
                 for fd in (*standard, request_fd):
                     os.close(fd)
                 pidfd = os.pidfd_open(pid)
@@ -90,8 +93,25 @@ def _tell(status: socket.socket, number: int) -> None:
         status.send(str(number).encode())
 
 
-def _become(standard: list[int], request_fd: int) -> CodeType:
-    """Make this process what ``python ARGUMENTS...`` would be; return the code of its main."""
+def _warn(options: list[str], own: int) -> None:
+    """Have warnings as ``-W`` says: before the interpreter's own, after those of its modules."""
+    filters = cast("list[Any]", warnings.filters)
+    theirs = filters[: len(filters) - own]
+    del filters[: len(theirs)]
+    warnings._processoptions(options)  # type: ignore[attr-defined]
+    filters[:0] = theirs
+    sys.warnoptions += options
+
+
+def _become(
+    standard: list[int], request_fd: int, imported: dict[str, str], own_filters: int
+) -> CodeType:
+    """Make this process what ``python ARGUMENTS...`` would be; return the code of its main.
+
+    Args:
+        imported: variables of the environment that the modules have set.
+        own_filters: how many filters of warnings are the interpreter's.
+    """
     for target, fd in enumerate(standard):
         os.dup2(fd, target)
     for fd in {*standard} - {0, 1, 2}:
@@ -103,13 +123,14 @@ def _become(standard: list[int], request_fd: int) -> CodeType:
         os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()
-    os.environ.update(request["env"])
+    os.environ.update(imported | request["env"])
     kind, *rest = request["arguments"]
     found = [
         os.path.realpath(entry) for entry in os.environ.get("PYTHONPATH", "").split(":") if entry
     ]
     sys.path[:] = [*found, *(entry for entry in sys.path[1:] if entry not in found)]
     sys.orig_argv = request["orig_argv"]
+    _warn(request["warnings"], own_filters)
     if kind == "-c":
         source, *rest = rest
         name, first, file_name = "-c", "", "<string>"

@@ -31,8 +31,11 @@ LEDGER = ("asyncio", "litellm_ledger._tracking.tracker", "litellm_ledger._client
 """What every program that has a ledger imports."""
 COMMAND = ("litellm_ledger._cli.app", "litellm_ledger._reports.ledger")
 """What ``litellm-ledger`` imports."""
-LITELLM = (*LEDGER, *COMMAND, "litellm", "fastapi", "uvicorn", "litellm_ledger.testing")
-"""What a program that makes calls imports, or a server: two seconds to five, if it is fresh."""
+LITELLM = (
+    *(*LEDGER, *COMMAND, "litellm", "fastapi", "uvicorn", "litellm_ledger.testing"),
+    "first_call",  # of tests/, where the server is
+)
+"""What a program that makes calls imports, or a server: three seconds to six, if it is fresh."""
 
 
 class Server:
@@ -71,7 +74,7 @@ class Forked(subprocess.Popen[Any]):
     """A ``subprocess.Popen`` of ``python ARGUMENTS...``: ``-c``, ``-m`` or a file, and arguments.
 
     Args:
-        options: of the interpreter, such as ``-X dev``.
+        options: of the interpreter, each with its value: ``-X dev``, ``-W error``.
         modules: what it has imported already; a program without any is a fresh interpreter.
     """
 
@@ -83,7 +86,10 @@ class Forked(subprocess.Popen[Any]):
         modules: tuple[str, ...] = LEDGER,
         **popen: Any,
     ) -> None:
-        self._key = options, modules
+        pairs = list(zip(options[::2], options[1::2], strict=True))
+        self._warnings = [value for name, value in pairs if name == "-W"]
+        of_server = tuple(part for pair in pairs if pair[0] != "-W" for part in pair)
+        self._key = of_server, modules
         self._forks = FORKS and bool(modules)
         self._arguments = arguments
         self._status: socket.socket | None = None
@@ -108,6 +114,7 @@ class Forked(subprocess.Popen[Any]):
             "cwd": str(cwd or Path.cwd()),
             "env": env,
             "new_session": args[21],
+            "warnings": self._warnings,
         }
         server = _servers.get(self._key)
         if server is None:

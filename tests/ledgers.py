@@ -158,3 +158,11 @@ def outcomes(client: LiteLLMClient) -> list[UsageRecord]:
     """The outcomes on an open client's ledger, whoever wrote them."""
     assert client.usage.directory is not None
     return list(Ledger(client.usage.directory).records())
+
+
+def contents(root: Path) -> frozenset[tuple[str, bytes | None]]:
+    """Every file and directory: what is equal need not be looked at twice."""
+    return frozenset(
+        (str(path.relative_to(root)), path.read_bytes() if path.is_file() else None)
+        for path in root.rglob("*")
+    )

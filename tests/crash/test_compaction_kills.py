@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
+from tests.ledgers import contents
 
 from litellm_ledger import Ledger, LedgerPathError
 from litellm_ledger._maintenance import compact as _compacting
@@ -21,12 +23,18 @@ from litellm_ledger._maintenance.compact import Compaction, compact
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
 LATER = date(2030, 1, 1)
+MADE = re.compile(rb'"(sealed|previous)":"[^"]*"|"crc":"\w{8}"}(?=\n\Z)')
+"""In a manifest: when it was made, the checksum over that, and the hash of the one before."""
 
 
 class Case:
-    """A ledger of two writers, and what it says."""
+    """A ledger of two writers, and what it says.
+
+    Many steps leave the very files that another left: what was checked is not checked again.
+    """
 
     def __init__(self, tmp_path: Path) -> None:
+        self._checked: dict[object, Compaction] = {}
         self.original, self._root = tmp_path / "original", tmp_path / "usage"
         hand, other = HandMade(self.original), HandMade(self.original, OTHER_WRITER)
         hand.sealed(1, 3, [hand.started(1), hand.outcome(2, of=1), hand.started(3)])
@@ -64,11 +72,15 @@ class Case:
         return records, ledger.verify().writers, ledger.report(["model"]).rows
 
     def check(self, root: Path) -> Compaction:
-        assert self.says(root) == self.said
-        done = compact(root, until=LATER, fs=QUICK)
-        assert self.says(root) == self.said
-        assert not [path for path in (root / "archive").iterdir() if path.suffix == ".tmp"]
-        assert len(list((root / "segments").iterdir())) == 2  # the damaged and the open one
+        state = frozenset((name, MADE.sub(b"", data or b"")) for name, data in contents(root))
+        done = self._checked.get(state)
+        if done is None:
+            assert self.says(root) == self.said
+            done = compact(root, until=LATER, fs=QUICK)
+            assert self.says(root) == self.said
+            assert not [path for path in (root / "archive").iterdir() if path.suffix == ".tmp"]
+            assert len(list((root / "segments").iterdir())) == 2  # the damaged and the open one
+            self._checked[state] = done
         return done
 
 

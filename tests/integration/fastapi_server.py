@@ -27,9 +27,9 @@ Client = Annotated[LiteLLMClient, Depends(get_client)]
 
 @contextlib.asynccontextmanager
 async def own(app: FastAPI) -> AsyncIterator[None]:
-    print("own lifespan begins, client", app.state.ledger_client.statistics().state)
+    print("own lifespan begins, client", app.state.ledger_client.statistics().state, flush=True)
     yield
-    print("own lifespan ends, client", app.state.ledger_client.statistics().state)
+    print("own lifespan ends, client", app.state.ledger_client.statistics().state, flush=True)
 
 
 ledger = ledger_lifespan(
@@ -47,7 +47,7 @@ async def outlive(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     async with ledger(app) as state:
         yield state
     now = state["ledger_client"].statistics()
-    print(f"client {now.state}, {now.in_flight} in flight")
+    print(f"client {now.state}, {now.in_flight} in flight", flush=True)
     await asyncio.wait(detached_calls)
 
 

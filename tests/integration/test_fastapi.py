@@ -35,7 +35,7 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join(sys.path),
     "NO_PROXY": "127.0.0.1",
 }
-PYTHON = ("-u", "-W", "default")
+PYTHON = ("-W", "default")
 
 # No connection is kept: uvicorn closes idle ones, perhaps just when the next request takes one.
 HTTP = httpx.Client(
