@@ -84,9 +84,9 @@ class Case:
         return done
 
 
-@pytest.fixture
-def case(tmp_path: Path) -> Case:
-    return Case(tmp_path)
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(tmp_path_factory.mktemp("case"))
 
 
 def kill_at_every_step(case: Case) -> int:
@@ -108,8 +108,9 @@ def test_killed_at_every_step_nothing_is_lost_or_doubled_and_the_next_run_ends_i
 
 
 def test_a_saboteur_that_removes_segments_before_the_file_has_its_name_is_caught(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    case = Case(tmp_path)  # one that has checked nothing yet
     write = _compacting._Run._write
 
     def sabotaged(self: Any, database: Any, path: Any, sources: Any, moved: Any, how: Any) -> bool:

@@ -57,7 +57,7 @@ CASES: list[tuple[list[str], str]] = [
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Reckoning]]:
     root = tmp_path_factory.mktemp("glob[1]*") / "us'age?"
-    make_ledger(root, 6_000, segment=210_000)
+    make_ledger(root, 7_000, segment=245_000)
     asked = [*CASES, (["model", "tag:user"], "UTC")]
     yield root, Reckoning(root, [(tuple(by), zone) for by, zone in asked])
     shutil.rmtree(root)
