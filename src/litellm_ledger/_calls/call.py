@@ -24,7 +24,7 @@ from litellm_ledger._litellm.packages import needs_messages_stream, require
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._litellm.units import add_units
-from litellm_ledger._litellm.usage import billed_usage
+from litellm_ledger._litellm.dialects import billed_usage
 from litellm_ledger._litellm.wire import Wire, heard, wire_of_call
 from litellm_ledger._runtime.cancellation import outlive_cancellation
 

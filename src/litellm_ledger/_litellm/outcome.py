@@ -149,12 +149,13 @@ _CHOOSING: Final = {
 def _read_response(fields: dict[str, Any], response: Any) -> None:
     hidden = member(response, HIDDEN)
     get = view(response).get
-    _put_text(fields, "response_model", member(hidden, "provider_response_model"), get("model"))
-    _put_text(fields, "response_id", get("id"))
+    named = (get("model"), get("modelVersion"), get("model_version"))
+    _put_text(fields, "response_model", member(hidden, "provider_response_model"), *named)
+    _put_text(fields, "response_id", get("id"), get("responseId"), get("response_id"))
     _put_text(fields, "provider", member(hidden, "custom_llm_provider"))
     usage = get("usage")
-    if usage is None:  # rerank
-        usage = member(get("meta"), "tokens")
+    if usage is None:  # Google's own; rerank
+        usage = get("usageMetadata") or get("usage_metadata") or member(get("meta"), "tokens")
     counts = reported(usage)
     if counts:
         fields.update(counts)

@@ -16,7 +16,8 @@ from .bill import unstamped
 from .internals import HIDDEN
 from .members import member, text
 from .outcome import from_response, from_stream, hear, is_background
-from .usage import billed_usage, cached_elsewhere
+from .dialects import billed_usage
+from .usage import cached_elsewhere
 from .wire import Wire, wire_of_stream
 
 __all__ = [

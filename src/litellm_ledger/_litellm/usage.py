@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from .dialects import billed_apart, common
 from .members import count, member, note, view
 
-__all__ = ["billed_usage", "cached_elsewhere", "parts", "reported", "summed", "usage_fields"]
+__all__ = ["cached_elsewhere", "parts", "reported", "summed", "usage_fields"]
 
 _CACHED_ELSEWHERE: Final = ("cached_tokens", "num_cached_tokens")
 """Where Moonshot, and Mistral and vLLM, count cached tokens, and LiteLLM does not look."""
@@ -58,7 +59,7 @@ def reported(usage: Any) -> dict[str, Any]:
 
 
 def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one field after the other
-    get = view(summed(_of_cohere(usage))).get
+    get = view(summed(common(usage))).get
     read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
     prompt, completion = get("prompt_tokens"), get("completion_tokens")
     if prompt or completion or get("input_tokens") is None:
@@ -108,7 +109,7 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one
             apart[name] = written
     if count(cited := get("citation_tokens")):
         apart["citation"] = cited
-    for side, billed in _billed(usage).items():
+    for side, billed in billed_apart(usage).items():
         if billed != fields.get(f"{side}_tokens"):
             apart[f"billed_{side}"] = billed
     if apart:
@@ -159,42 +160,6 @@ def cached_elsewhere(usage: Any) -> int:
             return 0
     found = (count(get(name)) for name in _CACHED_ELSEWHERE)
     return next((value for value in found if value), 0)
-
-
-# --- Cohere: the tokens that the model read, and those that are billed -------------------------
-
-
-def _of_cohere(usage: Any) -> Any:
-    """Cohere's usage in the shape of others; any other usage as it is."""
-    tokens = member(usage, "tokens")
-    if tokens is None or member(usage, "billed_units") is None:
-        return usage
-    read, written = _whole(member(tokens, "input_tokens")), _whole(member(tokens, "output_tokens"))
-    return {
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "cached_tokens": _whole(member(usage, "cached_tokens")),
-    }
-
-
-def _billed(usage: Any) -> dict[str, int]:
-    units = member(usage, "billed_units")
-    found = {side: _whole(member(units, f"{side}_tokens")) for side in ("input", "output")}
-    return {side: value for side, value in found.items() if value is not None}
-
-
-def _whole(value: Any) -> int | None:
-    """A count; Cohere's are JSON numbers that may end in ``.0``."""
-    return count(int(value) if type(value) is float and value.is_integer() else value)
-
-
-def billed_usage(usage: Any) -> dict[str, int]:
-    """The tokens that Cohere bills, as a usage that LiteLLM prices; nothing for other usages."""
-    billed = _billed(usage)
-    if not billed:
-        return {}
-    read, written = billed.get("input", 0), billed.get("output", 0)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
 def _searches(get: Callable[[str], Any], in_details: Any) -> int:
