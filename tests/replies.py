@@ -47,6 +47,9 @@ def replies() -> Iterator[Replies]:
             self.rfile.read(int(self.headers.get("content-length") or 0))
             self.do_GET()
 
+        def do_DELETE(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             streamed = isinstance(found.answer, bytes)
             body = found.answer if isinstance(found.answer, bytes) else json.dumps(found.answer)

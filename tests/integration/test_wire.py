@@ -13,6 +13,7 @@ import pytest_asyncio
 from tests.replies import replies
 
 from litellm_ledger import LiteLLMClient, UsageRecord
+from litellm_ledger._litellm.stream_readers import ChatReader
 from litellm_ledger._litellm.wire import Wire, wire_of_stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -138,9 +139,9 @@ class Stream:
 
 async def test_every_item_is_handed_on_before_the_next_is_asked_for() -> None:
     stream = Stream("groq", "data: 1", f"data: {json.dumps({'usage': USED})}", "data: 3")
-    wire = wire_of_stream(stream, {"model": "groq/m"})
+    wire = wire_of_stream(stream)
     assert wire is not None
-    read = []
+    read: list[Any] = []
     async for item in stream.completion_stream:
         read.append(item)
         assert stream.given == len(read)
@@ -150,7 +151,7 @@ async def test_every_item_is_handed_on_before_the_next_is_asked_for() -> None:
 
 async def test_the_stream_of_any_other_provider_is_left_alone() -> None:
     stream = Stream("openai")
-    assert wire_of_stream(stream, {"model": "openai/gpt-4o"}) is None
+    ChatReader(stream).listen("openai")
     assert stream.completion_stream is stream.unread
     await stream.completion_stream.aclose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from operator import attrgetter
 from types import SimpleNamespace as Obj
 from typing import Any
 
@@ -14,10 +15,13 @@ from tests.replies import sse
 
 from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.answers import RecordedDict, hand_out
+from litellm_ledger._client.further import FurtherCalls, Interactions, VectorStores
 from litellm_ledger._client.methods import LiteLLMCalls
 from litellm_ledger._litellm.anthropic_events import MessagesReader
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.content import captured
+from litellm_ledger._litellm.load import version
+from litellm_ledger._litellm.offered import NOT_OFFERED, UNBILLED
 from litellm_ledger._litellm.stream_readers import ResponsesReader, TextReader
 from litellm_ledger._litellm.units import UNITS, add_units, search_context
 from litellm_ledger._records.record import MAX_CONTENT
@@ -26,19 +30,38 @@ from litellm_ledger._records.record import MAX_CONTENT
 
 
 def test_every_row_has_its_method_and_every_method_its_row() -> None:
-    methods = {name for name in dir(LiteLLMCalls) if not name.startswith("_")}
-    assert methods == set(CALLS)
+    spaces = {"interactions": Interactions, "vector_stores": VectorStores}
+    methods = {name for kind in (LiteLLMCalls, FurtherCalls) for name in public(kind)}
+    assert spaces.keys() <= methods
+    inside = {f"{name}.{each}" for name, kind in spaces.items() for each in public(kind)}
+    assert methods - spaces.keys() | inside == set(CALLS)
+
+
+def public(kind: type) -> list[str]:
+    return [name for name in dir(kind) if not name.startswith("_")]
+
+
+def method(name: str) -> Any:
+    for space, kind in (("interactions.", Interactions), ("vector_stores.", VectorStores)):
+        if name.startswith(space):
+            return getattr(kind, name.removeprefix(space))
+    return getattr(LiteLLMClient, name)
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_names_and_arguments_are_litellms(name: str) -> None:
     litellm: Any = pytest.importorskip("litellm")
     row = CALLS[name]
-    assert inspect.iscoroutinefunction(inspect.unwrap(getattr(litellm, name)))
-    theirs = list(inspect.signature(getattr(litellm, row.positional)).parameters)
+    try:
+        function = row.function(litellm)
+    except AttributeError:
+        assert name in JOINED  # an older LiteLLM
+        return
+    assert inspect.iscoroutinefunction(inspect.unwrap(function))
+    theirs = list(inspect.signature(attrgetter(row.positional)(litellm)).parameters)
     ours = [
         parameter.name
-        for parameter in inspect.signature(getattr(LiteLLMClient, name)).parameters.values()
+        for parameter in inspect.signature(method(name)).parameters.values()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and parameter.name != "self"
     ]
     if theirs == ["args", "kwargs"]:
@@ -46,6 +69,47 @@ def test_names_and_arguments_are_litellms(name: str) -> None:
         return
     assert theirs[: len(ours)] == ours
     assert set(row.reads) <= set(theirs)
+
+
+def litellm_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in version().split(".")[:2])
+
+
+JOINED = {"adecisions", "aextraction"}
+"""Calls that older releases of LiteLLM lack."""
+
+
+def test_of_every_coroutine_that_litellm_exports_it_is_known_what_becomes() -> None:
+    litellm: Any = pytest.importorskip("litellm")
+    exported = {
+        name
+        for name in dir(litellm)
+        if not name.startswith("_") and inspect.iscoroutinefunction(getattr(litellm, name, None))
+    }
+    rows = {name for name in CALLS if "." not in name}
+    assert exported - rows - UNBILLED - NOT_OFFERED.keys() == set()
+    assert not UNBILLED & rows | UNBILLED & NOT_OFFERED.keys() | rows & NOT_OFFERED.keys()
+    if litellm_version() >= (1, 110):
+        assert UNBILLED | NOT_OFFERED.keys() <= exported
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("interactions", {"interactions.acreate"}),
+        ("vector_stores", {"vector_stores.asearch"}),
+        ("google_genai", {"agenerate_content", "agenerate_content_stream"}),
+    ],
+)
+def test_of_what_stands_in_litellms_modules_too(path: str, known: set[str]) -> None:
+    litellm: Any = pytest.importorskip("litellm")
+    module = getattr(litellm, path)
+    names = [name for name in module.__all__ if inspect.iscoroutinefunction(getattr(module, name))]
+    unbilled = {"acancel", "adelete", "aget", "acreate"} if path != "interactions" else set()
+    if path == "interactions":
+        unbilled = {"acancel", "adelete", "aget"}
+    left = {name for name in names if not {name, f"{path}.{name}"} & known}
+    assert left <= unbilled
 
 
 def test_what_is_counted_is_all_that_the_model_reads() -> None:

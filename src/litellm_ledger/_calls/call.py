@@ -13,7 +13,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.failures import may_be_billed
@@ -24,18 +25,19 @@ from litellm_ledger._litellm.packages import needs_messages_stream, require
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._litellm.units import add_units
-from litellm_ledger._litellm.dialects import billed_usage
-from litellm_ledger._litellm.wire import Wire, heard, wire_of_call
 from litellm_ledger._runtime.cancellation import outlive_cancellation
 
 from .answers import hand_out, label
 from .attempt import Attempt
 from .core import ClientCore
 from .operation import Operation
-from .options import CallOptions, without_inner_retries
+from .options import CallOptions, refuse_ours, without_inner_retries
 from .stream import CompletionStream, Upstream
 
-__all__ = ["call", "name_positional", "require_packages"]
+if TYPE_CHECKING:
+    from litellm_ledger._litellm.wire import Wire
+
+__all__ = ["call", "call_unbilled", "name_positional", "require_packages"]
 
 
 async def call(
@@ -52,12 +54,12 @@ async def call(
     litellm: Any = await core.litellm()
     row = CALLS[name]
     if args:
-        name_positional(getattr(litellm, row.positional), args, kwargs)
+        name_positional(attrgetter(row.positional)(litellm), args, kwargs)
     asked = Asked(row, kwargs, options.capture_content)
     if row.need(kwargs) is not None:
         await require_packages(asked)
     kwargs.setdefault("litellm_call_id", _new_id())
-    stream = bool(kwargs.get("stream"))
+    stream = row.streams or bool(kwargs.get("stream"))
     retries = options.retries(kwargs)
     if retries is not None:
         without_inner_retries(kwargs)
@@ -67,18 +69,36 @@ async def call(
         core=core,
         operation=operation,
         asked=asked,
-        function=getattr(litellm, name),
+        function=row.function(litellm),
         tags=options.tagged(tags),
         stream=stream,
         drain=options.on_abandoned_stream == "drain",
         usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
-        wire=wire_of_call(name, kwargs),
+        wire=None if stream or not row.wired else _wire(asked),
     )
     try:
         return await operation.run(made.attempt)
     except BaseException as exc:  # also the deadline's, which takes the place of a cancellation
         label(exc, operation.record)
         raise
+
+
+def _wire(asked: Asked) -> Wire | None:
+    """What hears a plain answer of which LiteLLM drops what is billed."""
+    if asked.named_provider not in asked.call.wired:
+        return None
+    from litellm_ledger._litellm.wire import Wire
+
+    return Wire()
+
+
+async def call_unbilled(core: ClientCore, name: str, *args: Any, **kwargs: Any) -> Any:
+    """Hand a call that costs nothing to LiteLLM; nothing of it is on record, here or captured."""
+    await core.ready()
+    litellm: Any = await core.litellm()
+    refuse_ours(name, kwargs)
+    with ours():
+        return await getattr(litellm, name)(*args, **kwargs)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,7 +139,7 @@ class _Call:
             with ours():
                 sent = self.function(**asked.kwargs)
                 if self.wire is not None:
-                    sent = heard(sent, self.wire)
+                    sent = self.wire.heard(sent)
                 answer = await (self._watched(sent) if asked.call.strays else sent)
         except BaseException as exc:
             await self._failed(attempt, exc)
@@ -156,17 +176,18 @@ class _Call:
                 attempt.settle(from_exception(exc))
                 raise
             return
-        said = None if self.wire is None else self.wire.usage
+        wire = self.wire
+        said = None if wire is None else wire.usage
         direct = asked.call.plain and said is None and not asked.capture
         if direct and attempt.started is not None:
             plain = plain_fields(answer)
             if plain is not None and self.core.pricing.complete_plain(plain, asked, attempt.ts):
                 attempt.settle({"status": "ok", **plain}, plain=True)
                 return
-        fields = add_units(from_response(answer), asked.call.units(asked.kwargs, answer))
-        priced = answer
-        if said is not None and hear(fields, said):
-            priced = {"usage": billed_usage(said) or said}
+        priced = asked.call.said(answer)
+        fields = add_units(from_response(priced), asked.call.units(asked.kwargs, priced))
+        if wire is not None and hear(fields, said):
+            priced = {"usage": wire.billed}
         fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
         attempt.settle(self.core.pricing.complete(fields, priced, asked, attempt.ts))
 
@@ -194,7 +215,7 @@ class _Call:
         """What came back, or ``None`` for nothing, as something that can be counted and settled."""
         asked = self.asked
         reader = (asked.call.reader or StreamReader)(answer)
-        reader.listen(asked.kwargs)
+        reader.listen(asked.named_provider)
         upstream = Upstream(
             answer,
             attempt,

@@ -12,10 +12,10 @@ import copy
 import os
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
-from litellm_ledger._calls.call import call
+from litellm_ledger._calls.call import call, call_unbilled
 from litellm_ledger._calls.core import ClientCore
 from litellm_ledger._calls.operation import need_tenacity
 from litellm_ledger._calls.options import AbandonedStream, CallOptions, Keep, refuse_ours
@@ -25,6 +25,7 @@ from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._tracking.tracker import UsageTracker
 
+from .further import FurtherCalls
 from .methods import LiteLLMCalls
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LiteLLMClient"]
 
 
-class LiteLLMClient(LiteLLMCalls, AsyncOnly):
+class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
     """Calls language models through LiteLLM and records what each call used and cost.
 
     Use it as ``async with LiteLLMClient() as client``, or call it right away and end with
@@ -152,6 +153,10 @@ class LiteLLMClient(LiteLLMCalls, AsyncOnly):
     if not TYPE_CHECKING:  # for a type checker only what is there is there
 
         def __getattr__(self, name: str) -> Any:
+            from litellm_ledger._litellm.offered import UNBILLED
+
+            if name in UNBILLED:
+                return partial(call_unbilled, self._core, name)
             raise instead(self, name)
 
     async def warm_up(self) -> None:

@@ -1,6 +1,6 @@
 """Anthropic's stream of events, read from the raw bytes that LiteLLM hands through.
 
-Owns what they say of usage, text and failure.  Pure.  A
+Owns the splitting of bytes into events, and what they say of usage, text and failure.  Pure.  A
 stream is whole when ``message_stop`` came; an ``error`` event raises nothing in LiteLLM, and is an
 error here.
 """
@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from .bill import put_said
 from .members import text
-from .byte_streams import EventsReader
+from .stream_readers import StreamReader
 from .usage import reported
 
-__all__ = ["MessagesReader"]
+__all__ = ["LONGEST", "EventsReader", "MessagesReader"]
 
 _ERRORS: Final = frozenset(
     {
@@ -32,6 +34,46 @@ _ERRORS: Final = frozenset(
     }
 )
 """Anthropic's names of errors.  Any other text of a provider's stays out of the record."""
+
+_decode: Final = msgspec.json.decode
+LONGEST: Final = 8 * 2**20
+"""Bytes of one event; a stream without line breaks is not kept in memory."""
+
+
+class EventsReader(StreamReader):
+    """Events of JSON in ``data:`` lines."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self._pending = b""
+
+    def see(self, chunk: Any) -> None:
+        """Take what came: bytes or text of any length, or an event that is a mapping already."""
+        if isinstance(chunk, Mapping):
+            self._event(chunk)
+            return
+        if isinstance(chunk, str):
+            chunk = chunk.encode("utf-8", "replace")
+        if not isinstance(chunk, (bytes, bytearray)):
+            return
+        *lines, self._pending = (self._pending + bytes(chunk)).split(b"\n")
+        if len(self._pending) > LONGEST:
+            self._pending = b""
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._data(line[5:])
+
+    def _data(self, data: bytes) -> None:
+        try:
+            event = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return
+        if isinstance(event, dict):
+            self._event(event)
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
 
 class MessagesReader(EventsReader):
     """Anthropic's events."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from .anthropic_events import MessagesReader
@@ -69,12 +70,17 @@ class Call:
         files: arguments that are files, compared by what they hold.
         plain: nearly every answer is one that ``plain_fields`` reads.
         strays: LiteLLM makes an HTTP client for each of them and leaves it to the collector.
+        path: where LiteLLM has the function, if not at its top under ``name``.
+        streams: every answer of it is a stream.
+        named: the model, where no argument is called so.
+        said: what of an answer is read, where that is the provider's own.
+        wired: providers of whose plain answers LiteLLM drops what is billed; see ``wire``.
     """
 
     name: str
     reads: tuple[str, ...]
     positional: str
-    reader: type[StreamReader] | None = None
+    reader: Callable[[Any], StreamReader] | None = None
     wrote: Callable[[Any], Any] = lambda _answer: None
     need: Callable[[_Kwargs], Need | None] = lambda _kwargs: None
     options: tuple[str, ...] = ()
@@ -84,6 +90,15 @@ class Call:
     files: tuple[str, ...] = ()
     plain: bool = False
     strays: bool = False
+    path: str = ""
+    streams: bool = False
+    named: Callable[[_Kwargs], Any] = lambda kwargs: kwargs.get("model")
+    said: Callable[[Any], Any] = lambda answer: answer
+    wired: frozenset[str] = frozenset()
+
+    def function(self, litellm: Any) -> Any:
+        """LiteLLM's function."""
+        return attrgetter(self.path or self.name)(litellm)
 
     @property
     def units(self) -> Units:
@@ -93,7 +108,7 @@ class Call:
     @property
     def asks_usage(self) -> bool:
         """Whether the provider has to be asked for the usage of a stream."""
-        return self.reader is not None and self.reader.asks_usage
+        return getattr(self.reader, "asks_usage", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +121,18 @@ class Asked:
 
     @property
     def model(self) -> str | None:
-        model = self.kwargs.get("model")
+        model = self.call.named(self.kwargs)
         return model if isinstance(model, str) else None
 
     @property
     def provider(self) -> str | None:
         """The provider as far as the caller named it."""
         return text(self.kwargs.get("custom_llm_provider"))
+
+    @property
+    def named_provider(self) -> str | None:
+        """The same, or by the prefix of the model."""
+        return self.provider or (self.model or "").partition("/")[0]
 
     @property
     def prompt(self) -> Any:
@@ -172,6 +192,32 @@ def _has_no_address(answer: Any) -> bool:
     return all(member(image, "url") is None for image in member(answer, "data") or ())
 
 
+def _any_reader(inner: Any) -> StreamReader:
+    """For bytes of any provider; such calls are rare, and load what they need."""
+    from .byte_streams import AnyReader
+
+    return AnyReader(inner)
+
+
+def _body(answer: Any) -> Any:
+    from .byte_streams import body
+
+    return body(answer)
+
+
+# --- What stands for the model where a call names none ------------------------------------------
+
+
+def _search_model(kwargs: _Kwargs) -> Any:
+    """As LiteLLM's price map has it."""
+    provider = kwargs.get("search_provider")
+    return f"{provider}/search" if isinstance(provider, str) else None
+
+
+def _of_provider(what: str) -> Callable[[_Kwargs], str]:
+    return lambda kwargs: f"{text(kwargs.get('custom_llm_provider')) or 'openai'}/{what}"
+
+
 # --- The table -------------------------------------------------------------------------------
 
 CALLS: Final[dict[str, Call]] = {
@@ -184,6 +230,7 @@ CALLS: Final[dict[str, Call]] = {
             reader=ChatReader,
             tokens=True,
             plain=True,
+            wired=frozenset({"cohere", "cohere_chat"}),
             wrote=_of_choices("message"),
             need=lambda kwargs: _MCP if kwargs.get("tools") else None,
         ),
@@ -196,7 +243,13 @@ CALLS: Final[dict[str, Call]] = {
             wrote=_of_choices("text"),
             strays=True,
         ),
-        Call("aembedding", ("input",), "embedding", tokens=True),
+        Call(
+            "aembedding",
+            ("input",),
+            "embedding",
+            tokens=True,
+            wired=frozenset({"openrouter"}),
+        ),
         Call(
             "aresponses",
             ("input", "instructions"),
@@ -252,5 +305,79 @@ CALLS: Final[dict[str, Call]] = {
         Call("acreate_batch", (), "acreate_batch", job=True, keeps=None, strays=True),
         Call("aretrieve_batch", (), "aretrieve_batch", job=True, keeps=None, strays=True),
         Call("aget_responses", (), "aget_responses", reader=LookReader, job=True, keeps=None),
+        Call(
+            "acompact_responses",
+            ("input", "instructions"),
+            "acompact_responses",
+            tokens=True,
+            wrote=_member("output"),
+            keeps=None,
+        ),
+        Call(
+            "agenerate_content",
+            ("contents",),
+            "agenerate_content",
+            tokens=True,
+            wrote=_member("candidates"),
+            keeps=None,
+        ),
+        Call(
+            "agenerate_content_stream",
+            ("contents",),
+            "google_genai.agenerate_content_stream",
+            path="google_genai.agenerate_content_stream",
+            reader=_any_reader,
+            streams=True,
+            tokens=True,
+            keeps=None,
+        ),
+        Call(
+            "interactions.acreate",
+            ("input", "system_instruction"),
+            "interactions.create",
+            path="interactions.acreate",
+            reader=_any_reader,
+            tokens=True,
+            wrote=_member("outputs"),
+            keeps=None,
+        ),
+        Call(
+            "adecisions",
+            ("input", "questions"),
+            "decisions",
+            wrote=_member("answers"),
+            keeps=None,
+        ),
+        Call("aimage_variation", (), "image_variation", wrote=_images_wrote, keeps=None),
+        *(
+            Call(f"avideo_{name}", ("prompt",), f"video_{name}", keeps=None)
+            for name in ("generation", "edit", "extension", "remix")
+        ),
+        Call("aextraction", (), "extraction", wrote=_member("fields"), keeps=None),
+        Call("asearch", ("query",), "search", named=_search_model, keeps=None),
+        Call(
+            "vector_stores.asearch",
+            ("query",),
+            "vector_stores.search",
+            path="vector_stores.asearch",
+            named=_of_provider("search_api"),
+            keeps=None,
+        ),
+        Call(
+            "acreate_container",
+            (),
+            "create_container",
+            named=_of_provider("container"),
+            keeps=None,
+        ),
+        Call("acreate_fine_tuning_job", (), "create_fine_tuning_job", keeps=None),
+        Call(
+            "allm_passthrough_route",
+            (),
+            "passthrough.llm_passthrough_route",
+            reader=_any_reader,
+            said=_body,
+            keeps=None,
+        ),
     )
 }

@@ -10,15 +10,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .bill import unstamped
 from .internals import HIDDEN
 from .members import member, text
 from .outcome import from_response, from_stream, hear, is_background
-from .dialects import billed_usage
 from .usage import cached_elsewhere
-from .wire import Wire, wire_of_stream
+
+if TYPE_CHECKING:
+    from .wire import Wire
 
 __all__ = [
     "ChatReader",
@@ -43,8 +44,8 @@ class StreamReader:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
-    def listen(self, kwargs: Mapping[str, Any]) -> None:
-        """Hear what the provider says beside LiteLLM's chunks; ``kwargs`` are the call's."""
+    def listen(self, provider: str | None) -> None:
+        """Hear what a provider says and LiteLLM drops; ``provider`` as the caller named it."""
 
     def see(self, chunk: Any) -> None:
         """Note a chunk on its way to the caller."""
@@ -84,6 +85,10 @@ class StreamReader:
         await _aclose(self.inner)
 
 
+_WIRED: Final = frozenset({"cohere", "cohere_chat", "groq", "moonshot"})
+"""Providers whose usage of a stream LiteLLM drops."""
+
+
 class ChatReader(StreamReader):
     """``CustomStreamWrapper``, which keeps the provider's chunks in ``chunks``."""
 
@@ -94,8 +99,12 @@ class ChatReader(StreamReader):
         self.final: Any = None  # LiteLLM's extra chunk: usage, and the price
         self._wire: Wire | None = None
 
-    def listen(self, kwargs: Mapping[str, Any]) -> None:
-        self._wire = wire_of_stream(self.inner, kwargs)
+    def listen(self, provider: str | None) -> None:
+        # LiteLLM's wrapper calls Moonshot, and others, OpenAI.
+        if not _WIRED.isdisjoint((provider, self.provider)):
+            from .wire import wire_of_stream
+
+            self._wire = wire_of_stream(self.inner)
 
     @property
     def chunks(self) -> list[Any]:
@@ -111,15 +120,17 @@ class ChatReader(StreamReader):
 
     def fields(self, *, finished: bool) -> dict[str, Any]:
         fields = from_stream(self.chunks, finished=finished, final=self.final)
-        heard = None if self._wire is None else self._wire.usage
-        if heard is not None and (billed_usage(heard) or fields["usage_source"] != "provider"):
-            hear(fields, heard)
+        wire = self._wire
+        said = None if wire is None else wire.usage
+        if wire is not None and (
+            wire.billed is not said or fields["usage_source"] != "provider"
+        ):
+            hear(fields, said)
         return fields
 
     def answer(self) -> Any:
-        heard = None if self._wire is None else self._wire.usage
-        if heard is not None:
-            return {"usage": billed_usage(heard) or heard}
+        if self._wire is not None and self._wire.usage is not None:
+            return {"usage": self._wire.billed}
         for chunk in reversed(self.chunks):
             usage = member(chunk, "usage")
             if usage is not None:  # LiteLLM's own has lost what it does not know

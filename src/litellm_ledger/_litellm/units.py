@@ -29,7 +29,9 @@ def add_units(fields: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """Return an outcome with its units; what the answer said of its price counts."""
     fields = {**fields, **{name: value for name, value in found.items() if name != "meta"}}
     for name, told in found.get("meta", {}).items():
-        note(fields, {name: {**told, **(noted(fields, name) or {})}})
+        note(
+            fields, {name: {**told, **(noted(fields, name) or {})} if name != "unpriced" else told}
+        )
     return fields
 
 
@@ -212,7 +214,19 @@ _KIND_OF_SEARCH: Final = {"linkup": "depth", "parallel_ai": "mode", "tavily": "s
 """The argument that chooses among a provider's prices of a search."""
 
 
+def _container(_kwargs: _Kwargs, _answer: Any) -> dict[str, Any]:
+    """One session, billed when it begins."""
+    return {"meta": {"tools": {"containers": 1}}}
+
+
+def _training(_kwargs: _Kwargs, _answer: Any) -> dict[str, Any]:
+    """Billed when it is done, by tokens that nobody knows yet."""
+    return {"meta": {"unpriced": ["training"]}}
+
+
 UNITS: Final[dict[str, Units]] = {
+    "acreate_container": _container,
+    "acreate_fine_tuning_job": _training,
     "aembedding": _embedded,
     "aimage_edit": _images,
     "aimage_generation": _images,

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from .dialects import billed_apart, common
 from .members import count, member, note, view
 
 __all__ = ["cached_elsewhere", "parts", "reported", "summed", "usage_fields"]
@@ -59,7 +58,14 @@ def reported(usage: Any) -> dict[str, Any]:
 
 
 def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one field after the other
-    get = view(summed(common(usage))).get
+    told = view(usage)
+    if told.get("prompt_tokens") is None and told.get("input_tokens") is None:
+        from .dialects import billed_apart, common
+
+        usage, billed = common(usage), billed_apart(usage)
+    else:
+        billed = {}
+    get = view(summed(usage)).get
     read, written = get("cache_read_input_tokens"), get("cache_creation_input_tokens")
     prompt, completion = get("prompt_tokens"), get("completion_tokens")
     if prompt or completion or get("input_tokens") is None:
@@ -109,9 +115,9 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one
             apart[name] = written
     if count(cited := get("citation_tokens")):
         apart["citation"] = cited
-    for side, billed in billed_apart(usage).items():
-        if billed != fields.get(f"{side}_tokens"):
-            apart[f"billed_{side}"] = billed
+    for side, value in billed.items():
+        if value != fields.get(f"{side}_tokens"):
+            apart[f"billed_{side}"] = value
     if apart:
         note(fields, {"tokens": apart})
     server = get("server_tool_use")

@@ -1,6 +1,6 @@
 """What a provider says on the wire and LiteLLM drops before anybody sees it.
 
-Owns the list of those providers and the reading.  Groq puts the usage of a stream into ``x_groq``,
+Owns the reading.  Groq puts the usage of a stream into ``x_groq``,
 Moonshot into ``choices[0]``, Cohere into its last event, with the tokens that it bills; Cohere's
 plain answers lose those as well, and OpenRouter's embeddings their cost.  Everybody else's calls
 are left alone.
@@ -19,18 +19,10 @@ from typing import Any, Final, Self
 import msgspec
 
 from .connections import watched
-from .members import member, text
+from .dialects import billed_usage
+from .members import member
 
-__all__ = ["Wire", "heard", "wire_of_call", "wire_of_stream"]
-
-_STREAMS: Final = frozenset({"cohere", "cohere_chat", "groq", "moonshot"})
-"""Providers whose streams are read."""
-
-_ANSWERS: Final = {
-    "acompletion": frozenset({"cohere", "cohere_chat"}),
-    "aembedding": frozenset({"openrouter"}),
-}
-"""Providers whose plain answers are read, by the call."""
+__all__ = ["Wire", "wire_of_stream"]
 
 _LONGEST: Final = 2**20
 """Characters of a line that is looked into; a usage takes a few hundred."""
@@ -48,6 +40,11 @@ class Wire:
     def __init__(self) -> None:
         self.usage: Mapping[str, Any] | None = None
 
+    @property
+    def billed(self) -> Mapping[str, Any] | None:
+        """The usage that is billed: Cohere's model reads more tokens than that."""
+        return None if self.usage is None else billed_usage(self.usage) or self.usage
+
     def see(self, item: Any) -> None:
         """Take a line of a stream, text or bytes, or an event that the SDK has read."""
         if isinstance(item, str):
@@ -59,9 +56,23 @@ class Wire:
         else:
             self._take(item)
 
-    def body(self, content: bytes) -> None:
-        """Take a plain answer; of a list of vectors nothing is kept."""
-        self._read(content, _Answer)
+    async def heard(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """Return what the call returns, having read the provider's plain answer.
+
+        The answer is a local variable of the coroutine of LiteLLM's that waited for it, and of no
+        other object; the frame keeps it until it has been read here.
+        """
+        frames: dict[int, FrameType] = {}
+        self.usage = None  # of an attempt before
+        try:
+            answer = await watched(call, lambda frame: frames.setdefault(id(frame), frame))
+            for frame in frames.values():
+                said = frame.f_locals.get("response")
+                if type(said).__name__ == "Response":
+                    self._read(getattr(said, "content", b""), _Answer)
+            return answer
+        finally:
+            frames.clear()
 
     def _read(self, data: bytes, kind: Any = Any) -> None:
         try:
@@ -79,6 +90,8 @@ class Wire:
 
 
 class _Answer(msgspec.Struct):
+    """A plain answer; of a list of vectors nothing is kept."""
+
     usage: dict[str, Any] | None = None
 
 
@@ -88,12 +101,6 @@ def _plain(usage: Any) -> Mapping[str, Any] | None:
     except Exception:
         return None
     return told
-
-
-def _named(kwargs: Mapping[str, Any]) -> str | None:
-    """The provider as the caller named it."""
-    named = kwargs.get("custom_llm_provider")
-    return named or (text(kwargs.get("model")) or "").partition("/")[0]
 
 
 # --- Streams ---------------------------------------------------------------------------------
@@ -119,10 +126,8 @@ class _Overheard:
         return getattr(self._inner, name)
 
 
-def wire_of_stream(wrapper: Any, kwargs: Mapping[str, Any]) -> Wire | None:
-    """Overhear the stream below one of LiteLLM's wrappers, if the provider is one of those."""
-    if _STREAMS.isdisjoint((_named(kwargs), member(wrapper, "custom_llm_provider"))):
-        return None  # LiteLLM's wrapper calls Moonshot, and others, OpenAI
+def wire_of_stream(wrapper: Any) -> Wire | None:
+    """Overhear the stream below one of LiteLLM's wrappers."""
     wire = Wire()
     try:
         stream = wrapper.completion_stream
@@ -133,32 +138,3 @@ def wire_of_stream(wrapper: Any, kwargs: Mapping[str, Any]) -> Wire | None:
     except Exception:  # another shape: the usage is estimated, as without this
         return None
     return wire
-
-
-# --- Plain answers ---------------------------------------------------------------------------
-
-
-def wire_of_call(call: str, kwargs: Mapping[str, Any]) -> Wire | None:
-    """What to hear a call's plain answer with, if its provider is one of those."""
-    if _named(kwargs) not in _ANSWERS.get(call, ()) or kwargs.get("stream"):
-        return None
-    return Wire()
-
-
-async def heard(call: Coroutine[Any, Any, Any], wire: Wire) -> Any:
-    """Return what the call returns, having read the provider's answer.
-
-    The answer is a local variable of the coroutine of LiteLLM's that waited for it, and of no other
-    object; the frame keeps it until it has been read here.
-    """
-    frames: dict[int, FrameType] = {}
-    wire.usage = None  # of an attempt before
-    try:
-        answer = await watched(call, lambda frame: frames.setdefault(id(frame), frame))
-        for frame in frames.values():
-            said = frame.f_locals.get("response")
-            if type(said).__name__ == "Response":
-                wire.body(getattr(said, "content", b""))
-        return answer
-    finally:
-        frames.clear()
