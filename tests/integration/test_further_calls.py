@@ -1,4 +1,4 @@
-"""The calls beside chat and its kin, with the provider's own replies: what each leaves on record."""
+"""The calls beside chat and its kin, by the provider's own replies: what each leaves on record."""
 
 from __future__ import annotations
 
@@ -210,5 +210,3 @@ async def test_what_costs_nothing_goes_to_litellm_and_on_no_record(
 async def test_what_no_client_has_is_an_error_that_says_so(client: LiteLLMClient) -> None:
     with pytest.raises(AttributeError, match="aquery"):
         _ = client.aquery
-
-

@@ -122,9 +122,7 @@ class ChatReader(StreamReader):
         fields = from_stream(self.chunks, finished=finished, final=self.final)
         wire = self._wire
         said = None if wire is None else wire.usage
-        if wire is not None and (
-            wire.billed is not said or fields["usage_source"] != "provider"
-        ):
+        if wire is not None and (wire.billed is not said or fields["usage_source"] != "provider"):
             hear(fields, said)
         return fields
 

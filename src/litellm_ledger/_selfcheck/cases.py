@@ -17,12 +17,34 @@ from litellm_ledger._litellm.calls import CALLS
 from litellm_ledger._litellm.self_check import Mismatch
 from litellm_ledger._records.record import UsageRecord
 
-__all__ = ["FREE", "KINDS", "SOME", "Kind", "cost_of", "mismatches", "sound"]
+__all__ = ["FREE", "KINDS", "SOME", "UNCHECKED", "Kind", "cost_of", "mismatches", "sound"]
 
 SOME: Final = "more than 0"
 """Expected of what was estimated."""
 FREE: Final = "none or 0"
 """Expected of the cost of what the provider refused."""
+
+UNCHECKED: Final = frozenset(
+    {
+        "acompact_responses",
+        "acreate_container",
+        "acreate_fine_tuning_job",
+        "adecisions",
+        "aextraction",
+        "agenerate_content",
+        "agenerate_content_stream",
+        "aimage_variation",
+        "allm_passthrough_route",
+        "asearch",
+        "avideo_edit",
+        "avideo_extension",
+        "avideo_generation",
+        "avideo_remix",
+        "interactions.acreate",
+        "vector_stores.asearch",
+    }
+)
+"""Calls whose endpoints the local server does not have."""
 
 _WORDS: Final = "three words here"
 _MESSAGES: Final = [{"role": "user", "content": _WORDS}]
