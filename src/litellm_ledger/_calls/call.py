@@ -97,8 +97,12 @@ async def call_unbilled(core: ClientCore, name: str, *args: Any, **kwargs: Any) 
     await core.ready()
     litellm: Any = await core.litellm()
     refuse_ours(name, kwargs)
-    with ours():
-        return await getattr(litellm, name)(*args, **kwargs)
+    try:
+        with ours():
+            sent = getattr(litellm, name)(*args, **kwargs)
+            return await core.strays.watch(sent, given=kwargs.get("client"))
+    finally:
+        core.close_strays()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -370,7 +370,7 @@ CALLS: Final[dict[str, Call]] = {
             named=_of_provider("container"),
             keeps=None,
         ),
-        Call("acreate_fine_tuning_job", (), "create_fine_tuning_job", keeps=None),
+        Call("acreate_fine_tuning_job", (), "create_fine_tuning_job", keeps=None, strays=True),
         Call(
             "allm_passthrough_route",
             (),
