@@ -23,6 +23,7 @@ from litellm_ledger._reading.anchor import anchor, check
 from litellm_ledger._reading.chain import Link, chained, list_manifests, read_links
 from litellm_ledger._reading.listing import by_writer
 from litellm_ledger._records.layout import MANIFESTS
+from litellm_ledger._storage import contents as _contents
 from litellm_ledger._storage import manifest as _manifest
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
@@ -159,9 +160,9 @@ def test_a_disk_that_takes_seconds_leaves_no_manifest_of_an_earlier_time(
     hand.sealed(1, 2)
     disk = FaultyFileSystem(QUICK)
     clock = iter([0.0, _manifest.SLOW + 1, 10.0, 10.0])
-    monkeypatch.setattr(_manifest, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(_contents, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     stamps = iter(["2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:06.000000Z"])
-    monkeypatch.setattr(_manifest, "_now", lambda: next(stamps))
+    monkeypatch.setattr(_contents, "_now", lambda: next(stamps))
     seal(hand.root, fs=disk)
     (name,) = Ledger(hand.root).segments()
     there = _manifest.read(hand.root, name)

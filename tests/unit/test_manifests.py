@@ -34,6 +34,7 @@ from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
 from litellm_ledger._reports import by_manifest as _by_manifest
 from litellm_ledger._reports import engine as _engine
 from litellm_ledger._storage import checked_files as _checked_files
+from litellm_ledger._storage import contents as _contents
 from litellm_ledger._storage import manifest as _manifest
 from litellm_ledger._writing.sealer import Sealer
 from litellm_ledger.testing import FaultyFileSystem
@@ -139,7 +140,7 @@ def test_a_clock_that_changes_within_a_quarter_is_no_matter(
     hand: HandMade, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     """In Newfoundland clocks went back at one minute past midnight until 2011."""
-    monkeypatch.setattr(_manifest, "LIMITS", Limits(kept=most))
+    monkeypatch.setattr(_contents, "LIMITS", Limits(kept=most))
     before = datetime(2010, 11, 7, 2, 28, tzinfo=UTC)
     moments = [before + timedelta(seconds=40 * at) for at in range(8)]
     moments += [before + timedelta(minutes=15 * at) for at in range(-4, 9)]
@@ -256,7 +257,7 @@ def test_every_process_makes_the_same_manifest(hand: HandMade) -> None:
     code = f"""
 from pathlib import Path
 from litellm_ledger._records.layout import SegmentName
-from litellm_ledger._storage.manifest import make
+from litellm_ledger._storage.contents import make
 path = Path({str(segment)!r})
 print(sorted(make(path, SegmentName.parse(path.name)).tag_tables))
 """
@@ -567,7 +568,7 @@ def test_a_later_change_of_limits_makes_no_older_manifest_look_altered(
         hand.sealed(first, first + 49, lines)
         seal(hand.root)
         small = Limits(kept=4, share=9, steps=(1, 96), values=3, tags=4, all_rows=40, short=2)
-        monkeypatch.setattr(_manifest, "LIMITS", small)
+        monkeypatch.setattr(_contents, "LIMITS", small)
     assert problems(Ledger(hand.root), full=True) == []
 
 
@@ -657,7 +658,7 @@ def test_tables_that_a_question_does_not_need_are_not_read(
 ) -> None:
     lines = [hand.line(n, tags={"user": "a"}, ts=NOON + timedelta(minutes=20 * n)) for n in (1, 2)]
     path = manifest_of(hand.sealed(1, 2, lines))
-    monkeypatch.setattr(_manifest, "LIMITS", Limits(short=1))
+    monkeypatch.setattr(_contents, "LIMITS", Limits(short=1))
     seal(hand.root)
     read: list[str] = []
     real = _by_manifest.read
@@ -707,7 +708,7 @@ def test_the_first_part_of_a_manifest_is_found_wherever_it_ends(hand: HandMade) 
 
 
 def test_many_tables_are_not_kept_together(hand: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_manifest, "LIMITS", Limits(all_rows=12))
+    monkeypatch.setattr(_contents, "LIMITS", Limits(all_rows=12))
     tags = [{f"t{at}": str(n % at) for at in range(1, 8)} for n in range(50)]
     hand.sealed(1, 50, [hand.line(n, tags=tags[n - 1]) for n in range(1, 51)])
     ledger = Ledger(hand.root)
@@ -765,7 +766,7 @@ def test_one_that_is_there_when_no_descriptor_is_left_is_followed(
     def exhausted(path: Path) -> bytes:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
-    monkeypatch.setattr(_manifest, "read_file", exhausted)
+    monkeypatch.setattr(_contents, "read_file", exhausted)
     sealer = Sealer(disk, hand.root)
     for at, first in enumerate((1, 3, 5)):
         if at == 1:

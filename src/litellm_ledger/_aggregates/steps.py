@@ -6,12 +6,15 @@ Owns what is a step, and which quarters make sense.  Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, cast
 
 import msgspec
 
-__all__ = ["Quarter", "are_quarters", "is_step", "order"]
+__all__ = ["EPOCH", "QUARTER", "Quarter", "are_quarters", "is_step", "order"]
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+QUARTER: Final = timedelta(minutes=15)
 _LONGEST: Final = 96
 """A day: within two of them clocks may change and change back."""
 

@@ -32,7 +32,7 @@ from litellm_ledger._records.layout import (
     SegmentName,
     live_name,
 )
-from litellm_ledger._storage import manifest
+from litellm_ledger._storage import contents, manifest
 from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file, rights_beside
 from litellm_ledger._storage.format_version import refuse_newer
 from litellm_ledger._storage.live_file import is_locked, lock_directory, read_live, unlock
@@ -297,9 +297,9 @@ class _Run:
                 try:
                     sources.append(self._stage(staging, candidate, len(sources)))
                     moved.append(candidate)
-                except (manifest.NotWholeError, FileNotFoundError) as exc:
+                except (contents.NotWholeError, FileNotFoundError) as exc:
                     staging.drop(len(sources))
-                    if isinstance(exc, manifest.NotWholeError):
+                    if isinstance(exc, contents.NotWholeError):
                         left.append((str(candidate.name), str(exc)))
             staging.flush()
             if sources:
@@ -327,7 +327,7 @@ class _Run:
         count = gaps = unsettled = 0
         path = self.segments / str(candidate.name)
         with open_file(path) as file:
-            for line, raw in manifest.lines_of(file, path, candidate.name):
+            for line, raw in contents.lines_of(file, path, candidate.name):
                 sha256.update(raw)
                 gaps += line.kind == "gap"
                 unsettled += line.status == "unsettled"

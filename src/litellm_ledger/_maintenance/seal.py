@@ -19,6 +19,7 @@ from litellm_ledger._reading.chain import list_manifests, read_links, tail
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
+from litellm_ledger._storage.contents import NotWholeError, make, write
 from litellm_ledger._storage.filesystem import (
     REAL,
     FileSystem,
@@ -26,7 +27,6 @@ from litellm_ledger._storage.filesystem import (
     rights_beside,
 )
 from litellm_ledger._storage.live_file import lock_directory, unlock
-from litellm_ledger._storage.manifest import NotWholeError, make, write
 
 __all__ = ["Sealing", "seal", "seal_writer"]
 

@@ -30,6 +30,7 @@ from litellm_ledger._records.layout import (
 from litellm_ledger._records.line import line_of, newer_version
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.scan import Head, Scan, scan
+from litellm_ledger._storage.contents import NotWholeError, contents
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.format_version import newer_format
 from litellm_ledger._storage.live_file import (
@@ -40,7 +41,7 @@ from litellm_ledger._storage.live_file import (
     read_live,
     same_boot,
 )
-from litellm_ledger._storage.manifest import Manifest, NotWholeError, contents, read
+from litellm_ledger._storage.manifest import Manifest, read
 
 from .anchor import Anchor, check
 from .chain import Link, chained, list_manifests, read_links

@@ -95,7 +95,7 @@ class Sealer:
         self._begin()  # for what was added while we were leaving
 
     def _make(self, name: SegmentName) -> None:
-        from litellm_ledger._storage.manifest import make, write  # not before it is needed
+        from litellm_ledger._storage.contents import make, write  # not before it is needed
 
         self._woke = time.perf_counter()
         previous, after = self._last
