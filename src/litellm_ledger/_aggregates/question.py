@@ -35,6 +35,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         allow_missing: whether a tag that is on no call is no mistake.
         tz: the name of the zone of days and weeks.
         week_start: in English, lower case.
+        as_recorded, as_of: which costs are added up; see ``Ledger.report``.
     """
 
     since: datetime | None = None
@@ -44,6 +45,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     allow_missing: bool = False
     tz: str = "UTC"
     week_start: str = "monday"
+    as_recorded: bool = False
+    as_of: datetime | None = None
 
     def selection(self) -> dict[str, Any]:
         """Return the arguments of ``Ledger.records``."""
@@ -56,7 +59,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     def everything(self) -> dict[str, Any]:
         """Return the arguments of ``Ledger.report``."""
-        return {**self.selection(), "tz": self.tz, "week_start": self.week_start}
+        more = {"as_recorded": self.as_recorded, "as_of": self.as_of}
+        return {**self.selection(), "tz": self.tz, "week_start": self.week_start, **more}
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain JSON values (see docs/CLI.md)."""
@@ -67,6 +71,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             **self._unwanted(),
             "tz": self.tz,
             "week_start": self.week_start,
+            **({"as_recorded": True} if self.as_recorded else {}),
+            **({"as_of": _iso(self.as_of)} if self.as_of else {}),
         }
 
     def _unwanted(self) -> dict[str, Any]:

@@ -47,6 +47,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "verify": ("health", ("json",)),
     "recover": ("health", ("json",)),
     "compact": ("health", ("json",)),
+    "reprice": ("prices", ("json",)),
     "seal": ("seals", ("json",)),
     "anchor": ("seals", ("json",)),
     "path": ("health", ()),

@@ -218,6 +218,8 @@ def _print_rest(found: Verification) -> None:
     if found.recovery:
         write()
         tell(f"Kept in recovery/ for inspection: {', '.join(map(clean, found.recovery))}")
+    for problem in found.adjustments:
+        tell(f"adjustments: {_problem(problem)}")
     for problem in found.archive:
         tell(f"{problem.file}: {problem.detail}")
     write()

@@ -1,4 +1,4 @@
-"""What is printed about prices: the terms of one cost, and the costs computed again.
+"""The command ``reprice``, and what is printed about prices: terms of a cost, costs computed again.
 
 Owns those words.
 """
@@ -6,17 +6,169 @@ Owns those words.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from litellm_ledger._aggregates.formatting import clean, counted, dollars
+from litellm_ledger._aggregates.formatting import amounts, clean, counted, dollars
 
+from .flags import Output, check_where, emit
+from .parameters import option
+from .progress import working
 from .tables import Column, show, tell, write
 
 if TYPE_CHECKING:
+    from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._maintenance.reprice import Repriced
     from litellm_ledger._prices.price import Priced
+    from litellm_ledger._prices.price_list import PriceList
     from litellm_ledger._reading.price_check import PriceCheck
+    from litellm_ledger._reports.ledger import Ledger
 
-__all__ = ["check_dict", "print_check", "print_terms", "terms_dict"]
+__all__ = ["check_dict", "print_check", "print_terms", "reprice", "terms_dict"]
+
+
+def reprice(
+    question: Question,
+    output: Output,
+    ledger: Ledger,
+    prices: Annotated[
+        str,
+        option(
+            "--with",
+            metavar="FILE",
+            help="Prices: a JSON file (a price map in LiteLLM's format, or your own prices by "
+            "model); newest: the map of the installed LiteLLM; recorded: back to the cost as "
+            "recorded.",
+        ),
+    ],
+    adjust: Annotated[
+        bool, option("--write", help="Add the adjustments to the ledger. Needs --why.")
+    ] = False,
+    dry_run: Annotated[bool, option(help="Only show the difference (default).")] = False,
+    why: Annotated[str | None, option(help="The reason, on each adjustment.")] = None,
+    who: Annotated[str | None, option(help="Who does it. Default: the name of this user.")] = None,
+) -> int:
+    """Show what records cost by other prices; with --write, reports use the new costs."""
+    from litellm_ledger._aggregates.calendar import calendar
+    from litellm_ledger._aggregates.selection import Selection
+    from litellm_ledger._maintenance.reprice import reprice as reprice_directory
+    from litellm_ledger._records.record import cut
+
+    if adjust and dry_run:
+        raise ValueError("give --write or --dry-run, not both")
+    if adjust and not (why or "").strip():
+        raise ValueError('--write needs a reason: --why "the prices of July were wrong"')
+    found, litellm = _price_list(prices)
+    check_where(ledger, question, every=True)
+    zone = calendar(question.tz, question.week_start)
+    selection = Selection(**question.selection(), calendar=zone)
+    with working(f"repricing {ledger.path}"):
+        result = reprice_directory(
+            ledger.path,
+            selection,
+            found,
+            litellm=litellm,
+            who=cut(who or _user()) if adjust else None,
+            why=cut(why or ""),
+        )
+    return emit(
+        output,
+        lambda: {"path": str(ledger.path), **question.to_dict(), **_repriced_dict(result)},
+        lambda: _print_repriced(result, written=adjust, output=output),
+    )
+
+
+def _user() -> str:
+    from getpass import getuser
+
+    try:
+        return getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        import os
+
+        return f"uid {os.getuid()}"
+
+
+def _price_list(text: str) -> tuple[PriceList | None, str | None]:
+    """Read the prices that were asked for; also LiteLLM's version, where they are of its map."""
+    if text == "recorded":
+        return None, None
+    from litellm_ledger._prices.price_list import PriceList
+
+    litellm = None
+    path = Path(text)
+    if text == "newest":
+        from importlib.metadata import version
+        from importlib.util import find_spec
+
+        spec = find_spec("litellm")  # finds it, and imports nothing
+        if spec is None or spec.origin is None:
+            raise ValueError("--with newest: LiteLLM is not installed; give a file")
+        path = Path(spec.origin).parent / "model_prices_and_context_window_backup.json"
+        litellm = version("litellm")
+    try:
+        return PriceList(path.read_bytes()), litellm
+    except ValueError as exc:
+        raise ValueError(f"{path} holds no prices: {exc}") from None
+
+
+def _repriced_dict(found: Repriced) -> dict[str, Any]:
+    import msgspec
+
+    from litellm_ledger._records.money import usd
+
+    return {
+        "rows": [
+            {
+                "day": row.day and row.day.isoformat(),
+                "model": row.model,
+                "records": row.records,
+                "old_cost": dollars(usd(row.old)),
+                "new_cost": dollars(usd(row.new)),
+                "difference": dollars(usd(row.new - row.old)),
+            }
+            for row in found.rows
+        ],
+        "looked_at": found.looked_at,
+        "changed": found.changed,
+        "unpriced": found.unpriced,
+        "segments": found.segments,
+        "problems": msgspec.to_builtins(found.problems),
+    }
+
+
+def _print_repriced(found: Repriced, *, written: bool, output: Output) -> None:
+    from litellm_ledger._records.money import usd
+
+    rows = found.rows
+    if rows:
+        old, new = [usd(row.old) for row in rows], [usd(row.new) for row in rows]
+        more = [after - before for before, after in zip(old, new, strict=True)]
+        sums = [sum(column, Decimal(0)) for column in (old, new, more)]
+        show(
+            [
+                Column("day", [*(str(row.day or "-") for row in rows), "total"], left=True),
+                Column("model", [*(clean(row.model) for row in rows), ""], left=True),
+                Column("records", [*(f"{row.records:,}" for row in rows), f"{found.changed:,}"]),
+                Column("old cost", amounts([*old, sums[0]]), whole=True),
+                Column("new cost", amounts([*new, sums[1]]), whole=True),
+                Column("difference", amounts([*more, sums[2]]), whole=True),
+            ],
+            color=output.color,
+        )
+        write()
+    if found.unpriced:
+        which = counted(found.unpriced, "record")
+        tell(f"{which} with no price here for all that was used: unchanged.")
+    if found.problems:
+        tell(f"Damage: {counted(len(found.problems), 'place')} skipped; run litellm-ledger verify.")
+    records = counted(found.changed, "record")
+    if not found.changed:
+        tell(f"Nothing changes: {counted(found.looked_at, 'record')} checked.")
+    elif written:
+        tell(f"{records} adjusted. Reports use the new costs; --as-recorded shows the old ones.")
+    else:
+        tell(f"{records} would change. Nothing was written; --write adds the adjustments.")
 
 
 def terms_dict(priced: Priced) -> dict[str, Any]:

@@ -103,7 +103,14 @@ def ask(
     with ExitStack() as opened:
         with working(f"reading {ledger.path}"):
             answer = opened.enter_context(
-                open_report(ledger.path, by, selection, quantiles=quantiles, nested=nested)
+                open_report(
+                    ledger.path,
+                    by,
+                    selection,
+                    quantiles=quantiles,
+                    nested=nested,
+                    as_of="recorded" if question.as_recorded else question.as_of or "newest",
+                )
             )
             refuse_misspelt(ledger, answer.report.missing_tags, question)
         yield Asked(path=ledger.path, answer=answer, question=question, inner=inner)

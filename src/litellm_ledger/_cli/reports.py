@@ -35,6 +35,13 @@ Breakdown = Annotated[
     option("--breakdown", help="Below each row, list its models (below models, the providers)."),
 ]
 Latency = Annotated[bool, option("--latency", help="Also show latency and time to first token.")]
+AsRecorded = Annotated[
+    bool, option("--as-recorded", help="Costs as recorded, without what was priced again since.")
+]
+AsOf = Annotated[
+    str | None,
+    option("--as-of", metavar="WHEN", help="Costs as they were at this time: 2025-03-30 …"),
+]
 _TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
 
 
@@ -47,7 +54,10 @@ def _by_period(period: str, remark: str = "") -> Callable[..., int]:
         ledger: Ledger,
         breakdown: Breakdown = False,
         latency: Latency = False,
+        as_recorded: AsRecorded = False,
+        as_of: AsOf = None,
     ) -> int:
+        question = _costs(question, as_recorded=as_recorded, as_of=as_of)
         return _print(ledger, [period], question, output, breakdown=breakdown, latency=latency)
 
     run.__doc__ = f"Calls, tokens and cost by {period}{remark}."
@@ -67,9 +77,28 @@ def report(
     by: By = ["model"],  # noqa: B006 - read by flags.command, never changed
     breakdown: Breakdown = False,
     latency: Latency = False,
+    as_recorded: AsRecorded = False,
+    as_of: AsOf = None,
 ) -> int:
     """Calls, tokens and cost by group, with notes on data quality."""
+    question = _costs(question, as_recorded=as_recorded, as_of=as_of)
     return _print(ledger, _keys(by), question, output, breakdown=breakdown, latency=latency)
+
+
+def _costs(question: Question, *, as_recorded: bool, as_of: str | None) -> Question:
+    """Have costs added up as they were recorded, or were at a time."""
+    if not as_recorded and as_of is None:
+        return question
+    if as_recorded and as_of is not None:
+        raise ValueError("give --as-recorded or --as-of, not both")
+    import msgspec
+
+    from litellm_ledger._aggregates.calendar import calendar
+    from litellm_ledger._aggregates.question import moment
+
+    zone = calendar(question.tz).zone
+    when = None if as_of is None else moment(as_of, zone, datetime.now(UTC), flag="--as-of")
+    return msgspec.structs.replace(question, as_recorded=as_recorded, as_of=when)
 
 
 def _keys(by: Sequence[str]) -> list[str]:
@@ -105,6 +134,8 @@ def top(
     path: Where = None,
     limit: Annotated[int, option("--limit", "-n", help="Number of rows; 0: all.")] = 10,
     breakdown: Breakdown = False,
+    as_recorded: AsRecorded = False,
+    as_of: AsOf = None,
 ) -> int:
     """The most expensive users, models or tags, and their share of the cost."""
     from litellm_ledger._aggregates.groups import named
@@ -115,6 +146,7 @@ def top(
     if path is None and Path(what).is_dir():  # `top usage/`
         what, path = "models", Path(what)
     ledger = Ledger(path or default_directory())
+    question = _costs(question, as_recorded=as_recorded, as_of=as_of)
     if what == "tags":
         return print_report(ask_tags(ledger, question), output, top=limit)
     key = _TOPS.get(what) or named(what)
@@ -141,6 +173,8 @@ def html(
         str | None,
         option(help="Period of the charts: hour, day, week or month. Default: by length of time."),
     ] = None,
+    as_recorded: AsRecorded = False,
+    as_of: AsOf = None,
 ) -> int:
     """Write a report with charts as one HTML file, to mail or keep."""
     from litellm_ledger._aggregates.calendar import PERIODS
@@ -154,6 +188,7 @@ def html(
     if every is not None and every not in PERIODS:
         raise ValueError(f"unknown period {every!r}; use {', '.join(PERIODS)}")
     keys = _keys(by) or ["model"]
+    question = _costs(question, as_recorded=as_recorded, as_of=as_of)
     for key in keys:
         if key in PERIODS:
             raise ValueError(f"--by {key}: the charts are over time; give --every {key}")

@@ -37,12 +37,14 @@ class Snapshot:
     Attributes:
         root: the ledger.
         segments: by writer and first number, those in the archive among them.
+        adjustments: the segments that hold adjustments, likewise; they are not among the others.
         archive: where each compacted segment is.
         broken: files of the archive that are not whole.
     """
 
     root: Path
     segments: list[SegmentName]
+    adjustments: list[SegmentName]
     archive: Mapping[SegmentName, Place]
     broken: list[Path]
 
@@ -67,13 +69,16 @@ class Snapshot:
             root, broken, afresh=afresh
         )  # listed last: a segment is there before it leaves here
         refuse_newer(root, live, plain)
-        return cls(root, sorted({*plain, *archive}, key=_order), archive, broken)
+        records = {name for name in (*plain, *archive) if not name.adjusts}
+        adjustments = {name for name in plain if name.adjusts}
+        by_order = sorted(records, key=_order), sorted(adjustments, key=_order)
+        return cls(root, *by_order, archive, broken)
 
     def of(self, segments: list[SegmentName]) -> Snapshot:
         """Return the same look at some of the segments."""
         there = set(segments)
         archive = {name: place for name, place in self.archive.items() if name in there}
-        return Snapshot(self.root, segments, archive, self.broken)
+        return Snapshot(self.root, segments, self.adjustments, archive, self.broken)
 
 
 def list_live(root: Path) -> list[str]:
@@ -86,7 +91,7 @@ def list_live(root: Path) -> list[str]:
 
 
 def list_segments(root: Path) -> list[SegmentName]:
-    """List the segments of a ledger by writer and first number.
+    """List the segments of a ledger by writer and first number, those of adjustments apart.
 
     Raises:
         MissingExtra: some are in the archive, and DuckDB is not installed.
@@ -94,7 +99,7 @@ def list_segments(root: Path) -> list[SegmentName]:
     """
     refuse_links(root)
     plain = _names_in(root)
-    return sorted({*plain, *archived(root)}, key=_order)
+    return sorted({n for n in (*plain, *archived(root)) if not n.adjusts}, key=_order)
 
 
 def _names_in(root: Path, *, idle: bool = False) -> list[SegmentName]:

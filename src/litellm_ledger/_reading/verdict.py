@@ -145,6 +145,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         writers: one verdict each, by start.
         recovery: files in ``recovery/``: torn tails and quarantined originals, for a person to see.
         archive: files in ``archive/`` that are not whole.
+        adjustments: what is damaged among adjustments.
         anchors: those that were given, and whether they hold.
     """
 
@@ -152,12 +153,14 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     writers: list[WriterVerdict]
     recovery: list[str] = []
     archive: list[Problem] = []
+    adjustments: list[Problem] = []
     anchors: list[AnchorCheck] = []
 
     @property
     def ok(self) -> bool:
         """Nothing acknowledged is lost, nothing is damaged or altered, as far as can be known."""
-        whole = all(writer.ok for writer in self.writers) and not self.archive
+        whole = all(writer.ok for writer in self.writers)
+        whole = whole and not (self.archive or self.adjustments)
         return whole and all(one.ok for one in self.anchors)
 
     @property
@@ -207,6 +210,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             "writers": writers,
             "recovery": self.recovery,
             "archive": msgspec.to_builtins(self.archive),
+            "adjustments": msgspec.to_builtins(self.adjustments),
             "anchors": [
                 {
                     "at": one.anchor.at,

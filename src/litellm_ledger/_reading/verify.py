@@ -113,8 +113,18 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
         writers=verdicts,
         recovery=recovery,
         archive=archive_problems(ledger),
+        adjustments=_adjustments(ledger),
         anchors=[check(anchor, chains) for anchor in anchors],
     )
+
+
+def _adjustments(ledger: Snapshot) -> list[Problem]:
+    problems: list[Problem] = []
+    if ledger.adjustments:
+        from .adjustments import read_adjustments
+
+        read_adjustments(ledger.root, ledger.adjustments, problems)
+    return problems
 
 
 def _alive(state: tuple[bool, LiveCounters] | None) -> bool:

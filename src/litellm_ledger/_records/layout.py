@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
+    "ADJUSTMENTS",
+    "ADJUSTMENT_VERSION",
     "ARCHIVE",
     "LIVE",
     "MANIFESTS",
@@ -40,6 +42,12 @@ MANIFESTS: Final = "manifests"
 PRICES: Final = "prices"
 RECOVERY: Final = "recovery"
 
+ADJUSTMENTS: Final = "99991231T000000Z-"
+"""How the writers of adjustments begin: after every other, where an older version looks first."""
+
+ADJUSTMENT_VERSION: Final = 2
+"""The format version of adjustments; that of all other lines is 1."""
+
 _WRITER: Final = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
 _SEGMENT: Final = re.compile(
     rf"({_WRITER})\.(\d{{16}})(?:-(\d{{16}})\.jsonl|\.jsonl\.open)", re.ASCII
@@ -61,6 +69,11 @@ class SegmentName:
     def open(self) -> bool:
         """Whether the segment is still being written (or its writer died without sealing it)."""
         return self.last is None
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether it holds adjustments, and nothing else."""
+        return self.writer.startswith(ADJUSTMENTS)
 
     def __str__(self) -> str:
         if self.last is None:

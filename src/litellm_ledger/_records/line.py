@@ -31,6 +31,8 @@ __all__ = [
     "SEALED",
     "SUFFIX",
     "Line",
+    "Moment",
+    "Picousd",
     "checked",
     "decode",
     "encode",

@@ -10,9 +10,10 @@ import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from heapq import nsmallest
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -35,6 +36,7 @@ from .history import Calls, Operation, newest, operation
 from .report import MAX_GROUPS, Report, build
 
 __all__ = [
+    "AsOf",
     "count_tags",
     "find_operation",
     "is_large",
@@ -53,6 +55,9 @@ _ARCHIVED: Final = 200
 _MANY: Final = 20_000
 """Groups that are made rows of in the time that the database takes to be there."""
 
+AsOf = datetime | Literal["newest", "recorded"]
+"""Which cost of an outcome: the one before this time, the newest, or that on its own line."""
+
 _MOST: Final = 20
 """Names of tags, or values of a key, that are listed when what was asked for is not found."""
 
@@ -64,9 +69,10 @@ def make_report(
     *,
     quantiles: bool,
     limit: int | None = None,
+    as_of: AsOf = "newest",
 ) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
-    with open_report(root, by, selection, quantiles=quantiles) as answer:
+    with open_report(root, by, selection, quantiles=quantiles, as_of=as_of) as answer:
         return answer.first(limit)
 
 
@@ -78,6 +84,7 @@ def open_report(
     *,
     quantiles: bool = False,
     nested: bool = False,
+    as_of: AsOf = "newest",
 ) -> Iterator[Answer]:
     """Add up outcomes by group, for rows that are made while the ``with`` runs.
 
@@ -91,6 +98,11 @@ def open_report(
     totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
     spread = Spread(by, dates) if quantiles else None
     sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals, spread)
+    problems: list[Problem] = []
+    if ledger.adjustments and as_of != "recorded":
+        from .adjusted import add_adjustments
+
+        add_adjustments(ledger, by, selection, totals, problems, as_of)
     left = ledger.of(sealed.rest)
     with contextlib.ExitStack() as opened:
         if _is_large(left) or (totals.groups > _MANY and available()):
@@ -106,8 +118,8 @@ def open_report(
                 )
             )
             running.look(ledger.segments, selection.fits)
+            answer.report.problems.extend(problems)
         else:
-            problems: list[Problem] = []
             lines = everything(left, problems, dict(by_writer(ledger.segments)))
             if sealed.open.isdisjoint(live):
                 outcomes = running.outcomes(lines, selection.fits)

@@ -154,6 +154,8 @@ class Ledger:
         week_start: str = "monday",
         quantiles: bool = False,
         limit: int | None = None,
+        as_recorded: bool = False,
+        as_of: datetime | None = None,
     ) -> Report:
         """Add up the outcomes by group.  Memory grows with the groups, not with the ledger.
 
@@ -167,6 +169,9 @@ class Ledger:
             tz: the time zone of the periods: a name (``Europe/Berlin``), ``local`` or a ``tzinfo``.
             week_start: the first day of a week, in English; default ``monday``.
             quantiles: also ``latency_ms`` and ``ttft_ms`` of each row.
+            as_recorded: costs as they were recorded.  By default an outcome that was priced again
+                (``litellm-ledger reprice``) has its newest cost.
+            as_of: costs as they were at this time, timezone-aware.
             limit: the largest number of rows; 0 or ``None``: all.  ``others`` has the sums of the
                 groups beyond, which take no memory where DuckDB reads the ledger.
 
@@ -179,7 +184,16 @@ class Ledger:
         if every is not None:
             keys = check_by([every, *keys])
         selection = Selection(since, until, where, calendar(tz, week_start), where_not)
-        return make_report(self.path, keys, selection, quantiles=quantiles, limit=_checked(limit))
+        if as_of is not None and (as_recorded or as_of.tzinfo is None):
+            raise ValueError("as_of is a timezone-aware time, without as_recorded")
+        return make_report(
+            self.path,
+            keys,
+            selection,
+            quantiles=quantiles,
+            limit=_checked(limit),
+            as_of="recorded" if as_recorded else as_of or "newest",
+        )
 
     def calls(
         self,

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from litellm_ledger._errors import UnsupportedFormat
-from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_name, writer_of_live
+from litellm_ledger._records.layout import (
+    ADJUSTMENT_VERSION,
+    LIVE,
+    SEGMENTS,
+    SegmentName,
+    live_name,
+    writer_of_live,
+)
 from litellm_ledger._records.line import newer_version
 
 from .filesystem import open_file
@@ -32,7 +39,8 @@ def refuse_newer(
     """Raise ``UnsupportedFormat`` if a newer version of this library has written here.
 
     Looks at the live files, at the first line of the open segments and at that of the newest sealed
-    ones: enough, since an older version refuses to begin where a newer one has been.
+    ones, of records and of adjustments: enough, since an older version refuses to begin where a
+    newer one has been.
 
     Args:
         live, segments: the writers with a live file, and the segments, where they were listed.
@@ -49,22 +57,26 @@ def refuse_newer(
     if segments is None:
         parsed = (SegmentName.parse(file) for file in _list(directory / SEGMENTS))
         segments = [name for name in parsed if name is not None]
-    sealed = sorted((n.writer, n.first, n.last) for n in segments if not n.open)
-    names = [name for name in segments if name.open]
-    names += [SegmentName(*name) for name in sealed[-_NEWEST:]]
-    for name in names:
-        path = directory / SEGMENTS / str(name)
-        with contextlib.suppress(OSError), open_file(path) as segment:
-            version = newer_version(segment.readline(_LONGEST))
-            if version is not None:
-                raise newer_format(path, version)
+    for known, kind in (
+        (1, [name for name in segments if not name.adjusts]),
+        (ADJUSTMENT_VERSION, [name for name in segments if name.adjusts]),
+    ):
+        sealed = sorted((n.writer, n.first, n.last) for n in kind if not n.open)
+        names = [name for name in kind if name.open]
+        names += [SegmentName(*name) for name in sealed[-_NEWEST:]]
+        for name in names:
+            path = directory / SEGMENTS / str(name)
+            with contextlib.suppress(OSError), open_file(path) as segment:
+                version = newer_version(segment.readline(_LONGEST))
+                if version is not None and version > known:
+                    raise newer_format(path, version, known)
 
 
-def newer_format(path: Path, version: object) -> UnsupportedFormat:
+def newer_format(path: Path, version: object, known: int = 1) -> UnsupportedFormat:
     """Return the error that says which file is of which version and what to do."""
     return UnsupportedFormat(
-        f"{path} is of ledger format version {version} and this library knows version 1; nothing "
-        "was touched: upgrade litellm-ledger"
+        f"{path} is of ledger format version {version} and this library knows version {known}; "
+        "nothing was touched: upgrade litellm-ledger"
     )
 
 

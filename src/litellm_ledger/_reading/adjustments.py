@@ -1,0 +1,77 @@
+"""Adjustments: records that were priced again, read from the segments that hold nothing else.
+
+Owns what is believed of them: whole segments of valid lines, each number once.  Never writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from litellm_ledger._records.adjustment import Adjustment, adjustment_of
+from litellm_ledger._records.layout import ADJUSTMENT_VERSION, SEGMENTS, SegmentName, record_id
+from litellm_ledger._records.line import newer_version
+from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.format_version import newer_format
+
+from .lines import Problem
+
+__all__ = ["newest", "read_adjustments"]
+
+
+def read_adjustments(
+    root: Path,
+    names: Sequence[SegmentName],
+    problems: list[Problem],
+    before: datetime | None = None,
+) -> list[Adjustment]:
+    """Return the adjustments of a ledger in the order in which they hold.
+
+    Args:
+        root: the ledger.
+        names: the segments of adjustments, ``Snapshot.adjustments``.
+        problems: where what is no adjustment is noted.
+        before: only those that were made before this time.
+
+    Raises:
+        UnsupportedFormat: a newer version wrote one.
+    """
+    found = {
+        one.id: one
+        for name in names
+        for one in _of_segment(root, name, problems)
+        if before is None or one.at < before
+    }
+    return sorted(found.values(), key=lambda one: (one.at, one.id))
+
+
+def newest(adjustments: Sequence[Adjustment]) -> dict[str, Adjustment]:
+    """Return the one that holds for each record, by the id of that."""
+    return {one.adjusts: one for one in adjustments}
+
+
+def _of_segment(root: Path, name: SegmentName, problems: list[Problem]) -> Iterator[Adjustment]:
+    where = f"{SEGMENTS}/{name}"
+    try:
+        file = open_file(root / where)
+    except OSError as exc:
+        problems.append(Problem(where, "unreadable", detail=exc.strerror or str(exc)))
+        return
+    offset, seq = 0, name.first
+    with file:
+        for raw in file:
+            one = adjustment_of(raw)
+            if one is None:
+                version = newer_version(raw)
+                if version is not None and version > ADJUSTMENT_VERSION:
+                    raise newer_format(root / where, version, ADJUSTMENT_VERSION)
+            if one is None or one.id != record_id(name.writer, seq) or one.seq != seq:
+                problems.append(Problem(where, "damaged", offset, len(raw), 1, "no adjustment"))
+            else:
+                yield one
+            offset += len(raw)
+            seq += 1
+    if name.last != seq - 1:
+        detail = f"ends with number {seq - 1}, its name says {name.last}"
+        problems.append(Problem(where, "misnamed", detail=detail))

@@ -1,0 +1,48 @@
+"""What adjustments add to a report, whichever way its outcomes are added up.
+
+Owns that sum: an adjustment has the members of its outcome, so it goes into the same group, and is
+selected where that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from litellm_ledger._aggregates.groups import key_of
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._aggregates.totals import FIELDS, Totals
+from litellm_ledger._reading.adjustments import read_adjustments
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.listing import Snapshot
+from litellm_ledger._records.record import Fields
+
+__all__ = ["add_adjustments"]
+
+
+def add_adjustments(
+    ledger: Snapshot,
+    by: Sequence[str],
+    selection: Selection,
+    totals: Totals,
+    problems: list[Problem],
+    as_of: object,
+) -> None:
+    """Add what the adjustments of a ledger come to.
+
+    Args:
+        ledger: the look that the outcomes are of.
+        by, selection: what is asked.
+        totals: of these keys; what is added up beside.
+        problems: where damage is noted.
+        as_of: only adjustments that were made before this time, if it is one.
+    """
+    before = as_of if isinstance(as_of, datetime) else None
+    keys = [key_of(name, selection.calendar) for name in by]
+    for one in read_adjustments(ledger.root, ledger.adjustments, problems, before):
+        line = cast("Fields", one)  # it has the members that keys and selections ask for
+        if selection.fits(line):
+            sums: dict[str, Any] = dict.fromkeys(FIELDS, 0)
+            sums |= {"pico": one.difference, "priced": one.priced}
+            totals.add_sums(one.status, one.usage_source, [of(line) for of in keys], sums)

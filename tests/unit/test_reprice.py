@@ -1,0 +1,389 @@
+"""``reprice``: other costs beside the recorded ones, in every way of answering, and back again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ledger_by_hand import NOON, OTHER_WRITER, framed
+from tests.priced_ledger import CALL, MAP, OWN, PricedLedger
+from tests.terminal import as_json, run, told
+
+from litellm_ledger import Ledger, UnsupportedFormat
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._maintenance.reprice import Repriced, reprice
+from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._prices.price_list import PriceList
+from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
+from litellm_ledger._records.line import newer_version
+from litellm_ledger._reports import engine as _engine
+
+DEARER = {
+    "gpt-4o-mini": {
+        "input_cost_per_token": 3e-07, "output_cost_per_token": 7e-07,
+        "cache_read_input_token_cost": 1e-07, "litellm_provider": "openai", "mode": "chat",
+    },
+    "new": {"input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06, "mode": "chat"},
+}  # fmt: skip
+EVERYTHING = Selection()
+LATER = datetime(2030, 1, 1, tzinfo=UTC).date()
+
+
+def prices(given: Any) -> PriceList:
+    return PriceList(json.dumps(given).encode())
+
+
+def write(root: Path, given: Any = DEARER, selection: Selection = EVERYTHING) -> Repriced:
+    return reprice(root, selection, given and prices(given), who="alice", why="a test")
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def adjustments(root: Path) -> list[dict[str, Any]]:
+    paths = sorted((root / SEGMENTS).glob("9999*"))
+    return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def hand(tmp_path: Path) -> PricedLedger:
+    """Three priced records, one whose model had no price, and four that nobody may price."""
+    hand = PricedLedger(tmp_path / "usage")
+    tokens: Any = {"input_tokens": 1_000, "output_tokens": 100, "usage_source": "provider"}
+    server = {"cost": Decimal("0.5"), "cost_source": "provider"}
+    hand.sealed(
+        1,
+        9,
+        [
+            hand.priced(1, MAP, model="gpt-4o-mini", tags={"user": "a"}, **tokens),
+            hand.priced(2, MAP, model="gpt-4o-mini", ts=NOON + timedelta(days=1), **tokens),
+            hand.priced(3, OWN, model="own", **tokens),
+            hand.line(4, model="new", status="ok", **tokens),
+            hand.line(5, model="gpt-4o-mini", status="ok", **server, **tokens),
+            hand.priced(6, MAP, model="gpt-4o-mini", cache_hit=True, **tokens),
+            hand.line(7, model="gpt-4o-mini", status="ok", cost=Decimal(2), **tokens),
+            hand.line(8, model="new", status="ok", meta={"unpriced": ["iterations"]}, **tokens),
+            hand.line(9, model="new", status="error", usage_source="none"),
+        ],
+    )
+    return hand
+
+
+def test_the_difference_is_shown_by_model_and_day_and_nothing_is_written(
+    hand: PricedLedger, tmp_path: Path
+) -> None:
+    before = files(hand.root)
+    file = tmp_path / "prices.json"
+    file.write_text(json.dumps(DEARER))
+    found = as_json("reprice", hand.root, "--with", file, "--dry-run")
+    assert found["rows"] == [
+        {"day": "2025-01-01", "model": "gpt-4o-mini", "records": 1, "old_cost": "0.00021",
+         "new_cost": "0.00037", "difference": "0.00016"},
+        {"day": "2025-01-01", "model": "new", "records": 1, "old_cost": "0",
+         "new_cost": "0.0012", "difference": "0.0012"},
+        {"day": "2025-01-02", "model": "gpt-4o-mini", "records": 1, "old_cost": "0.00021",
+         "new_cost": "0.00037", "difference": "0.00016"},
+    ]  # fmt: skip
+    assert (found["changed"], found["looked_at"], found["unpriced"]) == (3, 4, 1)
+    assert "3 records would change" in told("reprice", hand.root, "--with", file)
+    assert files(hand.root) == before
+
+
+def test_what_is_written_changes_no_file_and_says_who_why_and_what(hand: PricedLedger) -> None:
+    before = files(hand.root)
+    done = write(hand.root)
+    assert len(done.segments) == 1
+    after = files(hand.root)
+    assert {name: after[name] for name in before} == before
+    first, _, third = adjustments(hand.root)
+    assert first["adjusts"] == hand.id(1)
+    assert (first["who"], first["why"]) == ("alice", "a test")
+    assert (first["old_cost_picousd"], first["new_cost_picousd"]) == (210_000_000, 370_000_000)
+    assert first["old_price_version"] == MAP.version
+    assert first["tags"] == {"user": "a"}
+    assert third["adjusts"] == hand.id(4)
+    assert "old_cost_picousd" not in third
+    assert f"prices/{first['new_price_version']}.json" in after
+    assert Ledger(hand.root).verify(full=True).ok
+
+
+def test_a_second_run_changes_nothing(hand: PricedLedger) -> None:
+    write(hand.root)
+    before = files(hand.root)
+    again = write(hand.root)
+    assert (again.rows, again.segments, again.changed) == ([], [], 0)
+    assert files(hand.root) == before
+
+
+def test_reports_use_the_newest_cost_and_can_use_the_others(hand: PricedLedger) -> None:
+    ledger = Ledger(hand.root)
+    recorded = ledger.report(["model"])
+    assert recorded.total.unpriced == 2
+    write(hand.root)
+    (at, *_) = {datetime.fromisoformat(one["at"]) for one in adjustments(hand.root)}
+    newest = ledger.report(["model"])
+    assert newest.total.cost == recorded.total.cost + Decimal("0.00152")
+    assert (newest.total.priced, newest.total.unpriced) == (recorded.total.priced + 1, 1)
+    assert newest.total.calls == recorded.total.calls
+    assert ledger.report(["model"], as_recorded=True) == recorded
+    assert ledger.report(["model"], as_of=at) == recorded
+    assert ledger.report(["model"], as_of=at + timedelta(microseconds=1)) == newest
+    cost = as_json("report", hand.root, "--as-recorded")["total"]["cost"]
+    assert Decimal(cost) == recorded.total.cost
+    cost = as_json("daily", hand.root, "--as-of", "2025-06-01")["total"]["cost"]
+    assert Decimal(cost) == recorded.total.cost
+    assert Decimal(as_json("top", hand.root)["total"]["cost"]) == newest.total.cost
+
+
+def test_forth_and_back_the_totals_are_what_they_were_to_the_picodollar(
+    hand: PricedLedger,
+) -> None:
+    ledger = Ledger(hand.root)
+    recorded = ledger.report(["day", "model", "tag:user"])
+    write(hand.root)
+    dear = {"gpt-4o-mini": {"input": "0.333333333333", "output": "7", "per": 7}}
+    write(hand.root, dear)
+    assert ledger.report([]).total.cost > recorded.total.cost
+    write(hand.root, None)
+    assert ledger.report(["day", "model", "tag:user"]) == recorded
+    assert write(hand.root, None).changed == 0
+
+
+def test_only_what_is_asked_for_is_priced_again(hand: PricedLedger) -> None:
+    write(
+        hand.root, selection=Selection(where={"model": "gpt-4o-mini"}, until=NOON.replace(hour=23))
+    )
+    assert [one["adjusts"] for one in adjustments(hand.root)] == [hand.id(1)]
+
+
+def test_a_price_of_the_users_has_dates_and_digits(hand: PricedLedger) -> None:
+    text = b"""{"gpt-4o-mini": [{"input": 0.1, "output": 0, "per": 1000},
+        {"input": "0.30", "output": 0, "per": 1000, "valid_from": "2025-01-02"}]}"""
+    reprice(hand.root, EVERYTHING, PriceList(text), who="a", why="b")
+    costs = {one["adjusts"]: one["new_cost_picousd"] for one in adjustments(hand.root)}
+    assert costs == {hand.id(1): 100_000_000_000, hand.id(2): 300_000_000_000}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "{",
+        '{"m": {"input": "-1"}}',
+        '{"m": {"input": "x"}}',
+        '{"m": [{}]}',
+        "[" * 99_999,
+    ],
+)
+def test_a_file_that_holds_no_prices_is_refused(
+    hand: PricedLedger, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "prices.json"
+    file.write_text(text)
+    result = run("reprice", hand.root, "--with", file)
+    assert result.exit_code == 2
+    assert "holds no prices" in result.stderr
+
+
+def test_writing_needs_a_reason(hand: PricedLedger) -> None:
+    result = run("reprice", hand.root, "--with", "recorded", "--write")
+    assert (result.exit_code, "reason" in result.stderr) == (2, True)
+
+
+def test_the_map_of_the_installed_litellm_is_read_without_importing_it(hand: PricedLedger) -> None:
+    found = as_json("reprice", hand.root, "--with", "newest")
+    assert found["looked_at"] == 4
+    assert "new" not in {row["model"] for row in found["rows"]}
+
+
+# -- every way of answering ------------------------------------------------------------------------
+
+_KEYS = (
+    "model", "status", "usage_source", "cost_source", "tag:user", "tag:team", "hour", "day", "week",
+    "month",
+)  # fmt: skip
+_ZONES = ("UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns")
+
+
+def made(root: Path, reckon: Callable[[dict[str, Any]], Decimal | None]) -> Path:
+    """A ledger of two writers around the change of clocks, with the costs that ``reckon`` says."""
+    dice = random.Random(7)
+    start = datetime(2025, 3, 29, 20, tzinfo=UTC)
+    for writer in (None, OTHER_WRITER):
+        hand = PricedLedger(root, *([writer] if writer else []))
+        seq = 1
+        for size in (60, 90, 40):
+            lines = []
+            for number in range(seq, seq + size):
+                source, by = dice.choice([("price_map", MAP), ("user", OWN), ("user", CALL)])
+                unknown = dice.random() < 0.2
+                fields: dict[str, Any] = {
+                    "model": dice.choice(["gpt-4o-mini", "openai/gpt-4o-mini", "new", "own"]),
+                    "provider": "openai",
+                    "status": dice.choice(["ok", "ok", "cancelled", "error"]),
+                    "usage_source": dice.choice(["provider", "estimated"]),
+                    "input_tokens": dice.randrange(1, 10**6),
+                    "output_tokens": dice.randrange(1, 10**5),
+                    "ts": start + timedelta(seconds=dice.randrange(10**6)),
+                    "tags": {"user": dice.choice("abc"), "team": dice.choice("xy")},
+                    "cost_source": None if unknown else source,
+                    "price_version": None if unknown else by.version,
+                }
+                if dice.random() < 0.3:
+                    del fields["tags"]
+                cost = None if unknown else Decimal(dice.randrange(10**9)).scaleb(-12)
+                lines.append(hand.line(number, **fields, cost=reckon({**fields, "cost": cost})))
+            hand.sealed(seq, seq + size - 1, lines)
+            seq += size
+    return root
+
+
+def new_cost(fields: dict[str, Any]) -> Decimal | None:
+    """By the words of ``DEARER``, in integers."""
+    by_map = fields["price_version"] == MAP.version  # under the name that priced it, whatever it is
+    if not by_map and fields["model"].removeprefix("openai/") != "gpt-4o-mini":
+        return fields["cost"]  # type: ignore[no-any-return]
+    pico = fields["input_tokens"] * 300_000 + fields["output_tokens"] * 700_000
+    return Decimal(pico).scaleb(-12)
+
+
+WAYS = {
+    "lines": (2**60, False, False),
+    "manifests": (2**60, True, False),
+    "manifests and database": (0, True, False),
+    "database": (0, False, False),
+    "archive by lines": (2**60, False, True),
+    "archive": (0, False, True),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_in_every_way_the_newest_cost_is_as_if_it_had_been_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    large, sealed, archived = WAYS[way]
+    if archived or not large:
+        pytest.importorskip("duckdb")
+    root = made(tmp_path / "usage", lambda fields: fields["cost"])
+    wanted = made(tmp_path / "wanted", new_cost)
+    if sealed:
+        seal(root)
+    if archived:
+        assert compact(root, until=LATER).files
+    recorded = Ledger(root).report(["model"])
+    assert write(root).changed > 50
+    if sealed or archived:
+        assert compact(root, until=LATER) is not None  # leaves adjustments where they are
+        seal(root)
+        assert recover(root).writers == ()
+        assert not list((root / MANIFESTS).glob("9999*"))
+    monkeypatch.setattr(_engine, "_LARGE", large)
+    dice = random.Random(way)
+    for by, zone in itertools.product(_asked(dice), dice.sample(_ZONES, 1)):
+        for more in _filters(dice):
+            question = {"tz": zone, **more}
+            found, expected = (Ledger(p).report(by, **question) for p in (root, wanted))
+            assert found.rows == expected.rows, (by, question)
+            assert found.total == expected.total, (by, question)
+    limited, whole = (Ledger(p).report(["tag:user"], limit=2) for p in (root, wanted))
+    assert (limited.rows, limited.others) == (whole.rows, whole.others)
+    assert Ledger(root).report(["model"], as_recorded=True) == recorded
+    assert Ledger(root).report(["model"], quantiles=True).total.cost == whole.total.cost
+    write(root, None)
+    assert Ledger(root).report(["model"]) == recorded
+
+
+def _asked(dice: random.Random) -> list[list[str]]:
+    return [[], ["model"], *(dice.sample(_KEYS, dice.randrange(1, 4)) for _ in range(2))]
+
+
+def _filters(dice: random.Random) -> list[dict[str, Any]]:
+    day = datetime(2025, 3, 30, dice.randrange(24), dice.choice([0, 17]), tzinfo=UTC)
+    return [
+        {},
+        {"since": day, "until": day + timedelta(days=dice.randrange(1, 9))},
+        {"where": {"model": "gpt-4o-mini", "user": ["a", "(none)"]}},
+        {"where_not": {"status": "error"}, "since": day},
+    ]
+
+
+# -- what others make of it ------------------------------------------------------------------------
+
+
+def test_an_older_reader_meets_the_version_first_wherever_it_looks(hand: PricedLedger) -> None:
+    write(hand.root)
+    names = sorted(path.name for path in (hand.root / SEGMENTS).iterdir())
+    name = SegmentName.parse(names[-1])
+    assert name is not None
+    assert name.adjusts
+    assert not name.open
+    lines = (hand.root / SEGMENTS / names[-1]).read_bytes().splitlines(keepends=True)
+    assert {newer_version(line) for line in lines} == {2}
+
+
+def test_an_adjustment_of_a_newer_version_is_refused(hand: PricedLedger) -> None:
+    write(hand.root)
+    change(hand.root, lambda line: framed(line[:-19].replace(b'{"v":2', b'{"v":3')))
+    for order in (Ledger(hand.root).report, Ledger(hand.root).verify):
+        with pytest.raises(UnsupportedFormat, match="version 3"):
+            order()
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda line: line.replace(b'"seq":2', b'"seq":3'),
+        lambda line: framed(line[:-19].replace(b'"seq":2', b'"seq":3')),
+        lambda line: framed(line[:-19].replace(b"adjustment", b"usage")),
+        lambda line: framed(
+            line[:-19].replace(b'"new_cost_picousd":', b'"new_cost_picousd":1.5,"x":')
+        ),
+        lambda line: b"" if b'"seq":3,' in line else line,
+    ],
+)
+def test_damage_among_adjustments_is_said(
+    hand: PricedLedger, spoilt: Callable[[bytes], bytes]
+) -> None:
+    write(hand.root)
+    assert Ledger(hand.root).verify().ok
+    change(hand.root, spoilt)
+    assert Ledger(hand.root).report([]).problems
+    found = Ledger(hand.root).verify()
+    assert not found.ok
+    assert found.adjustments
+    assert run("verify", hand.root).exit_code == 1
+
+
+def change(root: Path, of: Callable[[bytes], bytes]) -> None:
+    (path,) = (root / SEGMENTS).glob("9999*")
+    path.write_bytes(b"".join(map(of, path.read_bytes().splitlines(keepends=True))))
+
+
+def test_records_follow_and_calls_are_as_before(hand: PricedLedger) -> None:
+    ledger = Ledger(hand.root)
+
+    def says() -> Sequence[Any]:
+        return list(ledger.records()), list(ledger.calls()), ledger.segments(), ledger.tags()
+
+    before = says()
+    write(hand.root)
+    assert says() == before
+
+
+def test_a_copy_of_a_ledger_has_its_adjustments(hand: PricedLedger, tmp_path: Path) -> None:
+    write(hand.root)
+    shutil.copytree(hand.root, tmp_path / "copy")
+    assert Ledger(tmp_path / "copy").report() == Ledger(hand.root).report()
