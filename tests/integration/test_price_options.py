@@ -331,7 +331,7 @@ async def test_a_background_response_is_billed_once_however_often_one_asks(
     assert [record.call for record in found] == ["aresponses", *["aget_responses"] * 6]
     assert [record.cost for record in found] == [None, 0, Decimal("0.0035"), 0, 0, 0, 0]
     assert (found[2].input_tokens, found[2].output_tokens) == (1_000, 100)
-    assert (found[2].provider, found[2].cost_source) == ("openai", "litellm")
+    assert (found[2].provider, found[2].cost_source) == ("openai", "price_map")
     assert meta(found[2])["background"] == {"status": "completed", "counted": True}
     assert {record.cost_source for record in found[3:]} == {"unbilled"}
     assert all(record.input_tokens is None for record in found[3:])

@@ -127,7 +127,7 @@ async def test_a_cost_that_the_server_did_not_say_is_litellms(
     client: LiteLLMClient, stream: bool
 ) -> None:
     record = await asked(client, "openai/gpt-4o", COUNTS, stream)
-    assert (record.cost, record.cost_source) == (Decimal("0.0240575"), "litellm")
+    assert (record.cost, record.cost_source) == (Decimal("0.0240575"), "price_map")
     assert record.price_version is not None
 
 
@@ -156,7 +156,7 @@ async def test_cached_tokens_that_stand_elsewhere_are_counted_and_priced_as_cach
     usage = {"prompt_tokens": 1300, "completion_tokens": 200, "total_tokens": 1500, name: 1024}
     record = await asked(client, "openai/gpt-4o", usage, stream)
     # 276 x 2.5e-6 + 1024 x 1.25e-6 + 200 x 1e-5
-    assert (record.cost, record.cost_source) == (Decimal("0.00397"), "litellm")
+    assert (record.cost, record.cost_source) == (Decimal("0.00397"), "price_map")
     assert record.cache_read_tokens == 1024
 
 
@@ -185,8 +185,8 @@ async def test_a_captured_call_tells_the_servers_cost_from_litellms(
     assert (
         [(record.cost, record.cost_source) for record in records]
         == [
-            (Decimal("0.0240575"), "litellm"),
-            (Decimal("0.0227775"), "litellm"),  # 1,024 tokens less at 1.25e-6
+            (Decimal("0.0240575"), "price_map"),
+            (Decimal("0.0227775"), "price_map"),  # 1,024 tokens less at 1.25e-6
         ][: 1 if stream else 2]
     )
 

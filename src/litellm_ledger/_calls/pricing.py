@@ -1,8 +1,9 @@
 """What a call cost, and what that price hung on.
 
 Owns the order of precedence: the user's own price, then what the provider says that it bills, then
-LiteLLM's figure, then LiteLLM's price map; and the note of the conditions that chose the price.
-What none of them knows stays unknown.  Never raises: the answer is the user's, whatever its price.
+ours by LiteLLM's price map, then LiteLLM's figure; and the note of the conditions that chose the
+price.  What none of them knows stays unknown.  Never raises: the answer is the user's, whatever its
+price.
 """
 
 from __future__ import annotations
@@ -20,14 +21,22 @@ from litellm_ledger._litellm.costs import (
     is_free,
     is_priced,
     map_cost,
-    price_conditions,
-    provider_of,
-    says_tier,
+    says,
     speech_cost,
 )
+from litellm_ledger._litellm.entries import provider_of
+from litellm_ledger._litellm.map_price import (
+    MapPrice,
+    chosen,
+    is_unknown,
+    plain_picousd,
+    price_by_map,
+)
 from litellm_ledger._litellm.members import member, note, noted
+from litellm_ledger._litellm.price_options import priced_elsewhere
 from litellm_ledger._litellm.usage import parts
-from litellm_ledger._records.money import FAR
+from litellm_ledger._prices.units import UNIT_CALLS
+from litellm_ledger._records.money import FAR, usd, whole
 
 if TYPE_CHECKING:
     from litellm_ledger._prices.own import ModelPrice, Prices
@@ -38,10 +47,12 @@ _log = logging.getLogger("litellm_ledger")
 
 
 _CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_location")
-"""Options that are noted beside each price of LiteLLM's that hung on them."""
+"""Options that are noted beside each price that hung on them."""
+_ASKED: Final = ("inference_geo", "service_tier", "speed")
+"""Options that count where the answer does not say what it was."""
 
 
-def _keep_nothing(version: str, contents: str) -> None:
+def _keep_nothing(version: str, contents: str, litellm: str | None = None) -> None:
     """For who has no ledger."""
 
 
@@ -56,7 +67,7 @@ class Pricing:
     def __init__(
         self,
         prices: Mapping[str, ModelPrice | Sequence[ModelPrice]] | None = None,
-        keep: Callable[[str, str], None] = _keep_nothing,
+        keep: Callable[..., None] = _keep_nothing,
     ) -> None:
         self._table: Prices = {}
         if prices:
@@ -97,12 +108,19 @@ class Pricing:
         if not model or not fields["cost"] or self.own(model, provider, began) is not None:
             return False
         try:
-            if asked.price_options(provider):
+            if asked.price_options(provider) or priced_elsewhere(asked.kwargs):
                 return False
-            if price_conditions(model, provider, fields["input_tokens"]):
+            found = plain_picousd(fields, model)
+            if found is None:
                 return False
-            fields["price_version"] = _litellm.price_version()
-            fields["meta"] = {"litellm": _litellm.version()}
+            pico, entry = found
+            meta: dict[str, Any] = {"litellm": _litellm.version()}
+            if pico != whole(fields["cost"]):
+                meta["price"] = {"check": format(fields["cost"], "f")}
+                fields["cost"] = usd(pico)
+            fields["cost_source"], fields["price_version"] = "price_map", entry.version
+            fields["meta"] = meta
+            self._keep(entry.version, entry.text, meta["litellm"])
         except Exception:  # noqa: BLE001 - `complete` meets it as well, and logs it
             return False
         return True
@@ -147,6 +165,15 @@ class Pricing:
         served = (noted(fields, "price") or {}).get("service_tier")
         if served:  # by an earlier chunk than the one that is priced
             options["service_tier"] = served
+        call = asked.call.name
+        if (
+            call not in UNIT_CALLS
+            and not noted(fields, "unpriced")
+            and not priced_elsewhere(asked.kwargs)
+        ):
+            found = _by_map(fields, answer, model, provider, call, options)
+            if found is not None and self._put_map(fields, *found):
+                return
         priced = options.get("base_model") or model
         said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
         if said_free and not fields.get("cache_hit"):
@@ -172,14 +199,46 @@ class Pricing:
                     if hit:
                         fields["saved_cost"], cost = cost, Decimal(0)
                     fields["cost"], fields["cost_source"] = cost, "litellm"
-                    if "service_tier" in options and not says_tier(answer):
+                    if "service_tier" in options and not says(answer, "service_tier"):
                         note_price(fields, {"service_tier": options["service_tier"]})
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
             note_price(fields, {name: options[name] for name in _CONDITIONS if name in options})
-            note_price(fields, price_conditions(priced, provider, fields.get("input_tokens")))
+            note_price(fields, chosen(fields, model, provider, options.get("base_model")))
         elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
-            _compare(fields, model, provider, options)
+            _compare(fields, map_cost(model, provider, fields, **options))
+
+    def _put_map(self, fields: dict[str, Any], found: MapPrice, told: dict[str, Any]) -> bool:
+        """Put our price by the map on an outcome, and LiteLLM's beside it where that is another.
+
+        Returns:
+            Whether that settles the cost: if not, LiteLLM's figure is the next to be asked.
+        """
+        if fields.get("cost_source") == "provider":
+            if not fields.get("cache_hit"):
+                _compare(fields, found.cost)
+            return True
+        if found.cost is None and not is_unknown(found.missing):
+            return False
+        hit = fields.get("cache_hit") is True
+        said = fields.pop("saved_cost" if hit else "cost", None)
+        fields.pop("cost_source", None)
+        fields["meta"] = told["meta"]
+        if found.cost is None:
+            fields.pop("cost", None)
+            note(fields, {"unpriced": list(found.missing)})
+            return True
+        if said and said != found.cost and fields.get("usage_source") == "provider":
+            note_price(fields, {"check": format(said, "f")})
+        if found.parts:
+            note(fields, {"parts": found.parts})
+        fields["saved_cost" if hit else "cost"] = found.cost
+        if hit:
+            fields["cost"] = Decimal(0)
+        fields["cost_source"], fields["price_version"] = "price_map", found.entries[0].version
+        for entry in found.entries:
+            self._keep(entry.version, entry.text, _litellm.version())
+        return True
 
     def _put_own(self, fields: dict[str, Any], price: ModelPrice, model: str, others: bool) -> None:
         """The user's price, and nobody else's: what it does not cover is unknown, and named."""
@@ -226,17 +285,33 @@ def _written_by_others(answer: Any, model: str) -> bool:
     )
 
 
-def _compare(
-    fields: dict[str, Any], model: str, provider: str | None, options: Mapping[str, Any]
-) -> None:
+def _by_map(
+    fields: Mapping[str, Any],
+    answer: Any,
+    model: str,
+    provider: str | None,
+    call: str,
+    options: Mapping[str, Any],
+) -> tuple[MapPrice, dict[str, Any]] | None:
+    """Our price of an outcome, and the outcome with what chose it; ``None`` without an entry."""
+    told = dict(fields)
+    base_model = options.get("base_model")
+    note_price(told, {name: options[name] for name in _CONDITIONS if name in options})
+    note_price(
+        told, {name: options[name] for name in _ASKED if name in options and not says(answer, name)}
+    )
+    note_price(told, chosen(told, model, provider, base_model))
+    split = parts(member(answer, "usage"))
+    found = price_by_map(told, model=model, provider=provider, call=call, parts=split)
+    return None if found is None else (found, told)
+
+
+def _compare(fields: dict[str, Any], listed: Decimal | None) -> None:
     """Note the price map's figure beside the server's, where the two are far apart."""
     said = fields["cost"]
-    listed = (
-        map_cost(model, provider, fields, **options)
-        if fields["usage_source"] == "provider"
-        else None
-    )
-    if listed is not None and said != listed and max(said, listed) >= FAR * min(said, listed):
+    if listed is None or said == listed or fields["usage_source"] != "provider":
+        return
+    if max(said, listed) >= FAR * min(said, listed):
         note_price(fields, {"listed": format(listed, "f")})
 
 

@@ -8,7 +8,6 @@ reading of a batch's output.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache
@@ -29,9 +28,7 @@ __all__ = [
     "is_free",
     "is_priced",
     "map_cost",
-    "price_conditions",
-    "provider_of",
-    "says_tier",
+    "says",
     "speech_cost",
 ]
 
@@ -79,66 +76,6 @@ def _names(model: str, provider: str | None) -> tuple[str, ...]:
     return (model, own, bare) if prefix == provider else (model, own)
 
 
-def provider_of(model: str) -> str | None:
-    """LiteLLM's name of a model's provider, by its name and the price map alone.
-
-    LiteLLM's own function is not asked: for a few providers it logs in over the network.
-    """
-    litellm: Any = loaded()
-    if litellm is None or not model:
-        return None
-    prefix, _, bare = model.partition("/")
-    if bare and prefix in (member(litellm, "provider_list") or ()):
-        return prefix
-    provider = member(member(member(litellm, "model_cost"), model), "litellm_provider")
-    return provider if isinstance(provider, str) else None
-
-
-_MOST_KNOWN: Final = 1_000
-_ABOVE: Final = re.compile(r"input_cost_per_token_above_(\d+)(k?)_tokens")
-
-
-def price_conditions(
-    model: str, provider: str | None, input_tokens: int | None
-) -> dict[str, int | bool]:
-    """What of the moment chose the price: ``above`` so many tokens of context, ``off_peak``.
-
-    The service tier is on the answer.  Read from the entry of the price map that LiteLLM used.
-    """
-    found: dict[str, int | bool] = {}
-    try:
-        entry = next(_entries(model, provider), None)
-        if entry is None:
-            return found
-        thresholds, hours = _what_chooses(entry)
-        if input_tokens:
-            above = max((each for each in thresholds if each < input_tokens), default=None)
-            if above is not None:
-                found["above"] = above
-        if hours is not None:
-            found["off_peak"] = bool(internal("_is_off_peak")(hours))
-    except Exception:
-        pass
-    return found
-
-
-_known: dict[int, tuple[Mapping[str, Any], int, tuple[int, ...]]] = {}
-"""What was read from an entry of the price map, while it has as many members; by its ``id``."""
-
-
-def _what_chooses(entry: Mapping[str, Any]) -> tuple[tuple[int, ...], Mapping[str, Any] | None]:
-    """The thresholds of context and the hours that an entry has prices for."""
-    known = _known.get(id(entry))
-    if known is None or known[0] is not entry or known[1] != len(entry):
-        matches = filter(None, map(_ABOVE.fullmatch, entry))
-        thresholds = tuple(int(match[1]) * (1_000 if match[2] else 1) for match in matches)
-        if len(_known) > _MOST_KNOWN:
-            _known.clear()
-        known = _known[id(entry)] = entry, len(entry), thresholds
-    hours = entry.get("off_peak_pricing")
-    return known[2], hours if isinstance(hours, Mapping) else None
-
-
 def compute_cost(
     response: Any, *, model: str, custom_llm_provider: str | None = None, **options: Any
 ) -> Decimal | None:
@@ -167,7 +104,7 @@ def compute_cost(
             told = {name: value for name, value in usage.items() if value is not None}
             response = {**response, "usage": {**_NO_CACHE, **on_usage, **told}}
         tier = options.pop("service_tier", None)
-        if tier is not None and not says_tier(response):
+        if tier is not None and not says(response, "service_tier"):
             options["optional_params"] = {"service_tier": tier}
         if hasattr(usage, "model_copy") and cached_elsewhere(usage):
             response = _cached_in_place(response, usage)
@@ -196,10 +133,10 @@ def _is_anthropics(usage: Any) -> TypeGuard[Mapping[str, Any]]:
     return "prompt_tokens" not in usage and "input_tokens_details" not in usage
 
 
-def says_tier(answer: Any) -> bool:
-    """Whether an answer names the service tier that it was served at, which then counts."""
+def says(answer: Any, name: str) -> bool:
+    """Whether an answer says what it was: the service tier, the speed, the region of the model."""
     holders = (answer, member(answer, "usage"))
-    return any(isinstance(member(holder, "service_tier"), str) for holder in holders)
+    return any(isinstance(member(holder, name), str) for holder in holders)
 
 
 def _iterated(

@@ -15,7 +15,7 @@ from .internals import internal
 from .load import loaded
 from .members import member
 
-__all__ = ["ON_USAGE", "PRICED_BY", "base_model", "price_options"]
+__all__ = ["ON_USAGE", "PRICED_BY", "base_model", "price_options", "priced_elsewhere"]
 
 ON_USAGE: Final = ("inference_geo", "speed")
 """Options that LiteLLM reads from the usage of an answer, where Anthropic says them."""
@@ -78,6 +78,34 @@ def base_model(kwargs: Mapping[str, Any]) -> str | None:
         if isinstance(found, str) and found:
             return found
     return None
+
+
+_OWN_PRICES: Final = (
+    "cache_creation_input_token_cost",
+    "cache_read_input_token_cost",
+    "input_cost_per_second",
+    "input_cost_per_token",
+    "output_cost_per_second",
+    "output_cost_per_token",
+    "tiered_pricing",
+)
+
+
+def priced_elsewhere(kwargs: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM's figure is by more than the price map: prices that came with the call, or a
+    discount or margin that LiteLLM is set to.
+    """
+    litellm = loaded()
+    if member(litellm, "cost_discount_config") or member(litellm, "cost_margin_config"):
+        return True
+    if any(kwargs.get(name) is not None for name in _OWN_PRICES):
+        return True
+    metadata = (kwargs, kwargs.get("metadata"), kwargs.get("litellm_metadata"))
+    for holder in metadata:
+        info = member(holder, "model_info")
+        if info is not None and any(member(info, name) is not None for name in _OWN_PRICES):
+            return True
+    return False
 
 
 def _data_residency(kwargs: Mapping[str, Any]) -> str | None:

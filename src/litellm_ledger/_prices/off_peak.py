@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 __all__ = ["is_off_peak"]
 
@@ -52,6 +51,8 @@ def _within(windows: Any, now: time) -> bool:
 
 
 def _weekday(at: datetime, zone: Any) -> int:
+    from zoneinfo import ZoneInfo  # few entries name a zone
+
     try:
         return at.astimezone(ZoneInfo(zone)).isoweekday() if zone else at.isoweekday()
     except (KeyError, OSError, TypeError, ValueError):  # no such zone

@@ -6,7 +6,7 @@ by tokens; then the fees beside either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from .fees import charge_fees
 from .tokens import charge_tokens
 from .units import charge_units
 
-__all__ = ["Priced", "price"]
+__all__ = ["Priced", "price", "total"]
 
 
 class Priced(NamedTuple):
@@ -54,9 +54,14 @@ def price(used: Mapping[str, int | Decimal], conditions: Mapping[str, Any], entr
     if not charge_units(bill):
         charge_tokens(bill)
     charge_fees(bill)
-    total = Decimal(0)
-    for term in bill.terms:
-        total = EXACT.add(total, term.amount)
-    floor = usd(picousd(total))
+    floor = total(term.amount for term in bill.terms)
     missing = tuple(bill.missing)
     return Priced(None if missing else floor, tuple(bill.terms), missing, floor)
+
+
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum of exact amounts, rounded half-even once to 10⁻¹²."""
+    found = Decimal(0)
+    for amount in amounts:
+        found = EXACT.add(found, amount)
+    return usd(picousd(found))

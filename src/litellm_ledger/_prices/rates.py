@@ -92,7 +92,7 @@ class Rates:
                 return found
         name, price = self.find(INPUT)
         provider = self._entry.members.get("litellm_provider")
-        if price is not None and isinstance(provider, str) and provider.startswith(_FIREWORKS):
+        if price is not None and provider == _FIREWORKS:
             return name, _half(price)
         return name, price
 

@@ -24,6 +24,9 @@ _Used = Mapping[str, "int | Decimal"]
 def charge_tokens(bill: Bill) -> None:
     """Add the terms of all tokens to a bill."""
     used = bill.used
+    billed = {side: used.get(f"billed_{side}") for side in ("input", "output")}
+    if any(count is not None for count in billed.values()):  # Cohere bills others than it counts
+        used = {**used, **{f"{side}_tokens": count or 0 for side, count in billed.items()}}
     rates = Rates(
         bill.entry, bill.conditions, used.get("input_tokens", 0) + used.get("tool_input", 0)
     )

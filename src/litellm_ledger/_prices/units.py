@@ -15,7 +15,7 @@ from .entry import number
 from .fees import default_fee, provider_of
 from .image_names import dimensions, image_size
 
-__all__ = ["charge_units"]
+__all__ = ["UNIT_CALLS", "charge_units"]
 
 
 def charge_units(bill: Bill) -> bool:
@@ -335,3 +335,8 @@ _OF_CALL: Final[dict[str, str | None]] = {
     "avideo_remix": "video_generation",
 }
 """The mode whose units a kind of call is billed by; ``None``: tokens alone."""
+
+UNIT_CALLS: Final = frozenset(
+    call for call, mode in _OF_CALL.items() if mode not in (None, "embedding")
+)
+"""Calls that are billed by such units, or by tokens and such units."""
