@@ -21,8 +21,8 @@ from litellm_ledger import Ledger, LiteLLMClient, MissingExtra, ModelPrice, Usag
 from litellm_ledger._litellm import packages as needs
 from litellm_ledger._litellm.calls import CALLS
 from litellm_ledger._litellm.connections import Strays
-from litellm_ledger._litellm.map_price import chosen
 from litellm_ledger._litellm.load import load_sync
+from litellm_ledger._litellm.map_price import chosen
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._records.line import encode
 from litellm_ledger.testing import Behaviour, OpenAIServer
