@@ -87,6 +87,7 @@ async def test_a_batch_whose_cost_cannot_be_had_is_tried_again(
     await client.aretrieve_batch(**given)
     with monkeypatch.context() as patch:
         patch.setattr(_batches, "batch_cost", lambda *args: None)
+        patch.setattr(_batches.Pricing, "batch", lambda *args: None)
         await client.aretrieve_batch(**given)
     await client.aretrieve_batch(**given)
     await client.aretrieve_batch(**given)

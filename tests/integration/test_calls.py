@@ -403,7 +403,8 @@ async def test_what_of_the_context_and_the_hour_chose_the_price(
         assert chosen({"input_tokens": tokens}, "openai/tiered", "openai") == above
     assert chosen({"input_tokens": 200_001}, "tiered", "openai") == {"above": 200_000}
     assert chosen({"input_tokens": 1}, "openai/nightly", "openai") == {"off_peak": True}
-    monkeypatch.setitem(off_peak, "hours_utc", [])
+    never = {"off_peak_pricing": {**off_peak, "hours_utc": []}}
+    monkeypatch.setitem(litellm.model_cost, "openai/nightly", never)
     assert chosen({"input_tokens": None}, "openai/nightly", "openai") == {"off_peak": False}
     assert chosen({"input_tokens": 10**6}, "openai/nobody", "openai") == {}
 

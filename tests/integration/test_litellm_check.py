@@ -99,9 +99,12 @@ def test_records_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_a_wrong_price_is_named(tmp_path: Path) -> None:
     found = in_child(
         tmp_path,
-        "import litellm_ledger._litellm.bill as bill\n"
-        "real = bill.from_litellm\n"
-        "bill.from_litellm = lambda cost: 2 * real(cost)",
+        "import litellm_ledger._calls.pricing as pricing\n"
+        "real = pricing.plain_picousd\n"
+        "def doubled(*given):\n"
+        "    pico, entry = real(*given)\n"
+        "    return 2 * pico, entry\n"
+        "pricing.plain_picousd = doubled",
     )
     assert wrong(found)[("client", "answer")] == [("cost", "0.00000345", "0.0000069")]
 

@@ -177,8 +177,8 @@ PLAIN = {"input_tokens": 1_000, "output_tokens": 100}
 def priced(model: str, provider: str, usage: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
     """What a record says of a message that was asked for with these arguments."""
     asked = Asked(CALLS["anthropic_messages"], {"model": f"{provider}/{model}", **kwargs})
-    fields = {"usage_source": "provider", "input_tokens": 1_000, "output_tokens": 100}
-    return Pricing().complete({**fields, "provider": provider}, message(usage, model), asked)
+    answer = message(usage, model)
+    return Pricing().complete({**from_response(answer), "provider": provider}, answer, asked)
 
 
 @pytest.mark.parametrize(

@@ -128,18 +128,25 @@ class Batches:
         made = Asked(CALLS["aresponses"], {**asked.kwargs, "model": fields.get("response_model")})
         self._pricing.complete(fields, answer, made)
 
-    async def _count_batch(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
+    async def _count_batch(  # noqa: C901 - one source of usage and price after the other
+        self, fields: dict[str, Any], asked: Asked, answer: Any
+    ) -> None:
         """Put usage and cost of a finished batch on its record."""
         del fields["cost"], fields["cost_source"]
         provider = fields["provider"]
         model = fields.get("response_model") or asked.model
         counts = from_response({"usage": member(answer, "usage")})
         cost: Decimal | None = None
+        mapped = None
         if counts.pop("usage_source") == "provider":
             fields |= counts | {"usage_source": "provider"}
             if model:
                 options = asked.price_options(provider)
-                cost = await self._off_loop(batch_cost, answer, model, provider, options)
+                mapped = self._pricing.batch(fields, model, provider, options)
+                if mapped is None:
+                    cost = await self._off_loop(batch_cost, answer, model, provider, options)
+                else:
+                    cost = mapped.cost
         elif member(answer, "output_file_id"):
             reading = batch_output(answer, provider, dict(asked.kwargs))
             found = await _in_time(self._strays.watch(reading))
@@ -155,6 +162,8 @@ class Batches:
         source = "litellm" if cost else "unbilled"
         if own is not None:
             cost, source = price_of(own, fields), "user"
+        elif cost and mapped is not None:
+            source = "price_map"
         note(fields, {"batch": {**fields["meta"]["batch"], "counted": cost is not None}})
         if cost is not None:
             fields["cost"], fields["cost_source"] = cost, source
@@ -162,6 +171,9 @@ class Batches:
                 fields["price_version"] = price_version()
             elif own is not None:
                 fields["price_version"] = self._pricing.version(own)
+            elif cost and mapped is not None:
+                fields["price_version"] = self._pricing.map_version(mapped)
+                note_price(fields, mapped.conditions)
             note_price(fields, {"batch": True})
 
 

@@ -235,10 +235,28 @@ class Pricing:
         fields["saved_cost" if hit else "cost"] = found.cost
         if hit:
             fields["cost"] = Decimal(0)
-        fields["cost_source"], fields["price_version"] = "price_map", found.entries[0].version
+        fields["cost_source"], fields["price_version"] = "price_map", self.map_version(found)
+        return True
+
+    def map_version(self, found: MapPrice) -> str:
+        """The version of a price by the map, which the price book gets."""
         for entry in found.entries:
             self._keep(entry.version, entry.text, _litellm.version())
-        return True
+        return found.entries[0].version
+
+    def batch(
+        self, fields: Mapping[str, Any], model: str, provider: str, options: Mapping[str, Any]
+    ) -> MapPrice | None:
+        """Our price of a finished batch, and what chose it; ``None`` where the map lacks one."""
+        try:
+            meta = fields.get("meta") or {}
+            told = {**fields, "meta": {**meta, "price": {"batch": True}}}
+            found = _by_map(told, None, model, provider, "aretrieve_batch", options)
+        except Exception:  # noqa: BLE001 - LiteLLM's figure is the next to be asked
+            return None
+        if found is None or found[0].cost is None:
+            return None
+        return found[0]._replace(conditions=found[1]["meta"]["price"])
 
     def _put_own(self, fields: dict[str, Any], price: ModelPrice, model: str, others: bool) -> None:
         """The user's price, and nobody else's: what it does not cover is unknown, and named."""

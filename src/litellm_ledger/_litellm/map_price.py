@@ -35,12 +35,14 @@ class MapPrice(NamedTuple):
         missing: what was used and the map has no price for.
         entries: those that gave the prices; the call's own is the first.
         parts: of an answer that took several requests: each with the name of its entry.
+        conditions: of a batch: what chose the price.
     """
 
     cost: Decimal | None
     missing: tuple[str, ...]
     entries: tuple[Entry, ...]
     parts: list[dict[str, Any]]
+    conditions: Mapping[str, Any] = {}
 
 
 def price_by_map(

@@ -144,7 +144,7 @@ class UsageRecord(
             searches (rerank).  Whole numbers, except for the seconds.
         usage_source: who counted: ``provider``, ``estimated`` (this library) or ``none``.
         cost: US dollars, exact, rounded half-even to 10⁻¹² once; ``None`` is unknown, 0 is free.
-        cost_source: where the cost is from, for example ``litellm``, ``user``, ``provider``.
+        cost_source: where the cost is from, for example ``price_map``, ``user``, ``provider``.
         price_version: the revision of the price list used.
         cache_hit, saved_cost: answered from a response cache, and the US dollars not spent.
         latency_ms, ttft_ms: milliseconds to the end of the answer, and to its first token.
