@@ -99,7 +99,7 @@ def test_records_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_a_wrong_price_is_named(tmp_path: Path) -> None:
     found = in_child(
         tmp_path,
-        "import litellm_ledger._calls.pricing as pricing\n"
+        "import litellm_ledger._litellm.map_price as pricing\n"
         "real = pricing.plain_picousd\n"
         "def doubled(*given):\n"
         "    pico, entry = real(*given)\n"

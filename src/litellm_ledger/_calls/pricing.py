@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._litellm import load as _litellm
@@ -21,24 +22,19 @@ from litellm_ledger._litellm.costs import (
     is_free,
     is_priced,
     map_cost,
+    provider_of,
     says,
     speech_cost,
-)
-from litellm_ledger._litellm.entries import provider_of
-from litellm_ledger._litellm.map_price import (
-    MapPrice,
-    chosen,
-    is_unknown,
-    plain_picousd,
-    price_by_map,
 )
 from litellm_ledger._litellm.members import member, note, noted
 from litellm_ledger._litellm.price_options import priced_elsewhere
 from litellm_ledger._litellm.usage import parts
-from litellm_ledger._prices.units import UNIT_CALLS
 from litellm_ledger._records.money import FAR, usd, whole
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    from litellm_ledger._litellm.map_price import MapPrice
     from litellm_ledger._prices.own import ModelPrice, Prices
 
 __all__ = ["Pricing", "note_price"]
@@ -50,6 +46,14 @@ _CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_l
 """Options that are noted beside each price that hung on them."""
 _ASKED: Final = ("inference_geo", "service_tier", "speed")
 """Options that count where the answer does not say what it was."""
+
+
+@cache
+def _map() -> ModuleType:
+    """``_litellm.map_price`` with all rules of prices: a client without calls needs none."""
+    from litellm_ledger._litellm import map_price
+
+    return map_price
 
 
 def _keep_nothing(version: str, contents: str, litellm: str | None = None) -> None:
@@ -110,7 +114,7 @@ class Pricing:
         try:
             if asked.price_options(provider) or priced_elsewhere(asked.kwargs):
                 return False
-            found = plain_picousd(fields, model)
+            found = _map().plain_picousd(fields, model)
             if found is None:
                 return False
             pico, entry = found
@@ -167,7 +171,7 @@ class Pricing:
             options["service_tier"] = served
         call = asked.call.name
         if (
-            call not in UNIT_CALLS
+            call not in _map().UNIT_CALLS
             and not noted(fields, "unpriced")
             and not priced_elsewhere(asked.kwargs)
         ):
@@ -204,7 +208,7 @@ class Pricing:
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
             note_price(fields, {name: options[name] for name in _CONDITIONS if name in options})
-            note_price(fields, chosen(fields, model, provider, options.get("base_model")))
+            note_price(fields, _map().chosen(fields, model, provider, options.get("base_model")))
         elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
             _compare(fields, map_cost(model, provider, fields, **options))
 
@@ -218,7 +222,7 @@ class Pricing:
             if not fields.get("cache_hit"):
                 _compare(fields, found.cost)
             return True
-        if found.cost is None and not is_unknown(found.missing):
+        if found.cost is None and not _map().is_unknown(found.missing):
             return False
         hit = fields.get("cache_hit") is True
         said = fields.pop("saved_cost" if hit else "cost", None)
@@ -318,9 +322,9 @@ def _by_map(
     note_price(
         told, {name: options[name] for name in _ASKED if name in options and not says(answer, name)}
     )
-    note_price(told, chosen(told, model, provider, base_model))
+    note_price(told, _map().chosen(told, model, provider, base_model))
     split = parts(member(answer, "usage"))
-    found = price_by_map(told, model=model, provider=provider, call=call, parts=split)
+    found = _map().price_by_map(told, model=model, provider=provider, call=call, parts=split)
     return None if found is None else (found, told)
 
 

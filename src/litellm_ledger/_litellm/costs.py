@@ -28,6 +28,7 @@ __all__ = [
     "is_free",
     "is_priced",
     "map_cost",
+    "provider_of",
     "says",
     "speech_cost",
 ]
@@ -74,6 +75,21 @@ def _names(model: str, provider: str | None) -> tuple[str, ...]:
         return (model, bare) if bare else (model,)
     own = f"{provider}/{model}"
     return (model, own, bare) if prefix == provider else (model, own)
+
+
+def provider_of(model: str) -> str | None:
+    """LiteLLM's name of a model's provider, by its name and the price map alone.
+
+    LiteLLM's own function is not asked: for a few providers it logs in over the network.
+    """
+    litellm: Any = loaded()
+    if litellm is None or not model:
+        return None
+    prefix, _, bare = model.partition("/")
+    if bare and prefix in (member(litellm, "provider_list") or ()):
+        return prefix
+    provider = member(member(member(litellm, "model_cost"), model), "litellm_provider")
+    return provider if isinstance(provider, str) else None
 
 
 def compute_cost(

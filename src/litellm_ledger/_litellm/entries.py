@@ -14,11 +14,12 @@ from typing import Any, Final
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.fees import with_fees
 
+from .costs import provider_of
 from .internals import internal
 from .load import loaded
 from .members import member
 
-__all__ = ["entry_of", "key_of", "provider_of"]
+__all__ = ["entry_of", "key_of"]
 
 _MOST_KNOWN: Final = 1_000
 _LOOKUP_ORDER: Final = (
@@ -181,18 +182,3 @@ def _matches(entry: Any, provider: str | None) -> bool:
         return bool(internal("_check_provider_match")(entry, provider))
     except Exception:
         return entry.get("litellm_provider") in (None, provider)
-
-
-def provider_of(model: str) -> str | None:
-    """LiteLLM's name of a model's provider, by its name and the price map alone.
-
-    LiteLLM's own function is not asked: for a few providers it logs in over the network.
-    """
-    litellm: Any = loaded()
-    if litellm is None or not model:
-        return None
-    prefix, _, bare = model.partition("/")
-    if bare and prefix in (member(litellm, "provider_list") or ()):
-        return prefix
-    provider = member(member(member(litellm, "model_cost"), model), "litellm_provider")
-    return provider if isinstance(provider, str) else None

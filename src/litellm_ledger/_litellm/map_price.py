@@ -10,21 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._prices.bill import EXACT
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.off_peak import is_off_peak
 from litellm_ledger._prices.price import price, total
 from litellm_ledger._prices.quantities import conditions, used
-from litellm_ledger._records.money import PICO
+from litellm_ledger._prices.units import UNIT_CALLS
+from litellm_ledger._records.money import MAX_PICOUSD, PICO
 
 from .entries import entry_of
 from .usage import usage_fields
 
-__all__ = ["MapPrice", "chosen", "is_unknown", "plain_picousd", "price_by_map"]
+__all__ = ["UNIT_CALLS", "MapPrice", "chosen", "is_unknown", "plain_picousd", "price_by_map"]
 
 
 class MapPrice(NamedTuple):
@@ -60,11 +62,21 @@ def price_by_map(
         model, provider, call: as on the record.
         parts: ``usage.parts`` of the answer.
 
-    ``None`` where nothing was used, or the map has no entry.
-
-    Raises:
-        InvalidRecord, decimal.DecimalException: more than a record can hold.
+    ``None`` where nothing was used, the map has no entry, or the cost is more than a record holds.
     """
+    try:
+        return _priced(fields, model, provider, call, parts)
+    except (InvalidRecord, DecimalException):
+        return None
+
+
+def _priced(
+    fields: Mapping[str, Any],
+    model: str,
+    provider: str | None,
+    call: str,
+    parts: list[dict[str, Any]] | None,
+) -> MapPrice | None:
     told = {**fields, "call": call, "provider": provider}
     chose = conditions(told)
     base_model = chose.get("base_model")
@@ -179,7 +191,7 @@ def plain_picousd(fields: Mapping[str, Any], model: str) -> tuple[int, Entry] | 
     pico, rest = divmod(total, unit)
     if 2 * rest > unit or (2 * rest == unit and pico & 1):
         pico += 1
-    return pico, entry
+    return (pico, entry) if pico <= MAX_PICOUSD else None
 
 
 _NO_LIMIT: Final = 2**53

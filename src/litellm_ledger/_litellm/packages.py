@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from litellm_ledger._errors import MissingExtra
 
-from .entries import provider_of
+from .costs import provider_of
 from .failures import causes
 from .internals import Modules, internal
 from .load import load_sync
