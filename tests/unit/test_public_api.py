@@ -186,10 +186,10 @@ def test_a_class_shows_only_what_is_public(name: str, tmp_path: Path) -> None:
     assert seen == set(METHODS[name].split())
 
 
-@pytest.mark.parametrize(("use", "most"), [("tracker", 40), ("client", 75)])
+@pytest.mark.parametrize(("use", "most"), [("tracker", 40), ("client", 90)])
 def test_what_nobody_asked_for_is_not_loaded(use: str, most: int) -> None:
     loaded = loaded_by(f"{USE}\nasyncio.run({use}())", at="in_use")  # a close makes a manifest
     ours = {name for name in loaded if name.split(".")[0] == "litellm_ledger"}
-    assert len(ours) <= most, sorted(ours)
+    assert len(ours) <= most, sorted(ours)  # a call of the client's is priced
     for room in ("_archive", "_cache", "_cli", "_maintenance", "_page", "_reading", "_reports"):
         assert f"litellm_ledger.{room}" not in ours
