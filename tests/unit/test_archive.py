@@ -80,7 +80,7 @@ def test_a_compacted_ledger_says_what_it_said(
     monkeypatch.setattr(_archive, "_AT_ONCE", 200_000)
     done = compact(tmp_path, until=LATER)
     assert done.segments > 10
-    assert done.bytes_after < done.bytes_before / 4
+    assert done.bytes_after < done.bytes_before / 3  # manifests are a third of such small files
     assert len(done.files) > 3
     assert {problem.file for problem in done.left} == {
         problem.file for writer in verdict.writers for problem in writer.problems
@@ -331,8 +331,8 @@ def test_the_database_proves_no_archive_of_other_rows(
     segments = [hand.sealed(1, 3), hand.sealed(4, 4)]
     real = _parquet._copy
 
-    def altered(database: Any, path: Path, whole: str, sources: Any) -> None:
-        real(database, path, f"({rows.replace('{}', whole)})", sources)
+    def altered(database: Any, path: Path, whole: str, *rest: Any) -> None:
+        real(database, path, f"({rows.replace('{}', whole)})", *rest)
 
     with monkeypatch.context() as patched:
         patched.setattr(_parquet, "_copy", altered)

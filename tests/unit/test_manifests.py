@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import zlib
@@ -25,6 +26,8 @@ from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import KEYS as _KEYS
 from litellm_ledger._aggregates.quarters import Limits
 from litellm_ledger._archive import archive as _archive
+from litellm_ledger._archive.archive import packed_manifests
+from litellm_ledger._maintenance import compact as _compacting
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading import anchor as _anchor
@@ -310,6 +313,44 @@ def test_compacted_segments_are_told_by_their_manifests_if_they_are_what_these_s
         assert ledger.report().total == true
     manifest_of(segment).unlink()
     assert ledger.report().total == true
+
+
+def test_the_archive_keeps_manifests_that_seal_puts_back(hand: HandMade, tmp_path: Path) -> None:
+    hand.sealed(1, 3, hand.lines(1, 3, model="é" * 100))
+    hand.sealed(4, 5, [hand.line(4), hand.gap(5, 5)])
+    compact(hand.root, until=LATER)
+    there = {path.name: path.read_bytes() for path in (hand.root / MANIFESTS).iterdir()}
+    assert len(there) == 2
+    copy = tmp_path / "copy"
+    shutil.copytree(hand.root / "archive", copy / "archive")
+    assert Ledger(copy).report().total == Ledger(hand.root).report().total
+    assert [*seal(copy).manifests] == sorted(f"{MANIFESTS}/{name}" for name in there)
+    assert {path.name: path.read_bytes() for path in (copy / MANIFESTS).iterdir()} == there
+    assert seal(copy).manifests == ()
+    first, second = sorted((copy / MANIFESTS).iterdir())
+    first.unlink()
+    second.write_bytes(b"x")  # what is there stays as it is
+    assert len(seal(copy).manifests) == 1
+    assert (first.read_bytes(), second.read_bytes()) == (there[first.name], b"x")
+
+
+@pytest.mark.parametrize("member", ["sha256", "lines", "segment", "crc", "all"])
+def test_no_manifest_is_put_back_that_is_not_of_what_the_archive_holds(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, member: str
+) -> None:
+    segment = hand.sealed(1, 3)
+    seal(hand.root)
+    other = hand.root / "other"
+    other.write_bytes(manifest_of(segment).read_bytes())
+    if member != "crc":
+        rewrite(other, lambda plain: plain.update({member: plain.get(member, "") * 2}))
+    data = other.read_bytes().replace(b'"crc":"', b'"crc":"0' if member == "crc" else b'"crc":"')
+    kept = b"\xff{\n[]\n\n" if member == "all" else data
+    monkeypatch.setattr(_compacting, "packed_manifests", lambda _: packed_manifests([kept]))
+    compact(hand.root, until=LATER)
+    manifest_of(segment).unlink()
+    assert seal(hand.root).manifests == ()
+    assert not manifest_of(segment).exists()
 
 
 def test_what_was_checked_is_remembered_by_the_next_process_until_the_file_changes(

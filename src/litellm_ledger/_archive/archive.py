@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedReader
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Final, NamedTuple
+from zlib import compress, decompressobj, error
 
 import msgspec
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AS_TEXT",
     "FORMAT_KEY",
+    "MANIFESTS_KEY",
     "SOURCES_KEY",
     "ArchiveFile",
     "Place",
@@ -45,7 +48,9 @@ __all__ = [
     "batch_archived",
     "content_name",
     "digest",
+    "kept_manifests",
     "list_archive",
+    "packed_manifests",
     "parquet",
     "read_archived",
     "rebuilt",
@@ -55,9 +60,12 @@ __all__ = [
 
 FORMAT_KEY: Final = "litellm_ledger_format"
 SOURCES_KEY: Final = "litellm_ledger_sources"
+MANIFESTS_KEY: Final = "litellm_ledger_manifests"
 _FORMAT: Final = b"1"
 
 _NAME: Final = re.compile(r"\d{4}-\d{2}-\d{2}\.([0-9a-f]{16})\.parquet", re.ASCII)
+_MANIFESTS: Final = 64 * 2**20
+"""Bytes that no manifests of the sources of one file have."""
 _AT_ONCE: Final = 8 * 2**20
 """Bytes of small segments that are read together, since who reads one reads the next as well."""
 
@@ -250,6 +258,25 @@ def source_of(place: Place) -> tuple[str, int]:
     """
     file, number = place
     return file.sources[number].sha256, file.sources[number].lines
+
+
+def packed_manifests(manifests: Iterable[bytes]) -> str:
+    """Write manifests as the metadata of a file has them."""
+    return b64encode(compress(b"".join(manifests))).decode()
+
+
+def kept_manifests(file: ArchiveFile) -> list[bytes]:
+    """Return the manifests that a file keeps of its sources, as they were; nobody has judged them.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_file(file.path) as opened:
+        packed = value_of(read_footer(opened) or b"", MANIFESTS_KEY) or b""
+    try:
+        return decompressobj().decompress(b64decode(packed), _MANIFESTS).splitlines(keepends=True)
+    except (ValueError, error):
+        return []
 
 
 def read_archived(root: Path, name: SegmentName) -> bytes | None:

@@ -20,7 +20,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from litellm_ledger._archive.archive import Source, content_name, digest, list_archive
+from litellm_ledger._archive.archive import (
+    Source,
+    content_name,
+    digest,
+    list_archive,
+    packed_manifests,
+)
 from litellm_ledger._archive.database import connect, module
 from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
 from litellm_ledger._reading.lines import Problem
@@ -347,10 +353,19 @@ class _Run:
         """Write the file, durable, and make sure that every source can be read back from it."""
         fd = self.fs.create(path)  # so that the database neither follows a link nor gives rights
         try:
-            how(database, path, sources, [self.segments / str(c.name) for c in moved])
+            segments = [self.segments / str(candidate.name) for candidate in moved]
+            how(database, path, sources, segments, self._manifests(moved, sources))
             self.fs.sync(fd)
         finally:
             self.fs.close(fd)
+
+    def _manifests(self, moved: Sequence[_Candidate], sources: Sequence[Source]) -> str:
+        """Return the manifests of sources, packed: the archive alone is enough to restore them."""
+        there = (manifest.read(self.root, candidate.name) for candidate in moved)
+        pairs = zip(there, sources, strict=True)
+        return packed_manifests(
+            found[1] for found, source in pairs if found and found[0].sha256 == source.sha256
+        )
 
     def _finish(self, broken: list[Path]) -> int:
         """Remove the segments that an earlier run had compacted and not yet removed."""

@@ -16,7 +16,13 @@ from zlib import crc32
 
 import msgspec
 
-from litellm_ledger._archive.archive import FORMAT_KEY, SOURCES_KEY, Source, rebuilt
+from litellm_ledger._archive.archive import (
+    FORMAT_KEY,
+    MANIFESTS_KEY,
+    SOURCES_KEY,
+    Source,
+    rebuilt,
+)
 from litellm_ledger._archive.columns import (
     COLUMNS,
     definitions,
@@ -88,13 +94,14 @@ def write_whole(
     path: Path,
     sources: Sequence[Source],
     segments: Sequence[Path],
+    manifests: str,
 ) -> None:
     """Write segments that are whole and plain, and make sure that they can be read back.
 
     The database reads the lines itself: that takes a fraction of the time.
 
     Args:
-        database, path, segments: as for ``write_file``.
+        database, path, segments, manifests: as for ``write_file``.
         sources: what goes into its metadata.
 
     Raises:
@@ -109,7 +116,7 @@ def write_whole(
         longest=LONGEST + 1,
         numbers=", ".join(f"({quoted(name)}, {number})" for number, name in enumerate(paths)),
     )
-    _copy(database, path, f"({rows})", sources)
+    _copy(database, path, f"({rows})", sources, manifests)
     if not gives_back(database, path, sources, segments):
         _refuse_different(database, path, segments)
 
@@ -119,6 +126,7 @@ def write_file(
     path: Path,
     sources: list[Source],
     segments: Sequence[Path],
+    manifests: str,
 ) -> None:
     """Write the table, and make sure that every source can be read back from the file.
 
@@ -130,12 +138,13 @@ def write_file(
         path: the file; not synced.
         sources: what goes into its metadata; ``odd`` is found out here.
         segments: where the sources are.
+        manifests: those that there are of them, packed; they go into its metadata too.
 
     Raises:
         LedgerPathError: the file does not say what the sources say.
     """
     rows = "(FROM staged ORDER BY source, seq)"
-    _copy(database, path, rows, sources)
+    _copy(database, path, rows, sources, manifests)
     different = list(_different(database, path, segments))
     if not different:
         return
@@ -144,12 +153,16 @@ def write_file(
         database.execute(keep, [at, _head.decode(raw).seq, raw.decode()])
         if not _means(line, raw):
             sources[at] = msgspec.structs.replace(sources[at], odd=sources[at].odd + 1)
-    _copy(database, path, rows, sources)
+    _copy(database, path, rows, sources, manifests)
     _refuse_different(database, path, segments)
 
 
 def _copy(
-    database: duckdb.DuckDBPyConnection, path: Path, rows: str, sources: Sequence[Source]
+    database: duckdb.DuckDBPyConnection,
+    path: Path,
+    rows: str,
+    sources: Sequence[Source],
+    manifests: str,
 ) -> None:
     database.execute(
         statement("archive").format(
@@ -159,6 +172,8 @@ def _copy(
             format_key=FORMAT_KEY,
             sources_key=SOURCES_KEY,
             sources=quoted(msgspec.json.encode(sources).decode()),
+            manifests_key=MANIFESTS_KEY,
+            manifests=quoted(manifests),
         )
     )
 

@@ -1,7 +1,8 @@
 """``seal``: manifests for the sealed segments that have none.
 
-Owns the search for them.  A living writer makes its own; older versions, processes that died and
-those that closed in a hurry leave some out.  Never changes a segment, nor a manifest that is there.
+Owns the search for them, in the archive too, which keeps those of its sources.  A living writer
+makes its own; older versions, processes that died and those that closed in a hurry leave some out.
+Never changes a segment, nor a manifest that is there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+import msgspec
+
+from litellm_ledger._archive.archive import kept_manifests, source_of
 from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
 from litellm_ledger._reading.chain import list_manifests, read_links, tail
 from litellm_ledger._reading.lines import Problem
@@ -27,6 +31,8 @@ from litellm_ledger._storage.filesystem import (
     rights_beside,
 )
 from litellm_ledger._storage.live_file import lock_directory, unlock
+from litellm_ledger._storage.manifest import parse
+from litellm_ledger._storage.segment import write_sealed
 
 __all__ = ["Sealing", "seal", "seal_writer"]
 
@@ -87,6 +93,7 @@ def seal(root: Path, *, fs: FileSystem = REAL) -> Sealing:
 def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> Sealing:
     written: list[str] = []
     problems: list[Problem] = []
+    written += _restore(root, fs, ledger)
     there = dict(by_writer(list_manifests(root)))
     segments = records = 0
     for writer, family in by_writer(ledger.segments):
@@ -98,6 +105,34 @@ def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> 
         segments += len(links)
         records += sum(link.manifest.records for link in links.values())
     return Sealing(tuple(written), segments, records, tuple(problems))
+
+
+class _Named(msgspec.Struct):
+    segment: str
+
+
+def _restore(root: Path, fs: FileSystem, ledger: Snapshot) -> list[str]:
+    """Put back the manifests of compacted segments that are missing, where the archive keeps them.
+
+    They are the same bytes, so that the chain holds.
+    """
+    missing = {str(name): name for name in ledger.archive.keys() - {*list_manifests(root)}}
+    files = {ledger.archive[name][0].path: ledger.archive[name][0] for name in missing.values()}
+    restored = []
+    for file in files.values():
+        for data in kept_manifests(file):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                name = missing.get(_decode(data).segment)
+                manifest = None if name is None else parse(data, name)
+                if name is None or manifest is None:
+                    continue
+                if source_of(ledger.archive[name]) == (manifest.sha256, manifest.lines):
+                    write_sealed(fs, root / MANIFESTS, name.manifest, data, attempt=os.getpid())
+                    restored.append(f"{MANIFESTS}/{name.manifest}")
+    return sorted(restored)
+
+
+_decode: Final = msgspec.json.Decoder(_Named).decode
 
 
 def seal_writer(
