@@ -23,7 +23,7 @@ from litellm_ledger._archive.columns import COLUMNS, struct
 from ._size import Size
 from ._table import Table, quantity, times
 
-__all__ = ["make", "run"]
+__all__ = ["make", "run", "small_segments"]
 
 DAYS: Final = 400
 _WRITER: Final = "20250101T000000Z-00000000000000aa"
@@ -45,6 +45,15 @@ sum(cache_write_tokens), sum(reasoning_tokens) FROM read_json('{files}',
 columns={columns}, format='newline_delimited', maximum_object_size=2097152)
 WHERE kind = 'usage' GROUP BY ALL'''
 print(len(duckdb.sql(query).fetchall()))
+"""
+_COPY: Final = """
+import duckdb, sys
+from pathlib import Path
+segments, columns, to = sys.argv[1:]
+duckdb.sql("SET threads = 1")
+for path in Path(segments).iterdir():
+    duckdb.sql(f'''COPY (FROM read_json('{path}', columns={columns}, format='newline_delimited'))
+TO '{to}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)''')
 """
 
 
@@ -79,7 +88,40 @@ def make(root: Path, lines: int, days: int = DAYS) -> None:
 
 def run(size: Size) -> list[Table]:
     """Return the tables of this section."""
-    return measure(size(500_000, 2_000), rounds=size(5, 1), days=size(DAYS, 8))
+    history = measure(size(500_000, 2_000), rounds=size(5, 1), days=size(DAYS, 8))
+    return [*history, small_segments(size(5_000, 20), rounds=size(5, 1))]
+
+
+def small_segments(count: int, rounds: int) -> Table:
+    """Return the table for a ledger of that many segments of twenty lines."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "usage"
+        make(root, 20 * count, count)
+        ours = [sys.executable, "-m", "litellm_ledger"]
+        env = {**os.environ, "XDG_CACHE_HOME": str(Path(directory) / "cache")}
+        subprocess.run([*ours, "seal", str(root)], env=env, check=True, capture_output=True)
+        commands = {
+            "`daily`": [*ours, "daily", str(root)],
+            "`report`": [*ours, "report", str(root)],
+            "`report --by user`": [*ours, "report", "--by", "user", str(root)],
+            "`verify`": [*ours, "verify", str(root)],
+        }
+        _race(commands, env, 1)
+        found = _race(commands, env, rounds)
+    table = Table(
+        f"{count:,} sealed segments of twenty lines, each a day",
+        ["", "s", "CPU, s", "peak MiB"],
+        "Whole programs, their start included, in turns; medians.",
+    )
+    for name, rows in found.items():
+        wall, cpu, peak = ([row[at] for row in rows] for at in range(3))
+        table.add(
+            name,
+            quantity(statistics.median(wall)),
+            quantity(statistics.median(cpu)),
+            f"{max(peak):,.0f}",
+        )
+    return table
 
 
 def measure(lines: int, rounds: int, days: int = DAYS) -> list[Table]:
@@ -122,7 +164,23 @@ def measure(lines: int, rounds: int, days: int = DAYS) -> list[Table]:
         found |= first | _race(after, env, rounds)
         size = sum(path.stat().st_size for path in (root / "segments").iterdir())
         manifests = sum(path.stat().st_size for path in (root / "manifests").iterdir())
-        found |= _race({"`compact`, one file a day": [*ours, "compact", str(root)]}, env, 1)
+        copied = str(Path(directory) / "copied.parquet")
+        copy = [
+            sys.executable, "-c", _COPY, str(root / "segments"), struct(COLUMNS), copied
+        ]  # fmt: skip
+        found |= _race(
+            {
+                "DuckDB alone: each segment to Parquet": copy,
+                "`compact`, one file a day": [*ours, "compact", str(root)],
+            },
+            env,
+            1,
+        )
+        of_archive = {
+            f"{name}, of the archive": after[name] for name in ("`daily`", "`verify`")
+        } | {"`report --by user,feature`, of the archive": [*ours, *by_two]}
+        _race({"the first look": after["`daily`"]}, env, 1)
+        found |= _race(of_archive, env, rounds)
         archive = sum(path.stat().st_size for path in (root / "archive").iterdir())
     table = Table(
         f"A history of {lines:,} lines in {days} days",
