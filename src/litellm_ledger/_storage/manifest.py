@@ -45,7 +45,7 @@ SLOW: Final = 5.0
 """Seconds within which a manifest appears under its name after the time that stands in it."""
 _HEAD: Final = b',"head":"'
 """Where the part ends that most questions need.  No text of JSON can hold these bytes."""
-_HEAD_SIZE: Final = 32 * 2**10
+_HEAD_SIZE: Final = 16 * 2**10
 """Bytes that are read for that part at first."""
 Number = Annotated[int, msgspec.Meta(ge=0)]
 _Time = Annotated[
@@ -235,14 +235,16 @@ def read_head(root: Path, name: SegmentName) -> Manifest | None:
     try:
         with open_file(root / MANIFESTS / name.manifest) as file:
             data = file.read(_HEAD_SIZE)
-            if _HEAD not in data:
-                data += file.read(TOO_LARGE)
+            if _HEAD in data:
+                return parse_head(data, name)
+            data += file.read(TOO_LARGE)
     except OSError:
         return None
-    if _HEAD in data:
-        return parse_head(data, name)
-    manifest = parse(data, name)  # of an older version: its table takes that place
-    return None if manifest is None else manifest.light(manifest.table)
+    manifest = parse(data, name)
+    if manifest is None:
+        return None
+    # That of an older version has no ``short``: its table takes that place.
+    return manifest.light(manifest.table if manifest.head is None else manifest.short)
 
 
 def utc_text(ts: datetime) -> str:
