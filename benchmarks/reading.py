@@ -57,7 +57,7 @@ TO '{to}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)''')
 """
 
 
-def make(root: Path, lines: int, days: int = DAYS) -> None:
+def make(root: Path, lines: int, days: int = DAYS, users: int = 50) -> None:
     """Write outcomes as a writer would: one segment a day."""
     (root / "segments").mkdir(parents=True)
     (root / "live").mkdir()
@@ -77,7 +77,7 @@ def make(root: Path, lines: int, days: int = DAYS) -> None:
             body = _LINE % (
                 writer, seq, seq, ts.replace("+00:00", "Z").encode(), writer, seq, model, model,
                 one, two, one + two, one * 150_000 + two * 600_000, 200 + seq % 999,
-                seq % 50, features[seq % 3], seq,
+                seq % users, features[seq % 3], seq,
             )  # fmt: skip
             held.append(b'%b,"crc":"%08x"}\n' % (body, crc32(body)))
             seq += 1
@@ -181,6 +181,16 @@ def measure(lines: int, rounds: int, days: int = DAYS) -> list[Table]:
         } | {"`report --by user,feature`, of the archive": [*ours, *by_two]}
         _race({"the first look": after["`daily`"]}, env, 1)
         found |= _race(of_archive, env, rounds)
+        many = Path(directory) / "many"
+        make(many, lines, 30, lines // 5)
+        of_many = {
+            "`report --by user --json`, many users": ["report", "--by", "user", "--json"],
+            "`report --by user,day --csv`, many users": ["report", "--by", "user,day", "--csv"],
+            "`report --by user`, many users": ["report", "--by", "user"],
+            "`top users`, many users": ["top", "users"],
+        }
+        programs = {name: [*ours, *args, str(many)] for name, args in of_many.items()}
+        found |= _race(programs, env, 1)
         archive = sum(path.stat().st_size for path in (root / "archive").iterdir())
     table = Table(
         f"A history of {lines:,} lines in {days} days",
@@ -188,7 +198,8 @@ def measure(lines: int, rounds: int, days: int = DAYS) -> list[Table]:
         "Whole programs, their start included, in turns; medians. "
         f"{size / 2**20:,.0f} MiB of lines, {manifests / 2**20:,.1f} MiB of manifests, "
         f"which `seal` made in {sealing:.1f} s; "
-        f"{archive / 2**20:,.1f} MiB of Parquet after `compact`.",
+        f"{archive / 2**20:,.1f} MiB of Parquet after `compact`. "
+        f"Many users: another ledger as large, with {lines // 5:,} of them in 30 days.",
     )
     base = statistics.median(s for s, _, _ in found["DuckDB alone: the same sums"])
     again = statistics.median(s for s, _, _ in found["DuckDB alone, again"])

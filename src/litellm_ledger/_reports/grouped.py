@@ -5,6 +5,7 @@ Owns the tables and queries of a report.  Defines no figure: the rules are those
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from litellm_ledger._aggregates.quantiles import MEASURED, Sketch, Spread, bucke
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.totals import FIELDS, FIGURES, Totals, follows, row_of
 from litellm_ledger._archive.columns import quoted
-from litellm_ledger._archive.database import statement
+from litellm_ledger._archive.database import module, statement
 
 from .answer import Answer
 from .in_duckdb import condition, expression
@@ -40,6 +41,12 @@ _LARGE: Final = frozenset(FIELDS) - {"calls", "cache_hits", "priced", "retries"}
 }
 """Figures that may be beyond 64 bits; the others count outcomes."""
 
+_MEMORY: Final = (("200MB", None), ("200MB", 1), ("1GB", 1))
+"""What the database may take, and on how many threads: the next where one is too little.
+
+Tables of groups beyond it go to its temporary directory; each thread needs some that cannot.
+"""
+
 _ROWS: Final = 1_000
 """Rows that leave the database at once."""
 
@@ -60,8 +67,10 @@ def report(
     The rows can be asked for while the relation is open, and read the ledger no more.
     """
     tables = _Tables(relation, by, selection)
-    tables.add_up(totals)
-    if spread is not None:
+    if spread is None:
+        tables.add_up_within(totals)
+    else:  # whose sketches are in our memory
+        tables.add_up(totals)
         tables.measure(spread)
     total = tables.total()
     counted = f"count(DISTINCT ({', '.join(tables.keys[:-1])},))" if nested else "count(*)"
@@ -99,6 +108,18 @@ class _Tables:
         self._asked = "".join(columns)
         self._where, self._values = condition(selection)
 
+    def add_up_within(self, before: Totals) -> None:
+        """Make the table ``groups`` in as little memory as will do."""
+        database = self._relation.database
+        ((spill,),) = self._relation.rows("SELECT current_setting('temp_directory')")
+        for memory, threads in _MEMORY if spill else ():
+            database.execute(f"SET memory_limit = '{memory}'")
+            if threads is not None:
+                database.execute(f"SET threads = {threads}")
+            with contextlib.suppress(module().OutOfMemoryException):
+                return self.add_up(before)
+        return self.add_up(before)
+
     def add_up(self, before: Totals) -> None:
         """Make the table ``groups``."""
         rows, execute = self._relation.rows, self._relation.database.execute
@@ -106,7 +127,7 @@ class _Tables:
         sums = ", ".join(_SUMS.get(name, f"sum({name})") for name in FIELDS)
         query = statement("report").format(keys=self._asked, sums=sums, where=self._where)
         execute(
-            f"CREATE TABLE found AS FROM ({query}) AS found({', '.join(columns)})",
+            f"CREATE OR REPLACE TABLE found AS FROM ({query}) AS found({', '.join(columns)})",
             self._values,
         )
         self._label("found")
@@ -117,7 +138,7 @@ class _Tables:
             types = ["VARCHAR"] * (2 + len(self.keys)) + ["HUGEINT"] * len(FIELDS)
             parts = (f"unnest(?::{kind}[]) AS {n}" for kind, n in zip(types, columns, strict=True))
             values = [list(column) for column in zip(*told, strict=True)]
-            execute(f"CREATE TABLE told AS SELECT {', '.join(parts)}", values)
+            execute(f"CREATE OR REPLACE TABLE told AS SELECT {', '.join(parts)}", values)
             union += " UNION ALL FROM told"
         pairs = rows(f"SELECT DISTINCT status, usage_source FROM ({union})")
         rules, figures = _rules(pairs)
@@ -196,7 +217,7 @@ class _Tables:
                 numbers = [number for (number,) in found]
                 labels = [MISSING if n is None else self._calendar.label(name, n) for n in numbers]
                 self._relation.database.execute(
-                    f"CREATE TABLE labels_{column} AS "
+                    f"CREATE OR REPLACE TABLE labels_{column} AS "
                     "SELECT unnest(?::BIGINT[]) AS number, unnest(?::VARCHAR[]) AS label",
                     [numbers, labels],
                 )
@@ -222,7 +243,7 @@ class _Tables:
         }
         ordered = sorted(labels, key=lambda label: moment_of(period, label))
         self._relation.database.execute(
-            "CREATE TABLE places AS "
+            "CREATE OR REPLACE TABLE places AS "
             "SELECT unnest(?::VARCHAR[]) AS label, unnest(?::BIGINT[]) AS place",
             [ordered, list(range(len(ordered)))],
         )
@@ -231,12 +252,19 @@ class _Tables:
         # A cursor of its own: the rows of another question do not end these.
         cursor = self._relation.database.cursor()
         try:
-            cursor.execute(query.format(limit=limit))
-            while batch := cursor.fetchmany(_ROWS):
+            try:
+                cursor.execute(query.format(limit=limit))
+                batch = cursor.fetchmany(_ROWS)  # when they are in order
+            except module().OutOfMemoryException:
+                cursor.execute(f"SET memory_limit = '{_MEMORY[-1][0]}'")
+                cursor.execute(query.format(limit=limit))
+                batch = cursor.fetchmany(_ROWS)
+            while batch:
                 for values in batch:
                     group = dict(zip(self._by, values, strict=False))
                     figures = values[len(self._by) :]
                     yield self._row(group, figures, tuple(group.values()))
+                batch = cursor.fetchmany(_ROWS)
         finally:
             cursor.close()
 

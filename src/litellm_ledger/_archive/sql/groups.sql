@@ -1,7 +1,7 @@
 -- One row a group: its {keys}, and the {figures} of Totals.  {sums} are by status and who counted;
 -- {rules} are the factors that make figures of them.
 
-CREATE TABLE groups AS
+CREATE OR REPLACE TABLE groups AS
 SELECT {keys}{figures}
 FROM ({sums}) AS sums JOIN {rules} ON
     sums.status IS NOT DISTINCT FROM rules.status
