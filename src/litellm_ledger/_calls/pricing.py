@@ -24,10 +24,10 @@ from litellm_ledger._litellm.costs import (
     map_cost,
     provider_of,
     says,
-    speech_cost,
 )
 from litellm_ledger._litellm.members import member, note, noted
 from litellm_ledger._litellm.price_options import priced_elsewhere
+from litellm_ledger._litellm.units import search_context
 from litellm_ledger._litellm.usage import parts
 from litellm_ledger._records.money import FAR, usd, whole
 
@@ -163,20 +163,14 @@ class Pricing:
         if own is not None:
             self._put_own(fields, own, model, _written_by_others(answer, model))
             return
-        if asked.call.name == "aspeech" and not fields.get("cache_hit"):
-            _put_speech(fields, model, provider)
         options = asked.price_options(provider)
         served = (noted(fields, "price") or {}).get("service_tier")
         if served:  # by an earlier chunk than the one that is priced
             options["service_tier"] = served
-        call = asked.call.name
-        if (
-            call not in _map().UNIT_CALLS
-            and not noted(fields, "unpriced")
-            and not priced_elsewhere(asked.kwargs)
-        ):
-            found = _by_map(fields, answer, model, provider, call, options)
-            if found is not None and self._put_map(fields, *found):
+        if not noted(fields, "unpriced") and not priced_elsewhere(asked.kwargs):
+            call = asked.call.name
+            found = _by_map(fields, answer, model, provider, call, options, asked.kwargs)
+            if found is not None and self._put_map(fields, call, *found):
                 return
         priced = options.get("base_model") or model
         said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
@@ -212,7 +206,9 @@ class Pricing:
         elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
             _compare(fields, map_cost(model, provider, fields, **options))
 
-    def _put_map(self, fields: dict[str, Any], found: MapPrice, told: dict[str, Any]) -> bool:
+    def _put_map(
+        self, fields: dict[str, Any], call: str, found: MapPrice, told: dict[str, Any]
+    ) -> bool:
         """Put our price by the map on an outcome, and LiteLLM's beside it where that is another.
 
         Returns:
@@ -222,7 +218,8 @@ class Pricing:
             if not fields.get("cache_hit"):
                 _compare(fields, found.cost)
             return True
-        if found.cost is None and not _map().is_unknown(found.missing):
+        by_units = call in _map().UNIT_CALLS
+        if found.cost is None and not by_units and not _map().is_unknown(found.missing):
             return False
         hit = fields.get("cache_hit") is True
         said = fields.pop("saved_cost" if hit else "cost", None)
@@ -232,7 +229,8 @@ class Pricing:
             fields.pop("cost", None)
             note(fields, {"unpriced": list(found.missing)})
             return True
-        if said and said != found.cost and fields.get("usage_source") == "provider":
+        counted = fields.get("usage_source") == "provider" or by_units
+        if said and said != found.cost and counted and call != "aspeech":  # LiteLLM counts no blank
             note_price(fields, {"check": format(said, "f")})
         if found.parts:
             note(fields, {"parts": found.parts})
@@ -314,6 +312,7 @@ def _by_map(
     provider: str | None,
     call: str,
     options: Mapping[str, Any],
+    kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[MapPrice, dict[str, Any]] | None:
     """Our price of an outcome, and the outcome with what chose it; ``None`` without an entry."""
     told = dict(fields)
@@ -323,6 +322,9 @@ def _by_map(
         told, {name: options[name] for name in _ASKED if name in options and not says(answer, name)}
     )
     note_price(told, _map().chosen(told, model, provider, base_model))
+    if kwargs and (provider == "perplexity" or "web_searches" in (noted(told, "tools") or ())):
+        size = search_context(kwargs)
+        note_price(told, {"search_context": size} if size else {})
     split = parts(member(answer, "usage"))
     found = _map().price_by_map(told, model=model, provider=provider, call=call, parts=split)
     return None if found is None else (found, told)
@@ -335,13 +337,3 @@ def _compare(fields: dict[str, Any], listed: Decimal | None) -> None:
         return
     if max(said, listed) >= FAR * min(said, listed):
         note_price(fields, {"listed": format(listed, "f")})
-
-
-def _put_speech(fields: dict[str, Any], model: str, provider: str | None) -> None:
-    """The price of all the characters, for LiteLLM's, which leaves the blanks out."""
-    characters = fields.get("characters")
-    if characters is None or fields.get("cost_source") == "provider":
-        return
-    cost = speech_cost(model, provider, characters)
-    if cost is not None:
-        fields["cost"], fields["cost_source"] = cost, "litellm"

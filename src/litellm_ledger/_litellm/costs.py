@@ -1,7 +1,7 @@
 """What a call cost where LiteLLM did not say so: computed with its own functions.
 
-Owns the reading of the price map, and the price of an answer, of tokens, of a text that was read
-aloud and of a finished batch.  What cannot be known is ``None``, never 0.  Nothing raises but the
+Owns the reading of the price map, and the price of an answer, of tokens and of a
+finished batch.  What cannot be known is ``None``, never 0.  Nothing raises but the
 reading of a batch's output.
 """
 
@@ -30,7 +30,6 @@ __all__ = [
     "map_cost",
     "provider_of",
     "says",
-    "speech_cost",
 ]
 
 
@@ -207,18 +206,6 @@ def map_cost(
         return compute_cost(answer, model=model, custom_llm_provider=provider, **options)
     except Exception:
         return None
-
-
-def speech_cost(model: str, provider: str | None, characters: int) -> Decimal | None:
-    """Price a text that was read aloud, by the character; ``None`` if it is not priced so.
-
-    LiteLLM's own figure leaves the blanks out, which providers bill.
-    """
-    for entry in _entries(model, provider):
-        price = entry.get("input_cost_per_character")
-        if type(price) in (float, int):
-            return usd(picousd(Decimal(repr(price)) * characters))
-    return None
 
 
 # --- Batches -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from .internals import internal
 from .load import loaded
 from .members import member
 
-__all__ = ["entry_of", "key_of"]
+__all__ = ["entry_by_key", "entry_of", "key_of", "matches"]
 
 _MOST_KNOWN: Final = 1_000
 _LOOKUP_ORDER: Final = (
@@ -86,13 +86,19 @@ def _look_up(
         key = _priced_key(litellm, name, provider, other=name is base_model) if name else None
         if key is not None:
             raw = prices[key]
-            shared = prices.get(f"{provider}/container")
-            found = key, raw, _mark(raw), Entry(key, with_fees(raw, provider, shared))
+            found = key, raw, _mark(raw), entry_by_key(key, provider)
             break
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
     _known[asked] = found
     return None if found is None else found[3]
+
+
+def entry_by_key(key: str, provider: str | None) -> Entry:
+    """Return the entry under a key that the map has, with the fees of its provider."""
+    litellm: Any = loaded()
+    prices = litellm.model_cost
+    return Entry(key, with_fees(prices[key], provider, prices.get(f"{provider}/container")))
 
 
 def _priced_key(litellm: Any, name: str, provider: str | None, *, other: bool) -> str | None:
@@ -137,7 +143,7 @@ def key_of(model: str, provider: str | None) -> str | None:
         provider = "vertex_ai"
     for name in _names(litellm, model, provider):
         key = name if name in prices else _spelled(name)
-        if key is not None and _matches(prices[key], provider):
+        if key is not None and matches(prices[key], provider):
             return key
     return None
 
@@ -174,7 +180,7 @@ def _spelled(name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _matches(entry: Any, provider: str | None) -> bool:
+def matches(entry: Any, provider: str | None) -> bool:
     """Whether an entry is one of the provider's, or of one that LiteLLM takes for it."""
     if not isinstance(entry, Mapping):
         return False

@@ -24,6 +24,7 @@ from litellm_ledger._prices.units import UNIT_CALLS
 from litellm_ledger._records.money import MAX_PICOUSD, PICO
 
 from .entries import entry_of
+from .unit_entries import unit_entry
 from .usage import usage_fields
 
 __all__ = ["UNIT_CALLS", "MapPrice", "chosen", "is_unknown", "plain_picousd", "price_by_map"]
@@ -79,12 +80,15 @@ def _priced(
 ) -> MapPrice | None:
     told = {**fields, "call": call, "provider": provider}
     chose = conditions(told)
-    base_model = chose.get("base_model")
-    entry = entry_of(model, provider, served=fields.get("response_model"), base_model=base_model)
+    if call in UNIT_CALLS:
+        entry = unit_entry(call, model, provider, fields, chose)
+    else:
+        served, base_model = fields.get("response_model"), chose.get("base_model")
+        entry = entry_of(model, provider, served=served, base_model=base_model)
     if parts and entry is not None:
         return _by_parts(parts, chose, entry, model, provider)
     quantities = used(told)
-    if entry is None or not quantities:
+    if entry is None or not (quantities or call == "amoderation"):
         return None
     found = price(quantities, chose, entry)
     return MapPrice(found.cost, found.missing, (entry,), [])

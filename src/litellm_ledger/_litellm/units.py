@@ -240,14 +240,14 @@ UNITS: Final[dict[str, Units]] = {
     "avideo_extension": _video,
     "avideo_generation": _video,
     "avideo_remix": _video,
+    "vector_stores.asearch": lambda _kwargs, _answer: {"meta": {"units": {"queries": 1}}},
 }
 """By the name of the call; the others have none."""
 
 
-def search_context(kwargs: _Kwargs, answer: Any = None) -> str | None:
-    """The size of the context of web searches: as the answer says, else as was asked for."""
-    found = [member(member(answer, "usage"), "search_context_size")]
-    found.append(member(kwargs.get("web_search_options"), "search_context_size"))
+def search_context(kwargs: _Kwargs) -> str | None:
+    """The size of the context that web searches were asked to bring."""
+    found = [member(kwargs.get("web_search_options"), "search_context_size")]
     tools = kwargs.get("tools")
     if isinstance(tools, list):
         found += [member(tool, "search_context_size") for tool in tools]

@@ -333,6 +333,7 @@ _OF_CALL: Final[dict[str, str | None]] = {
     "avideo_extension": "video_generation",
     "avideo_generation": "video_generation",
     "avideo_remix": "video_generation",
+    "vector_stores.asearch": "vector_store",
 }
 """The mode whose units a kind of call is billed by; ``None``: tokens alone."""
 
