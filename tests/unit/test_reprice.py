@@ -24,6 +24,7 @@ from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._maintenance.reprice import Repriced, reprice
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._prices.price_list import PriceList
+from litellm_ledger._reading.price_check import check_prices
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
 from litellm_ledger._records.line import newer_version
 from litellm_ledger._reports import engine as _engine
@@ -387,3 +388,43 @@ def test_a_copy_of_a_ledger_has_its_adjustments(hand: PricedLedger, tmp_path: Pa
     write(hand.root)
     shutil.copytree(hand.root, tmp_path / "copy")
     assert Ledger(tmp_path / "copy").report() == Ledger(hand.root).report()
+
+
+# -- what is wrong with an adjustment --------------------------------------------------------------
+
+
+def test_adjustments_are_checked_by_their_record_and_their_price(hand: PricedLedger) -> None:
+    write(hand.root)
+    write(hand.root, None)
+    found = check_prices(hand.root)
+    assert (found.adjusted, found.wrong, found.ok) == (6, [], True)
+    assert "6 adjustments checked: 0 wrong" in told("verify", "--prices", hand.root)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (b'"new_cost_picousd":370000000', b'"new_cost_picousd":370000001', "new cost"),
+        (b'"old_cost_picousd":210000000', b'"old_cost_picousd":1', "old cost"),
+        (b'"model":"gpt-4o-mini"', b'"model":"cheaper"', "model"),
+        (b'-0000000000000001","at"', b'-0000000000000077","at"', "no outcome"),
+    ],
+)
+def test_an_adjustment_that_somebody_made_up_is_named(
+    hand: PricedLedger, old: bytes, new: bytes, why: str
+) -> None:
+    write(hand.root)
+    change(hand.root, lambda line: framed(line[:-19].replace(old, new)))
+    found = check_prices(hand.root)
+    assert found.wrong
+    assert all(why in said for _, said in found.wrong)
+    assert run("verify", "--prices", hand.root).exit_code == 1
+
+
+def test_show_tells_how_a_record_was_priced_again(hand: PricedLedger) -> None:
+    write(hand.root)
+    (attempt,) = as_json("show", hand.id(1), hand.root)["attempts"]
+    (one,) = attempt["adjustments"]
+    assert (one["who"], one["old_cost"], one["new_cost"]) == ("alice", "0.00021", "0.00037")
+    assert "0.00021 -> 0.00037 USD, by alice: a test" in told("show", hand.id(1), hand.root)
+    assert "adjustments" not in as_json("show", hand.id(3), hand.root)["attempts"][0]

@@ -13,18 +13,30 @@ from litellm_ledger._aggregates.formatting import amounts, clean, counted, dolla
 
 from .flags import Output, check_where, emit
 from .parameters import option
+from .plain import utc
 from .progress import working
 from .tables import Column, show, tell, write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._maintenance.reprice import Repriced
     from litellm_ledger._prices.price import Priced
     from litellm_ledger._prices.price_list import PriceList
     from litellm_ledger._reading.price_check import PriceCheck
+    from litellm_ledger._records.adjustment import Adjustment
     from litellm_ledger._reports.ledger import Ledger
 
-__all__ = ["check_dict", "print_check", "print_terms", "reprice", "terms_dict"]
+__all__ = [
+    "adjustment_dict",
+    "check_dict",
+    "print_adjustments",
+    "print_check",
+    "print_terms",
+    "reprice",
+    "terms_dict",
+]
 
 
 def reprice(
@@ -206,6 +218,34 @@ def print_terms(priced: Priced) -> None:
         write(f"no price for {clean(name)}")
 
 
+def adjustment_dict(one: Adjustment) -> dict[str, Any]:
+    """Return an adjustment as plain JSON values; amounts are exact decimal text."""
+    from litellm_ledger._records.money import usd
+
+    def money(pico: int | None) -> str | None:
+        return None if pico is None else dollars(usd(pico))
+
+    return {
+        "id": one.id,
+        "at": utc(one.at),
+        "who": one.who,
+        "why": one.why,
+        "old_cost": money(one.old_cost),
+        "new_cost": money(one.new_cost),
+        "old_price_version": one.old_price_version,
+        "new_price_version": one.new_price_version,
+    }
+
+
+def print_adjustments(made: Sequence[Adjustment]) -> None:
+    """Print how a record was priced again, one line each."""
+    for one in made:
+        told = adjustment_dict(one)
+        old, new = (told[name] or "unknown" for name in ("old_cost", "new_cost"))
+        who, why = clean(one.who), clean(one.why, 4_096)
+        write(f"{'adjusted':<18} {told['at']}: {old} -> {new} USD, by {who}: {why}")
+
+
 def _exact(amount: Decimal) -> str:
     text = format(amount, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
@@ -232,6 +272,8 @@ def check_dict(found: PriceCheck) -> dict[str, Any]:
         "others": found.others,
         "unknown": found.unknown,
         "entries": msgspec.to_builtins(found.entries),
+        "adjusted": found.adjusted,
+        "wrong": [{"id": key, "why": why} for key, why in found.wrong],
     }
 
 
@@ -257,6 +299,8 @@ def print_check(found: PriceCheck) -> None:
         )
         if found.different > len(listed):
             tell(f"These are the first {len(listed):,} of {found.different:,}.")
+    for key, why in found.wrong:
+        tell(f"adjustment {clean(key)}: {clean(why, 4_096)}")
     if found.missing:
         tell(
             f"{counted(found.missing, 'cost')} could not be computed: the entry is not in prices/, "
@@ -267,6 +311,8 @@ def print_check(found: PriceCheck) -> None:
             f"{counted(found.others, 'cost')} no entry is of: the provider's, LiteLLM's or the "
             "caller's figure, or of an older version."
         )
+    if found.adjusted:
+        tell(f"{counted(found.adjusted, 'adjustment')} checked: {len(found.wrong):,} wrong.")
     if found.different:
         tell(f"{found.different:,} of {counted(found.computed, 'cost')} DIFFER from their price.")
     else:

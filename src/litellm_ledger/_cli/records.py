@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._prices.price import Priced
     from litellm_ledger._reading.lines import Problem
+    from litellm_ledger._records.adjustment import Adjustment
     from litellm_ledger._records.record import UsageRecord
     from litellm_ledger._reports.history import Calls, Operation
     from litellm_ledger._reports.ledger import Ledger
@@ -146,19 +147,25 @@ def show(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
             "litellm-ledger calls --json lists them"
         )
-    terms = _terms(ledger.path, found)
+    prices = _prices(ledger.path, found)
     return emit(
-        output, lambda: _operation_dict(found, terms), lambda: _print_operation(found, terms)
+        output, lambda: _operation_dict(found, prices), lambda: _print_operation(found, prices)
     )
 
 
-def _terms(root: Path, found: Operation) -> dict[str | None, Priced]:
-    """Return the terms of the prices of an operation's outcomes, by id, where they are kept."""
-    from litellm_ledger._reading.price_check import terms
+_Prices = dict[str | None, tuple["Priced | None", "list[Adjustment]"]]
 
-    outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
-    told = ((outcome.id, terms(root, outcome)) for outcome in outcomes)
-    return {key: priced for key, priced in told if priced is not None}
+
+def _prices(root: Path, found: Operation) -> _Prices:
+    """Return of an operation's outcomes, by id, the terms of the price and the adjustments."""
+    from litellm_ledger._reading.price_check import adjustments_of, terms
+
+    outcomes = {a.outcome.id: a.outcome for a in found.attempts if a.outcome is not None}
+    made = adjustments_of(root, outcomes)
+    return {
+        key: (terms(root, outcome), [one for one in made if one.adjusts == key])
+        for key, outcome in outcomes.items()
+    }
 
 
 def refuse_directory(text: str, order: str) -> None:
@@ -167,8 +174,15 @@ def refuse_directory(text: str, order: str) -> None:
         raise ValueError(f"{text} is a directory; it comes last: {order}")
 
 
-def _operation_dict(found: Operation, terms: Mapping[str | None, Priced]) -> dict[str, Any]:
-    from .prices import terms_dict
+def _operation_dict(found: Operation, prices: _Prices) -> dict[str, Any]:
+    from .prices import adjustment_dict, terms_dict
+
+    def told(outcome: UsageRecord | None) -> dict[str, Any]:
+        priced, made = prices.get(outcome.id, (None, [])) if outcome else (None, [])
+        return {
+            **({"price": terms_dict(priced)} if priced else {}),
+            **({"adjustments": [adjustment_dict(one) for one in made]} if made else {}),
+        }
 
     return {
         "id": found.id,
@@ -177,18 +191,14 @@ def _operation_dict(found: Operation, terms: Mapping[str | None, Priced]) -> dic
                 "number": attempt.number,
                 "started": attempt.started and record_dict(attempt.started),
                 "outcome": attempt.outcome and record_dict(attempt.outcome),
-                **(
-                    {"price": terms_dict(terms[attempt.outcome.id])}
-                    if attempt.outcome and attempt.outcome.id in terms
-                    else {}
-                ),
+                **told(attempt.outcome),
             }
             for attempt in found.attempts
         ],
     }
 
 
-def _print_operation(found: Operation, terms: Mapping[str | None, Priced]) -> None:
+def _print_operation(found: Operation, prices: _Prices) -> None:
     """Print an operation: what it came to, then each attempt, a member a line."""
     outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
     known = [outcome.cost for outcome in outcomes if outcome.cost is not None]
@@ -207,10 +217,12 @@ def _print_operation(found: Operation, terms: Mapping[str | None, Priced]) -> No
             named = f" ({clean(error)})" if error else ""
             write(f"attempt {attempt.number}: {clean(_status(attempt.outcome))}{named}")
             print_record(attempt.outcome)
-            if attempt.outcome.id in terms:
-                from .prices import print_terms
+            from .prices import print_adjustments, print_terms
 
-                print_terms(terms[attempt.outcome.id])
+            priced, made = prices[attempt.outcome.id]
+            print_adjustments(made)
+            if priced is not None:
+                print_terms(priced)
         else:
             write(f"attempt {attempt.number}: started, no outcome on record yet")
             if attempt.started is not None:

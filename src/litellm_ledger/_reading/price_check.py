@@ -5,6 +5,7 @@ Owns the comparison.  Never writes, never asks anybody else for a price.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,16 +17,18 @@ from litellm_ledger._prices.computed import compute
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.own import ModelPrice
 from litellm_ledger._prices.price import Priced
+from litellm_ledger._records.adjustment import Adjustment, group_of
 from litellm_ledger._records.layout import entry_name, version_of_entry
 from litellm_ledger._records.line import Line
 from litellm_ledger._records.money import usd
 from litellm_ledger._records.record import UsageRecord
 
+from .adjustments import read_adjustments
 from .lines import Problem, everything
 from .listing import Snapshot
 from .price_entries import PriceEntries
 
-__all__ = ["Difference", "PriceCheck", "check_prices", "terms"]
+__all__ = ["Difference", "PriceCheck", "adjustments_of", "check_prices", "terms"]
 
 _MOST: Final = 1_000
 """Differences that are listed; more are counted."""
@@ -59,6 +62,8 @@ class PriceCheck(msgspec.Struct):
             user's own figure.
         unknown: outcomes without a cost.
         entries: entries of the book that are damaged, or not what their name says.
+        adjusted: adjustments that were checked likewise.
+        wrong: those that are not what their record and their price come to: id, and why.
     """
 
     computed: int = 0
@@ -68,11 +73,13 @@ class PriceCheck(msgspec.Struct):
     others: int = 0
     unknown: int = 0
     entries: list[Problem] = []
+    adjusted: int = 0
+    wrong: list[tuple[str, str]] = []
 
     @property
     def ok(self) -> bool:
-        """Whether no cost differs, and no entry is damaged."""
-        return not (self.different or self.entries)
+        """Whether no cost and no adjustment differs, and no entry is damaged."""
+        return not (self.different or self.entries or self.wrong)
 
 
 def check_prices(root: Path) -> PriceCheck:
@@ -85,9 +92,18 @@ def check_prices(root: Path) -> PriceCheck:
     found = PriceCheck()
     entries = PriceEntries(root)
     entries.check()
-    for entry in everything(Snapshot.take(root), []):
+    ledger = Snapshot.take(root)
+    made: dict[str, list[Adjustment]] = {}
+    for one in read_adjustments(root, ledger.adjustments, []):
+        made.setdefault(one.adjusts, []).append(one)
+    for entry in everything(ledger, []):
         if entry.line.kind == "usage":
             _check(found, entries, entry.line)
+            for_it = made.pop(entry.line.id, ()) if made else ()
+            if for_it:
+                _check_adjustments(found, entries, entry.line, for_it)
+    for left in made.values():
+        found.wrong += [(one.id, f"there is no outcome {one.adjusts}") for one in left]
     found.entries = entries.problems
     return found
 
@@ -112,6 +128,33 @@ def _check(found: PriceCheck, entries: PriceEntries, line: Line) -> None:
             found.differences.append(Difference(line.id, usd(recorded), cost, version))
 
 
+def _check_adjustments(
+    found: PriceCheck, entries: PriceEntries, line: Line, made: Sequence[Adjustment]
+) -> None:
+    """Check the adjustments of a record: each begins where the one before it ended."""
+    before = line.cost
+    group = group_of(line)
+    for one in made:
+        found.adjusted += 1
+        why = None
+        entry = None
+        if one.new_price_version is not None:
+            entry = entries.get(one.new_price_version)
+        if one.old_cost != before:
+            why = "its old cost is not what the outcome cost before it"
+        elif any(getattr(one, name) != value for name, value in group.items()):
+            why = "it is not of the outcome's model, time, tags …"
+        elif (one.new_cost, one.new_price_version) == (line.cost, line.price_version):
+            pass  # back to what was recorded
+        elif entry is None:
+            found.missing += 1
+        elif _cost(entry, line) != one.cost:
+            why = f"its new cost is not what {one.new_price_version} comes to"
+        if why is not None:
+            found.wrong.append((one.id, why))
+        before = one.new_cost
+
+
 def _cost(entry: Entry | ModelPrice, line: Line) -> Decimal | None:
     try:
         return compute(entry, _fields(line)).cost
@@ -132,3 +175,10 @@ def terms(root: Path, record: UsageRecord) -> Priced | None:
         return compute(entry, _fields(record))
     except (InvalidRecord, DecimalException):
         return None
+
+
+def adjustments_of(root: Path, ids: Collection[str | None]) -> list[Adjustment]:
+    """Return the adjustments of some outcomes, in the order in which they hold."""
+    ledger = Snapshot.take(root)
+    made = read_adjustments(root, ledger.adjustments, []) if ledger.adjustments else []
+    return [one for one in made if one.adjusts in ids]
