@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from tests.ledger_by_hand import altered
 from tests.priced_ledger import MAP, OWN, PricedLedger
 from tests.terminal import as_json, run
 
+from litellm_ledger import Ledger
 from litellm_ledger._reading.price_check import check_prices
 from litellm_ledger._records.layout import PRICES
+from litellm_ledger._reports.doctor import Finding, examine
 
 
 @pytest.fixture
@@ -120,3 +123,22 @@ def test_show_prints_the_terms_of_the_price(tmp_path: Path) -> None:
     assert Decimal(price["cost"]) == sum(Decimal(term["amount"]) for term in price["terms"])
     assert Decimal(attempt["outcome"]["cost"]) == Decimal(price["cost"])
     assert "price" not in as_json("show", hand.id(2), hand.root)["attempts"][0]
+
+
+def test_doctor_says_which_entries_are_missing_or_damaged(tmp_path: Path) -> None:
+    hand = PricedLedger(tmp_path / "usage")
+    now = datetime.now(UTC)
+    hand.sealed(1, 1, [hand.priced(1, MAP, input_tokens=1, output_tokens=1, ts=now)])
+    assert book(hand.root).level == "ok"
+    path = hand.root / PRICES / f"{MAP.version}.json"
+    path.write_bytes(b"{}")
+    found = book(hand.root)
+    assert (found.level, path.name in found.text) == ("warning", True)
+    path.unlink()
+    found = book(hand.root)
+    assert (found.level, MAP.version in found.text) == ("warning", True)
+
+
+def book(root: Path) -> Finding:
+    (found,) = [one for one in examine(Ledger(root)) if one.check == "price book"]
+    return found

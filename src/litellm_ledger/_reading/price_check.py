@@ -149,7 +149,7 @@ def _check_adjustments(
         elif entry is None:
             found.missing += 1
         elif _cost(entry, line) != one.cost:
-            why = f"its new cost is not what {one.new_price_version} comes to"
+            why = f"its new cost is not the cost by {one.new_price_version}"
         if why is not None:
             found.wrong.append((one.id, why))
         before = one.new_cost

@@ -26,6 +26,8 @@ from litellm_ledger._records.layout import (
     RECOVERY,
     SEGMENTS,
     SegmentName,
+    entry_name,
+    version_of_entry,
     writer_of_live,
 )
 from litellm_ledger._records.money import FAR
@@ -48,6 +50,8 @@ _CLOCK: Final = timedelta(seconds=60)
 _PAUSE: Final = 0.3
 """Seconds between two looks at a backlog: a writer that gets on has written by then."""
 _NAMED: Final = 5
+_BY_ENTRY: Final = ("user", "price_map")
+"""Sources of a cost by an entry of the price book."""
 _NEWEST: Final = 10_000
 """Calls whose prices are looked at one by one."""
 
@@ -266,6 +270,8 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         )
     elif said:
         yield _ok("providers' costs", f"none {span} is far from LiteLLM's price map")
+    if any(row.group["cost_source"] in _BY_ENTRY for row in report.rows):
+        yield from _book(ledger, since, span)
     if report.total.unsettled or report.cut_off:
         count = report.total.unsettled + report.cut_off
         yield _warning(
@@ -285,6 +291,30 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         )
     else:
         yield _ok("damage", "no damaged line was found")
+
+
+def _book(ledger: Ledger, since: datetime, span: str) -> Iterator[Finding]:
+    """Look whether the price book has what the newest calls were priced by."""
+    from litellm_ledger._reading.price_entries import PriceEntries
+
+    entries = PriceEntries(ledger.path)
+    entries.check()
+    missing: Counter[str] = Counter()
+    where = {"cost_source": list(_BY_ENTRY)}
+    for call in ledger.calls(since=since, where=where, limit=_NEWEST).records:
+        version = call.price_version
+        if version and version_of_entry(entry_name(version)) and not entries.get(version):
+            missing[version] += 1
+    if missing or entries.problems:
+        damaged = [f"{problem.file} is {problem.what}" for problem in entries.problems]
+        lost = f"no entry of the price of {counted(missing.total(), 'call')} {span}: "
+        yield _warning(
+            "price book",
+            "; ".join([*([lost + _listed(missing)] if missing else []), *damaged[:_NAMED]])
+            + "; these costs cannot be computed again. Restore prices/ from a backup",
+        )
+    else:
+        yield _ok("price book", f"it has the prices of all calls {span} that were priced by one")
 
 
 def _looked_at(ledger: Ledger, since: datetime) -> tuple[Counter[str], Counter[str]]:
