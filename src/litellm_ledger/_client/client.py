@@ -269,6 +269,18 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
 
         return cached_call(core, self._parts.caching, name, args, kwargs, tags, options=options)
 
+    async def _session(
+        self,
+        name: str,
+        websocket: Any,
+        kwargs: dict[str, Any],
+        tags: Mapping[str, Any] | None,
+    ) -> Any:
+        from litellm_ledger._calls.realtime import session
+
+        refuse_ours(name, kwargs)
+        return await session(self._core, name, websocket, kwargs, tags, options=self._options)
+
     # -- the rest ------------------------------------------------------------------------------
 
     def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:

@@ -24,6 +24,41 @@ class FurtherCalls:
 
     _call: _Way
 
+    _session: _Way
+
+    async def arealtime(
+        self,
+        websocket: Any,
+        model: str,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Relay a realtime session between the user's websocket and the provider.
+
+        Each answer of the provider's is a record of its own, written before the event that ends it
+        is sent on.  LiteLLM needs the package ``websockets`` for this.
+
+        Args:
+            websocket: accepted already, as FastAPI and Starlette have them.
+            model: for example ``openai/gpt-realtime``.
+            kwargs: LiteLLM's, for example ``api_key`` and ``query_params``.
+        """
+        given = {"model": model, **kwargs}
+        return await self._session("arealtime", websocket, given, tags)
+
+    async def aresponses_websocket(
+        self,
+        websocket: Any,
+        model: str,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The same for the Responses API over a websocket."""
+        given = {"model": model, **kwargs}
+        return await self._session("aresponses_websocket", websocket, given, tags)
+
     @property
     def interactions(self) -> Interactions:
         """``litellm.interactions``."""

@@ -76,8 +76,8 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one
         # Also where LiteLLM's type put zeros beside them, as it does for batches.
         prompt, completion = get("input_tokens"), get("output_tokens")
         in_details, out_details = get("input_tokens_details"), get("output_tokens_details")
-        if in_details is None:
-            in_details = get("input_token_details")  # transcriptions
+        if in_details is None:  # transcriptions and realtime
+            in_details, out_details = get("input_token_details"), get("output_token_details")
         if in_details is None and count(prompt) is not None:
             # Anthropic's own: the cached tokens come on top.
             prompt += (count(read) or 0) + (count(written) or 0)
