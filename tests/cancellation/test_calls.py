@@ -340,7 +340,7 @@ async def test_a_writer_that_died_withholds_no_answer_and_lets_no_call_leave(
         def write(*args: Any, **kwargs: Any) -> bool:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(client.usage._writer._writing, "_write_direct", write)
+        monkeypatch.setattr(client.usage._writer.admission.backlog.log, "append_now", write)
         fake.gate.leave.set()
         with pytest.warns(LedgerWarning):
             response = await asyncio.wait_for(call, WAIT)
