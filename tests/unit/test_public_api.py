@@ -63,10 +63,11 @@ METHODS = {
     "Ledger": "calls operation path records report segments sql tags verify",
     "LiteLLMClient": "aclose acompact_responses acompletion acreate_batch acreate_container "
     "acreate_fine_tuning_job adecisions aembedding aextraction agenerate_content "
-    "agenerate_content_stream aget_responses aimage_edit aimage_generation aimage_variation "
-    "allm_passthrough_route amoderation anthropic_messages aocr arealtime arerank aresponses "
-    "aresponses_websocket aretrieve_batch asearch aspeech atext_completion atranscription "
-    "avideo_edit avideo_extension avideo_generation avideo_remix capture check_litellm flush interactions "
+    "agenerate_content_stream aget_responses aimage_edit aimage_generation "
+    "aimage_variation allm_passthrough_route amoderation anthropic_messages aocr "
+    "arealtime arerank aresponses aresponses_websocket aretrieve_batch asearch "
+    "aspeech atext_completion atranscription avideo_edit avideo_extension "
+    "avideo_generation avideo_remix capture check_litellm flush interactions "
     "statistics tag usage vector_stores warm_up with_options",
     "ResponseCache": "statistics",
     "UsageTracker": "aclose directory flush open record record_nowait record_threadsafe report "
