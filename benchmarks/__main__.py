@@ -28,6 +28,7 @@ SECTIONS = {
     "memory": "Memory",
     "lag": "The event loop",
     "calls": "Calls",
+    "prices": "Prices",
     "cache": "The response cache",
     "processes": "Several processes",
     "starting": "Start",
