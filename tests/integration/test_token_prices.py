@@ -187,13 +187,13 @@ RULES: Final[dict[str, Rule]] = {
     "LiteLLM takes no tier of Fireworks": lambda case, mine, other: (
         case.provider == "fireworks_ai" and "service_tier" in case.chose
     ),
-    # together-ai-4.1b-8b: (1,009 + 503) x 2e-07 / 2 = 0.0001512; LiteLLM bills the 401 cached tokens
-    # of a batch with nothing: (608 + 503) x 2e-07 / 2 = 0.0001111.
+    # together-ai-4.1b-8b: (1,009 + 503) x 2e-07 / 2 = 0.0001512.  LiteLLM bills the 401 cached
+    # tokens of a batch with nothing: (608 + 503) x 2e-07 / 2 = 0.0001111.
     "cached tokens of a batch are input where no other price is listed": lambda case, mine, other: (
         _batch(case) and "cache_read_input_token_cost" not in case.entry
     ),
-    # anthropic.claude-haiku-4-5: (702 x 1.1e-06 + 307 x 1.375e-06 + 503 x 5.5e-06) / 2.  LiteLLM bills
-    # the 307 as input, where the entry has prices for batches and none of this.
+    # anthropic.claude-haiku-4-5: (702 x 1e-06 + 307 x 1.25e-06 + 503 x 5e-06) / 2.  LiteLLM bills the
+    # 307 as input, where the entry has prices for batches and none of this.
     "cache writes of a batch are half the cache write": lambda case, mine, other: (
         case.name == "batch written"
     ),
@@ -216,7 +216,7 @@ RULES: Final[dict[str, Rule]] = {
     "LiteLLM prices Together's models by the number in the name": lambda case, mine, other: (
         case.key.startswith("together-ai-")
     ),
-    "what is billed by time or by other units has no price by the token": lambda case, mine, other: (
+    "what is billed by time or other units has no price by the token": lambda case, mine, other: (
         "input_cost_per_token" not in case.entry and mine.cost is None
     ),
     # morph/morph-dsv4flash, cached: the sum ends in half a picodollar, which a float is just above.
