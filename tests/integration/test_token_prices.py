@@ -192,8 +192,8 @@ RULES: Final[dict[str, Rule]] = {
     "cached tokens of a batch are input where no other price is listed": lambda case, mine, other: (
         _batch(case) and "cache_read_input_token_cost" not in case.entry
     ),
-    # anthropic.claude-haiku-4-5: (702 x 1e-06 + 307 x 1.25e-06 + 503 x 5e-06) / 2.  LiteLLM bills the
-    # 307 as input, where the entry has prices for batches and none of this.
+    # anthropic.claude-haiku-4-5: (702 x 1e-06 + 307 x 1.25e-06 + 503 x 5e-06) / 2.  LiteLLM bills
+    # the 307 as input, where the entry has prices for batches and none of this.
     "cache writes of a batch are half the cache write": lambda case, mine, other: (
         case.name == "batch written"
     ),
