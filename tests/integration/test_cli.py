@@ -89,7 +89,7 @@ def test_a_report_as_json_has_exact_amounts(hand: HandMade) -> None:
     found = json.loads(done.stdout)
     assert set(found) == {
         "path", "since", "until", "where", "tz", "week_start", "by", "breakdown", "rows", "total",
-        "folded", "in_flight", "cut_off", "notes", "problems",
+        "folded", "in_flight", "cut_off", "adjusted", "notes", "problems",
     }  # fmt: skip
     assert found["by"] == ["model", "status"]
     assert found["total"]["cost"] == "1.2500045"
@@ -379,7 +379,7 @@ def test_without_the_extra_one_line_says_what_to_install(package: str) -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("re", ["report", "records", "recover"]),
+        ("re", ["report", "records", "recover", "reprice"]),
         ("daily --week", ["--week-start"]),
         ("--js", ["--json"]),  # without a command: daily's
         ("--json --la", ["--latency", "--last"]),

@@ -185,6 +185,7 @@ def test_the_json_form_gives_exact_decimals_as_text(hand: HandMade) -> None:
         "folded",
         "in_flight",
         "cut_off",
+        "adjusted",
         "notes",
         "problems",
     }

@@ -28,8 +28,8 @@ def add_adjustments(
     totals: Totals,
     problems: list[Problem],
     as_of: object,
-) -> None:
-    """Add what the adjustments of a ledger come to.
+) -> int:
+    """Add what the adjustments of a ledger come to; return how many there are in the sums.
 
     Args:
         ledger: the look that the outcomes are of.
@@ -40,9 +40,17 @@ def add_adjustments(
     """
     before = as_of if isinstance(as_of, datetime) else None
     keys = [key_of(name, selection.calendar) for name in by]
+    count = 0
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for one in read_adjustments(ledger.root, ledger.adjustments, problems, before):
         line = cast("Fields", one)  # it has the members that keys and selections ask for
         if selection.fits(line):
-            sums: dict[str, Any] = dict.fromkeys(FIELDS, 0)
-            sums |= {"pico": one.difference, "priced": one.priced}
-            totals.add_sums(one.status, one.usage_source, [of(line) for of in keys], sums)
+            count += 1
+            key = (one.status, one.usage_source, *[of(line) for of in keys])
+            sums = groups.setdefault(key, [0, 0])
+            sums[0] += one.difference
+            sums[1] += one.priced
+    for (status, source, *group), (pico, priced) in groups.items():
+        none: dict[str, Any] = dict.fromkeys(FIELDS, 0)
+        totals.add_sums(status, source, group, {**none, "pico": pico, "priced": priced})
+    return count

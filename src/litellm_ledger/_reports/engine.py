@@ -99,10 +99,11 @@ def open_report(
     spread = Spread(by, dates) if quantiles else None
     sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals, spread)
     problems: list[Problem] = []
+    adjusted = 0
     if ledger.adjustments and as_of != "recorded":
         from .adjusted import add_adjustments
 
-        add_adjustments(ledger, by, selection, totals, problems, as_of)
+        adjusted = add_adjustments(ledger, by, selection, totals, problems, as_of)
     left = ledger.of(sealed.rest)
     with contextlib.ExitStack() as opened:
         if _is_large(left) or (totals.groups > _MANY and available()):
@@ -134,7 +135,7 @@ def open_report(
         if selection.where or selection.where_not:
             report = _with_asked(report, root, selection)
         in_flight, cut_off = running.counted()
-        report = replace(report, in_flight=in_flight, cut_off=cut_off)
+        report = replace(report, in_flight=in_flight, cut_off=cut_off, adjusted=adjusted)
         yield dataclasses.replace(answer, report=report)
 
 

@@ -57,6 +57,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         known_tags: if there are any, the tags that the calls do have.
         instead: if no call matches ``where``: each key of it to the values that the calls of that
             time have, those of most calls first; the 21st is ``…`` where there are more.
+        adjusted: adjustments that are in the costs: records that were priced again.
         problems: places on the ledger that hold no valid record and are not counted.
     """
 
@@ -68,6 +69,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     folded: int = 0
     in_flight: int = 0
     cut_off: int = 0
+    adjusted: int = 0
     missing_tags: tuple[str, ...] = ()
     known_tags: tuple[str, ...] = ()
     instead: dict[str, tuple[str, ...]] = {}
@@ -168,6 +170,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 f"Cost: unknown and not included for {_calls(total.unknown_cost)} cancelled, "
                 "abandoned, unsettled or failed halfway; the provider may bill them."
             )
+        if self.adjusted:
+            notes.append(
+                f"Cost: {counted(self.adjusted, 'adjustment')} of records that were priced again "
+                "are included; --as-recorded leaves them out."
+            )
         if total.unsettled:
             notes.append(
                 f"Unsettled: {_calls(total.unsettled)} in flight when the process died; "
@@ -213,6 +220,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "folded": self.folded,
             "in_flight": self.in_flight,
             "cut_off": self.cut_off,
+            "adjusted": self.adjusted,
             "notes": self.notes(),
             "problems": msgspec.to_builtins(self.problems),
         }
