@@ -17,6 +17,7 @@ import pytest_asyncio
 from tests.replies import replies
 
 from litellm_ledger import LiteLLMClient, UsageRecord
+from litellm_ledger._reading.price_check import check_prices
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -27,8 +28,12 @@ D = Decimal
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(tmp_path: Path) -> AsyncIterator[LiteLLMClient]:
+    """A client; what it recorded comes out the same from its lines and the price book alone."""
     async with LiteLLMClient(tmp_path / "usage") as opened:
         yield opened
+    checked = check_prices(tmp_path / "usage")
+    assert checked.ok, checked
+    assert not checked.missing
 
 
 async def made(call: Any, reply: dict[str, Any], path: str = "/v1", **given: Any) -> UsageRecord:
@@ -114,6 +119,17 @@ async def test_openais_tools_each_have_their_fee(
     record = await made(client.aresponses, response(*output), model="openai/gpt-5", input="q")
     assert record.cost == TOKENS + D(fees), record
     assert record.cost_source == "price_map"
+
+
+async def test_an_image_that_a_tool_made_is_never_left_out_in_silence(
+    client: LiteLLMClient,
+) -> None:
+    image = {"type": "image_generation_call", "id": "ig", "status": "completed", "result": "eA=="}
+    reply = response(image)
+    record = await made(client.aresponses, reply, model="openai/gpt-5", input="q")
+    assert record.cost is None  # which model made it is not said, and LiteLLM's figure lacks it
+    assert record.meta["unpriced"] == ["image_generation_cost_per_call"]
+    assert record.meta["tools"] == {"image_generations": 1}
 
 
 # -- Perplexity -----------------------------------------------------------------------------------

@@ -514,6 +514,10 @@ def test_what_a_response_shows_of_paid_tools_is_counted() -> None:
     ]
     used = from_response({"output": output, "usage": CHAT})["meta"]["tools"]
     assert used == {"web_searches": 1, "file_searches": 2, "containers": 1}
+    output = [{"type": "image_generation_call", "status": "completed"}, output[1]]
+    said = {"web_search": {"num_requests": 3}}  # as Bedrock counts them
+    used = from_response({"output": output, "usage": CHAT, "tool_usage": said})["meta"]["tools"]
+    assert used == {"image_generations": 1, "web_searches": 3}
 
 
 def test_a_cost_that_the_server_said_is_the_providers() -> None:

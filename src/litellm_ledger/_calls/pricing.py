@@ -220,7 +220,10 @@ class Pricing:
             return True
         by_units = call in _map().UNIT_CALLS
         if found.cost is None and not by_units and not _map().is_unknown(found.missing):
-            return False
+            # LiteLLM prices an image that a tool made only if the answer names the tool's model.
+            imaged = found.missing == (_map().IMAGE_TOOL,)
+            if not (imaged and fields.get("cost") == found.floor):
+                return False
         hit = fields.get("cache_hit") is True
         said = fields.pop("saved_cost" if hit else "cost", None)
         fields.pop("cost_source", None)

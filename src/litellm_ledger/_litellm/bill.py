@@ -6,6 +6,7 @@ only where it came on the wire.  Pure; what cannot be read is left out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -56,27 +57,39 @@ def money(value: Any) -> Decimal | None:
 def tools_used(get: Callable[[str], Any]) -> dict[str, int]:
     """Paid tools that an answer shows in use.
 
-    OpenAI bills a web search, and not the page that it opens; a container, and not each run in it.
-    The citations of a chat prove at least one search.
+    OpenAI bills a web search, and not the page that it opens; a container, and not each run in it;
+    an image that was made, by another model.  The citations of a chat prove at least one search.
     """
-    used: dict[str, int] = {}
+    used = Counter[str]()
     containers: set[Any] = set()
     for item in get("output") or ():
         kind = member(item, "type")
-        if kind == "web_search_call":
-            if member(member(item, "action"), "type") in (None, "search"):
-                used["web_searches"] = used.get("web_searches", 0) + 1
-        elif kind == "file_search_call":
-            used["file_searches"] = used.get("file_searches", 0) + 1
-        elif kind == "code_interpreter_call":
+        if kind == "code_interpreter_call":
             containers.add(member(item, "container_id"))
+        elif kind in _TOOL_CALLS and _is_billed(item, kind):
+            used[_TOOL_CALLS[kind]] += 1
     if containers:
         used["containers"] = len(containers)
+    if said := count(member(member(get("tool_usage"), "web_search"), "num_requests")):
+        used["web_searches"] = said  # Bedrock's own count
     for choice in get("choices") or ():
         for cited in member(member(choice, "message"), "annotations") or ():
             if member(cited, "type") == "url_citation":
                 return {**used, "web_searches": 1}
-    return used
+    return dict(used)
+
+
+_TOOL_CALLS: Final = {
+    "file_search_call": "file_searches",
+    "image_generation_call": "image_generations",
+    "web_search_call": "web_searches",
+}
+
+
+def _is_billed(item: Any, kind: str) -> bool:
+    if kind == "web_search_call":
+        return member(member(item, "action"), "type") in (None, "search")
+    return kind != "image_generation_call" or member(item, "status") == "completed"
 
 
 def _stated(value: Any) -> Decimal | None:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._prices.bill import EXACT
 from litellm_ledger._prices.entry import Entry
+from litellm_ledger._prices.fees import IMAGE_TOOL
 from litellm_ledger._prices.off_peak import is_off_peak
 from litellm_ledger._prices.price import price, total
 from litellm_ledger._prices.quantities import conditions, used
@@ -27,7 +28,15 @@ from .entries import entry_of
 from .unit_entries import unit_entry
 from .usage import usage_fields
 
-__all__ = ["UNIT_CALLS", "MapPrice", "chosen", "is_unknown", "plain_picousd", "price_by_map"]
+__all__ = [
+    "IMAGE_TOOL",
+    "UNIT_CALLS",
+    "MapPrice",
+    "chosen",
+    "is_unknown",
+    "plain_picousd",
+    "price_by_map",
+]
 
 
 class MapPrice(NamedTuple):
@@ -39,6 +48,7 @@ class MapPrice(NamedTuple):
         entries: those that gave the prices; the call's own is the first.
         parts: of an answer that took several requests: each with the name of its entry.
         conditions: of a batch: what chose the price.
+        floor: what has a price.
     """
 
     cost: Decimal | None
@@ -46,6 +56,7 @@ class MapPrice(NamedTuple):
     entries: tuple[Entry, ...]
     parts: list[dict[str, Any]]
     conditions: Mapping[str, Any] = {}
+    floor: Decimal = Decimal(0)
 
 
 def price_by_map(
@@ -91,7 +102,7 @@ def _priced(
     if entry is None or not (quantities or call == "amoderation"):
         return None
     found = price(quantities, chose, entry)
-    return MapPrice(found.cost, found.missing, (entry,), [])
+    return MapPrice(found.cost, found.missing, (entry,), [], floor=found.floor)
 
 
 def _by_parts(

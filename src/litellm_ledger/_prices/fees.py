@@ -15,7 +15,7 @@ from typing import Any, Final
 from .bill import Bill
 from .entry import number
 
-__all__ = ["DAY", "FEES", "charge_fees", "provider_of", "with_fees"]
+__all__ = ["DAY", "FEES", "IMAGE_TOOL", "charge_fees", "provider_of", "with_fees"]
 
 DAY: Final = "2026-11-29"
 """The day on which the lists behind ``FEES`` were read."""
@@ -121,7 +121,9 @@ def charge_fees(bill: Bill) -> None:
         _charge_tools(bill)
 
 
-_TOOLS: Final = frozenset({"browser_opens", "containers", "file_searches", "maps_groundings"})
+_TOOLS: Final = frozenset(
+    {"browser_opens", "containers", "file_searches", "image_generations", "maps_groundings"}
+)
 
 
 def _charge_tools(bill: Bill) -> None:
@@ -135,6 +137,12 @@ def _charge_tools(bill: Bill) -> None:
     _charge(bill, "file_search_cost_per_1k_calls", used.get("file_searches", 0), "search", 3)
     _charge(bill, "code_interpreter_cost_per_session", used.get("containers", 0), "container")
     _charge(bill, "browser_open_cost_per_request", used.get("browser_opens", 0), "page")
+    # Billed by the tokens of an image model, whose name and prices are not those of this entry.
+    _charge(bill, IMAGE_TOOL, used.get("image_generations", 0), "image")
+
+
+IMAGE_TOOL: Final = "image_generation_cost_per_call"
+"""What is missing where a model had an image made."""
 
 
 def _charge(bill: Bill, name: str, count: int | Decimal, unit: str, scale: int = 0) -> None:

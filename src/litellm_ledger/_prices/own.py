@@ -230,6 +230,9 @@ _TOOLS: Final = (
 )
 
 
+_PRICED_TOOLS: Final = frozenset(tool for tool, _ in _TOOLS)
+
+
 def _tools(fields: Mapping[str, Any]) -> Mapping[str, int]:
     """How often which paid tool was used; what is not there was not."""
     return (fields.get("meta") or {}).get("tools") or {}
@@ -241,6 +244,7 @@ def lacking_prices(price: ModelPrice, fields: Mapping[str, Any]) -> list[str]:
         return []
     used = _tools(fields)
     lacking = [name for count, name in _TOOLS if used.get(count) and getattr(price, name) is None]
+    lacking += [name for name, count in used.items() if count and name not in _PRICED_TOOLS]
     if price.input is not None or price.output is not None:
         for count, name in (("input_tokens", "input"), ("output_tokens", "output")):
             if fields.get(count) and getattr(price, name) is None:
