@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import struct
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._reading.price_check import check_prices
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import SUFFIX, checked, decode, encode, newer_version
 from litellm_ledger._records.scan import scan
@@ -194,3 +196,27 @@ def test_the_manifests_of_the_fixture_still_hold_and_so_does_its_anchor(
             once.pop(member, None)
         later = {"limits", "short", "durations"} - once.keys()
         assert {name: value for name, value in there.items() if name not in later} == once
+
+
+# -- with a price book, and adjustments ------------------------------------------------------------
+
+V2 = FIXTURES / "v2"
+
+
+def test_the_fixture_with_adjustments_still_says_the_same(tmp_path: Path) -> None:
+    root = tmp_path / "usage"
+    shutil.copytree(V2, root)
+    expected = json.loads((V2 / "expected.json").read_text("utf-8"))
+    for when, models in expected["reports"].items():
+        more: dict[str, Any] = {"newest": {}, "recorded": {"as_recorded": True}}.get(when, {})
+        if when[0].isdigit():
+            more = {"as_of": datetime.fromisoformat(when)}
+        report = Ledger(root).report(["model"], **more)
+        found = {r.group["model"]: [r.calls, r.priced, str(r.cost)] for r in report.rows}
+        assert found == models, when
+    assert Ledger(root).verify(full=True).ok
+
+
+def test_every_cost_of_the_fixture_is_still_what_its_price_says() -> None:
+    found = check_prices(V2)
+    assert (found.ok, found.computed, found.adjusted, found.missing) == (True, 3, 5, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import random
@@ -17,7 +18,7 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, framed
 from tests.priced_ledger import CALL, MAP, OWN, PricedLedger
 from tests.terminal import as_json, run, told
 
-from litellm_ledger import Ledger, UnsupportedFormat
+from litellm_ledger import Ledger, LedgerPathError, UnsupportedFormat, UsageRecord, UsageTracker
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.recover import recover
@@ -25,9 +26,10 @@ from litellm_ledger._maintenance.reprice import Repriced, reprice
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._prices.price_list import PriceList
 from litellm_ledger._reading.price_check import check_prices
-from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
+from litellm_ledger._records.layout import MANIFESTS, PRICES, SEGMENTS, SegmentName
 from litellm_ledger._records.line import newer_version
 from litellm_ledger._reports import engine as _engine
+from litellm_ledger._storage.live_file import lock_directory, unlock
 
 DEARER = {
     "gpt-4o-mini": {
@@ -385,6 +387,28 @@ def test_records_follow_and_calls_are_as_before(hand: PricedLedger) -> None:
     before = says()
     write(hand.root)
     assert says() == before
+
+
+def test_records_are_written_beside_adjustments(hand: PricedLedger) -> None:
+    write(hand.root)
+
+    async def record() -> None:
+        async with UsageTracker(hand.root, handle_signals=False) as tracker:
+            await tracker.record(UsageRecord(model="new", cost=Decimal(1)))
+
+    before = Ledger(hand.root).report([]).total.cost
+    asyncio.run(record())
+    assert Ledger(hand.root).report([]).total.cost == before + 1
+    assert Ledger(hand.root).verify().ok
+
+
+def test_two_runs_at_once_are_refused(hand: PricedLedger) -> None:
+    held = lock_directory(hand.root / PRICES)
+    assert held is not None
+    with pytest.raises(LedgerPathError, match="being repriced"):
+        write(hand.root)
+    unlock(held)
+    assert write(hand.root).changed == 3
 
 
 def test_a_copy_of_a_ledger_has_its_adjustments(hand: PricedLedger, tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def _keys(name: str, provider: str | None) -> Iterator[str]:
 def _is_of(entry: Entry, provider: str | None) -> bool:
     """Whether an entry is the provider's: ``vertex_ai-language-models`` is ``vertex_ai``'s."""
     theirs = entry.members.get("litellm_provider")
-    if provider is None or not isinstance(theirs, str):
-        return (provider is None and theirs is None) or entry.key.startswith(f"{provider}/")
+    if provider is None:
+        return True
+    if not isinstance(theirs, str):
+        return entry.key.startswith(f"{provider}/")
     return theirs == provider or theirs.startswith((f"{provider}-", f"{provider}_"))
