@@ -110,6 +110,20 @@ def test_a_price_is_kept_before_the_record_that_names_it_is_acknowledged(tmp_pat
     assert kept == 2
 
 
+def test_the_last_resort_keeps_the_price_of_what_it_saves(tmp_path: Path) -> None:
+    async def left() -> UsageTracker:
+        tracker = UsageTracker(tmp_path, fs=FaultyFileSystem(QUICK), handle_signals=False)
+        await tracker.open()
+        calls_of(tracker).keep_price(OTHER.version, OTHER.text)
+        tracker.record_nowait(usage(1, price_version=OTHER.version))  # the loop ends before it
+        return tracker
+
+    tracker = asyncio.run(left())
+    assert keys(tmp_path) == ["1"]
+    assert believed(tmp_path) == {OTHER.version}
+    asyncio.run(tracker.aclose())
+
+
 def test_a_directory_that_cannot_be_made_costs_no_record(tmp_path: Path) -> None:
     (tmp_path / PRICES).write_text("in the way")
     tracked, kept = asyncio.run(life(tmp_path, FaultyFileSystem(QUICK)))

@@ -89,6 +89,13 @@ def test_what_the_book_has_is_the_price(tmp_path: Path) -> None:
     assert [(term.name, term.quantity) for term in found.lines] == [("input", 10), ("output", 5)]
 
 
+def test_an_entry_is_never_written_over(tmp_path: Path) -> None:
+    path = kept(tmp_path)
+    path.write_bytes(b"what was there first")
+    kept(tmp_path)
+    assert path.read_bytes() == b"what was there first"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "what"),
     [
