@@ -161,14 +161,16 @@ async def test_perplexitys_deep_research_without_its_own_figure(client: LiteLLMC
         "completion_tokens": 7_163,
         "total_tokens": 7_196,
         "citation_tokens": 20_016,
-        "reasoning_tokens": 5_000,
+        "reasoning_tokens": 73_997,
         "num_search_queries": 18,
     }
+    reply = {**chat(usage), "citations": ["https://e/1", "https://e/2"]}  # LiteLLM counts these
     record = await made(
-        client.acompletion, chat(usage), "", model="perplexity/sonar-deep-research", messages=HELLO
+        client.acompletion, reply, "", model="perplexity/sonar-deep-research", messages=HELLO
     )
-    # 33 × $2/M + 2,163 × $8/M + 5,000 × $3/M + 20,016 × $2/M + 18 × $5/1,000
-    assert record.cost == D("0.162402")
+    # 33 × $2/M + 7,163 × $8/M + 73,997 × $3/M + 20,016 × $2/M + 18 × $5/1,000
+    assert record.cost == D("0.409393"), record
+    assert (record.output_tokens, record.reasoning_tokens) == (81_160, 73_997)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ CALLS: Final[dict[str, Call]] = {
             reader=ChatReader,
             tokens=True,
             plain=True,
-            wired=frozenset({"cohere", "cohere_chat"}),
+            wired=frozenset({"cohere", "cohere_chat", "perplexity"}),
             wrote=_of_choices("message"),
             need=lambda kwargs: _MCP if kwargs.get("tools") else None,
         ),

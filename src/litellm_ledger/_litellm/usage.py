@@ -103,6 +103,9 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one
     }
     fields |= {name: value for name, value in found.items() if count(value) is not None}
     reasoning = None if out_details is None else count(view(out_details).get("reasoning_tokens"))
+    if on_top := _researched(get, reasoning):
+        reasoning = on_top
+        fields["output_tokens"] = fields.get("output_tokens", 0) + on_top
     if reasoning is not None:
         fields["reasoning_tokens"] = reasoning
     apart = _priced_apart(in_details, "input") | _priced_apart(out_details, "output")
@@ -166,6 +169,16 @@ def cached_elsewhere(usage: Any) -> int:
             return 0
     found = (count(get(name)) for name in _CACHED_ELSEWHERE)
     return next((value for value in found if value), 0)
+
+
+def _researched(get: Callable[[str], Any], reasoning: int | None) -> int:
+    """Tokens that Perplexity's deep research reasoned with: no part of what it says of its output.
+
+    They are a step of their own (https://docs.perplexity.ai/getting-started/pricing).
+    """
+    if get("citation_tokens") is None and get("num_search_queries") is None:
+        return 0
+    return reasoning or count(get("reasoning_tokens")) or 0
 
 
 def _searches(get: Callable[[str], Any], in_details: Any) -> int:

@@ -2,8 +2,8 @@
 
 Owns the reading.  Groq puts the usage of a stream into ``x_groq``,
 Moonshot into ``choices[0]``, Cohere into its last event, with the tokens that it bills; Cohere's
-plain answers lose those as well, and OpenRouter's embeddings their cost.  Everybody else's calls
-are left alone.
+plain answers lose those as well, OpenRouter's embeddings their cost, and Perplexity's answers their
+count of citations, which LiteLLM estimates anew.  Everybody else's calls are left alone.
 
 A stream is read on its way from LiteLLM's connection to LiteLLM's own reader, through an object of
 that one stream; a plain answer in the frame that waited for it.  Nothing is changed, held back or
