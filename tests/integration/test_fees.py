@@ -132,6 +132,23 @@ async def test_an_image_that_a_tool_made_is_never_left_out_in_silence(
     assert record.meta["tools"] == {"image_generations": 1}
 
 
+async def test_a_container_is_billed_once_however_many_answers_run_in_it(
+    client: LiteLLMClient,
+) -> None:
+    box = {"id": "c9", "object": "container", "created_at": 1, "status": "running", "name": "n"}
+    records = [await made(client.acreate_container, box, name="n")]
+    for ids in (["c9"], ["c8"], ["c8", "c9"]):
+        reply = response(*map(run, ids))
+        records.append(await made(client.aresponses, reply, model="openai/gpt-5", input="q"))
+    assert [each.cost for each in records] == [D("0.03"), TOKENS, TOKENS + D("0.03"), TOKENS]
+    assert [each.meta.get("tools") for each in records] == [
+        {"containers": 1},
+        None,
+        {"containers": 1},
+        None,
+    ]
+
+
 # -- Perplexity -----------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._litellm import load as _litellm
+from litellm_ledger._litellm.bill import containers_of, provider_id
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._litellm.costs import (
     compute_cost,
@@ -25,7 +26,7 @@ from litellm_ledger._litellm.costs import (
     provider_of,
     says,
 )
-from litellm_ledger._litellm.members import member, note, noted
+from litellm_ledger._litellm.members import member, note, noted, view
 from litellm_ledger._litellm.price_options import priced_elsewhere
 from litellm_ledger._litellm.units import search_context
 from litellm_ledger._litellm.usage import parts
@@ -41,6 +42,9 @@ __all__ = ["Pricing", "note_price"]
 
 _log = logging.getLogger("litellm_ledger")
 
+
+_MOST_CONTAINERS: Final = 10_000
+"""Containers that are remembered as billed; OpenAI's end 20 minutes after their last use."""
 
 _CONDITIONS: Final[tuple[str, ...]] = ("base_model", "data_residency", "vertex_location")
 """Options that are noted beside each price that hung on them."""
@@ -81,6 +85,7 @@ class Pricing:
         self._keep = keep
         self._entries: dict[int, tuple[str, str]] = {}
         self._warned: set[tuple[str, str]] = set()
+        self._containers: dict[str, None] = {}  # the newest last
 
     def complete(
         self, fields: dict[str, Any], answer: Any, asked: Asked, began: datetime | None = None
@@ -159,6 +164,8 @@ class Pricing:
         if provider:
             fields["provider"] = provider
         note(fields, {"litellm": _litellm.version()})
+        if "containers" in (noted(fields, "tools") or ()) and not fields.get("cache_hit"):
+            self._count_containers(fields, answer, asked)
         own = self.own(model, provider, began)
         if own is not None:
             self._put_own(fields, own, model, _written_by_others(answer, model))
@@ -205,6 +212,23 @@ class Pricing:
             note_price(fields, _map().chosen(fields, model, provider, options.get("base_model")))
         elif fields.get("cost_source") == "provider" and not fields.get("cache_hit"):
             _compare(fields, map_cost(model, provider, fields, **options))
+
+    def _count_containers(self, fields: dict[str, Any], answer: Any, asked: Asked) -> None:
+        """A container is billed when it begins, however many answers run code in it."""
+        said = view(answer).get
+        if asked.call.name == "acreate_container":
+            made = {provider_id(said("id"))}
+        else:
+            made = containers_of(said)
+        new = [name for name in made if not isinstance(name, str) or name not in self._containers]
+        self._containers |= dict.fromkeys(name for name in new if isinstance(name, str))
+        while len(self._containers) > _MOST_CONTAINERS:
+            del self._containers[next(iter(self._containers))]
+        if len(new) < len(made):
+            tools = {**noted(fields, "tools"), "containers": len(new)}
+            told = {name: count for name, count in tools.items() if count}
+            meta = {name: value for name, value in fields["meta"].items() if name != "tools"}
+            fields["meta"] = meta | ({"tools": told} if told else {})
 
     def _put_map(
         self, fields: dict[str, Any], call: str, found: MapPrice, told: dict[str, Any]

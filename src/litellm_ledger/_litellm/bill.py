@@ -6,6 +6,7 @@ only where it came on the wire.  Pure; what cannot be read is left out.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -21,7 +22,9 @@ from .usage import cached_elsewhere
 __all__ = [
     "COST_HEADER",
     "PLAIN_TIERS",
+    "containers_of",
     "money",
+    "provider_id",
     "put_answer_cost",
     "put_said",
     "tools_used",
@@ -54,6 +57,23 @@ def money(value: Any) -> Decimal | None:
         return None
 
 
+def containers_of(get: Callable[[str], Any]) -> set[Any]:
+    """The ids of the containers in which an answer's code ran."""
+    ran = (item for item in get("output") or () if member(item, "type") == "code_interpreter_call")
+    return {provider_id(member(item, "container_id")) for item in ran}
+
+
+def provider_id(container: Any) -> Any:
+    """The provider's own id; LiteLLM wraps it together with the model, ``cntr_`` and base64."""
+    if not isinstance(container, str) or not container.startswith("cntr_"):
+        return container
+    try:
+        wrapped = b64decode(container.removeprefix("cntr_"), validate=True).decode()
+    except ValueError:
+        return container
+    return wrapped.rpartition("container_id:")[2] if wrapped.startswith("litellm:") else container
+
+
 def tools_used(get: Callable[[str], Any]) -> dict[str, int]:
     """Paid tools that an answer shows in use.
 
@@ -61,14 +81,11 @@ def tools_used(get: Callable[[str], Any]) -> dict[str, int]:
     an image that was made, by another model.  The citations of a chat prove at least one search.
     """
     used = Counter[str]()
-    containers: set[Any] = set()
     for item in get("output") or ():
         kind = member(item, "type")
-        if kind == "code_interpreter_call":
-            containers.add(member(item, "container_id"))
-        elif kind in _TOOL_CALLS and _is_billed(item, kind):
+        if kind in _TOOL_CALLS and _is_billed(item, kind):
             used[_TOOL_CALLS[kind]] += 1
-    if containers:
+    if containers := containers_of(get):
         used["containers"] = len(containers)
     if said := count(member(member(get("tool_usage"), "web_search"), "num_requests")):
         used["web_searches"] = said  # Bedrock's own count
