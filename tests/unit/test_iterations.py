@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +15,12 @@ from litellm_ledger._calls.capture import _asked
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._litellm.anthropic_events import MessagesReader
 from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.load import load_sync
 from litellm_ledger._litellm.outcome import from_response
 from litellm_ledger._litellm.stream_readers import LookReader, ResponsesReader
 from litellm_ledger._litellm.usage import parts, summed, usage_fields
+from litellm_ledger._prices.computed import compute
+from litellm_ledger._prices.entry import Entry
 
 COMPACTION = {
     "type": "compaction",
@@ -183,3 +188,33 @@ def test_a_price_of_the_users_is_not_put_on_the_tokens_of_another_model() -> Non
         fields = pricing.complete(from_response(answer), answer, asked)
         assert fields["meta"].get("unpriced") == unpriced
         assert ("cost" in fields) is (unpriced is None)
+
+
+@pytest.mark.parametrize("advisor", [None, "claude-opus-4-6"])
+def test_each_iteration_is_priced_by_its_own_context_and_model_and_again_from_the_record(
+    advisor: str | None,
+) -> None:
+    load_sync()
+    iterations = [COMPACTION, {**LAST, **({"model": advisor} if advisor else {})}]
+    answer = {"model": "claude-sonnet-4-5", "usage": {**USAGE, "iterations": iterations}}
+    asked = Asked(CALLS["anthropic_messages"], {"model": "anthropic/claude-sonnet-4-5"})
+    kept: dict[str, Entry] = {}
+
+    def keep(version: str, text: str, litellm: str) -> None:
+        told = json.loads(text)
+        kept[version] = Entry(told["key"], told["entry"])
+
+    given = {**from_response(answer), "provider": "anthropic"}
+    found = Pricing(None, keep).complete(given, answer, asked)
+    # (180,000 x 3 + 7 x 0.3 + 2 x 3.75 + 11 x 6 + 3,500 x 15 dollars) / 1,000,000, and
+    # (23,000 x 3 + 1 x 6 + 1,000 x 15) / 1,000,000 or 5, 10 and 25 by the advisor, and 2 searches
+    other = "0.14001" if advisor else "0.084006"
+    assert found["cost"] == Decimal("0.5925756") + Decimal(other) + Decimal("0.02")
+    assert found["cost_source"] == "price_map"
+    assert [part.get("model") for part in found["meta"]["parts"]] == [None, advisor]
+    assert kept.keys() == {part["price_version"] for part in found["meta"]["parts"]}
+    fields = {**found, "call": "anthropic_messages"}
+    main = kept[found["price_version"]]
+    assert compute(main, fields, kept.get).cost == found["cost"]
+    if advisor:
+        assert compute(main, fields).missing == ("price_version",)

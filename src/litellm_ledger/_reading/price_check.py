@@ -121,7 +121,7 @@ def _check(found: PriceCheck, entries: PriceEntries, line: Line) -> None:
         found.others += not named
         return
     found.computed += 1
-    cost = _cost(entry, line)
+    cost = _cost(entry, line, entries)
     if cost != usd(recorded) or (line.cache_hit and line.cost):
         found.different += 1
         if len(found.differences) < _MOST:
@@ -148,16 +148,16 @@ def _check_adjustments(
             pass  # back to what was recorded
         elif entry is None:
             found.missing += 1
-        elif _cost(entry, line) != one.cost:
+        elif _cost(entry, line, entries) != one.cost:
             why = f"its new cost is not the cost by {one.new_price_version}"
         if why is not None:
             found.wrong.append((one.id, why))
         before = one.new_cost
 
 
-def _cost(entry: Entry | ModelPrice, line: Line) -> Decimal | None:
+def _cost(entry: Entry | ModelPrice, line: Line, entries: PriceEntries) -> Decimal | None:
     try:
-        return compute(entry, _fields(line)).cost
+        return compute(entry, _fields(line), entries.get).cost
     except (InvalidRecord, DecimalException):  # more than anything can have cost
         return None
 
@@ -168,11 +168,12 @@ def _fields(record: Line | UsageRecord) -> dict[str, Any]:
 
 def terms(root: Path, record: UsageRecord) -> Priced | None:
     """Return the price of a record by the price book; ``None`` if its entry is not in there."""
-    entry = PriceEntries(root).get(record.price_version) if record.price_version else None
+    entries = PriceEntries(root)
+    entry = entries.get(record.price_version) if record.price_version else None
     if entry is None:
         return None
     try:
-        return compute(entry, _fields(record))
+        return compute(entry, _fields(record), entries.get)
     except (InvalidRecord, DecimalException):
         return None
 

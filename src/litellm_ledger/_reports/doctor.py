@@ -300,8 +300,12 @@ def _book(ledger: Ledger, since: datetime, span: str) -> Iterator[Finding]:
     entries = PriceEntries(ledger.path)
     entries.check()
     missing: Counter[str] = Counter()
+    other: Counter[str] = Counter()
     where = {"cost_source": list(_BY_ENTRY)}
     for call in ledger.calls(since=since, where=where, limit=_NEWEST).records:
+        price = (call.meta or {}).get("price")
+        if isinstance(price, dict) and "check" in price:
+            other[call.model or "no model"] += 1
         version = call.price_version
         if version and version_of_entry(entry_name(version)) and not entries.get(version):
             missing[version] += 1
@@ -315,6 +319,12 @@ def _book(ledger: Ledger, since: datetime, span: str) -> Iterator[Finding]:
         )
     else:
         yield _ok("price book", f"it has the prices of all calls {span} that were priced by one")
+    if other:
+        yield _warning(
+            "LiteLLM's figures",
+            f"{counted(other.total(), 'call')} {span} of which LiteLLM has another figure "
+            f"(meta.price.check): {_listed(other)}; litellm-ledger show ID prints our terms",
+        )
 
 
 def _looked_at(ledger: Ledger, since: datetime) -> tuple[Counter[str], Counter[str]]:
