@@ -111,17 +111,18 @@ def test_a_price_is_kept_before_the_record_that_names_it_is_acknowledged(tmp_pat
 
 
 def test_the_last_resort_keeps_the_price_of_what_it_saves(tmp_path: Path) -> None:
-    async def left() -> UsageTracker:
+    async def late() -> None:
         tracker = UsageTracker(tmp_path, fs=FaultyFileSystem(QUICK), handle_signals=False)
+        calls = calls_of(tracker)
         await tracker.open()
-        calls_of(tracker).keep_price(OTHER.version, OTHER.text)
-        tracker.record_nowait(usage(1, price_version=OTHER.version))  # the loop ends before it
-        return tracker
+        calls.join()  # a call in flight, whose outcome comes when the writer's task is gone
+        await tracker.aclose()
+        calls.keep_price(OTHER.version, OTHER.text)
+        calls.end(usage(1, price_version=OTHER.version), None)
 
-    tracker = asyncio.run(left())
+    asyncio.run(late())
     assert keys(tmp_path) == ["1"]
     assert believed(tmp_path) == {OTHER.version}
-    asyncio.run(tracker.aclose())
 
 
 def test_a_directory_that_cannot_be_made_costs_no_record(tmp_path: Path) -> None:
