@@ -198,13 +198,15 @@ def test_one_range_prices_the_whole_call() -> None:
         ("2026-01-02T16:30:00Z", True),
         ("2026-01-03T00:29:59Z", True),
         ("2026-01-02T00:30:00Z", False),
+        ("2026-01-02T04:00:00Z", True),
+        ("2026-01-02T06:00:00Z", False),
         ("2026-01-03T12:00:00Z", True),  # a Saturday
         ("2026-01-03T01:31:00+01:00", True),  # still the evening's window in UTC
     ],
 )
 def test_the_hour_of_the_record_decides_an_off_peak_price(at: str, off: bool) -> None:
     hours = {
-        "hours_utc": "16:30-00:30",
+        "hours_utc": ["16:30-00:30", "04:00-06:00"],
         "input_cost_per_token": 5e-07,
         "windows": [{"hours_utc": ["00:00-00:00"], "weekdays": ["sat", 7]}],
     }
