@@ -275,6 +275,36 @@ async def test_one_call_that_litellm_answers_by_another_is_one_record(
 # -- the Router, a framework, threads -------------------------------------------------------------
 
 
+async def test_a_stream_that_a_router_continues_elsewhere_is_two_calls_that_are_billed(
+    tmp_path: Path, to: dict[str, Any]
+) -> None:
+    continues: dict[str, Any] = {"enable_mid_stream_fallback_continuation": True}
+    if LITELLM < (1, 109):
+        continues = {}  # it raises, as any other call that is cut
+    cut = {"model": MODEL, **to, "extra_headers": Behaviour(cut_after=2).headers()}
+    other = {"model": "deepseek/deepseek-chat", **to}
+    prefill = {"supports_assistant_prefill": True}
+    async with LiteLLMClient(tmp_path, capture=True):
+        router = litellm.Router(
+            model_list=[
+                {"model_name": "first", "litellm_params": cut},
+                {"model_name": "second", "litellm_params": other, "model_info": prefill},
+            ],
+            fallbacks=[{"first": ["second"]}],
+            num_retries=0,
+            **continues,
+        )
+        with contextlib.suppress(openai.OpenAIError):
+            await read(await router.acompletion("first", MESSAGES, stream=True))
+    billed = [
+        (record.model, record.status, record.usage_source)
+        for record in records(tmp_path)
+        if record.output_tokens and record.cost
+    ]
+    continued = ("deepseek/deepseek-chat", "ok", "estimated")
+    assert billed == [(MODEL, "error", "estimated"), *([continued] if continues else [])]
+
+
 async def test_every_attempt_of_a_router_is_on_record(to: dict[str, Any], tmp_path: Path) -> None:
     router = litellm.Router(
         model_list=[
