@@ -37,16 +37,16 @@ class Snapshot:
     Attributes:
         root: the ledger.
         segments: by writer and first number, those in the archive among them.
-        adjustments: the segments that hold adjustments, likewise; they are not among the others.
         archive: where each compacted segment is.
         broken: files of the archive that are not whole.
+        adjustments: the segments that hold adjustments; they are not among the others.
     """
 
     root: Path
     segments: list[SegmentName]
-    adjustments: list[SegmentName]
     archive: Mapping[SegmentName, Place]
     broken: list[Path]
+    adjustments: Sequence[SegmentName] = ()
 
     @classmethod
     def take(cls, root: Path, live: Sequence[str] | None = None, *, afresh: bool = False) -> Self:
@@ -69,16 +69,17 @@ class Snapshot:
             root, broken, afresh=afresh
         )  # listed last: a segment is there before it leaves here
         refuse_newer(root, live, plain)
-        records = {name for name in (*plain, *archive) if not name.adjusts}
+        segments = {name for name in (*plain, *archive) if not name.adjusts}
         adjustments = {name for name in plain if name.adjusts}
-        by_order = sorted(records, key=_order), sorted(adjustments, key=_order)
-        return cls(root, *by_order, archive, broken)
+        return cls(
+            root, sorted(segments, key=_order), archive, broken, sorted(adjustments, key=_order)
+        )
 
     def of(self, segments: list[SegmentName]) -> Snapshot:
         """Return the same look at some of the segments."""
         there = set(segments)
         archive = {name: place for name, place in self.archive.items() if name in there}
-        return Snapshot(self.root, segments, self.adjustments, archive, self.broken)
+        return Snapshot(self.root, segments, archive, self.broken, self.adjustments)
 
 
 def list_live(root: Path) -> list[str]:
