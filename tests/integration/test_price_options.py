@@ -371,3 +371,22 @@ async def test_a_streamed_look_bills_nothing_and_a_background_stream_left_early_
     read = outcomes(client)[-1]
     assert read.cost == Decimal("0.0035")
     assert meta(read)["background"] == {"status": "completed", "counted": True}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"input_cost_per_token": 1e-03, "output_cost_per_token": 1e-03},
+        {"metadata": {"model_info": {"id": "1", "input_cost_per_token": 1e-03}}},
+    ],
+)
+async def test_prices_that_came_with_the_call_leave_litellms_figure(given: dict[str, Any]) -> None:
+    usage = litellm.Usage(prompt_tokens=1_000, completion_tokens=100, total_tokens=1_100)
+    answer = litellm.ModelResponse(model="gpt-4o", usage=usage)
+    fields = {**from_response(answer), "cost": Decimal("1.1"), "cost_source": "litellm"}
+    plain = {"model": "openai/gpt-4o"}
+    own = Pricing().complete(dict(fields), answer, Asked(CALLS["acompletion"], {**plain, **given}))
+    assert (own["cost"], own["cost_source"]) == (Decimal("1.1"), "litellm")
+    ours = Pricing().complete(dict(fields), answer, Asked(CALLS["acompletion"], plain))
+    assert (ours["cost"], ours["cost_source"]) == (Decimal("0.0035"), "price_map")
+    assert ours["meta"]["price"] == {"check": "1.1"}

@@ -80,15 +80,18 @@ def base_model(kwargs: Mapping[str, Any]) -> str | None:
     return None
 
 
-_OWN_PRICES: Final = (
-    "cache_creation_input_token_cost",
-    "cache_read_input_token_cost",
-    "input_cost_per_second",
-    "input_cost_per_token",
-    "output_cost_per_second",
-    "output_cost_per_token",
-    "tiered_pricing",
+_OWN_PRICES: Final = frozenset(
+    {
+        "cache_creation_input_token_cost",
+        "cache_read_input_token_cost",
+        "input_cost_per_second",
+        "input_cost_per_token",
+        "output_cost_per_second",
+        "output_cost_per_token",
+        "tiered_pricing",
+    }
 )
+_HOLDERS: Final = frozenset({"litellm_metadata", "metadata", "model_info"})
 
 
 def priced_elsewhere(kwargs: Mapping[str, Any]) -> bool:
@@ -98,8 +101,10 @@ def priced_elsewhere(kwargs: Mapping[str, Any]) -> bool:
     litellm = loaded()
     if member(litellm, "cost_discount_config") or member(litellm, "cost_margin_config"):
         return True
-    if any(kwargs.get(name) is not None for name in _OWN_PRICES):
+    if any(kwargs[name] is not None for name in _OWN_PRICES & kwargs.keys()):
         return True
+    if _HOLDERS.isdisjoint(kwargs):
+        return False
     metadata = (kwargs, kwargs.get("metadata"), kwargs.get("litellm_metadata"))
     for holder in metadata:
         info = member(holder, "model_info")
