@@ -568,6 +568,7 @@ def test_the_json_form_has_every_count(hand: HandMade) -> None:
         "writers",
         "recovery",
         "archive",
+        "adjustments",
         "anchors",
         "cannot_prove",
     }
