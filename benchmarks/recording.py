@@ -20,7 +20,7 @@ from litellm_ledger import UsageTracker
 from litellm_ledger._storage.filesystem import FileSystem
 
 from ._collector import Collector
-from ._least import Least
+from ._least import Least, numbered
 from ._peers import INSTALL, PEERS, Bare, LedgerRecorder, Recorder, Sqlite, missing
 from ._rounds import Contender, Timed, race
 from ._size import Size
@@ -31,6 +31,10 @@ __all__ = ["run"]
 
 LIMIT: Final = f"limit: encode + checksum + write in a loop, {line_bytes(long=False)} bytes"
 LONG: Final = f"the same, {line_bytes(long=True)} bytes"
+NUMBERED: Final = (
+    f"numbering limit: each line numbered, named and dated, {line_bytes(long=False)} bytes"
+)
+LONG_NUMBERED: Final = f"the same, {line_bytes(long=True)} bytes, dated by its caller"
 
 
 class _Synced(LedgerRecorder):
@@ -109,6 +113,8 @@ async def _peers(size: Size) -> list[Table]:
         most = size(100_000, 100)
         contenders[LIMIT] = _plain(partial(limit, root / "limit", most)), most
         contenders[LONG] = _plain(partial(limit, root / "limit", most, long=True)), most
+        contenders[NUMBERED] = _plain(partial(numbered, root / "limit", most)), most
+        contenders[LONG_NUMBERED] = _plain(partial(numbered, root / "limit", most, long=True)), most
         found = await race(contenders, rounds=size(7, 1), seconds=80)
 
     caller = Table(
@@ -129,24 +135,34 @@ async def _peers(size: Size) -> list[Table]:
 
     through = Table(
         "From the caller to the disk",
-        ["", "records/s", "share of the limit"],
+        ["", "records/s", "share of the limit", "of the numbering limit", "by processor time"],
         "The same bursts until the last record is where it belongs: with the operating system, "
         "through `fdatasync` (synced), in the database, with the collector. Langfuse and "
         "OpenTelemetry have a queue large enough for the burst here; with their own they drop. "
         "*The least* (`_least.py`) writes what a call writes and promises nothing: what any ledger "
-        "can reach that goes through an `asyncio.Queue`.",
+        "can reach that goes through an `asyncio.Queue`. *The numbering limit* (`_least.py`) gives "
+        "each line what docs/FORMAT.md demands, and does nothing else; by processor time too.",
     )
     ours = (_MadeBefore, _AsCalled, LedgerRecorder, _Synced)
     kinds = (*ours, Least, Bare, Sqlite, _Commits, *PEERS[:3])
-    through.add(LIMIT, per_second(found[LIMIT].median), "1")
-    through.add(LONG, per_second(found[LONG].median), "1")
+    for name, bound in ((LIMIT, LIMIT), (LONG, LONG), (NUMBERED, LIMIT), (LONG_NUMBERED, LONG)):
+        share = "1" if name == bound else spread(found[bound].over(found[name]))
+        last = "1" if name in (NUMBERED, LONG_NUMBERED) else ""
+        through.add(name, per_second(found[name].median), share, last, last)
     for kind in kinds:
         if missing(kind):
             through.add(kind.name, INSTALL)
             continue
         mine = found[kind.name]
-        bound = found[LONG if kind in (_AsCalled, Least) else LIMIT]
-        through.add(kind.name, per_second(mine.median), spread(bound.over(mine)))
+        long = kind in (_AsCalled, Least)
+        bound, fair = found[LONG if long else LIMIT], found[LONG_NUMBERED if long else NUMBERED]
+        through.add(
+            kind.name,
+            per_second(mine.median),
+            spread(bound.over(mine)),
+            spread(fair.over(mine)),
+            spread(fair.cpu_over(mine)),
+        )
     return [caller, through]
 
 
