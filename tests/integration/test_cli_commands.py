@@ -132,6 +132,7 @@ def test_without_a_command_it_is_daily(whole: HandMade, monkeypatch: pytest.Monk
     monkeypatch.setenv("LITELLM_LEDGER_DIR", str(whole.root))
     assert told() == daily
     assert told("--last", "1000w") == daily
+    assert told("-s", "1000w") == daily
     assert json.loads(told("--json"))["by"] == ["day"]
     assert "Commands:" in told("--help")
 
@@ -685,3 +686,20 @@ def test_doctor_tells_of_segments_without_a_manifest(hand: HandMade, monkeypatch
     assert found["text"].startswith("1 sealed segment of 0 MiB without a manifest")
     told("seal", hand.root)
     assert "manifests" not in findings(hand.root)[1]
+
+
+def test_short_flags_are_the_long_ones(whole: HandMade) -> None:
+    long = ("--since", "2025-01-01", "--tz", "Asia/Kolkata", "--where", "status!=error")
+    short = ("-s", "2025-01-01", "-z", "Asia/Kolkata", "-w", "status!=error")
+    assert told("daily", *short, "-b", whole.root) == told(
+        "daily", *long, "--breakdown", whole.root
+    )
+    assert as_json("daily", *short, whole.root, "-j") == as_json("daily", *long, whole.root)
+
+
+def test_quiet_leaves_the_notes_out_and_nothing_else(whole: HandMade) -> None:
+    for command in ("daily", "calls"):
+        loud, quiet = told(command, whole.root), told(command, whole.root, "-q")
+        assert loud.startswith(quiet.rstrip())
+        assert "\n\n" in loud.strip()
+        assert "\n\n" not in quiet.strip()

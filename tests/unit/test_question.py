@@ -33,6 +33,10 @@ def at(*when: int) -> datetime:
         ("2025-03-30T14:00Z", at(2025, 3, 30, 14), at(2025, 3, 30, 14)),
         ("2025-03-30T14:00-05:00", at(2025, 3, 30, 19), at(2025, 3, 30, 19)),
         ("now", NOW, NOW),
+        ("36h", at(2025, 3, 29, 0, 34, 56), at(2025, 3, 29, 0, 34, 56)),
+        ("1d", at(2025, 3, 29, 13, 34, 56), at(2025, 3, 29, 13, 34, 56)),  # 14:34 there, too
+        ("2w", at(2025, 3, 16, 13, 34, 56), at(2025, 3, 16, 13, 34, 56)),
+        ("1mo", at(2025, 2, 28, 13, 34, 56), at(2025, 2, 28, 13, 34, 56)),  # which has no 30th
         # lived twice: the first of the two
         ("2025-10-26T02:30", at(2025, 10, 26, 0, 30), at(2025, 10, 26, 0, 30)),
     ],
@@ -72,7 +76,31 @@ def test_what_is_no_moment_is_said_with_the_forms_there_are(text: str) -> None:
 def test_the_last_so_many_have_the_current_one_among_them(
     text: str, zone: ZoneInfo, begin: datetime
 ) -> None:
-    assert last(text, zone, NOW) == begin
+    assert last(text, zone, NOW) == (begin, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "begin", "end"),
+    [
+        ("day", at(2025, 3, 28, 23), at(2025, 3, 29, 23)),
+        ("week", at(2025, 3, 16, 23), at(2025, 3, 23, 23)),
+        ("Month", at(2025, 1, 31, 23), at(2025, 2, 28, 23)),
+        ("year", at(2023, 12, 31, 23), at(2024, 12, 31, 23)),
+    ],
+)
+def test_the_last_whole_one_ends_where_the_current_one_begins(
+    text: str, begin: datetime, end: datetime
+) -> None:
+    assert last(text, BERLIN, NOW) == (begin, end)
+
+
+def test_the_last_whole_week_begins_on_the_day_that_was_asked_for() -> None:
+    assert last("week", UTC, NOW, "sunday") == (at(2025, 3, 23), at(2025, 3, 30))
+
+
+def test_what_is_longer_ago_than_there_were_years_is_said() -> None:
+    with pytest.raises(ValueError, match="is before the year 1"):
+        moment("99999mo", UTC, NOW, flag="--since")
 
 
 @pytest.mark.parametrize("text", ["30m", "30min", "30 M"])
@@ -82,8 +110,8 @@ def test_minutes_are_not_taken_for_months(text: str) -> None:
 
 
 def test_the_last_weeks_begin_on_the_day_that_was_asked_for() -> None:
-    assert last("1w", UTC, NOW, "sunday") == at(2025, 3, 30)
-    assert last("1w", UTC, NOW, "saturday") == at(2025, 3, 29)
+    assert last("1w", UTC, NOW, "sunday")[0] == at(2025, 3, 30)
+    assert last("1w", UTC, NOW, "saturday")[0] == at(2025, 3, 29)
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "7 fortnights", "1.5d", "99999mo"])
@@ -163,5 +191,5 @@ def test_the_zone_of_the_machine_is_a_zone_too(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(local, timezone)
     begin = moment("2025-01-01", None, NOW, flag="--since")
     assert begin.astimezone() == datetime(2025, 1, 1).astimezone()
-    assert last("1d", None, NOW) <= NOW
-    assert NOW - last("1d", None, NOW) < timedelta(days=1)
+    assert last("1d", None, NOW)[0] <= NOW
+    assert NOW - last("1d", None, NOW)[0] < timedelta(days=1)

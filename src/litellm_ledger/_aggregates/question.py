@@ -21,7 +21,8 @@ __all__ = ["Question", "conditions", "last", "midnight", "moment", "question"]
 _DAY: Final = timedelta(days=1)
 _LAST: Final = re.compile(r"(\d{1,5})\s*(h|d|w|mo)")
 _FORMS: Final = (
-    "a day (2025-03-30), a month (2025-03), a time (2025-03-30T14:00), today, yesterday, now"
+    "a day (2025-03-30), a month (2025-03), a time (2025-03-30T14:00), today, yesterday, now, or "
+    "how long ago: 24h, 7d, 4w, 12mo"
 )
 
 
@@ -110,7 +111,7 @@ def question(
     begin = moment(since, zone, now, flag="--since") if since else None
     end = moment(until, zone, now, flag="--until", end=True) if until else None
     if last_:
-        begin = last(last_, zone, now, week_start)
+        begin, end = last(last_, zone, now, week_start)
     if begin and end and begin >= end:
         raise ValueError(f"--since {since} is not before --until {until}")
     wanted, unwanted = conditions(where)
@@ -142,6 +143,11 @@ def moment(
     if given in ("today", "yesterday"):
         day = today if given == "today" else today - _DAY
         return midnight(day + _DAY if end else day, zone)
+    if ago := _LAST.fullmatch(given.lower()):
+        try:
+            return _before(int(ago[1]), ago[2], zone, now)
+        except OverflowError:
+            raise ValueError(f"{flag} {text!r} is before the year 1") from None
     try:
         if re.fullmatch(r"\d{4}-\d{2}", given):
             first = date.fromisoformat(f"{given}-01")
@@ -155,13 +161,38 @@ def moment(
         raise ValueError(f"{flag} {text!r} is not a time; give {_FORMS}") from None
 
 
-def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monday") -> datetime:
-    """Return the begin of the last so many hours, days, weeks or months, the current one included.
+def _before(count: int, unit: str, zone: tzinfo | None, now: datetime) -> datetime:
+    """Return the moment so many hours, days, weeks or months ago; days as the clock shows them."""
+    if unit == "h":
+        return now.astimezone(UTC) - timedelta(hours=count)
+    local = now.astimezone(zone).replace(tzinfo=None)
+    if unit in ("d", "w"):
+        then = local - count * (7 if unit == "w" else 1) * _DAY
+    else:
+        try:
+            first = _months_on(local.date().replace(day=1), -count)
+        except ValueError as exc:
+            raise OverflowError from exc
+        longest = (_months_on(first, 1) - _DAY).day
+        then = local.replace(year=first.year, month=first.month, day=min(local.day, longest))
+    return _aware(then, zone).astimezone(UTC)
+
+
+def last(
+    text: str, zone: tzinfo | None, now: datetime, week_start: str = "monday"
+) -> tuple[datetime, datetime | None]:
+    """Return when a span begins, and when it ends unless that is now.
+
+    ``7d`` are the last seven days, today included; ``week`` is the last whole week, and so are
+    ``day``, ``month`` and ``year``.
 
     Raises:
         ValueError: it is none; the text shows the forms.
     """
     given = text.strip().lower()
+    if given in _WHOLE:
+        today = now.astimezone(zone).date()
+        return _whole(given, today, zone, week_start)
     if re.fullmatch(r"\d+\s*m(in)?", given):
         number = re.sub(r"\D", "", given)
         raise ValueError(
@@ -173,7 +204,7 @@ def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monda
     if not found or not count:
         raise ValueError(
             f"--last {text!r} is not a span of time; give hours, days, weeks or months: "
-            "24h, 7d, 4w, 12mo"
+            f"24h, 7d, 4w, 12mo; or the last whole one: {', '.join(_WHOLE)}"
         )
     local = now.astimezone(zone)
     try:
@@ -181,7 +212,7 @@ def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monda
             hour = now - timedelta(
                 minutes=local.minute, seconds=local.second, microseconds=local.microsecond
             )
-            return (hour - timedelta(hours=count - 1)).astimezone(UTC)
+            return (hour - timedelta(hours=count - 1)).astimezone(UTC), None
         day = local.date()
         if found[2] == "d":
             first = day - (count - 1) * _DAY
@@ -190,9 +221,30 @@ def last(text: str, zone: tzinfo | None, now: datetime, week_start: str = "monda
             first = day - (began + 7 * (count - 1)) * _DAY
         else:
             first = _months_on(day.replace(day=1), 1 - count)
-        return midnight(first, zone)
+        return midnight(first, zone), None
     except (OverflowError, ValueError):
         raise ValueError(f"--last {text!r} is before the year 1") from None
+
+
+_WHOLE: Final = ("day", "week", "month", "year")
+
+
+def _whole(
+    period: str, today: date, zone: tzinfo | None, week_start: str
+) -> tuple[datetime, datetime]:
+    """When the last whole day, week, month or year began and ended."""
+    if period == "day":
+        first, after = today - _DAY, today
+    elif period == "week":
+        after = today - (today.weekday() - WEEKDAYS.index(week_start)) % 7 * _DAY
+        first = after - 7 * _DAY
+    elif period == "month":
+        after = today.replace(day=1)
+        first = _months_on(after, -1)
+    else:
+        after = today.replace(month=1, day=1)
+        first = after.replace(year=today.year - 1)
+    return midnight(first, zone), midnight(after, zone)
 
 
 def midnight(day: date, zone: tzinfo | None) -> datetime:

@@ -82,7 +82,8 @@ Where = Annotated[
 class Output:
     """The form that was asked for: at most one of the three, else a table for people.
 
-    ``raw`` goes with ``csv``: text that is a formula to a spreadsheet is left as it is.
+    ``raw`` goes with ``csv``: text that is a formula to a spreadsheet is left as it is.  ``quiet``:
+    without the sentences below a table.
     """
 
     json: bool = False
@@ -90,6 +91,7 @@ class Output:
     md: bool = False
     raw: bool = False
     color: bool = True
+    quiet: bool = False
 
 
 _ITEMS: Final = 500
@@ -103,7 +105,7 @@ _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
         _Text,
         None,
         "WHEN",
-        "Only calls from this time on: 2025-03-30, 2025-03-30T14:00, today …",
+        "Only calls from this time on: 2025-03-30, 2025-03-30T14:00, today, 7d (ago) …",
     ),
     "until": (
         _Text,
@@ -115,7 +117,10 @@ _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
         _Text,
         None,
         "SPAN",
-        "Only the last 24h, 7d, 4w or 12mo, including the current hour, day, week or month.",
+        (
+            "Only the last 24h, 7d, 4w or 12mo, including the current hour, day, week or month; or the "
+            "last whole day, week, month or year."
+        ),
     ),
     "where": (
         list[str],
@@ -137,6 +142,15 @@ _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
     ),
     "week_start": (str, "monday", "WEEKDAY", "First day of the week."),
 }
+_SHORT: Final = {
+    "since": "-s",
+    "until": "-u",
+    "tz": "-z",
+    "where": "-w",
+    "json": "-j",
+    "quiet": "-q",
+}
+"""Short flags; those that users of other tools type mean the same there."""
 FORMS: Final = ("json", "csv", "md")
 RAW: Final = "With --csv: put no apostrophe before text that a spreadsheet would run as a formula."
 _FORMS: Final = {
@@ -145,6 +159,7 @@ _FORMS: Final = {
     "md": "Print a Markdown table.",
     "raw": RAW,
     "no_color": "Print without colour, as with $NO_COLOR.",
+    "quiet": "Print no notes below the table.",
 }
 HELP: Final = {"help_option_names": ["--help", "-h"]}
 
@@ -170,12 +185,13 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
             params.append(parameter(one.name, one.default, *get_args(one.annotation)))
     if "question" in takes:
         for flag, (kind, default, metavar, words) in _ASKING.items():
-            params.append(parameter(flag, default, kind, option(metavar=metavar, help=words)))
+            make = option(*_names(flag), metavar=metavar, help=words)
+            params.append(parameter(flag, default, kind, make))
     if "output" in takes:
-        also = ("no_color", "raw") if "csv" in forms else ("no_color",)
+        also = ("no_color", "quiet", *(("raw",) if "csv" in forms else ()))
         for flag, words in _FORMS.items():
             if flag in forms + also:
-                params.append(parameter(flag, False, bool, option(help=words)))
+                params.append(parameter(flag, False, bool, option(*_names(flag), help=words)))
     text = function.__doc__ or ""
     return Command(
         name,
@@ -186,6 +202,11 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
         short_help=text.partition("\n")[0].rstrip("."),
         context_settings=HELP,
     )
+
+
+def _names(flag: str) -> list[str]:
+    """The names of a flag: its long one, and its short one if it has any."""
+    return [f"--{flag.replace('_', '-')}", *([_SHORT[flag]] if flag in _SHORT else [])]
 
 
 def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> dict[str, Any]:
@@ -204,7 +225,7 @@ def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> di
         raw = "csv" in forms and given.pop("raw")
         check_raw(raw=raw, csv=chosen.get("csv", False))
         color = not (given.pop("no_color") or os.environ.get("NO_COLOR"))
-        given["output"] = Output(**chosen, raw=raw, color=color)
+        given["output"] = Output(**chosen, raw=raw, color=color, quiet=given.pop("quiet"))
     return given
 
 

@@ -143,7 +143,8 @@ def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int
         begun = report.in_flight or report.cut_off
         nothing = "call has ended yet" if begun else "calls on record"
         write(f"No {nothing} {scope(asked.path, asked.question)}.")
-        write_notes(report.notes(), md=output.md)
+        if not output.quiet:
+            write_notes(report.notes(), md=output.md)
 
     return emit(output, lambda: _json(asked, top), table, csv=csv)
 
@@ -221,8 +222,9 @@ class _Table:
             show_lines(columns, self._lines(), last.cells, md=output.md, color=output.color)
         else:
             show_lines(columns, [last], None, md=output.md, color=output.color)
-        write()
-        write_notes(self._notes(), md=output.md)
+        if not output.quiet:
+            write()
+            write_notes(self._notes(), md=output.md)
 
     def _notes(self) -> list[str]:
         notes = self._asked.report.notes()

@@ -94,13 +94,14 @@ def calls(
             write(f"No calls on record {scope(ledger.path, question)}.")
         else:
             _table(found.records, question.tz, md=output.md, color=output.color)
-            write()
         notes = []
         if found.matched > len(found):
             notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
         notes += _estimated(found.records)
         notes += damage(found.problems)
-        write_notes(notes, md=output.md)
+        if not output.quiet:
+            write()
+            write_notes(notes, md=output.md)
 
     return emit(output, plain, table, csv=csv)
 

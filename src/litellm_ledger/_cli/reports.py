@@ -32,7 +32,9 @@ By = Annotated[
 ]
 Breakdown = Annotated[
     bool,
-    option("--breakdown", help="Below each row, list its models (below models, the providers)."),
+    option(
+        "--breakdown", "-b", help="Below each row, list its models (below models, the providers)."
+    ),
 ]
 Latency = Annotated[bool, option("--latency", help="Also show latency and time to first token.")]
 AsRecorded = Annotated[
