@@ -118,8 +118,8 @@ _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
         None,
         "SPAN",
         (
-            "Only the last 24h, 7d, 4w or 12mo, including the current hour, day, week or month; or the "
-            "last whole day, week, month or year."
+            "Only the last 24h, 7d, 4w or 12mo, including the current hour, day, week or month; or "
+            "the last whole day, week, month or year."
         ),
     ),
     "where": (
