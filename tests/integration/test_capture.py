@@ -350,6 +350,82 @@ async def test_prices_of_a_router_are_used(to: dict[str, Any], tmp_path: Path) -
     assert [record.cost for record in records(tmp_path)] == [Decimal("0.014")] * 2
 
 
+# -- synchronous calls, and lists that others replace ---------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_synchronous_stream_has_the_tags_of_its_caller_and_says_who_counted(
+    to: dict[str, Any], tmp_path: Path, asked: bool
+) -> None:
+    options = {"stream_options": USAGE} if asked else {}
+    async with LiteLLMClient(tmp_path) as client:
+        with client.capture(), client.tag(user="alice"):
+            stream = litellm.completion(MODEL, MESSAGES, stream=True, **options, **to)
+        list(stream)  # the capture has ended, and LiteLLM logs it later still
+        await until(lambda: records(tmp_path))
+    record = only(tmp_path)
+    assert (record.call, record.status, record.stream) == ("completion", "ok", True)
+    assert record.tags == {"user": "alice"}
+    assert record.usage_source == ("provider" if asked else "estimated")
+    assert record.output_tokens
+    assert record.cost
+
+
+async def test_a_synchronous_stream_that_is_left_is_on_record(
+    to: dict[str, Any], tmp_path: Path
+) -> None:
+    async with LiteLLMClient(tmp_path, capture=True) as client:
+        with client.tag(user="alice"):
+            stream = litellm.completion(MODEL, MESSAGES, stream=True, **to)
+            next(iter(stream))
+        del stream
+        # LiteLLM's threads log each chunk, and hold the call meanwhile.
+        await until(lambda: (gc.collect(), records(tmp_path))[1])
+    record = only(tmp_path)
+    assert (record.status, record.usage_source, record.cost) == ("abandoned", "none", None)
+    assert record.tags == {"user": "alice"}
+
+
+async def test_a_synchronous_call_is_one_record_however_it_ends(
+    to: dict[str, Any], tmp_path: Path
+) -> None:
+    bad = {**to, "extra_headers": Behaviour(status=400).headers()}
+    async with LiteLLMClient(tmp_path, capture=True) as client:
+        await asyncio.to_thread(litellm.completion, MODEL, MESSAGES, **to)
+        with contextlib.suppress(openai.OpenAIError):
+            await asyncio.to_thread(litellm.completion, MODEL, MESSAGES, **bad)
+        await until(lambda: len(records(tmp_path)) >= 2)
+        gc.collect()
+        assert client.statistics().duplicates == 0
+    good, failed = sorted(records(tmp_path), key=lambda record: record.status, reverse=True)
+    assert (good.status, good.cost) == ("ok", COST)
+    assert (failed.status, failed.error) == ("error", "BadRequestError")
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_capture_goes_on_when_others_replace_litellms_callbacks(
+    to: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    async with LiteLLMClient(tmp_path) as client:
+        with client.capture(), client.tag(user="alice"):
+            if before:  # a call copies what is in the list to others
+                await litellm.acompletion(MODEL, MESSAGES, **to)
+            monkeypatch.setattr(litellm, "callbacks", [])  # as CrewAI does for each model
+            await litellm.acompletion(MODEL, MESSAGES, litellm_call_id="1", **to)
+            await litellm.acompletion(MODEL, MESSAGES, litellm_call_id="2", **to)
+            assert [record.call_id for record in records(tmp_path)][-2:] == ["1", "2"]
+            litellm.callbacks = []
+            await read(await litellm.acompletion(MODEL, MESSAGES, stream=True, **to))
+            litellm.callbacks = []
+            await asyncio.to_thread(litellm.completion, MODEL, MESSAGES, **to)
+            await until(lambda: len(records(tmp_path)) >= 4 + before)
+        litellm.callbacks = []
+        await litellm.acompletion(MODEL, MESSAGES, **to)  # it has ended: nothing comes back
+        assert not litellm.callbacks
+    assert [record.status for record in records(tmp_path)] == ["ok"] * (4 + before)
+    assert all(record.tags == {"user": "alice"} and record.cost for record in records(tmp_path))
+
+
 class City(pydantic.BaseModel):
     name: str
 

@@ -69,6 +69,9 @@ class Capture:
         core.on_close.append(self.stop)
         core.on_drain.append(self.flush)
         self._calls: weakref.WeakKeyDictionary[Any, _Captured] = weakref.WeakKeyDictionary()
+        self._synchronous: weakref.WeakValueDictionary[tuple[str, str], _Captured] = (
+            weakref.WeakValueDictionary()
+        )
         self._lock = threading.Lock()
         self._times = 0
         self._registered: weakref.finalize[..., Any] | None = None
@@ -123,37 +126,62 @@ class Capture:
         if is_sync(call) and not is_ours():
             return  # of some, LiteLLM tells the beginning here and the end by ``on_sync`` only
         call_id = getattr(logging_obj, "litellm_call_id", None)
-        self._is_new(call_id, getattr(logging_obj, "start_time", None))
+        self._is_new(_key(call_id, getattr(logging_obj, "start_time", None)))
         if is_ours():
             return
         known = self._calls.get(logging_obj)
         if known is not None and not known.ended:
             return  # LiteLLM answers one call by another: it is one request
-        core = self._core
+        captured = self._captured(logging_obj, request, call)
+        try:
+            captured.here = await self._core.ready_here()
+            if captured.here:
+                await captured.attempt.begin(
+                    write=self._core.track_in_flight, ack_timeout=self._core.ack_timeout
+                )
+        except LedgerError as exc:  # closed meanwhile, or its disk is gone
+            _log.warning("a call to %s was not captured: %s", captured.asked.model, exc)
+            return
+        self._watch(logging_obj, captured)
+
+    def on_request(self, logging_obj: Any, details: dict[str, Any], call: str) -> None:
+        """Note whose a synchronous call is, or one that ``on_start`` was not told of.
+
+        Nothing can wait here: there is no ``started`` record.
+        """
+        known = self._calls.get(logging_obj)
+        if is_ours() or (known is not None and not known.ended):
+            return
+        captured = self._captured(logging_obj, _given(details), call)
+        try:
+            self._core.check_open()
+        except LedgerError:
+            return
+        call_id = getattr(logging_obj, "litellm_call_id", None)
+        attempt = _key(call_id, getattr(logging_obj, "start_time", None))
+        if is_sync(call):
+            self._synchronous[attempt] = captured
+        self._is_new(attempt)
+        self._watch(logging_obj, captured, sync=is_sync(call))
+
+    def _captured(self, logging_obj: Any, request: Mapping[str, Any], call: str) -> _Captured:
         model = request.get("model") or getattr(logging_obj, "model", None)
         model = str(model) if isinstance(model, str) and model else None
         request = {**request, "model": model}
-        try:
-            here = await core.ready_here()
-            captured = _Captured(
-                core,
-                _attempt(core, call, request),
-                _asked(call, request, getattr(logging_obj, "messages", None)),
-                stream=bool(request.get("stream")),
-                deployment=(request.get("model_info") or {}).get("id"),
-                here=here,
-            )
-            if here:
-                await captured.attempt.begin(
-                    write=core.track_in_flight, ack_timeout=core.ack_timeout
-                )
-        except LedgerError as exc:  # closed meanwhile, or its disk is gone
-            _log.warning("a call to %s was not captured: %s", model, exc)
-            return
+        return _Captured(
+            self._core,
+            _attempt(self._core, call, request),
+            _asked(call, request, getattr(logging_obj, "messages", None)),
+            stream=bool(request.get("stream")),
+            deployment=(request.get("model_info") or {}).get("id"),
+        )
+
+    def _watch(self, logging_obj: Any, captured: _Captured, *, sync: bool = False) -> None:
+        """Hear of the end of a call, also where that is nothing but that LiteLLM drops it."""
         self._calls[logging_obj] = captured
-        follow(logging_obj, captured)
+        follow(logging_obj, captured, sync=sync)
         weakref.finalize(logging_obj, captured.vanished).atexit = False
-        core.begin(captured)
+        self._core.begin(captured)
 
     async def on_answer(self, logging_obj: Any, answer: Any) -> None:
         """Record an answer before its caller has it."""
@@ -178,30 +206,18 @@ class Capture:
         LiteLLM tells this of asynchronous calls too: of failures of some, and from 1.109 on of
         every answer that is no stream.  Those are on record by ``on_start`` and what follows it.
         """
-        core = self._core
         call = str(details.get("call_type") or "completion")
-        if not self._is_new(details.get("litellm_call_id"), times[0]) or is_async(call):
-            self.duplicates += 1
-            return
-        attempt = _attempt(core, call, details)
-        exc = details.get("exception")
-        if isinstance(exc, BaseException):
-            fields = from_exception(exc)
-        else:
-            fields = _logged(details, answer, stream=details.get("stream") is True)
-            fields = _completed(core, _asked(call, _given(details), None), fields, answer)
-        began, ended = times
-        if isinstance(began, datetime) and isinstance(ended, datetime):
-            fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
-            fields["latency_ms"] = round((ended - began).total_seconds() * 1000, 3)
-        attempt.settle_anywhere(_marked(fields))
+        attempt = _key(details.get("litellm_call_id"), times[0])
+        captured = self._synchronous.pop(attempt, None)
+        if captured is None:
+            if not self._is_new(attempt) or is_async(call):
+                self.duplicates += 1
+                return
+            captured = self._captured(None, _given(details), call)
+        captured.on_sync(details, answer, times)
 
-    def _is_new(self, call_id: Any, began: Any) -> bool:
-        """Remember an attempt, so that none is recorded twice.  From any thread.
-
-        Attempts of a Router share the id of their call.
-        """
-        attempt = str(call_id), str(began)
+    def _is_new(self, attempt: tuple[str, str]) -> bool:
+        """Remember an attempt, so that none is recorded twice.  From any thread."""
         with self._seeing:
             if attempt in self._seen:
                 return False
@@ -221,7 +237,7 @@ class _Captured:
     _: KW_ONLY
     stream: bool
     deployment: Any
-    here: bool
+    here: bool = False
     ended: bool = False
 
     async def end(self, answer: Any, fields: dict[str, Any]) -> None:
@@ -236,6 +252,28 @@ class _Captured:
         """Record what came to its end after LiteLLM had returned: a stream, as a rule."""
         if self.ended:
             return
+        fields = self._told(details, answer)
+        if self._uncounted(fields):  # the loop may be another than the client's
+            fields |= await asyncio.to_thread(self._estimate, answer, fields)
+        await self.end(answer, fields)
+
+    def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
+        """Record a synchronous call that has ended, on LiteLLM's thread."""
+        if self.ended:
+            return
+        fields = self._told(details, answer)
+        if self._uncounted(fields):
+            fields |= self._estimate(answer, fields)
+        if "status" not in fields:
+            fields = _completed(self.core, self.asked, fields, answer)
+        began, ended = times
+        if isinstance(began, datetime) and isinstance(ended, datetime):
+            fields["ts"] = began.astimezone()  # LiteLLM's are in local time and do not say so
+            fields["latency_ms"] = round((ended - began).total_seconds() * 1000, 3)
+        self._settle(fields)
+
+    def _told(self, details: dict[str, Any], answer: Any) -> dict[str, Any]:
+        """What LiteLLM's logging tells of the end."""
         exc = details.get("exception")
         if isinstance(exc, BaseException):
             fields = from_exception(exc)
@@ -243,17 +281,19 @@ class _Captured:
             if so_far.get("output_tokens"):  # LiteLLM's own count of what had come
                 fields |= {**so_far, "usage_source": "estimated"}
                 fields = _with_cost(fields, details.get("response_cost"), None)
-        else:
-            fields = _logged(details, answer, stream=self.stream)
-            asks = self.stream and self.asked.call.asks_usage
-            if asks and fields["usage_source"] == "provider" and not asked_for_usage(details):
-                fields["usage_source"] = "estimated"
-            if self.stream and fields["usage_source"] == "none":
-                fields |= await self._estimate(answer, fields)
-        await self.end(answer, fields)
+            return fields
+        fields = _logged(details, answer, stream=self.stream)
+        asks = self.stream and self.asked.call.asks_usage
+        if asks and fields["usage_source"] == "provider" and not asked_for_usage(details):
+            fields["usage_source"] = "estimated"
+        return fields
 
-    async def _estimate(self, answer: Any, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Count, off the loop, what the provider was not asked to count."""
+    def _uncounted(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a stream has come to its end without its provider being asked to count."""
+        return self.stream and "status" not in fields and fields["usage_source"] == "none"
+
+    def _estimate(self, answer: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Count what the provider was not asked to count; takes its time."""
         chunk = SimpleNamespace(
             choices=[
                 SimpleNamespace(
@@ -262,8 +302,7 @@ class _Captured:
                 for choice in getattr(answer, "choices", None) or ()
             ]
         )
-        return await asyncio.to_thread(  # the loop may be another than the client's
-            estimate_stream,
+        return estimate_stream(
             self.asked.model or "",
             self.asked.prompt,
             [chunk],
@@ -301,6 +340,11 @@ _READ: Final = ("messages", "input", "prompt")
 _KEPT: Final = frozenset({"model", "custom_llm_provider", "tools", *PRICED_BY, *_READ})
 """Arguments that a record can depend on.  Nothing else is kept, least of all LiteLLM's own object
 of the call, whose end is what tells that a call was cancelled."""
+
+
+def _key(call_id: Any, began: Any) -> tuple[str, str]:
+    """What tells one attempt from others: those of a Router share the id of their call."""
+    return str(call_id), str(began)
 
 
 def _attempt(core: ClientCore, call: str, request: Mapping[str, Any]) -> Attempt:

@@ -2,9 +2,10 @@
 
 Owns what is put into LiteLLM's global lists, and that nothing of it is left there.  A ``Listener``
 hears of a call where LiteLLM waits for it: before the request leaves, when the answer is there, and
-when the call has failed.  What comes later (the end of a stream, an answer from LiteLLM's cache)
-comes through LiteLLM's logging, and for that each call gets a callback of its own (``follow``): it
-arrives although the listener may be gone from the global lists by then.
+when the call has failed.  Of a synchronous call it hears when the request leaves.  What comes later
+(the end of a stream, of a synchronous call, an answer from LiteLLM's cache) comes through LiteLLM's
+logging, and for that each call gets a callback of its own (``follow``): it arrives although the
+listener may be gone from the global lists by then.
 
 Nothing in here raises into somebody else's call, and nothing changes one.
 """
@@ -20,9 +21,17 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
+from types import FrameType
 from typing import Any, Final, Protocol
 
-from .internals import BOUND_LOOP, CALLBACK_LISTS, COST_CALCULATORS, LOGGING_TASKS, internal
+from .internals import (
+    BOUND_LOOP,
+    CALLBACK_LISTS,
+    COST_CALCULATORS,
+    LOGGING_TASKS,
+    PRE_CALL,
+    internal,
+)
 from .load import load_sync, loaded
 
 __all__ = [
@@ -53,12 +62,18 @@ class Listener(Protocol):
     async def on_failure(self, logging_obj: Any, exc: BaseException) -> None:
         """The call has failed; its caller hears of it when this returns."""
 
+    def on_request(self, logging_obj: Any, details: dict[str, Any], call: str) -> None:
+        """A request leaves that ``on_start`` is not told of; in the context of its caller."""
+
     def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
         """A call has ended, synchronous or not.  On a thread of LiteLLM's, with its ``times``."""
 
 
 class Follower(Protocol):
     """Who hears of one call through LiteLLM's logging."""
+
+    def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
+        """The call, a synchronous one, has ended.  On a thread of LiteLLM's, with its ``times``."""
 
     async def on_logged(self, details: dict[str, Any], answer: Any) -> None:
         """The call has ended; ``details`` is a copy, and holds the ``exception`` if it failed."""
@@ -169,6 +184,46 @@ async def _failure(self: Any, request_data: Any, exception: Any, *_: Any, **__: 
         await listener.on_failure(logging_obj, exception)
 
 
+def _request(self: Any, *_: Any, kwargs: Any, **__: Any) -> None:
+    """Hear of a request when it leaves, in the context of its caller.
+
+    Frameworks put another list in the place of LiteLLM's callbacks (CrewAI does whenever it makes a
+    model).  A call copies those to other lists, which stay: through them this one comes back.
+    """
+    listener = self._listener()
+    if listener is None:
+        return
+    try:
+        logging_obj = _caller(PRE_CALL)
+        call = str(getattr(logging_obj, "call_type", None))
+        if logging_obj is not None and (_put_back(self) or is_sync(call)):
+            listener.on_request(logging_obj, dict(kwargs), call)
+    except Exception:
+        _log.exception("a request could not be captured")
+
+
+def _caller(method: str) -> Any:
+    """Return the object whose ``method`` has called the hook that asks."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - LiteLLM passes its object to no such hook
+    for _ in range(3):
+        if frame is None:
+            break
+        if frame.f_code.co_name == method:
+            return frame.f_locals.get("self")
+        frame = frame.f_back
+    return None
+
+
+def _put_back(callback: Any) -> bool:
+    """Put ``callback`` where LiteLLM looks first; tell whether it was gone from there."""
+    with _lock:
+        callbacks = load_sync().callbacks
+        if not callback.on or any(one is callback for one in callbacks):
+            return False
+        callbacks.append(callback)
+        return True
+
+
 def _sync(self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
     listener = self._listener()
     if listener is not None:
@@ -180,10 +235,11 @@ def _sync(self: Any, kwargs: Any, response_obj: Any, start_time: Any, end_time: 
 
 @_hook("a captured call could not be recorded")
 async def _logged(self: Any, kwargs: Any, response_obj: Any, *_: Any, **__: Any) -> None:
-    await self._follower.on_logged(dict(kwargs), response_obj)  # LiteLLM goes on changing it
+    await self._listener().on_logged(dict(kwargs), response_obj)  # LiteLLM goes on changing it
 
 
 _GLOBAL: Final = {
+    "log_pre_api_call": _request,
     "async_pre_call_deployment_hook": _before,
     "async_post_call_success_deployment_hook": _success,
     "async_post_call_failure_deployment_hook": _failure,
@@ -193,6 +249,8 @@ _GLOBAL: Final = {
 _OF_ONE_CALL: Final = {
     "async_log_success_event": _logged,
     "async_log_failure_event": _logged,
+    "log_success_event": _sync,
+    "log_failure_event": _sync,
 }
 
 
@@ -209,8 +267,11 @@ def register(listener: Listener) -> weakref.finalize[..., Any]:
     callback._listener = weakref.ref(listener)  # noqa: SLF001 - this module's own class
     # LiteLLM takes callbacks of one class for the same unless a public attribute tells them apart.
     callback.number = next(_numbers)
+    callback.on = True
     with _lock:
-        load_sync().callbacks.append(callback)
+        litellm = load_sync()
+        litellm.callbacks.append(callback)
+        litellm.input_callback.append(callback)  # the first call would copy it there
     ending = weakref.finalize(listener, _remove, callback)
     ending.atexit = False
     return ending
@@ -219,6 +280,7 @@ def register(listener: Listener) -> weakref.finalize[..., Any]:
 def _remove(callback: Any) -> None:
     litellm = loaded()
     with _lock:
+        callback.on = False
         lists = [getattr(litellm, name, None) for name in CALLBACK_LISTS]
         # Filled once from the others, when they are first seen not to be empty.
         lists.append(getattr(getattr(litellm, "utils", None), "callback_list", None))
@@ -230,11 +292,12 @@ def _remove(callback: Any) -> None:
                         del callbacks[index]
 
 
-def follow(logging_obj: Any, follower: Follower) -> None:
+def follow(logging_obj: Any, follower: Follower, *, sync: bool = False) -> None:
     """Let ``follower`` hear of the end of one call through LiteLLM's logging."""
     callback = _callbacks()[1]()
-    callback._follower = follower  # noqa: SLF001 - this module's own class
-    for name in ("dynamic_async_success_callbacks", "dynamic_async_failure_callbacks"):
+    callback._listener = lambda: follower  # noqa: SLF001 - this module's own class
+    way = "dynamic" if sync else "dynamic_async"
+    for name in (f"{way}_success_callbacks", f"{way}_failure_callbacks"):
         setattr(logging_obj, name, [*(getattr(logging_obj, name, None) or ()), callback])
 
 

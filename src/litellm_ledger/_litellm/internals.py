@@ -22,6 +22,7 @@ __all__ = [
     "NAMES",
     "OWNS_CLIENT",
     "OWNS_SESSION",
+    "PRE_CALL",
     "Modules",
     "internal",
 ]
@@ -77,6 +78,9 @@ CALLBACK_LISTS: Final = (
 
 COST_CALCULATORS: Final = ("response_cost_calculator", "_response_cost_calculator")
 """The method of LiteLLM's object of a call, by the version."""
+
+PRE_CALL: Final = "pre_call"
+"""The method of that object that calls ``log_pre_api_call`` of each callback."""
 
 LOGGING_TASKS: Final = frozenset(
     {
