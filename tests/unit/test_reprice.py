@@ -25,7 +25,9 @@ from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._maintenance.reprice import Repriced, reprice
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._prices.price_list import PriceList
+from litellm_ledger._reading.anchor import anchor
 from litellm_ledger._reading.price_check import check_prices
+from litellm_ledger._reading.verify import verify
 from litellm_ledger._records.layout import MANIFESTS, PRICES, SEGMENTS, SegmentName
 from litellm_ledger._records.line import newer_version
 from litellm_ledger._reports import engine as _engine
@@ -455,3 +457,57 @@ def test_show_tells_how_a_record_was_priced_again(hand: PricedLedger) -> None:
     assert (one["who"], one["old_cost"], one["new_cost"]) == ("alice", "0.00021", "0.00037")
     assert "0.00021 -> 0.00037 USD, by alice: a test" in told("show", hand.id(1), hand.root)
     assert "adjustments" not in as_json("show", hand.id(3), hand.root)["attempts"][0]
+
+
+# -- Anchors ------------------------------------------------------------------------------------
+
+
+def take_away(segments: list[Path]) -> None:
+    segments[0].unlink()
+
+
+def cheaper(segments: list[Path]) -> None:
+    segments[1].write_bytes(forged(segments[1].read_bytes().splitlines()[0], new_cost_picousd=1))
+
+
+def add(segments: list[Path]) -> None:
+    name = segments[0].name
+    writer, more = name[:33], name.replace("Z-00", "Z-0f")
+    data = segments[0].read_bytes().replace(writer.encode(), more[:33].encode())
+    (segments[0].parent / more).write_bytes(b"".join(map(forged, data.splitlines())))
+
+
+def forged(line: bytes, **changed: Any) -> bytes:
+    fields = {name: value for name, value in json.loads(line).items() if name != "crc"} | changed
+    return framed(json.dumps(fields, separators=(",", ":")).encode()[:-1])
+
+
+@pytest.mark.parametrize("forge", [take_away, cheaper, add])
+def test_adjustments_that_were_forged_do_not_hold_an_anchor(
+    hand: PricedLedger, forge: Callable[[list[Path]], None]
+) -> None:
+    before = anchor(hand.root)
+    write(hand.root)
+    taken = anchor(hand.root)
+    write(hand.root, None)
+    assert taken != before
+    both = [before, taken]
+    assert [one.ok for one in verify(hand.root, anchors=both).anchors] == [True, True]
+    segments = (hand.root / SEGMENTS).glob("9999*")
+    forge(sorted(segments, key=lambda one: json.loads(one.read_bytes().splitlines()[0])["at"]))
+    held = [one.ok for one in verify(hand.root, anchors=[before, anchor(hand.root)]).anchors]
+    assert held == [True, True]
+    (found,) = verify(hand.root, anchors=[taken]).anchors
+    assert found.ok is (forge is cheaper)  # that was made after the anchor
+
+
+def test_a_ledger_is_not_anchored_while_it_is_repriced(hand: PricedLedger) -> None:
+    write(hand.root)
+    held = lock_directory(hand.root / PRICES)
+    assert held is not None
+    try:
+        with pytest.raises(LedgerPathError, match="being repriced"):
+            anchor(hand.root)
+    finally:
+        unlock(held)
+    anchor(hand.root)

@@ -5,9 +5,11 @@ Owns what is believed of them: whole segments of valid lines, each number once. 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from litellm_ledger._records.adjustment import Adjustment, adjustment_of
 from litellm_ledger._records.layout import ADJUSTMENT_VERSION, SEGMENTS, SegmentName, record_id
@@ -17,7 +19,7 @@ from litellm_ledger._storage.format_version import newer_format
 
 from .lines import Problem
 
-__all__ = ["newest", "read_adjustments"]
+__all__ = ["Adjusted", "adjusted_segments", "newest", "read_adjustments"]
 
 
 def read_adjustments(
@@ -44,6 +46,30 @@ def read_adjustments(
         if before is None or one.at < before
     }
     return sorted(found.values(), key=lambda one: (one.at, one.id))
+
+
+class Adjusted(NamedTuple):
+    """A segment of adjustments: when they were made, its name, the SHA-256 of its bytes."""
+
+    at: datetime
+    name: str
+    sha256: str
+
+
+def adjusted_segments(root: Path, names: Sequence[SegmentName]) -> list[Adjusted]:
+    """Return what an anchor covers of adjustments; a segment that cannot be read is left out."""
+    found = []
+    for name in names:
+        try:
+            with open_file(root / SEGMENTS / str(name)) as file:
+                first = adjustment_of(file.readline())
+                file.seek(0)
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            continue
+        if first is not None:
+            found.append(Adjusted(first.at, str(name), sha256))
+    return sorted(found)
 
 
 def newest(adjustments: Sequence[Adjustment]) -> dict[str, Adjustment]:

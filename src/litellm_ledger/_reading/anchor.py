@@ -1,8 +1,9 @@
 """``Anchor``: one line, kept elsewhere, that later proves what a ledger was.
 
 Owns the line and its check.  It names the newest manifest of every writer at a time by one hash,
-and each manifest names its segment, and the manifest before it, by their hashes.  So whatever is
-changed, added or taken away in what an anchor covers is found.  What comes after is not covered.
+and each manifest names its segment, and the manifest before it, by their hashes; the segments of
+adjustments, which have no manifests, are in it by their own.  So whatever is changed, added or
+taken away in what an anchor covers is found.  What comes after is not covered.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from typing import Final
 
 import msgspec
 
+from litellm_ledger._errors import LedgerPathError
+from litellm_ledger._records.layout import PRICES
+from litellm_ledger._storage.live_file import lock_directory, unlock
 from litellm_ledger._storage.manifest import SLOW, utc_text
 
+from .adjustments import Adjusted, adjusted_segments
 from .chain import Link, chained, is_being_written, list_manifests, read_links
 from .listing import Snapshot, by_writer, list_live
 
@@ -37,8 +42,8 @@ class Anchor(msgspec.Struct, frozen=True):
 
     Attributes:
         at: the time, UTC, as in ``sealed`` of a manifest; manifests made up to then are covered.
-        records: how many records are covered.
-        root: SHA-256 over the newest manifest of every writer.
+        records: how many records are covered, adjustments apart.
+        root: SHA-256 over the newest manifest of every writer, and the segments of adjustments.
         missing: sealed segments without a manifest, which nothing covers.  Not in the line.
     """
 
@@ -88,20 +93,42 @@ def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
         writer: chained(read_links(root, names, []).values(), [])
         for writer, names in by_writer(listed)
     }
+    if _is_repriced(root):
+        raise LedgerPathError(
+            f"the ledger at {root} is being repriced by another process; anchor it after that"
+        )
+    adjusted = adjusted_segments(root, Snapshot.take(root).adjustments)
     at = utc_text(moment)
     if not busy:
-        known = (link for links in chains.values() for link in links if link.name in first)
-        at = max(at, max((link.manifest.sealed for link in known), default=at))
-    records, sha256 = _root(at, chains)
+        known = [link for links in chains.values() for link in links if link.name in first]
+        made = [link.manifest.sealed for link in known] + [utc_text(one.at) for one in adjusted]
+        at = max(at, *made) if made else at
+    records, sha256 = _root(at, chains, adjusted)
     return Anchor(at, records, sha256, missing)
 
 
-def check(anchor: Anchor, chains: Mapping[str, Sequence[Link]]) -> AnchorCheck:
-    """Compare an anchor with the manifests, each writer's in the order of its chain."""
-    return AnchorCheck(anchor, *_root(anchor.at, chains))
+def _is_repriced(root: Path) -> bool:
+    try:
+        held = lock_directory(root / PRICES)
+    except OSError:  # there is none
+        return False
+    if held is not None:
+        unlock(held)
+    return held is None
 
 
-def _root(at: str, chains: Mapping[str, Sequence[Link]]) -> tuple[int, str]:
+def check(
+    anchor: Anchor, chains: Mapping[str, Sequence[Link]], adjusted: Sequence[Adjusted]
+) -> AnchorCheck:
+    """Compare an anchor with the manifests, each writer's in the order of its chain, and with the
+    segments of adjustments.
+    """
+    return AnchorCheck(anchor, *_root(anchor.at, chains, adjusted))
+
+
+def _root(
+    at: str, chains: Mapping[str, Sequence[Link]], adjusted: Sequence[Adjusted]
+) -> tuple[int, str]:
     records = 0
     sha256 = hashlib.sha256()
     for writer in sorted(chains):
@@ -109,6 +136,9 @@ def _root(at: str, chains: Mapping[str, Sequence[Link]]) -> tuple[int, str]:
         if links:
             records += sum(link.manifest.records for link in links)
             sha256.update(f"{writer} {len(links)} {links[-1].identity}\n".encode())
+    for one in adjusted:
+        if utc_text(one.at) <= at:
+            sha256.update(f"{one.name} {one.sha256}\n".encode())
     return records, sha256.hexdigest()
 
 

@@ -43,6 +43,7 @@ from litellm_ledger._storage.live_file import (
 )
 from litellm_ledger._storage.manifest import Manifest, read
 
+from .adjustments import adjusted_segments
 from .anchor import Anchor, check
 from .chain import Link, chained, list_manifests, read_links
 from .lines import Problem, archive_problems, settled
@@ -108,13 +109,14 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
             found.problems.append(refused[writer])
         kept = [name for name in recovery if name.startswith(writer)]
         verdicts.append(_judge(writer, live.get(writer), found, kept))
+    adjusted = adjusted_segments(root, ledger.adjustments) if anchors else []
     return Verification(
         path=str(root),
         writers=verdicts,
         recovery=recovery,
         archive=archive_problems(ledger),
         adjustments=_adjustments(ledger),
-        anchors=[check(anchor, chains) for anchor in anchors],
+        anchors=[check(anchor, chains, adjusted) for anchor in anchors],
     )
 
 
