@@ -526,14 +526,60 @@ def test_small_segments_are_read_together_and_large_ones_alone(
     read = []
     real = _archive.rebuilt
 
-    def seen(database: Any, path: Path, first: int, end: int) -> Any:
+    def seen(database: Any, path: Path, first: int, end: int, *, few: bool) -> Any:
         read.append((first, end))
-        return real(database, path, first, end)
+        return real(database, path, first, end, few=few)
 
     monkeypatch.setattr(_archive, "rebuilt", seen)
     monkeypatch.setattr(_archive, "_AT_ONCE", 1_000)
     assert [record.seq for record in Ledger(hand.root).records()] == list(range(1, 62))
     assert read == [(0, 2), (2, 3), (3, 4)]
+
+
+def test_what_was_read_of_the_archive_is_kept_while_it_is_small_and_its_file_the_same(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = HandMade(hand.root, OTHER_WRITER)
+    for writer in (hand, other):
+        writer.sealed(1, 2)
+        writer.sealed(3, 4)
+    compact(hand.root, until=LATER)
+    read = []
+    real = _archive.rebuilt
+
+    def seen(database: Any, path: Path, first: int, end: int, *, few: bool) -> Any:
+        read.append((first, end))
+        return real(database, path, first, end, few=few)
+
+    monkeypatch.setattr(_archive, "rebuilt", seen)
+    seqs = [record.seq for record in Ledger(hand.root).records()]
+    assert seqs == [record.seq for record in Ledger(hand.root).records()]
+    assert sorted(seqs) == [1, 1, 2, 2, 3, 3, 4, 4]
+    [name] = files(hand.root, "archive")
+    path = hand.root / "archive" / name
+    assert read == [(0, 4)]
+    os.utime(path, ns=(0, 0))
+    assert len(list(Ledger(hand.root).records())) == 8
+    assert read == [(0, 4)] * 2
+    path.write_bytes(path.read_bytes()[:-1])
+    assert list(Ledger(hand.root).records()) == []
+    path.unlink()
+    assert list(Ledger(hand.root).records()) == []
+    assert read == [(0, 4)] * 2
+
+
+@pytest.mark.parametrize("lines", [3, 700])
+def test_segments_of_few_lines_and_of_many_are_read_back_as_they_were(
+    hand: HandMade, lines: int
+) -> None:
+    assert _archive._FEW in range(3, 700)
+    hand.sealed(1, lines - 2)
+    odd = hand.foreign(lines, '"later":1e3')
+    hand.sealed(lines - 1, lines, [hand.started(lines - 1), odd])
+    before = contents(hand.root)
+    compact(hand.root, until=LATER)
+    assert files(hand.root, "segments") == []
+    assert contents(hand.root) == before
 
 
 def test_a_forked_child_reads_the_archive_with_a_database_of_its_own(hand: HandMade) -> None:

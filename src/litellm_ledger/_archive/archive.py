@@ -67,7 +67,12 @@ _NAME: Final = re.compile(r"\d{4}-\d{2}-\d{2}\.([0-9a-f]{16})\.parquet", re.ASCI
 _MANIFESTS: Final = 64 * 2**20
 """Bytes that no manifests of the sources of one file have."""
 _AT_ONCE: Final = 8 * 2**20
-"""Bytes of small segments that are read together, since who reads one reads the next as well."""
+"""Bytes of small segments that are read together, since who reads one reads the next as well.
+
+So many are kept: readers of several writers go from file to file, and most ask for a segment again.
+"""
+_FEW: Final = 500
+"""Rows that are read with every column in less time than it takes to count the values in each."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -101,9 +106,18 @@ class ArchiveFile(NamedTuple):
 Place = tuple[ArchiveFile, int]
 """Where a compacted segment is: in which file, as which of its sources."""
 
+
+class _Kept(NamedTuple):
+    """A segment that was read, and the file it is from, as it was then."""
+
+    data: bytes
+    path: Path
+    state: tuple[int, int]
+
+
 _known: dict[tuple[str, int, int], ArchiveFile | None] = {}
 _places: dict[tuple[Path, ...], dict[SegmentName, Place]] = {}
-_ahead: dict[Path, dict[SegmentName, bytes]] = {}
+_kept: dict[Path, dict[SegmentName, _Kept]] = {}
 _lock = threading.Lock()
 _database: duckdb.DuckDBPyConnection | None = None
 _inherited: list[object] = []
@@ -171,10 +185,16 @@ def list_archive(
 
 
 def _size(path: Path) -> int:
+    return _state(path)[0]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return the size of a file, and when it was written; zeros if it is not there."""
     try:
-        return path.lstat().st_size
+        found = path.lstat()
     except OSError:
-        return 0
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def _opened(path: Path, sha256: str, checked: CheckedFiles | None) -> ArchiveFile | None:
@@ -220,7 +240,7 @@ def _forked() -> None:
     global _database, _lock
     _inherited.append(_database)
     _database, _lock = None, threading.Lock()
-    _ahead.clear()
+    _kept.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -288,9 +308,9 @@ def read_archived(root: Path, name: SegmentName) -> bytes | None:
         MissingExtra, UnsupportedFormat, LedgerPathError: as ``list_archive``.
     """
     with _lock:
-        data = _ahead.get(root, {}).pop(name, None)
-    if data is not None:
-        return data
+        kept = _kept.get(root, {}).get(name)
+    if kept is not None and kept.state == _state(kept.path):
+        return kept.data
     place = archived(root).get(name)
     if place is None:
         return None
@@ -299,19 +319,24 @@ def read_archived(root: Path, name: SegmentName) -> bytes | None:
     while end < len(file.sources) and size + file.sources[end].bytes <= _AT_ONCE:
         size += file.sources[end].bytes
         end += 1
+    few = sum(source.lines for source in file.sources[number:end]) <= _FEW
+    state = _state(file.path)
+    read: dict[SegmentName, list[bytes]] = {key: [] for key in file.names[number:end]}
     with _reader() as database:
-        read: dict[SegmentName, list[bytes]] = {key: [] for key in file.names[number:end]}
         try:
-            for at, lines in rebuilt(database, file.path, number, end):
+            for at, lines in rebuilt(database, file.path, number, end, few=few):
                 read[file.names[at]].append(lines)
         except module().Error as exc:
             raise LedgerPathError(f"cannot read {file.path}: {exc}") from exc
-    ahead = {key: b"".join(parts) for key, parts in read.items()}
-    data = ahead.pop(name)
+    found = {key: _Kept(b"".join(parts), file.path, state) for key, parts in read.items()}
     with _lock:
-        _ahead.clear()
-        _ahead[root] = ahead
-    return data
+        others = _kept.pop(root, {})
+        _kept.clear()
+        for both in (others | found, found):
+            if sum(len(one.data) for one in both.values()) <= _AT_ONCE:
+                _kept[root] = both
+                break
+    return found[name].data
 
 
 # -- from a row to the line that it was --------------------------------------------------------
@@ -338,7 +363,7 @@ _BATCH: Final = 250
 
 
 def rebuilt(
-    database: duckdb.DuckDBPyConnection, path: Path, first: int, end: int
+    database: duckdb.DuckDBPyConnection, path: Path, first: int, end: int, *, few: bool = False
 ) -> Iterator[tuple[int, bytes]]:
     """Yield (number of the source, some of its lines) of the sources ``first`` … ``end - 1``.
 
@@ -349,10 +374,13 @@ def rebuilt(
         database: it reads rows in the order of the file, which is that of the lines: ``ordered``.
         path: the file.
         first, end: which of its sources.
+        few: they have so few rows that it is not worth it to find out which columns are empty.
     """
     rows = f"FROM {_rows(_from(path))} WHERE source >= {first} AND source < {end}"
-    counts = ", ".join(f"count({name})" for name in ("line", *COLUMNS))
-    kept, *there = database.execute(f"SELECT {counts} {rows}").fetchone() or ()
+    kept, *there = [1] * (1 + len(COLUMNS))
+    if not few:
+        counts = ", ".join(f"count({name})" for name in ("line", *COLUMNS))
+        kept, *there = database.execute(f"SELECT {counts} {rows}").fetchone() or ()
     members = "".join(
         f", {name} := {AS_TEXT.get(name, name)}"
         for name, count in zip(COLUMNS, there, strict=True)
