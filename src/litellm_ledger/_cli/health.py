@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from litellm_ledger._reading.verdict import Verification, WriterVerdict
     from litellm_ledger._reports.doctor import Finding
     from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._reports.second_opinion import SecondOpinion
 
 __all__ = ["ask", "compact", "doctor", "path", "recover", "verify"]
 
@@ -46,11 +47,21 @@ def doctor(
             "call (5 to 30 s; needs the extra testing).",
         ),
     ] = False,
+    prices: Annotated[
+        bool,
+        option(
+            "--prices",
+            help="Also compare the prices of the models used with those of the package "
+            "genai-prices. Nothing is fetched (needs the extra second-opinion).",
+        ),
+    ] = False,
 ) -> int:
     """Check the ledger for problems; exit 1 if something needs attention."""
     if litellm:
-        if path is not None:
-            raise ValueError("--litellm checks the installed LiteLLM, not a ledger: leave PATH out")
+        if path is not None or prices:
+            raise ValueError(
+                "--litellm checks the installed LiteLLM, not a ledger: leave PATH and --prices out"
+            )
         return _check_litellm(output)
     from litellm_ledger._reports.doctor import examine
     from litellm_ledger._reports.ledger import Ledger
@@ -58,13 +69,33 @@ def doctor(
     ledger = Ledger(path or default_directory())
     with working(f"examining {ledger.path}"):
         findings = examine(ledger)
+        opinion = _second_opinion(ledger) if prices else None
+    if opinion is not None:
+        findings.append(opinion.finding)
     warned = any(finding.level == "warning" for finding in findings)
-    return emit(
-        output,
-        lambda: {"path": str(ledger.path), "ok": not warned, "findings": findings},
-        lambda: _print_findings(findings, color=output.color),
-        status=int(warned),
-    )
+
+    def plain() -> dict[str, Any]:
+        found = {"path": str(ledger.path), "ok": not warned, "findings": findings}
+        if opinion is None:
+            return found
+        from .opinion import opinion_dict
+
+        return {**found, "prices": opinion_dict(opinion)}
+
+    def table() -> None:
+        if opinion is not None:
+            from .opinion import print_opinion
+
+            print_opinion(opinion, color=output.color)
+        _print_findings(findings, color=output.color)
+
+    return emit(output, plain, table, status=int(warned))
+
+
+def _second_opinion(ledger: Ledger) -> SecondOpinion:
+    from litellm_ledger._reports.second_opinion import second_opinion
+
+    return second_opinion(ledger)
 
 
 _MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("WARN", "bold red")}
