@@ -8,6 +8,8 @@ import pytest
 
 from litellm_ledger._aggregates.calendar import PERIODS, _changes, calendar
 
+FAR = datetime(2101, 1, 1, tzinfo=UTC)
+
 
 def label(zone: str, every: str, moment: str, week_start: str = "monday") -> str:
     dates = calendar(zone, week_start)
@@ -75,6 +77,7 @@ def test_the_database_puts_the_very_moment_of_a_change_where_python_does(
     moments = [
         datetime.fromtimestamp(change, UTC) + timedelta(microseconds=microseconds)
         for change, _ in _changes(dates.zone)[1:]
+        if datetime(1970, 1, 1, tzinfo=UTC) <= datetime.fromtimestamp(change, UTC) < FAR
         for microseconds in (-1, 0, 1)
     ]
     assert moments
@@ -83,6 +86,27 @@ def test_the_database_puts_the_very_moment_of_a_change_where_python_does(
         [[moment.replace(tzinfo=None) for moment in moments]],
     ).fetchall()
     assert [number for (number,) in found] == [dates.number(every, moment) for moment in moments]
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "UTC", "local"])
+@pytest.mark.parametrize("every", PERIODS)
+def test_the_first_and_the_last_year_are_those_of_utc_everywhere(zone: str, every: str) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    dates = calendar(zone)
+    moments = [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1, 12, 31, 23, 59, tzinfo=UTC),
+        datetime(9999, 1, 1, 0, 1, tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
+        datetime.max.replace(hour=11, tzinfo=timezone(-timedelta(hours=11, minutes=59))),
+    ]
+    numbers = [dates.number(every, moment) for moment in moments]
+    assert [dates.parse(every, dates.label(every, number)) for number in numbers] == numbers
+    found = duckdb.execute(
+        f"SELECT {dates.sql(every, 'ts')} FROM (SELECT unnest(?::TIMESTAMP[]) AS ts)",
+        [[moment.astimezone(UTC).replace(tzinfo=None) for moment in moments]],
+    ).fetchall()
+    assert [number for (number,) in found] == numbers
 
 
 def test_any_tzinfo_will_do() -> None:

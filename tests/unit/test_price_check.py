@@ -14,9 +14,13 @@ from tests.priced_ledger import MAP, OWN, PricedLedger
 from tests.terminal import as_json, run
 
 from litellm_ledger import Ledger
+from litellm_ledger._prices.entry import Entry
+from litellm_ledger._reading import price_entries as _price_entries
 from litellm_ledger._reading.price_check import check_prices
 from litellm_ledger._records.layout import PRICES
 from litellm_ledger._reports.doctor import Finding, examine
+from litellm_ledger._storage.filesystem import REAL
+from litellm_ledger._storage.price_book import PriceBook
 
 
 @pytest.fixture
@@ -142,3 +146,19 @@ def test_doctor_says_which_entries_are_missing_or_damaged(tmp_path: Path) -> Non
 def book(root: Path) -> Finding:
     (found,) = [one for one in examine(Ledger(root)) if one.check == "price book"]
     return found
+
+
+def test_an_entry_that_is_longer_than_any_is_not_believed_and_not_kept_in_memory(
+    ledger: PricedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = {f"input_cost_per_token_{n}": 1e-07 for n in range(3_000)}
+    long = Entry("m", members)
+    book = PriceBook(REAL, ledger.root)
+    book.add(long.version, long.text)
+    assert not book.pending  # no reader would believe it
+    path = ledger.root / PRICES / f"{long.version}.json"
+    path.write_text(f'{{"v":1,{long.text[1:]}')
+    monkeypatch.setattr(_price_entries, "_KEPT", 1)
+    found = check_prices(ledger.root)
+    assert (found.computed, found.different) == (50, 0)
+    assert [problem.detail for problem in found.entries] == ["is no entry: it is too long"]

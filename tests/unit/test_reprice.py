@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ledger_by_hand import NOON, OTHER_WRITER, framed
+from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, altered, framed
 from tests.priced_ledger import CALL, MAP, OWN, PricedLedger
 from tests.terminal import as_json, run, told
 
 from litellm_ledger import Ledger, LedgerPathError, UnsupportedFormat, UsageRecord, UsageTracker
+from litellm_ledger._aggregates.calendar import calendar
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.recover import recover
@@ -511,3 +512,57 @@ def test_a_ledger_is_not_anchored_while_it_is_repriced(hand: PricedLedger) -> No
     finally:
         unlock(held)
     anchor(hand.root)
+
+
+# -- By another program's hand ---------------------------------------------------------------
+
+
+def by_hand(hand: PricedLedger, **members: Any) -> Path:
+    """An adjustment of the first record, in another program's words."""
+    writer = "99991231T000000Z-006959f53f0123ab"
+    told = {
+        "v": 2, "id": f"{writer}-{1:016d}", "seq": 1, "kind": "adjustment", "adjusts": hand.id(1),
+        "at": "2026-01-04T05:06:07.000000Z", "who": "x", "why": "y", "new_cost_picousd": 1,
+        "ts": "2025-01-01T12:00:00.000001Z", "model": "gpt-4o-mini", "status": "ok", **members,
+    }  # fmt: skip
+    path = hand.root / SEGMENTS / str(SegmentName(writer, 1, 1))
+    path.write_bytes(framed(json.dumps(told, separators=(",", ":")).encode()[:-1]))
+    return path
+
+
+def test_after_the_last_moment_that_there_is_none_can_be_made(hand: PricedLedger) -> None:
+    by_hand(hand, at="9999-12-31T23:59:59.999999Z")
+    before = files(hand.root)
+    with pytest.raises(LedgerPathError, match="end of time"):
+        write(hand.root)
+    assert files(hand.root) == before
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "UTC"])
+@pytest.mark.parametrize("ts", ["0001-01-01T00:00:00.000001Z", "9999-12-31T23:59:59.999999Z"])
+def test_an_outcome_at_either_end_of_time_is_added_up_in_any_zone(
+    hand: PricedLedger, ts: str, zone: str
+) -> None:
+    by_hand(hand, ts=ts)
+    line = altered(hand.priced(10, MAP, model="m"), b"2025-01-01T12:00:00.000001Z", ts.encode())
+    hand.sealed(10, 10, [line])
+    for command in ("daily", "weekly", "monthly", "records"):
+        assert run(command, hand.root, "--tz", zone).exit_code == 0
+    assert write(hand.root, DEARER, Selection(calendar=calendar(zone))).changed
+
+
+@pytest.mark.parametrize("member", ["at", "ts"])
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"])
+def test_a_time_in_no_year_of_utc_makes_no_adjustment(
+    hand: PricedLedger, member: str, time: str
+) -> None:
+    by_hand(hand, **{member: time})
+    assert run("daily", hand.root).exit_code == 0
+    assert run("verify", hand.root).exit_code == 1
+
+
+def test_a_live_file_of_adjustments_holds_up_no_recovery(hand: PricedLedger) -> None:
+    path = by_hand(hand)
+    HandMade(hand.root, path.name.partition(".")[0]).live(5)
+    assert run("recover", hand.root).exit_code == 0
+    assert Ledger(hand.root).verify(full=True).ok

@@ -8,7 +8,7 @@ does not depend on the time zone tables of a database.  Pure: no clock.
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -21,6 +21,11 @@ WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "satu
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2101, 1, 1, tzinfo=UTC)
 """Where changes of a zone's offset are looked for; before and after, it stays as it is there."""
+_EDGES: Final = (MINYEAR, MINYEAR + 1, MAXYEAR - 1, MAXYEAR)
+_SECOND_YEAR, _LAST_YEAR = (
+    int((datetime(year, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
+    for year in (MINYEAR + 1, MAXYEAR)
+)
 _DAY: Final = timedelta(days=1)
 _HALF: Final = 2**19  # above any offset in seconds
 _SPAN: Final = 2**20
@@ -42,13 +47,24 @@ class Calendar:
 
     # -- in Python -----------------------------------------------------------------------------
 
+    def local(self, ts: datetime) -> datetime:
+        """Return a moment on this zone's clock.
+
+        The first and the last year that there are have UTC everywhere: a local time may lie beyond.
+        """
+        if ts.year in _EDGES:
+            ts = ts.astimezone(UTC)
+            if ts.year in (MINYEAR, MAXYEAR):
+                return ts
+        return ts.astimezone(self.zone)
+
     def number(self, every: str, ts: datetime) -> int:
         """Return the number of the period that a moment is in; later ones have larger numbers.
 
         Days and weeks: days since 1970-01-01, of a week those of its first day.  Months: months
         since year 0.  Hours: the hour on the clock and the clock's offset from UTC.
         """
-        local = ts.astimezone(self.zone)
+        local = self.local(ts)
         if every == "hour":
             offset = _seconds(local)
             hour = (int((ts - _EPOCH) // timedelta(seconds=1)) + offset) // 3600
@@ -92,7 +108,7 @@ class Calendar:
     def sql(self, every: str, column: str) -> str:
         """Return the expression for ``number`` over a ``TIMESTAMP`` column in UTC."""
         offset = _tree(_changes(self.zone), f"epoch({column})")
-        seconds = f"CAST(floor(epoch({column})) AS BIGINT)"
+        seconds = f"(epoch_us(date_trunc('second', {column})) // 1000000)"  # no float: exact
         if every == "hour":
             hour = f"(({seconds} + {offset}) - ({seconds} + {offset} + {2**40 * 3600}) % 3600)"
             return f"(({hour} - {offset} + {_HALF}) * {_SPAN} + {offset} + {_HALF})"
@@ -147,7 +163,9 @@ def _changes(zone: tzinfo | None) -> list[tuple[int, int]]:
         return _seconds(moment.astimezone(zone))
 
     moment, offset = _FIRST, offset_at(_FIRST)
-    found = [(0, offset)]
+    found = [(0, 0)]
+    if offset:
+        found.append((_SECOND_YEAR, offset))
     while moment < _LAST:
         after = moment + _DAY
         if (new := offset_at(after)) != offset:
@@ -158,6 +176,8 @@ def _changes(zone: tzinfo | None) -> list[tuple[int, int]]:
             found.append((int((high - _EPOCH).total_seconds()), new))
             offset = new
         moment = after
+    if offset:
+        found.append((_LAST_YEAR, 0))
     return found
 
 

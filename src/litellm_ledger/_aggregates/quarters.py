@@ -236,12 +236,12 @@ class QuarterQuestion:
         key = quarter, step
         if key not in self._numbers:
             calendar, start = self._selection.calendar, EPOCH + quarter * QUARTER
-            edges = (start, start + step * QUARTER - _TICK)
+            edges = (start, start + (step * QUARTER - _TICK))
             first, last = (
                 tuple(calendar.number(every, ts) for every in self._periods) for ts in edges
             )
             # Where a clock goes back over midnight, a day may come twice within an hour.
-            before, after = (_offset(ts.astimezone(calendar.zone)) for ts in edges)
+            before, after = (_offset(calendar.local(ts)) for ts in edges)
             self._numbers[key] = (*first, before) if (first, before) == (last, after) else None
         return self._numbers[key]
 

@@ -18,7 +18,8 @@ QUARTER: Final = timedelta(minutes=15)
 _LONGEST: Final = 96
 """A day: within two of them clocks may change and change back."""
 
-Quarter = Annotated[int, msgspec.Meta(ge=-(10**9), le=10**9)]
+Quarter = Annotated[int, msgspec.Meta(ge=-69_039_552, le=281_558_111)]
+"""From the first to the last that there are: of the years 1 to 9999."""
 
 
 def is_step(step: int) -> bool:

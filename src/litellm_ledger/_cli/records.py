@@ -439,7 +439,7 @@ def _time(record: UsageRecord, tz: str) -> str:
         return "-"
     from litellm_ledger._aggregates.calendar import calendar
 
-    return record.ts.astimezone(calendar(tz).zone).strftime("%Y-%m-%d %H:%M:%S")
+    return calendar(tz).local(record.ts).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _status(record: UsageRecord) -> str | None:

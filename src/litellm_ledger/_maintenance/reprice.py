@@ -159,7 +159,7 @@ def _reprice(
         changed += 1
         day = None
         if line.ts is not None:
-            day = line.ts.astimezone(selection.calendar.zone).date()
+            day = selection.calendar.local(line.ts).date()
         row = rows.setdefault((day, line.model), [0, 0, 0])
         for at, value in enumerate((1, change.old or 0, change.new or 0)):
             row[at] += value
@@ -228,9 +228,9 @@ def _may_change(line: Line, fields: dict[str, Any]) -> bool:
         return False  # somebody's figure
     quantities = used(fields)
     meta = line.meta or {}
-    lacking = meta.get("unpriced") or ()
+    lacking = meta.get("unpriced") or []
     known = {*AMOUNTS, *quantities}
-    told = isinstance(lacking, list | tuple) and all(name in known for name in lacking)
+    told = isinstance(lacking, list) and all(str(name) in known for name in lacking)
     return bool(quantities) and told and "parts" not in meta
 
 
@@ -258,7 +258,13 @@ class _Run:
         """Take the time: after all that was adjusted before, whatever the clock says."""
         self._at = datetime.now(UTC)
         if after is not None and after >= self._at:
-            self._at = after + _TICK
+            try:
+                self._at = after + _TICK
+            except OverflowError:
+                raise LedgerPathError(
+                    f"an adjustment of the ledger at {self._root} is from the end of time: "
+                    "none can be made after it"
+                ) from None
         seconds = max(0, int(self._at.timestamp()))
         self._writer = f"{ADJUSTMENTS}{seconds:010x}{secrets.token_hex(3)}"
 

@@ -36,7 +36,7 @@ def compute(
     """
     if isinstance(entry, Entry):
         parts = (fields.get("meta") or {}).get("parts")
-        if isinstance(parts, list):
+        if isinstance(parts, list) and parts:
             return _by_parts(parts, fields, entry, entries)
         return price(used(fields), conditions(fields), entry)
     terms = terms_of(entry, fields)
@@ -57,7 +57,7 @@ def _by_parts(
     for part in parts:
         version = part.get("price_version") if isinstance(part, dict) else None
         entry = main if version == main.version else entries(str(version))
-        if not isinstance(entry, Entry):
+        if not (isinstance(part, dict) and isinstance(entry, Entry)):
             missing["price_version"] = None
             continue
         groups = {name: part.get(name) for name in ("tokens", "tools")}

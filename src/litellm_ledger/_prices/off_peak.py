@@ -40,7 +40,8 @@ def is_off_peak(hours: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool
 
 
 def _within(windows: Any, now: time) -> bool:
-    for window in [windows] if isinstance(windows, str) else windows or ():
+    every = [windows] if isinstance(windows, str) else windows
+    for window in every if isinstance(every, list) else ():
         try:
             start, end = (time.fromisoformat(part.strip()) for part in window.split("-"))
         except (AttributeError, ValueError):
@@ -55,7 +56,7 @@ def _weekday(at: datetime, zone: Any) -> int:
 
     try:
         return at.astimezone(ZoneInfo(zone)).isoweekday() if zone else at.isoweekday()
-    except (KeyError, OSError, TypeError, ValueError):  # no such zone
+    except (KeyError, OSError, OverflowError, TypeError, ValueError):  # no such zone, or day in it
         return at.isoweekday()
 
 

@@ -22,6 +22,7 @@ from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.money import picousd, usd
 
 from .bill import Term
+from .quantities import members
 
 __all__ = [
     "AMOUNTS",
@@ -42,6 +43,8 @@ _EXACT: Final = decimal.Context(
 )
 _MOST: Final = Decimal(1_000_000)
 """US dollars for one unit: more is a slip of the decimal point."""
+_LEAST: Final = Decimal("1e-30")
+"""Less is no price either; ``1e-999999`` is a million digits."""
 
 
 class ModelPrice(msgspec.Struct, frozen=True):
@@ -148,7 +151,7 @@ def _amount(name: str, value: Any) -> Decimal:
         amount = _EXACT.create_decimal(value)
     except decimal.DecimalException:
         raise ValueError(f"{name} is not an amount of money: {value!r}") from None
-    if not amount.is_finite() or amount < 0 or amount > _MOST:
+    if not amount.is_finite() or amount < 0 or amount > _MOST or 0 < amount < _LEAST:
         raise ValueError(f"{name} is not an amount of money: {value!r}")
     return amount
 
@@ -233,9 +236,9 @@ _TOOLS: Final = (
 _PRICED_TOOLS: Final = frozenset(tool for tool, _ in _TOOLS)
 
 
-def _tools(fields: Mapping[str, Any]) -> Mapping[str, int]:
+def _tools(fields: Mapping[str, Any]) -> Mapping[str, int | Decimal]:
     """How often which paid tool was used; what is not there was not."""
-    return (fields.get("meta") or {}).get("tools") or {}
+    return members(fields.get("meta") or {}, "tools")
 
 
 def lacking_prices(price: ModelPrice, fields: Mapping[str, Any]) -> list[str]:
@@ -244,7 +247,7 @@ def lacking_prices(price: ModelPrice, fields: Mapping[str, Any]) -> list[str]:
         return []
     used = _tools(fields)
     lacking = [name for count, name in _TOOLS if used.get(count) and getattr(price, name) is None]
-    lacking += [name for name, count in used.items() if count and name not in _PRICED_TOOLS]
+    lacking += [name for name in used if name not in _PRICED_TOOLS]
     if price.input is not None or price.output is not None:
         for count, name in (("input_tokens", "input"), ("output_tokens", "output")):
             if fields.get(count) and getattr(price, name) is None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from litellm_ledger._records.record import MAX_INT
 
-__all__ = ["conditions", "used"]
+__all__ = ["conditions", "members", "used"]
 
 _FIELDS: Final = (
     "input_tokens",
@@ -42,13 +42,19 @@ def used(fields: Mapping[str, Any]) -> dict[str, int | Decimal]:
     meta = fields.get("meta")
     if meta:
         for group in _GROUPS:
-            parts = meta.get(group)
-            if type(parts) is dict:
-                read = {name: _quantity(value) for name, value in parts.items()}
-                found |= {
-                    name: value for name, value in read.items() if value and name not in _FIELDS
-                }
+            found |= {
+                name: value for name, value in members(meta, group).items() if name not in _FIELDS
+            }
     return found
+
+
+def members(meta: Mapping[str, Any], group: str) -> dict[str, int | Decimal]:
+    """Return the quantities of one of the groups ``tokens``, ``tools`` and ``units``."""
+    parts = meta.get(group)
+    if type(parts) is not dict:
+        return {}
+    read = {name: _quantity(value) for name, value in parts.items()}
+    return {name: value for name, value in read.items() if value}
 
 
 def _quantity(value: Any) -> int | Decimal | None:

@@ -200,7 +200,7 @@ def _crossed(
     one of text.
     """
     provider = conditions.get("provider") or entry.members.get("litellm_provider")
-    inclusive = provider in _INCLUSIVE
+    inclusive = isinstance(provider, str) and provider in _INCLUSIVE
     highest: dict[str, tuple[int, str]] = {}
     for name, tokens, label, of_tier in entry.above:
         crossed = context > tokens or (inclusive and context == tokens)

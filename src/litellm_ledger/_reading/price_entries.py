@@ -6,6 +6,7 @@ writes, and opens a file only under a name that an entry can have.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import msgspec
 from litellm_ledger._errors import UnsupportedFormat
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.own import AMOUNTS, ModelPrice
-from litellm_ledger._records.layout import PRICES, entry_name, version_of_entry
+from litellm_ledger._records.layout import LARGEST_ENTRY, PRICES, entry_name, version_of_entry
 from litellm_ledger._records.nesting import nests_deeper
 from litellm_ledger._storage.filesystem import open_file
 
@@ -22,8 +23,8 @@ from .lines import Problem
 
 __all__ = ["PriceEntries"]
 
-_LARGEST: Final = 2**20
-"""Bytes that no entry has."""
+_KEPT: Final = 1_000
+"""Price versions whose entries are kept in memory: anybody may have put files there, or names."""
 
 
 _Own: Any = msgspec.defstruct(
@@ -44,16 +45,17 @@ _decode: Final = msgspec.json.Decoder(_File).decode
 
 
 class PriceEntries:
-    """The entries of one ledger; each is read once, when it is first asked for.
-
-    Attributes:
-        problems: entries that are there and not believed.
-    """
+    """The entries of one ledger; each is read when it is first asked for, and then kept."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._read: dict[str, Entry | ModelPrice | None] = {}
-        self.problems: list[Problem] = []
+        self._read = lru_cache(_KEPT)(self._load)
+        self._problems: dict[str, Problem] = {}
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Entries that are there and not believed."""
+        return list(self._problems.values())
 
     def get(self, version: str) -> Entry | ModelPrice | None:
         """Return the entry of a price version; ``None`` if there is none to believe.
@@ -61,9 +63,7 @@ class PriceEntries:
         Raises:
             UnsupportedFormat: a newer version of this library wrote it.
         """
-        if version not in self._read:
-            self._read[version] = self._load(version)
-        return self._read[version]
+        return self._read(version)
 
     def check(self) -> None:
         """Read every entry that is there."""
@@ -81,7 +81,7 @@ class PriceEntries:
         path = self._root / PRICES / name
         try:
             with open_file(path) as file:
-                data = file.read(_LARGEST)
+                data = file.read(LARGEST_ENTRY + 1)
         except FileNotFoundError:
             return None
         except OSError as exc:
@@ -98,10 +98,12 @@ class PriceEntries:
         return None
 
     def _note(self, name: str, what: Any, detail: str) -> None:
-        self.problems.append(Problem(f"{PRICES}/{name}", what, detail=detail))
+        self._problems[name] = Problem(f"{PRICES}/{name}", what, detail=detail)
 
 
 def _of(path: Path, data: bytes) -> Entry | ModelPrice:
+    if len(data) > LARGEST_ENTRY:
+        raise ValueError("it is too long")
     if nests_deeper(data):
         raise ValueError("it nests too deep")
     file = _decode(data)

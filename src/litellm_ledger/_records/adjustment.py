@@ -6,7 +6,7 @@ so that what it adds to a total is told from its line alone.  Pure.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from decimal import Decimal
 from typing import Final, Literal
 from zlib import crc32
@@ -108,6 +108,9 @@ def adjustment_of(raw: bytes) -> Adjustment | None:
         return None
     try:
         found = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        for moment in (found.at, found.ts):
+            if moment is not None and moment.year in (MINYEAR, MAXYEAR):
+                moment.astimezone(UTC)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):  # in no year of UTC
         return None
     return found if found.v == ADJUSTMENT_VERSION else None

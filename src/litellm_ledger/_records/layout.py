@@ -21,6 +21,7 @@ __all__ = [
     "ADJUSTMENTS",
     "ADJUSTMENT_VERSION",
     "ARCHIVE",
+    "LARGEST_ENTRY",
     "LIVE",
     "MANIFESTS",
     "PRICES",
@@ -52,9 +53,13 @@ _WRITER: Final = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
 _SEGMENT: Final = re.compile(
     rf"({_WRITER})\.(\d{{16}})(?:-(\d{{16}})\.jsonl|\.jsonl\.open)", re.ASCII
 )
-_LIVE: Final = re.compile(rf"({_WRITER})\.live", re.ASCII)
+_LIVE: Final = re.compile(rf"((?!{ADJUSTMENTS}){_WRITER})\.live", re.ASCII)
 _ENTRY: Final = re.compile(r"((?:map|user)-[0-9a-f]{24})\.json", re.ASCII)
 _ID: Final = re.compile(rf"({_WRITER})-(\d{{16}})", re.ASCII)
+
+
+LARGEST_ENTRY: Final = 65_536
+"""Bytes that a file of the price book may have: five times those of the map's largest entry."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,10 +12,11 @@ import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from litellm_ledger._records.layout import PRICES, SEGMENTS, entry_name
+from litellm_ledger._records.layout import LARGEST_ENTRY, PRICES, SEGMENTS, entry_name
 
 from .filesystem import FileSystem, make_directories, rights_beside
 from .segment import write_sealed
@@ -23,6 +24,9 @@ from .segment import write_sealed
 __all__ = ["PriceBook"]
 
 _log = logging.getLogger("litellm_ledger")
+
+_ROOM: Final = 64
+"""Bytes for the day and the end of a file."""
 
 
 class PriceBook:
@@ -52,8 +56,12 @@ class PriceBook:
         """
         if version not in self._known:
             more = f',"litellm":{msgspec.json.encode(litellm).decode()}' if litellm else ""
-            self.pending[version] = f'{{"v":1,{contents[1:-1]}{more}'
+            entry = f'{{"v":1,{contents[1:-1]}{more}'
             self._known.add(version)
+            if len(entry.encode()) > LARGEST_ENTRY - _ROOM:
+                _log.warning("the price %s is too long for the price book", version)
+                return
+            self.pending[version] = entry
 
     def write(self, *, again: bool = False) -> None:
         """Write what is pending, and ``again`` what was refused.  Blocks; raises no ``OSError``."""
