@@ -23,7 +23,6 @@ from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
 
 from litellm_ledger import Ledger, UnsupportedFormat
 from litellm_ledger._aggregates.calendar import PERIODS
-from litellm_ledger._aggregates.groups import KEYS as _KEYS
 from litellm_ledger._aggregates.quarters import Limits
 from litellm_ledger._archive import archive as _archive
 from litellm_ledger._archive.archive import packed_manifests
@@ -34,6 +33,7 @@ from litellm_ledger._reading import anchor as _anchor
 from litellm_ledger._reading import sealed as _sealed
 from litellm_ledger._reading.anchor import Anchor, anchor, read_anchors
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
+from litellm_ledger._records.record import KEYS as _KEYS
 from litellm_ledger._reports import by_manifest as _by_manifest
 from litellm_ledger._reports import engine as _engine
 from litellm_ledger._storage import checked_files as _checked_files

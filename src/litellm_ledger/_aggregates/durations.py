@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from .groups import KEYS
+from litellm_ledger._records.record import KEYS
+
 from .quantiles import BUCKETS, MEASURED, Sketch
 from .steps import Quarter, are_quarters, is_step, order
 

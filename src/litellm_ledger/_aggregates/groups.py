@@ -12,12 +12,11 @@ from typing import Final
 
 import msgspec
 
-from litellm_ledger._records.record import Fields
+from litellm_ledger._records.record import KEYS, Fields
 
 from .calendar import PERIODS, Calendar
 
 __all__ = [
-    "KEYS",
     "MISSING",
     "MONEY",
     "OTHER",
@@ -118,18 +117,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 MONEY: Final = ("cost", "estimated_cost", "wasted_cost", "saved_cost")
 """The amounts of a row, in US dollars."""
-
-KEYS: Final = (
-    "model",
-    "provider",
-    "call",
-    "status",
-    "response_model",
-    "error",
-    "usage_source",
-    "cost_source",
-)
-"""The keys that are a member of the record; apart from them there are periods and tags."""
 
 _UTC: Final = Calendar()
 

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
-from litellm_ledger._records.record import Fields
+from litellm_ledger._records.record import KEYS, Fields
 
 from .calendar import PERIODS
 from .durations import DurationGroup, DurationTable
-from .groups import KEYS, key_of
+from .groups import key_of
 from .quantiles import MEASURED, Spread
 from .selection import Selection
 from .steps import EPOCH, QUARTER, Quarter, are_quarters, is_step

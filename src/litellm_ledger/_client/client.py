@@ -26,7 +26,7 @@ from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._tracking.tracker import UsageTracker
 
 from .further import FurtherCalls
-from .methods import LiteLLMCalls
+from .methods import CallTags, LiteLLMCalls
 
 if TYPE_CHECKING:
     from litellm_ledger._cache.caching import Caching
@@ -254,7 +254,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         given: dict[str, Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        tags: Mapping[str, Any] | list[str] | None,
+        tags: CallTags,
     ) -> Coroutine[Any, Any, Any]:
         """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
         refuse_ours(name, kwargs)

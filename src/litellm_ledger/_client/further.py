@@ -14,6 +14,8 @@ from typing import Any
 
 from litellm_ledger._calls.stream import CompletionStream
 
+from .methods import CallTags
+
 __all__ = ["FurtherCalls", "Interactions", "VectorStores"]
 
 _Way = Callable[..., Coroutine[Any, Any, Any]]
@@ -27,12 +29,7 @@ class FurtherCalls:
     _session: _Way
 
     async def arealtime(
-        self,
-        websocket: Any,
-        model: str,
-        *,
-        tags: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, websocket: Any, model: str, *, tags: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         """Relay a realtime session between the user's websocket and the provider.
 
@@ -48,12 +45,7 @@ class FurtherCalls:
         return await self._session("arealtime", websocket, given, tags)
 
     async def aresponses_websocket(
-        self,
-        websocket: Any,
-        model: str,
-        *,
-        tags: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, websocket: Any, model: str, *, tags: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         """The same for the Responses API over a websocket."""
         given = {"model": model, **kwargs}
@@ -70,23 +62,14 @@ class FurtherCalls:
         return VectorStores(self._call)
 
     async def avideo_generation(
-        self,
-        prompt: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, prompt: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.avideo_generation``: a video.  Recorded with its seconds."""
         given = {"prompt": prompt}
         return await self._call("avideo_generation", given, args, kwargs, tags)
 
     async def avideo_edit(
-        self,
-        video_id: str,
-        prompt: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, video_id: str, prompt: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.avideo_edit``: a video, changed.  Recorded with its seconds."""
         given = {"video_id": video_id, "prompt": prompt}
@@ -98,7 +81,7 @@ class FurtherCalls:
         prompt: str,
         seconds: str,
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> Any:
         """``litellm.avideo_extension``: a longer video.  Recorded with the seconds that came."""
@@ -106,23 +89,14 @@ class FurtherCalls:
         return await self._call("avideo_extension", given, args, kwargs, tags)
 
     async def avideo_remix(
-        self,
-        video_id: str,
-        prompt: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, video_id: str, prompt: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.avideo_remix``: a video made anew from another.  Recorded with its seconds."""
         given = {"video_id": video_id, "prompt": prompt}
         return await self._call("avideo_remix", given, args, kwargs, tags)
 
     async def aimage_variation(
-        self,
-        image: Any,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, image: Any, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.aimage_variation``: variations of an image.  Recorded with ``images``."""
         given = {"image": image}
@@ -133,7 +107,7 @@ class FurtherCalls:
         query: str | list[str],
         search_provider: str,
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> Any:
         """``litellm.asearch``: a search of the web.
@@ -144,70 +118,40 @@ class FurtherCalls:
         return await self._call("asearch", given, args, kwargs, tags)
 
     async def aextraction(
-        self,
-        model: str,
-        fields: Any,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, model: str, fields: Any, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.aextraction``: fields read from a text or from images."""
         given = {"model": model, "fields": fields}
         return await self._call("aextraction", given, args, kwargs, tags)
 
-    async def adecisions(
-        self,
-        model: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    async def adecisions(self, model: str, *args: Any, tags: CallTags = None, **kwargs: Any) -> Any:
         """``litellm.adecisions``: answers to questions of yes and no."""
         given = {"model": model}
         return await self._call("adecisions", given, args, kwargs, tags)
 
     async def acompact_responses(
-        self,
-        input: Any,
-        model: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, input: Any, model: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.acompact_responses``: a conversation, made shorter."""
         given = {"input": input, "model": model}
         return await self._call("acompact_responses", given, args, kwargs, tags)
 
     async def agenerate_content(
-        self,
-        model: str,
-        contents: Any,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, model: str, contents: Any, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.agenerate_content``: Google's ``generateContent``."""
         given = {"model": model, "contents": contents}
         return await self._call("agenerate_content", given, args, kwargs, tags)
 
     async def agenerate_content_stream(
-        self,
-        model: str,
-        contents: Any,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, model: str, contents: Any, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> CompletionStream:
         """``litellm.agenerate_content_stream``: the same as a stream of the provider's bytes."""
         given = {"model": model, "contents": contents}
         return await self._call("agenerate_content_stream", given, args, kwargs, tags)
 
     async def acreate_container(
-        self,
-        name: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, name: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.acreate_container``: a container for code.
 
@@ -217,12 +161,7 @@ class FurtherCalls:
         return await self._call("acreate_container", given, args, kwargs, tags)
 
     async def acreate_fine_tuning_job(
-        self,
-        model: str,
-        training_file: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, model: str, training_file: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> Any:
         """``litellm.acreate_fine_tuning_job``: a training.
 
@@ -238,7 +177,7 @@ class FurtherCalls:
         endpoint: str,
         model: str,
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> Any:
         """``litellm.allm_passthrough_route``: a request to the provider as it is.
@@ -255,12 +194,7 @@ class Interactions:
     def __init__(self, call: _Way) -> None:
         self._call = call
 
-    async def acreate(
-        self,
-        *,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    async def acreate(self, *, tags: CallTags = None, **kwargs: Any) -> Any:
         """``litellm.interactions.acreate``: Google's interactions; also as a stream."""
         return await self._call("interactions.acreate", {}, (), kwargs, tags)
 
@@ -276,7 +210,7 @@ class VectorStores:
         vector_store_id: str,
         query: str | list[str],
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> Any:
         """``litellm.vector_stores.asearch``: a search in stored documents."""

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
         TranscriptionResponse,
     )
 
-__all__ = ["LiteLLMCalls"]
+__all__ = ["CallTags", "LiteLLMCalls"]
+
+CallTags = Mapping[str, Any] | list[str] | None
+"""Tags of one call: a mapping goes on the record; a list is LiteLLM's own and is forwarded."""
 
 
 class LiteLLMCalls:
@@ -59,7 +62,7 @@ class LiteLLMCalls:
         messages: Sequence[Any] = ...,
         *args: Any,
         stream: Literal[True],
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> CompletionStream: ...
 
@@ -70,7 +73,7 @@ class LiteLLMCalls:
         messages: Sequence[Any] = ...,
         *args: Any,
         stream: Literal[False] | None = ...,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> ModelResponse: ...
 
@@ -81,7 +84,7 @@ class LiteLLMCalls:
         messages: Sequence[Any] = ...,
         *args: Any,
         stream: bool | None,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> ModelResponse | CompletionStream: ...
 
@@ -91,7 +94,7 @@ class LiteLLMCalls:
         messages: Sequence[Any] = (),
         *args: Any,
         stream: bool | None = None,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> ModelResponse | CompletionStream:
         """``litellm.acompletion``: a chat.
@@ -110,7 +113,7 @@ class LiteLLMCalls:
         model: str | None = ...,
         *args: Any,
         stream: Literal[True],
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> CompletionStream: ...
 
@@ -121,7 +124,7 @@ class LiteLLMCalls:
         model: str | None = ...,
         *args: Any,
         stream: Literal[False] | None = ...,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> TextCompletionResponse: ...
 
@@ -132,7 +135,7 @@ class LiteLLMCalls:
         model: str | None = ...,
         *args: Any,
         stream: bool | None,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> TextCompletionResponse | CompletionStream: ...
 
@@ -142,7 +145,7 @@ class LiteLLMCalls:
         model: str | None = None,
         *args: Any,
         stream: bool | None = None,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> TextCompletionResponse | CompletionStream:
         """``litellm.atext_completion``: text completion; also as a stream."""
@@ -154,7 +157,7 @@ class LiteLLMCalls:
         model: str,
         input: str | list[Any] | None = None,
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> EmbeddingResponse:
         """``litellm.aembedding``: vectors of texts.  All its tokens are input."""
@@ -167,7 +170,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: Literal[True],
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> CompletionStream: ...
 
@@ -178,7 +181,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: Literal[False] | None = ...,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> ResponsesAPIResponse: ...
 
@@ -189,7 +192,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: bool | None,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> ResponsesAPIResponse | CompletionStream: ...
 
@@ -199,7 +202,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: bool | None = None,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> ResponsesAPIResponse | CompletionStream:
         """``litellm.aresponses``: OpenAI's Responses; also as a stream of events.
@@ -218,7 +221,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: Literal[True],
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> CompletionStream: ...
 
@@ -230,7 +233,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: Literal[False] | None = ...,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> RecordedDict: ...
 
@@ -242,7 +245,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: bool | None,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> RecordedDict | CompletionStream: ...
 
@@ -253,7 +256,7 @@ class LiteLLMCalls:
         model: str,
         *args: Any,
         stream: bool | None = None,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> RecordedDict | CompletionStream:
         """``litellm.anthropic_messages``: Anthropic's Messages.
@@ -271,7 +274,7 @@ class LiteLLMCalls:
         prompt: str,
         model: str | None = None,
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> ImageResponse:
         """``litellm.aimage_generation``: images.  Recorded with ``images``."""
@@ -279,25 +282,14 @@ class LiteLLMCalls:
         return await self._call("aimage_generation", given, args, kwargs, tags)
 
     async def aimage_edit(
-        self,
-        image: Any,
-        model: str,
-        prompt: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, image: Any, model: str, prompt: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> ImageResponse:
         """``litellm.aimage_edit``: images from images.  Recorded with ``images``."""
         given = {"image": image, "model": model, "prompt": prompt}
         return await self._call("aimage_edit", given, args, kwargs, tags)
 
     async def atranscription(
-        self,
-        model: str,
-        file: Any,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, model: str, file: Any, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> TranscriptionResponse:
         """``litellm.atranscription``: text from audio.  Recorded with ``audio_seconds``."""
         given = {"model": model, "file": file}
@@ -309,7 +301,7 @@ class LiteLLMCalls:
         input: str,
         voice: str | dict[str, Any] | None = None,
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> HttpxBinaryResponseContent:
         """``litellm.aspeech``: audio from text.  Recorded with ``characters``."""
@@ -317,12 +309,7 @@ class LiteLLMCalls:
         return await self._call("aspeech", given, args, kwargs, tags)
 
     async def amoderation(
-        self,
-        input: Any,
-        model: str | None = None,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, input: Any, model: str | None = None, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> OpenAIModerationResponse:
         """``litellm.amoderation``: is a text harmful?  Free of charge at OpenAI."""
         return await self._call("amoderation", {"input": input, "model": model}, args, kwargs, tags)
@@ -333,7 +320,7 @@ class LiteLLMCalls:
         query: str,
         documents: list[Any],
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> RerankResponse:
         """``litellm.arerank``: documents by relevance.  Recorded with ``search_units``."""
@@ -345,7 +332,7 @@ class LiteLLMCalls:
         model: str,
         document: Mapping[str, Any],
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> Any:
         """``litellm.aocr``: text from pages.  Recorded with ``pages``."""
@@ -359,7 +346,7 @@ class LiteLLMCalls:
         endpoint: str,
         input_file_id: str,
         *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> LiteLLMBatch:
         """``litellm.acreate_batch``: a batch, billed when it is done.  Recorded at no cost.
@@ -374,11 +361,7 @@ class LiteLLMCalls:
         return await self._call("acreate_batch", given, args, kwargs, tags)
 
     async def aretrieve_batch(
-        self,
-        batch_id: str,
-        *args: Any,
-        tags: Mapping[str, Any] | list[str] | None = None,
-        **kwargs: Any,
+        self, batch_id: str, *args: Any, tags: CallTags = None, **kwargs: Any
     ) -> LiteLLMBatch:
         """``litellm.aretrieve_batch``: how a batch is doing.
 
@@ -393,7 +376,7 @@ class LiteLLMCalls:
         response_id: str,
         *args: Any,
         stream: Literal[True],
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> CompletionStream: ...
 
@@ -403,18 +386,13 @@ class LiteLLMCalls:
         response_id: str,
         *args: Any,
         stream: Literal[False] | None = ...,
-        tags: Mapping[str, Any] | list[str] | None = ...,
+        tags: CallTags = ...,
         **kwargs: Any,
     ) -> ResponsesAPIResponse: ...
 
     @overload
     async def aget_responses(
-        self,
-        response_id: str,
-        *args: Any,
-        stream: bool | None,
-        tags: Mapping[str, Any] | list[str] | None = ...,
-        **kwargs: Any,
+        self, response_id: str, *args: Any, stream: bool | None, tags: CallTags = ..., **kwargs: Any
     ) -> ResponsesAPIResponse | CompletionStream: ...
 
     async def aget_responses(
@@ -422,7 +400,7 @@ class LiteLLMCalls:
         response_id: str,
         *args: Any,
         stream: bool | None = None,
-        tags: Mapping[str, Any] | list[str] | None = None,
+        tags: CallTags = None,
         **kwargs: Any,
     ) -> ResponsesAPIResponse | CompletionStream:
         """``litellm.aget_responses``: a response that was made before.

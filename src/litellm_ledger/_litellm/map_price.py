@@ -16,10 +16,11 @@ from typing import Any, Final, NamedTuple
 
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._prices.bill import EXACT
+from litellm_ledger._prices.computed import compute
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.fees import IMAGE_TOOL
 from litellm_ledger._prices.off_peak import is_off_peak
-from litellm_ledger._prices.price import price, total
+from litellm_ledger._prices.price import price
 from litellm_ledger._prices.quantities import conditions, used
 from litellm_ledger._prices.units import UNIT_CALLS
 from litellm_ledger._records.money import MAX_PICOUSD, PICO
@@ -97,7 +98,7 @@ def _priced(
         served, base_model = fields.get("response_model"), chose.get("base_model")
         entry = entry_of(model, provider, served=served, base_model=base_model)
     if parts and entry is not None:
-        return _by_parts(parts, chose, entry, model, provider)
+        return _by_parts(parts, told, entry, model, provider)
     quantities = used(told)
     if entry is None or not (quantities or call == "amoderation"):
         return None
@@ -107,43 +108,30 @@ def _priced(
 
 def _by_parts(
     parts: list[dict[str, Any]],
-    chose: Mapping[str, Any],
+    told: Mapping[str, Any],
     main: Entry,
     model: str,
     provider: str | None,
 ) -> MapPrice | None:
     """Each request by itself: by its own model, and by the length of its own context."""
-    entries, noted_parts = {main.version: main}, []
-    amounts, missing = list[Decimal](), dict[str, None]()
+    entries, noted = {main.version: main}, list[dict[str, Any]]()
     for usage in parts:
         counts = usage_fields(usage)
-        quantities = used(counts)
-        if not quantities:
+        if not used(counts):
             continue
+        entry, named = main, {}
         other = usage.get("model")
-        entry: Entry | None = main
         if isinstance(other, str) and other and other != model:
-            entry = entry_of(other, provider)
-            if entry is None:
+            found = entry_of(other, provider)
+            if found is None:
                 return None
-        else:
-            other = None
-        assert entry is not None
-        found = price(quantities, chose, entry)
+            entry, named = found, {"model": other}
         entries[entry.version] = entry
-        amounts += [term.amount for term in found.lines]
-        missing |= dict.fromkeys(found.missing)
         meta = counts.pop("meta", {})
-        noted_parts.append(
-            {
-                **({"model": other} if other else {}),
-                **counts,
-                **meta,
-                "price_version": entry.version,
-            }
-        )
-    cost = None if missing else total(amounts)
-    return MapPrice(cost, tuple(missing), tuple(entries.values()), noted_parts)
+        noted.append({**named, **counts, **meta, "price_version": entry.version})
+    meta = {**(told.get("meta") or {}), "parts": noted}
+    cost, _, missing, floor = compute(main, {**told, "meta": meta}, entries.get)
+    return MapPrice(cost, missing, tuple(entries.values()), noted, floor=floor)
 
 
 def chosen(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -28,7 +27,7 @@ from litellm_ledger._archive.archive import (
     packed_manifests,
 )
 from litellm_ledger._archive.database import connect, module
-from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
+from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import by_writer, list_segments
 from litellm_ledger._records.layout import (
@@ -39,10 +38,11 @@ from litellm_ledger._records.layout import (
     live_name,
 )
 from litellm_ledger._storage import contents, manifest
-from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file, rights_beside
+from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file
 from litellm_ledger._storage.format_version import refuse_newer
-from litellm_ledger._storage.live_file import is_locked, lock_directory, read_live, unlock
+from litellm_ledger._storage.live_file import is_locked, read_live
 
+from .one_run import need_locks, one_run
 from .parquet import Staging, write_file, write_whole
 from .seal import seal
 
@@ -118,30 +118,15 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
         MissingExtra: DuckDB is not installed.
         UnsupportedPlatform: not POSIX.
     """
-    if os.name != "posix":
-        raise UnsupportedPlatform(
-            f"a ledger cannot be compacted on {sys.platform}, which lacks flock"
-        )
+    need_locks("compacted")
     module()
     list_segments(root)
     refuse_newer(root)
-    fs.make_directory(root / ARCHIVE, rights_beside(root / SEGMENTS))
-    fs.sync_directory(root)  # before a segment is removed: the archive must keep its name
-    held = lock_directory(root / ARCHIVE)
-    if held is None:
-        raise LedgerPathError(f"the ledger at {root} is being compacted by another process")
-    try:
+    with one_run(fs, root, ARCHIVE, "compact", "compacted"):
+        fs.sync_directory(root)  # before a segment is removed: the archive must keep its name
         with contextlib.suppress(LedgerPathError):  # by another process, or they come later
             seal(root, fs=fs)
         return _Run(root, fs).work(until or datetime.now(UTC).date())
-    except OSError as exc:
-        if isinstance(exc, LedgerError):
-            raise
-        raise LedgerPathError(
-            exc.errno, f"cannot compact the ledger at {root}: {exc.strerror or exc}", exc.filename
-        ) from exc
-    finally:
-        unlock(held)
 
 
 class _Run:

@@ -8,9 +8,7 @@ line: it adds segments of adjustments, each of which is there whole or not at al
 from __future__ import annotations
 
 import errno
-import os
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, DecimalException
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from litellm_ledger._aggregates.selection import Selection
-from litellm_ledger._errors import InvalidRecord, LedgerError, LedgerPathError, UnsupportedPlatform
+from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._prices.computed import compute
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.own import AMOUNTS, ModelPrice
@@ -39,10 +37,11 @@ from litellm_ledger._records.layout import (
 )
 from litellm_ledger._records.line import Line
 from litellm_ledger._records.money import whole
-from litellm_ledger._storage.filesystem import REAL, FileSystem, make_directories, rights_beside
-from litellm_ledger._storage.live_file import lock_directory, unlock
+from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.price_book import PriceBook
 from litellm_ledger._storage.segment import ROTATE_BYTES, write_sealed
+
+from .one_run import need_locks, one_run
 
 __all__ = ["Repriced", "Row", "reprice"]
 
@@ -114,28 +113,11 @@ def reprice(
     """
     if who is None:
         return _reprice(root, selection, prices, None)
-    if os.name != "posix":
-        raise UnsupportedPlatform(
-            f"a ledger cannot be written on {sys.platform}, which lacks flock"
-        )
+    need_locks("repriced")
     Snapshot.take(root)  # before anything is made there
-    try:
-        if not (root / PRICES).is_dir():
-            make_directories(fs, root / PRICES, rights_beside(root / SEGMENTS))
-        held = lock_directory(root / PRICES)
-        if held is None:
-            raise LedgerPathError(f"the ledger at {root} is being repriced by another process")
-        try:
-            run = _Run(root, fs, PriceBook(fs, root), litellm, who, why)
-            return _reprice(root, selection, prices, run)
-        finally:
-            unlock(held)
-    except OSError as exc:
-        if isinstance(exc, LedgerError):
-            raise
-        raise LedgerPathError(
-            exc.errno, f"cannot reprice the ledger at {root}: {exc.strerror or exc}", exc.filename
-        ) from exc
+    with one_run(fs, root, PRICES, "reprice", "repriced"):
+        run = _Run(root, fs, PriceBook(fs, root), litellm, who, why)
+        return _reprice(root, selection, prices, run)
 
 
 def _reprice(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Final, Literal
 import msgspec
 
 from litellm_ledger._archive.archive import kept_manifests, source_of
-from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
 from litellm_ledger._reading.chain import list_manifests, read_links, tail
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
@@ -27,12 +25,11 @@ from litellm_ledger._storage.contents import NotWholeError, make, write
 from litellm_ledger._storage.filesystem import (
     REAL,
     FileSystem,
-    make_directories,
-    rights_beside,
 )
-from litellm_ledger._storage.live_file import lock_directory, unlock
 from litellm_ledger._storage.manifest import parse
 from litellm_ledger._storage.segment import write_sealed
+
+from .one_run import need_locks, one_run
 
 __all__ = ["Sealing", "seal", "seal_writer"]
 
@@ -68,26 +65,12 @@ def seal(root: Path, *, fs: FileSystem = REAL) -> Sealing:
         UnsupportedFormat: a newer version wrote it.
         UnsupportedPlatform: not POSIX.
     """
-    if os.name != "posix":
-        raise UnsupportedPlatform(f"a ledger cannot be sealed on {sys.platform}, which lacks flock")
+    need_locks("sealed")
     live = list_live(root)
     ledger = Snapshot.take(root, live)
     live += list_live(root)  # one that began, and sealed a segment, since the first look
-    try:
-        make_directories(fs, root / MANIFESTS, rights_beside(root / SEGMENTS))
-        held = lock_directory(root / MANIFESTS)
-        if held is None:
-            raise LedgerPathError(f"the ledger at {root} is being sealed by another process")
-        try:
-            return _seal(root, fs, ledger, live)
-        finally:
-            unlock(held)
-    except OSError as exc:
-        if isinstance(exc, LedgerError):
-            raise
-        raise LedgerPathError(
-            exc.errno, f"cannot seal the ledger at {root}: {exc.strerror or exc}", exc.filename
-        ) from exc
+    with one_run(fs, root, MANIFESTS, "seal", "sealed"):
+        return _seal(root, fs, ledger, live)
 
 
 def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> Sealing:

@@ -54,7 +54,7 @@ def _charge_first(bill: Bill, quantity: str, unit: str, *names: str) -> bool:
     """
     name, price = _first(bill, *names)
     if price and quantity not in bill.used:
-        bill.missing.append(quantity)
+        bill.lack(quantity)
     elif price is not None:
         bill.charge(name, bill.used.get(quantity, 0), unit)
     return price is not None
@@ -68,7 +68,7 @@ def _lacks(bill: Bill, name: str) -> bool:
         if "cost" in key and type(value) is not dict
     ]
     if any(priced) or not priced:
-        bill.missing.append(name)
+        bill.lack(name)
     return True
 
 
@@ -109,7 +109,7 @@ def _charge_pixels(bill: Bill) -> bool:
     size = image_size(bill.entry.key) or dimensions(bill.conditions.get("size"))
     images = bill.used.get("images")
     if size is None or images is None:
-        bill.missing.append("images" if size else "size")
+        bill.lack("images" if size else "size")
     else:
         bill.charge(name, size[0] * size[1] * images, "pixel")
     return True

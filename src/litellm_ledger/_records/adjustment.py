@@ -16,7 +16,7 @@ import msgspec
 from .layout import ADJUSTMENT_VERSION
 from .line import SEALED, Moment, Picousd, checked
 from .money import usd
-from .record import Fields, Number, Status, UsageSource
+from .record import KEYS, Fields, Number, Status, UsageSource
 
 __all__ = ["Adjustment", "adjustment_of", "encode_adjustment", "group_of"]
 
@@ -71,23 +71,13 @@ class Adjustment(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
         return None if self.new_cost is None else usd(self.new_cost)
 
 
-_GROUP: Final = (
-    "model",
-    "provider",
-    "call",
-    "status",
-    "response_model",
-    "error",
-    "usage_source",
-    "cost_source",
-)
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Adjustment).decode
 
 
 def group_of(record: Fields) -> dict[str, object]:
     """Return the members of an outcome that its adjustment carries."""
-    found: dict[str, object] = {name: getattr(record, name) for name in _GROUP}
+    found: dict[str, object] = {name: getattr(record, name) for name in KEYS}
     return {**found, "ts": record.ts, "tags": dict(record.tags or {}) or None}
 
 

@@ -27,6 +27,7 @@ from .nesting import DEEPEST, nests_deeper
 
 __all__ = [
     "CUT_MARK",
+    "KEYS",
     "MAX_CONTENT",
     "MAX_INT",
     "MAX_TEXT",
@@ -42,6 +43,18 @@ Kind = Literal["started", "usage", "gap"]
 Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
 Reason = Literal["lost", "quarantined", "erased", "expired"]
 UsageSource = Literal["provider", "estimated", "none"]
+
+KEYS: Final = (
+    "model",
+    "provider",
+    "call",
+    "status",
+    "response_model",
+    "error",
+    "usage_source",
+    "cost_source",
+)
+"""The fields that records are grouped by; apart from them there are periods and tags."""
 
 MAX_TEXT: Final = 4_096
 """Characters kept of any text field, tag key or tag value; more is cut with a mark."""

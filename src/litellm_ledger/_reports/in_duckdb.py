@@ -12,13 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
-from litellm_ledger._aggregates.groups import KEYS, MISSING
+from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
 from litellm_ledger._archive.columns import OF_RECORD, quoted
 from litellm_ledger._archive.database import statement
 from litellm_ledger._records.money import usd
-from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.record import KEYS, UsageRecord
 
 from .history import Calls, Operation, operation
 from .relation import Relation

@@ -16,12 +16,12 @@ from zlib import crc32
 
 import msgspec
 
-from litellm_ledger._aggregates.groups import KEYS
 from litellm_ledger._aggregates.quarters import Limits
 from litellm_ledger._aggregates.segment_sums import SegmentSums
 from litellm_ledger._aggregates.totals import FIELDS
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName, record_id
 from litellm_ledger._records.line import Line, checked, line_of, newer_version
+from litellm_ledger._records.record import KEYS
 from litellm_ledger._records.scan import Head
 
 from .filesystem import FileSystem, make_directories, open_file, read_file, rights_beside

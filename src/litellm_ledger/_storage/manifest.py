@@ -14,11 +14,11 @@ from zlib import crc32
 import msgspec
 
 from litellm_ledger._aggregates.durations import DurationTable
-from litellm_ledger._aggregates.groups import KEYS
 from litellm_ledger._aggregates.quarters import Limits, Table
 from litellm_ledger._aggregates.totals import FIELDS
 from litellm_ledger._records.layout import MANIFESTS, SegmentName
 from litellm_ledger._records.line import SEALED, framed
+from litellm_ledger._records.record import KEYS
 
 from .filesystem import open_file
 
