@@ -18,7 +18,7 @@ from litellm_ledger import LiteLLMClient, UsageRecord
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._litellm.calls import CALLS, Asked
 from litellm_ledger._litellm.costs import compute_cost
-from litellm_ledger._litellm.estimates import estimate, estimate_stream
+from litellm_ledger._litellm.estimates import estimate_stream
 from litellm_ledger._litellm.outcome import from_response
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -251,20 +251,18 @@ async def test_the_tier_that_another_chunk_of_the_answer_named_is_priced_and_not
 
 
 async def test_an_estimate_has_the_price_of_the_call_that_it_stands_for() -> None:
-    options = Asked(
-        CALLS["anthropic_messages"],
-        {"model": "vertex_ai/claude-sonnet-4-5", "vertex_location": "us-east5"},
-    ).price_options("vertex_ai")
+    def cost(fields: dict[str, Any], **kwargs: Any) -> Decimal:
+        asked = Asked(CALLS["acompletion"], kwargs)
+        found: Decimal = Pricing().complete(fields, None, asked)["cost"]
+        return found
+
     fields = {"usage_source": "estimated", "input_tokens": 1_000, "output_tokens": 100}
-    name = "claude-sonnet-4-5@20250929"
-    named = {"custom_llm_provider": "vertex_ai", "options": options}
-    fields |= {"usage_source": "provider"}  # nothing is to be counted
-    assert estimate(name, None, dict(fields), None, **named)["cost"] == Decimal("0.00495")
-    tier = {"service_tier": "priority"}
+    served = "vertex_ai/claude-sonnet-4-5@20250929"
+    assert cost(fields, model=served, vertex_location="us-east5") == Decimal("0.00495")
     words = [{"role": "user", "content": "three words here"}]
-    dear = estimate_stream("gpt-4o", words, [], custom_llm_provider="openai", options=tier)
-    plain = estimate_stream("gpt-4o", words, [], custom_llm_provider="openai")
-    assert dear["cost"] == plain["cost"] * Decimal("1.7")
+    dear, plain = estimate_stream("gpt-4o", words, []), estimate_stream("gpt-4o", words, [])
+    priority = cost(dear, model="openai/gpt-4o", service_tier="priority")
+    assert priority == cost(plain, model="openai/gpt-4o") * Decimal("1.7") > 0
 
 
 async def test_a_stream_left_early_is_estimated_at_the_tier_that_was_asked_for(

@@ -254,7 +254,7 @@ class _Captured:
             return
         fields = self._told(details, answer)
         if self._uncounted(fields):  # the loop may be another than the client's
-            fields |= await asyncio.to_thread(self._estimate, answer, fields)
+            fields |= await asyncio.to_thread(self._estimate, answer)
         await self.end(answer, fields)
 
     def on_sync(self, details: dict[str, Any], answer: Any, times: tuple[Any, Any]) -> None:
@@ -263,7 +263,7 @@ class _Captured:
             return
         fields = self._told(details, answer)
         if self._uncounted(fields):
-            fields |= self._estimate(answer, fields)
+            fields |= self._estimate(answer)
         if "status" not in fields:
             fields = _completed(self.core, self.asked, fields, answer)
         began, ended = times
@@ -292,7 +292,7 @@ class _Captured:
         """Whether a stream has come to its end without its provider being asked to count."""
         return self.stream and "status" not in fields and fields["usage_source"] == "none"
 
-    def _estimate(self, answer: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    def _estimate(self, answer: Any) -> dict[str, Any]:
         """Count what the provider was not asked to count; takes its time."""
         chunk = SimpleNamespace(
             choices=[
@@ -302,16 +302,8 @@ class _Captured:
                 for choice in getattr(answer, "choices", None) or ()
             ]
         )
-        return estimate_stream(
-            self.asked.model or "",
-            self.asked.prompt,
-            [chunk],
-            custom_llm_provider=found.get("provider"),
-            tools=self.asked.kwargs.get("tools"),
-            options=self.asked.price_options(
-                self.core.pricing.provider(found.get("provider"), self.asked)
-            ),
-        )
+        asked = self.asked
+        return estimate_stream(asked.model or "", asked.prompt, [chunk], asked.kwargs.get("tools"))
 
     def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
         if self.ended:

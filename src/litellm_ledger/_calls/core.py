@@ -284,9 +284,7 @@ class ClientCore:
             asked.prompt,
             reader.fields(finished=False),
             reader.text,
-            custom_llm_provider=reader.provider or asked.provider,
-            tools=asked.kwargs.get("tools"),
-            options=asked.price_options(self.pricing.provider(reader.provider, asked)),
+            asked.kwargs.get("tools"),
         )
         fields.pop("status", None)
         fields.pop("error", None)

@@ -156,7 +156,7 @@ class Pricing:
         """The provider: as the answer says, as the caller does, or by the name of the model."""
         return found or asked.provider or provider_of(model or asked.model or "")
 
-    def _complete(  # noqa: C901 - the sources of a cost, one after the other
+    def _complete(
         self, fields: dict[str, Any], answer: Any, asked: Asked, began: datetime | None
     ) -> None:
         model = asked.model or fields.get("response_model") or ""
@@ -179,33 +179,7 @@ class Pricing:
             found = _by_map(fields, answer, model, provider, call, options, asked.kwargs)
             if found is not None and self._put_map(fields, call, *found):
                 return
-        priced = options.get("base_model") or model
-        said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
-        if said_free and not fields.get("cache_hit"):
-            # LiteLLM says 0 for a missing price, and for an answer that does not say yet what was
-            # used.  Only a price of 0 makes that one free.
-            counted = fields.get("usage_source") == "provider"
-            free = is_priced(priced, provider) if counted else is_free(priced, provider)
-            if not free:
-                del fields["cost"], fields["cost_source"]
-        unpriced = noted(fields, "unpriced")
-        hit = fields.get("cache_hit") and "saved_cost" not in fields
-        if (hit or "cost" not in fields) and answer is not None and not unpriced:
-            billed = fields["usage_source"] == "provider" or asked.call.options
-            if billed:
-                cost = compute_cost(
-                    answer,
-                    model=model,
-                    custom_llm_provider=provider,
-                    call_type=asked.call.name,
-                    **options,
-                )
-                if cost is not None:
-                    if hit:
-                        fields["saved_cost"], cost = cost, Decimal(0)
-                    fields["cost"], fields["cost_source"] = cost, "litellm"
-                    if "service_tier" in options and not says(answer, "service_tier"):
-                        note_price(fields, {"service_tier": options["service_tier"]})
+        _ask_litellm(fields, answer, model, provider, asked, options)
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
             note_price(fields, {name: options[name] for name in _CONDITIONS if name in options})
@@ -355,6 +329,46 @@ def _by_map(
     split = parts(member(answer, "usage"))
     found = _map().price_by_map(told, model=model, provider=provider, call=call, parts=split)
     return None if found is None else (found, told)
+
+
+def _ask_litellm(
+    fields: dict[str, Any],
+    answer: Any,
+    model: str,
+    provider: str | None,
+    asked: Asked,
+    options: Mapping[str, Any],
+) -> None:
+    """Keep the figure that LiteLLM gave, unless it is a 0 for a missing price; else compute it."""
+    priced, source = options.get("base_model") or model, fields.get("usage_source")
+    said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
+    if said_free and not fields.get("cache_hit"):
+        # LiteLLM says 0 for a missing price, and for an answer that does not say yet what was
+        # used.  Only a price of 0 makes that one free.
+        free = is_priced if source == "provider" else is_free
+        if not free(priced, provider):
+            del fields["cost"], fields["cost_source"]
+    hit = fields.get("cache_hit") and "saved_cost" not in fields
+    if noted(fields, "unpriced") or ("cost" in fields and not hit):
+        return
+    cost: Decimal | None = None
+    if answer is not None and (source == "provider" or asked.call.options):
+        cost = compute_cost(
+            answer,
+            model=model,
+            custom_llm_provider=provider,
+            call_type=asked.call.name,
+            **options,
+        )
+    elif source == "estimated":
+        cost = map_cost(model, provider, fields, **options)
+    if cost is None:
+        return
+    if hit:
+        fields["saved_cost"], cost = cost, Decimal(0)
+    fields["cost"], fields["cost_source"] = cost, "litellm"
+    if "service_tier" in options and not says(answer, "service_tier"):
+        note_price(fields, {"service_tier": options["service_tier"]})
 
 
 def _compare(fields: dict[str, Any], listed: Decimal | None) -> None:

@@ -1,17 +1,16 @@
 """What a call used that was cut short, or whose provider did not count: by LiteLLM's own counter.
 
-Owns the estimate of its tokens and their price.  Blocks for 0.1 ms to 0.1 s, by the length of the
-text: run it in a thread.  Never raises, never counts over what the provider counted, never reaches
-for the network: images are counted at LiteLLM's default size, and models whose tokenizer would be
-downloaded with OpenAI's.
+Owns the estimate of its tokens; ``_calls.pricing`` has their price.  Blocks for 0.1 ms to 0.1 s, by
+the length of the text: run it in a thread.  Never raises, never counts over what the provider
+counted, never reaches for the network: images are counted at LiteLLM's default size, and models
+whose tokenizer would be downloaded with OpenAI's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .costs import map_cost
 from .load import load_sync
 from .outcome import from_stream
 from .stream_readers import written
@@ -20,28 +19,23 @@ __all__ = ["estimate", "estimate_stream"]
 
 
 def estimate_stream(
-    model: str, messages: Any, chunks: Iterable[Any], **more: Any
+    model: str, messages: Any, chunks: Iterable[Any], tools: Any = None
 ) -> dict[str, Any]:
-    """Estimate what a stream cost that was left early, or whose provider sent no usage.
+    """Estimate what a stream used that was left early, or whose provider sent no usage.
 
     Args:
         messages: of a chat, or the text or texts of a ``prompt`` or ``input``.
         chunks: ``wrapper.chunks``.  Empty for a call that was cancelled before anything came back:
-            then only the input is counted, and ``cost`` is the price of the input alone, a floor.
-        more: as for ``estimate``.
+            then only the input is counted, and its price is a floor.
+        tools: of the call.
 
     Returns:
         As ``from_stream``, with ``usage_source`` ``estimated`` (``provider`` if the chunks hold the
         provider's final usage after all, ``none`` if nothing could be counted).
     """
     chunks = list(chunks)
-    return estimate(
-        model,
-        messages,
-        from_stream(chunks, finished=False),
-        written(chunks) if chunks else None,
-        **more,
-    )
+    fields = from_stream(chunks, finished=False)
+    return estimate(model, messages, fields, written(chunks) if chunks else None, tools)
 
 
 def estimate(
@@ -49,19 +43,14 @@ def estimate(
     messages: Any,
     fields: dict[str, Any],
     text: str | None,
-    *,
-    custom_llm_provider: str | None = None,
-    tools: Sequence[Any] | None = None,
-    options: Mapping[str, Any] | None = None,
+    tools: Any = None,
 ) -> dict[str, Any]:
     """Estimate what is missing in ``fields``, as ``estimate_stream`` does.
 
     Args:
         fields: what the stream itself said; completed in place and returned.
         text: all that the model wrote; ``None``: nothing came back.
-        options: of ``price_options``.
     """
-    options = dict(options or {})
     try:
         litellm: Any = load_sync()
         if fields["usage_source"] != "provider":
@@ -78,11 +67,6 @@ def estimate(
             if counts:
                 fields["total_tokens"] = sum(counts)
             fields["usage_source"] = "estimated" if counts else "none"
-        if fields["usage_source"] != "none" and "cost" not in fields:
-            provider = custom_llm_provider or fields.get("provider")
-            cost = map_cost(model, provider, fields, **options)
-            if cost is not None:
-                fields["cost"], fields["cost_source"] = cost, "litellm"
     except Exception:
         pass
     return fields

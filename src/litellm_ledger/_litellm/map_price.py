@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._prices.bill import EXACT
-from litellm_ledger._prices.computed import compute
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.fees import IMAGE_TOOL
 from litellm_ledger._prices.off_peak import is_off_peak
@@ -114,6 +113,8 @@ def _by_parts(
     provider: str | None,
 ) -> MapPrice | None:
     """Each request by itself: by its own model, and by the length of its own context."""
+    from litellm_ledger._prices.computed import compute  # few answers have parts
+
     entries, noted = {main.version: main}, list[dict[str, Any]]()
     for usage in parts:
         counts = usage_fields(usage)
