@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from litellm_ledger._aggregates.selection import Selection
-from litellm_ledger._errors import InvalidRecord
+from litellm_ledger._errors import InvalidRecord, LedgerPathError
 from litellm_ledger._prices.computed import compute
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.own import AMOUNTS, ModelPrice
