@@ -60,6 +60,7 @@ def test_a_cost_that_is_not_what_was_used_comes_to_is_named(
     result = run("verify", "--prices", hand.root)
     assert result.exit_code == 1
     assert hand.id(5) in result.output
+    assert "Prices NOT OK: 1 cost not what the price gives." in result.output
     told: Any = json.loads(run("verify", "--prices", hand.root, "--json").stdout)["prices"]
     assert told["different"] == 1
     (one,) = told["differences"]

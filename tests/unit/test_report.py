@@ -113,7 +113,7 @@ def test_what_is_unknown_is_said_and_not_summed_as_zero(hand: HandMade) -> None:
         "Cost: 2 calls that succeeded could not be priced; the real cost is higher.",
         (
             "Cost: unknown and not included for 2 calls cancelled, abandoned, unsettled or failed "
-            "halfway; the provider may bill them."
+            "halfway; the provider may still bill them."
         ),
         "Unsettled: 1 call in flight when the process died; the outcome is unknown.",
         "Damage: 1 place in 1 file not counted; run litellm-ledger verify.",

@@ -207,6 +207,11 @@ def test_a_file_that_holds_no_prices_is_refused(
     assert "holds no prices" in result.stderr
 
 
+def test_a_file_that_is_not_there_is_named(hand: PricedLedger, tmp_path: Path) -> None:
+    result = run("reprice", hand.root, "--with", tmp_path / "none.json")
+    assert (result.exit_code, "takes a file, newest or recorded" in result.stderr) == (2, True)
+
+
 def test_writing_needs_a_reason(hand: PricedLedger) -> None:
     result = run("reprice", hand.root, "--with", "recorded", "--write")
     assert (result.exit_code, "reason" in result.stderr) == (2, True)
@@ -373,7 +378,9 @@ def test_damage_among_adjustments_is_said(
     found = Ledger(hand.root).verify()
     assert not found.ok
     assert found.adjustments
-    assert run("verify", hand.root).exit_code == 1
+    result = run("verify", hand.root)
+    assert result.exit_code == 1
+    assert f"NOT OK: {len(found.adjustments)} damaged place" in result.output
 
 
 def change(root: Path, of: Callable[[bytes], bytes]) -> None:

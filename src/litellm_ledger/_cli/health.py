@@ -263,10 +263,14 @@ def _print_rest(found: Verification) -> None:
 def _anchored(found: AnchorCheck) -> str:
     then = f"Anchor of {found.anchor.at}"
     if found.ok:
-        return f"{then}: its {found.anchor.records:,} records are unchanged."
+        return (
+            f"{then}: holds; the manifests of its {found.anchor.records:,} records are unchanged."
+        )
     return (
         f"{then}: DOES NOT HOLD. It covers {found.anchor.records:,} records; the manifests of that "
-        f"time cover {found.records:,} now. Compare with a backup."
+        f"time cover {found.records:,} now"
+        + (", and they or adjustments differ" if found.records == found.anchor.records else "")
+        + ". Compare with a backup."
     )
 
 
@@ -346,11 +350,13 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
             f"; {torn:,} torn bytes, which litellm-ledger recover cuts off." if torn else "."
         )
     damage = sum(len(writer.problems) for writer in found.writers)
+    adjustments = len(found.adjustments)
     wrong = sum(not one.ok for one in found.anchors)
     parts = [
         _lost(found.total("lost"), never) if found.total("lost") else "",
         f"{found.total('quarantined'):,} quarantined" if found.total("quarantined") else "",
         counted(damage, "damaged place") if damage else "",
+        counted(adjustments, "damaged place") + " among adjustments" if adjustments else "",
         f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
         f"{counted(wrong, 'anchor')} not held" if wrong else "",
     ]

@@ -120,6 +120,8 @@ def _price_list(text: str) -> tuple[PriceList | None, str | None]:
         litellm = version("litellm")
     try:
         return PriceList(path.read_bytes()), litellm
+    except FileNotFoundError:
+        raise ValueError(f"no file {path}; --with takes a file, newest or recorded") from None
     except ValueError as exc:
         raise ValueError(f"{path} holds no prices: {exc}") from None
 
@@ -171,7 +173,7 @@ def _print_repriced(found: Repriced, *, written: bool, output: Output) -> None:
         write()
     if found.unpriced:
         which = counted(found.unpriced, "record")
-        tell(f"{which} with no price here for all that was used: unchanged.")
+        tell(f"{which} unchanged: these prices do not cover all that was used.")
     if found.problems:
         tell(f"Damage: {counted(len(found.problems), 'place')} skipped; run litellm-ledger verify.")
     records = counted(found.changed, "record")
@@ -303,13 +305,13 @@ def print_check(found: PriceCheck) -> None:
         tell(f"adjustment {clean(key)}: {clean(why, 4_096)}")
     if found.missing:
         tell(
-            f"{counted(found.missing, 'cost')} could not be computed: the entry is not in prices/, "
-            "or not believed."
+            f"{counted(found.missing, 'cost')} could not be checked: the entry in prices/ is "
+            "missing or damaged."
         )
     if found.others:
         tell(
-            f"{counted(found.others, 'cost')} no entry is of: the provider's, LiteLLM's or the "
-            "caller's figure, or of an older version."
+            f"{counted(found.others, 'cost')} without an entry to check by: a figure of the "
+            "provider, of LiteLLM or of the caller, or recorded by an older version."
         )
     if found.adjusted:
         tell(f"{counted(found.adjusted, 'adjustment')} checked: {len(found.wrong):,} wrong.")
@@ -317,3 +319,12 @@ def print_check(found: PriceCheck) -> None:
         tell(f"{found.different:,} of {counted(found.computed, 'cost')} DIFFER from their price.")
     else:
         tell(f"{counted(found.computed, 'cost')} computed again: none differs from its price.")
+    if not found.ok:
+        parts = [
+            counted(len(found.entries), "damaged price") if found.entries else "",
+            f"{counted(found.different, 'cost')} not what the price gives"
+            if found.different
+            else "",
+            f"{counted(len(found.wrong), 'adjustment')} wrong" if found.wrong else "",
+        ]
+        tell(f"Prices NOT OK: {', '.join(filter(None, parts))}.")

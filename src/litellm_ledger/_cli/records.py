@@ -209,7 +209,7 @@ def _print_operation(found: Operation, prices: _Prices) -> None:
         said += f", {amounts([sum(known[1:], known[0])])[0]}{'+' if guessed else ''}"
     unknown = len(outcomes) - len(known)
     if unknown:
-        said += f", {unknown:,} of unknown cost"
+        said += f", {unknown:,} of unknown cost" if len(outcomes) > 1 else ", cost unknown"
     write(said)
     for attempt in found.attempts:
         write()

@@ -42,7 +42,11 @@ AsRecorded = Annotated[
 ]
 AsOf = Annotated[
     str | None,
-    option("--as-of", metavar="WHEN", help="Costs as they were at this time: 2025-03-30 …"),
+    option(
+        "--as-of",
+        metavar="WHEN",
+        help="Costs as they were at this time; a day means its start: 2025-03-30 …",
+    ),
 ]
 _TOPS: Final = {"users": "tag:user", "models": "model", "providers": "provider"}
 

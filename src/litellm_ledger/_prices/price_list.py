@@ -36,7 +36,7 @@ class PriceList:
         try:
             found = json.loads(text, parse_float=_number)
         except (ValueError, RecursionError) as exc:
-            raise ValueError(f"no JSON: {exc}") from None
+            raise ValueError(f"not JSON: {exc}") from None
         if not isinstance(found, dict) or not found:
             raise ValueError("no object that maps names of models to prices")
         self._map: dict[str, Mapping[str, Any]] = {}

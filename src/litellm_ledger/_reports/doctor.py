@@ -181,7 +181,7 @@ def _writers(path: Path) -> Iterator[Finding]:
             "unclean shutdowns",
             f"{counted(len(dead), 'process', 'processes')} died and "
             f"{'is' if len(dead) == 1 else 'are'} not recovered ({dead[0]}); the next client that "
-            "opens recovers them, or run litellm-ledger recover",
+            f"opens recovers {'it' if len(dead) == 1 else 'them'}, or run litellm-ledger recover",
         )
     else:
         yield _ok("unclean shutdowns", "all recovered")
@@ -257,7 +257,8 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
             "prices",
             f"{counted(unpriced.total(), 'call')} {span} could not be priced: {_listed(unpriced)}; "
             + (f"no price was given for {_listed(lacking)}; " if lacking else "")
-            + "give LiteLLMClient(prices=…) or update LiteLLM",
+            + "give LiteLLMClient(prices=…) or update LiteLLM for new calls, and run "
+            "litellm-ledger reprice for these",
         )
     else:
         yield _ok("prices", f"every call that succeeded {span} has a cost")
@@ -277,7 +278,7 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         yield _warning(
             "unsettled",
             f"{counted(count, 'call')} {span} in flight when the process died; the provider "
-            "may bill them; "
+            f"may bill {'it' if count == 1 else 'them'}; "
             + ("litellm-ledger recover records them, then " if report.cut_off else "")
             + "litellm-ledger calls --where status=unsettled",
         )

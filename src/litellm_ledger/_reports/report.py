@@ -168,12 +168,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if total.unknown_cost:
             notes.append(
                 f"Cost: unknown and not included for {_calls(total.unknown_cost)} cancelled, "
-                "abandoned, unsettled or failed halfway; the provider may bill them."
+                "abandoned, unsettled or failed halfway; the provider may still bill "
+                f"{'it' if total.unknown_cost == 1 else 'them'}."
             )
         if self.adjusted:
             notes.append(
-                f"Cost: {counted(self.adjusted, 'adjustment')} of records that were priced again "
-                "are included; --as-recorded leaves them out."
+                f"Cost: includes {counted(self.adjusted, 'adjustment')} by litellm-ledger reprice; "
+                "--as-recorded shows the costs as recorded."
             )
         if total.unsettled:
             notes.append(
