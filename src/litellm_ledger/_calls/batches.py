@@ -28,7 +28,7 @@ from litellm_ledger._litellm.connections import Strays
 from litellm_ledger._litellm.costs import batch_cost, batch_output
 from litellm_ledger._litellm.internals import HIDDEN
 from litellm_ledger._litellm.load import price_version, version
-from litellm_ledger._litellm.members import member, merged, note
+from litellm_ledger._litellm.members import member, merged, note, note_price
 from litellm_ledger._litellm.outcome import background, from_response, is_background, is_done
 from litellm_ledger._prices.own import price_of
 from litellm_ledger._records.layout import SEGMENTS
@@ -36,7 +36,7 @@ from litellm_ledger._records.line import checked
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._tracking.tracker import UsageTracker
 
-from .pricing import Pricing, note_price
+from .pricing import Pricing
 
 __all__ = ["Batches"]
 

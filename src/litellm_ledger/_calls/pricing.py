@@ -18,15 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from litellm_ledger._litellm import load as _litellm
 from litellm_ledger._litellm.bill import containers_of, provider_id
 from litellm_ledger._litellm.calls import Asked
-from litellm_ledger._litellm.costs import (
-    compute_cost,
-    is_free,
-    is_priced,
-    map_cost,
-    provider_of,
-    says,
-)
-from litellm_ledger._litellm.members import member, note, noted, view
+from litellm_ledger._litellm.costs import map_cost, provider_of, put_litellm_cost, says
+from litellm_ledger._litellm.members import member, note, note_price, noted, view
 from litellm_ledger._litellm.price_options import priced_elsewhere
 from litellm_ledger._litellm.units import search_context
 from litellm_ledger._litellm.usage import parts
@@ -38,7 +31,7 @@ if TYPE_CHECKING:
     from litellm_ledger._litellm.map_price import MapPrice
     from litellm_ledger._prices.own import ModelPrice, Prices
 
-__all__ = ["Pricing", "note_price"]
+__all__ = ["Pricing"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -179,7 +172,9 @@ class Pricing:
             found = _by_map(fields, answer, model, provider, call, options, asked.kwargs)
             if found is not None and self._put_map(fields, call, *found):
                 return
-        _ask_litellm(fields, answer, model, provider, asked, options)
+        put_litellm_cost(
+            fields, answer, model=model, provider=provider, call=asked.call, options=options
+        )
         if fields.get("cost_source") == "litellm":
             fields["price_version"] = _litellm.price_version()
             note_price(fields, {name: options[name] for name in _CONDITIONS if name in options})
@@ -289,13 +284,6 @@ class Pricing:
         fields["price_version"] = self.version(price)
 
 
-def note_price(fields: dict[str, Any], conditions: Mapping[str, Any]) -> None:
-    """Add what the price hung on to the ``meta`` of an outcome; what the answer said counts."""
-    if conditions:
-        known = noted(fields, "price") or {}
-        note(fields, {"price": {**conditions, **known}})
-
-
 def _written_by_others(answer: Any, model: str) -> bool:
     """Whether a part of an answer's tokens is another model's, as the advisor's are."""
     ours = model.rpartition("/")[2]
@@ -329,46 +317,6 @@ def _by_map(
     split = parts(member(answer, "usage"))
     found = _map().price_by_map(told, model=model, provider=provider, call=call, parts=split)
     return None if found is None else (found, told)
-
-
-def _ask_litellm(
-    fields: dict[str, Any],
-    answer: Any,
-    model: str,
-    provider: str | None,
-    asked: Asked,
-    options: Mapping[str, Any],
-) -> None:
-    """Keep the figure that LiteLLM gave, unless it is a 0 for a missing price; else compute it."""
-    priced, source = options.get("base_model") or model, fields.get("usage_source")
-    said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
-    if said_free and not fields.get("cache_hit"):
-        # LiteLLM says 0 for a missing price, and for an answer that does not say yet what was
-        # used.  Only a price of 0 makes that one free.
-        free = is_priced if source == "provider" else is_free
-        if not free(priced, provider):
-            del fields["cost"], fields["cost_source"]
-    hit = fields.get("cache_hit") and "saved_cost" not in fields
-    if noted(fields, "unpriced") or ("cost" in fields and not hit):
-        return
-    cost: Decimal | None = None
-    if answer is not None and (source == "provider" or asked.call.options):
-        cost = compute_cost(
-            answer,
-            model=model,
-            custom_llm_provider=provider,
-            call_type=asked.call.name,
-            **options,
-        )
-    elif source == "estimated":
-        cost = map_cost(model, provider, fields, **options)
-    if cost is None:
-        return
-    if hit:
-        fields["saved_cost"], cost = cost, Decimal(0)
-    fields["cost"], fields["cost_source"] = cost, "litellm"
-    if "service_tier" in options and not says(answer, "service_tier"):
-        note_price(fields, {"service_tier": options["service_tier"]})
 
 
 def _compare(fields: dict[str, Any], listed: Decimal | None) -> None:

@@ -11,24 +11,27 @@ import inspect
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from litellm_ledger._records.money import from_litellm, picousd, usd
 
 from .internals import internal
 from .load import load_sync, loaded
-from .members import member
+from .members import member, note_price, noted
 from .price_options import ON_USAGE
 from .usage import cached_elsewhere, parts, usage_fields
+
+if TYPE_CHECKING:
+    from .calls import Call
 
 __all__ = [
     "batch_cost",
     "batch_output",
     "compute_cost",
-    "is_free",
     "is_priced",
     "map_cost",
     "provider_of",
+    "put_litellm_cost",
     "says",
 ]
 
@@ -47,7 +50,7 @@ def is_priced(model: Any, custom_llm_provider: str | None = None) -> bool:
     return (custom_llm_provider or model.partition("/")[0]).startswith("ollama")
 
 
-def is_free(model: Any, custom_llm_provider: str | None = None) -> bool:
+def _is_free(model: Any, custom_llm_provider: str | None = None) -> bool:
     """Whether the price map says that the model costs nothing: it has prices, and all are 0."""
     if not isinstance(model, str) or not is_priced(model, custom_llm_provider):
         return False
@@ -89,6 +92,54 @@ def provider_of(model: str) -> str | None:
         return prefix
     provider = member(member(member(litellm, "model_cost"), model), "litellm_provider")
     return provider if isinstance(provider, str) else None
+
+
+def put_litellm_cost(
+    fields: dict[str, Any],
+    answer: Any,
+    *,
+    model: str,
+    provider: str | None,
+    call: Call,
+    options: Mapping[str, Any],
+) -> None:
+    """Keep the figure that LiteLLM gave, unless it is a 0 for a missing price; else compute it.
+
+    Args:
+        fields: of the outcome; the cost of an estimate is that of its tokens.
+        answer: what came, or ``None``.
+        model, provider, call: as on the record.
+        options: of ``price_options``.
+    """
+    priced, source = options.get("base_model") or model, fields.get("usage_source")
+    said_free = fields.get("cost") == 0 and fields.get("cost_source") == "litellm"
+    if said_free and not fields.get("cache_hit"):
+        # LiteLLM says 0 for a missing price, and for an answer that does not say yet what was
+        # used.  Only a price of 0 makes that one free.
+        free = is_priced if source == "provider" else _is_free
+        if not free(priced, provider):
+            del fields["cost"], fields["cost_source"]
+    hit = fields.get("cache_hit") and "saved_cost" not in fields
+    if noted(fields, "unpriced") or ("cost" in fields and not hit):
+        return
+    cost: Decimal | None = None
+    if answer is not None and (source == "provider" or call.options):
+        cost = compute_cost(
+            answer,
+            model=model,
+            custom_llm_provider=provider,
+            call_type=call.name,
+            **options,
+        )
+    elif source == "estimated":
+        cost = map_cost(model, provider, fields, **options)
+    if cost is None:
+        return
+    if hit:
+        fields["saved_cost"], cost = cost, Decimal(0)
+    fields["cost"], fields["cost_source"] = cost, "litellm"
+    if "service_tier" in options and not says(answer, "service_tier"):
+        note_price(fields, {"service_tier": options["service_tier"]})
 
 
 def compute_cost(

@@ -11,7 +11,7 @@ from typing import Any
 
 from litellm_ledger._records.record import MAX_INT
 
-__all__ = ["count", "member", "merged", "note", "noted", "text", "view"]
+__all__ = ["count", "member", "merged", "note", "note_price", "noted", "text", "view"]
 
 
 def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:
@@ -27,6 +27,12 @@ def merged(fields: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     if below and above:
         both["meta"] = {**below, **above}
     return both
+
+
+def note_price(fields: dict[str, Any], conditions: Mapping[str, Any]) -> None:
+    """Add what the price hung on to the ``meta`` of an outcome; what the answer said counts."""
+    if conditions:
+        note(fields, {"price": {**conditions, **(noted(fields, "price") or {})}})
 
 
 def noted(fields: Mapping[str, Any], name: str) -> Any:
