@@ -140,7 +140,8 @@ def test_without_a_command_it_is_daily(whole: HandMade, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "command",
     ["daily", "report", "top users", "top tags", "calls", "show x", "tail", "tail -f", "records",
-     "export", "export --parquet -o x", "doctor", "verify", "recover", "html -", "compact"],
+     "export", "export --parquet -o x", "doctor", "verify", "recover", "html -", "compact",
+     "backup copy"],
 )  # fmt: skip
 def test_every_command_says_in_one_line_that_there_is_no_ledger(
     tmp_path: Path, command: str
@@ -375,7 +376,15 @@ def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -
 
 def test_every_command_is_in_the_tables_of_this_file() -> None:
     asked = {command.split()[0] for command in READING if command}
-    alone = {"ask", "html", "path", "reprice", "show", "sql"}  # they need an argument, or no ledger
+    alone = {
+        "ask",
+        "backup",
+        "html",
+        "path",
+        "reprice",
+        "show",
+        "sql",
+    }  # they need an argument, or no ledger
     commands = re.findall(r"^  (\w+) ", told("--help").partition("Commands:")[2], re.MULTILINE)
     assert set(commands) == asked | alone
 

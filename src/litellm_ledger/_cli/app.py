@@ -50,6 +50,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "reprice": ("prices", ("json",)),
     "seal": ("seals", ("json",)),
     "anchor": ("seals", ("json",)),
+    "backup": ("backups", ("json",)),
     "path": ("health", ()),
     "ask": ("health", ("json",)),
 }

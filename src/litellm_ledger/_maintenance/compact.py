@@ -49,7 +49,7 @@ from .seal import seal
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Compaction", "compact"]
+__all__ = ["Compaction", "compact", "finish"]
 
 _FILE: Final = 64 * 2**20
 """Bytes of segments that go into one file, unless a single one is larger."""
@@ -144,7 +144,7 @@ class _Run:
             if name.endswith(".tmp"):  # of a run that was killed: we hold the lock
                 self.fs.unlink(self.archive / name)
         broken: list[Path] = []
-        finished = self._finish(broken)
+        finished = finish(self.root, self.fs, broken, self.left)
         files, segments, records, before, after = [], 0, 0, 0, 0
         groups = _groups(self._candidates(until.isoformat()))
         with contextlib.ExitStack() as held:
@@ -204,7 +204,7 @@ class _Run:
         return Source(str(name), size, there[0].sha256, there[0].lines)
 
     def _leave(self, name: str, what: _What, why: str) -> None:
-        self.left.append(Problem(f"{SEGMENTS}/{name}", what, detail=why))
+        self.left.append(_left(name, what, why))
 
     def _bound(self, writer: str, family: Sequence[SegmentName]) -> float:
         """Return the number from which on a writer's segments stay where they are."""
@@ -352,31 +352,50 @@ class _Run:
             found[1] for found, source in pairs if found and found[0].sha256 == source.sha256
         )
 
-    def _finish(self, broken: list[Path]) -> int:
-        """Remove the segments that an earlier run had compacted and not yet removed."""
-        done = 0
-        here = set(os.listdir(self.segments))
-        for file in list_archive(self.root, broken):
-            for source in file.sources:
-                path = self.segments / source.name
-                if source.name not in here:
-                    continue
-                if not done:
-                    self.fs.sync_directory(self.archive)  # the name may not be durable yet
-                try:
-                    same = path.lstat().st_size == source.bytes and digest(path) == source.sha256
-                except OSError as exc:
-                    self._leave(source.name, "unreadable", exc.strerror or str(exc))
-                    continue
-                if same:
-                    self.fs.unlink(path)
-                    done += 1
-                else:
-                    why = f"is not what {ARCHIVE}/{file.path.name} holds of it"
-                    self._leave(source.name, "misnamed", why)
-        if done:
-            self.fs.sync_directory(self.segments)
-        return done
+
+def finish(root: Path, fs: FileSystem, broken: list[Path], left: list[Problem]) -> int:
+    """Remove the segments that the archive holds byte for byte; return how many there were.
+
+    They are those that an earlier run had compacted and not yet removed, or those of a backup whose
+    ledger was compacted since.
+
+    Args:
+        root: the ledger.
+        fs: where the removals go through.
+        broken: gets the files of the archive that are not whole.
+        left: gets the segments that are not what the archive holds of them.
+
+    Raises:
+        MissingExtra, UnsupportedFormat, LedgerPathError: as ``list_archive``.
+        OSError: one cannot be removed.
+    """
+    done = 0
+    here = set(os.listdir(root / SEGMENTS))
+    for file in list_archive(root, broken):
+        for source in file.sources:
+            path = root / SEGMENTS / source.name
+            if source.name not in here:
+                continue
+            if not done:
+                fs.sync_directory(root / ARCHIVE)  # the name may not be durable yet
+            try:
+                same = path.lstat().st_size == source.bytes and digest(path) == source.sha256
+            except OSError as exc:
+                left.append(_left(source.name, "unreadable", exc.strerror or str(exc)))
+                continue
+            if same:
+                fs.unlink(path)
+                done += 1
+            else:
+                why = f"is not what {ARCHIVE}/{file.path.name} holds of it"
+                left.append(_left(source.name, "misnamed", why))
+    if done:
+        fs.sync_directory(root / SEGMENTS)
+    return done
+
+
+def _left(name: str, what: _What, why: str) -> Problem:
+    return Problem(f"{SEGMENTS}/{name}", what, detail=why)
 
 
 def _database(memory: str) -> duckdb.DuckDBPyConnection:

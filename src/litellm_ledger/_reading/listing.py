@@ -19,7 +19,15 @@ from litellm_ledger._records.layout import ARCHIVE, LIVE, SEGMENTS, SegmentName,
 from litellm_ledger._storage.filesystem import open_file, refuse_links
 from litellm_ledger._storage.format_version import refuse_newer
 
-__all__ = ["Snapshot", "Vanished", "by_writer", "list_live", "list_segments", "open_segment"]
+__all__ = [
+    "Snapshot",
+    "Vanished",
+    "by_writer",
+    "list_live",
+    "list_segments",
+    "names_in",
+    "open_segment",
+]
 
 
 class Vanished(FileNotFoundError):
@@ -63,7 +71,7 @@ class Snapshot:
         """
         refuse_links(root)
         live = list_live(root) if live is None else live
-        plain = _names_in(root, idle=not live)
+        plain = names_in(root, idle=not live)
         broken: list[Path] = []
         archive = archived(
             root, broken, afresh=afresh
@@ -99,18 +107,21 @@ def list_segments(root: Path) -> list[SegmentName]:
         LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
     """
     refuse_links(root)
-    plain = _names_in(root)
+    plain = names_in(root)
     return sorted({n for n in (*plain, *archived(root)) if not n.adjusts}, key=_order)
 
 
-def _names_in(root: Path, *, idle: bool = False) -> list[SegmentName]:
-    """List ``segments/``, so that no segment is missed.
+def names_in(root: Path, *, idle: bool = False) -> list[SegmentName]:
+    """List ``segments/``, those of adjustments among them, so that no segment is missed.
 
     A directory that is read while a file in it is renamed may show neither name, so it is listed
     twice; once is enough if it did not change meanwhile.  The time of its last change tells that
     where it is older than a tick of the kernel's clock (10 ms; a file system that keeps whole
     seconds, as some do, is given two), or the ledger is ``idle``: no writer has a live file, and
     none can begin and rotate its first segment within a tick.
+
+    Raises:
+        LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
     """
     before = _last_change(root / SEGMENTS)
     names = _names(root)

@@ -43,6 +43,7 @@ __all__ = [
     "LiveFile",
     "acked_until",
     "contradictory",
+    "for_copy",
     "is_locked",
     "lock",
     "lock_directory",
@@ -170,6 +171,29 @@ def read_live(path: Path) -> LiveCounters:
     level, pid = owner >> 32, owner & 0xFFFFFFFF
     durability = _LEVELS[level] if level < len(_LEVELS) else None
     return LiveCounters(True, boot, pid, accepted, written, synced, oldest, recoverer, durability)
+
+
+def for_copy(path: Path) -> bytes:
+    """Return what a copy of a live file is to say, if the segments are copied after this.
+
+    Of a writer that lives, a copy answers for what had been written by now, and no more: what is
+    accepted and not written yet is no part of it.  Everything up to there is settled, or is in
+    flight from ``oldest`` on, which is read after ``written``: a call that began in between has a
+    number above it.  What a dead writer left, or what is no live file, is copied unchanged.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    alive = is_locked(path)
+    before, data = read_live(path), read_file(path)
+    if not before.valid or len(data) != SIZE:
+        return data
+    magic, boot, owner, *counts, oldest, recoverer = struct.unpack("=8Q", data)
+    if alive and not recoverer:
+        written = before.written
+        counts = [written, written, min(before.synced, written)]
+        oldest = min(oldest, written + 1) if oldest else written + 1
+    return struct.pack("=8Q", magic, boot, owner, *counts, oldest, 0)
 
 
 def contradictory(counters: LiveCounters) -> bool:
