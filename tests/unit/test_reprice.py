@@ -194,6 +194,10 @@ def test_a_price_of_the_users_has_dates_and_digits(hand: PricedLedger) -> None:
         '{"m": {"input": "-1"}}',
         '{"m": {"input": "x"}}',
         '{"m": [{}]}',
+        '{"m": {"inptu": "1"}}',
+        '{"m": {"input": "1", "ouput": "2"}}',
+        '{"m": {"input": "1"}, "n": {"input_cost_per_token": 1e-6}}',
+        '{"m": {"input": "1"}, "n": "free"}',
         "[" * 99_999,
     ],
 )

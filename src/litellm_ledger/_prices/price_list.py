@@ -42,13 +42,15 @@ class PriceList:
         self._map: dict[str, Mapping[str, Any]] = {}
         self._own: Prices = {}
         self._entries: dict[tuple[str, str | None], Entry | None] = {}
-        if all(_is_own(given) for given in found.values()):
+        if any(_is_own(given) for given in found.values()):
             try:
                 self._own = price_table({name: _own(given) for name, given in found.items()})
             except (TypeError, ValueError) as exc:
                 raise ValueError(str(exc)) from None
         else:
             self._map = {name: given for name, given in found.items() if isinstance(given, dict)}
+            if not any(map(_has_price, self._map.values())):
+                raise ValueError("no model in it has a price")
 
     def find(self, fields: Mapping[str, Any], known: Entry | ModelPrice | None) -> Any:
         """Return the entry that prices a record (``Entry`` or ``ModelPrice``), or ``None``.
@@ -81,7 +83,7 @@ class PriceList:
         asked = key, provider
         if asked not in self._entries:
             given, found = self._map.get(key), None
-            if given and any("cost" in name or "pric" in name for name in given):
+            if given and _has_price(given):
                 shared = self._map.get(f"{provider}/container")
                 found = Entry(key, with_fees(given, provider, shared))
             self._entries[asked] = found
@@ -100,14 +102,24 @@ def _number(text: str) -> _Number:
     return number
 
 
+def _has_price(entry: Mapping[str, Any]) -> bool:
+    return any("cost" in name or "pric" in name for name in entry)
+
+
 def _is_own(given: Any) -> bool:
-    every = given if isinstance(given, list) else [given]
-    return bool(every) and all(isinstance(one, dict) and one.keys() <= _OWN for one in every)
+    """Whether this is a user's price: no entry of LiteLLM's map is a list or has such a member."""
+    return isinstance(given, list) or (isinstance(given, dict) and not _OWN.isdisjoint(given))
 
 
 def _own(given: Any) -> Any:
     if isinstance(given, list):
         return [_own(one) for one in given]
+    if not isinstance(given, dict):
+        raise TypeError(f"a price has members such as input and output, not {given!r:.40}")
+    if unknown := next((name for name in given if name not in _OWN), None):
+        raise ValueError(
+            f"your own price has no member {unknown!r:.40}; it has {', '.join(sorted(_OWN))}"
+        )
     members: dict[str, Any] = {
         name: Decimal(value.text) if isinstance(value, _Number) else value
         for name, value in given.items()
