@@ -157,6 +157,13 @@ class Recorder(FileSystem):
         return {line for line in parts if checked(line)}
 
 
+class NeverSyncsFiles(Recorder):
+    """What a test of a power cut must catch."""
+
+    def sync(self, fd: int) -> None:
+        pass
+
+
 @dataclass
 class _Edit:
     """One write or truncation of a file, and whether it is certain to be on the medium."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.crash.steps import Steps
 from tests.crash.test_power import Scratch, scratch  # noqa: F401 - a fixture
 from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
-from tests.power import Medium, Recorder, states
+from tests.power import Medium, NeverSyncsFiles, Recorder, states
 from tests.tally import Tally
 
-from litellm_ledger import Ledger, LedgerPathError
+from litellm_ledger import Ledger
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.anchor import anchor, check
 from litellm_ledger._reading.chain import Link, chained, list_manifests, read_links
@@ -25,7 +25,7 @@ from litellm_ledger._reading.listing import by_writer
 from litellm_ledger._records.layout import MANIFESTS
 from litellm_ledger._storage import contents as _contents
 from litellm_ledger._storage import manifest as _manifest
-from litellm_ledger.testing import FaultyFileSystem, Killed
+from litellm_ledger.testing import FaultyFileSystem
 
 
 def begun(root: Path) -> Path:
@@ -48,20 +48,17 @@ def says(root: Path, *, full: bool = False) -> Any:
     return report.rows, report.total, writers
 
 
+def work(root: Path, disk: FaultyFileSystem) -> None:
+    assert len(seal(root, fs=disk).manifests) == 3
+
+
 class Case:
     """A ledger, the steps of sealing it, and what it says before and after."""
 
     def __init__(self, tmp_path: Path) -> None:
-        self.original, self._root = begun(tmp_path / "original"), tmp_path / "usage"
-        self.said = says(self.original)
-        disk = FaultyFileSystem(QUICK)
-        assert len(seal(self.fresh(), fs=disk).manifests) == 3
-        self.steps = len(disk.calls)
-
-    def fresh(self) -> Path:
-        shutil.rmtree(self._root, ignore_errors=True)
-        shutil.copytree(self.original, self._root)
-        return self._root
+        original = begun(tmp_path / "original")
+        self.said = says(original)
+        self.steps = Steps(original, tmp_path / "usage", work)
 
     def check(self, root: Path) -> None:
         """It reads the same; the next run ends the work; then it is whole and has one chain."""
@@ -78,13 +75,8 @@ def case(tmp_path: Path) -> Case:
 
 
 def test_killed_at_every_step_the_next_run_ends_it(case: Case, tally: Tally) -> None:
-    assert case.steps > 15
-    for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.kill(step)
-        with suppress(Killed):
-            seal(root, fs=disk)
+    assert case.steps.count > 15
+    for root in case.steps.killed():
         case.check(root)
         tally("sealing, killed or failed at a step", tried=1, promised=7, lost=0)
 
@@ -94,17 +86,11 @@ def test_a_step_that_fails_is_an_error_and_the_next_run_ends_it(
     case: Case, tally: Tally, number: int
 ) -> None:
     failed = 0
-    for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.fail("*", nth=step, error=number)
-        try:
-            seal(root, fs=disk)
-        except LedgerPathError:
-            failed += 1
+    for root, said in case.steps.failed(number):
+        failed += said
         case.check(root)
         tally("sealing, killed or failed at a step", tried=1, promised=7, lost=0)
-    assert failed > case.steps // 3
+    assert failed > case.steps.count // 3
 
 
 def check_power(
@@ -121,7 +107,7 @@ def check_power(
         count += 1
         assert says(root) == said, f"something is gone {where}"
         if where.startswith(f"after {len(disk.events)} "):
-            assert check(line, chains(root)).ok, f"something is gone {where}: of an anchor"
+            assert check(line, chains(root), []).ok, f"something is gone {where}: of an anchor"
     return count
 
 
@@ -139,17 +125,12 @@ def test_a_power_cut_while_sealing_changes_nothing(
     assert check_power(tmp_path, scratch.fresh) > 50
 
 
-class NeverSyncs(Recorder):
-    def sync(self, fd: int) -> None:
-        pass
-
-
 def test_a_manifest_that_is_not_synced_before_it_has_its_name_is_caught(
     tmp_path: Path,
     scratch: Scratch,  # noqa: F811 - the fixture
 ) -> None:
     with pytest.raises(AssertionError, match="something is gone"):
-        check_power(tmp_path, scratch.fresh, NeverSyncs)
+        check_power(tmp_path, scratch.fresh, NeverSyncsFiles)
 
 
 def test_a_disk_that_takes_seconds_leaves_no_manifest_of_an_earlier_time(

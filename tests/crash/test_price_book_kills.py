@@ -13,7 +13,7 @@ import pytest
 from tests.crash.test_power import Scratch, scratch  # noqa: F401 - a fixture
 from tests.disks import QUICK
 from tests.ledger_by_hand import HandMade
-from tests.power import Medium, Recorder, states
+from tests.power import Medium, NeverSyncsFiles, Recorder, states
 from tests.runs import calls_of, keys, usage
 from tests.tally import Tally
 
@@ -138,17 +138,12 @@ def test_after_a_power_cut_each_entry_is_whole_or_not_there(
     assert check_power(tmp_path, Recorder(), scratch) > 50
 
 
-class NeverSyncs(Recorder):
-    def sync(self, fd: int) -> None:
-        pass
-
-
 def test_an_entry_that_is_not_synced_before_it_has_its_name_is_caught(
     tmp_path: Path,
     scratch: Scratch,  # noqa: F811 - the fixture
 ) -> None:
     with pytest.raises(AssertionError):
-        check_power(tmp_path, NeverSyncs(), scratch)
+        check_power(tmp_path, NeverSyncsFiles(), scratch)
 
 
 def check_power(tmp_path: Path, disk: Recorder, scratch: Scratch) -> int:  # noqa: F811

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.crash.steps import Steps
 from tests.crash.test_power import Scratch, scratch  # noqa: F401 - a fixture
 from tests.disks import QUICK
-from tests.power import Medium, Recorder, states
+from tests.power import Medium, NeverSyncsFiles, Recorder, states
 from tests.priced_ledger import MAP, PricedLedger
 from tests.tally import Tally
 
-from litellm_ledger import Ledger, LedgerPathError
+from litellm_ledger import Ledger
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._maintenance.reprice import reprice
 from litellm_ledger._prices.price_list import PriceList
 from litellm_ledger._reading.price_check import check_prices
-from litellm_ledger.testing import FaultyFileSystem, Killed
 
 PRICES = json.dumps({"m": {"input": "7", "output": "9"}}).encode()
 
@@ -45,18 +43,12 @@ def total(root: Path) -> Any:
 
 class Case:
     def __init__(self, tmp_path: Path) -> None:
-        self.original, self._root = begun(tmp_path / "original"), tmp_path / "usage"
+        self.original = begun(tmp_path / "original")
         self.before = total(self.original)
-        disk = FaultyFileSystem(QUICK)
-        again(self.fresh(), disk)
-        self.after = total(self._root)
-        self.steps = len(disk.calls)
+        self.steps = Steps(self.original, tmp_path / "usage", again)
+        again(root := self.steps.fresh())
+        self.after = total(root)
         assert self.before != self.after
-
-    def fresh(self) -> Path:
-        shutil.rmtree(self._root, ignore_errors=True)
-        shutil.copytree(self.original, self._root)
-        return self._root
 
     def check(self, root: Path) -> None:
         """All of it or nothing; the next run ends it, and every figure is proved."""
@@ -74,13 +66,8 @@ def case(tmp_path: Path) -> Case:
 
 
 def test_killed_at_every_step_it_is_whole_or_as_before(case: Case, tally: Tally) -> None:
-    assert case.steps > 10
-    for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.kill(step, torn=step % 3)
-        with suppress(Killed):
-            again(root, disk)
+    assert case.steps.count > 10
+    for root in case.steps.killed():
         case.check(root)
         tally("repricing, killed or failed at a step", tried=1, promised=3, lost=0)
 
@@ -90,21 +77,15 @@ def test_a_step_that_fails_is_an_error_and_the_next_run_ends_it(
     case: Case, tally: Tally, number: int
 ) -> None:
     failed = 0
-    for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.fail("*", nth=step, error=number)
-        try:
-            again(root, disk)
-        except LedgerPathError:
-            failed += 1
+    for root, said in case.steps.failed(number):
+        failed += said
         case.check(root)
         tally("repricing, killed or failed at a step", tried=1, promised=3, lost=0)
-    assert failed > case.steps // 2
+    assert failed > case.steps.count // 2
 
 
 def check_power(case: Case, scratch: Scratch, disk: Recorder) -> int:  # noqa: F811
-    base, running = case.original, case.fresh()
+    base, running = case.original, case.steps.fresh()
     again(running, disk)
     count = 0
     for where, root in states(disk.events, Medium(running, base), scratch.fresh):
@@ -125,14 +106,9 @@ def test_a_power_cut_leaves_all_of_it_or_nothing(
     assert check_power(case, scratch, Recorder()) > 50
 
 
-class NeverSyncs(Recorder):
-    def sync(self, fd: int) -> None:
-        pass
-
-
 def test_adjustments_that_are_not_synced_before_they_have_their_name_are_caught(
     case: Case,
     scratch: Scratch,  # noqa: F811 - the fixture
 ) -> None:
     with pytest.raises(AssertionError):
-        check_power(case, scratch, NeverSyncs())
+        check_power(case, scratch, NeverSyncsFiles())

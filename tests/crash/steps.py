@@ -1,0 +1,59 @@
+"""Work on a ledger, killed or failed at every step that it takes on the disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tests.disks import QUICK
+
+from litellm_ledger import LedgerPathError
+from litellm_ledger.testing import FaultyFileSystem, Killed
+
+__all__ = ["Steps"]
+
+
+class Steps:
+    """The work, and how many steps it has on copies of a ledger.
+
+    Args:
+        original: the ledger, which stays as it is.
+        root: where the copies are made, each over the one before.
+        work: does it, on a disk.
+    """
+
+    def __init__(
+        self, original: Path, root: Path, work: Callable[[Path, FaultyFileSystem], object]
+    ) -> None:
+        self.original, self._root, self._work = original, root, work
+        disk = FaultyFileSystem(QUICK)
+        work(self.fresh(), disk)
+        self.count = len(disk.calls)
+
+    def fresh(self) -> Path:
+        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.copytree(self.original, self._root)
+        return self._root
+
+    def killed(self) -> Iterator[Path]:
+        """Yield what each kill leaves; one in three tears what was written."""
+        for step in range(1, self.count + 1):
+            disk = FaultyFileSystem(QUICK)
+            disk.kill(step, torn=step % 3)
+            with suppress(Killed):
+                self._work(self.fresh(), disk)
+            yield self._root
+
+    def failed(self, error: int) -> Iterator[tuple[Path, bool]]:
+        """Yield what each failure leaves, and whether the work said so."""
+        for step in range(1, self.count + 1):
+            disk = FaultyFileSystem(QUICK)
+            disk.fail("*", nth=step, error=error)
+            said = False
+            try:
+                self._work(self.fresh(), disk)
+            except LedgerPathError:
+                said = True
+            yield self._root, said
