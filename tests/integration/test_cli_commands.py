@@ -377,14 +377,8 @@ def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -
 def test_every_command_is_in_the_tables_of_this_file() -> None:
     asked = {command.split()[0] for command in READING if command}
     alone = {
-        "ask",
-        "backup",
-        "html",
-        "path",
-        "reprice",
-        "show",
-        "sql",
-    }  # they need an argument, or no ledger
+        "acknowledge", "ask", "backup", "html", "path", "reprice", "show", "sql",
+    }  # fmt: skip  # they need an argument, or no ledger
     commands = re.findall(r"^  (\w+) ", told("--help").partition("Commands:")[2], re.MULTILINE)
     assert set(commands) == asked | alone
 

@@ -114,7 +114,7 @@ def examples() -> list[str]:
 
 
 def test_the_page_has_examples() -> None:
-    assert len(examples()) == 3
+    assert len(examples()) == 4
 
 
 @pytest.mark.parametrize("example", examples(), ids=[str(n) for n in range(len(examples()))])

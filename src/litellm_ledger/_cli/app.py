@@ -46,6 +46,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "doctor": ("health", ("json",)),
     "verify": ("health", ("json",)),
     "recover": ("health", ("json",)),
+    "acknowledge": ("audits", ("json",)),
     "compact": ("health", ("json",)),
     "reprice": ("prices", ("json",)),
     "seal": ("seals", ("json",)),

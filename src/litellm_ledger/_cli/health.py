@@ -15,6 +15,7 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import default_directory
 
+from .audits import audit_line
 from .flags import Output, Where, emit
 from .parameters import argument, option
 from .progress import working
@@ -225,7 +226,7 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
     if not found.writers and not found.archive:
         write(f"No writer has used {found.path} yet.")
         return
-    listed = [writer for writer in found.writers if every or not (writer.ok and writer.clean)]
+    listed = [writer for writer in found.writers if every or not writer.unremarkable]
     if listed:
         show(_counts(listed, strict=strict))
         write()
@@ -233,8 +234,12 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
             tell(f"{writer.writer}: {writer.sentence()}.")
             for problem in writer.problems:
                 tell(f"  {_problem(problem)}")
+            for problem in writer.known_problems:
+                tell(f"  looked into: {_problem(problem)}")
+            for audit in writer.audits:
+                tell(f"  {audit_line(audit)}")
     if len(listed) < len(found.writers):
-        sound = [writer for writer in found.writers if writer.ok and writer.clean]
+        sound = [writer for writer in found.writers if writer.unremarkable]
         records = counted(sum(writer.found for writer in sound), "record")
         writers = counted(len(sound), "writer")
         tell(f"{writers} closed cleanly, nothing missing: {records} (--all shows each).")
@@ -318,7 +323,11 @@ def _counts(writers: list[WriterVerdict], *, strict: bool) -> list[Column]:
         count("lost", "lost", 9),
         count("never acked", "unacknowledged", 4),
         count("torn bytes", "torn_bytes", 5),
-        Column("damaged", [f"{len(writer.problems):,}" for writer in writers], 8),
+        Column(
+            "damaged",
+            [f"{len(writer.problems) + len(writer.known_problems):,}" for writer in writers],
+            8,
+        ),
         count("unsettled", "unsettled", 5),
         count("in flight", "in_flight", 2),
         Column("verdict", ["ok" if sound else "NOT OK" for sound in verdicts], left=True),
@@ -338,14 +347,20 @@ def _problem(problem: Problem) -> str:
 
 def _bottom_line(found: Verification, *, strict: bool) -> str:
     never = found.total("unacknowledged")
+    known = found.looked_into()
     if found.complete or (found.ok and not strict):
         torn = found.total("torn_bytes")
         say = f"OK: {found.total('found'):,} records found, "
+        nothing = "nothing"
+        if known:
+            say += f"looked into: {known}; "
+            nothing = "nothing else"
+        never -= found.total("known_unacknowledged")
         if never:
-            say += "nothing acknowledged is lost, nothing is damaged; "
+            say += f"{nothing} acknowledged is lost, {nothing} is damaged; "
             say += f"{counted(never, 'record')} lost that had never been acknowledged"
         else:
-            say += "nothing lost or damaged"
+            say += f"{nothing} lost or damaged"
         return say + (
             f"; {torn:,} torn bytes, which litellm-ledger recover cuts off." if torn else "."
         )
@@ -360,7 +375,8 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
         f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
         f"{counted(wrong, 'anchor')} not held" if wrong else "",
     ]
-    return f"NOT OK: {', '.join(filter(None, parts))}."
+    looked_into = f" (looked into: {known})" if known else ""
+    return f"NOT OK: {', '.join(filter(None, parts))}{looked_into}."
 
 
 def _lost(lost: int, never: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, dollars
 
+from .audits import user_name
 from .flags import Output, check_where, emit
 from .parameters import option
 from .plain import utc
@@ -80,7 +81,7 @@ def reprice(
             selection,
             found,
             litellm=litellm,
-            who=cut(who or _user()) if adjust else None,
+            who=cut(who or user_name()) if adjust else None,
             why=cut(why or ""),
         )
     return emit(
@@ -88,17 +89,6 @@ def reprice(
         lambda: {"path": str(ledger.path), **question.to_dict(), **_repriced_dict(result)},
         lambda: _print_repriced(result, written=adjust, output=output),
     )
-
-
-def _user() -> str:
-    from getpass import getuser
-
-    try:
-        return getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        import os
-
-        return f"uid {os.getuid()}"
 
 
 def _price_list(text: str) -> tuple[PriceList | None, str | None]:

@@ -1,4 +1,4 @@
-"""One run at a time of what changes a ledger: ``seal``, ``compact``, ``reprice``.
+"""One run at a time of what changes a ledger: ``seal``, ``compact``, ``reprice``, …
 
 Owns the lock of a run, which is that of the directory it writes to, and what a run says of its
 disk.

@@ -8,44 +8,38 @@ line: it adds segments of adjustments, each of which is there whole or not at al
 from __future__ import annotations
 
 import errno
-import secrets
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from datetime import date, datetime
 from decimal import Decimal, DecimalException
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from litellm_ledger._aggregates.selection import Selection
-from litellm_ledger._errors import InvalidRecord, LedgerPathError
+from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._prices.computed import compute
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.own import AMOUNTS, ModelPrice
 from litellm_ledger._prices.price_list import PriceList
 from litellm_ledger._prices.quantities import used
-from litellm_ledger._reading.adjustments import newest, read_adjustments
+from litellm_ledger._reading.adjustments import newest, read_additions
 from litellm_ledger._reading.lines import Problem, everything
 from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._reading.price_entries import PriceEntries
-from litellm_ledger._records.adjustment import Adjustment, encode_adjustment, group_of
+from litellm_ledger._records.adjustment import Adjustment, encode_addition, group_of
 from litellm_ledger._records.layout import (
     ADJUSTMENT_VERSION,
-    ADJUSTMENTS,
     PRICES,
-    SEGMENTS,
-    SegmentName,
     record_id,
 )
 from litellm_ledger._records.line import Line
 from litellm_ledger._records.money import whole
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.price_book import PriceBook
-from litellm_ledger._storage.segment import ROTATE_BYTES, write_sealed
 
+from .additions import moment_after, new_writer, write_additions
 from .one_run import need_locks, one_run
 
 __all__ = ["Repriced", "Row", "reprice"]
-
-_TICK: Final = timedelta(microseconds=1)
 
 
 class Row(NamedTuple):
@@ -125,12 +119,13 @@ def _reprice(
 ) -> Repriced:
     ledger = Snapshot.take(root)
     problems: list[Problem] = []
-    before = read_adjustments(root, ledger.adjustments, problems)
+    added = read_additions(root, ledger.adjustments, problems)
+    before = [one for one in added if isinstance(one, Adjustment)]
     search = _Search(PriceEntries(root), newest(before), prices)
     rows: dict[tuple[date | None, str | None], list[int]] = {}
     changed = 0
     if run is not None:
-        run.begin(max((one.at for one in before), default=None))
+        run.begin(moment_after(added, root))
     for entry in everything(ledger, problems):
         line = entry.line
         if line.kind != "usage" or not selection.fits(line):
@@ -236,19 +231,10 @@ class _Run:
         self._who, self._why = who, why
         self._lines: list[bytes] = []
 
-    def begin(self, after: datetime | None) -> None:
-        """Take the time: after all that was adjusted before, whatever the clock says."""
-        self._at = datetime.now(UTC)
-        if after is not None and after >= self._at:
-            try:
-                self._at = after + _TICK
-            except OverflowError:
-                raise LedgerPathError(
-                    f"an adjustment of the ledger at {self._root} is from the end of time: "
-                    "none can be made after it"
-                ) from None
-        seconds = max(0, int(self._at.timestamp()))
-        self._writer = f"{ADJUSTMENTS}{seconds:010x}{secrets.token_hex(3)}"
+    def begin(self, at: datetime) -> None:
+        """Take the time of all that is added."""
+        self._at = at
+        self._writer = new_writer(at)
 
     def keep(self, entry: Entry | ModelPrice) -> None:
         """Have an entry kept in the price book."""
@@ -274,7 +260,7 @@ class _Run:
             new_price_version=change.new_version,
             **group,
         )
-        self._lines.append(encode_adjustment(adjustment))
+        self._lines.append(encode_addition(adjustment))
 
     def write(self) -> list[str]:
         """Write the entries, then the adjustments; return the segments, relative to the ledger.
@@ -285,18 +271,4 @@ class _Run:
         self._book.write()
         if self._book.refused:  # an adjustment names what is kept, or nothing
             raise OSError(errno.EIO, "the prices cannot be kept", str(self._root / PRICES))
-        written = []
-        for first, last, data in self._segments():
-            name = SegmentName(self._writer, first, last)
-            attempt = secrets.randbits(48)
-            write_sealed(self._fs, self._root / SEGMENTS, name, data, attempt=attempt)
-            written.append(f"{SEGMENTS}/{name}")
-        return written
-
-    def _segments(self) -> Iterator[tuple[int, int, bytes]]:
-        first, size = 1, 0
-        for number, line in enumerate(self._lines, 1):
-            size += len(line)
-            if size >= ROTATE_BYTES or number == len(self._lines):
-                yield first, number, b"".join(self._lines[first - 1 : number])
-                first, size = number + 1, 0
+        return write_additions(self._root, self._fs, self._writer, self._lines)

@@ -1,4 +1,4 @@
-"""Adjustments: records that were priced again, read from the segments that hold nothing else.
+"""Adjustments (records that were priced again) and audits, read from segments of nothing else.
 
 Owns what is believed of them: whole segments of valid lines, each number once.  Never writes.
 """
@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from litellm_ledger._records.adjustment import Adjustment, adjustment_of
+from litellm_ledger._records.adjustment import Adjustment
+from litellm_ledger._records.audit import ACKNOWLEDGE, Audit, addition_of
 from litellm_ledger._records.layout import ADJUSTMENT_VERSION, SEGMENTS, SegmentName, record_id
 from litellm_ledger._records.line import newer_version
 from litellm_ledger._storage.filesystem import open_file
@@ -19,7 +20,7 @@ from litellm_ledger._storage.format_version import newer_format
 
 from .lines import Problem
 
-__all__ = ["Adjusted", "adjusted_segments", "newest", "read_adjustments"]
+__all__ = ["Adjusted", "adjusted_segments", "newest", "read_additions", "read_adjustments"]
 
 
 def read_adjustments(
@@ -39,17 +40,23 @@ def read_adjustments(
     Raises:
         UnsupportedFormat: a newer version wrote one.
     """
-    found = {
-        one.id: one
-        for name in names
-        for one in _of_segment(root, name, problems)
-        if before is None or one.at < before
-    }
+    return [
+        one
+        for one in read_additions(root, names, problems)
+        if isinstance(one, Adjustment) and (before is None or one.at < before)
+    ]
+
+
+def read_additions(
+    root: Path, names: Sequence[SegmentName], problems: list[Problem]
+) -> list[Adjustment | Audit]:
+    """Return adjustments and audits in the order of their time; as ``read_adjustments``."""
+    found = {one.id: one for name in names for one in _of_segment(root, name, problems)}
     return sorted(found.values(), key=lambda one: (one.at, one.id))
 
 
 class Adjusted(NamedTuple):
-    """A segment of adjustments: when they were made, its name, the SHA-256 of its bytes."""
+    """A segment of adjustments or audits: of when, its name, the SHA-256 of its bytes."""
 
     at: datetime
     name: str
@@ -62,7 +69,7 @@ def adjusted_segments(root: Path, names: Sequence[SegmentName]) -> list[Adjusted
     for name in names:
         try:
             with open_file(root / SEGMENTS / str(name)) as file:
-                first = adjustment_of(file.readline())
+                first = addition_of(file.readline())
                 file.seek(0)
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
@@ -77,7 +84,9 @@ def newest(adjustments: Sequence[Adjustment]) -> dict[str, Adjustment]:
     return {one.adjusts: one for one in adjustments}
 
 
-def _of_segment(root: Path, name: SegmentName, problems: list[Problem]) -> Iterator[Adjustment]:
+def _of_segment(
+    root: Path, name: SegmentName, problems: list[Problem]
+) -> Iterator[Adjustment | Audit]:
     where = f"{SEGMENTS}/{name}"
     try:
         file = open_file(root / where)
@@ -87,13 +96,16 @@ def _of_segment(root: Path, name: SegmentName, problems: list[Problem]) -> Itera
     offset, seq = 0, name.first
     with file:
         for raw in file:
-            one = adjustment_of(raw)
+            one = addition_of(raw)
             if one is None:
                 version = newer_version(raw)
                 if version is not None and version > ADJUSTMENT_VERSION:
                     raise newer_format(root / where, version, ADJUSTMENT_VERSION)
             if one is None or one.id != record_id(name.writer, seq) or one.seq != seq:
-                problems.append(Problem(where, "damaged", offset, len(raw), 1, "no adjustment"))
+                detail = "no adjustment and no audit"
+                problems.append(Problem(where, "damaged", offset, len(raw), 1, detail))
+            elif isinstance(one, Audit) and one.did != ACKNOWLEDGE:
+                raise newer_format(root / where, f"2 (audit: {one.did})", ADJUSTMENT_VERSION)
             else:
                 yield one
             offset += len(raw)

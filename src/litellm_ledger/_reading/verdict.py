@@ -6,11 +6,13 @@ file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from litellm_ledger._aggregates.formatting import counted
+from litellm_ledger._records.audit import Audit
 
 from .anchor import AnchorCheck
 from .lines import Problem
@@ -46,6 +48,12 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: calls started and without an outcome yet (of a dead writer: ``recover`` will
             record them as unsettled).
         problems: damaged places, misnamed and unreadable files.
+        known: how many of ``lost`` somebody has looked into, as ``audits`` say.
+        known_unacknowledged: how many of ``known`` are also ``unacknowledged``.
+        known_quarantined: how many of ``quarantined`` somebody has looked into.
+        known_problems: places that somebody has looked into; they are not among ``problems``.
+        lost_numbers, quarantined_numbers: which numbers these are, as ranges, both ends included.
+        audits: what was done about this writer, by time.
     """
 
     writer: str
@@ -67,24 +75,41 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
     unsettled: int = 0
     in_flight: int = 0
     problems: list[Problem] = []
+    known: int = 0
+    known_unacknowledged: int = 0
+    known_quarantined: int = 0
+    known_problems: list[Problem] = []
+    lost_numbers: list[tuple[int, int]] = []
+    quarantined_numbers: list[tuple[int, int]] = []
+    audits: list[Audit] = []
 
     @property
     def ok(self) -> bool:
         """Nothing that may have been acknowledged is lost, and nothing is damaged.
 
-        Torn bytes and unsettled calls alone are no failure.
+        Torn bytes and unsettled calls alone are no failure, nor is what somebody has looked into.
         """
-        return self.lost == self.unacknowledged and not (self.quarantined or self.problems)
+        lost = self.lost - self.unacknowledged
+        return (
+            lost == self.known - self.known_unacknowledged
+            and self.quarantined == self.known_quarantined
+            and not self.problems
+        )
 
     @property
     def complete(self) -> bool:
-        """Whether nothing at all is lost or damaged, acknowledged or not."""
-        return self.ok and not self.lost
+        """Whether nothing at all is lost or damaged, acknowledged or not; but what is known."""
+        return self.ok and self.lost == self.known
 
     @property
     def clean(self) -> bool:
         """Whether it was closed cleanly."""
         return self.state == "closed"
+
+    @property
+    def unremarkable(self) -> bool:
+        """Whether there is nothing to say of it."""
+        return self.ok and self.clean and not self.audits
 
     def sentence(self) -> str:
         """Describe the state of this writer in a sentence, with what to do if necessary."""
@@ -99,11 +124,17 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
             say.append(f"{self.torn_bytes:,} torn bytes at its end")
         if self.problems:
             say.append(f"damage in {counted(len(self.problems), 'place')}")
+        if looked_into := self.looked_into():
+            say.append(f"looked into: {looked_into}")
         if self.recoverer is not None:
             say.append(f"process {self.recoverer} is recovering it now")
         elif self.state == "died":
             say.append("run litellm-ledger recover")
         return say[0] + ": " + "; ".join(say[1:])
+
+    def looked_into(self) -> str:
+        """Say how much of what is wrong somebody has looked into; empty if nothing."""
+        return _looked_into([self])
 
     def _balance(self) -> str:
         base = self.accepted - self.unwritten
@@ -126,6 +157,18 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
             of_these = f"for {self.undecided:,} of these"
             say += f"; {of_these} the ledger does not say if they were acknowledged"
         return say
+
+
+def _looked_into(writers: Sequence[WriterVerdict]) -> str:
+    lost = sum(writer.known for writer in writers)
+    quarantined = sum(writer.known_quarantined for writer in writers)
+    places = sum(len(writer.known_problems) for writer in writers)
+    parts = [
+        f"{lost:,} lost" if lost else "",
+        f"{quarantined:,} quarantined" if quarantined else "",
+        counted(places, "damaged place") if places else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 _OPENINGS = {
@@ -171,6 +214,10 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     def total(self, field: str) -> int:
         """Sum a count over the writers: ``found``, ``lost``, ``torn_bytes``, …"""
         return sum(getattr(writer, field) or 0 for writer in self.writers)
+
+    def looked_into(self) -> str:
+        """Say how much of what is wrong somebody has looked into; empty if nothing."""
+        return _looked_into(self.writers)
 
     def cannot_prove(self) -> list[str]:
         """Return what this verification cannot prove."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from litellm_ledger._archive.archive import Place, source_of
+from litellm_ledger._records.audit import Audit, spans
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import (
     LIVE,
@@ -43,8 +44,9 @@ from litellm_ledger._storage.live_file import (
 )
 from litellm_ledger._storage.manifest import Manifest, read
 
-from .adjustments import adjusted_segments
+from .adjustments import adjusted_segments, read_additions
 from .anchor import Anchor, check
+from .audits import by_audited_writer, split
 from .chain import Link, chained, list_manifests, read_links
 from .lines import Problem, archive_problems, settled
 from .listing import Snapshot, Vanished, by_writer, list_live, open_segment
@@ -90,6 +92,8 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     linked = {writer: read_links(root, sealed.get(writer, ()), noted[writer]) for writer in noted}
     there = {name for links in linked.values() for name in links if name not in ledger.archive}
     digests = _digests(root, sorted(there.intersection(ledger.segments), key=str))
+    among_additions: list[Problem] = []
+    audits = by_audited_writer(read_additions(root, ledger.adjustments, among_additions))
     verdicts = []
     chains: dict[str, list[Link]] = {}
     for writer, problems in noted.items():
@@ -108,25 +112,16 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
         if writer in refused:
             found.problems.append(refused[writer])
         kept = [name for name in recovery if name.startswith(writer)]
-        verdicts.append(_judge(writer, live.get(writer), found, kept))
+        verdicts.append(_judge(root, writer, live.get(writer), found, kept, audits.get(writer, [])))
     adjusted = adjusted_segments(root, ledger.adjustments) if anchors else []
     return Verification(
         path=str(root),
         writers=verdicts,
         recovery=recovery,
         archive=archive_problems(ledger),
-        adjustments=_adjustments(ledger),
+        adjustments=among_additions,
         anchors=[check(anchor, chains, adjusted) for anchor in anchors],
     )
-
-
-def _adjustments(ledger: Snapshot) -> list[Problem]:
-    problems: list[Problem] = []
-    if ledger.adjustments:
-        from .adjustments import read_adjustments
-
-        read_adjustments(ledger.root, ledger.adjustments, problems)
-    return problems
 
 
 def _alive(state: tuple[bool, LiveCounters] | None) -> bool:
@@ -388,14 +383,22 @@ def _claim(gap: Gap) -> tuple[bool, bool, int]:
     return loss, loss and gap.acked_until is not None, -(gap.acked_until or 0) if loss else 0
 
 
-def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
+def _missing(
+    found: _Found, upto: int, acked: int | None, audits: Sequence[Audit]
+) -> tuple[Counter[str], dict[str, Spans]]:
     """Count the numbers up to ``upto`` without a record, by the reason that a gap gives.
 
     Of those ``lost``, also the ``unacknowledged`` ones, and the ``undecided`` ones: whether they
     were acknowledged is not on record.  ``acked``: no number above it was acknowledged, where no
-    gap says so itself.
+    gap says so itself.  ``known``, ``known unacknowledged`` and ``known quarantined``: those that
+    audits are about.  Also return the numbers.
     """
     counts: Counter[str] = Counter()
+    numbers: dict[str, Spans] = defaultdict(Spans)
+    known = {
+        "lost": spans([span for audit in audits for span in audit.lost]),
+        "quarantined": spans([span for audit in audits for span in audit.quarantined]),
+    }
     rest = Spans()
     for first, last in found.records:
         rest.add_range(first, last)
@@ -404,16 +407,27 @@ def _missing(found: _Found, upto: int, acked: int | None) -> Counter[str]:
     for gap in [*sorted(found.gaps, key=_claim), Gap(1, upto, "lost", acked)]:
         for start, end in rest.missing(gap.first, min(gap.last, upto)):
             counts[gap.reason] += end - start + 1
+            numbers[gap.reason].add_range(start, end)
             if gap.reason == "lost":
                 part = gap._replace(first=start, last=end)
-                counts["unacknowledged"] += part.unacknowledged
+                never = part.unacknowledged
+                counts["unacknowledged"] += never
                 counts["undecided"] += end - start + 1 if gap.acked_until is None else 0
+                counts["known"] += known["lost"].overlap(start, end)
+                counts["known unacknowledged"] += known["lost"].overlap(end - never + 1, end)
+            elif gap.reason == "quarantined":
+                counts["known quarantined"] += known["quarantined"].overlap(start, end)
             rest.add_range(start, end)
-    return counts
+    return counts, numbers
 
 
 def _judge(
-    writer: str, live: tuple[bool, LiveCounters] | None, found: _Found, kept: list[str]
+    root: Path,
+    writer: str,
+    live: tuple[bool, LiveCounters] | None,
+    found: _Found,
+    kept: list[str],
+    audits: list[Audit],
 ) -> WriterVerdict:
     alive, counters = live or (False, LiveCounters(valid=False))
     proves: Proof = "exact"
@@ -436,7 +450,8 @@ def _judge(
             proves = "at_least"
     # What a file that is not there any more held had been written: that is a loss in any case.
     acked = acked_until(counters) if state == "died" else upto
-    missing = _missing(found, upto, acked)
+    missing, numbers = _missing(found, upto, acked, audits)
+    problems, known_problems = split(root, found.problems, audits)
     return WriterVerdict(
         writer=writer,
         state=state,
@@ -456,5 +471,12 @@ def _judge(
         unsettled=found.unsettled,
         recoverer=counters.recoverer or None,
         in_flight=found.in_flight,
-        problems=found.problems,
+        problems=problems,
+        known=missing["known"],
+        known_unacknowledged=missing["known unacknowledged"],
+        known_quarantined=missing["known quarantined"],
+        known_problems=known_problems,
+        lost_numbers=list(numbers["lost"]),
+        quarantined_numbers=list(numbers["quarantined"]),
+        audits=audits,
     )

@@ -18,7 +18,7 @@ from .line import SEALED, Moment, Picousd, checked
 from .money import usd
 from .record import KEYS, Fields, Number, Status, UsageSource
 
-__all__ = ["Adjustment", "adjustment_of", "encode_adjustment", "group_of"]
+__all__ = ["Adjustment", "adjustment_of", "encode_addition", "group_of", "in_utc"]
 
 
 class Adjustment(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -81,15 +81,22 @@ def group_of(record: Fields) -> dict[str, object]:
     return {**found, "ts": record.ts, "tags": dict(record.tags or {}) or None}
 
 
-def encode_adjustment(adjustment: Adjustment) -> bytes:
-    """Encode one as a line, line feed included."""
-    plain = msgspec.to_builtins(adjustment)
+def encode_addition(addition: msgspec.Struct) -> bytes:
+    """Encode an adjustment or an audit as a line, line feed included."""
+    plain = msgspec.to_builtins(addition)
     for name in ("at", "ts"):
-        moment: datetime | None = getattr(adjustment, name)
+        moment: datetime | None = getattr(addition, name, None)
         if moment is not None:
             plain[name] = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
     body = _encode(plain)[:-1]
     return SEALED % (body, crc32(body))
+
+
+def in_utc(*moments: datetime | None) -> None:
+    """Raise ``OverflowError`` for a moment that is in no year of UTC."""
+    for moment in moments:
+        if moment is not None and moment.year in (MINYEAR, MAXYEAR):
+            moment.astimezone(UTC)
 
 
 def adjustment_of(raw: bytes) -> Adjustment | None:
@@ -98,9 +105,7 @@ def adjustment_of(raw: bytes) -> Adjustment | None:
         return None
     try:
         found = _decode(raw)
-        for moment in (found.at, found.ts):
-            if moment is not None and moment.year in (MINYEAR, MAXYEAR):
-                moment.astimezone(UTC)
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):  # in no year of UTC
+        in_utc(found.at, found.ts)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
         return None
     return found if found.v == ADJUSTMENT_VERSION else None

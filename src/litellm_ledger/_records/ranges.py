@@ -66,6 +66,11 @@ class Spans:
         self._lasts[low:high] = [last]
         self.count += last - first + 1 - held
 
+    def overlap(self, first: int, last: int) -> int:
+        """Count the numbers from ``first`` to ``last`` that are in the set."""
+        holes = sum(end - start + 1 for start, end in self.missing(first, last))
+        return max(0, last - first + 1) - holes
+
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
         """Return the ranges from ``first`` to ``last`` that are not in the set."""
         holes: list[tuple[int, int]] = []
