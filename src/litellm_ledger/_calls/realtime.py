@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from litellm_ledger._litellm.calls import Asked, Call
-from litellm_ledger._litellm.members import member, text
+from litellm_ledger._litellm.members import member, parsed, text
 from litellm_ledger._litellm.outcome import from_response
 from litellm_ledger._litellm.own_calls import ours
 
@@ -75,26 +73,29 @@ class _Watched:
         return getattr(self._websocket, name)
 
     async def send_text(self, data: str) -> None:
-        if len(data) <= _LONGEST and any(kind in data for kind in _READ):
+        if isinstance(data, str) and len(data) <= _LONGEST and any(kind in data for kind in _READ):
             await self._event(data)
         await self._websocket.send_text(data)
 
     async def _event(self, data: str) -> None:
-        try:
-            event = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeEncodeError):
-            return
+        event = parsed(data)
         kind, answer = member(event, "type"), member(event, "response")
         if kind == _BEGUN:
-            await self._begin(member(answer, "id"), self._asked.model)
+            started = self._begin(member(answer, "id"), self._asked.model).started
+            if started is not None:
+                await self._core.acknowledge(started)
         elif kind in _DONE:
             await self._settle(answer)
         elif kind == _TRANSCRIBED:
             # Another model listens, and is billed for it; the event does not say which.
             await self._settle({**event, "id": member(event, "item_id")}, model=None)
 
-    async def _begin(self, key: Any, model: str | None) -> Attempt:
+    def _begin(self, key: Any, model: str | None) -> Attempt:
+        """Put down that an answer has begun: the provider sends it, room or not."""
         core = self._core
+        known = self._open.get(key) if isinstance(key, str) else None
+        if known is not None:  # said twice
+            return known
         attempt = Attempt(
             core.calls,
             call=self._asked.call.name,
@@ -103,7 +104,7 @@ class _Watched:
             tags=self._tags,
             call_id=str(key)[:256],
         )
-        await attempt.begin(write=core.track_in_flight, ack_timeout=core.ack_timeout)
+        attempt.begun(write=core.track_in_flight)
         if isinstance(key, str):
             self._open[key] = attempt
         return attempt
@@ -112,7 +113,7 @@ class _Watched:
         key = member(answer, "id")
         attempt = self._open.pop(key, None) if isinstance(key, str) else None
         if attempt is None:
-            attempt = await self._begin(key, self._asked.model if model == "" else model)
+            attempt = self._begin(key, self._asked.model if model == "" else model)
             self._open.pop(key, None)
         attempt.ended()
         fields = from_response(answer)

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from .bill import put_said
-from .members import text
+from .members import parsed, text
 from .stream_readers import StreamReader
 from .usage import reported
 
@@ -35,7 +33,6 @@ _ERRORS: Final = frozenset(
 )
 """Anthropic's names of errors.  Any other text of a provider's stays out of the record."""
 
-_decode: Final = msgspec.json.decode
 LONGEST: Final = 8 * 2**20
 """Bytes of one event; a stream without line breaks is not kept in memory."""
 
@@ -45,7 +42,7 @@ class EventsReader(StreamReader):
 
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
-        self._pending = b""
+        self._pending = bytearray()
 
     def see(self, chunk: Any) -> None:
         """Take what came: bytes or text of any length, or an event that is a mapping already."""
@@ -56,18 +53,19 @@ class EventsReader(StreamReader):
             chunk = chunk.encode("utf-8", "replace")
         if not isinstance(chunk, (bytes, bytearray)):
             return
-        *lines, self._pending = (self._pending + bytes(chunk)).split(b"\n")
-        if len(self._pending) > LONGEST:
-            self._pending = b""
+        self._pending += chunk
+        if b"\n" not in chunk:
+            if len(self._pending) > LONGEST:
+                self._pending.clear()
+            return
+        *lines, left = bytes(self._pending).split(b"\n")
+        self._pending[:] = left
         for line in lines:
             if line.startswith(b"data:"):
                 self._data(line[5:])
 
     def _data(self, data: bytes) -> None:
-        try:
-            event = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
+        event = parsed(data)
         if isinstance(event, dict):
             self._event(event)
 

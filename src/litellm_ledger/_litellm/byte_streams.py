@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from .anthropic_events import LONGEST, EventsReader
-from .members import member
+from .members import member, parsed
 from .outcome import from_response
 
 __all__ = ["AnyReader", "body"]
@@ -43,11 +41,11 @@ class AnyReader(EventsReader):
         kind = member(event, "type") or member(event, "event_type")
         kind = str(getattr(kind, "value", kind))
         self._ended = self._ended or kind.endswith(_LAST)
-        for choice in (*(member(event, "candidates") or ()), *(member(event, "choices") or ())):
+        for choice in (*_listed(event, "candidates"), *_listed(event, "choices")):
             if member(choice, "finishReason") or member(choice, "finish_reason"):
                 self._ended = True
             self._wrote(member(member(choice, "delta"), "content"))
-            for part in member(member(choice, "content"), "parts") or ():
+            for part in _listed(member(choice, "content"), "parts"):
                 self._wrote(member(part, "text"))
         delta = member(event, "delta")
         self._wrote(delta if isinstance(delta, str) else member(delta, "text"))
@@ -101,12 +99,14 @@ _LAST: Final = (
 """Events after which nothing is counted any more."""
 
 
+def _listed(source: Any, name: str) -> list[Any]:
+    found = member(source, name)
+    return found if isinstance(found, list) else []
+
+
 def body(answer: Any) -> Any:
     """The JSON of an HTTP answer; of anything else the thing itself."""
     content = member(answer, "content")
     if not isinstance(content, bytes) or len(content) > LONGEST:
         return answer
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    return parsed(content)

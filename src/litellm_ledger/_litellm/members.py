@@ -1,7 +1,7 @@
 """Members of foreign objects, looked up so that nothing raises, and the numbers among them.
 
-Owns ``member``, the cheap ``view``, and what counts as a count.  Pure; decides nothing about a
-record but how ``meta`` grows.
+Owns ``member``, the cheap ``view``, their JSON, and what counts as a count.  Pure; decides nothing
+about a record but how ``meta`` grows.
 """
 
 from __future__ import annotations
@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from litellm_ledger._records.record import MAX_INT
 
-__all__ = ["count", "member", "merged", "note", "note_price", "noted", "text", "view"]
+__all__ = ["count", "member", "merged", "note", "note_price", "noted", "parsed", "text", "view"]
+
+
+def parsed(data: bytes | str, kind: Any = Any) -> Any:
+    """What a provider's JSON says; ``None`` of what is none, or nests too deep to be read."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
 
 
 def note(fields: dict[str, Any], meta: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from .connections import watched
 from .dialects import billed_usage
-from .members import member
+from .members import member, parsed
 
 __all__ = ["Wire", "wire_of_stream"]
 
@@ -75,10 +75,7 @@ class Wire:
             frames.clear()
 
     def _read(self, data: bytes, kind: Any = Any) -> None:
-        try:
-            self._take(msgspec.json.decode(data, type=kind))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
+        self._take(parsed(data, kind))
 
     def _take(self, said: Any) -> None:
         choices = member(said, "choices")

@@ -85,6 +85,10 @@ class CallsInFlight:
             raise
         return started
 
+    def began(self, record: UsageRecord) -> UsageRecord:
+        """Put the ``started`` record of a call under way down.  Never waits, never fails."""
+        return self._writer.admission.take(record)
+
     def join(self) -> None:
         """Admit a call whose outcome is here: it waits for nothing, also while we close."""
         self._writer.admission.backlog.untracked += 1
