@@ -96,7 +96,7 @@ def test_the_difference_is_shown_by_model_and_day_and_nothing_is_written(
     assert found["rows"] == [
         {"day": "2025-01-01", "model": "gpt-4o-mini", "records": 1, "old_cost": "0.00021",
          "new_cost": "0.00037", "difference": "0.00016"},
-        {"day": "2025-01-01", "model": "new", "records": 1, "old_cost": "0",
+        {"day": "2025-01-01", "model": "new", "records": 1, "old_cost": None,
          "new_cost": "0.0012", "difference": "0.0012"},
         {"day": "2025-01-02", "model": "gpt-4o-mini", "records": 1, "old_cost": "0.00021",
          "new_cost": "0.00037", "difference": "0.00016"},

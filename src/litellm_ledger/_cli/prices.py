@@ -127,9 +127,9 @@ def _repriced_dict(found: Repriced) -> dict[str, Any]:
                 "day": row.day and row.day.isoformat(),
                 "model": row.model,
                 "records": row.records,
-                "old_cost": dollars(usd(row.old)),
-                "new_cost": dollars(usd(row.new)),
-                "difference": dollars(usd(row.new - row.old)),
+                "old_cost": None if row.old is None else dollars(usd(row.old)),
+                "new_cost": None if row.new is None else dollars(usd(row.new)),
+                "difference": dollars(usd((row.new or 0) - (row.old or 0))),
             }
             for row in found.rows
         ],
@@ -146,9 +146,10 @@ def _print_repriced(found: Repriced, *, written: bool, output: Output) -> None:
 
     rows = found.rows
     if rows:
-        old, new = [usd(row.old) for row in rows], [usd(row.new) for row in rows]
-        more = [after - before for before, after in zip(old, new, strict=True)]
-        sums = [sum(column, Decimal(0)) for column in (old, new, more)]
+        old = [None if row.old is None else usd(row.old) for row in rows]
+        new = [None if row.new is None else usd(row.new) for row in rows]
+        more = [usd((row.new or 0) - (row.old or 0)) for row in rows]
+        sums = [sum(filter(None, column), Decimal(0)) for column in (old, new, more)]
         show(
             [
                 Column("day", [*(str(row.day or "-") for row in rows), "total"], left=True),

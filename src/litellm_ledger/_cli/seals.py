@@ -44,7 +44,8 @@ def _print_sealing(path: Path, done: Sealing) -> None:
     elif not done.left:
         write(f"Nothing to seal in {path}: no manifest is missing.")
     segments, records = counted(done.segments, "sealed segment"), counted(done.records, "record")
-    write(f"{segments} with {records} {'has' if done.segments == 1 else 'have'} a manifest.")
+    if done.segments:  # those that are not compacted
+        write(f"{segments} with {records} {'has' if done.segments == 1 else 'have'} a manifest.")
     for problem in done.left:
         write(f"no manifest: {problem.file}: {problem.detail}")
 

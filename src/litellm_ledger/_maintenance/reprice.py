@@ -43,13 +43,16 @@ __all__ = ["Repriced", "Row", "reprice"]
 
 
 class Row(NamedTuple):
-    """The records of a model and a day whose cost changes; amounts in picodollars."""
+    """The records of a model and a day whose cost changes; amounts in picodollars.
+
+    ``old`` and ``new`` are the sums of the known costs, ``None`` if none of them is known.
+    """
 
     day: date | None
     model: str | None
     records: int
-    old: int
-    new: int
+    old: int | None
+    new: int | None
 
 
 class Repriced(NamedTuple):
@@ -122,7 +125,7 @@ def _reprice(
     added = read_additions(root, ledger.adjustments, problems)
     before = [one for one in added if isinstance(one, Adjustment)]
     search = _Search(PriceEntries(root), newest(before), prices)
-    rows: dict[tuple[date | None, str | None], list[int]] = {}
+    rows: dict[tuple[date | None, str | None], Row] = {}
     changed = 0
     if run is not None:
         run.begin(moment_after(added, root))
@@ -137,15 +140,20 @@ def _reprice(
         day = None
         if line.ts is not None:
             day = selection.calendar.local(line.ts).date()
-        row = rows.setdefault((day, line.model), [0, 0, 0])
-        for at, value in enumerate((1, change.old or 0, change.new or 0)):
-            row[at] += value
+        key = day, line.model
+        row = rows.get(key, Row(*key, 0, None, None))
+        rows[key] = Row(
+            *key, row.records + 1, _plus(row.old, change.old), _plus(row.new, change.new)
+        )
         if run is not None:
             run.add(change)
-    listed = [Row(*key, *sums) for key, sums in rows.items()]
-    listed.sort(key=lambda row: (row.day or date.min, row.model or ""))
+    listed = sorted(rows.values(), key=lambda row: (row.day or date.min, row.model or ""))
     written = run.write() if run is not None else []
     return Repriced(listed, search.looked_at, changed, search.unpriced, written, problems)
+
+
+def _plus(total: int | None, cost: int | None) -> int | None:
+    return total if cost is None else (total or 0) + cost
 
 
 def _keep_nothing(_entry: Entry | ModelPrice) -> None:
