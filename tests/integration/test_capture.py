@@ -402,6 +402,35 @@ async def test_a_synchronous_call_is_one_record_however_it_ends(
     assert (failed.status, failed.error) == ("error", "BadRequestError")
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_the_close_waits_for_the_log_of_a_synchronous_call_that_has_ended(
+    to: dict[str, Any], tmp_path: Path, streamed: bool
+) -> None:
+    class Slow(litellm.integrations.custom_logger.CustomLogger):
+        def logging_hook(self, kwargs: Any, result: Any, call_type: Any) -> Any:
+            time.sleep(0.1)
+            return kwargs, result
+
+    litellm.callbacks.append(Slow())
+    options = {"stream": True, "stream_options": USAGE} if streamed else {}
+    async with LiteLLMClient(tmp_path, capture=True):
+        answer = litellm.completion(MODEL, MESSAGES, **options, **to)
+        if streamed:
+            list(answer)
+    assert (only(tmp_path).status, only(tmp_path).cost) == ("ok", COST)
+
+
+async def test_the_close_does_not_wait_for_a_synchronous_call_in_flight(
+    server: OpenAIServer, to: dict[str, Any], tmp_path: Path
+) -> None:
+    slow = {**to, "extra_headers": Behaviour(slow=1.0).headers()}
+    async with LiteLLMClient(tmp_path, capture=True):
+        call = asyncio.create_task(asyncio.to_thread(litellm.completion, MODEL, MESSAGES, **slow))
+        await until(lambda: server.requests)
+    assert not call.done()
+    await call
+
+
 @pytest.mark.parametrize("before", [True, False])
 async def test_capture_goes_on_when_others_replace_litellms_callbacks(
     to: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool

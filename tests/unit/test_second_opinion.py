@@ -133,6 +133,15 @@ def test_an_entry_that_somebody_made_up_costs_no_memory_and_no_time(tmp_path: Pa
     assert len(run("doctor", hand.root, "--prices").output) < 20_000
 
 
+@needs_package
+def test_prices_that_a_program_has_fetched_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genai_prices.data_snapshot._custom_snapshot", object())
+    hand = ledger(tmp_path, MAP)
+    assert second_opinion(Ledger(hand.root)).compared == 1
+
+
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     hand = ledger(tmp_path, MAP)

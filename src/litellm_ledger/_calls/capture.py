@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -25,6 +26,7 @@ from litellm_ledger._litellm.hooks import (
     answer_cost,
     asked_for_usage,
     flush_logging,
+    flush_logging_threads,
     follow,
     is_async,
     is_sync,
@@ -51,6 +53,11 @@ _log = logging.getLogger("litellm_ledger")
 _REMEMBERED: Final = 10_000
 """Attempts that are remembered: LiteLLM's LOGGING_EXECUTOR_MAX_PENDING_TASKS, as many as its own
 threads may be behind with."""
+
+
+_MOMENT: Final = 0.5
+"""Seconds that a close waits for LiteLLM's threads to log synchronous calls that may have ended."""
+_GLANCE: Final = 0.005
 
 
 class Capture:
@@ -115,9 +122,20 @@ class Capture:
             self._registered = None
 
     async def flush(self) -> None:
-        """Wait for the ends of streams that LiteLLM has not told of yet."""
+        """Wait for the ends of streams and synchronous calls that LiteLLM has not told of yet."""
         if self.used:
             await flush_logging()
+            await self._flush_synchronous()
+
+    async def _flush_synchronous(self) -> None:
+        """Wait a moment: which synchronous calls have ended is not to be seen."""
+        seen = [ref() for ref in self._synchronous.valuerefs()]  # a copy: threads add to it
+        waiting = [one for one in seen if one is not None and not one.ended]
+        if waiting:
+            await flush_logging_threads()
+            until = time.monotonic() + _MOMENT
+            while not all(one.ended for one in waiting) and time.monotonic() < until:  # noqa: ASYNC110 - LiteLLM's threads end them
+                await asyncio.sleep(_GLANCE)
 
     # -- what LiteLLM tells -----------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ __all__ = [
     "asked_for_usage",
     "end_logging_threads",
     "flush_logging",
+    "flush_logging_threads",
     "follow",
     "is_async",
     "is_sync",
@@ -367,6 +368,14 @@ async def flush_logging() -> None:
                 await worker.flush()
     except Exception:
         _log.debug("LiteLLM's log could not be flushed", exc_info=True)
+
+
+async def flush_logging_threads() -> None:
+    """Wait until LiteLLM's threads have begun to log whatever has ended by now."""
+    try:
+        await asyncio.wrap_future(internal("executor").submit(int))  # first in, first out
+    except Exception:  # another version keeps it elsewhere
+        _log.debug("LiteLLM's threads could not be waited for", exc_info=True)
 
 
 async def end_logging_threads() -> None:
