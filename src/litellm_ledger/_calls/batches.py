@@ -159,22 +159,21 @@ class Batches:
         else:
             cost = Decimal(0)  # nothing came of it
         own = self._pricing.own(f"batch/{model}", None)
-        source = "litellm" if cost else "unbilled"
         if own is not None:
-            cost, source = price_of(own, fields), "user"
-        elif cost and mapped is not None:
-            source = "price_map"
+            cost = price_of(own, fields)
         note(fields, {"batch": {**fields["meta"]["batch"], "counted": cost is not None}})
-        if cost is not None:
-            fields["cost"], fields["cost_source"] = cost, source
-            if source == "litellm":
-                fields["price_version"] = price_version()
-            elif own is not None:
-                fields["price_version"] = self._pricing.version(own)
-            elif cost and mapped is not None:
-                fields["price_version"] = self._pricing.map_version(mapped)
-                note_price(fields, mapped.conditions)
-            note_price(fields, {"batch": True})
+        if cost is None:
+            return
+        fields["cost"], fields["cost_source"] = cost, "unbilled"
+        if own is not None:
+            fields |= {"cost_source": "user", "price_version": self._pricing.version(own)}
+        elif cost and mapped is not None:
+            version = self._pricing.map_version(mapped)
+            fields |= {"cost_source": "price_map", "price_version": version}
+            note_price(fields, mapped.conditions)
+        elif cost:
+            fields |= {"cost_source": "litellm", "price_version": price_version()}
+        note_price(fields, {"batch": True})
 
 
 def _is_final(answer: Any, status: str) -> bool:
