@@ -254,6 +254,22 @@ def test_it_needs_a_writer_that_is_there_and_a_reason(
     assert not audits(hand.root)
 
 
+def test_doctor_warns_of_damage_until_it_was_looked_into(hand: HandMade) -> None:
+    now = datetime.now(UTC)
+    hand.sealed(1, 4, [hand.line(seq, ts=now) for seq in range(1, 5)])
+    spoil(segment(hand, 1, 4), line=1)
+    assert damage_in_doctor(hand) == ["warning"]
+    done(hand)
+    assert damage_in_doctor(hand) == ["note"]
+    spoil(segment(hand, 1, 4), line=3)
+    assert damage_in_doctor(hand) == ["warning"]
+
+
+def damage_in_doctor(hand: HandMade) -> list[str]:
+    findings = json.loads(run("doctor", hand.root, "--json").stdout)["findings"]
+    return [one["level"] for one in findings if one["check"] == "damage"]
+
+
 # -- what others make of it ------------------------------------------------------------------------
 
 

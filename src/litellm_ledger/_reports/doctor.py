@@ -20,6 +20,10 @@ import msgspec
 
 from litellm_ledger._aggregates.formatting import counted, listed
 from litellm_ledger._aggregates.groups import MISSING, Row
+from litellm_ledger._reading.adjustments import read_additions
+from litellm_ledger._reading.audits import by_audited_writer, split
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._records.layout import (
     LIVE,
     MANIFESTS,
@@ -284,10 +288,17 @@ def _calls(ledger: Ledger) -> Iterator[Finding]:
         )
     else:
         yield _ok("unsettled", f"no call {span} was in flight when its process died")
-    if report.problems:
+    left, known = _split(ledger.path, report.problems)
+    if left:
         yield _warning(
             "damage",
-            f"{counted(len(report.problems), 'place')} without a valid record; "
+            f"{counted(len(left), 'place')} without a valid record; "
+            "litellm-ledger verify lists them",
+        )
+    elif known:
+        yield _note(
+            "damage",
+            f"{counted(len(known), 'place')} without a valid record, looked into; "
             "litellm-ledger verify lists them",
         )
     else:
@@ -358,6 +369,15 @@ def _files(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except OSError:
         return []
+
+
+def _split(root: Path, problems: Sequence[Problem]) -> tuple[Sequence[Problem], list[Problem]]:
+    """Return the problems that no audit covers, then those that one does."""
+    names = Snapshot.take(root).adjustments if problems else ()
+    if not names:
+        return problems, []
+    audits = by_audited_writer(read_additions(root, names, []))
+    return split(root, problems, [audit for of in audits.values() for audit in of])
 
 
 def _ok(check: str, text: str) -> Finding:
