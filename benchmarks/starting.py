@@ -105,6 +105,7 @@ async def _commands(size: Size) -> Table:
         cases = {
             "`python -c pass`": ["-c", "pass"],
             "`litellm-ledger path`": ["-m", "litellm_ledger", "path"],
+            "`litellm-ledger statusline`": ["-m", "litellm_ledger", "statusline"],
             "`litellm-ledger daily`": ["-m", "litellm_ledger", "daily"],
         }
         found: dict[str, list[float]] = {name: [] for name in cases}

@@ -36,7 +36,18 @@ TABLES = (
 READING = {
     **dict.fromkeys(TABLES, ("json", "csv", "md")),
     **dict.fromkeys(
-        ("records", "tail", "doctor", "verify", "recover", "seal", "anchor", "compact"), ("json",)
+        (
+            "records",
+            "tail",
+            "doctor",
+            "verify",
+            "recover",
+            "seal",
+            "anchor",
+            "compact",
+            "statusline",
+        ),
+        ("json",),
     ),
     "export": ("jsonl", "csv"),
 }
@@ -365,7 +376,7 @@ def members(value: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("command", ["daily --breakdown", "report --latency", "top users", "calls",
-                                     "doctor", "verify", "recover"])  # fmt: skip
+                                     "doctor", "verify", "recover", "statusline"])  # fmt: skip
 def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -> None:
     spoil(next((whole.root / "segments").iterdir()), line=2)
     plain = json.loads(run(*command.split(), whole.root, "--json").stdout)
@@ -376,9 +387,10 @@ def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -
 
 def test_every_command_is_in_the_tables_of_this_file() -> None:
     asked = {command.split()[0] for command in READING if command}
+    # they need an argument or a terminal, or no ledger
     alone = {
-        "acknowledge", "ask", "backup", "html", "path", "reprice", "show", "sql",
-    }  # fmt: skip  # they need an argument, or no ledger
+        "acknowledge", "ask", "backup", "html", "path", "reprice", "show", "sql", "watch",
+    }  # fmt: skip
     commands = re.findall(r"^  (\w+) ", told("--help").partition("Commands:")[2], re.MULTILINE)
     assert set(commands) == asked | alone
 

@@ -37,6 +37,8 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "report": ("reports", FORMS),
     "top": ("reports", FORMS),
     "html": ("reports", ()),
+    "statusline": ("now", ("json",)),
+    "watch": ("now", ()),
     "calls": ("records", FORMS),
     "show": ("records", ("json",)),
     "tail": ("records", ("json",)),
