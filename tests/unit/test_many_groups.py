@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 from tests.generated import make_ledger
 
-from litellm_ledger import Ledger
+from litellm_ledger import Ledger, LedgerPathError
 from litellm_ledger._aggregates.groups import OTHER
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
@@ -120,6 +120,15 @@ def test_beyond_a_million_groups_the_least_expensive_are_folded(
     assert [row for row in report.rows if row is not other] == whole.rows[:2]
     assert added([other]) == added(whole.rows[2:])
     assert (report.folded, report.total, report.others) == (other.calls, whole.total, None)
+
+
+def test_what_fits_neither_into_memory_nor_onto_the_disk_is_an_error_that_says_what_to_do(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LARGE", 0)
+    monkeypatch.setattr(grouped, "_MEMORY", (("1MB", 1),))
+    with pytest.raises(LedgerPathError, match="set TMPDIR, or ask for fewer groups"):
+        Ledger(root).report(["tag:user"])
 
 
 @pytest.mark.parametrize("width", [200, 40, 20])

@@ -92,7 +92,8 @@ def asked(
         without: segments that are not asked: whole ones that no other overlaps.
 
     Raises:
-        LedgerPathError: there is no ledger, or it cannot be read.
+        LedgerPathError: there is no ledger, or it cannot be read; the answer does not fit into
+            memory and the directory for temporary files.
         UnsupportedFormat: it was written by a newer version.
         MissingExtra: DuckDB is not installed.
     """
@@ -103,6 +104,11 @@ def asked(
         if str(exc) == "Query interrupted":  # all that the database says of a Ctrl-C
             raise KeyboardInterrupt from exc
         raise
+    except module().OutOfMemoryException as exc:
+        raise LedgerPathError(
+            f"the answer takes more memory than it may have, and {tempfile.gettempdir()} has no "
+            "room for the rest: make room there, set TMPDIR, or ask for fewer groups"
+        ) from exc
 
 
 def _answered(
