@@ -46,7 +46,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sql": ("sql", FORMS),
     "export": ("records", ()),
     "doctor": ("health", ("json",)),
-    "verify": ("health", ("json",)),
+    "verify": ("verify", ("json",)),
     "recover": ("health", ("json",)),
     "acknowledge": ("audits", ("json",)),
     "compact": ("health", ("json",)),

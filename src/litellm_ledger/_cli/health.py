@@ -1,4 +1,4 @@
-"""The commands about the ledger itself (is it whole, what is to do, where is it), and ``ask``.
+"""The commands about the ledger itself (what is to do, where is it), and ``ask``.
 
 Owns their words and flags, and what they print.  All of it comes from ``Ledger``,
 ``_reports.doctor`` and ``_litellm.self_check``; ``_cli.tables`` draws it.  ``ask`` and
@@ -15,11 +15,11 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import default_directory
 
-from .audits import audit_line
 from .flags import Output, Where, emit
 from .parameters import argument, option
 from .progress import working
-from .tables import Column, put_text, show, tell, write, write_marked
+from .tables import put_text, tell, write, write_marked
+from .verify import lost_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,14 +27,11 @@ if TYPE_CHECKING:
     from litellm_ledger._litellm.self_check import LiteLLMCheck
     from litellm_ledger._maintenance.compact import Compaction
     from litellm_ledger._maintenance.recover import RecoveryReport
-    from litellm_ledger._reading.anchor import AnchorCheck
-    from litellm_ledger._reading.lines import Problem
-    from litellm_ledger._reading.verdict import Verification, WriterVerdict
     from litellm_ledger._reports.doctor import Finding
     from litellm_ledger._reports.ledger import Ledger
     from litellm_ledger._reports.second_opinion import SecondOpinion
 
-__all__ = ["ask", "compact", "doctor", "path", "recover", "verify"]
+__all__ = ["ask", "compact", "doctor", "path", "recover"]
 
 
 def doctor(
@@ -153,238 +150,6 @@ def _print_litellm_check(found: LiteLLMCheck) -> None:
         tell(f"NOT OK: {len(found.wrong):,} of {counted(checked, 'call')} wrong ({what}).")
 
 
-def verify(
-    output: Output,
-    ledger: Ledger,
-    every: Annotated[
-        bool,
-        option("--all", help="Show a row for each writer, also for those without a problem."),
-    ] = False,
-    strict: Annotated[
-        bool,
-        option("--strict", help="Also exit 1 for lost records that were never acknowledged."),
-    ] = False,
-    full: Annotated[
-        bool,
-        option(
-            "--full", help="Check every line, and compare the manifests with the lines. Slower."
-        ),
-    ] = False,
-    anchors: Annotated[
-        Path | None,
-        option(
-            "--anchor",
-            metavar="FILE",
-            help="Check that nothing changed since the lines in FILE were printed by anchor.",
-        ),
-    ] = None,
-    prices: Annotated[
-        bool,
-        option(
-            "--prices",
-            help="Also compute every cost again from its price in the ledger; exit 1 if one "
-            "differs.",
-        ),
-    ] = False,
-) -> int:
-    """Check that no record is lost; exit 1 if acknowledged records are lost or files damaged."""
-    with working(f"verifying {ledger.path}"):
-        result = ledger.verify(full=full, anchors=anchors)
-    sound = result.complete if strict else result.ok
-    if not prices:
-        return emit(
-            output,
-            result.to_dict,
-            lambda: _print_verification(result, every=every, strict=strict),
-            status=int(not sound),
-        )
-    from litellm_ledger._reading.price_check import check_prices
-
-    from .prices import check_dict, print_check
-
-    with working(f"computing the costs in {ledger.path}"):
-        costs = check_prices(ledger.path)
-
-    def table() -> None:
-        _print_verification(result, every=every, strict=strict)
-        print_check(costs)
-
-    return emit(
-        output,
-        lambda: {**result.to_dict(), "prices": check_dict(costs)},
-        table,
-        status=int(not (sound and costs.ok)),
-    )
-
-
-def _print_verification(found: Verification, *, every: bool = False, strict: bool = False) -> None:
-    """Print how it stands with the writers, the damage by file and offset, what is not proved.
-
-    Those that closed cleanly with nothing missing are summed up in a line, unless ``every``.
-    ``strict``: lost records are a failure even if they were never acknowledged.
-    """
-    if not found.writers and not found.archive:
-        write(f"No writer has used {found.path} yet.")
-        return
-    listed = [writer for writer in found.writers if every or not writer.unremarkable]
-    if listed:
-        show(_counts(listed, strict=strict))
-        write()
-        for writer in listed:
-            tell(f"{writer.writer}: {writer.sentence()}.")
-            for problem in writer.problems:
-                tell(f"  {_problem(problem)}")
-            for problem in writer.known_problems:
-                tell(f"  looked into: {_problem(problem)}")
-            for audit in writer.audits:
-                tell(f"  {audit_line(audit)}")
-    if len(listed) < len(found.writers):
-        sound = [writer for writer in found.writers if writer.unremarkable]
-        records = counted(sum(writer.found for writer in sound), "record")
-        writers = counted(len(sound), "writer")
-        tell(f"{writers} closed cleanly, nothing missing: {records} (--all shows each).")
-    for explanation in _explanations(listed):
-        tell(explanation)
-    _print_rest(found)
-    tell(_bottom_line(found, strict=strict))
-
-
-def _print_rest(found: Verification) -> None:
-    """Print what is not about a writer."""
-    if found.recovery:
-        write()
-        tell(f"Kept in recovery/ for inspection: {', '.join(map(clean, found.recovery))}")
-    for problem in found.adjustments:
-        tell(f"adjustments: {_problem(problem)}")
-    for problem in found.archive:
-        tell(f"{problem.file}: {problem.detail}")
-    write()
-    for one in found.anchors:
-        tell(_anchored(one))
-    for sentence in found.cannot_prove():
-        tell(f"Cannot prove: {sentence}")
-
-
-def _anchored(found: AnchorCheck) -> str:
-    then = f"Anchor of {found.anchor.at}"
-    if found.ok:
-        return (
-            f"{then}: holds; the manifests of its {found.anchor.records:,} records are unchanged."
-        )
-    return (
-        f"{then}: DOES NOT HOLD. It covers {found.anchor.records:,} records; the manifests of that "
-        f"time cover {found.records:,} now"
-        + (", and they or adjustments differ" if found.records == found.anchor.records else "")
-        + ". Compare with a backup."
-    )
-
-
-_OF_UNACKNOWLEDGED: Final = (
-    "Never acknowledged: the process died after it had numbered these records, and before they "
-    "were as safe as its durability level requires. No caller had been told that they were "
-    "recorded."
-)
-
-_OF_LOSS: Final = (
-    "Lost when a process died: these records were in its memory and not yet written. At "
-    'durability "queued" records are acknowledged before they are written. Where the durability '
-    "level is not on record, all lost records count as acknowledged."
-)
-
-_OF_DAMAGE: Final = (
-    "Every command skips damaged lines and leaves them unchanged. Restore the file from a backup "
-    "if you have one."
-)
-
-
-def _explanations(listed: list[WriterVerdict]) -> list[str]:
-    damaged = any(problem.what == "damaged" for writer in listed for problem in writer.problems)
-    unacknowledged = any(writer.unacknowledged for writer in listed)
-    died = any(
-        not writer.ok and writer.state in ("died", "recovered") and writer.lost for writer in listed
-    )
-    kinds = ((damaged, _OF_DAMAGE), (unacknowledged, _OF_UNACKNOWLEDGED), (died, _OF_LOSS))
-    return [explanation for there, explanation in kinds if there]
-
-
-def _counts(writers: list[WriterVerdict], *, strict: bool) -> list[Column]:
-    def count(title: str, field: str, keep: int) -> Column:
-        values = [getattr(writer, field) for writer in writers]
-        return Column(title, ["-" if value is None else f"{value:,}" for value in values], keep)
-
-    verdicts = [writer.complete if strict else writer.ok for writer in writers]
-    return [
-        Column("writer", [writer.writer for writer in writers], left=True),
-        Column("state", [writer.state for writer in writers], 8, left=True),
-        count("accepted", "accepted", 6),
-        count("written", "written", 4),
-        count("synced", "synced", 3),
-        count("found", "found", 7),
-        count("lost", "lost", 9),
-        count("never acked", "unacknowledged", 4),
-        count("torn bytes", "torn_bytes", 5),
-        Column(
-            "damaged",
-            [f"{len(writer.problems) + len(writer.known_problems):,}" for writer in writers],
-            8,
-        ),
-        count("unsettled", "unsettled", 5),
-        count("in flight", "in_flight", 2),
-        Column("verdict", ["ok" if sound else "NOT OK" for sound in verdicts], left=True),
-    ]
-
-
-def _problem(problem: Problem) -> str:
-    if problem.what != "damaged":
-        return f"{problem.file}: {problem.what}: {clean(problem.detail)}"
-    if not problem.length:
-        return f"{problem.file}: lines missing before byte {problem.offset:,}"
-    return (
-        f"{problem.file}: {counted(problem.lines, 'damaged line')}, "
-        f"{problem.length:,} bytes from byte {problem.offset:,}"
-    )
-
-
-def _bottom_line(found: Verification, *, strict: bool) -> str:
-    never = found.total("unacknowledged")
-    known = found.looked_into()
-    if found.complete or (found.ok and not strict):
-        torn = found.total("torn_bytes")
-        say = f"OK: {found.total('found'):,} records found, "
-        nothing = "nothing"
-        if known:
-            say += f"looked into: {known}; "
-            nothing = "nothing else"
-        never -= found.total("known_unacknowledged")
-        if never:
-            say += f"{nothing} acknowledged is lost, {nothing} is damaged; "
-            say += f"{counted(never, 'record')} lost that had never been acknowledged"
-        else:
-            say += f"{nothing} lost or damaged"
-        return say + (
-            f"; {torn:,} torn bytes, which litellm-ledger recover cuts off." if torn else "."
-        )
-    damage = sum(len(writer.problems) for writer in found.writers)
-    adjustments = len(found.adjustments)
-    wrong = sum(not one.ok for one in found.anchors)
-    parts = [
-        _lost(found.total("lost"), never) if found.total("lost") else "",
-        f"{found.total('quarantined'):,} quarantined" if found.total("quarantined") else "",
-        counted(damage, "damaged place") if damage else "",
-        counted(adjustments, "damaged place") + " among adjustments" if adjustments else "",
-        f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
-        f"{counted(wrong, 'anchor')} not held" if wrong else "",
-    ]
-    looked_into = f" (looked into: {known})" if known else ""
-    return f"NOT OK: {', '.join(filter(None, parts))}{looked_into}."
-
-
-def _lost(lost: int, never: int) -> str:
-    if not never:
-        return f"{lost:,} lost"
-    return f"{lost:,} lost ({'all' if never == lost else f'{never:,}'} of these never acknowledged)"
-
-
 def _with_path(ledger: Ledger, result: RecoveryReport | Compaction) -> dict[str, Any]:
     import msgspec
 
@@ -416,7 +181,7 @@ def _print_recovery(path: Path, report: RecoveryReport) -> None:
             write(f"{writer.writer}: NOT FINISHED: {writer.error}; run this again")
             continue
         sealed, least = counted(len(writer.sealed), "segment"), "" if writer.exact else "at least "
-        lost = _lost(writer.lost, writer.unacknowledged)
+        lost = lost_records(writer.lost, writer.unacknowledged)
         write(
             f"{writer.writer}: {sealed} sealed, {least}{lost}, "
             f"{writer.damaged:,} damaged, {writer.unsettled:,} unsettled, "
