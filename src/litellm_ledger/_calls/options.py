@@ -16,8 +16,6 @@ from litellm_ledger._records.checks import is_number
 from litellm_ledger._records.record import clean_tags
 
 __all__ = [
-    "OURS",
-    "THEIRS",
     "AbandonedStream",
     "CallOptions",
     "Keep",
@@ -35,7 +33,7 @@ class Keep(enum.Enum):
     KEEP = "keep"
 
 
-THEIRS: Final = (
+_THEIRS: Final = (
     "max_retries",
     "num_retries",
     "retry_policy",
@@ -45,7 +43,7 @@ THEIRS: Final = (
 """LiteLLM's own arguments that send more than one request for one call."""
 
 
-OURS: Final = frozenset(
+_OURS: Final = frozenset(
     {
         "ack_timeout",
         "capture_content",
@@ -68,7 +66,7 @@ OURS: Final = frozenset(
 
 def refuse_ours(name: str, kwargs: Mapping[str, Any]) -> None:
     """Raise ``TypeError`` if a call is given an option of the client's."""
-    for option in OURS.intersection(kwargs):
+    for option in _OURS.intersection(kwargs):
         where = "client.with_options" if option in CallOptions.__slots__ else "LiteLLMClient"
         hint = "tags={...}" if option == "tag" else f"{where}({option}=...)"
         raise TypeError(
@@ -140,7 +138,7 @@ class CallOptions:
         """
         if self.max_retries is None and self.deadline is None:
             return None
-        if any(kwargs.get(name) is not None for name in THEIRS):
+        if any(kwargs.get(name) is not None for name in _THEIRS):
             return None
         return self.max_retries or 0
 

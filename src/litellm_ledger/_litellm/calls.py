@@ -20,7 +20,7 @@ from .price_options import price_options
 from .stream_readers import ChatReader, LookReader, ResponsesReader, StreamReader, TextReader
 from .units import UNITS, Units
 
-__all__ = ["CALLS", "Asked", "Call", "Need"]
+__all__ = ["CALLS", "Asked", "Call"]
 
 _Kwargs = Mapping[str, Any]
 

@@ -19,7 +19,6 @@ __all__ = ["plain_fields"]
 
 _COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
-_USAGE: Final = frozenset((*_COUNTS, *_DETAILS))
 _READ: Final = {
     "prompt_tokens_details": ("cached_tokens", "cache_read_tokens"),
     "completion_tokens_details": ("reasoning_tokens", "reasoning_tokens"),

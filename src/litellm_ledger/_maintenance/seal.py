@@ -31,7 +31,7 @@ from litellm_ledger._storage.segment import write_sealed
 
 from .one_run import need_locks, one_run
 
-__all__ = ["Sealing", "seal", "seal_writer"]
+__all__ = ["Sealing", "seal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> 
         names = [name for name in family if not name.open and name not in ledger.archive]
         if writer not in live:
             _remove_temporaries(root, fs, writer)
-            written += seal_writer(root, fs, names, there.get(writer, []), problems)
+            written += _seal_writer(root, fs, names, there.get(writer, []), problems)
         links = read_links(root, names, [])
         segments += len(links)
         records += sum(link.manifest.records for link in links.values())
@@ -118,7 +118,7 @@ def _restore(root: Path, fs: FileSystem, ledger: Snapshot) -> list[str]:
 _decode: Final = msgspec.json.Decoder(_Named).decode
 
 
-def seal_writer(
+def _seal_writer(
     root: Path,
     fs: FileSystem,
     names: Sequence[SegmentName],

@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-__all__ = ["VERSION_PREFIX", "Above", "Entry", "matters", "number"]
+__all__ = ["Above", "Entry", "number"]
 
-VERSION_PREFIX: Final = "map-"
+_PREFIX: Final = "map-"
 _DIGITS: Final = 24
 _MATTERS: Final = (
     "billing_unit",
@@ -35,7 +35,7 @@ _decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _ABOVE: Final = re.compile(r"(.+)_above_(\d+)(k?)_tokens(?:_([a-z]+))?")
 
 
-def matters(name: str) -> bool:
+def _matters(name: str) -> bool:
     """Whether a member of an entry can matter to a price."""
     return name in _ALSO or any(part in name for part in _MATTERS)
 
@@ -76,7 +76,7 @@ class Entry:
         Raises:
             ValueError, TypeError: a member that JSON cannot hold.
         """
-        kept = {name: value for name, value in members.items() if matters(name)}
+        kept = {name: value for name, value in members.items() if _matters(name)}
         text = json.dumps(
             {"entry": kept, "key": key},
             allow_nan=False,
@@ -86,7 +86,7 @@ class Entry:
         )
         self.key = key
         self.text = text
-        self.version = VERSION_PREFIX + hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+        self.version = _PREFIX + hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
         self.members: dict[str, Any] = _decoder.decode(text)["entry"]
         matches = filter(None, map(_ABOVE.fullmatch, self.members))
         self.above = tuple(

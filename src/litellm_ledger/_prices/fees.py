@@ -15,9 +15,9 @@ from typing import Any, Final
 from .bill import Bill
 from .entry import number
 
-__all__ = ["DAY", "FEES", "IMAGE_TOOL", "charge_fees", "provider_of", "with_fees"]
+__all__ = ["FEES", "IMAGE_TOOL", "charge_fees", "provider_of", "with_fees"]
 
-DAY: Final = "2026-11-29"
+_DAY: Final = "2026-11-29"
 """The day on which the lists behind ``FEES`` were read."""
 
 FEES: Final[dict[str, dict[str, tuple[float, str]]]] = {
@@ -87,7 +87,7 @@ def with_fees(
     listed = {name: price for name, (price, _) in known.items()}
     listed |= {name: value for name, value in (shared or {}).items() if name in listed}
     lacking = {name: price for name, price in listed.items() if members.get(name) is None}
-    return {**members, _SHARED: {"day": DAY, **lacking}} if lacking else members
+    return {**members, _SHARED: {"day": _DAY, **lacking}} if lacking else members
 
 
 def provider_of(conditions: Mapping[str, Any], members: Mapping[str, Any]) -> str:
