@@ -28,7 +28,7 @@ FRESH = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__buil
 def serve() -> CodeType:
     """Fork until the control closes; return in each child, with the code that it runs."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    own_filters, environment = len(warnings.filters), dict(os.environ)
+    own_filters, environment = list(warnings.filters), dict(os.environ)
     for module in sys.argv[2:]:
         __import__(module)
     imported = {name: value for name, value in os.environ.items() if environment.get(name) != value}
@@ -93,10 +93,14 @@ def _tell(status: socket.socket, number: int) -> None:
         status.send(str(number).encode())
 
 
-def _warn(options: list[str], own: int) -> None:
-    """Have warnings as ``-W`` says: before the interpreter's own, after those of its modules."""
+def _warn(options: list[str], own: list[Any]) -> None:
+    """Have warnings as ``-W`` says: before the interpreter's own, after those of its modules.
+
+    Modules put theirs before those that there are; some append them.
+    """
     filters = cast("list[Any]", warnings.filters)
-    theirs = filters[: len(filters) - own]
+    begins = (at for at, entry in enumerate(filters) if any(entry is known for known in own))
+    theirs = filters[: next(begins, len(filters))]
     del filters[: len(theirs)]
     warnings._processoptions(options)  # type: ignore[attr-defined]
     filters[:0] = theirs
@@ -104,13 +108,13 @@ def _warn(options: list[str], own: int) -> None:
 
 
 def _become(
-    standard: list[int], request_fd: int, imported: dict[str, str], own_filters: int
+    standard: list[int], request_fd: int, imported: dict[str, str], own_filters: list[Any]
 ) -> CodeType:
     """Make this process what ``python ARGUMENTS...`` would be; return the code of its main.
 
     Args:
         imported: variables of the environment that the modules have set.
-        own_filters: how many filters of warnings are the interpreter's.
+        own_filters: filters of warnings that are the interpreter's.
     """
     for target, fd in enumerate(standard):
         os.dup2(fd, target)
