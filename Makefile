@@ -82,6 +82,16 @@ test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium ## R
 proxy:
 	@$(MAKE) VENV=.venv-proxy .venv-proxy/.steps/proxy
 
+# Each pins packages of its own and takes the newest LiteLLM that fits it.
+FRAMEWORKS := crewai dspy instructor langchain openai-agents pydantic-ai smolagents
+.PHONY: frameworks
+frameworks: $(STEPS)/python ## Try capture() with frameworks above LiteLLM; write the table in docs/capture.md
+	@for name in $(FRAMEWORKS); do \
+		$(MAKE) VENV=.venv-frameworks/$$name CONSTRAINTS=requirements/frameworks/$$name.txt \
+			FRAMEWORK=$$name .venv-frameworks/$$name/.steps/framework || exit 1; \
+	done
+	@$(PY) -m tests.frameworks $(FRAMEWORKS)
+
 # The one system package that tests use, and only those of the pages of `litellm-ledger html`. Where
 # it cannot be installed (no root, another system) they are skipped; where that fails, they fail.
 .PHONY: chromium
@@ -184,6 +194,8 @@ constraints: $(STEPS)/python ## Refresh the pinned versions in requirements/
 	@$(uv_compile) $(ours) --group bench --group build --group docs --group lint --group peers --group test -o requirements/constraints.txt
 	@$(uv_compile) $(ours) --resolution lowest-direct -o requirements/oldest.txt
 	@$(uv_compile) --group proxy -o requirements/proxy.txt
+	@for name in $(FRAMEWORKS); do $(uv_compile) pyproject.toml --extra testing --group build \
+		--group framework-$$name -o requirements/frameworks/$$name.txt || exit 1; done
 	@git diff --stat -- requirements
 
 .PHONY: clean
@@ -257,6 +269,9 @@ $(STEPS)/proxy: $(STEPS)/python requirements/proxy.txt
 	@echo "==> $(VENV): installing LiteLLM's own proxy (the first time takes a minute)"
 	@$(PIP) install -c requirements/proxy.txt --group proxy $(quietly)
 	@touch $@
+
+$(STEPS)/framework: $(STEPS)/wheel
+	$(call install_wheel,$(FRAMEWORK),"$$(ls $(VENV)/wheel/*.whl)[testing]" --group framework-$(FRAMEWORK))
 
 $(STEPS)/bench: $(STEPS)/test
 	@echo "==> $(VENV): installing what we are measured against"
