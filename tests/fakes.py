@@ -11,6 +11,8 @@ import pytest
 
 from litellm_ledger._calls import core as _core
 from litellm_ledger._calls import pricing as _pricing
+from litellm_ledger._calls import straight as _straight
+from litellm_ledger._litellm import costs as _costs
 
 
 def answer(text: str = "hello") -> SimpleNamespace:
@@ -119,9 +121,10 @@ def install(monkeypatch: pytest.MonkeyPatch) -> FakeLiteLLM:
         return {"input_tokens": 7, "output_tokens": 3, "usage_source": "estimated"}
 
     monkeypatch.setattr(_core.ClientCore, "litellm", litellm)
+    monkeypatch.setattr(_straight, "loaded", lambda: fake)
     monkeypatch.setattr(_core, "estimate", estimate)
-    monkeypatch.setattr(_pricing, "is_priced", lambda *args: True)
-    monkeypatch.setattr(_pricing, "compute_cost", lambda *args, **kwargs: None)
+    monkeypatch.setattr(_costs, "is_priced", lambda *args: True)
+    monkeypatch.setattr(_costs, "compute_cost", lambda *args, **kwargs: None)
     monkeypatch.setattr(_pricing._litellm, "price_version", lambda: "fake")
     monkeypatch.setattr(_pricing._litellm, "version", lambda: "fake")
     return fake

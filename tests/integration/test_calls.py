@@ -25,6 +25,7 @@ from litellm_ledger._litellm.load import load_sync
 from litellm_ledger._litellm.map_price import chosen
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._records.line import encode
+from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 pytestmark = [
@@ -440,6 +441,67 @@ async def test_a_plain_call_writes_the_lines_that_the_general_way_writes(
         assert list(one) == list(other)  # the same members, in the same order
         own = ("id", "seq", "ts", "operation", "call_id", "response_id", "latency_ms", "crc")
         assert {**one, **{name: other[name] for name in own if name in one}} == other
+
+
+async def test_a_call_on_the_straight_line_writes_the_lines_that_the_general_way_writes(
+    server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the call ends; a limit makes it a general one."""
+    refused = {"extra_headers": Behaviour(status=400).headers()}
+    given = {"model": "gpt-4o-mini", "messages": ASKED, "mock_response": "An answer."}
+    calls: list[tuple[dict[str, Any], bool]] = [
+        (given, True),
+        (to(server, "acompletion"), True),
+        ({**given, "tags": {"user": "alice"}}, True),
+        ({**given, "service_tier": "flex"}, True),  # its price hung on something
+        ({**given, "mock_response": RuntimeError("refused")}, True),
+        ({**to(server, "acompletion"), **refused}, True),
+        ({**given, "custom_llm_provider": "cohere"}, False),  # its usage is read on the wire
+        ({**given, "litellm_call_id": "mine"}, True),
+        ({**given, "litellm_call_id": "\u00e9"}, False),
+    ]
+
+    async def lines(client: LiteLLMClient) -> list[list[dict[str, Any]]]:
+        found = []
+        for kwargs, _ in calls:
+            answer: Any
+            try:
+                answer = await client.acompletion(**kwargs)
+            except Exception as exc:
+                answer = exc
+            directory = client.usage.directory
+            assert directory is not None
+            records = list(Ledger(directory).records(kinds=("started", "usage")))
+            assert answer.usage_record == records[-1]
+            assert client.statistics().active == client.statistics().in_flight == 0
+            found.append([json.loads(encode(record)) for record in records[-2:]])
+        return found
+
+    taken: list[str | None] = []
+    start = CallsInFlight.began
+
+    def noting(calls: CallsInFlight, record: UsageRecord) -> UsageRecord:
+        taken.append(record.model)
+        return start(calls, record)
+
+    monkeypatch.setattr(CallsInFlight, "began", noting)
+    async with LiteLLMClient(tmp_path / "straight") as client:
+        with client.tag(team="blue"):
+            await client.acompletion(**given)  # its segment is made by the task
+            taken.clear()
+            plain = await lines(client)
+    assert len(taken) == sum(straight for _, straight in calls)
+    async with LiteLLMClient(tmp_path / "general", max_concurrency=5) as client:
+        with client.tag(team="blue"):
+            await client.acompletion(**given)
+            taken.clear()
+            general = await lines(client)
+    assert taken == []
+    own = ("id", "seq", "ts", "operation", "call_id", "response_id", "latency_ms", "crc")
+    for both, others in zip(plain, general, strict=True):
+        for one, other in zip(both, others, strict=True):
+            assert list(one) == list(other)  # the same members, in the same order
+            assert {**one, **{name: other[name] for name in own if name in one}} == other
 
 
 # --- Packages --------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def both_lines(made: Any, kwargs: dict[str, Any], pricing: Pricing) -> tuple[byt
     base = {"kind": "usage", "latency_ms": 12.345}
     plain = plain_fields(made)
     line = None
-    if plain is not None and pricing.complete_plain(plain, asked):
+    if plain is not None and pricing.complete_plain(plain, asked.model, kwargs):
         line = encode(unchecked(STARTED, {**base, "status": "ok", **plain}))
     fields = pricing.complete(_read(_read_response, made), made, asked)
     return line, encode(replace(STARTED, **base, **fields))
@@ -141,6 +141,34 @@ def test_a_price_that_hung_on_something_is_completed_by_the_rules(
     line, general = both_lines(answer(), given, pricing)
     assert (line is not None) is plain
     assert line in (None, general)
+
+
+def test_settings_that_choose_the_price_are_seen_when_they_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing that is remembered of a price outlives what it hung on."""
+    litellm: Any = load_sync()
+
+    def is_plain() -> bool:
+        line, general = both_lines(answer(), {"model": "gpt-4o-mini"}, Pricing())
+        assert line in (None, general)
+        return line is not None
+
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE"):
+        assert is_plain()
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "https://eu.api.openai.com/v1")
+            assert not is_plain()
+    for name, value in (
+        ("api_base", "https://us.api.openai.com/v1"),
+        ("cost_discount_config", {"openai": 0.1}),
+        ("cost_margin_config", {"openai": 0.1}),
+    ):
+        assert is_plain()
+        with monkeypatch.context() as patch:
+            patch.setattr(litellm, name, value)
+            assert not is_plain()
+    assert is_plain()
 
 
 _AMOUNTS = st.sampled_from([None, 0, 1, 17, MAX_INT, MAX_INT + 1, -1, 2.0, True, "3", 10**6])

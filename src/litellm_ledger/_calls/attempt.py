@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.record import UsageRecord, changed, unchecked
@@ -73,6 +73,27 @@ class Attempt:
         self._slot = slot
         self.started: UsageRecord | None = None
         self.record: UsageRecord | None = None
+
+    @classmethod
+    def resumed(cls, calls: CallsInFlight, started: UsageRecord, began: float, pid: int) -> Self:
+        """The first attempt of a call, of which ``started`` is acknowledged and the request sent.
+
+        Args:
+            began: when, by ``time.perf_counter``.
+            pid: of the process that sent it.
+        """
+        attempt = cls(
+            calls,
+            call=started.call or "",
+            model=started.model,
+            stream=False,
+            tags=started.tags,
+            call_id=started.call_id or "",
+        )
+        attempt._began, attempt._pid = began, pid
+        attempt.ts = started.ts or attempt.ts
+        attempt.started, attempt._admitted = started, True
+        return attempt
 
     async def begin(self, *, write: bool, ack_timeout: float) -> None:
         """Wait for room and put the ``started`` record down before the request leaves."""

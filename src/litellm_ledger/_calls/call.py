@@ -21,7 +21,6 @@ from litellm_ledger._litellm.failures import may_be_billed
 from litellm_ledger._litellm.members import merged
 from litellm_ledger._litellm.outcome import from_exception, from_response, hear
 from litellm_ledger._litellm.own_calls import ours
-from litellm_ledger._litellm.packages import needs_messages_stream, require
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._litellm.stream_readers import StreamReader
 from litellm_ledger._litellm.units import add_units
@@ -37,7 +36,7 @@ from .stream import CompletionStream, Upstream
 if TYPE_CHECKING:
     from litellm_ledger._litellm.wire import Wire
 
-__all__ = ["call", "call_unbilled", "name_positional", "require_packages"]
+__all__ = ["call", "call_unbilled", "name_positional", "new_id", "prepare", "require_packages"]
 
 
 async def call(
@@ -58,29 +57,43 @@ async def call(
     asked = Asked(row, kwargs, options.capture_content)
     if row.need(kwargs) is not None:
         await require_packages(asked)
-    kwargs.setdefault("litellm_call_id", _new_id())
+    kwargs.setdefault("litellm_call_id", new_id())
+    made = prepare(core, litellm, asked, options, options.tagged(tags))
+    operation = made.operation
+    try:
+        return await operation.run(made.attempt)
+    except BaseException as exc:  # also the deadline's, which takes the place of a cancellation
+        label(exc, operation.record)
+        raise
+
+
+def prepare(
+    core: ClientCore,
+    litellm: Any,
+    asked: Asked,
+    options: CallOptions,
+    tags: Mapping[str, str] | None,
+) -> Prepared:
+    """Say what is sent and how; the arguments are changed where they have to be."""
+    row = asked.call
+    kwargs: Any = asked.kwargs
     stream = row.streams or bool(kwargs.get("stream"))
     retries = options.retries(kwargs)
     if retries is not None:
         without_inner_retries(kwargs)
     timed_out = partial(litellm.Timeout, model=asked.model or "", llm_provider="")
     operation = Operation(retries=retries or 0, seconds=options.deadline, timed_out=timed_out)
-    made = _Call(
+    return Prepared(
         core=core,
         operation=operation,
         asked=asked,
         function=row.function(litellm),
-        tags=options.tagged(tags),
+        tags=tags,
         stream=stream,
         drain=options.on_abandoned_stream == "drain",
         usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
         wire=None if stream or not row.wired else _wire(asked),
     )
-    try:
-        return await operation.run(made.attempt)
-    except BaseException as exc:  # also the deadline's, which takes the place of a cancellation
-        label(exc, operation.record)
-        raise
 
 
 def _wire(asked: Asked) -> Wire | None:
@@ -106,7 +119,7 @@ async def call_unbilled(core: ClientCore, name: str, *args: Any, **kwargs: Any) 
 
 
 @dataclass(slots=True, kw_only=True)
-class _Call:
+class Prepared:
     """What is sent, once for every attempt, and how it is written down."""
 
     core: ClientCore
@@ -124,8 +137,7 @@ class _Call:
         core, operation, asked = self.core, self.operation, self.asked
         operation.phase = "while waiting for one of the max_concurrency slots"
         slot = await core.limit.enter()
-        operation.attempts += 1
-        operation.phase = f"in attempt {operation.attempts}"
+        operation.begins()
         core.repeated += operation.attempts > 1
         attempt = Attempt(
             core.calls,
@@ -146,14 +158,19 @@ class _Call:
                     sent = self.wire.heard(sent)
                 answer = await (self._watched(sent) if asked.call.strays else sent)
         except BaseException as exc:
-            await self._failed(attempt, exc)
+            await self.failed(attempt, exc)
             raise
+        return await self.answered(attempt, answer)
+
+    async def answered(self, attempt: Attempt, answer: Any) -> Any:
+        """Settle an attempt by what came back, and return what the caller gets."""
+        core, operation = self.core, self.operation
         operation.answered()
         if self.stream and hasattr(answer, "__anext__"):
             upstream = self._upstream(attempt, answer)
             core.begin(upstream)
             return CompletionStream(upstream)
-        await self._answered(attempt, answer)
+        await self._settle(attempt, answer)
         record = attempt.record
         if record is None:
             return answer
@@ -169,7 +186,7 @@ class _Call:
         finally:
             self.core.close_strays()
 
-    async def _answered(self, attempt: Attempt, answer: Any) -> None:
+    async def _settle(self, attempt: Attempt, answer: Any) -> None:
         """Settle an attempt by its answer."""
         asked = self.asked
         attempt.ended()
@@ -185,7 +202,9 @@ class _Call:
         direct = asked.call.plain and said is None and not asked.capture
         if direct and attempt.started is not None:
             plain = plain_fields(answer)
-            if plain is not None and self.core.pricing.complete_plain(plain, asked, attempt.ts):
+            if plain is not None and self.core.pricing.complete_plain(
+                plain, asked.model, asked.kwargs, attempt.ts
+            ):
                 attempt.settle({"status": "ok", **plain}, plain=True)
                 return
         priced = asked.call.said(answer)
@@ -195,7 +214,7 @@ class _Call:
         fields |= asked.content(asked.call.wrote(answer) if asked.capture else None)
         attempt.settle(self.core.pricing.complete(fields, priced, asked, attempt.ts))
 
-    async def _failed(self, attempt: Attempt, exc: BaseException) -> None:
+    async def failed(self, attempt: Attempt, exc: BaseException) -> None:
         """Record an attempt that ended without an answer; by an estimate if it may be billed."""
         core, operation, asked = self.core, self.operation, self.asked
         attempt.ended()
@@ -235,7 +254,7 @@ class _Call:
         return upstream
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """``str(uuid.uuid4())`` in a third of the time."""
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
@@ -259,6 +278,8 @@ async def require_packages(asked: Asked) -> None:
     need = asked.call.need(asked.kwargs)
     if need is None or asked.kwargs.get("mock_response") is not None:
         return
+    from litellm_ledger._litellm.packages import needs_messages_stream, require
+
     if asked.call.name == "anthropic_messages" and not needs_messages_stream(
         asked.model, asked.provider
     ):

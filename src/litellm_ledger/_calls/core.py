@@ -145,6 +145,15 @@ class ClientCore:
             if first in self.on_ready:  # calls that came meanwhile have waited for it as well
                 self.on_ready.remove(first)
 
+    def is_idle(self) -> bool:
+        """Whether ``ready`` has nothing to do, and nothing waits for the ledger."""
+        return (
+            self._loop is not None
+            and self._closing is None
+            and not self.on_ready
+            and self.calls.idle()
+        )
+
     def is_here(self) -> bool:
         """Whether this runs on the client's event loop."""
         try:

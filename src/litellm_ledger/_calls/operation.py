@@ -114,6 +114,11 @@ class Operation:
         )
         return await retrying(attempt)
 
+    def begins(self) -> None:
+        """Another attempt begins."""
+        self.attempts += 1
+        self.phase = f"in attempt {self.attempts}"
+
     def answered(self) -> None:
         """An answer is here: it is handed out, whatever the time; a stream is still to be read."""
         self.phase = "while its stream was being read"

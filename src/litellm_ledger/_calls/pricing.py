@@ -20,7 +20,7 @@ from litellm_ledger._litellm.bill import containers_of, provider_id
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._litellm.costs import map_cost, provider_of, put_litellm_cost, says
 from litellm_ledger._litellm.members import member, note, note_price, noted, view
-from litellm_ledger._litellm.price_options import priced_elsewhere
+from litellm_ledger._litellm.price_options import hangs_on_nothing, priced_elsewhere
 from litellm_ledger._litellm.units import search_context
 from litellm_ledger._litellm.usage import parts
 from litellm_ledger._records.money import FAR, usd, whole
@@ -98,19 +98,27 @@ class Pricing:
         return fields
 
     def complete_plain(
-        self, fields: dict[str, Any], asked: Asked, began: datetime | None = None
+        self,
+        fields: dict[str, Any],
+        model: str | None,
+        kwargs: Mapping[str, Any],
+        began: datetime | None = None,
     ) -> bool:
         """``complete`` where LiteLLM's price hung on nothing; tell whether that was so.
 
         Args:
             fields: ``plain_fields`` of the answer.
-            asked, began: as for ``complete``.
+            model: the caller's.
+            kwargs: the caller's arguments.
+            began: as for ``complete``.
         """
-        model, provider = asked.model, fields["provider"]
-        if not model or not fields["cost"] or self.own(model, provider, began) is not None:
+        provider = fields["provider"]
+        if not model or not fields["cost"]:
+            return False
+        if self._table and self.own(model, provider, began) is not None:
             return False
         try:
-            if asked.price_options(provider) or priced_elsewhere(asked.kwargs):
+            if not hangs_on_nothing(kwargs, model=model, provider=provider):
                 return False
             found = _map().plain_picousd(fields, model)
             if found is None:

@@ -19,6 +19,7 @@ from litellm_ledger._calls.call import call, call_unbilled
 from litellm_ledger._calls.core import ClientCore
 from litellm_ledger._calls.operation import need_tenacity
 from litellm_ledger._calls.options import AbandonedStream, CallOptions, Keep, refuse_ours
+from litellm_ledger._calls.straight import straight_call
 from litellm_ledger._records.statistics import Statistics
 from litellm_ledger._runtime.misuse import AsyncOnly, instead
 from litellm_ledger._storage.filesystem import REAL, FileSystem
@@ -258,12 +259,14 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
     ) -> Coroutine[Any, Any, Any]:
         """Every call of ``LiteLLMCalls``; ``given`` are the arguments that its method names."""
         refuse_ours(name, kwargs)
-        kwargs.update((name, value) for name, value in given.items() if value is not None)
+        kwargs.update({name: value for name, value in given.items() if value is not None})
         if isinstance(tags, list):
             kwargs["tags"] = tags
             tags = None
         core, options = self._core, self._options
         if options.cache is None:
+            if name == "acompletion" and not args and "model" in kwargs:
+                return straight_call(core, kwargs, tags, options)
             return call(core, name, args, kwargs, tags, options=options)
         from litellm_ledger._cache.cached_call import cached_call
 

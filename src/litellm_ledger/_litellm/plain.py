@@ -8,16 +8,19 @@ know, it leaves to them.  Pure, like those.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any, Final
 
+from litellm_ledger._records.money import from_litellm
 from litellm_ledger._records.record import MAX_INT, MAX_TEXT
 
-from .bill import COST_HEADER, PLAIN_TIERS, money
+from .bill import COST_HEADER, PLAIN_TIERS
 from .internals import HIDDEN
 
 __all__ = ["plain_fields"]
 
 _COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_counts: Final = itemgetter(*_COUNTS)
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 _READ: Final = {
     "prompt_tokens_details": ("cached_tokens", "cache_read_tokens"),
@@ -56,7 +59,7 @@ def plain_fields(answer: Any) -> dict[str, Any] | None:  # noqa: C901 - one cond
         provider = hidden["custom_llm_provider"]
         name = said["id"]
         cost = hidden["response_cost"]
-        given, made, total = [counted[count] for count in _COUNTS]
+        given, made, total = _counts(counted)
         if (
             not (type(model) is type(provider) is type(name) is str)
             or not (model and provider and name and f"{model}{provider}{name}".isascii())
@@ -103,7 +106,7 @@ def plain_fields(answer: Any) -> dict[str, Any] | None:  # noqa: C901 - one cond
                 if part != read or type(amount) is not int or not 0 <= amount <= MAX_INT:
                     return None
                 fields[field] = amount
-        fields["cost"] = money(cost)
+        fields["cost"] = from_litellm(cost)
     except Exception:  # not of the shape that LiteLLM gives it today
         return None
     return fields

@@ -7,7 +7,9 @@ the call does not say is left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from .bill import PLAIN_TIERS
@@ -15,7 +17,14 @@ from .internals import internal
 from .load import loaded
 from .members import member
 
-__all__ = ["ON_USAGE", "PRICED_BY", "base_model", "price_options", "priced_elsewhere"]
+__all__ = [
+    "ON_USAGE",
+    "PRICED_BY",
+    "base_model",
+    "hangs_on_nothing",
+    "price_options",
+    "priced_elsewhere",
+]
 
 ON_USAGE: Final = ("inference_geo", "speed")
 """Options that LiteLLM reads from the usage of an answer, where Anthropic says them."""
@@ -111,6 +120,39 @@ def priced_elsewhere(kwargs: Mapping[str, Any]) -> bool:
         if info is not None and any(member(info, name) is not None for name in _OWN_PRICES):
             return True
     return False
+
+
+_CHOOSING: Final = _ASKING | _HOLDERS | _OWN_PRICES
+_ENVIRONMENT: Final[Mapping[Any, str | bytes]] = getattr(os.environ, "_data", os.environ)
+"""As the operating system has it: ``os.environ`` raises and encodes at each look."""
+_BASES: Final = tuple(
+    name if _ENVIRONMENT is os.environ else os.environ.encodekey(name)
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_BASE")
+)
+
+
+def hangs_on_nothing(kwargs: Mapping[str, Any], *, model: str, provider: str) -> bool:
+    """Whether there are no ``price_options``, and it is not ``priced_elsewhere``.
+
+    The same in one frame where the arguments have no member that either looks at.
+    """
+    litellm: Any = loaded()
+    if not _CHOOSING.isdisjoint(kwargs) or provider.startswith("vertex_ai"):
+        asked = price_options(kwargs, model=model, provider=provider)
+        return not asked and not priced_elsewhere(kwargs)
+    set_to = litellm.__dict__.get
+    if set_to("cost_discount_config") or set_to("cost_margin_config"):
+        return False
+    if provider != "openai":
+        return True
+    where, get = kwargs.get("api_base") or kwargs.get("base_url"), _ENVIRONMENT.get
+    return _known_residency(where, set_to("api_base"), get(_BASES[0]), get(_BASES[1])) is None
+
+
+@lru_cache(100)
+def _known_residency(where: Any, *_also_asked: Any) -> str | None:
+    """``_data_residency``, asked again when anything has changed that LiteLLM looks at for it."""
+    return _data_residency({"api_base": where})
 
 
 def _data_residency(kwargs: Mapping[str, Any]) -> str | None:

@@ -53,13 +53,14 @@ class Limit:
             )
         self.most = most
         self.held: set[Slot] = set()
+        self.free = 0  # requests under way without a slot, where any number may be
         self.room = Room(self._free)
         self._closed: Callable[[], Exception] | None = None
         self._warned = False
 
     @property
     def active(self) -> int:
-        return len(self.held)
+        return len(self.held) + self.free
 
     @property
     def waiting(self) -> int:

@@ -97,11 +97,11 @@ class Room:
     counted until it does, so that nobody slips in between.
     """
 
-    __slots__ = ("_free", "_granted", "waiting")
+    __slots__ = ("_free", "granted", "waiting")
 
     def __init__(self, free: Callable[[], int]) -> None:
         self._free = free
-        self._granted = 0
+        self.granted = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
@@ -109,7 +109,7 @@ class Room:
 
     def at_once(self) -> bool:
         """Whether one more may enter now without overtaking anybody."""
-        return not self.waiting and not self._granted and self._free() > 0
+        return not self.waiting and not self.granted and self._free() > 0
 
     async def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for a place.  The caller uses it before its next await, or not at all.
@@ -125,20 +125,20 @@ class Room:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._granted -= 1
+                self.granted -= 1
                 self.admit()
             else:
                 with contextlib.suppress(ValueError):
                     self.waiting.remove(future)
             raise
-        self._granted -= 1
+        self.granted -= 1
 
     def admit(self) -> None:
         """Let in as many as there is room for.  Called whenever something was written."""
-        while self.waiting and self._free() - self._granted > 0:
+        while self.waiting and self._free() - self.granted > 0:
             future = self.waiting.popleft()
             if not future.done():
-                self._granted += 1
+                self.granted += 1
                 _resolve(future, None)
 
     def fail(self, error: BaseException) -> None:

@@ -73,9 +73,18 @@ class CallsInFlight:
             admission.backlog.untracked += 1
             return None
         started = admission.take(record)
+        if not admission.acked(started):
+            await self.started(started, ack_timeout)
+        return started
+
+    def idle(self) -> bool:
+        """Whether a call may start now; then nothing waits to be written."""
+        return self._writer.admission.idle()
+
+    async def started(self, started: UsageRecord, ack_timeout: float) -> None:
+        """Wait for the ack of a ``started`` record, as ``start`` does."""
+        admission = self._writer.admission
         try:
-            if admission.acked(started):
-                return started
             began = time.monotonic(), self._writer.disk()[0]
             if not await admission.ack(started, ack_timeout):
                 self._missed(*began)
@@ -83,10 +92,12 @@ class CallsInFlight:
             # Cancelled, or the writer died, before the request left: the call ends here.
             self.end(_cancelled(started), started)
             raise
-        return started
 
     def began(self, record: UsageRecord) -> UsageRecord:
-        """Put the ``started`` record of a call under way down.  Never waits, never fails."""
+        """Put a ``started`` record down: of a call under way, or while ``idle`` holds.
+
+        Never waits, never fails.
+        """
         return self._writer.admission.take(record)
 
     def join(self) -> None:

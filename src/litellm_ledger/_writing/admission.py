@@ -126,6 +126,17 @@ class Admission:
             backlog.put(record, record.ts or datetime.now(UTC))
         return True
 
+    def idle(self) -> bool:
+        """Whether nothing waits, here on the loop's thread: a record has room at once."""
+        backlog, room = self.opened, self._room
+        return (
+            self.state is _OPEN
+            and self.loop is asyncio.get_running_loop()
+            and backlog is not None
+            and not (backlog.queue.hand or backlog.queue.waiting or backlog.inbox)
+            and not (room.waiting or room.granted)
+        )
+
     def take(self, record: UsageRecord, settles: int | None = None) -> UsageRecord:
         """Accept a record.  Never waits and never fails, also while and after closing.
 

@@ -187,13 +187,12 @@ class Backlog:
     def line(self, item: Accepted) -> bytes:
         """Encode a waiting record whatever it holds: what JSON cannot take is left out and said."""
         seq, now, record, cost = item
-        if now is not None:
-            record = self._completed(record, seq, now)
+        made = record.__copy__() if now is None else self._completed(record, seq, now)
         try:
-            return encode_own(record.__copy__(), cost)
+            return encode_own(made, cost)
         except Exception as exc:  # noqa: BLE001 - logged, and the record is kept as far as possible
             _log.error("record %d holds what cannot be stored (%s); stored without it", seq, exc)
-            record = record.__copy__()
+            record = record.__copy__() if now is None else self._completed(record, seq, now)
             for name in record.__struct_fields__:
                 if not _can_be_stored(record, name):
                     force_setattr(record, name, {} if name == "tags" else None)
