@@ -239,4 +239,4 @@ def test_a_ledger_and_litellm_are_not_checked_at_once(
 ) -> None:
     said = doctor(monkeypatch, (GOOD,), str(tmp_path))
     assert said.exit_code == 2
-    assert "leave PATH out" in said.stderr
+    assert "leave PATH and --prices out" in said.stderr
