@@ -213,7 +213,7 @@ def _opened(path: Path, sha256: str, checked: CheckedFiles | None) -> ArchiveFil
         return None
     try:
         sources = msgspec.json.decode(value_of(footer, SOURCES_KEY) or b"", type=list[Source])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     names = [SegmentName.parse(source.name) for source in sources]
     if None in names:
@@ -398,7 +398,7 @@ def rebuilt(
 def _lines(rows: Sequence[tuple[int, str]]) -> bytes:
     try:
         return _encode(_decode("\n".join([text for _, text in rows])))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return b"".join([_of_columns(text) for _, text in rows])
 
 
@@ -412,7 +412,10 @@ def _lines_of_both(rows: Sequence[tuple[int, str, str | None]]) -> bytes:
 def _of_columns(text: str) -> bytes:
     try:
         return _encode(_decode(text))
-    except msgspec.DecodeError:  # no line; what there was would be in the row beside it
+    except (
+        msgspec.DecodeError,
+        RecursionError,
+    ):  # no line; what there was would be in the row beside it
         return b"{}\n"
 
 

@@ -15,6 +15,8 @@ _MAGIC: Final = b"PAR1"
 _BINARY: Final = b"\x18"
 """Thrift's compact protocol: the next field of a struct, which is a text."""
 _END: Final = b"\x00"
+_BITS: Final = 35
+"""Of the length of a text: seven a byte, and no more than 32 count."""
 
 
 def read_footer(file: BufferedReader) -> bytes | None:
@@ -48,7 +50,7 @@ def value_of(footer: bytes, key: str) -> bytes | None:
         return None
     at += len(mark)
     size = shift = 0
-    while byte := footer[at : at + 1]:
+    while shift < _BITS and (byte := footer[at : at + 1]):
         at += 1
         size |= (byte[0] & 127) << shift
         shift += 7

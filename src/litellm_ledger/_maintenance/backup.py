@@ -142,7 +142,7 @@ def _claim(to: Path, root: Path, there: list[SegmentName], *, incremental: bool)
         return _Marker(1, str(root))
     try:
         marker = msgspec.json.decode(read_file(to / MARKER), type=_Marker)
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise LedgerPathError(
             f"{to} is not empty, and not a backup that this command made; give another directory"
         ) from None

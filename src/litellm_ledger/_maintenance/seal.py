@@ -104,7 +104,7 @@ def _restore(root: Path, fs: FileSystem, ledger: Snapshot) -> list[str]:
     restored = []
     for file in files.values():
         for data in kept_manifests(file):
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 name = missing.get(_decode(data).segment)
                 manifest = None if name is None else parse(data, name)
                 if name is None or manifest is None:

@@ -90,7 +90,7 @@ def _file_of(root: Path) -> Path | None:
 
 
 def _load(file: Path | None) -> _Known:
-    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if file is not None and file.lstat().st_uid == os.geteuid():
             return msgspec.json.decode(file.read_bytes(), type=_Known)
     return {}
