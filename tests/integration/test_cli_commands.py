@@ -46,6 +46,7 @@ READING = {
             "anchor",
             "compact",
             "statusline",
+            "alerts",
         ),
         ("json",),
     ),
@@ -121,7 +122,7 @@ def test_every_command_on_every_ledger_in_every_form(ledger: Path, command: str)
             args = ["report", ledger, *command.split()[1:], *form.split()]
         done = run(*args)
         assert not done.exception or isinstance(done.exception, SystemExit), (args, done.exception)
-        statuses = (0, 1) if command in ("verify", "doctor", "compact", "seal") else (0,)
+        statuses = (0, 1) if command in ("verify", "doctor", "compact", "seal", "alerts") else (0,)
         assert done.exit_code in statuses, done.output
         assert "Traceback" not in done.output
         if form == "--json" and command not in ("records", "tail"):
@@ -376,7 +377,8 @@ def members(value: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("command", ["daily --breakdown", "report --latency", "top users", "calls",
-                                     "doctor", "verify", "recover", "statusline"])  # fmt: skip
+                                     "doctor", "verify", "recover", "statusline",
+                                     "alerts"])  # fmt: skip
 def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -> None:
     spoil(next((whole.root / "segments").iterdir()), line=2)
     plain = json.loads(run(*command.split(), whole.root, "--json").stdout)

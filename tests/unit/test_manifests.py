@@ -393,7 +393,7 @@ def test_what_was_checked_is_kept_through_no_link(
     hand.sealed(1, 2)
     seal(hand.root)
     kept, victim = tmp_path / "cache" / "kept.json", tmp_path / "victim"
-    monkeypatch.setattr(_checked_files, "_file_of", lambda _root: kept)
+    monkeypatch.setattr(_checked_files, "cache_file", lambda *_: kept)
     kept.parent.mkdir()
     for name in (f"kept.{os.getpid()}.tmp", kept.name):
         (kept.parent / name).symlink_to(victim)

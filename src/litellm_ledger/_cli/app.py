@@ -45,6 +45,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "records": ("records", ("json",)),
     "sql": ("sql", FORMS),
     "export": ("records", ()),
+    "alerts": ("alerts", ("json",)),
     "doctor": ("health", ("json",)),
     "verify": ("verify", ("json",)),
     "recover": ("health", ("json",)),

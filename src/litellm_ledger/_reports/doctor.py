@@ -40,7 +40,7 @@ from litellm_ledger._storage.location import file_system_of, is_network
 
 from .ledger import Ledger
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "place", "writers"]
 
 LOOK_BACK: Final = timedelta(days=30)
 """What is older is history: it does not make ``doctor`` complain for ever."""
@@ -82,8 +82,8 @@ def examine(ledger: Ledger) -> list[Finding]:
         UnsupportedFormat: it was written by a newer version.
     """
     names = ledger.segments()
-    writers = {name.writer for name in names}
-    found = [*_place(ledger.path), *_writers(ledger.path)]
+    owners = {name.writer for name in names}
+    found = [*place(ledger.path), *writers(ledger.path)]
     live = {writer_of_live(path.name) for path in _files(ledger.path / LIVE)}
     orphans = sorted({name.writer for name in names if name.open and name.writer not in live})
     if orphans:
@@ -94,7 +94,7 @@ def examine(ledger: Ledger) -> list[Finding]:
                 f"({orphans[0]}): it is read like any other; later records may be missing",
             )
         )
-    found.append(_clock(ledger.path, writers))
+    found.append(_clock(ledger.path, owners))
     found += _manifests(ledger.path, names)
     sealed = sum(path.suffix == ".jsonl" for path in _files(ledger.path / SEGMENTS))
     if sealed > _MANY_SEGMENTS:
@@ -125,7 +125,8 @@ def _manifests(path: Path, names: Sequence[SegmentName]) -> Iterator[Finding]:
         )
 
 
-def _place(path: Path) -> Iterator[Finding]:
+def place(path: Path) -> Iterator[Finding]:
+    """Look at where the ledger is: file system, rights, disk space."""
     kind = file_system_of(path)
     if is_network(path):
         yield _warning(
@@ -165,7 +166,8 @@ def _open_to_all(path: Path) -> bool:
         return False
 
 
-def _writers(path: Path) -> Iterator[Finding]:
+def writers(path: Path) -> Iterator[Finding]:
+    """Look at those that run and those that died: unclean shutdowns, backlog, recovery."""
     alive: dict[str, tuple[int, int]] = {}
     dead = []
     for file in _files(path / LIVE):

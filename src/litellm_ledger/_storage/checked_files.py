@@ -18,7 +18,7 @@ import msgspec
 
 from .filesystem import open_file
 
-__all__ = ["CheckedFiles"]
+__all__ = ["CheckedFiles", "cache_file"]
 
 _WORTH_KEEPING: Final = 16 * 2**20
 """Bytes that were read, from which on it is remembered for other processes: they take 10 ms."""
@@ -40,7 +40,7 @@ class CheckedFiles:
 
     def __init__(self, root: Path, size: int) -> None:
         self._root = root
-        self._file = _file_of(root) if size >= _WORTH_KEEPING else None
+        self._file = cache_file(root, "checked") if size >= _WORTH_KEEPING else None
         key = str(self._file or root)
         if key not in _known:
             _known[key] = _load(self._file)
@@ -77,14 +77,18 @@ class CheckedFiles:
             temporary.replace(self._file)
 
 
-def _file_of(root: Path) -> Path | None:
+def cache_file(root: Path, kind: str) -> Path | None:
+    """Return the file in the user's directory of caches for what is remembered of a ledger.
+
+    ``None``: the user has no such directory.
+    """
     from hashlib import sha256  # these only where they are needed: their import takes time
 
     from platformdirs import user_cache_dir
 
     key = sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:32]
     try:
-        return Path(user_cache_dir("litellm-ledger", appauthor=False)) / f"checked-{key}.json"
+        return Path(user_cache_dir("litellm-ledger", appauthor=False)) / f"{kind}-{key}.json"
     except RuntimeError:  # there is no home
         return None
 
