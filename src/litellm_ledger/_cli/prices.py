@@ -58,8 +58,10 @@ def reprice(
         bool, option("--write", help="Add the adjustments to the ledger. Needs --why.")
     ] = False,
     dry_run: Annotated[bool, option(help="Only show the difference (default).")] = False,
-    why: Annotated[str | None, option(help="The reason, on each adjustment.")] = None,
-    who: Annotated[str | None, option(help="Who does it. Default: the name of this user.")] = None,
+    why: Annotated[str | None, option(help="The reason, kept with each adjustment.")] = None,
+    who: Annotated[
+        str | None, option(help="Your name, kept with each adjustment. Default: your user name.")
+    ] = None,
 ) -> int:
     """Show what records cost by other prices; with --write, reports use the new costs."""
     from litellm_ledger._aggregates.calendar import calendar
