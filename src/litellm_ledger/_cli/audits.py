@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from litellm_ledger._records.audit import Audit, Span
     from litellm_ledger._reports.ledger import Ledger
 
-__all__ = ["acknowledge", "audit_line", "user_name"]
+__all__ = ["Who", "acknowledge", "audit_line", "user_name"]
+
+
+Who = Annotated[
+    str | None, option(help="Your name; it is kept in the ledger. Default: your user name.")
+]
 
 
 def acknowledge(
@@ -30,7 +35,7 @@ def acknowledge(
     writer: Annotated[str, argument(help="The writer, as verify shows it.")],
     ledger: Ledger,
     why: Annotated[str, option(help="What was found out; it is kept in the ledger.")],
-    who: Annotated[str | None, option(help="Who does it. Default: the name of this user.")] = None,
+    who: Who = None,
 ) -> int:
     """Write that a writer's losses were looked into; verify reports them, and is OK again."""
     from litellm_ledger._maintenance.acknowledge import acknowledge as acknowledge_loss

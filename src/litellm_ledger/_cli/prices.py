@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, dollars
 
-from .audits import user_name
+from .audits import Who, user_name
 from .flags import Output, check_where, emit
 from .parameters import option
 from .plain import utc
@@ -58,10 +58,8 @@ def reprice(
         bool, option("--write", help="Add the adjustments to the ledger. Needs --why.")
     ] = False,
     dry_run: Annotated[bool, option(help="Only show the difference (default).")] = False,
-    why: Annotated[str | None, option(help="The reason, kept with each adjustment.")] = None,
-    who: Annotated[
-        str | None, option(help="Your name, kept with each adjustment. Default: your user name.")
-    ] = None,
+    why: Annotated[str | None, option(help="The reason; it is kept in the ledger.")] = None,
+    who: Who = None,
 ) -> int:
     """Show what records cost by other prices; with --write, reports use the new costs."""
     from litellm_ledger._aggregates.calendar import calendar
