@@ -11,7 +11,7 @@ import pytest
 from tests.replies import sse
 
 from litellm_ledger import ModelPrice
-from litellm_ledger._calls.capture import _asked
+from litellm_ledger._calls.captured import _asked
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._litellm.anthropic_events import MessagesReader
 from litellm_ledger._litellm.calls import CALLS, Asked
