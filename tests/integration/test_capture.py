@@ -402,6 +402,20 @@ async def test_a_synchronous_call_is_one_record_however_it_ends(
     assert (failed.status, failed.error) == ("error", "BadRequestError")
 
 
+async def test_a_synchronous_call_that_litellm_answers_by_another_is_one_record(
+    to: dict[str, Any], tmp_path: Path
+) -> None:
+    async with LiteLLMClient(tmp_path, capture=True):
+        ask = {"model": "text-completion-openai/gpt-3.5-turbo-instruct", "prompt": "a b"}
+        await asyncio.to_thread(lambda: litellm.text_completion(**ask, **to))
+        with contextlib.suppress(openai.OpenAIError):
+            headers = Behaviour(status=400).headers()
+            bad = {**ask, "extra_headers": headers, **to}
+            await asyncio.to_thread(lambda: litellm.text_completion(**bad))
+        await until(lambda: len(records(tmp_path)) >= 2)
+    assert sorted(record.status for record in records(tmp_path)) == ["error", "ok"]
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_the_close_waits_for_the_log_of_a_synchronous_call_that_has_ended(
     to: dict[str, Any], tmp_path: Path, streamed: bool

@@ -164,6 +164,7 @@ class Capture:
         call_id = getattr(logging_obj, "litellm_call_id", None)
         attempt = _key(call_id, getattr(logging_obj, "start_time", None))
         if is_sync(call):
+            captured.key = attempt
             self._synchronous[attempt] = captured
         self._is_new(attempt)
         self._watch(logging_obj, captured, sync=is_sync(call))
@@ -196,13 +197,28 @@ class Capture:
         """
         call = str(details.get("call_type") or "completion")
         attempt = _key(details.get("litellm_call_id"), times[0])
-        captured = self._synchronous.pop(attempt, None)
+        captured = self._synchronous.get(attempt) or self._around(attempt)
         if captured is None:
             if not self._is_new(attempt) or is_async(call):
                 self.duplicates += 1
                 return
             captured = Captured.of(self._core, None, given(details), call)
+        elif captured.told:
+            self.duplicates += 1
+        captured.told = True
         captured.on_sync(details, answer, times)
+
+    def _around(self, attempt: tuple[str, str]) -> Captured | None:
+        """The call that an attempt is inside of.
+
+        LiteLLM's ``text_completion`` calls ``completion`` and tells of both, each with its time.
+        """
+        call_id, began = attempt
+        seen = [ref() for ref in self._synchronous.valuerefs()]  # a copy: threads add to it
+        of_call = (one for one in seen if one is not None and one.key[0] == call_id)
+        return max(
+            (one for one in of_call if one.key[1] <= began), key=lambda one: one.key, default=None
+        )
 
     def _is_new(self, attempt: tuple[str, str]) -> bool:
         """Remember an attempt, so that none is recorded twice.  From any thread."""

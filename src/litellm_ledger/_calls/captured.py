@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
@@ -35,6 +36,9 @@ __all__ = ["Captured", "given"]
 
 _log = logging.getLogger("litellm_ledger")
 
+_settling: Final = threading.RLock()
+"""Two threads of LiteLLM's may tell of one call at once; a finalizer may run anywhere."""
+
 
 @dataclass(eq=False, repr=False)
 class Captured:
@@ -48,6 +52,8 @@ class Captured:
     deployment: Any
     here: bool = False
     ended: bool = False
+    key: tuple[str, str] = ("", "")
+    told: bool = False
 
     @classmethod
     def of(cls, core: ClientCore, logging_obj: Any, request: Mapping[str, Any], call: str) -> Self:
@@ -137,9 +143,10 @@ class Captured:
         return estimate_stream(asked.model or "", asked.prompt, [chunk], asked.kwargs.get("tools"))
 
     def _settle(self, fields: dict[str, Any]) -> UsageRecord | None:
-        if self.ended:
-            return None
-        self.ended = True
+        with _settling:
+            if self.ended:
+                return None
+            self.ended = True
         self.core.ended(self)
         if self.here and self.core.is_here():
             return self.attempt.settle(_marked(fields))
