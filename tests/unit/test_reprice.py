@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import shutil
+import tracemalloc
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -577,3 +578,27 @@ def test_a_live_file_of_adjustments_holds_up_no_recovery(hand: PricedLedger) -> 
     HandMade(hand.root, path.name.partition(".")[0]).live(5)
     assert run("recover", hand.root).exit_code == 0
     assert Ledger(hand.root).verify(full=True).ok
+
+
+def test_adjustments_are_added_up_one_by_one_and_a_copy_of_a_segment_adds_nothing(
+    hand: PricedLedger,
+) -> None:
+    path = by_hand(hand, new_cost_picousd=1_000_000)
+    once = Ledger(hand.root).report()
+    line = json.loads(path.read_bytes())
+    del line["crc"]
+    writer = path.name.partition(".")[0]
+    lines = []
+    for seq in range(1, 20_001):
+        told = {**line, "id": f"{writer}-{seq:016d}", "seq": seq, "adjusts": hand.id(100 + seq)}
+        lines.append(framed(json.dumps(told, separators=(",", ":")).encode()[:-1]))
+    lines[0] = path.read_bytes()
+    path.with_name(str(SegmentName(writer, 1, len(lines)))).write_bytes(b"".join(lines))
+    tracemalloc.start()
+    try:
+        found = Ledger(hand.root).report()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.total.cost - once.total.cost == Decimal("0.000001") * (len(lines) - 1)
+    assert peak < 4_000_000

@@ -20,7 +20,14 @@ from litellm_ledger._storage.format_version import newer_format
 
 from .lines import Problem
 
-__all__ = ["Adjusted", "adjusted_segments", "newest", "read_additions", "read_adjustments"]
+__all__ = [
+    "Adjusted",
+    "adjusted_segments",
+    "each_addition",
+    "newest",
+    "read_additions",
+    "read_adjustments",
+]
 
 
 def read_adjustments(
@@ -51,8 +58,21 @@ def read_additions(
     root: Path, names: Sequence[SegmentName], problems: list[Problem]
 ) -> list[Adjustment | Audit]:
     """Return adjustments and audits in the order of their time; as ``read_adjustments``."""
-    found = {one.id: one for name in names for one in _of_segment(root, name, problems)}
-    return sorted(found.values(), key=lambda one: (one.at, one.id))
+    return sorted(each_addition(root, names, problems), key=lambda one: (one.at, one.id))
+
+
+def each_addition(
+    root: Path, names: Sequence[SegmentName], problems: list[Problem]
+) -> Iterator[Adjustment | Audit]:
+    """Yield adjustments and audits as they lie there, none twice; as ``read_adjustments``."""
+    writer, last = "", 0
+    for name in sorted(names):
+        if name.writer != writer:
+            writer, last = name.writer, 0
+        for one in _of_segment(root, name, problems):
+            if one.seq > last:  # else it is in a copy of a segment too
+                last = one.seq
+                yield one
 
 
 class Adjusted(NamedTuple):

@@ -13,9 +13,10 @@ from typing import Any, cast
 from litellm_ledger._aggregates.groups import key_of
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.totals import FIELDS, Totals
-from litellm_ledger._reading.adjustments import read_adjustments
+from litellm_ledger._reading.adjustments import each_addition
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot
+from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.record import Fields
 
 __all__ = ["add_adjustments"]
@@ -42,7 +43,9 @@ def add_adjustments(
     keys = [key_of(name, selection.calendar) for name in by]
     count = 0
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for one in read_adjustments(ledger.root, ledger.adjustments, problems, before):
+    for one in each_addition(ledger.root, ledger.adjustments, problems):
+        if not isinstance(one, Adjustment) or (before is not None and one.at >= before):
+            continue
         line = cast("Fields", one)  # it has the members that keys and selections ask for
         if selection.fits(line):
             count += 1
