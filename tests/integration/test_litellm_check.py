@@ -87,7 +87,7 @@ def test_records_that_are_missing_are_named(tmp_path: Path) -> None:
         tmp_path,
         "async def silent(self, *given): pass\n"
         "capture.Capture.on_start = silent\n"
-        "capture.Capture.on_sync = lambda self, *given: None\n"
+        "capture.Capture.on_request = capture.Capture.on_sync = lambda self, *given: None\n"
         "run._SETTLE = 0.5",
     )
     missing = wrong(found)
