@@ -14,7 +14,7 @@ from tests.priced_ledger import MAP, OWN, PricedLedger
 from tests.terminal import as_json, run
 
 from litellm_ledger import Ledger
-from litellm_ledger._prices.entry import Entry
+from litellm_ledger._prices.entry import Entry, number
 from litellm_ledger._reading import price_entries as _price_entries
 from litellm_ledger._reading.price_check import check_prices
 from litellm_ledger._records.layout import PRICES
@@ -163,3 +163,25 @@ def test_an_entry_that_is_longer_than_any_is_not_believed_and_not_kept_in_memory
     found = check_prices(ledger.root)
     assert (found.computed, found.different) == (50, 0)
     assert [problem.detail for problem in found.entries] == ["is no entry: it is too long"]
+
+
+@pytest.mark.parametrize(
+    ("value", "price"),
+    [
+        (Decimal("1e999999999"), None),
+        (Decimal("1e-999999999"), None),
+        ("1e999999999", None),
+        (Decimal("0e-999999999"), Decimal(0)),
+        (Decimal("1e-61"), None),
+        (Decimal(-1), None),
+        (Decimal("NaN"), None),
+        (True, None),
+        (10**10, None),
+        (Decimal("1.5e-07"), Decimal("1.5e-07")),
+        ("0.002", Decimal("0.002")),
+    ],
+)
+def test_a_number_that_would_fill_memory_is_no_price(value: Any, price: Decimal | None) -> None:
+    found = number(value)
+    assert found == price
+    assert found is None or len(format(found, "f")) < 80

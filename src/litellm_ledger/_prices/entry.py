@@ -100,7 +100,10 @@ class Entry:
 
 
 def number(value: Any) -> Decimal | None:
-    """A price or a multiplier: a number from 0, also as text, as in a proxy's configuration."""
+    """A price or a multiplier: a number from 0, also as text, as in a proxy's configuration.
+
+    One beyond a billion, or with more than 60 decimals, is none: written out it would fill memory.
+    """
     kind = type(value)
     if kind is int or kind is str:
         try:
@@ -109,4 +112,15 @@ def number(value: Any) -> Decimal | None:
             return None
     elif kind is not Decimal:
         return None
-    return value if value.is_finite() and value >= 0 else None
+    if not value.is_finite() or value < 0:
+        return None
+    if not value:
+        return _ZERO
+    exponent = value.as_tuple().exponent
+    within = isinstance(exponent, int) and exponent >= -_DECIMALS and value <= _MOST
+    return value if within else None
+
+
+_ZERO: Final = Decimal(0)
+_MOST: Final = Decimal(10**9)
+_DECIMALS: Final = 60
