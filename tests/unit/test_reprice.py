@@ -602,3 +602,9 @@ def test_adjustments_are_added_up_one_by_one_and_a_copy_of_a_segment_adds_nothin
         tracemalloc.stop()
     assert found.total.cost - once.total.cost == Decimal("0.000001") * (len(lines) - 1)
     assert peak < 4_000_000
+
+
+def test_a_list_of_calls_says_that_reports_may_have_other_costs(hand: PricedLedger) -> None:
+    assert "priced again" not in told("calls", hand.root)
+    write(hand.root)
+    assert "Costs as recorded; some were priced again" in told("calls", hand.root)

@@ -98,12 +98,23 @@ def calls(
         if found.matched > len(found):
             notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
         notes += _estimated(found.records)
+        notes += _repriced(ledger)
         notes += damage(found.problems)
-        if not output.quiet:
+        if notes and not output.quiet:
             write()
             write_notes(notes, md=output.md)
 
     return emit(output, plain, table, csv=csv)
+
+
+def _repriced(ledger: Ledger) -> list[str]:
+    """Return a note where reports may have other costs than these."""
+    from litellm_ledger._reading.adjustments import are_there
+    from litellm_ledger._reading.listing import Snapshot
+
+    if not are_there(ledger.path, Snapshot.take(ledger.path).adjustments):
+        return []
+    return ["Costs as recorded; some were priced again, which reports and show ID tell."]
 
 
 def damage(problems: Sequence[Problem]) -> list[str]:

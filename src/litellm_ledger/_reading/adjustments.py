@@ -5,6 +5,7 @@ Owns what is believed of them: whole segments of valid lines, each number once. 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -23,6 +24,7 @@ from .lines import Problem
 __all__ = [
     "Adjusted",
     "adjusted_segments",
+    "are_there",
     "each_addition",
     "newest",
     "read_additions",
@@ -97,6 +99,15 @@ def adjusted_segments(root: Path, names: Sequence[SegmentName]) -> list[Adjusted
         if first is not None:
             found.append(Adjusted(first.at, str(name), sha256))
     return sorted(found)
+
+
+def are_there(root: Path, names: Sequence[SegmentName]) -> bool:
+    """Whether any of the segments begins with an adjustment; others hold audits."""
+    for name in names:
+        with contextlib.suppress(OSError), open_file(root / SEGMENTS / str(name)) as file:
+            if isinstance(addition_of(file.readline()), Adjustment):
+                return True
+    return False
 
 
 def newest(adjustments: Sequence[Adjustment]) -> dict[str, Adjustment]:
