@@ -79,7 +79,7 @@ async def asked(client: LiteLLMClient, answer: Any, path: str = "/v1", **more: A
 @pytest.mark.parametrize(
     ("model", "answer", "cached"),
     [
-        ("groq/llama-3.3-70b-versatile", GROQ, None),
+        ("groq/openai/gpt-oss-120b", GROQ, None),
         ("moonshot/kimi-k2-0905-preview", MOONSHOT, 50),
     ],
 )

@@ -96,7 +96,7 @@ def test_without_the_book_nothing_is_proved_and_nothing_is_wrong(ledger: PricedL
         path.unlink()
     found = check_prices(ledger.root)
     assert (found.computed, found.missing, found.ok) == (0, 50, True)
-    assert "50 costs could not be computed" in run("verify", "--prices", ledger.root).output
+    assert "50 costs could not be checked" in run("verify", "--prices", ledger.root).output
 
 
 def test_a_cost_of_an_answer_from_a_cache_is_nothing_and_what_it_saved_is_computed(

@@ -244,8 +244,10 @@ def map_cost(
         "cache_read_input_tokens": fields.get("cache_read_tokens"),
         "cache_creation_input_tokens": fields.get("cache_write_tokens"),
     }
+    litellm: Any = loaded()
+    if litellm is None:  # no call was made
+        return None
     try:
-        litellm: Any = load_sync()
         usage = litellm.Usage(
             prompt_tokens=fields.get("input_tokens", 0),
             completion_tokens=fields.get("output_tokens", 0),
