@@ -86,6 +86,7 @@ class LastResort:
         self._asked: SimpleQueue[_thread.LockType] = SimpleQueue()
         self._running = _thread.allocate_lock()
         self._hangs = False
+        self._alone = False  # in a thread that nobody waits for
 
     @property
     def unfinished(self) -> bool:
@@ -214,7 +215,8 @@ class LastResort:
                 return
             self._log.seal(timeout=_left(deadline))
             if backlog.sealer is not None:
-                backlog.sealer.finish(min(_left(deadline), _MANIFESTS))
+                # Nobody waits for what runs in the background: the process may end any moment.
+                backlog.sealer.finish(0.0 if self._alone else min(_left(deadline), _MANIFESTS))
             if self._log.left_open:  # a file that failed us: recovery seals it, by the counters
                 backlog.live.release()
             else:
@@ -273,6 +275,7 @@ class LastResort:
             due = time.monotonic() + LATE_INTERVAL
             while True:
                 asked = self._wait(due)
+                self._alone = True
                 if asked or self._backlog.unwritten:
                     self.save_now(LATE_BUDGET)
                 if time.monotonic() >= due:
@@ -281,6 +284,7 @@ class LastResort:
                     due = time.monotonic() + LATE_INTERVAL
                 self._hangs = False
                 self._saved()
+                self._alone = False
                 for done in asked:
                     done.release()
                 if not self.unfinished and self._asked.empty():
