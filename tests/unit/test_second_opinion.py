@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 import sys
@@ -21,9 +20,6 @@ from litellm_ledger._reports.second_opinion import second_opinion
 from litellm_ledger._storage.filesystem import REAL
 from litellm_ledger._storage.price_book import PriceBook
 
-needs_package = pytest.mark.skipif(
-    importlib.util.find_spec("genai_prices") is None, reason="needs the extra second-opinion"
-)
 TODAY = datetime.now(UTC) - timedelta(hours=1)
 TOKENS = {"input_tokens": 100, "output_tokens": 10, "ts": TODAY}
 
@@ -57,7 +53,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-@needs_package
 @pytest.mark.usefixtures("offline")
 def test_prices_that_agree_are_no_finding(tmp_path: Path) -> None:
     gemini = entry(
@@ -73,7 +68,6 @@ def test_prices_that_agree_are_no_finding(tmp_path: Path) -> None:
     assert found.finding.level == "ok"
 
 
-@needs_package
 @pytest.mark.usefixtures("offline")
 def test_prices_that_differ_are_named_with_both_figures_and_the_day(tmp_path: Path) -> None:
     wrong = entry(
@@ -112,7 +106,6 @@ def test_prices_that_differ_are_named_with_both_figures_and_the_day(tmp_path: Pa
     assert "prices" not in json.loads(run("doctor", hand.root, "--json").stdout)
 
 
-@needs_package
 def test_an_entry_that_somebody_made_up_costs_no_memory_and_no_time(tmp_path: Path) -> None:
     huge = Entry(
         "gpt-4o-mini", {"input_cost_per_token": "1e999999999", "litellm_provider": "openai"}
@@ -133,7 +126,6 @@ def test_an_entry_that_somebody_made_up_costs_no_memory_and_no_time(tmp_path: Pa
     assert len(run("doctor", hand.root, "--prices").output) < 20_000
 
 
-@needs_package
 def test_prices_that_a_program_has_fetched_are_not_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tests.terminal import as_json, on_a_terminal, run, told
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.calendar import calendar
 from litellm_ledger._cli import now as _now
+from litellm_ledger._reports import today
 from litellm_ledger._reports.today import look, midnight
 
 NOW = datetime(2025, 3, 30, 10, 40, tzinfo=UTC)
@@ -64,11 +65,19 @@ def test_a_day_begins_at_midnight_of_its_zone(hand: HandMade) -> None:
     assert (later.in_flight, later.cut_off) == (0, 1)
 
 
-def test_the_line_and_its_json_say_the_same(hand: HandMade) -> None:
-    now = datetime.now(UTC)
-    if now.hour < 1 or now.minute > 58:
-        pytest.skip("in the first hour of a day, and when one ends, others are the sums")
-    fill(hand, now)
+class _Clock(datetime):
+    """It is always noon."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return NOW if tz is None else NOW.astimezone(tz)
+
+
+def test_the_line_and_its_json_say_the_same(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(today, "datetime", _Clock)
+    fill(hand, NOW)
     line = told("statusline", hand.root)
     assert line == "today $3.25+, this hour $0.25+, 0 in flight, 1 error\n"
     plain = as_json("statusline", hand.root)

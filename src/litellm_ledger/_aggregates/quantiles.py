@@ -1,6 +1,6 @@
 """``Spread``: latencies and times to first token by group, for their quantiles.
 
-Owns the definition, the same whoever answers: only ``ok`` outcomes are measured, they are counted
+Owns the definition, the same in every way: only ``ok`` outcomes are measured, they are counted
 in buckets (``bucket_of``, ``bucket_sql``), and a quantile is by nearest rank (the ⌈q·n⌉-th
 smallest).  Its value is the middle of that one's bucket, within 0.8 % of what was measured; the
 smallest and the largest are exact.  Counts of buckets add up, so that sums of parts are those of

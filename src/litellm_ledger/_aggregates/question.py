@@ -162,7 +162,7 @@ def moment(
 
 
 def _before(count: int, unit: str, zone: tzinfo | None, now: datetime) -> datetime:
-    """Return the moment so many hours, days, weeks or months ago; days as the clock shows them."""
+    """Return the moment some hours, days, weeks or months ago; days as the clock shows them."""
     if unit == "h":
         return now.astimezone(UTC) - timedelta(hours=count)
     local = now.astimezone(zone).replace(tzinfo=None)

@@ -1,6 +1,6 @@
 """``SegmentSums``: outcomes of one segment, added up for the tables of its manifest.
 
-Owns how they are added up within limits, so that whoever does it again comes to the same tables
+Owns how they are added up within limits, so that doing it again gives the same tables
 (docs/FORMAT.md).  Pure.
 """
 

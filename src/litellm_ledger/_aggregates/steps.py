@@ -23,7 +23,7 @@ Quarter = Annotated[int, msgspec.Meta(ge=-69_039_552, le=281_558_111)]
 
 
 def is_step(step: int) -> bool:
-    """Whether sums may be over so many quarters."""
+    """Whether sums may be over this number of quarters."""
     return step > 0 and _LONGEST % step == 0
 
 

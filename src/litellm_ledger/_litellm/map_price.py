@@ -138,7 +138,7 @@ def _by_parts(
 def chosen(
     fields: Mapping[str, Any], model: str, provider: str | None, base_model: str | None = None
 ) -> dict[str, int | bool]:
-    """What of the moment chooses the price: ``above`` so many tokens of context, ``off_peak``.
+    """What of the moment chooses the price: ``above`` a number of tokens of context, ``off_peak``.
 
     The hour is that of now, when the call has ended: it is what DeepSeek bills by
     (https://api-docs.deepseek.com/quick_start/pricing).

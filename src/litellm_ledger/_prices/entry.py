@@ -41,7 +41,7 @@ def _matters(name: str) -> bool:
 
 
 class Above(NamedTuple):
-    """A member that is the price above so many tokens of context.
+    """A member that is the price above a number of tokens of context.
 
     Attributes:
         name: of the member that is the price below.

@@ -240,7 +240,7 @@ _EXTRA: Final = "additional_result_cost"
 
 
 def _tier(tiers: list[Any], wanted: int) -> Decimal | None:
-    """The price of the tier that holds so many results; beyond all of them, of the last."""
+    """The price of the tier for this number of results; beyond all of them, of the last."""
     for tier in tiers:
         bounds = tier.get("max_results_range") if type(tier) is dict else None
         if type(bounds) is list and len(bounds) == 2:
