@@ -58,6 +58,8 @@ def lists() -> dict[str, list[Any]]:
 def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in LISTS:  # not ours to keep: what a Router of another test has put there
         monkeypatch.setattr(litellm, name, [])
+    entries = {name: dict(entry) for name, entry in litellm.model_cost.items()}
+    monkeypatch.setattr(litellm, "model_cost", entries)  # a Router puts its deployments there
     yield
     left = [callback for callbacks in lists().values() for callback in callbacks]
     left += litellm.utils.callback_list or []
