@@ -6,13 +6,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from tests.disks import QUICK
+from tests.tally import Tally
 
 from litellm_ledger import LedgerPathError
 from litellm_ledger.testing import FaultyFileSystem, Killed
 
-__all__ = ["Steps"]
+__all__ = ["Steps", "survives_failures", "survives_kills"]
 
 
 class Steps:
@@ -57,3 +59,28 @@ class Steps:
             except LedgerPathError:
                 said = True
             yield self._root, said
+
+
+class Case(Protocol):
+    """Some work, and what holds whatever became of it."""
+
+    steps: Steps
+
+    def check(self, root: Path) -> None: ...
+
+
+def survives_kills(case: Case, tally: Tally, what: str, promised: int) -> None:
+    """Check and count what each kill leaves."""
+    for root in case.steps.killed():
+        case.check(root)
+        tally(what, tried=1, promised=promised, lost=0)
+
+
+def survives_failures(case: Case, error: int, tally: Tally, what: str, promised: int) -> int:
+    """Check and count what each failure leaves; return how many of them the work told of."""
+    failed = 0
+    for root, said in case.steps.failed(error):
+        failed += said
+        case.check(root)
+        tally(what, tried=1, promised=promised, lost=0)
+    return failed

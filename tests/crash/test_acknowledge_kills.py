@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import errno
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.crash.steps import Steps, survives_failures, survives_kills
 from tests.crash.test_power import Scratch, scratch  # noqa: F401 - a fixture
 from tests.disks import QUICK
 from tests.ledger_by_hand import WRITER, HandMade, spoil
 from tests.power import Medium, Recorder, states
 from tests.tally import Tally
 
-from litellm_ledger import LedgerPathError
 from litellm_ledger._maintenance.acknowledge import acknowledge
 from litellm_ledger._reading.verify import verify
-from litellm_ledger.testing import FaultyFileSystem, Killed
+
+WHAT = "acknowledging, killed or failed at a step"
 
 
 def begun(root: Path) -> Path:
@@ -46,16 +45,9 @@ NOTHING, ALL = (0, 0, 0, False), (3, 2, 1, True)
 
 class Case:
     def __init__(self, tmp_path: Path) -> None:
-        self.original, self._root = begun(tmp_path / "original"), tmp_path / "usage"
-        disk = FaultyFileSystem(QUICK)
-        again(self.fresh(), disk)
-        self.steps = len(disk.calls)
-        assert (known(self.original), known(self._root)) == (NOTHING, ALL)
-
-    def fresh(self) -> Path:
-        shutil.rmtree(self._root, ignore_errors=True)
-        shutil.copytree(self.original, self._root)
-        return self._root
+        self.original = begun(tmp_path / "original")
+        self.steps = Steps(self.original, tmp_path / "usage", again)
+        assert (known(self.original), known(tmp_path / "usage")) == (NOTHING, ALL)
 
     def check(self, root: Path) -> None:
         """All of it or nothing, and the next run ends it."""
@@ -70,37 +62,20 @@ def case(tmp_path: Path) -> Case:
 
 
 def test_killed_at_every_step_it_is_whole_or_as_before(case: Case, tally: Tally) -> None:
-    assert case.steps > 5
-    for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.kill(step, torn=step % 3)
-        with suppress(Killed):
-            again(root, disk)
-        case.check(root)
-        tally("acknowledging, killed or failed at a step", tried=1, promised=4, lost=0)
+    assert case.steps.count > 5
+    survives_kills(case, tally, WHAT, 4)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_step_that_fails_is_an_error_and_the_next_run_ends_it(
     case: Case, tally: Tally, number: int
 ) -> None:
-    failed = 0
-    for step in range(1, case.steps + 1):
-        root = case.fresh()
-        disk = FaultyFileSystem(QUICK)
-        disk.fail("*", nth=step, error=number)
-        try:
-            again(root, disk)
-        except LedgerPathError:
-            failed += 1
-        case.check(root)
-        tally("acknowledging, killed or failed at a step", tried=1, promised=4, lost=0)
-    assert failed > case.steps // 2
+    failed = survives_failures(case, number, tally, WHAT, 4)
+    assert failed > case.steps.count // 2
 
 
 def check_power(case: Case, scratch: Scratch, disk: Recorder) -> int:  # noqa: F811
-    base, running = case.original, case.fresh()
+    base, running = case.original, case.steps.fresh()
     again(running, disk)
     count = 0
     for where, root in states(disk.events, Medium(running, base), scratch.fresh):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.crash.steps import Steps
+from tests.crash.steps import Steps, survives_failures, survives_kills
 from tests.crash.test_power import Scratch, scratch  # noqa: F401 - a fixture
 from tests.disks import QUICK
 from tests.ledger_by_hand import OTHER_WRITER, HandMade, spoil
@@ -26,6 +26,8 @@ from litellm_ledger._records.layout import MANIFESTS
 from litellm_ledger._storage import contents as _contents
 from litellm_ledger._storage import manifest as _manifest
 from litellm_ledger.testing import FaultyFileSystem
+
+WHAT = "sealing, killed or failed at a step"
 
 
 def begun(root: Path) -> Path:
@@ -76,20 +78,14 @@ def case(tmp_path: Path) -> Case:
 
 def test_killed_at_every_step_the_next_run_ends_it(case: Case, tally: Tally) -> None:
     assert case.steps.count > 15
-    for root in case.steps.killed():
-        case.check(root)
-        tally("sealing, killed or failed at a step", tried=1, promised=7, lost=0)
+    survives_kills(case, tally, WHAT, 7)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_step_that_fails_is_an_error_and_the_next_run_ends_it(
     case: Case, tally: Tally, number: int
 ) -> None:
-    failed = 0
-    for root, said in case.steps.failed(number):
-        failed += said
-        case.check(root)
-        tally("sealing, killed or failed at a step", tried=1, promised=7, lost=0)
+    failed = survives_failures(case, number, tally, WHAT, 7)
     assert failed > case.steps.count // 3
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.crash.steps import Steps
+from tests.crash.steps import Steps, survives_failures, survives_kills
 from tests.crash.test_power import Scratch, scratch  # noqa: F401 - a fixture
 from tests.disks import QUICK
 from tests.power import Medium, NeverSyncsFiles, Recorder, states
@@ -22,6 +22,8 @@ from litellm_ledger._prices.price_list import PriceList
 from litellm_ledger._reading.price_check import check_prices
 
 PRICES = json.dumps({"m": {"input": "7", "output": "9"}}).encode()
+
+WHAT = "repricing, killed or failed at a step"
 
 
 def begun(root: Path) -> Path:
@@ -67,20 +69,14 @@ def case(tmp_path: Path) -> Case:
 
 def test_killed_at_every_step_it_is_whole_or_as_before(case: Case, tally: Tally) -> None:
     assert case.steps.count > 10
-    for root in case.steps.killed():
-        case.check(root)
-        tally("repricing, killed or failed at a step", tried=1, promised=3, lost=0)
+    survives_kills(case, tally, WHAT, 3)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_step_that_fails_is_an_error_and_the_next_run_ends_it(
     case: Case, tally: Tally, number: int
 ) -> None:
-    failed = 0
-    for root, said in case.steps.failed(number):
-        failed += said
-        case.check(root)
-        tally("repricing, killed or failed at a step", tried=1, promised=3, lost=0)
+    failed = survives_failures(case, number, tally, WHAT, 3)
     assert failed > case.steps.count // 2
 
 

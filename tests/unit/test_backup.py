@@ -160,15 +160,19 @@ def test_the_next_run_copies_only_what_is_new_or_grew(hand: HandMade, to: Path) 
     assert ids(to) == ids(hand.root)
 
 
-def test_what_was_sealed_and_compacted_since_is_in_the_backup_once(
-    hand: HandMade, to: Path
-) -> None:
+def backed_up_open_and_sealed_since(hand: HandMade, to: Path) -> None:
     path = hand.open(1, hand.lines(1, 2))
     with hand.alive(accepted=2):
         back_up(hand.root, to)
     path.unlink()
     (hand.root / "live" / f"{WRITER}.live").unlink()
     hand.sealed(1, 4)
+
+
+def test_what_was_sealed_and_compacted_since_is_in_the_backup_once(
+    hand: HandMade, to: Path
+) -> None:
+    backed_up_open_and_sealed_since(hand, to)
     hand.sealed(5, 6)
     done = again(hand.root, to)
     assert done.removed == 2, "the open segment and the counters"
@@ -185,12 +189,7 @@ def test_what_was_sealed_and_compacted_since_is_in_the_backup_once(
 def test_an_open_segment_that_was_compacted_since_is_in_the_backup_once(
     hand: HandMade, to: Path
 ) -> None:
-    path = hand.open(1, hand.lines(1, 2))
-    with hand.alive(accepted=2):
-        back_up(hand.root, to)
-    path.unlink()
-    (hand.root / "live" / f"{WRITER}.live").unlink()
-    hand.sealed(1, 4)
+    backed_up_open_and_sealed_since(hand, to)
     compact(hand.root, until=LATER)
     assert again(hand.root, to).removed == 2
     assert files(to) == files(hand.root)

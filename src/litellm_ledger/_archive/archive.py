@@ -69,7 +69,7 @@ _MANIFESTS: Final = 64 * 2**20
 _AT_ONCE: Final = 8 * 2**20
 """Bytes of small segments that are read together, since who reads one reads the next as well.
 
-So many are kept: readers of several writers go from file to file, and most ask for a segment again.
+As many are kept: readers of several writers go from file to file, and most ask for one again.
 """
 _FEW: Final = 500
 """Rows that are read with every column in less time than it takes to count the values in each."""

@@ -81,16 +81,17 @@ class _Watched:
         event = parsed(data)
         kind, answer = member(event, "type"), member(event, "response")
         if kind == _BEGUN:
-            started = self._begin(member(answer, "id"), self._asked.model).started
+            started = self._begin(member(answer, "id"), self._asked).started
             if started is not None:
                 await self._core.acknowledge(started)
         elif kind in _DONE:
-            await self._settle(answer)
+            await self._settle(answer, self._asked)
         elif kind == _TRANSCRIBED:
             # Another model listens, and is billed for it; the event does not say which.
-            await self._settle({**event, "id": member(event, "item_id")}, model=None)
+            nameless = Asked(self._asked.call, {})
+            await self._settle({**event, "id": member(event, "item_id")}, nameless)
 
-    def _begin(self, key: Any, model: str | None) -> Attempt:
+    def _begin(self, key: Any, asked: Asked) -> Attempt:
         """Put down that an answer has begun: the provider sends it, room or not."""
         core = self._core
         known = self._open.get(key) if isinstance(key, str) else None
@@ -98,8 +99,8 @@ class _Watched:
             return known
         attempt = Attempt(
             core.calls,
-            call=self._asked.call.name,
-            model=model,
+            call=asked.call.name,
+            model=asked.model,
             stream=True,
             tags=self._tags,
             call_id=str(key)[:256],
@@ -109,17 +110,15 @@ class _Watched:
             self._open[key] = attempt
         return attempt
 
-    async def _settle(self, answer: Any, model: str | None = "") -> None:
+    async def _settle(self, answer: Any, asked: Asked) -> None:
         key = member(answer, "id")
-        attempt = self._open.pop(key, None) if isinstance(key, str) else None
-        if attempt is None:
-            attempt = self._begin(key, self._asked.model if model == "" else model)
-            self._open.pop(key, None)
+        attempt = self._begin(key, asked)  # the one that has begun, if it has
+        if isinstance(key, str):
+            del self._open[key]
         attempt.ended()
         fields = from_response(answer)
         status = _STATUS.get(text(member(answer, "status")) or "", "ok")
         fields |= {"status": status} | ({"error": "ResponseFailed"} if status == "error" else {})
-        asked = self._asked if model == "" else Asked(self._asked.call, {})
         record = attempt.settle(self._core.pricing.complete(fields, answer, asked, attempt.ts))
         if record is not None:
             await self._core.acknowledge(record)

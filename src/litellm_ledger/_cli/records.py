@@ -110,9 +110,9 @@ def calls(
 def _repriced(ledger: Ledger) -> list[str]:
     """Return a note where reports may have other costs than these."""
     from litellm_ledger._reading.adjustments import are_there
-    from litellm_ledger._reading.listing import Snapshot
+    from litellm_ledger._reading.listing import names_in
 
-    if not are_there(ledger.path, Snapshot.take(ledger.path).adjustments):
+    if not are_there(ledger.path, [name for name in names_in(ledger.path) if name.adjusts]):
         return []
     return ["Costs as recorded; some were priced again, which reports and show ID tell."]
 

@@ -29,9 +29,9 @@ def add_units(fields: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """Return an outcome with its units; what the answer said of its price counts."""
     fields = {**fields, **{name: value for name, value in found.items() if name != "meta"}}
     for name, told in found.get("meta", {}).items():
-        note(
-            fields, {name: {**told, **(noted(fields, name) or {})} if name != "unpriced" else told}
-        )
+        known = noted(fields, name)
+        both = isinstance(told, Mapping) and isinstance(known, Mapping)
+        note(fields, {name: {**told, **known} if both else told})
     return fields
 
 

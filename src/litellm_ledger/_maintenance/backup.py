@@ -24,7 +24,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from litellm_ledger._archive.archive import archived, read_archived
-from litellm_ledger._errors import LedgerError, LedgerPathError, UnsupportedPlatform
+from litellm_ledger._errors import LedgerPathError, UnsupportedPlatform
 from litellm_ledger._reading.chain import list_manifests
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import list_live, list_segments, names_in
@@ -49,9 +49,10 @@ from litellm_ledger._storage.filesystem import (
     rights_beside,
 )
 from litellm_ledger._storage.format_version import refuse_newer
-from litellm_ledger._storage.live_file import for_copy, is_locked, lock_directory, unlock
+from litellm_ledger._storage.live_file import for_copy, is_locked
 
 from .compact import finish
+from .one_run import locked, told
 
 __all__ = ["MARKER", "Backup", "back_up"]
 
@@ -117,22 +118,11 @@ def back_up(root: Path, to: Path, *, incremental: bool = False, fs: FileSystem =
             f"{to} and the ledger {root} are one inside the other; "
             "give a directory elsewhere, best on another disk"
         )
-    try:
+    with told(f"cannot back up {root} to {to}"):
         make_directories(fs, target, rights_beside(here / SEGMENTS) if here.is_dir() else PRIVATE)
-        held = lock_directory(target)
-        if held is None:
-            raise LedgerPathError(f"another process is writing the backup in {to}")
-        try:
+        with locked(target, f"another process is writing the backup in {to}"):
             marker = _claim(target, here, there, incremental=incremental)
             return _Copy(here, target, fs).work(marker)
-        finally:
-            unlock(held)
-    except OSError as exc:
-        if isinstance(exc, LedgerError):
-            raise
-        raise LedgerPathError(
-            exc.errno, f"cannot back up {root} to {to}: {exc.strerror or exc}", exc.filename
-        ) from exc
 
 
 def _claim(to: Path, root: Path, there: list[SegmentName], *, incremental: bool) -> _Marker:

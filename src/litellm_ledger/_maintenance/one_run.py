@@ -17,7 +17,7 @@ from litellm_ledger._records.layout import SEGMENTS
 from litellm_ledger._storage.filesystem import FileSystem, make_directories, rights_beside
 from litellm_ledger._storage.live_file import lock_directory, unlock
 
-__all__ = ["need_locks", "one_run"]
+__all__ = ["locked", "need_locks", "one_run", "told"]
 
 
 def need_locks(done: str) -> None:
@@ -41,18 +41,31 @@ def one_run(fs: FileSystem, root: Path, directory: str, do: str, done: str) -> I
     Raises:
         LedgerPathError: another run is at work; or an ``OSError`` of the body.
     """
-    try:
+    with told(f"cannot {do} the ledger at {root}"):
         make_directories(fs, root / directory, rights_beside(root / SEGMENTS))
-        held = lock_directory(root / directory)
-        if held is None:
-            raise LedgerPathError(f"the ledger at {root} is being {done} by another process")
-        try:
+        with locked(root / directory, f"the ledger at {root} is being {done} by another process"):
             yield
-        finally:
-            unlock(held)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say of an ``OSError`` of the body what it made impossible, in a ``LedgerPathError``."""
+    try:
+        yield
     except OSError as exc:
         if isinstance(exc, LedgerError):
             raise
-        raise LedgerPathError(
-            exc.errno, f"cannot {do} the ledger at {root}: {exc.strerror or exc}", exc.filename
-        ) from exc
+        said = f"{what}: {exc.strerror or exc}"
+        raise LedgerPathError(exc.errno, said, exc.filename) from exc
+
+
+@contextmanager
+def locked(directory: Path, busy: str) -> Iterator[None]:
+    """Hold the lock of a directory; ``busy`` is said where somebody else has it."""
+    held = lock_directory(directory)
+    if held is None:
+        raise LedgerPathError(busy)
+    try:
+        yield
+    finally:
+        unlock(held)

@@ -86,7 +86,6 @@ class LastResort:
         self._asked: SimpleQueue[_thread.LockType] = SimpleQueue()
         self._running = _thread.allocate_lock()
         self._hangs = False
-        self._alone = False  # in a thread that nobody waits for
 
     @property
     def unfinished(self) -> bool:
@@ -122,12 +121,16 @@ class LastResort:
 
     # -- here and now --------------------------------------------------------------------------
 
-    def save_now(self, budget: float, *, seal: bool = False) -> int:
+    def save_now(self, budget: float, *, seal: bool = False, manifests: float = _MANIFESTS) -> int:
         """Write everything that is held, synchronously; return how many records were not saved.
 
         Blocks at most about ``budget`` seconds, except inside a system call that hangs.  May be
         called by several threads, and from inside itself (by a finalizer): the caller that holds
         the lock saves for all.  No thread may be inside ``Backlog.accept`` meanwhile.
+
+        Args:
+            seal: as soon as no call is in flight any more.
+            manifests: seconds at most that manifests may hold up the end.
         """
         backlog = self._backlog
         backlog.late = True
@@ -150,7 +153,7 @@ class LastResort:
                     what = f"record {entry.record.id} was not saved"
                     entry.answer(None if saved else LedgerFailed(what))
                 if self.seal_when_idle:
-                    self._finish(deadline)
+                    self._finish(deadline, manifests)
             finally:
                 self._saver = None
                 self._saving.release()
@@ -204,7 +207,7 @@ class LastResort:
             backlog.live.cells[SYNCED] = log.synced = max(log.synced, last)
         log.advance(last)
 
-    def _finish(self, deadline: float) -> None:
+    def _finish(self, deadline: float, manifests: float) -> None:
         """Seal, and take the live file away if nothing is left to come."""
         backlog = self._backlog
         if self.sealed or self.apart:
@@ -215,8 +218,7 @@ class LastResort:
                 return
             self._log.seal(timeout=_left(deadline))
             if backlog.sealer is not None:
-                # Nobody waits for what runs in the background: the process may end any moment.
-                backlog.sealer.finish(0.0 if self._alone else min(_left(deadline), _MANIFESTS))
+                backlog.sealer.finish(min(_left(deadline), manifests))
             if self._log.left_open:  # a file that failed us: recovery seals it, by the counters
                 backlog.live.release()
             else:
@@ -275,16 +277,15 @@ class LastResort:
             due = time.monotonic() + LATE_INTERVAL
             while True:
                 asked = self._wait(due)
-                self._alone = True
                 if asked or self._backlog.unwritten:
-                    self.save_now(LATE_BUDGET)
+                    # Nobody waits for this thread: the process may end any moment.
+                    self.save_now(LATE_BUDGET, manifests=0.0)
                 if time.monotonic() >= due:
                     with contextlib.suppress(OSError):  # tried again soon, and by the seal
                         self._log.sync(timeout=1.0)
                     due = time.monotonic() + LATE_INTERVAL
                 self._hangs = False
                 self._saved()
-                self._alone = False
                 for done in asked:
                     done.release()
                 if not self.unfinished and self._asked.empty():
