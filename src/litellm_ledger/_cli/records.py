@@ -110,9 +110,9 @@ def calls(
 def _repriced(ledger: Ledger) -> list[str]:
     """Return a note where reports may have other costs than these."""
     from litellm_ledger._reading.adjustments import are_there
-    from litellm_ledger._reading.listing import names_in
+    from litellm_ledger._reading.listing import list_additions
 
-    if not are_there(ledger.path, [name for name in names_in(ledger.path) if name.adjusts]):
+    if not are_there(ledger.path, list_additions(ledger.path)):
         return []
     return ["Costs as recorded; some were priced again, which reports and show ID tell."]
 

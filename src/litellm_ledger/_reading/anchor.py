@@ -24,7 +24,7 @@ from litellm_ledger._storage.manifest import SLOW, utc_text
 
 from .adjustments import Adjusted, adjusted_segments
 from .chain import Link, chained, is_being_written, list_manifests, read_links
-from .listing import Snapshot, by_writer, list_live
+from .listing import Snapshot, by_writer, list_additions, list_live
 
 __all__ = ["Anchor", "AnchorCheck", "anchor", "check", "read_anchors"]
 
@@ -97,7 +97,7 @@ def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
         raise LedgerPathError(
             f"the ledger at {root} is being repriced by another process; anchor it after that"
         )
-    adjusted = adjusted_segments(root, Snapshot.take(root).adjustments)
+    adjusted = adjusted_segments(root, list_additions(root))
     at = utc_text(moment)
     if not busy:
         known = [link for links in chains.values() for link in links if link.name in first]

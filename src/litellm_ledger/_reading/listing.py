@@ -23,6 +23,7 @@ __all__ = [
     "Snapshot",
     "Vanished",
     "by_writer",
+    "list_additions",
     "list_live",
     "list_segments",
     "names_in",
@@ -109,6 +110,11 @@ def list_segments(root: Path) -> list[SegmentName]:
     refuse_links(root)
     plain = names_in(root)
     return sorted({n for n in (*plain, *archived(root)) if not n.adjusts}, key=_order)
+
+
+def list_additions(root: Path) -> list[SegmentName]:
+    """List the segments of adjustments and audits, which are never archived."""
+    return [name for name in names_in(root) if name.adjusts]
 
 
 def names_in(root: Path, *, idle: bool = False) -> list[SegmentName]:
