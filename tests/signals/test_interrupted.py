@@ -45,12 +45,15 @@ def interrupted(tracker, number, seen):
 async def main():
     signal.signal(signal.SIGALRM, interrupt)
     seen, strikes, number = [], 0, 0
-    end = time.monotonic() + 3
-    while time.monotonic() < end:
+    start = time.monotonic()
+    def going_on():  # three seconds, and until it was struck often enough, on any machine
+        spent = time.monotonic() - start
+        return spent < 3 or (strikes <= 100 and spent < 40)
+    while going_on():
         tracker = UsageTracker(PATH, handle_signals=False)
         await tracker.open()
         awake = True
-        while awake and time.monotonic() < end:
+        while awake and going_on():
             number += 1
             strikes += interrupted(tracker, number, seen)
             try:
