@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ._calls.stream import CompletionStream
     from ._client.client import LiteLLMClient
     from ._errors import (
+        BudgetExceeded,
+        BudgetUnbounded,
         DrainTimeout,
         FlushTimeout,
         InvalidRecord,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncUsageWriter",
+    "BudgetExceeded",
+    "BudgetUnbounded",
     "CacheStatistics",
     "CacheStore",
     "CheckedCall",

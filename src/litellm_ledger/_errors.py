@@ -8,6 +8,8 @@ This file owns the exception tree and the wording rule: an error says *what* hap
         ├── LedgerClosed                you closed it (or never opened it); the state is in the text
         ├── LedgerFailed                the writer died and cannot write
         ├── QueueFull                   ``record_nowait`` found no room
+        ├── BudgetExceeded              a call was refused: a budget has no room for it
+        ├── BudgetUnbounded             a call was refused: nobody can say what it costs at most
         ├── LedgerTimeout               (also a TimeoutError)
         │   ├── FlushTimeout            not everything was on disk in time; nothing is lost
         │   └── DrainTimeout            ``aclose`` ran out of time; carries the counts
@@ -25,7 +27,15 @@ LiteLLM's own exceptions are re-raised unchanged and are not part of this tree.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
 __all__ = [
+    "BudgetExceeded",
+    "BudgetUnbounded",
     "DrainTimeout",
     "FlushTimeout",
     "InvalidRecord",
@@ -57,6 +67,93 @@ class LedgerFailed(LedgerError):
 
 class QueueFull(LedgerError):
     """``record_nowait`` was called while ``queue_size`` records were waiting to be written."""
+
+
+class BudgetExceeded(LedgerError):
+    """A budget has no room for a call: nothing was sent.
+
+    Amounts are US dollars (``Decimal``) or whole numbers of tokens or calls, by ``unit``.
+
+    Attributes:
+        budget: the name of the budget.
+        unit: ``usd``, ``tokens`` or ``calls``.
+        scope: whose money it is, for example ``user=alice``; empty: everybody's.
+        limit: what may be spent in the window.
+        settled: what is spent.
+        held: what calls in flight may still cost.
+        needed: what this call may cost.
+        resets_at: when the window ends, UTC; ``None``: never.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: str,
+        unit: str,
+        scope: str,
+        limit: Decimal | int,
+        settled: Decimal | int,
+        held: Decimal | int,
+        needed: Decimal | int,
+        resets_at: datetime | None,
+    ) -> None:
+        self.budget = budget
+        self.unit = unit
+        self.scope = scope
+        self.limit = limit
+        self.settled = settled
+        self.held = held
+        self.needed = needed
+        self.resets_at = resets_at
+        resets = "it never resets" if resets_at is None else f"it resets at {resets_at.isoformat()}"
+        of = f" of {scope}" if scope else ""
+        super().__init__(
+            f"the budget {budget}{of} has no room for this call: limit {self._said(limit)}, "
+            f"settled {self._said(settled)}, held by calls in flight {self._said(held)}, needed "
+            f"{self._said(needed)}; {resets}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _exceeded, (dict(vars(self)),)
+
+    def _said(self, amount: Decimal | int) -> str:
+        return f"${amount:f}" if self.unit == "usd" else f"{amount} {self.unit}"
+
+    @property
+    def passes(self) -> bool:
+        """Whether only calls in flight are in the way: their money may come back."""
+        return self.settled + self.needed <= self.limit
+
+
+def _exceeded(fields: dict[str, Any]) -> BudgetExceeded:
+    return BudgetExceeded(**fields)
+
+
+class BudgetUnbounded(LedgerError):
+    """Nobody can say what a call costs at most, and its budget refuses such calls.
+
+    Attributes:
+        budget: the name of the budget.
+        model: what was asked for.
+        reason: why there is no bound.
+    """
+
+    def __init__(self, *, budget: str, model: str | None, reason: str) -> None:
+        super().__init__(
+            f"the budget {budget} refuses a call of {model}: what it may cost has no bound "
+            f"({reason}); give the call a limit or the model a price, or the budget "
+            'unbounded="allow"'
+        )
+        self.budget = budget
+        self.model = model
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unbounded, (self.budget, self.model, self.reason)
+
+
+def _unbounded(budget: str, model: str | None, reason: str) -> BudgetUnbounded:
+    return BudgetUnbounded(budget=budget, model=model, reason=reason)
 
 
 class LedgerTimeout(LedgerError, TimeoutError):

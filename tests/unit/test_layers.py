@@ -25,6 +25,7 @@ ORDER = [
     "_archive",
     "_reading",
     "_maintenance",
+    "_budgets",
     "_reports",
     "_writing",
     "_tracking",
