@@ -5,7 +5,7 @@ Owns those words.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
 
@@ -88,7 +88,11 @@ def _print_acknowledged(writer: str, done: Acknowledged) -> None:
 def audit_line(audit: Audit) -> str:
     """Say what an audit covers, when it was made, by whom and why."""
     who, why = clean(audit.who), clean(audit.why, 4_096)
-    return f"looked into on {utc(audit.at)} by {who}: {_covered(audit)}: {why}"
+    done = _DONE.get(audit.did, audit.did)
+    return f"{done} on {utc(audit.at)} by {who}: {_covered(audit)}: {why}"
+
+
+_DONE: Final = {"acknowledge": "looked into", "prune": "pruned", "erase": "erased"}
 
 
 def _covered(audit: Audit) -> str:
@@ -100,5 +104,6 @@ def _covered(audit: Audit) -> str:
         numbers(audit.lost, "lost"),
         numbers(audit.quarantined, "quarantined"),
         counted(len(audit.damage), "damaged place") if audit.damage else "",
+        counted(audit.records, "record") if audit.records else "",
     ]
     return ", ".join(filter(None, parts)) or "nothing"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from litellm_ledger._records.adjustment import Adjustment
-from litellm_ledger._records.audit import ACKNOWLEDGE, Audit, addition_of
+from litellm_ledger._records.audit import DEEDS, Audit, addition_of
 from litellm_ledger._records.layout import ADJUSTMENT_VERSION, SEGMENTS, SegmentName, record_id
 from litellm_ledger._records.line import newer_version
 from litellm_ledger._storage.filesystem import open_file
@@ -135,7 +135,7 @@ def _of_segment(
             if one is None or one.id != record_id(name.writer, seq) or one.seq != seq:
                 detail = "no adjustment and no audit"
                 problems.append(Problem(where, "damaged", offset, len(raw), 1, detail))
-            elif isinstance(one, Audit) and one.did != ACKNOWLEDGE:
+            elif isinstance(one, Audit) and one.did not in DEEDS:
                 raise newer_format(root / where, f"2 (audit: {one.did})", ADJUSTMENT_VERSION)
             else:
                 yield one
