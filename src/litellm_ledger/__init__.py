@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ._budgets.budget import Budget
     from ._cache.response_cache import ResponseCache
     from ._cache.store import CacheStore
     from ._calls.stream import CompletionStream
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncUsageWriter",
+    "Budget",
     "BudgetExceeded",
     "BudgetUnbounded",
     "CacheStatistics",
@@ -84,6 +86,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncUsageWriter": "_writing.public",
+    "Budget": "_budgets.budget",
     "CacheStatistics": "_records.statistics",
     "CacheStore": "_cache.store",
     "CheckedCall": "_litellm.self_check",

@@ -77,7 +77,7 @@ class BudgetExceeded(LedgerError):
     Attributes:
         budget: the name of the budget.
         unit: ``usd``, ``tokens`` or ``calls``.
-        scope: whose money it is, for example ``user=alice``; empty: everybody's.
+        scope: whose money it is, for example ``user=alice``; empty: one limit for all.
         limit: what may be spent in the window.
         settled: what is spent.
         held: what calls in flight may still cost.
@@ -118,6 +118,20 @@ class BudgetExceeded(LedgerError):
 
     def _said(self, amount: Decimal | int) -> str:
         return f"${amount:f}" if self.unit == "usd" else f"{amount} {self.unit}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values; dollars are decimal text."""
+        amounts = {name: getattr(self, name) for name in ("limit", "settled", "held", "needed")}
+        return {
+            "budget": self.budget,
+            "unit": self.unit,
+            "scope": self.scope,
+            **{
+                name: f"{value:f}" if self.unit == "usd" else value
+                for name, value in amounts.items()
+            },
+            "resets_at": None if self.resets_at is None else self.resets_at.isoformat(),
+        }
 
     @property
     def passes(self) -> bool:

@@ -47,6 +47,8 @@ RANK = {room: rank for rank, room in enumerate(ORDER)}
 PURE_ROOMS = {"_errors", "_records", "_prices", "_aggregates"}
 PURE = {
     "_archive.columns",
+    "_budgets.budget",
+    "_budgets.windows",
     "_cache.packing",
     "_calls.options",
     "_litellm.anthropic_events",

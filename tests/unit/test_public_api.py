@@ -17,6 +17,7 @@ from litellm_ledger import _errors
 # Changing this list is changing the public API: say so in CHANGELOG.md.
 PUBLIC = [
     "AsyncUsageWriter",
+    "Budget",
     "BudgetExceeded",
     "BudgetUnbounded",
     "CacheStatistics",
