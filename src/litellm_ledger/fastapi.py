@@ -7,7 +7,8 @@
 
 Owns when the client opens and closes: on the server's loop before the application's own lifespan,
 and at the end the other way round, once the calls of requests that the server cut are recorded.
-Never takes a signal from the server, never ends a request.
+Never takes a signal from the server, never ends a request.  It also owns the answer to a request
+whose call a budget refuses.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from litellm_ledger._client.client import LiteLLMClient
-from litellm_ledger._errors import LedgerClosed, MissingExtra
+from litellm_ledger._errors import BudgetExceeded, LedgerClosed, MissingExtra
 
 try:
     from starlette.requests import HTTPConnection
+    from starlette.responses import JSONResponse
 except ModuleNotFoundError as exc:
     raise MissingExtra("fastapi", "fastapi") from exc
 
-__all__ = ["get_client", "ledger_lifespan"]
+__all__ = ["budget_response", "get_client", "ledger_lifespan"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -118,6 +120,32 @@ async def get_client(connection: HTTPConnection) -> LiteLLMClient:
             "TestClient(app) as http:', because without 'with' no lifespan is run at all"
         )
     return client
+
+
+_PAYMENT_REQUIRED: Final = 402
+_TOO_MANY_REQUESTS: Final = 429
+_RETRY_AFTER: Final = "1"
+"""Seconds; how long a call in flight holds its money nobody knows."""
+
+
+async def budget_response(_request: HTTPConnection, exc: Exception) -> JSONResponse:
+    """Answer a request whose call a budget refused.
+
+        app.add_exception_handler(BudgetExceeded, budget_response)
+
+    Status 402 with the fields of ``BudgetExceeded`` as JSON (``to_dict``) and ``detail``, its text.
+    429 with ``Retry-After: 1`` where only calls in flight are in the way (its ``passes``).  A
+    stream that is cut after its response has begun ends without either: its status is sent.
+
+    Raises:
+        Exception: ``exc``, where it is another one.
+    """
+    if not isinstance(exc, BudgetExceeded):
+        raise exc
+    told = {"detail": str(exc), **exc.to_dict()}
+    if exc.passes:
+        return JSONResponse(told, _TOO_MANY_REQUESTS, headers={"Retry-After": _RETRY_AFTER})
+    return JSONResponse(told, _PAYMENT_REQUIRED)
 
 
 async def _settled(client: LiteLLMClient, timeout: float) -> None:

@@ -9,6 +9,7 @@ import logging
 import sys
 import warnings
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from starlette.routing import Mount, Route
 from tests.runs import calls_of
 
 from litellm_ledger import (
+    BudgetExceeded,
     Ledger,
     LedgerClosed,
     LedgerPathError,
@@ -29,7 +31,7 @@ from litellm_ledger import (
     MissingExtra,
     UsageRecord,
 )
-from litellm_ledger.fastapi import Lifespan, get_client, ledger_lifespan
+from litellm_ledger.fastapi import Lifespan, budget_response, get_client, ledger_lifespan
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # newer ones would rather have httpx2 than httpx
@@ -323,3 +325,39 @@ async def test_a_cancelled_lifespan_still_closes_the_client(tmp_path: Path) -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert client.statistics().state == "closed"
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette])
+@pytest.mark.parametrize(
+    ("settled", "status", "retry_after"), [("4.99", 402, None), ("4.90", 429, "1")]
+)
+def test_a_refused_call_is_402_and_429_where_only_calls_in_flight_are_in_the_way(
+    kind: type[Starlette], settled: str, status: int, retry_after: str | None
+) -> None:
+    refused = BudgetExceeded(
+        budget="usd day",
+        unit="usd",
+        scope="user=alice",
+        limit=Decimal("5.00"),
+        settled=Decimal(settled),
+        held=Decimal("0.09"),
+        needed=Decimal("0.02"),
+        resets_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+    async def endpoint(_: Request) -> Response:
+        raise refused
+
+    app = kind(routes=[Route("/", endpoint)])
+    app.add_exception_handler(BudgetExceeded, budget_response)
+    with TestClient(app) as http:
+        answer = http.get("/")
+    assert answer.status_code == status
+    assert answer.headers.get("retry-after") == retry_after
+    assert answer.json() == {"detail": str(refused), **refused.to_dict()}
+    assert answer.json()["needed"] == "0.02"
+
+
+def test_another_error_is_no_refusal_of_a_budget() -> None:
+    with pytest.raises(KeyError):
+        asyncio.run(budget_response(None, KeyError("x")))  # type: ignore[arg-type]

@@ -48,6 +48,7 @@ PURE_ROOMS = {"_errors", "_records", "_prices", "_aggregates"}
 PURE = {
     "_archive.columns",
     "_budgets.budget",
+    "_budgets.definitions",
     "_budgets.windows",
     "_cache.packing",
     "_calls.options",
