@@ -51,6 +51,7 @@ READING = {
         ("json",),
     ),
     "export": ("jsonl", "csv"),
+    "metrics": (),
 }
 
 

@@ -33,9 +33,11 @@ ORDER = [
     "_calls",
     "_cache",
     "_client",
+    "_telemetry",
     "testing",
     "_selfcheck",
     "fastapi",
+    "otel",
     "_page",
     "_cli",
     "__init__",
@@ -66,6 +68,10 @@ PURE = {
     "_page.time_axis",
     "_reports.dataframes",
     "_runtime.misuse",
+    "_telemetry.capped",
+    "_telemetry.conventions",
+    "_telemetry.instruments",
+    "_telemetry.spans",
     "_writing.state",
 }
 IMPURE = {"aiofiles", "anyio", "asyncio", "io", "litellm", "os", "pathlib", "threading", "time"}

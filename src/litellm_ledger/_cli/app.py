@@ -46,6 +46,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "sql": ("sql", FORMS),
     "export": ("records", ()),
     "alerts": ("alerts", ("json",)),
+    "metrics": ("metrics", ()),
     "doctor": ("health", ("json",)),
     "verify": ("verify", ("json",)),
     "recover": ("health", ("json",)),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from litellm_ledger._reports.ledger import ReportOptions
     from litellm_ledger._reports.report import Report
 
-__all__ = ["UsageTracker", "serve_client"]
+__all__ = ["UsageTracker", "listen", "serve_client"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -225,7 +225,7 @@ class UsageTracker(AsyncOnly):
     def _forget_parent(self) -> None:
         """In a forked child: begin at zero, with signals of its own."""
         self._totals = Totals()
-        self._writer.on_usage = self._totals.add
+        self._writer.forget_listeners(self._totals.add)
         self._member = None
         self._signal_mode = "off"
 
@@ -306,6 +306,22 @@ def serve_client(tracker: UsageTracker, close: _Close) -> CallsInFlight:
     writer.admission.what = "client"
     tracker._close_on_signal = weakref.WeakMethod(close)  # noqa: SLF001 - as above
     return CallsInFlight(tracker.open, writer, tracker._tags)  # noqa: SLF001 - as above
+
+
+def listen(
+    tracker: UsageTracker,
+    outcome: Callable[[UsageRecord, int | None], None],
+    started: Callable[[UsageRecord], None] | None = None,
+) -> Callable[[], None]:
+    """Call a function with every outcome and its cost in picodollars; return what ends it.
+
+    It is called while the record is being accepted, on the loop's thread or wherever the program
+    ends: it must not raise, wait or take a lock.
+
+    Args:
+        started: called with every ``started`` record, in the context of the call.
+    """
+    return tracker._writer.listen(outcome, started)  # noqa: SLF001 - the one door into a tracker
 
 
 def _weak_close(close: weakref.WeakMethod[_Close], writer: Writer) -> _Close:

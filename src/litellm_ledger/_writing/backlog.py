@@ -70,6 +70,7 @@ class Backlog:
         self.untracked = 0
         self._settling: deque[tuple[int, int]] = deque()
         self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
+        self.on_started: Callable[[UsageRecord], None] | None = None
         self._cells = self.live.cells
         self._prefix = f"{writer}-"
 
@@ -101,7 +102,9 @@ class Backlog:
         self.put(record, None)
         return record
 
-    def accept_alone(self, record: UsageRecord, settles: int | None) -> UsageRecord:
+    def accept_alone(  # noqa: C901 - three ways of acceptance in one frame, for speed
+        self, record: UsageRecord, settles: int | None
+    ) -> UsageRecord:
         """Accept a record while nothing else is under way, into the hand of the task.
 
         ``accept``, ``accept_started`` and ``accept_outcome`` (which ``settles``) in one frame.  The
@@ -136,6 +139,8 @@ class Backlog:
             self.in_flight[seq] = None
             if len(self.in_flight) == 1:
                 self._cells[OLDEST] = seq
+            if self.on_started is not None:
+                self.on_started(made)
         self.accepting = False
         return made
 
@@ -213,6 +218,8 @@ class Backlog:
         self.in_flight[self.accepted] = None
         if len(self.in_flight) == 1:
             self._cells[OLDEST] = self.accepted
+        if self.on_started is not None:
+            self.on_started(record)
         return record
 
     def accept_outcome(self, record: UsageRecord, settles: int) -> UsageRecord:

@@ -17,7 +17,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from functools import partial
@@ -53,8 +53,8 @@ class Writer:
     """Writes records to a ledger directory from one task, in order, each exactly once.
 
     ``what`` is what the user made and reads of in errors: ``writer``, ``tracker`` or ``client``.
-    ``on_usage`` is called with every outcome and its cost in picodollars, when it is accepted.
-    After a fork the child has an ``admission`` of its own.
+    ``on_usage`` is called with every outcome and its cost in picodollars, when it is accepted, as
+    is what ``listen`` is given.  After a fork the child has an ``admission`` of its own.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class Writer:
         on_usage: Callable[[UsageRecord, int | None], None] | None = None,
     ) -> None:
         self.drain_timeout = settings.drain_timeout
-        self.on_usage = on_usage
+        self._on_usage = [] if on_usage is None else [on_usage]
+        self._on_started: list[Callable[[UsageRecord], None]] = []
         self._settings = settings
         self._durable = WAITS_FOR[settings.durability] == "sync"
         self._begin(what)
@@ -86,6 +87,41 @@ class Writer:
         )
         self.admission.write_at_once = self._writing.at_once
         self.disk = self._writing.disk
+
+    # -- listening -----------------------------------------------------------------------------
+
+    def listen(
+        self,
+        usage: Callable[[UsageRecord, int | None], None],
+        started: Callable[[UsageRecord], None] | None = None,
+    ) -> Callable[[], None]:
+        """Call ``usage`` as ``on_usage`` and ``started`` with ``started`` records; return the end.
+
+        Both are called while a record is accepted: they must not raise, wait or take a lock.
+        """
+        self._on_usage.append(usage)
+        if started is not None:
+            self._on_started.append(started)
+        self._tell(self.admission.opened)
+
+        def stop() -> None:
+            if usage in self._on_usage:
+                self._on_usage.remove(usage)
+                if started in self._on_started:
+                    self._on_started.remove(started)
+                self._tell(self.admission.opened)
+
+        return stop
+
+    def forget_listeners(self, usage: Callable[[UsageRecord, int | None], None]) -> None:
+        """In a forked child: nobody of the parent's listens; ``usage`` does."""
+        self._on_usage, self._on_started = [usage], []
+        self._tell(self.admission.opened)
+
+    def _tell(self, backlog: Backlog | None) -> None:
+        if backlog is not None:
+            backlog.on_usage = _each(self._on_usage)
+            backlog.on_started = _each(self._on_started)
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -123,7 +159,7 @@ class Writer:
         if admission.state is not State.UNOPENED:  # the close did not wait for so slow a disk
             await self._off_loop(backlog.live.remove)
             raise admission.refusal()
-        backlog.on_usage = self.on_usage
+        self._tell(backlog)
         admission.last_resort = LastResort(
             backlog, admission.saved_late, partial(_process.leave, self)
         )
@@ -333,3 +369,16 @@ def _on_new_thread(name: str, function: Callable[..., Any], *args: Any) -> Futur
 def _give_back(job: Future[Backlog]) -> None:
     if not job.cancelled() and job.exception() is None:
         job.result().live.remove()
+
+
+def _each(listeners: Sequence[Callable[..., None]]) -> Callable[..., None] | None:
+    """Return one function that calls all of them; the only one as it is."""
+    if len(listeners) < 2:
+        return listeners[0] if listeners else None
+    several = tuple(listeners)
+
+    def each(*args: Any) -> None:
+        for listener in several:
+            listener(*args)
+
+    return each
