@@ -25,7 +25,7 @@ from tests.terminal import as_json, run, told
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._cli.app import app
-from litellm_ledger._cli.export import part_of
+from litellm_ledger._cli.files import part_of
 from litellm_ledger._reports import doctor as _doctor
 
 DAY = timedelta(days=1)
@@ -321,6 +321,74 @@ def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> N
     groups = [("user", "bob"), ("env", "prod"), ("user", "alice")]
     assert [tuple(row["group"].values()) for row in tags["rows"]] == groups
     assert tags["total"]["calls"] == 7
+
+
+def test_every_report_takes_keys_a_limit_and_an_order(whole: HandMade) -> None:
+    def rows(*args: object) -> list[tuple[str, ...]]:
+        found = as_json(args[0], whole.root, *args[1:])["rows"]
+        return [tuple(row["group"].values()) for row in found]
+
+    assert rows("daily", "--by", "model", "--where", "user!=(none)") == [
+        ("2025-01-01", "m"), ("2025-01-02", "big"),
+    ]  # fmt: skip
+    assert rows("monthly", "--by", "user,model", "--limit", "1") == [("2025-01", "bob", "big")]
+    assert rows("daily", "--sort", "day:desc", "-n", "2") == [("2025-01-03",), ("2025-01-02",)]
+    assert rows("report", "--sort", "model") == [("big",), ("m",), ("new",)]
+    assert rows("report", "--sort", "cost:asc") == [("new",), ("m",), ("big",)]
+    assert rows("report", "--by", "user", "--sort", "user") == [("(none)",), ("alice",), ("bob",)]
+    assert rows("top", "--by", "user,model", "-n", "1") == [("bob", "big")]
+    told = [line.split()[0] for line in run("top", "tags", whole.root, "--sort", "value:desc")
+            .stdout.splitlines()[1:4]]  # fmt: skip
+    assert told == ["env", "user", "user"]
+    lines = run("hourly", whole.root, "-n", "1", "--md").stdout.splitlines()
+    assert lines[3].startswith("| (2 others) | 4 |")
+    plain = as_json("report", whole.root, "--limit", "1")
+    assert (plain["others_count"], plain["others"]["calls"], plain["total"]["calls"]) == (2, 5, 7)
+    below = as_json("report", whole.root, "--by", "user", "-b", "--sort", "calls:asc")["rows"]
+    assert [row["calls"] for row in below] == sorted(row["calls"] for row in below)
+    for args in (["--sort", "price"], ["--sort", "cost:up"], ["--sort", ""]):
+        done = run("daily", whole.root, *args)
+        assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert "use COLUMN, COLUMN:asc or COLUMN:desc, with one of day, calls, ok," in done.stderr
+    assert "not both" in run("top", "users", whole.root, "--by", "model").stderr
+
+
+def test_what_is_printed_can_go_to_a_file_whose_name_says_the_form(
+    whole: HandMade, tmp_path: Path
+) -> None:
+    for name, flag in (("x.json", "--json"), ("x.CSV", "--csv"), ("x.md", "--md"), ("x.txt", "")):
+        for command in ("daily", "top", "calls"):
+            args = [command, whole.root, *flag.split()]
+            done = run(command, whole.root, "-o", tmp_path / name)
+            assert (done.exit_code, done.stdout) == (0, ""), done.output
+            assert done.stderr.startswith(f"wrote {tmp_path / name}, ")
+            assert (tmp_path / name).read_text() == told(*args)
+            private = (tmp_path / name).stat().st_mode & 0o077
+            assert (private == 0) is (command == "calls")
+            (tmp_path / name).unlink()
+    run("report", whole.root, "--md", "-o", tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text() == told("report", whole.root, "--md")
+    assert told("report", whole.root, "--csv", "-o", "-") == told("report", whole.root, "--csv")
+    assert run("export", whole.root, "-o", tmp_path / "y.csv").exit_code == 0
+    assert (tmp_path / "y.csv").read_text() == told("export", whole.root, "--csv")
+
+
+def test_a_file_that_cannot_be_written_is_left_as_it_was(whole: HandMade, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "old.csv").write_text("old")
+    before = sorted(tmp_path.iterdir())
+    for args, words in (
+        (["daily", whole.root, "-o", tmp_path / "out"], "out is a directory; name a file in it"),
+        (["daily", whole.root, "-o", tmp_path / "no/x.csv"], "there is no directory"),
+        (["daily", whole.root, "-o", tmp_path / "x.parquet"], "export writes Parquet"),
+        (["daily", whole.root, "-o", tmp_path / "old.csv", "--by", "usr"], "did you mean user?"),
+        (["sql", "SELECT nothing", whole.root, "-o", tmp_path / "old.csv"], "nothing"),
+    ):
+        done = run(*args)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert words in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "old.csv").read_text() == "old"
 
 
 def test_latencies_are_quantiles_of_what_was_measured(whole: HandMade) -> None:

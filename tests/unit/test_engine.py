@@ -27,6 +27,9 @@ from tests.ledger_by_hand import (
 )
 
 from litellm_ledger import Ledger, MissingExtra
+from litellm_ledger._aggregates.calendar import calendar
+from litellm_ledger._aggregates.groups import Row
+from litellm_ledger._aggregates.order import read_order
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._cli.export import export_records
@@ -115,6 +118,46 @@ def test_a_limit_leaves_the_first_rows_and_the_sum_of_the_others(
         assert (part.rows, part.total) == (whole.rows[:limit], whole.total)
         assert (part.others, part.others_count) == (added(beyond) if beyond else None, len(beyond))
         assert part.missing_tags == whole.missing_tags
+
+
+@pytest.mark.parametrize(
+    ("by", "nested"),
+    [(["model", "tag:user"], False), (["model", "status"], True), (["day", "hour"], True),
+     (["day", "hour"], False)],
+)  # fmt: skip
+def test_rows_are_sorted_alike_by_both(
+    made: tuple[Path, Reckoning], both: Both, by: list[str], nested: bool
+) -> None:
+    dates = calendar("America/New_York")
+    outer = by[:-1] if nested else by
+    for text in ("input:asc", "wasted", f"{outer[-1]}:desc"):
+
+        def rows(text: str = text) -> list[Row]:
+            order = read_order(text, outer)
+            selection = Selection(calendar=dates)
+            with _reporting.open_report(
+                made[0], by, selection, nested=nested, order=order
+            ) as answer:
+                assert answer.count == len({tuple(map(row.group.get, outer)) for row in
+                                            answer.rows(None)})  # fmt: skip
+                return [*answer.rows(None)]
+
+        one, other = both(rows)
+        assert one == other, text
+        order = read_order(text, outer)
+        if not nested:
+            values = [order.value(row) for row in one]
+            assert values == sorted(values, reverse=order.down), text
+
+
+def test_a_report_can_be_sorted_and_cut(made: tuple[Path, Reckoning], both: Both) -> None:
+    ledger = Ledger(made[0])
+    users = sorted((row.group["tag:user"] for row in ledger.report(["user"]).rows), reverse=True)
+    for found in both(lambda: ledger.report(["tag:user"], sort="user:desc", limit=2)):
+        assert [row.group["tag:user"] for row in found.rows] == users[:2]
+        assert added(found.rows, found.others) == added([found.total])
+    with pytest.raises(ValueError, match=r"sort= 'costs': .* one of model, calls, ok, error, "):
+        ledger.report(sort="costs")
 
 
 def test_the_database_reads_most_of_it_by_itself(made: tuple[Path, Reckoning]) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = ["PERIODS", "WEEKDAYS", "Calendar", "calendar"]
+__all__ = ["PERIODS", "WEEKDAYS", "Calendar", "calendar", "moment_of"]
 
 PERIODS: Final = ("hour", "day", "week", "month")
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -145,6 +145,13 @@ def calendar(tz: str | tzinfo | None = "UTC", week_start: str = "monday") -> Cal
                 "(on a machine without time zone data: pip install tzdata)"
             ) from None
     return Calendar(zone, WEEKDAYS.index(week_start))
+
+
+def moment_of(period: str, label: str) -> tuple[float, str]:
+    """Order hours by when they were: in the one that is lived twice the clock goes back."""
+    if period == "hour" and label[:1].isdigit():
+        return datetime.fromisoformat(label).timestamp(), label
+    return 0.0, label
 
 
 def _seconds(local: datetime) -> int:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._archive.columns import quoted
@@ -24,14 +22,14 @@ from litellm_ledger._reports.engine import is_large
 from litellm_ledger._reports.ledger import Ledger
 
 from .csv_lines import csv_rows, put_csv
+from .files import part_of, target
 from .plain import record_dict
 from .progress import progress, working
-from .tables import aside
 
 if TYPE_CHECKING:
     from litellm_ledger._reports.relation import Relation
 
-__all__ = ["export_records", "part_of", "target", "tell_written"]
+__all__ = ["export_records"]
 
 
 def export_records(
@@ -146,39 +144,3 @@ def _kept_private(records: Iterator[UsageRecord], to: TextIO) -> Iterator[UsageR
             os.fchmod(to.fileno(), 0o600)
             private = True
         yield record
-
-
-@contextmanager
-def target(out: Path | None) -> Iterator[TextIO]:
-    """Yield where to write: standard output, or a file that gets its name when it is whole."""
-    if out is None or str(out) == "-":
-        yield sys.stdout
-        return
-    with part_of(out) as part, part.open("w", encoding="utf-8", newline="") as file:
-        yield file
-
-
-@contextmanager
-def part_of(out: Path) -> Iterator[Path]:
-    """Yield where to write a file; it is renamed when it is whole, and removed when it is not.
-
-    Raises:
-        FileNotFoundError: the directory that it is to be in is not there.
-    """
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"there is no directory {out.parent}; create it, or name another")
-    part = out.with_name(f".{out.name}.part")
-    try:
-        yield part
-        part.replace(out)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def tell_written(out: Path | None) -> None:
-    """Say on standard error which file was written, if one was."""
-    if out is not None and str(out) != "-":
-        size = out.stat().st_size
-        text = counted(size, "byte") if size < 1_000 else f"{size / 1_000:,.0f} kB"
-        aside(f"wrote {out}, {text}")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -41,6 +41,7 @@ __all__ = [
     "HELP",
     "RAW",
     "LongList",
+    "Looks",
     "Output",
     "Where",
     "check_matched",
@@ -92,6 +93,25 @@ class Output:
     raw: bool = False
     color: bool = True
     quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """Which rows and columns of a report are shown.
+
+    Attributes:
+        limit: the number of rows (0: all), and what all others come to; ``None``: all.
+        sort: another order, as it was written.
+        breakdown: models or providers below each row.
+        latency: quantiles.
+        share: each row's share of the cost.
+    """
+
+    limit: int | None = None
+    sort: str | None = None
+    breakdown: bool = False
+    latency: bool = False
+    share: bool = False
 
 
 _ITEMS: Final = 500
@@ -161,6 +181,9 @@ _FORMS: Final = {
     "no_color": "Print without colour, as with $NO_COLOR.",
     "quiet": "Print no notes below the table.",
 }
+_OUT: Final = "Write to this file, complete or not at all: .json, .csv and .md choose the form."
+_PRIVATE: Final = ("calls", "sql")
+"""What may print prompts: files of it are for their owner alone."""
 HELP: Final = {"help_option_names": ["--help", "-h"]}
 
 
@@ -174,34 +197,72 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
     signature = inspect.signature(function, eval_str=True, locals=given_here)
     takes = {p.name for p in signature.parameters.values() if p.annotation in _GIVEN}
 
+    filed = "output" in takes and "csv" in forms
+
     def run(**given: Any) -> None:
+        out: Path | None = given.pop("out") if filed else None
+        if out is not None:
+            raise Exit(_guarded(lambda: _to_file(out, name, function, given, takes, forms)))
         raise Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
 
-    params: list[click.Parameter] = []
-    for one in signature.parameters.values():
-        if one.annotation == "Ledger":
-            params.append(parameter("path", None, *get_args(Where)))
-        elif one.annotation not in _GIVEN:
-            params.append(parameter(one.name, one.default, *get_args(one.annotation)))
-    if "question" in takes:
-        for flag, (kind, default, metavar, words) in _ASKING.items():
-            make = option(*_names(flag), metavar=metavar, help=words)
-            params.append(parameter(flag, default, kind, make))
-    if "output" in takes:
-        also = ("no_color", "quiet", *(("raw",) if "csv" in forms else ()))
-        for flag, words in _FORMS.items():
-            if flag in forms + also:
-                params.append(parameter(flag, False, bool, option(*_names(flag), help=words)))
     text = function.__doc__ or ""
     return Command(
         name,
         callback=run,
-        params=params,
+        params=[*_own(signature), *_shared(takes, forms, filed=filed)],
         help=text,
         # click cuts a summary of its own making to 45 characters
         short_help=text.partition("\n")[0].rstrip("."),
         context_settings=HELP,
     )
+
+
+def _own(signature: inspect.Signature) -> Iterator[click.Parameter]:
+    """Yield the parameters that a command says itself."""
+    for one in signature.parameters.values():
+        if one.annotation == "Ledger":
+            yield parameter("path", None, *get_args(Where))
+        elif one.annotation not in _GIVEN:
+            yield parameter(one.name, one.default, *get_args(one.annotation))
+
+
+def _shared(
+    takes: Collection[str], forms: tuple[str, ...], *, filed: bool
+) -> Iterator[click.Parameter]:
+    """Yield the parameters that ``question`` and ``output`` stand for."""
+    if "question" in takes:
+        for flag, (kind, default, metavar, words) in _ASKING.items():
+            make = option(*_names(flag), metavar=metavar, help=words)
+            yield parameter(flag, default, kind, make)
+    if "output" in takes:
+        also = ("no_color", "quiet", *(("raw",) if "csv" in forms else ()))
+        for flag, words in _FORMS.items():
+            if flag in forms + also:
+                yield parameter(flag, False, bool, option(*_names(flag), help=words))
+    if filed:
+        yield parameter("out", None, Path | None, option("--out", "-o", help=_OUT))
+
+
+def _to_file(
+    out: Path,
+    name: str,
+    function: Callable[..., int],
+    given: dict[str, Any],
+    takes: set[str],
+    forms: tuple[str, ...],
+) -> int:
+    """Run a command whose output goes to a file, in the form that its name asks for."""
+    from .files import form_of, printed_to
+
+    form = None if any(given[form] for form in forms) else form_of(out)
+    if form is not None:
+        given[form] = True
+    taken = _taken(given, takes, forms)
+    with printed_to(out, private=name in _PRIVATE):
+        status = function(**taken)
+        if status == 2:
+            raise Exit(status)  # it has said why; no file is left
+    return status
 
 
 def _names(flag: str) -> list[str]:

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from litellm_ledger._aggregates.calendar import PERIODS, calendar
+from litellm_ledger._aggregates.calendar import PERIODS, calendar, moment_of
 from litellm_ledger._aggregates.formatting import amounts, clean, counted
 from litellm_ledger._aggregates.groups import Row, check_by
+from litellm_ledger._aggregates.order import read_order
 from litellm_ledger._aggregates.quantiles import MEASURED
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
@@ -30,7 +31,7 @@ from litellm_ledger._reports.engine import open_report
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._reports.report import Report, added, by_tag, floor_mark, row_dict
 
-from .flags import LongList, Output, emit, refuse_misspelt, scope
+from .flags import LongList, Looks, Output, emit, refuse_misspelt, scope
 from .progress import working
 from .sums import Sums
 from .tables import (
@@ -88,15 +89,15 @@ def ask(
     keys: Sequence[str],
     question: Question,
     output: Output,
-    *,
-    breakdown: bool,
-    quantiles: bool = False,
+    looks: Looks,
 ) -> Iterator[Asked]:
     """Ask for a report by these keys; with ``breakdown`` by models or providers below each row."""
     inner = None
-    if breakdown:
+    if looks.breakdown:
         inner = "model" if "model" not in keys else "provider"
-    by = check_by([*keys, *([inner] if inner else [])])
+    outer = check_by(keys)
+    by = check_by([*outer, *([inner] if inner else [])])
+    order = None if looks.sort is None else read_order(looks.sort, outer)
     dates = calendar(question.tz, question.week_start)
     selection = Selection(question.since, question.until, question.where, dates, question.where_not)
     nested = inner is not None and not output.csv  # in CSV no row is below another
@@ -107,8 +108,9 @@ def ask(
                     ledger.path,
                     by,
                     selection,
-                    quantiles=quantiles,
+                    quantiles=looks.latency,
                     nested=nested,
+                    order=order,
                     as_of="recorded" if question.as_recorded else question.as_of or "newest",
                 )
             )
@@ -116,29 +118,29 @@ def ask(
         yield Asked(path=ledger.path, answer=answer, question=question, inner=inner)
 
 
-def ask_tags(ledger: Ledger, question: Question) -> Asked:
+def ask_tags(ledger: Ledger, question: Question, looks: Looks) -> Asked:
     """Ask for a row for each value of each tag."""
     with working(f"reading {ledger.path}"):
         names = ledger.tags(**question.selection())
         found = ledger.report([f"tag:{name}" for name in names], **question.everything())
         refuse_misspelt(ledger, found.missing_tags, question)
-    return Asked(path=ledger.path, answer=of_report(by_tag(found)), question=question)
+    found = by_tag(found)
+    order = None if looks.sort is None else read_order(looks.sort, found.by)
+    if order is not None:
+        found.rows.sort(key=order.value, reverse=order.down)
+    return Asked(path=ledger.path, answer=of_report(found), question=question)
 
 
-def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int:
-    """Print a report as a table with its total and how sure it is, or as JSON or CSV.
-
-    Args:
-        top: print that many groups (0: all), what all others come to, and each one's share.
-    """
+def print_report(asked: Asked, output: Output, looks: Looks) -> int:
+    """Print a report as a table with its total and how sure it is, or as JSON or CSV."""
 
     def csv() -> None:
-        _put_csv(asked, output, top or None)
+        _put_csv(asked, output, looks.limit or None)
 
     def table() -> None:
         report = asked.report
         if report.total.calls:
-            _Table(asked, output, top).print()
+            _Table(asked, output, looks).print()
             return
         begun = report.in_flight or report.cut_off
         nothing = "call has ended yet" if begun else "calls on record"
@@ -146,7 +148,7 @@ def print_report(asked: Asked, output: Output, *, top: int | None = None) -> int
         if not output.quiet:
             write_notes(report.notes(), md=output.md)
 
-    return emit(output, lambda: _json(asked, top), table, csv=csv)
+    return emit(output, lambda: _json(asked, looks.limit), table, csv=csv)
 
 
 def _beyond(asked: Asked, most: int | None) -> tuple[Row, int]:
@@ -157,19 +159,19 @@ def _beyond(asked: Asked, most: int | None) -> tuple[Row, int]:
     return added((row for row, _ in asked.groups(most)), asked.answer.whole, -1), count
 
 
-def _json(asked: Asked, top: int | None) -> LongList:
+def _json(asked: Asked, limit: int | None) -> LongList:
     report = asked.report
     rest = {name: value for name, value in report.to_dict().items() if name not in ("by", "rows")}
     before = {"path": str(asked.path), **asked.question.to_dict(), "by": list(asked.by)}
     after: dict[str, Any] = {"total": rest["total"]}
     told: dict[str, Any] = {}
-    if top is not None:
-        others, count = _beyond(asked, top or None)
+    if limit is not None:
+        others, count = _beyond(asked, limit or None)
         told = {"others": row_dict(others), "others_count": count}
         if count and not asked.inner and report.by != ("tag", "value"):
             after |= told  # where a report that ends there has them
     after |= rest | {"breakdown": asked.inner} | told
-    return LongList(before, "rows", _plain(asked, top or None), after)
+    return LongList(before, "rows", _plain(asked, limit or None), after)
 
 
 def _plain(asked: Asked, most: int | None) -> Iterator[dict[str, Any]]:
@@ -195,12 +197,12 @@ def _put_csv(asked: Asked, output: Output, most: int | None) -> None:
 class _Table:
     """The table of a report, and the sentences under it."""
 
-    def __init__(self, asked: Asked, output: Output, top: int | None) -> None:
-        self._asked, self._output, self._most = asked, output, top or None
+    def __init__(self, asked: Asked, output: Output, looks: Looks) -> None:
+        self._asked, self._output, self._most = asked, output, looks.limit or None
         self._exact = output.md or not on_terminal()
         self._sums = Sums(exact=self._exact)
         self._longest = 0.0
-        self._share = top is not None
+        self._share = looks.share
         self._period = next((key for key in asked.by if key in PERIODS), None)
         self._bars = bool(asked.by and (self._period or self._share) and not asked.inner)
         self._others: Row | None = None
@@ -249,7 +251,7 @@ class _Table:
             widest = [max(pair, key=text_width) for pair in zip(widest, label, strict=True)]
             shares = [max(*shares, self._percent(row), key=len)]
             self._longest = max(self._longest, self._part(row))
-            if self._period and not below:
+            if self._period and not below and row is not self._others:
                 period = row.group[self._period]
                 by_period[period] = by_period.get(period, Decimal(0)) + row.cost
         self._sums.see(total, _mark(asked.report))
@@ -260,7 +262,8 @@ class _Table:
         columns += self._sums.columns()
         if self._share:
             columns.append(Column("share", shares))
-        return columns, [float(cost) for cost in by_period.values()]
+        order = sorted(by_period, key=lambda label: moment_of(self._period or "", label))
+        return columns, [float(by_period[label]) for label in order]
 
     def _rows(self) -> Iterator[tuple[Row, list[str], bool]]:
         """Yield the rows, their labels, and whether they are below another one."""

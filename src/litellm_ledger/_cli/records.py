@@ -376,18 +376,27 @@ def export(
     ] = False,
     out: Annotated[
         Path | None,
-        option("--out", "-o", help="Write to this file instead of standard output."),
+        option(
+            "--out",
+            "-o",
+            help="Write to this file instead of standard output; its name may choose the form: "
+            ".csv, .parquet.",
+        ),
     ] = None,
     all_kinds: Kinds = False,
     raw: Annotated[bool, option("--raw", help=RAW)] = False,
 ) -> int:
     """Export records as JSON lines, CSV or Parquet, with exact amounts."""
-    from .export import export_records, tell_written
+    from .export import export_records
+    from .files import tell_written
 
     form = [n for n, given in (("csv", csv), ("jsonl", jsonl), ("parquet", parquet)) if given]
+    suffix = out.suffix.lower().removeprefix(".") if out is not None else ""
+    if not form and suffix in ("csv", "parquet"):
+        form = [suffix]
     if len(form) > 1:
         raise ValueError(f"--{' and --'.join(form)} cannot be combined; give one of them")
-    check_raw(raw=raw, csv=csv)
+    check_raw(raw=raw, csv=form == ["csv"])
     check_where(ledger, question, every=True)  # first: what is refused leaves no file
     kinds = _kinds(all_kinds)
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from litellm_ledger._storage.location import default_directory
 
-from .flags import Output, Where, refuse_misspelt
+from .flags import Looks, Output, Where, refuse_misspelt
 from .parameters import argument, option
 from .progress import progress
 
@@ -28,6 +28,28 @@ By = Annotated[
         metavar="KEYS",
         help="Group keys, comma-separated: model, provider, call, status, error, hour, day, week, "
         "month …; any other word is a tag.",
+    ),
+]
+ByToo = Annotated[
+    list[str],
+    option(
+        "--by",
+        metavar="KEYS",
+        help="Further group keys, comma-separated: model, provider, status …, or a tag.",
+    ),
+]
+Limit = Annotated[
+    int | None,
+    option(
+        "--limit", "-n", help="Number of rows; the others are added up in one more. Default: all."
+    ),
+]
+Sort = Annotated[
+    str | None,
+    option(
+        "--sort",
+        metavar="COLUMN",
+        help="Sort the rows by a group key or a figure: calls, cost:asc, day:desc …",
     ),
 ]
 Breakdown = Annotated[
@@ -58,13 +80,17 @@ def _by_period(period: str, remark: str = "") -> Callable[..., int]:
         question: Question,
         output: Output,
         ledger: Ledger,
+        by: ByToo = [],  # noqa: B006 - read by flags.command, never changed
+        limit: Limit = None,
+        sort: Sort = None,
         breakdown: Breakdown = False,
         latency: Latency = False,
         as_recorded: AsRecorded = False,
         as_of: AsOf = None,
     ) -> int:
         question = _costs(question, as_recorded=as_recorded, as_of=as_of)
-        return _print(ledger, [period], question, output, breakdown=breakdown, latency=latency)
+        looks = Looks(limit=limit, sort=sort, breakdown=breakdown, latency=latency)
+        return _print(ledger, _keys([period, *by]), question, output, looks)
 
     run.__doc__ = f"Calls, tokens and cost by {period}{remark}."
     return run
@@ -81,6 +107,8 @@ def report(
     output: Output,
     ledger: Ledger,
     by: By = ["model"],  # noqa: B006 - read by flags.command, never changed
+    limit: Limit = None,
+    sort: Sort = None,
     breakdown: Breakdown = False,
     latency: Latency = False,
     as_recorded: AsRecorded = False,
@@ -88,7 +116,8 @@ def report(
 ) -> int:
     """Calls, tokens and cost by group, with notes on data quality."""
     question = _costs(question, as_recorded=as_recorded, as_of=as_of)
-    return _print(ledger, _keys(by), question, output, breakdown=breakdown, latency=latency)
+    looks = Looks(limit=limit, sort=sort, breakdown=breakdown, latency=latency)
+    return _print(ledger, _keys(by), question, output, looks)
 
 
 def _costs(question: Question, *, as_recorded: bool, as_of: str | None) -> Question:
@@ -115,30 +144,30 @@ def _keys(by: Sequence[str]) -> list[str]:
 
 
 def _print(
-    ledger: Ledger,
-    keys: Sequence[str],
-    question: Question,
-    output: Output,
-    *,
-    breakdown: bool,
-    latency: bool,
+    ledger: Ledger, keys: Sequence[str], question: Question, output: Output, looks: Looks
 ) -> int:
     from .print_reports import ask, print_report
 
-    if breakdown and latency:
+    if looks.breakdown and looks.latency:
         raise ValueError("give --breakdown or --latency, not both")
-    with ask(ledger, keys, question, output, breakdown=breakdown, quantiles=latency) as asked:
-        return print_report(asked, output)
+    with ask(ledger, keys, question, output, looks) as asked:
+        return print_report(asked, output, looks)
 
 
 def top(
     question: Question,
     output: Output,
     what: Annotated[
-        str, argument(help="users, models, providers, tags, or any group key.")
-    ] = "models",
+        str | None,
+        argument(help="users, models, providers, tags, or any group key. Default: models."),
+    ] = None,
     path: Where = None,
+    by: Annotated[
+        list[str],
+        option("--by", metavar="KEYS", help="Group keys, comma-separated, in place of WHAT."),
+    ] = [],  # noqa: B006 - read by flags.command, never changed
     limit: Annotated[int, option("--limit", "-n", help="Number of rows; 0: all.")] = 10,
+    sort: Sort = None,
     breakdown: Breakdown = False,
     as_recorded: AsRecorded = False,
     as_of: AsOf = None,
@@ -147,17 +176,19 @@ def top(
     from litellm_ledger._aggregates.groups import named
     from litellm_ledger._reports.ledger import Ledger
 
-    from .print_reports import ask, ask_tags, print_report
+    from .print_reports import ask_tags, print_report
 
-    if path is None and Path(what).is_dir():  # `top usage/`
-        what, path = "models", Path(what)
+    if path is None and what is not None and Path(what).is_dir():  # `top usage/`
+        path, what = Path(what), None
+    if what is not None and by:
+        raise ValueError(f"give {what} or --by, not both")
     ledger = Ledger(path or default_directory())
     question = _costs(question, as_recorded=as_recorded, as_of=as_of)
+    looks = Looks(limit=limit, sort=sort, breakdown=breakdown, share=True)
     if what == "tags":
-        return print_report(ask_tags(ledger, question), output, top=limit)
-    key = _TOPS.get(what) or named(what)
-    with ask(ledger, [key], question, output, breakdown=breakdown) as asked:
-        return print_report(asked, output, top=limit)
+        return print_report(ask_tags(ledger, question, looks), output, looks)
+    what = what or "models"
+    return _print(ledger, _keys(by) or [_TOPS.get(what) or named(what)], question, output, looks)
 
 
 def html(
@@ -187,7 +218,7 @@ def html(
     from litellm_ledger._page.figures import READINGS, gather
     from litellm_ledger._page.page import render
 
-    from .export import target, tell_written
+    from .files import target, tell_written
 
     if out.is_dir():
         raise ValueError(f"{out} is a directory; the page comes first: html report.html {out}")

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import MISSING, OTHER, Row
+from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import MEASURED
 
 from .report import MAX_GROUPS, Report, added, in_order
@@ -35,6 +36,7 @@ class Answer:
         whole: the sums over the rows.
         rows: yields the first rows, in order, all for ``None``; anew each time.
         missing: keys by a tag that is on none of the calls, without ``tag:``.
+        order: of the rows, where another one was asked for.
     """
 
     report: Report
@@ -42,6 +44,7 @@ class Answer:
     whole: Row
     rows: Callable[[int | None], Iterator[Row]]
     missing: tuple[str, ...] = ()
+    order: Order | None = None
 
     def first(self, limit: int | None) -> Report:
         """Return a report of ``limit`` rows; without one, those beyond a million are folded."""
@@ -51,15 +54,18 @@ class Answer:
         if limit or others is None:
             return replace(self.report, rows=rows, others=others, others_count=beyond)
         folded = replace(others, group=dict.fromkeys(self.report.by, OTHER))
-        insort(rows, folded, key=in_order(self.report.by))
+        if self.order is None:
+            insort(rows, folded, key=in_order(self.report.by))
+        else:
+            rows.append(folded)
         return replace(self.report, rows=rows, folded=self.report.folded + others.calls)
 
 
-def of_report(report: Report, *, nested: bool = False) -> Answer:
+def of_report(report: Report, *, nested: bool = False, order: Order | None = None) -> Answer:
     """Return the answer that a report with all its rows is."""
     rows, outer = report.rows, report.by[:-1]
     if nested:
-        rows = _nested(rows, outer)
+        rows = _nested(rows, outer, order)
     outermost = {tuple(row.group[key] for key in outer) for row in rows} if nested else rows
     # The rows of by_tag come to more than the total: a call counts once for each of its tags.
     whole = added(rows) if report.by == ("tag", "value") else report.total
@@ -74,6 +80,7 @@ def of_report(report: Report, *, nested: bool = False) -> Answer:
             for name in tags
             if report.total.calls and all(row.group[name] == MISSING for row in rows)
         ),
+        order=order,
     )
 
 
@@ -84,13 +91,15 @@ def above(rows: Iterator[Row], keys: Sequence[str]) -> Iterator[tuple[Row, list[
         yield replace(added(same), group=dict(zip(keys, group, strict=True))), same
 
 
-def _nested(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+def _nested(rows: Sequence[Row], keys: Sequence[str], order: Order | None) -> list[Row]:
     """Put rows with the same values of these keys together, the most expensive first."""
     below: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         below.setdefault(tuple(row.group[key] for key in keys), []).append(row)
     found = [*below.values()]
+    sums = {id(same): replace(added(same), group=same[0].group) for same in found}
     if not any(key in PERIODS for key in keys):
-        sums = {id(same): added(same) for same in found}
         found.sort(key=lambda same: (-sums[id(same)].cost, -sums[id(same)].calls))
+    if order is not None:
+        found.sort(key=lambda same: order.value(sums[id(same)]), reverse=order.down)
     return [row for same in found for row in same]

@@ -18,6 +18,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import Spread
 from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
@@ -70,9 +71,10 @@ def make_report(
     quantiles: bool,
     limit: int | None = None,
     as_of: AsOf = "newest",
+    order: Order | None = None,
 ) -> Report:
     """Add up outcomes by group; see ``Ledger.report``."""
-    with open_report(root, by, selection, quantiles=quantiles, as_of=as_of) as answer:
+    with open_report(root, by, selection, quantiles=quantiles, as_of=as_of, order=order) as answer:
         return answer.first(limit)
 
 
@@ -85,11 +87,13 @@ def open_report(
     quantiles: bool = False,
     nested: bool = False,
     as_of: AsOf = "newest",
+    order: Order | None = None,
 ) -> Iterator[Answer]:
     """Add up outcomes by group, for rows that are made while the ``with`` runs.
 
     Args:
         nested: rows that differ in the last key alone come together.
+        order: of the rows; by default that of a report.
     """
     live = list_live(root)
     running = Running(root, live)  # before a line is read: who is dead writes no more
@@ -113,7 +117,13 @@ def open_report(
                 relation.asked(
                     root,
                     lambda lines: grouped.report(
-                        lines, totals, by, selection, spread and spread.copy(), nested=nested
+                        lines,
+                        totals,
+                        by,
+                        selection,
+                        spread and spread.copy(),
+                        nested=nested,
+                        order=order,
                     ),
                     without=sealed.names,
                 )
@@ -129,8 +139,10 @@ def open_report(
                 outcomes = (
                     e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line)
                 )
-            report = build(outcomes, by, problems, calendar=dates, totals=totals, spread=spread)
-            answer = of_report(report, nested=nested)
+            report = build(
+                outcomes, by, problems, calendar=dates, totals=totals, spread=spread, order=order
+            )
+            answer = of_report(report, nested=nested, order=order)
         report = _with_tags(answer, lambda: list_tags(root, selection))
         if selection.where or selection.where_not:
             report = _with_asked(report, root, selection)

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from litellm_ledger._aggregates.calendar import PERIODS
+from litellm_ledger._aggregates.calendar import PERIODS, moment_of
 from litellm_ledger._aggregates.groups import MISSING, Row
+from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import MEASURED, Sketch, Spread, bucket_sql
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.totals import FIELDS, FIGURES, Totals, follows, row_of
@@ -22,7 +23,7 @@ from litellm_ledger._archive.database import module, statement
 from .answer import Answer
 from .in_duckdb import condition, expression
 from .relation import Relation
-from .report import Report, measured_row, moment_of
+from .report import Report, measured_row
 
 __all__ = ["report"]
 
@@ -59,6 +60,7 @@ def report(
     spread: Spread | None,
     *,
     nested: bool,
+    order: Order | None = None,
 ) -> Answer:
     """Add outcomes up by group, and to what ``totals`` (and ``spread``, for quantiles) have.
 
@@ -84,12 +86,13 @@ def report(
         ),
         count=count if by else 0,
         whole=replace(total, **dict.fromkeys(MEASURED)),
-        rows=tables.rows_in_order(nested=nested),
+        rows=tables.rows_in_order(nested=nested, order=order),
         missing=tuple(
             name.removeprefix("tag:")
             for name, on_none in zip(by, without, strict=True)
             if on_none and name.startswith("tag:")
         ),
+        order=order,
     )
 
 
@@ -177,7 +180,9 @@ class _Tables:
         query = f"SELECT {', '.join(f'sum({name})' for name in FIGURES)} FROM groups"
         return self._row({}, self._relation.rows(query)[0], None)
 
-    def rows_in_order(self, *, nested: bool) -> Callable[[int | None], Iterator[Row]]:
+    def rows_in_order(
+        self, *, nested: bool, order: Order | None = None
+    ) -> Callable[[int | None], Iterator[Row]]:
         """Return what yields rows in order; ``nested``: by the keys but the last."""
         if not self._by:
             return lambda _: iter(())
@@ -185,11 +190,21 @@ class _Tables:
         columns = [*names, *(f"groups.{name}" for name in FIGURES)]
         places = first = ""
         period = next((name for name in self._by if name in PERIODS), None)
-        if period is not None:
-            column = f"k{self._by.index(period)}"
-            self._place(period, column)
-            places = f"JOIN places ON groups.{column} = places.label"
-            first = "places.place, "
+        for name in dict.fromkeys([period, order and order.column]):
+            if name in PERIODS:
+                column = f"k{self._by.index(name)}"
+                self._place(name, column)
+                places += f" JOIN places_{column} ON groups.{column} = places_{column}.label"
+                first = first or f"places_{column}.place, "
+        chosen, outermost = "0", "" if period else "above.pico DESC, above.calls DESC, "
+        if order is not None:
+            chosen = f"groups.{order.figure}"
+            if order.is_key:
+                key = f"k{self._by.index(order.column)}"
+                chosen = f"places_{key}.place" if order.column in PERIODS else f"groups.{key}"
+            direction = "DESC" if order.down else "ASC"
+            first = f"{chosen} {direction}, {first}"
+            outermost = f"above.chosen {direction}, {outermost}"
         query = statement("nested" if nested else "ranked").format(
             columns=", ".join(columns),
             names=", ".join(names),
@@ -197,7 +212,9 @@ class _Tables:
             places=places,
             first=first,
             outer=", ".join(self.keys[:-1]),
-            outermost="" if period else "above.pico DESC, above.calls DESC, ",
+            outermost=outermost,
+            chosen=chosen,
+            above="min" if order is None or order.is_key else "sum",
             limit="{limit}",
         )
         return lambda limit: self._rows("ALL" if limit is None else int(limit), query)
@@ -243,7 +260,7 @@ class _Tables:
         }
         ordered = sorted(labels, key=lambda label: moment_of(period, label))
         self._relation.database.execute(
-            "CREATE OR REPLACE TABLE places AS "
+            f"CREATE OR REPLACE TABLE places_{column} AS "
             "SELECT unnest(?::VARCHAR[]) AS label, unnest(?::BIGINT[]) AS place",
             [ordered, list(range(len(ordered)))],
         )

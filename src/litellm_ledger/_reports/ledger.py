@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from litellm_ledger._aggregates.calendar import PERIODS, calendar
 from litellm_ledger._aggregates.groups import check_by
+from litellm_ledger._aggregates.order import read_order
 from litellm_ledger._aggregates.selection import Selection, Where
 from litellm_ledger._reading.lines import Problem, everything, whole
 from litellm_ledger._reading.listing import Snapshot, list_segments
@@ -156,6 +157,7 @@ class Ledger:
         limit: int | None = None,
         as_recorded: bool = False,
         as_of: datetime | None = None,
+        sort: str | None = None,
     ) -> Report:
         """Add up the outcomes by group.  Memory grows with the groups, not with the ledger.
 
@@ -174,6 +176,9 @@ class Ledger:
             as_of: costs as they were at this time, timezone-aware.
             limit: the largest number of rows; 0 or ``None``: all.  ``others`` has the sums of the
                 groups beyond, which take no memory where DuckDB reads the ledger.
+            sort: another order of the rows: a group key or a number in ``Row``, with ``:asc`` or
+                ``:desc``: ``calls``, ``cost:asc``, ``day:desc``.  Keys ascend by default, numbers
+                descend; an unknown cost counts as 0.  Equal rows stay in the usual order.
 
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
@@ -193,6 +198,7 @@ class Ledger:
             quantiles=quantiles,
             limit=_checked(limit),
             as_of="recorded" if as_recorded else as_of or "newest",
+            order=None if sort is None else read_order(sort, keys, flag="sort="),
         )
 
     def calls(

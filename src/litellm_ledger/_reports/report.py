@@ -7,15 +7,15 @@ reads no file, prints nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
 import msgspec
 
-from litellm_ledger._aggregates.calendar import PERIODS, Calendar
+from litellm_ledger._aggregates.calendar import PERIODS, Calendar, moment_of
 from litellm_ledger._aggregates.formatting import counted, dollars, listed
 from litellm_ledger._aggregates.groups import MISSING, MONEY, Quantiles, Row
+from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import MEASURED, Spread
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.lines import Line, Problem
@@ -33,7 +33,6 @@ __all__ = [
     "finish",
     "in_order",
     "measured_row",
-    "moment_of",
     "row_dict",
 ]
 
@@ -240,6 +239,7 @@ def build(
     calendar: Calendar | None = None,
     totals: Totals | None = None,
     spread: Spread | None = None,
+    order: Order | None = None,
 ) -> Report:
     """Add up outcomes, to what ``totals`` have where these are given; with ``spread``, quantiles.
 
@@ -255,11 +255,15 @@ def build(
         totals.add(line, line.cost)
         if spread is not None:
             spread.add(line)
-    return finish(totals, by, problems, spread.quantiles if spread else None)
+    return finish(totals, by, problems, spread.quantiles if spread else None, order)
 
 
 def finish(
-    totals: Totals, by: Sequence[str], problems: list[Problem], measured: Measured | None
+    totals: Totals,
+    by: Sequence[str],
+    problems: list[Problem],
+    measured: Measured | None,
+    order: Order | None = None,
 ) -> Report:
     """Make a report of what was added up."""
     rows, total = totals.summary() if by else [], totals.total()
@@ -267,6 +271,8 @@ def finish(
         rows = [measured_row(row, tuple(row.group.values()), measured) for row in rows]
         total = measured_row(total, None, measured)
     rows.sort(key=in_order(by))
+    if order is not None:
+        rows.sort(key=order.value, reverse=order.down)  # stable, in both directions
     return Report(
         by=tuple(dict.fromkeys(by)),
         rows=rows,
@@ -322,13 +328,6 @@ def by_tag(report: Report) -> Report:
 def measured_row(row: Row, group: tuple[str, ...] | None, measured: Measured) -> Row:
     """Return a row with the quantiles of its group, or (``None``) of everything."""
     return msgspec.structs.replace(row, **{name: measured(group, name) for name in MEASURED})
-
-
-def moment_of(period: str, label: str) -> tuple[float, str]:
-    """Order hours by when they were: in the one that is lived twice the clock goes back."""
-    if period == "hour" and label[:1].isdigit():
-        return datetime.fromisoformat(label).timestamp(), label
-    return 0.0, label
 
 
 def floor_mark(row: Row) -> str:
