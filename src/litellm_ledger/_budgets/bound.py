@@ -11,11 +11,9 @@ from typing import Any, Final, NamedTuple
 from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.own import ModelPrice
 
-from .ceiling import ATTO
-
 __all__ = ["Asked", "Bound", "Model", "Unbounded", "picousd"]
 
-_PICO: Final = 10 ** (ATTO - 12)
+_PICO: Final = 1_000_000
 
 
 class Model(NamedTuple):

@@ -117,58 +117,79 @@ def by_tokens(asked: Asked) -> Bound:
     return priced_tokens(asked, given, made, kinds, fixed)
 
 
-def given_tokens(asked: Asked) -> tuple[int, frozenset[str], int]:
-    """The most tokens of input, what is among them beside text, and 10⁻¹⁸ dollars of fees."""
-    kwargs, model = asked.kwargs, asked.model
-    weight = Weight()
-    rounds, fixed, unknown = 1, 0, ""
-    for name, value in kwargs.items():
-        if name in _SILENT or value is None:
-            continue
+class _Given:
+    """What the arguments of one call give the model to read."""
+
+    __slots__ = ("_asked", "fees", "rounds", "unknown", "weight")
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self.weight = Weight()
+        self.rounds = 1  # how often the provider may read all of it
+        self.fees = 0
+        self.unknown = ""
+
+    def take(self, name: str, value: Any) -> None:
+        """Add an argument."""
         if name in _READS:
-            if isinstance(value, dict) and name == "prompt":
-                unknown = "a prompt that is kept by the provider"
-            weight.read(value)
+            if name == "prompt" and isinstance(value, dict):
+                self.unknown = "a prompt that the provider keeps"
+            self.weight.read(value)
         elif name in _TOOLS:
-            if value:
-                weight.add_tools(value)
-                rounds, fees = _served(asked, value)
-                fixed += fees
+            self.weight.add_tools(value)
+            self._serve(value)
         elif name in _ELSEWHERE:
             if value:
                 raise Unbounded(f"{name}: {_ELSEWHERE[name]}; leave it out")
         elif name == "web_search_options":
-            fixed += _searched(asked)
-        elif name == "config":
-            tools = value.get("tools") if isinstance(value, Mapping) else None
-            if tools:
-                rounds, fees = _served(asked, tools)
-                fixed += fees
-            weight.add_plain(value)
+            self.fees += _searched(self._asked)
         else:
-            weight.add_plain(value)
-    kinds = set[str]()
-    tokens = weight.tokens
-    if weight.images:
-        kinds.add("image")
-        each = _image_tokens(model)
-        tokens += weight.images * (each or 0)
-        unknown = unknown or ("" if each else "an image")
-    if weight.sounds:
-        kinds.add("audio")
-        tokens += weight.sounds
-    unknown = unknown or weight.unknown
-    if unknown or rounds > 1:
+            if name == "config":  # Google's, with the tools in it
+                self._serve(value.get("tools") if isinstance(value, Mapping) else None)
+            self.weight.add_plain(value)
+
+    def _serve(self, tools: Any) -> None:
+        if tools:
+            self.rounds, fees = _served(self._asked, tools)
+            self.fees += fees
+
+    def tokens(self) -> tuple[int, frozenset[str]]:
+        """The most tokens, and what is among them beside text."""
+        weight, model = self.weight, self._asked.model
+        tokens, unknown = weight.tokens, self.unknown or weight.unknown
+        if not (weight.images or weight.sounds or unknown) and self.rounds == 1:
+            return tokens, _NONE
+        kinds = set[str]()
+        if weight.images:
+            kinds.add("image")
+            each = _image_tokens(model)
+            tokens += weight.images * (each or 0)
+            unknown = unknown or ("" if each else "an image")
+        if weight.sounds:
+            kinds.add("audio")
+            tokens += weight.sounds
+        if not unknown and self.rounds == 1:
+            return tokens, frozenset(kinds)
         if model.most_in is None:
+            what = unknown or "a tool that the provider runs"
             raise Unbounded(
-                f"{unknown or 'a tool that the provider runs'}: how many tokens that is can only be "
-                f"bounded by the context of {model.name}, which the price map does not say"
+                f"{what} can only be bounded by the context of {model.name}, and the price map has "
+                "no max_input_tokens of it"
             )
         if unknown:  # the text is known, and what is not is no longer than the context
             tokens += model.most_in
             kinds |= ALL_KINDS
-        tokens = max(tokens, model.most_in) * rounds
-    return tokens, frozenset(kinds) if kinds else _NONE, fixed + _always(asked)
+        return max(tokens, model.most_in) * self.rounds, frozenset(kinds)
+
+
+def given_tokens(asked: Asked) -> tuple[int, frozenset[str], int]:
+    """The most tokens of input, what is among them beside text, and 10⁻¹⁸ dollars of fees."""
+    given = _Given(asked)
+    for name, value in asked.kwargs.items():
+        if value is not None and name not in _SILENT:
+            given.take(name, value)
+    tokens, kinds = given.tokens()
+    return tokens, kinds, given.fees + _always(asked)
 
 
 def _image_tokens(model: Model) -> int | None:
@@ -244,7 +265,7 @@ def _run_by_provider(tool: Any) -> str:
     return next((str(name) for name in tool if name not in declared), "")
 
 
-_FEES: Final = (
+_FEES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("web_search", (_SEARCH, "web_search_cost_per_request")),
     ("code_execution", ("code_interpreter_cost_per_session",)),
     ("code_interpreter", ("code_interpreter_cost_per_session",)),
@@ -294,29 +315,13 @@ def _whole(value: Any) -> int | None:
 
 
 _CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens")
-_HOLDERS: Final = ("config", "generation_config", "generationConfig")
+_HOLDERS: Final = frozenset({"config", "generation_config", "generationConfig"})
 
 
 def made_tokens(asked: Asked) -> int:
     """The most tokens of output."""
-    kwargs, model = asked.kwargs, asked.model
-    caps = [kwargs[name] for name in _CAPS if kwargs.get(name) is not None]
-    count, held = 1, [kwargs]
-    for holder in _HOLDERS:
-        told = kwargs.get(holder)
-        if told is None:
-            continue
-        if not isinstance(told, Mapping):
-            told = getattr(told, "__dict__", {})
-        caps += [told[name] for name in _CAPS if told.get(name) is not None]
-        held.append(told)
-    for told in held:
-        for name in ("n", "best_of", "candidate_count", "candidateCount"):
-            value = told.get(name)
-            if value is not None:
-                if type(value) is not int or value < 0:
-                    raise Unbounded(f"{name} must be a whole number")
-                count = max(count, value)
+    model, held = asked.model, _holders(asked.kwargs)
+    caps = [told[name] for told in held for name in _CAPS if told.get(name) is not None]
     known = [cap for cap in caps if type(cap) is int and cap >= 0]
     capped = bool(caps) and len(known) == len(caps)
     if not capped or (model.reasons and model.provider not in _CAPPED):
@@ -328,13 +333,41 @@ def made_tokens(asked: Asked) -> int:
                 else "the output has no limit; give the call max_tokens"
             )
         known.append(model.most_out)
-    made = max(known) * count
-    foreseen = kwargs.get("prediction")
+    made = max(known) * _answers(held)
+    foreseen = asked.kwargs.get("prediction")
     if foreseen is not None:  # what was foreseen and is not there is billed as output
         weight = Weight()
         weight.add_plain(foreseen)
         made += weight.tokens
     return made
+
+
+def _holders(kwargs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where limits may stand: among the arguments, and in Google's configuration."""
+    if _HOLDERS.isdisjoint(kwargs):
+        return [kwargs]
+    told = [kwargs.get(name) for name in _HOLDERS]
+    return [
+        kwargs,
+        *(
+            each if isinstance(each, Mapping) else getattr(each, "__dict__", {})
+            for each in told
+            if each is not None
+        ),
+    ]
+
+
+def _answers(held: list[Mapping[str, Any]]) -> int:
+    """How many answers there are at most."""
+    count = 1
+    for told in held:
+        for name in ("n", "best_of", "candidate_count", "candidateCount"):
+            value = told.get(name)
+            if value is not None:
+                if type(value) is not int or value < 0:
+                    raise Unbounded(f"{name}={value!r} is no whole number")
+                count = max(count, value)
+    return count
 
 
 def priced_tokens(

@@ -45,6 +45,8 @@ _FILES: Final = frozenset(
         "video_url",
     }
 )
+_MEDIA: Final = _IMAGES | _SOUNDS | _FILES
+_NONE: Final = frozenset[str]()
 _ARGUMENTS: Final = frozenset({"args", "arguments", "input", "output", "response"})
 """Members of a call of a function: whatever they are called, they are text."""
 _CALLS: Final = frozenset(
@@ -132,35 +134,37 @@ class Weight:
         else:
             self._other(value, depth)
 
-    def _members(self, value: Mapping[str, Any], depth: int) -> None:
+    def _members(self, value: Mapping[Any, Any], depth: int) -> None:
+        kind = value.get("type")
+        if not isinstance(kind, str):
+            kind = ""
         if depth > _DEEPEST:
             self._unknown("input that is nested too deep")
-            return
-        kind = value.get("type")
-        called = kind in _CALLS if isinstance(kind, str) else False
-        if isinstance(kind, str) and kind in _IMAGES:
+        elif kind in _IMAGES:
             self._image(value)
-            return
-        if isinstance(kind, str) and kind in _FILES:
+        elif kind in _FILES:
             self._file(value, kind)
-            return
-        for name, part in value.items():
-            if not isinstance(name, str):
-                self._plain(name, depth + 1)
-                continue
-            self.tokens += len(name) + _ITEM
-            if part is None:
-                continue
-            if called and name in _ARGUMENTS:
-                self._plain(part, depth + 1)
-            elif name in _IMAGES and type(part) is not int:
-                self._image(part)
-            elif name in _SOUNDS:
-                self._sound(part)
-            elif name in _FILES:
-                self._unknown(f"input of the kind {name}")
-            else:
-                self._part(part, depth + 1)
+        else:
+            plain = _ARGUMENTS if kind in _CALLS else _NONE
+            for name, part in value.items():
+                name = str(name)
+                self.tokens += _ITEM + (len(name) if name.isascii() else 4 * len(name))
+                if part is None:
+                    continue
+                if name in _MEDIA and name not in plain:
+                    self._media(name, part)
+                elif name in plain:
+                    self._plain(part, depth + 1)
+                else:
+                    self._part(part, depth + 1)
+
+    def _media(self, name: str, value: Any) -> None:
+        if name in _IMAGES:
+            self._image(value)
+        elif name in _SOUNDS:
+            self._sound(value)
+        else:
+            self._unknown(f"input of the kind {name}")
 
     def _image(self, value: Any) -> None:
         self.images += 1
@@ -192,7 +196,7 @@ class Weight:
         elif callable(dump):
             try:
                 self._part(dict(dump(exclude_none=True)), depth + 1)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a foreign object: what it is has no size that is known
                 self._unknown(f"input of the type {type(value).__name__}")
         else:
             self._unknown(f"input of the type {type(value).__name__}")
@@ -223,14 +227,14 @@ class Weight:
         """A pydantic model that stands for a format: LiteLLM sends its schema."""
         try:
             self._plain(model.model_json_schema(), 1)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a foreign object: what it is has no size that is known
             self._unknown(f"a format of the type {model.__name__}")
 
     def _as_text(self, value: Any) -> None:
         dump = getattr(value, "model_dump", None)
         try:
             self._text(repr(dump(exclude_none=True) if callable(dump) else value))
-        except Exception:
+        except Exception:  # noqa: BLE001 - a foreign object: what it is has no size that is known
             self._unknown(f"input of the type {type(value).__name__}")
 
 
