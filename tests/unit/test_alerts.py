@@ -20,6 +20,8 @@ from litellm_ledger import Ledger, LedgerError
 from litellm_ledger._reports import doctor as _doctor
 from litellm_ledger._reports import webhook as _webhook
 from litellm_ledger._reports.alerts import Alert, find_alerts
+from litellm_ledger._runtime import webhook as _sending
+from litellm_ledger._storage import claims as _claims
 
 NOW = datetime(2025, 3, 31, 10, 40, tzinfo=UTC)
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(weeks=1)
@@ -33,8 +35,8 @@ def hand(tmp_path: Path) -> HandMade:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv(_webhook.KEY, "secret")
-    monkeypatch.setattr(_webhook.time, "sleep", lambda _: None)
+    monkeypatch.setenv(_sending.KEY, "secret")
+    monkeypatch.setattr(_sending.time, "sleep", lambda _: None)
 
 
 def checks(hand: HandMade, **how: Any) -> list[str]:
@@ -187,7 +189,7 @@ def test_nothing_is_sent_that_cannot_be_signed_or_remembered(
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(LedgerError, match="nothing was sent"):
         _webhook.send(tmp_path, [ONE], hook.url)
-    monkeypatch.delenv(_webhook.KEY)
+    monkeypatch.delenv(_sending.KEY)
     with pytest.raises(ValueError, match=r"\$LITELLM_LEDGER_WEBHOOK_KEY"):
         _webhook.send(tmp_path, [ONE], hook.url)
     assert hook.got == []
@@ -197,7 +199,7 @@ def test_several_runs_at_once_send_it_once(
     hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = threading.Event()  # never set: each run takes a while between reading and writing
-    monkeypatch.setattr(_webhook.os, "fsync", lambda _: slow.wait(0.05))
+    monkeypatch.setattr(_claims.os, "fsync", lambda _: slow.wait(0.05))
     counts: list[int] = []
     runs = [
         threading.Thread(target=lambda: counts.append(_webhook.send(tmp_path, [ONE], hook.url)))

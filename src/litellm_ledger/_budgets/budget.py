@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal, get_args
 
@@ -91,7 +91,7 @@ class Budget:
     limit_units: int = field(init=False, repr=False, compare=False)
     """The limit as a whole number: picodollars, tokens or calls."""
     warn_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    """The alerts as whole numbers, ascending: reached where this much is settled and held."""
+    """The alerts as whole numbers, ascending: reached where this much is settled."""
     label: str = field(init=False, repr=False, compare=False)
     """``name``, or the one that was made."""
     counts: str = field(init=False, repr=False, compare=False)
@@ -162,6 +162,11 @@ class Budget:
     def window_at(self, moment: datetime) -> Window:
         """Return the window that a timezone-aware moment is in."""
         return self._windows.window_at(moment)
+
+    @property
+    def rolling(self) -> timedelta | None:
+        """How long a rolling window is; ``None`` for the others."""
+        return self._windows.length
 
     def leaves_at(self, key: int) -> datetime:
         """Return when spending that was counted under the key of a window no longer counts."""

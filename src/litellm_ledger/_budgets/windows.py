@@ -70,14 +70,15 @@ class Windows:
         tz: the name of a time zone.  Not ``local``: processes that share a budget must agree.
 
     Attributes:
-        step: how much time a rolling window counts at once; ``None`` for the others.
+        length: of a rolling window, in whole steps; ``None`` for the others.
+        step: how much time it counts at once; ``None`` likewise.
 
     Raises:
         TypeError: an argument that is not text.
         ValueError: there is no such window or zone; the text says what to give.
     """
 
-    __slots__ = ("_calendar", "_last", "_length", "_window", "step")
+    __slots__ = ("_calendar", "_last", "_window", "length", "step")
 
     def __init__(self, window: str, tz: str = "UTC") -> None:
         for name, value in (("window", window), ("tz", tz)):
@@ -90,12 +91,12 @@ class Windows:
             )
         self._window = window
         self._calendar: Calendar = calendar(tz)
-        self._length: timedelta | None = None
+        self.length: timedelta | None = None
         self.step: timedelta | None = None
         if window not in (*PERIODS, "total"):
             length = _length(window)
             self.step = _step(length)
-            self._length = -(-length // self.step) * self.step  # so that it moves with the steps
+            self.length = -(-length // self.step) * self.step  # so that it moves with the steps
         self._last: tuple[datetime, datetime, Window] | None = None
 
     def window_at(self, moment: datetime) -> Window:
@@ -114,15 +115,15 @@ class Windows:
 
     def leaves_at(self, key: int) -> datetime:
         """Return the moment from which on spending under a key no longer counts."""
-        if self._length is None or self.step is None:
+        if self.length is None or self.step is None:
             return self.window_at(_moment(key)).end
-        return _within(timedelta(seconds=key) + self.step + self._length)
+        return _within(timedelta(seconds=key) + self.step + self.length)
 
     def _find(self, moment: datetime) -> Window:
         if self._window == "total":
             return Window(_BEFORE, _AFTER, 0, 0)
-        if self._length is not None and self.step is not None:
-            return _rolling(moment, self._length, self.step)
+        if self.length is not None and self.step is not None:
+            return _rolling(moment, self.length, self.step)
         if moment.year <= _FIRST.year:
             first = self._period(_FIRST).start
             if moment < first:
