@@ -266,6 +266,36 @@ def test_a_condition_can_say_what_is_not_wanted(whole: HandMade) -> None:
     assert [json.loads(row)["seq"] for row in out] == [3, 4, 5]
 
 
+def test_conditions_compare_numbers_and_beginnings_in_every_command(whole: HandMade) -> None:
+    def seqs(*texts: str) -> list[int]:
+        args = [part for text in texts for part in ("-w", text)]
+        found = [
+            sorted(one["seq"] for one in as_json("calls", whole.root, "-n", "0", *args)["calls"]),
+            sorted(json.loads(line)["seq"]
+                   for line in told("export", whole.root, *args).splitlines()),
+        ]  # fmt: skip
+        assert found[0] == found[1]
+        plain = as_json("report", whole.root, *args)
+        assert plain["total"]["calls"] == len(found[0])
+        assert [*plain.get("conditions", [])] == [
+            t for t in texts if t[:2] != "ts" and "==" not in t
+        ]
+        return found[0]
+
+    assert seqs("cost>=0.5") == [3, 4, 10]
+    assert seqs("cost>=0.5", "cost<1.25") == [4, 10]
+    assert seqs("cost=0.0000045") == [2]
+    assert seqs("cost!=(none)", "model=b*") == [3, 4]
+    assert seqs("latency>1000") == [3]
+    assert seqs("model=b*", "model==m") == [2, 3, 4, 6, 8, 10]
+    assert seqs("tag:user!=b*") == [2, 5, 6, 8, 10]
+    assert seqs("ts>2025-01-01", "ts<=2025-01-02") == [3, 4]
+    assert seqs("model==b*") == []
+    done = run("daily", whole.root, "-w", "usr=b*")
+    assert (done.exit_code, "did you mean user?" in done.stderr) == (2, True)
+    assert "cost>=0.5" in told("html", "-", whole.root, "-w", "cost>=0.5").replace("&gt;", ">")
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -26,7 +26,7 @@ from tests.ledger_by_hand import (
     spoil,
 )
 
-from litellm_ledger import Ledger, MissingExtra
+from litellm_ledger import Ledger, MissingExtra, UsageRecord
 from litellm_ledger._aggregates.calendar import calendar
 from litellm_ledger._aggregates.groups import Row
 from litellm_ledger._aggregates.order import read_order
@@ -35,6 +35,7 @@ from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._cli.export import export_records
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._maintenance.compact import compact
+from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.follow import Follower
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot
@@ -201,6 +202,62 @@ def test_a_selection_means_the_same_to_both(
     assert one.total.calls
     assert one.rows == other.rows
     assert one.total == other.total
+
+
+CONDITIONS: dict[str, Callable[[UsageRecord], bool]] = {
+    "cost>0.0005": lambda r: r.cost is not None and r.cost > Decimal("0.0005"),
+    "cost<=.0005": lambda r: r.cost is not None and r.cost <= Decimal("0.0005"),
+    "cost=(none)": lambda r: r.cost is None,
+    "tokens!=1000": lambda r: r.total_tokens != 1000,
+    "input_tokens>=500": lambda r: r.input_tokens is not None and r.input_tokens >= 500,
+    "latency<250.5": lambda r: r.latency_ms is not None and r.latency_ms < 250.5,
+    "user=user-1*": lambda r: r.tags.get("user", "").startswith("user-1"),
+    "user!=user-1*": lambda r: not r.tags.get("user", "").startswith("user-1"),
+    "user=*": lambda r: "user" in r.tags,
+    "model=gpt*": lambda r: "gpt" in [(r.model or "")[:3], (r.model or "").partition("/")[2][:3]],
+    "user==user-1*": lambda r: r.tags.get("user") == "user-1*",
+}
+
+
+def test_conditions_mean_the_same_to_both_and_to_plain_python(
+    made: tuple[Path, Reckoning], both: Both
+) -> None:
+    ledger = Ledger(made[0])
+    every = list(ledger.records())
+    one, other = {}, {}
+    for text, holds in CONDITIONS.items():
+        one[text], other[text] = both(partial(ledger.report, ["status", "user"], where=text))
+        wanted = [record for record in every if holds(record)]
+        assert one[text].total.calls == other[text].total.calls == len(wanted), text
+        cost = sum((record.cost or Decimal(0) for record in wanted), Decimal(0))
+        assert one[text].total.cost == other[text].total.cost == cost, text
+        assert one[text].rows == other[text].rows, text
+    assert sum(0 < found.total.calls < len(every) for found in one.values()) >= 9
+    texts = ["user=user-1", "user=user-2*", "cost>0.0001", "cost<0.1"]
+    for found in both(partial(ledger.report, [], where=texts, where_not={"status": "error"})):
+        assert found.total.calls == sum(
+            r.status != "error" and Decimal("0.0001") < (r.cost or Decimal(0)) < Decimal("0.1")
+            and (r.tags.get("user") == "user-1" or r.tags.get("user", "")[:6] == "user-2")
+            for r in every
+        )  # fmt: skip
+
+
+def test_manifests_answer_beginnings_and_leave_comparisons_to_the_lines(
+    tmp_path: Path, both: Both
+) -> None:
+    hand = HandMade(tmp_path)
+    lines = []
+    for n in range(1, 7):
+        model = "openai/gpt-4o" if n % 2 else "o1"
+        lines.append(hand.line(n, model=model, cost=Decimal(n), tags={"user": f"u{n}"}))
+    hand.sealed(1, 6, lines)
+    ledger = Ledger(tmp_path)
+    asked = (["model=gpt*"], ["user=u*", "user!=u1*"], ["cost>=2", "cost<5"], ["cost=3", "user=u*"])
+    before = [ledger.report(["model"], where=texts) for texts in asked]
+    assert [report.total.calls for report in before] == [3, 5, 3, 1]
+    assert len(seal(tmp_path).manifests) == 1
+    for found in both(lambda: [ledger.report(["model"], where=texts) for texts in asked]):
+        assert found == before
 
 
 @pytest.mark.usefixtures("engine")

@@ -7,8 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from litellm_ledger._aggregates.conditions import Comparison, read_conditions
 from litellm_ledger._aggregates.groups import named
-from litellm_ledger._aggregates.question import Question, conditions, last, moment, question
+from litellm_ledger._aggregates.question import Question, last, moment, question
+from litellm_ledger._aggregates.selection import Selection
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2025, 3, 30, 12, 34, 56, tzinfo=UTC)  # 14:34 in Berlin, on a day of 23 hours
@@ -158,20 +160,86 @@ def test_flags_that_contradict_each_other_are_refused() -> None:
 
 
 def test_conditions_on_one_key_are_alternatives() -> None:
-    assert conditions(["model=a", "tag:env=x=y", "model=b", "user="]) == (
-        {"model": ["a", "b"], "tag:env": ["x=y"], "tag:user": [""]},
-        {},
-    )
-    for bad in ("model", "=a", " = ", "!=a", "model!"):
+    found = read_conditions(["model=a", "tag:env=x=y", "model=b", "user="])
+    assert found.wanted == {"model": ["a", "b"], "tag:env": ["x=y"], "tag:user": [""]}
+    assert not any(found[1:])
+    for bad in ("model", "=a", " = ", "!=a", "model!", "costs>1", "user>=1", "user<a", ">1"):
         with pytest.raises(ValueError, match="write KEY=VALUE"):
-            conditions([bad])
+            read_conditions([bad])
 
 
 def test_a_condition_with_an_exclamation_mark_says_what_is_not_wanted() -> None:
-    assert conditions(["tenant!=x", "tenant != y", "status=ok", "tag:a!=!="]) == (
-        {"status": ["ok"]},
-        {"tag:tenant": ["x", " y"], "tag:a": ["!="]},
-    )
+    found = read_conditions(["tenant!=x", "tenant != y", "status=ok", "tag:a!=!="])
+    assert found.wanted == {"status": ["ok"]}
+    assert found.unwanted == {"tag:tenant": ["x", " y"], "tag:a": ["!="]}
+
+
+def test_a_star_stands_for_any_end_and_two_signs_take_a_value_as_it_is() -> None:
+    found = read_conditions(["model=gpt-*", "user!=test-*", "model=x", "user=*"])
+    assert found.begun == {"model": ["gpt-"], "tag:user": [""]}
+    assert found.not_begun == {"tag:user": ["test-"]}
+    assert found.wanted == {"model": ["x"]}
+    assert found.others == ["model=gpt-*", "tag:user!=test-*", "tag:user=*"]
+    exact = read_conditions(["model==gpt-*", "user!==*", "user===", "a=b<c", "tag:a<b=>c", "a!==="])
+    assert exact.wanted == {
+        "model": ["gpt-*"], "tag:user": ["="], "tag:a": ["b<c"], "tag:a<b": [">c"],
+    }  # fmt: skip
+    assert exact.unwanted == {"tag:user": ["*"], "tag:a": ["="]}
+    assert not exact.others
+    for bad, said in (("user=a*b", "write tag:user==a[*]b"), ("m!=*a*", "write tag:m!==[*]a[*]")):
+        with pytest.raises(ValueError, match=said):
+            read_conditions([bad])
+    with pytest.raises(ValueError, match="give a longer period"):
+        read_conditions(["day=2025-03*"])
+
+
+def test_numbers_are_compared_exactly() -> None:
+    found = read_conditions(
+        ["cost>$0.01", "cost<=.0000000000015", "tokens>=1e3", "tokens<1.5", "latency>2.5",
+         "attempt=1", "attempt=2", "cost!=0", "cost!=(none)", "tokens=1.5"]
+    )  # fmt: skip
+    assert found.compared == [
+        Comparison("cost", ">", (10**10,)),
+        Comparison("cost", "<=", (1,)),
+        Comparison("total_tokens", ">=", (1000,)),
+        Comparison("total_tokens", "<", (2,)),
+        Comparison("latency_ms", ">", (2.5,)),
+        Comparison("attempt", "=", (1, 2)),
+        Comparison("cost", "!=", (0, None)),
+        Comparison("total_tokens", "=", ()),
+    ]
+    for bad in ("cost>x", "cost=", "tokens>nan", "latency<inf", "cost>1,5", "cost>1e999"):
+        with pytest.raises(ValueError, match=r"is compared with a number .* write tag:"):
+            read_conditions([bad])
+
+
+@pytest.mark.parametrize(
+    ("texts", "begin", "end"),
+    [
+        (["ts>=2025-03-30"], at(2025, 3, 29, 23), None),
+        (["ts>2025-03-30"], at(2025, 3, 30, 22), None),
+        (["ts<2025-03-30"], None, at(2025, 3, 29, 23)),
+        (["ts<=2025-03-30"], None, at(2025, 3, 30, 22)),
+        (["ts=2025-03"], at(2025, 2, 28, 23), at(2025, 3, 31, 22)),
+        (["ts==2025-03-30T14:00"], at(2025, 3, 30, 12), at(2025, 3, 30, 12, 0, 0, 1)),
+        (["ts>today", "ts > 2025-03-01"], at(2025, 3, 30, 22), None),
+    ],
+)
+def test_times_are_compared_as_since_and_until_bound_them(
+    texts: list[str], begin: datetime | None, end: datetime | None
+) -> None:
+    found = asked(where=texts, zone=BERLIN)
+    assert (found.since, found.until, found.conditions) == (begin, end, [])
+
+
+def test_a_time_that_cannot_be_compared_is_refused() -> None:
+    for bad, said in (("ts!=today", "write day!="), ("ts>soon", "not a time")):
+        with pytest.raises(ValueError, match=said):
+            asked(where=[bad])
+    with pytest.raises(ValueError, match="give since= or until="):
+        Selection(where="ts>2025-03-30")
+    with pytest.raises(TypeError, match="give a mapping"):
+        Selection(where_not=["a=b"])
 
 
 def test_a_word_that_is_no_key_is_a_tag_unless_it_looks_like_a_slip() -> None:

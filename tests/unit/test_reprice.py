@@ -107,6 +107,23 @@ def test_the_difference_is_shown_by_model_and_day_and_nothing_is_written(
     assert files(hand.root) == before
 
 
+@pytest.mark.parametrize("large", [0, 2**60])
+def test_a_comparison_selects_adjustments_by_their_records(
+    hand: PricedLedger, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(_engine, "_LARGE", large)
+    write(hand.root)
+    ledger = Ledger(hand.root)
+    for text, cost, adjusted in (
+        ("cost<0.001", Decimal("0.00074"), 2),  # as recorded: two of 0.00021, now 0.00037 each
+        ("cost=(none)", Decimal("0.0012"), 1),
+        ("tokens>0", None, None),
+    ):
+        found = ledger.report([], where=[text, "model=gpt*"] if "<" in text else [text])
+        if cost is not None:
+            assert (found.total.cost, found.adjusted) == (cost, adjusted), text
+
+
 def test_what_is_written_changes_no_file_and_says_who_why_and_what(hand: PricedLedger) -> None:
     before = files(hand.root)
     done = write(hand.root)

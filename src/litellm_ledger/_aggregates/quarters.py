@@ -116,8 +116,8 @@ class QuarterQuestion:
         self._periods = sorted(asked.intersection(PERIODS))
         tags = sorted(name.removeprefix("tag:") for name in asked if name.startswith("tag:"))
         self.tag = tags[0] if tags else None
-        self.answerable = len(tags) < 2
-        """Whether tables of one tag can answer it."""
+        self.answerable = len(tags) < 2 and not selection.compared
+        """Whether tables of one tag can answer it; what is compared are single records."""
         self._numbers: dict[tuple[int, int], tuple[int, ...] | None] = {}
 
     def add_to(

@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from .calendar import WEEKDAYS
-from .groups import named
+from .conditions import read_conditions
 
-__all__ = ["Question", "conditions", "last", "midnight", "moment", "question"]
+__all__ = ["Question", "last", "midnight", "moment", "question"]
 
 _DAY: Final = timedelta(days=1)
 _LAST: Final = re.compile(r"(\d{1,5})\s*(h|d|w|mo)")
@@ -33,6 +33,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         since, until: UTC; ``since <= ts < until``; ``None`` is without end.
         where: group key to values, one of which a call must have.
         where_not: group key to values, none of which a call may have.
+        conditions: beginnings of values and comparisons, in text; see ``read_conditions``.
         allow_missing: whether a tag that is on no call is no mistake.
         tz: the name of the zone of days and weeks.
         week_start: in English, lower case.
@@ -43,6 +44,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     where: dict[str, list[str]] = {}
     where_not: dict[str, list[str]] = {}
+    conditions: list[str] = []
     allow_missing: bool = False
     tz: str = "UTC"
     week_start: str = "monday"
@@ -51,10 +53,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     def selection(self) -> dict[str, Any]:
         """Return the arguments of ``Ledger.records``."""
+        where: dict[str, list[str]] | list[str] = self.where
+        if self.conditions:
+            exact = [f"{key}=={value}" for key, values in self.where.items() for value in values]
+            where = exact + self.conditions
         return {
             "since": self.since,
             "until": self.until,
-            "where": self.where or None,
+            "where": where or None,
             **self._unwanted(),
         }
 
@@ -70,6 +76,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             "until": _iso(self.until),
             "where": self.where,
             **self._unwanted(),
+            **({"conditions": self.conditions} if self.conditions else {}),
             "tz": self.tz,
             "week_start": self.week_start,
             **({"as_recorded": True} if self.as_recorded else {}),
@@ -114,16 +121,41 @@ def question(
         begin, end = last(last_, zone, now, week_start)
     if begin and end and begin >= end:
         raise ValueError(f"--since {since} is not before --until {until}")
-    wanted, unwanted = conditions(where)
+    found = read_conditions(where)
+    for sign, time in found.times:
+        first, after = _compared(sign, time, zone, now)
+        begin = max((one for one in (begin, first) if one), default=None)
+        end = min((one for one in (end, after) if one), default=None)
     return Question(
         since=begin,
         until=end,
-        where=wanted,
-        where_not=unwanted,
+        where=found.wanted,
+        where_not=found.unwanted,
+        conditions=found.others,
         allow_missing=allow_missing,
         tz=tz,
         week_start=week_start,
     )
+
+
+def _compared(
+    sign: str, text: str, zone: tzinfo | None, now: datetime
+) -> tuple[datetime | None, datetime | None]:
+    """Return since when and until when the times are that compare so; a day is meant whole."""
+    if sign == "!=":
+        raise ValueError(f"--where 'ts!={text}': write day!=2025-03-30, or < and > with ts")
+    flag = "--where ts"
+    first = moment(text, zone, now, flag=flag)
+    after = moment(text, zone, now, flag=flag, end=True)
+    if after == first:  # a moment
+        after = first + timedelta(microseconds=1)
+    return {
+        "<": (None, first),
+        "<=": (None, after),
+        ">": (after, None),
+        ">=": (first, None),
+        "=": (first, after),
+    }[sign]
 
 
 def moment(
@@ -261,26 +293,3 @@ def _aware(time: datetime, zone: tzinfo | None) -> datetime:
 def _months_on(first: date, count: int) -> date:
     month = first.year * 12 + first.month - 1 + count
     return date(month // 12, month % 12 + 1, 1)
-
-
-def conditions(given: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Read ``KEY=VALUE`` and ``KEY!=VALUE``: the values that are wanted, and those that are not.
-
-    Of a key that is given more than once, any value may match.
-
-    Raises:
-        ValueError: one without ``=`` or without a key.
-    """
-    wanted: dict[str, list[str]] = {}
-    unwanted: dict[str, list[str]] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        found = unwanted if key.endswith("!") else wanted
-        key = key.removesuffix("!").strip()
-        if not equals or not key:
-            raise ValueError(
-                f"--where {text!r}: write KEY=VALUE or KEY!=VALUE, such as tag:env=prod or "
-                "status!=ok"
-            )
-        found.setdefault(named(key), []).append(value)
-    return wanted, unwanted

@@ -5,18 +5,20 @@ Owns the check of the arguments and the test of one record.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from litellm_ledger._records.record import Fields
 
 from .calendar import Calendar
+from .conditions import Comparison, Conditions, read_conditions
 from .groups import MISSING, key_of, model_names, named
 
 __all__ = ["Selection", "Where"]
 
-Where = Mapping[str, str | Collection[str]]
-"""Group key to the value, or to several values, any of which matches."""
+Where = Mapping[str, str | Collection[str]] | Sequence[str]
+"""Group key to the value, or to several values, any of which matches; or conditions in text, as
+``--where`` takes them (``read_conditions``)."""
 
 
 class Selection:
@@ -28,7 +30,10 @@ class Selection:
 
     Attributes:
         since, until: timezone-aware, or ``None``.
-        where, where_not: group key (``tag:user``, where ``user`` was given) to values.
+        where, where_not: group key (``tag:user``, where ``user`` was given) to values; empty where
+            only beginnings were given.
+        begun, not_begun: group key to beginnings of values.
+        compared: numbers of a record.
         calendar: what periods among the keys are of.
 
     Raises:
@@ -36,7 +41,18 @@ class Selection:
         TypeError: a bound that is no ``datetime``.
     """
 
-    __slots__ = ("_tests", "calendar", "since", "until", "where", "where_not")
+    __slots__ = (
+        "_begun",
+        "_tests",
+        "begun",
+        "calendar",
+        "compared",
+        "not_begun",
+        "since",
+        "until",
+        "where",
+        "where_not",
+    )
 
     def __init__(
         self,
@@ -58,17 +74,45 @@ class Selection:
                 )
         self.since, self.until = since, until
         self.calendar = calendar or Calendar()
-        self.where, self.where_not = _named(where), _named(where_not)
-        self._tests = [
-            (_values(key, self.calendar), values, wanted)
-            for conditions, wanted in ((self.where, True), (self.where_not, False))
-            for key, values in conditions.items()
-        ]
+        self.compared: tuple[Comparison, ...] = ()
+        self.begun: dict[str, tuple[str, ...]] = {}
+        self.not_begun: dict[str, tuple[str, ...]] = {}
+        self.where, self.where_not = {}, _named(_mapping(where_not))
+        if where is None or isinstance(where, Mapping):
+            self.where = _named(where)
+        else:
+            self._read(read_conditions([where] if isinstance(where, str) else where, flag=""))
+        self._tests: list[_Test] = []
+        self._begun: list[tuple[_Values, frozenset[str], tuple[str, ...], bool]] = []
+        for conditions, begun, wanted in (
+            (self.where, self.begun, True),
+            (self.where_not, self.not_begun, False),
+        ):
+            for key, values in conditions.items():
+                of = _values(key, self.calendar)
+                if key in begun:
+                    self._begun.append((of, values, begun[key], wanted))
+                else:
+                    self._tests.append((of, values, wanted))
+
+    def _read(self, found: Conditions) -> None:
+        """Take conditions that were given as text."""
+        if found.times:
+            sign, time = found.times[0]
+            raise ValueError(f"where 'ts{sign}{time}': give since= or until= in place of it")
+        self.where = _named({**dict.fromkeys(found.begun, ()), **found.wanted})
+        for key, values in _named({**dict.fromkeys(found.not_begun, ()), **found.unwanted}).items():
+            self.where_not[key] = self.where_not.get(key, frozenset()) | values
+        self.begun = {key: tuple(values) for key, values in found.begun.items()}
+        self.not_begun = {key: tuple(values) for key, values in found.not_begun.items()}
+        self.compared = tuple(found.compared)
 
     @property
     def everything(self) -> bool:
         """Whether it leaves nothing out."""
-        return self.since is self.until is None and not self._tests
+        return self.since is self.until is None and not (
+            self._tests or self._begun or self.compared
+        )
 
     def tags(self, *, passing_without: bool) -> set[str]:
         """Return the tags in the conditions; ``passing_without`` those that a call may lack."""
@@ -84,12 +128,34 @@ class Selection:
             return False
         if self.until is not None and (ts is None or ts >= self.until):
             return False
-        return all(
-            values.isdisjoint(of(record)) is not wanted for of, values, wanted in self._tests
-        )
+        for of, values, wanted in self._tests:
+            if values.isdisjoint(of(record)) is wanted:
+                return False
+        for of, values, beginnings, wanted in self._begun:
+            if _begins(of(record), values, beginnings) is not wanted:
+                return False
+        return all(one.holds(record) for one in self.compared)
 
 
-def _named(where: Where | None) -> dict[str, frozenset[str]]:
+_Values = Callable[[Fields], tuple[str, ...]]
+_Test = tuple[_Values, frozenset[str], bool]
+
+
+def _mapping(where_not: Where | None) -> Mapping[str, str | Collection[str]] | None:
+    if where_not is None or isinstance(where_not, Mapping):
+        return where_not
+    raise TypeError(f"where_not={where_not!r}: give a mapping, or KEY!=VALUE in where")
+
+
+def _begins(found: tuple[str, ...], values: frozenset[str], beginnings: tuple[str, ...]) -> bool:
+    """Tell whether one of the values that were found is asked for; what there is not has no
+    beginning."""
+    return not values.isdisjoint(found) or any(
+        value != MISSING and value.startswith(beginnings) for value in found
+    )
+
+
+def _named(where: Mapping[str, str | Collection[str]] | None) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for word, values in (where or {}).items():
         key = named(word)
@@ -98,7 +164,7 @@ def _named(where: Where | None) -> dict[str, frozenset[str]]:
     return found
 
 
-def _values(key: str, calendar: Calendar) -> Callable[[Fields], tuple[str, ...]]:
+def _values(key: str, calendar: Calendar) -> _Values:
     """Return what gives the values of a record that may match for a key."""
     if key == "model":
         return model_names

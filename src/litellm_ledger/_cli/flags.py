@@ -145,8 +145,11 @@ _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
     "where": (
         list[str],
         [],
-        "KEY=VALUE",
-        "Only calls with KEY=VALUE, or without it (KEY!=VALUE): env=prod, status!=ok. Repeatable.",
+        "CONDITION",
+        (
+            "Only calls with KEY=VALUE, or without it (KEY!=VALUE): env=prod, status!=ok, "
+            "model=gpt-*; or by a number: cost>0.01, tokens<=1000, latency>2000. Repeatable."
+        ),
     ),
     "allow_missing": (
         bool,

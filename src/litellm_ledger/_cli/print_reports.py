@@ -99,7 +99,7 @@ def ask(
     by = check_by([*outer, *([inner] if inner else [])])
     order = None if looks.sort is None else read_order(looks.sort, outer)
     dates = calendar(question.tz, question.week_start)
-    selection = Selection(question.since, question.until, question.where, dates, question.where_not)
+    selection = Selection(**question.selection(), calendar=dates)
     nested = inner is not None and not output.csv  # in CSV no row is below another
     with ExitStack() as opened:
         with working(f"reading {ledger.path}"):

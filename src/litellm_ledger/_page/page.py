@@ -64,9 +64,12 @@ def _cost(row: Row) -> str:
 
 
 def _about(page: Page) -> list[str]:
-    asked = [f"{key} = {' or '.join(values)}" for key, values in page.question.where.items()]
+    question = page.question
+    asked = [f"{key} = {' or '.join(values)}" for key, values in question.where.items()]
+    asked += [f"{key} not {' or '.join(values)}" for key, values in question.where_not.items()]
+    asked += question.conditions
     made = f"created {page.made:%Y-%m-%d %H:%M} UTC from {page.path}"
-    return [f"time zone {page.question.tz}", *asked, made]
+    return [f"time zone {question.tz}", *asked, made]
 
 
 def _when(label: str) -> str:

@@ -6,7 +6,7 @@ selected where that is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ def add_adjustments(
     totals: Totals,
     problems: list[Problem],
     as_of: object,
+    among: Callable[[set[str]], set[str]],
 ) -> int:
     """Add what the adjustments of a ledger come to; return how many there are in the sums.
 
@@ -38,16 +39,22 @@ def add_adjustments(
         totals: of these keys; what is added up beside.
         problems: where damage is noted.
         as_of: only adjustments that were made before this time, if it is one.
+        among: tells which of these ids are of outcomes that are selected; asked where numbers are
+            compared, which an adjustment does not carry.
     """
     before = as_of if isinstance(as_of, datetime) else None
     keys = [key_of(name, selection.calendar) for name in by]
+    chosen: set[str] | None = None
+    if selection.compared:
+        told = each_addition(ledger.root, ledger.adjustments, [])
+        chosen = among({one.adjusts for one in told if isinstance(one, Adjustment)})
     count = 0
     groups: dict[tuple[Any, ...], list[int]] = {}
     for one in each_addition(ledger.root, ledger.adjustments, problems):
         if not isinstance(one, Adjustment) or (before is not None and one.at >= before):
             continue
         line = cast("Fields", one)  # it has the members that keys and selections ask for
-        if selection.fits(line):
+        if selection.fits(line) if chosen is None else one.adjusts in chosen:
             count += 1
             key = (one.status, one.usage_source, *[of(line) for of in keys])
             sums = groups.setdefault(key, [0, 0])

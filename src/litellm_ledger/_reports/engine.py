@@ -107,7 +107,15 @@ def open_report(
     if ledger.adjustments and as_of != "recorded":
         from .adjusted import add_adjustments
 
-        adjusted = add_adjustments(ledger, by, selection, totals, problems, as_of)
+        adjusted = add_adjustments(
+            ledger,
+            by,
+            selection,
+            totals,
+            problems,
+            as_of,
+            lambda ids: _selected(ledger, selection, ids),
+        )
     left = ledger.of(sealed.rest)
     with contextlib.ExitStack() as opened:
         if _is_large(left) or (totals.groups > _MANY and available()):
@@ -198,6 +206,19 @@ def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
             largest=sum(calls for _, calls in found.most_common(LARGEST)),
         )
         for name, found in counts.items()
+    }
+
+
+def _selected(ledger: Snapshot, selection: Selection, ids: set[str]) -> set[str]:
+    """Return which of these are the ids of outcomes that are asked for."""
+    if _is_large(ledger):
+        from . import in_duckdb, relation
+
+        return relation.ask(ledger.root, lambda lines: in_duckdb.selected(lines, selection, ids))
+    return {
+        entry.line.id
+        for entry in everything(ledger, [])
+        if entry.line.kind == "usage" and entry.line.id in ids and selection.fits(entry.line)
     }
 
 

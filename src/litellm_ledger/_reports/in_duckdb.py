@@ -5,13 +5,14 @@ Owns the translation of group keys and selections into SQL.  What is added up is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
+from litellm_ledger._aggregates.conditions import Comparison
 from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
@@ -23,12 +24,13 @@ from litellm_ledger._records.record import KEYS, UsageRecord
 from .history import Calls, Operation, operation
 from .relation import Relation
 
-__all__ = ["calls", "condition", "expression", "find_operation", "tag_values", "tags"]
+__all__ = ["calls", "condition", "expression", "find_operation", "selected", "tag_values", "tags"]
 
 _MODEL: Final = "nullif(model, '')"
 _MODEL_NAMES: Final = (
-    f"[coalesce({_MODEL}, {quoted(MISSING)}), substr({_MODEL}, strpos({_MODEL}, '/') + 1), "
-    f"nullif(provider, '') || '/' || {_MODEL}]"
+    f"coalesce({_MODEL}, {quoted(MISSING)})",
+    f"substr({_MODEL}, strpos({_MODEL}, '/') + 1)",
+    f"nullif(provider, '') || '/' || {_MODEL}",
 )
 """What ``model_names`` returns, and NULL for what there is not."""
 
@@ -85,6 +87,13 @@ def tag_values(relation: Relation, selection: Selection) -> dict[str, TagValues]
     }
 
 
+def selected(relation: Relation, selection: Selection, ids: Iterable[str]) -> set[str]:
+    """Return which of these are the ids of outcomes that are asked for."""
+    where, values = condition(selection)
+    query = f"SELECT id FROM calls WHERE {where} AND id IN (SELECT unnest(?::VARCHAR[]))"
+    return {name for (name,) in relation.rows(query, [*values, sorted(ids)])}
+
+
 def expression(name: str, calendar: Calendar) -> str:
     """Return the expression for a group key; a period is a number, see ``Calendar``."""
     if name in PERIODS:
@@ -101,7 +110,10 @@ def condition(selection: Selection) -> tuple[str, list[Any]]:
         if bound is not None:
             conditions.append(f"ts {sign} ?::TIMESTAMP")
             parameters.append(_utc(bound))
-    for asked, sign in ((selection.where, "IS TRUE"), (selection.where_not, "IS NOT TRUE")):
+    for asked, begun, sign in (
+        (selection.where, selection.begun, "IS TRUE"),
+        (selection.where_not, selection.not_begun, "IS NOT TRUE"),
+    ):
         for name, wanted in asked.items():
             key = expression(name, selection.calendar)
             values: list[Any] = sorted(wanted)
@@ -112,12 +124,42 @@ def condition(selection: Selection) -> tuple[str, list[Any]]:
                 if MISSING in wanted:
                     condition = f"({condition} OR {key} IS NULL)"
             elif name == "model":
-                condition = f"list_has_any(?::VARCHAR[], {_MODEL_NAMES})"
+                condition = f"list_has_any(?::VARCHAR[], [{', '.join(_MODEL_NAMES)}])"
             else:
                 condition = f"list_contains(?::VARCHAR[], {key})"
-            conditions.append(f"({condition}) {sign}")
             parameters.append(values)
+            if name in begun:
+                begins, more = _begins(_MODEL_NAMES if name == "model" else (key,), begun[name])
+                condition += begins
+                parameters += more
+            conditions.append(f"({condition}) {sign}")
+    for one in selection.compared:
+        text, more = _compared(one)
+        conditions.append(text)
+        parameters += more
     return " AND ".join(conditions), parameters
+
+
+def _begins(names: Sequence[str], beginnings: Sequence[str]) -> tuple[str, list[Any]]:
+    """Return what else a value may be: one with a beginning; and the values of its parameters."""
+    text = "".join(
+        f" OR ({name} <> {quoted(MISSING)} AND starts_with({name}, ?::VARCHAR))"
+        for name in names
+        for _ in beginnings
+    )
+    return text, [beginning for _ in names for beginning in beginnings]
+
+
+def _compared(one: Comparison) -> tuple[str, list[Any]]:
+    """Return a condition on a number, and the values of its parameters."""
+    numbers = [value for value in one.values if value is not None]
+    if one.sign not in ("=", "!="):
+        return f"({one.column} {one.sign} ?::{one.type}) IS TRUE", numbers
+    equal = [f"{one.column} = ?::{one.type}" for _ in numbers]
+    if None in one.values:
+        equal.append(f"{one.column} IS NULL")
+    sign = "IS TRUE" if one.sign == "=" else "IS NOT TRUE"
+    return f"({' OR '.join(equal) or 'false'}) {sign}", numbers
 
 
 def _utc(moment: datetime) -> datetime:

@@ -121,8 +121,11 @@ class Ledger:
             where: group key to value, or to several values, any of which matches; all keys must
                 match: ``{"model": ["m", "n"], "user": "a"}``.  The keys are those of ``report``,
                 periods in UTC; ``"(none)"`` matches records without the key.  A model matches with
-                and without its provider: ``gpt-4o`` is also ``openai/gpt-4o``.
-            where_not: the same, for values to exclude; records without the key are kept.
+                and without its provider: ``gpt-4o`` is also ``openai/gpt-4o``.  Or conditions in
+                text, as ``--where`` takes them: ``"cost>0.01"``, ``["model=gpt-*", "env!=test"]``.
+                Of a number (dollars, milliseconds) that a record lacks, only ``!=`` holds; costs
+                are those recorded.
+            where_not: a mapping of values to exclude; records without the key are kept.
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
