@@ -302,6 +302,22 @@ def test_no_answer_by_other_units_costs_more_than_was_held_on_the_whole_map() ->
     assert lacking == {"acompletion", "aresponses", "atext_completion"}
 
 
+def test_the_straight_line_bounds_a_chat_as_the_general_way_does() -> None:
+    bounds, rng, plain = Bounds(Pricing()), random.Random(5), 0
+    for key, _, _ in models("chat"):
+        for _ in range(2):
+            text = some_text(rng)
+            kwargs = {"model": key, "messages": [{"role": "user", "content": text}]}
+            if rng.random() < 0.7:
+                kwargs[rng.choice(("max_tokens", "max_completion_tokens"))] = rng.randrange(9_999)
+            asked = Asked(CALLS["acompletion"], kwargs)
+            found = bounds._plain(asked, kwargs)
+            if found is not None:
+                assert found == bounds._any(asked), key
+                plain += 1
+    assert plain > 1_000
+
+
 def test_every_kind_of_call_has_a_rule() -> None:
     assert RULES.keys() == {*CALLS, *SESSIONS}
 

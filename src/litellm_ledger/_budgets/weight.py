@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["Weight"]
+__all__ = ["Weight", "plain_tokens"]
 
 _REQUEST: Final = 256
 """Tokens that a provider puts around a conversation; the longest known (gpt-oss) is about 80."""
@@ -240,3 +240,27 @@ class Weight:
 
 def _number(value: float) -> int:
     return 8 if -9_999_999 < value < 9_999_999 and type(value) is int else len(repr(value))
+
+
+_AROUND: Final = 2 * _ITEM + len("role") + len("content") + _MESSAGE
+
+
+def plain_tokens(messages: Any) -> int | None:
+    """What ``Weight`` counts for messages of a role and a text, as most are; ``None``: others."""
+    if type(messages) is not list:
+        return None
+    tokens = _REQUEST
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if type(role) is not str or type(content) is not str:
+            return None
+        tokens += _AROUND + len(role)
+        tokens += len(content) if content.isascii() else len(content.encode("utf-8", _PASS))
+        if not role.isascii():
+            return None
+    return tokens
+
+
+_PASS: Final = "surrogatepass"
