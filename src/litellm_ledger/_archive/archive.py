@@ -40,6 +40,7 @@ __all__ = [
     "AS_TEXT",
     "FORMAT_KEY",
     "MANIFESTS_KEY",
+    "REPLACES_KEY",
     "SOURCES_KEY",
     "ArchiveFile",
     "Place",
@@ -61,6 +62,7 @@ __all__ = [
 FORMAT_KEY: Final = "litellm_ledger_format"
 SOURCES_KEY: Final = "litellm_ledger_sources"
 MANIFESTS_KEY: Final = "litellm_ledger_manifests"
+REPLACES_KEY: Final = "litellm_ledger_replaces"
 _FORMAT: Final = b"1"
 
 _NAME: Final = re.compile(r"\d{4}-\d{2}-\d{2}\.([0-9a-f]{16})\.parquet", re.ASCII)
@@ -96,11 +98,15 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class ArchiveFile(NamedTuple):
-    """A file in the archive that is whole; column ``source`` counts through ``sources``."""
+    """A file in the archive that is whole; column ``source`` counts through ``sources``.
+
+    It holds in place of the files that it ``replaces``, by their names.
+    """
 
     path: Path
     sources: list[Source]
     names: list[SegmentName]
+    replaces: tuple[str, ...] = ()
 
 
 Place = tuple[ArchiveFile, int]
@@ -181,7 +187,8 @@ def list_archive(
         elif broken is not None:
             broken.append(path)
     checked.keep()
-    return found
+    replaced = {name for file in found for name in file.replaces}
+    return [file for file in found if file.path.name not in replaced] if replaced else found
 
 
 def _size(path: Path) -> int:
@@ -213,12 +220,15 @@ def _opened(path: Path, sha256: str, checked: CheckedFiles | None) -> ArchiveFil
         return None
     try:
         sources = msgspec.json.decode(value_of(footer, SOURCES_KEY) or b"", type=list[Source])
+        # Few files have it: before our pairs, a value of a record may look like it.
+        ours = footer[footer.rfind(FORMAT_KEY.encode()) :]
+        replaces = msgspec.json.decode(value_of(ours, REPLACES_KEY) or b"[]", type=tuple[str, ...])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     names = [SegmentName.parse(source.name) for source in sources]
     if None in names:
         return None
-    return ArchiveFile(path, sources, [name for name in names if name is not None])
+    return ArchiveFile(path, sources, [name for name in names if name is not None], replaces)
 
 
 def _reader() -> duckdb.DuckDBPyConnection:

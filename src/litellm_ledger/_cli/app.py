@@ -55,6 +55,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "reprice": ("prices", ("json",)),
     "seal": ("seals", ("json",)),
     "anchor": ("seals", ("json",)),
+    "erase": ("erasures", ("json",)),
     "backup": ("backups", ("json",)),
     "path": ("health", ()),
     "ask": ("health", ("json",)),

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
+from litellm_ledger._records.audit import ERASE
 
 from .audits import audit_line
+from .erasures import erasure_line
 from .flags import Output, emit
 from .parameters import option
+from .plain import utc
 from .progress import working
 from .tables import Column, show, tell, write
 
@@ -109,7 +112,8 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
             for problem in writer.known_problems:
                 tell(f"  looked into: {_problem(problem)}")
             for audit in writer.audits:
-                tell(f"  {audit_line(audit)}")
+                if audit.did != ERASE:  # said of the whole ledger
+                    tell(f"  {audit_line(audit)}")
     if len(listed) < len(found.writers):
         sound = [writer for writer in found.writers if writer.unremarkable]
         records = counted(sum(writer.found for writer in sound), "record")
@@ -126,6 +130,15 @@ def _print_rest(found: Verification) -> None:
     if found.recovery:
         write()
         tell(f"Kept in recovery/ for inspection: {', '.join(map(clean, found.recovery))}")
+    for run in found.erasures:
+        tell(erasure_line(run))
+    for file in found.undone[:_UNDONE]:
+        tell(f"{clean(file)}: is as it was before an erasure")
+    if found.undone:
+        tell(
+            f"{counted(len(found.undone), 'file')} as before an erasure: it was cut short, or they "
+            "were restored. litellm-ledger recover finishes what was cut short; else erase again."
+        )
     for problem in found.adjustments:
         tell(f"adjustments: {_problem(problem)}")
     for problem in found.archive:
@@ -139,6 +152,14 @@ def _print_rest(found: Verification) -> None:
 
 def _anchored(found: AnchorCheck) -> str:
     then = f"Anchor of {found.anchor.at}"
+    if found.ok and found.since:
+        said = "; ".join(
+            f"{counted(run.files, 'file')} by erase on {utc(run.at)} by {clean(run.who)}"
+            for run in found.since
+        )
+        return (
+            f"{then}: holds for its {found.anchor.records:,} records; written anew since: {said}."
+        )
     if found.ok:
         return (
             f"{then}: holds; the manifests of its {found.anchor.records:,} records are unchanged."
@@ -150,6 +171,9 @@ def _anchored(found: AnchorCheck) -> str:
         + ". Compare with a backup."
     )
 
+
+_UNDONE: Final = 10
+"""Files that are listed."""
 
 _OF_UNACKNOWLEDGED: Final = (
     "Never acknowledged: the process died after it had numbered these records, and before they "
@@ -246,6 +270,7 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
         counted(adjustments, "damaged place") + " among adjustments" if adjustments else "",
         f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
         f"{counted(wrong, 'anchor')} not held" if wrong else "",
+        f"{counted(len(found.undone), 'file')} not erased from" if found.undone else "",
     ]
     looked_into = f" (looked into: {known})" if known else ""
     return f"NOT OK: {', '.join(filter(None, parts))}{looked_into}."

@@ -17,6 +17,8 @@ from litellm_ledger._records.layout import SEGMENTS
 from litellm_ledger._storage.filesystem import FileSystem, make_directories, rights_beside
 from litellm_ledger._storage.live_file import lock_directory, unlock
 
+from .erasing import undisturbed
+
 __all__ = ["locked", "need_locks", "one_run", "told"]
 
 
@@ -43,7 +45,8 @@ def one_run(fs: FileSystem, root: Path, directory: str, do: str, done: str) -> I
     """
     with told(f"cannot {do} the ledger at {root}"):
         make_directories(fs, root / directory, rights_beside(root / SEGMENTS))
-        with locked(root / directory, f"the ledger at {root} is being {done} by another process"):
+        busy = f"the ledger at {root} is being {done} by another process"
+        with undisturbed(root, fs), locked(root / directory, busy):
             yield
 
 

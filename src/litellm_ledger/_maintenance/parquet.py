@@ -19,6 +19,7 @@ import msgspec
 from litellm_ledger._archive.archive import (
     FORMAT_KEY,
     MANIFESTS_KEY,
+    REPLACES_KEY,
     SOURCES_KEY,
     Source,
     rebuilt,
@@ -127,6 +128,7 @@ def write_file(
     sources: list[Source],
     segments: Sequence[Path],
     manifests: str,
+    replaces: Sequence[str] = (),
 ) -> None:
     """Write the table, and make sure that every source can be read back from the file.
 
@@ -139,12 +141,13 @@ def write_file(
         sources: what goes into its metadata; ``odd`` is found out here.
         segments: where the sources are.
         manifests: those that there are of them, packed; they go into its metadata too.
+        replaces: names of the files that it takes the place of.
 
     Raises:
         LedgerPathError: the file does not say what the sources say.
     """
     rows = "(FROM staged ORDER BY source, seq)"
-    _copy(database, path, rows, sources, manifests)
+    _copy(database, path, rows, sources, manifests, replaces)
     different = list(_different(database, path, segments))
     if not different:
         return
@@ -153,7 +156,7 @@ def write_file(
         database.execute(keep, [at, _head.decode(raw).seq, raw.decode()])
         if not _means(line, raw):
             sources[at] = msgspec.structs.replace(sources[at], odd=sources[at].odd + 1)
-    _copy(database, path, rows, sources, manifests)
+    _copy(database, path, rows, sources, manifests, replaces)
     _refuse_different(database, path, segments)
 
 
@@ -163,7 +166,9 @@ def _copy(
     rows: str,
     sources: Sequence[Source],
     manifests: str,
+    replaces: Sequence[str] = (),
 ) -> None:
+    names = quoted(msgspec.json.encode(replaces).decode())
     database.execute(
         statement("archive").format(
             path=quoted(str(path.absolute())),
@@ -174,6 +179,7 @@ def _copy(
             sources=quoted(msgspec.json.encode(sources).decode()),
             manifests_key=MANIFESTS_KEY,
             manifests=quoted(manifests),
+            more=f", {REPLACES_KEY}: {names}" if replaces else "",
         )
     )
 

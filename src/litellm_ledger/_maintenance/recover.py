@@ -23,9 +23,10 @@ from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_name, writer_of_live
 from litellm_ledger._storage.filesystem import REAL, FileSystem, refuse_links
 from litellm_ledger._storage.format_version import refuse_newer
-from litellm_ledger._storage.live_file import lock, mark_recovery, unlock
+from litellm_ledger._storage.live_file import lock, lock_directory, mark_recovery, unlock
 
 from .dead_writer import DeadWriter, RecoveredWriter
+from .erasing import finish_pending
 
 __all__ = ["RecoveredWriter", "RecoveryReport", "recover"]
 
@@ -73,12 +74,34 @@ def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ())
         refuse_links(directory)
         refuse_newer(directory)
         live_files = _list(directory / LIVE)
+        finish_pending(directory, fs)
+        segments = directory / SEGMENTS
+        erasing = lock_directory(segments, shared=True) if segments.is_dir() else None
+        busy = erasing is None and segments.is_dir()
     except LedgerPathError:
         raise
     except OSError as exc:
         raise LedgerPathError(f"cannot recover the ledger at {directory}: {exc.strerror}") from exc
     done: list[RecoveredWriter] = []
     skipped: list[str] = []
+    if busy:  # an erasure is at work; the next run finds the same
+        return RecoveryReport(skipped=tuple(filter(None, map(writer_of_live, live_files))))
+    try:
+        _recover(directory, fs, own, live_files, done, skipped)
+    finally:
+        if erasing is not None:
+            unlock(erasing)
+    return RecoveryReport(tuple(done), tuple(skipped), _orphans(directory))
+
+
+def _recover(
+    directory: Path,
+    fs: FileSystem,
+    own: Container[str],
+    live_files: list[str],
+    done: list[RecoveredWriter],
+    skipped: list[str],
+) -> None:
     for file in live_files:
         if file.endswith(_UNBORN):
             _remove_unborn(directory / LIVE / file, fs)
@@ -101,7 +124,6 @@ def recover(directory: Path, *, fs: FileSystem = REAL, own: Container[str] = ())
                 done.append(_finish(held, DeadWriter(fs, directory, writer), path))
         finally:
             unlock(held)
-    return RecoveryReport(tuple(done), tuple(skipped), _orphans(directory))
 
 
 def _remove_unborn(path: Path, fs: FileSystem) -> None:

@@ -17,7 +17,9 @@ from typing import Final, Literal
 import msgspec
 
 from litellm_ledger._archive.archive import kept_manifests, source_of
+from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.chain import list_manifests, read_links, tail
+from litellm_ledger._reading.erasures import Erasures
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
@@ -78,12 +80,13 @@ def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> 
     problems: list[Problem] = []
     written += _restore(root, fs, ledger)
     there = dict(by_writer(list_manifests(root)))
+    erasures = Erasures(read_additions(root, ledger.adjustments, []))
     segments = records = 0
     for writer, family in by_writer(ledger.segments):
         names = [name for name in family if not name.open and name not in ledger.archive]
         if writer not in live:
             _remove_temporaries(root, fs, writer)
-            written += _seal_writer(root, fs, names, there.get(writer, []), problems)
+            written += _seal_writer(root, fs, names, there.get(writer, []), problems, erasures)
         links = read_links(root, names, [])
         segments += len(links)
         records += sum(link.manifest.records for link in links.values())
@@ -124,6 +127,7 @@ def _seal_writer(
     names: Sequence[SegmentName],
     there: Sequence[SegmentName],
     problems: list[Problem],
+    erasures: Erasures,
 ) -> list[str]:
     """Write the manifests that are missing of one writer's sealed segments, which nobody else does.
 
@@ -135,6 +139,7 @@ def _seal_writer(
         names: the segments.
         there: segments of the writer that there is a manifest of, compacted ones too.
         problems: where what is the matter is noted.
+        erasures: what was written anew.
 
     Raises:
         OSError: they cannot be written.
@@ -142,7 +147,7 @@ def _seal_writer(
     """
     written = []
     links = read_links(root, names, problems)
-    last = tail(links | read_links(root, {*there} - {*names}, []))
+    last = tail(links | read_links(root, {*there} - {*names}, []), erasures)
     previous, after = (last.identity, last.manifest.sealed) if last else (None, "")
     for name in names:
         if name in links or (root / MANIFESTS / name.manifest).exists():

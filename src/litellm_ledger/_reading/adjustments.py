@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from litellm_ledger._records.adjustment import Adjustment
+from litellm_ledger._records.adjustment import Adjustment, erased_of
 from litellm_ledger._records.audit import DEEDS, Audit, addition_of
 from litellm_ledger._records.layout import ADJUSTMENT_VERSION, SEGMENTS, SegmentName, record_id
 from litellm_ledger._records.line import newer_version
@@ -91,7 +91,7 @@ def adjusted_segments(root: Path, names: Sequence[SegmentName]) -> list[Adjusted
     for name in names:
         try:
             with open_file(root / SEGMENTS / str(name)) as file:
-                first = addition_of(file.readline())
+                first = addition_of(raw := file.readline()) or erased_of(raw)
                 file.seek(0)
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
@@ -105,7 +105,8 @@ def are_there(root: Path, names: Sequence[SegmentName]) -> bool:
     """Whether any of the segments begins with an adjustment; others hold audits."""
     for name in names:
         with contextlib.suppress(OSError), open_file(root / SEGMENTS / str(name)) as file:
-            if isinstance(addition_of(file.readline()), Adjustment):
+            raw = file.readline()
+            if isinstance(addition_of(raw), Adjustment) or erased_of(raw) is not None:
                 return True
     return False
 
@@ -128,6 +129,12 @@ def _of_segment(
     with file:
         for raw in file:
             one = addition_of(raw)
+            erased = erased_of(raw) if one is None else None
+            if erased is not None and erased.id == record_id(name.writer, seq) == record_id(
+                name.writer, erased.seq
+            ):
+                offset, seq = offset + len(raw), seq + 1
+                continue
             if one is None:
                 version = newer_version(raw)
                 if version is not None and version > ADJUSTMENT_VERSION:

@@ -22,8 +22,9 @@ from litellm_ledger._records.layout import PRICES
 from litellm_ledger._storage.live_file import lock_directory, unlock
 from litellm_ledger._storage.manifest import SLOW, utc_text
 
-from .adjustments import Adjusted, adjusted_segments
+from .adjustments import Adjusted, adjusted_segments, read_additions
 from .chain import Link, chained, is_being_written, list_manifests, read_links
+from .erasures import NONE, NOW, AsOf, Erasure, Erasures, is_erased_from, is_unfinished
 from .listing import Snapshot, by_writer, list_additions, list_live
 
 __all__ = ["Anchor", "AnchorCheck", "anchor", "check", "read_anchors"]
@@ -61,12 +62,14 @@ class AnchorCheck(msgspec.Struct, frozen=True):
 
     Attributes:
         anchor: what was.
-        records, root: what is there now of that time.
+        records, root: what is there now of that time; before the erasures in ``since``.
+        since: erasures that changed something after it, if it holds but for these.
     """
 
     anchor: Anchor
     records: int
     root: str
+    since: list[Erasure] = []
 
     @property
     def ok(self) -> bool:
@@ -86,16 +89,22 @@ def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
     live = list_live(root)
     ledger = Snapshot.take(root, live)
     busy = bool(live) or is_being_written(root)
+    erasures = Erasures(read_additions(root, ledger.adjustments, []))
     first = set(list_manifests(root))
     listed = list_manifests(root)  # also those that were made before one of the first look
     missing = sum(not name.open and name not in first for name in ledger.segments)
     chains = {
-        writer: chained(read_links(root, names, []).values(), [])
+        writer: chained(read_links(root, names, []).values(), [], erasures)
         for writer, names in by_writer(listed)
     }
     if _is_repriced(root):
         raise LedgerPathError(
             f"the ledger at {root} is being repriced by another process; anchor it after that"
+        )
+    if is_erased_from(root) or is_unfinished(root):
+        raise LedgerPathError(
+            f"records are being erased from the ledger at {root}, or that was cut short "
+            "(litellm-ledger recover finishes it); anchor it after that"
         )
     adjusted = adjusted_segments(root, list_additions(root))
     at = utc_text(moment)
@@ -118,27 +127,46 @@ def _is_repriced(root: Path) -> bool:
 
 
 def check(
-    anchor: Anchor, chains: Mapping[str, Sequence[Link]], adjusted: Sequence[Adjusted]
+    anchor: Anchor,
+    chains: Mapping[str, Sequence[Link]],
+    adjusted: Sequence[Adjusted],
+    erasures: Erasures = NONE,
 ) -> AnchorCheck:
     """Compare an anchor with the manifests, each writer's in the order of its chain, and with the
     segments of adjustments.
+
+    Where these are not what it names, it is compared with what they were before the last erasure,
+    and so on; but not before one that the anchor covers itself.
     """
-    return AnchorCheck(anchor, *_root(anchor.at, chains, adjusted))
+    now = AnchorCheck(anchor, *_root(anchor.at, chains, adjusted))
+    made = len(erasures.changed)
+    covered = sum(utc_text(audit.at) <= anchor.at for audit, _ in erasures.changed)
+    found = now
+    while not found.ok and made > covered:
+        made -= 1
+        then = _root(anchor.at, chains, adjusted, AsOf(erasures, made))
+        found = AnchorCheck(anchor, *then, since=erasures.runs(made))
+    return found if found.ok else now
 
 
 def _root(
-    at: str, chains: Mapping[str, Sequence[Link]], adjusted: Sequence[Adjusted]
+    at: str,
+    chains: Mapping[str, Sequence[Link]],
+    adjusted: Sequence[Adjusted],
+    then: AsOf = NOW,
 ) -> tuple[int, str]:
     records = 0
     sha256 = hashlib.sha256()
     for writer in sorted(chains):
         links = [link for link in chains[writer] if link.manifest.sealed <= at]
         if links:
+            were = [then.was(link.identity) for link in links]
             records += sum(link.manifest.records for link in links)
-            sha256.update(f"{writer} {len(links)} {links[-1].identity}\n".encode())
+            records += sum(went for _, went in were)
+            sha256.update(f"{writer} {len(links)} {were[-1][0]}\n".encode())
     for one in adjusted:
         if utc_text(one.at) <= at:
-            sha256.update(f"{one.name} {one.sha256}\n".encode())
+            sha256.update(f"{one.name} {then.was(one.sha256)[0]}\n".encode())
     return records, sha256.hexdigest()
 
 

@@ -16,6 +16,7 @@ from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.format_version import newer_format
 from litellm_ledger._storage.manifest import TOO_LARGE, Manifest, identity, read
 
+from .erasures import NONE, Erasures
 from .lines import Problem
 
 __all__ = ["Link", "chained", "is_being_written", "list_manifests", "read_links", "tail"]
@@ -91,17 +92,20 @@ def _unbelievable(root: Path, name: SegmentName) -> list[Problem]:
     return [Problem(where, "damaged", detail=detail)]
 
 
-def chained(links: Iterable[Link], problems: list[Problem]) -> list[Link]:
+def chained(
+    links: Iterable[Link], problems: list[Problem], erasures: Erasures = NONE
+) -> list[Link]:
     """Return the manifests of one writer in the order in which they were made.
 
     What breaks the chain goes to ``problems``: a manifest that is gone or was changed, a second
-    one that follows the same, a time that goes back.
+    one that follows the same, a time that goes back.  One that an erasure wrote anew is the one
+    that it was.
     """
     left = list(links)
     after: dict[str | None, list[Link]] = {}
-    for link in left:
-        after.setdefault(link.manifest.previous, []).append(link)
     known = {link.identity for link in left}
+    for link in left:
+        after.setdefault(_previous(link, known, erasures), []).append(link)
     starts = sorted(
         (previous for previous in after if previous is None or previous not in known),
         key=lambda previous: min(link.manifest.sealed for link in after[previous]),
@@ -120,10 +124,16 @@ def chained(links: Iterable[Link], problems: list[Problem]) -> list[Link]:
         problems += [_broken(link, why) for link in following if link is not first]
     of = {link.identity: link for link in left}
     for link in left:
-        before = of.get(link.manifest.previous or "")
+        before = of.get(_previous(link, known, erasures) or "")
         if before is not None and link.manifest.sealed < before.manifest.sealed:
             problems.append(_broken(link, "was made before the manifest that it follows"))
     return order
+
+
+def _previous(link: Link, known: set[str], erasures: Erasures) -> str | None:
+    """Return what the manifest before one is known by now."""
+    previous = link.manifest.previous
+    return previous if previous is None else erasures.now(previous, known)
 
 
 def _broken(link: Link, why: str) -> Problem:
@@ -131,8 +141,9 @@ def _broken(link: Link, why: str) -> Problem:
     return Problem(f"{MANIFESTS}/{link.name.manifest}", "altered", detail=detail)
 
 
-def tail(links: Mapping[SegmentName, Link]) -> Link | None:
+def tail(links: Mapping[SegmentName, Link], erasures: Erasures = NONE) -> Link | None:
     """Return the manifest of a writer that the next one is to follow."""
-    followed = {link.manifest.previous for link in links.values()}
+    known = {link.identity for link in links.values()}
+    followed = {_previous(link, known, erasures) for link in links.values()}
     ends = [link for link in links.values() if link.identity not in followed]
     return max(ends, key=lambda link: (link.manifest.sealed, str(link.name)), default=None)

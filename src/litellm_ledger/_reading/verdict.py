@@ -12,9 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from litellm_ledger._aggregates.formatting import counted
-from litellm_ledger._records.audit import Audit
+from litellm_ledger._records.audit import ERASE, Audit
 
 from .anchor import AnchorCheck
+from .erasures import Erasure
 from .lines import Problem
 
 __all__ = ["Proof", "State", "Verification", "WriterVerdict"]
@@ -109,7 +110,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unremarkable(self) -> bool:
         """Whether there is nothing to say of it."""
-        return self.ok and self.clean and not self.audits
+        return self.ok and self.clean and all(audit.did == ERASE for audit in self.audits)
 
     def sentence(self) -> str:
         """Describe the state of this writer in a sentence, with what to do if necessary."""
@@ -190,6 +191,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         archive: files in ``archive/`` that are not whole.
         adjustments: what is damaged among adjustments.
         anchors: those that were given, and whether they hold.
+        erasures: what was erased, run by run.
+        undone: files that are as they were before an erasure: it was killed, or they were restored.
     """
 
     path: str
@@ -198,12 +201,14 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     archive: list[Problem] = []
     adjustments: list[Problem] = []
     anchors: list[AnchorCheck] = []
+    erasures: list[Erasure] = []
+    undone: list[str] = []
 
     @property
     def ok(self) -> bool:
         """Nothing acknowledged is lost, nothing is damaged or altered, as far as can be known."""
         whole = all(writer.ok for writer in self.writers)
-        whole = whole and not (self.archive or self.adjustments)
+        whole = whole and not (self.archive or self.adjustments or self.undone)
         return whole and all(one.ok for one in self.anchors)
 
     @property
@@ -264,8 +269,11 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
                     "ok": one.ok,
                     "records": one.anchor.records,
                     "records_now": one.records,
+                    **({"since": msgspec.to_builtins(one.since)} if one.since else {}),
                 }
                 for one in self.anchors
             ],
+            "erased": msgspec.to_builtins(self.erasures),
+            "undone": self.undone,
             "cannot_prove": self.cannot_prove(),
         }

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -48,8 +48,9 @@ from .adjustments import adjusted_segments, read_additions
 from .anchor import Anchor, check
 from .audits import by_audited_writer, split
 from .chain import Link, chained, list_manifests, read_links
+from .erasures import Erasures, is_erased_from
 from .lines import Problem, archive_problems, settled
-from .listing import Snapshot, Vanished, by_writer, list_live, open_segment
+from .listing import Snapshot, Vanished, by_writer, list_additions, list_live, open_segment
 from .verdict import Proof, State, Verification, WriterVerdict
 
 __all__ = ["verify"]
@@ -93,18 +94,21 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     there = {name for links in linked.values() for name in links if name not in ledger.archive}
     digests = _digests(root, sorted(there.intersection(ledger.segments), key=str))
     among_additions: list[Problem] = []
-    audits = by_audited_writer(read_additions(root, ledger.adjustments, among_additions))
+    additions = read_additions(root, list_additions(root), among_additions)  # what is done by now
+    audits = by_audited_writer(additions)
+    erasures = Erasures(additions)
     verdicts = []
     chains: dict[str, list[Link]] = {}
     for writer, problems in noted.items():
         links = linked[writer]
-        chains[writer] = chained(links.values(), problems)
+        chains[writer] = chained(links.values(), problems, erasures)
         found = _Found(
             root,
             segments.get(writer, []),
             links,
             digests=digests,
             archive=ledger.archive,
+            erasures=erasures,
             alive=_alive(live.get(writer)),
             full=full,
         )
@@ -114,14 +118,45 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
         kept = [name for name in recovery if name.startswith(writer)]
         verdicts.append(_judge(root, writer, live.get(writer), found, kept, audits.get(writer, [])))
     adjusted = adjusted_segments(root, ledger.adjustments) if anchors else []
+    every = (link for links in linked.values() for link in links.values())
     return Verification(
         path=str(root),
         writers=verdicts,
         recovery=recovery,
         archive=archive_problems(ledger),
         adjustments=among_additions,
-        anchors=[check(anchor, chains, adjusted) for anchor in anchors],
+        anchors=[check(anchor, chains, adjusted, erasures) for anchor in anchors],
+        erasures=erasures.runs(),
+        undone=_undone(root, erasures, digests, every),
     )
+
+
+def _undone(
+    root: Path, erasures: Erasures, digests: Mapping[SegmentName, _Digest], links: Iterable[Link]
+) -> list[str]:
+    """Return the files that are as they were before an erasure, but while one is at work.
+
+    What has been read tells which to look at; some of it may have been written anew since.
+    """
+    there = {(SEGMENTS, str(name)): digest[0] for name, digest in digests.items()}
+    there |= {(MANIFESTS, link.name.manifest): link.identity for link in links}
+    for part, name in erasures.replaced():
+        if (part, name) not in there:
+            there |= _now(root, part, name)
+    found = [tuple(file.split("/")) for file in erasures.undone(there)]
+    if not found or is_erased_from(root):
+        return []
+    afresh: dict[tuple[str, str], str] = {}
+    for part, name in found:
+        afresh |= _now(root, part, name)
+    return erasures.undone(afresh)
+
+
+def _now(root: Path, part: str, name: str) -> dict[tuple[str, str], str]:
+    try:
+        return {(part, name): _digest(root / part / name)[0]}
+    except OSError:
+        return {}
 
 
 def _alive(state: tuple[bool, LiveCounters] | None) -> bool:
@@ -170,6 +205,7 @@ class _Found:
         *,
         digests: Mapping[SegmentName, _Digest],
         archive: Mapping[SegmentName, Place],
+        erasures: Erasures,
         alive: bool,
         full: bool,
     ) -> None:
@@ -187,7 +223,9 @@ class _Found:
             manifest = None if link is None else link.manifest
             if manifest is not None:
                 digest = source_of(archive[name]) if name in archive else digests.get(name)
-                if not self._is_as_sealed(name, manifest, digest):
+                if digest is not None and erasures.came_from(digest[0], manifest.sha256):
+                    manifest = None  # written anew after its manifest was read, or just before
+                elif not self._is_as_sealed(name, manifest, digest):
                     manifest = None
             if manifest is None or full or name.first <= self.last:  # a number twice counts once
                 self._read(root, name, alive=alive)

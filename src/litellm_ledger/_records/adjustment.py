@@ -18,7 +18,15 @@ from .line import SEALED, Moment, Picousd, checked
 from .money import usd
 from .record import KEYS, Fields, Number, Status, UsageSource
 
-__all__ = ["Adjustment", "adjustment_of", "encode_addition", "group_of", "in_utc"]
+__all__ = [
+    "Adjustment",
+    "ErasedAdjustment",
+    "adjustment_of",
+    "encode_addition",
+    "erased_of",
+    "group_of",
+    "in_utc",
+]
 
 
 class Adjustment(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -71,7 +79,20 @@ class Adjustment(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
         return None if self.new_cost is None else usd(self.new_cost)
 
 
+class ErasedAdjustment(msgspec.Struct, frozen=True, kw_only=True):
+    """The line in place of an adjustment of an erased record; ``at`` is when that was made."""
+
+    v: int
+    id: str
+    seq: Number
+    kind: Literal["gap"] = msgspec.field(default_factory=lambda: "gap")
+    gap_until: Number
+    reason: Literal["erased"] = msgspec.field(default_factory=lambda: "erased")
+    at: Moment
+
+
 _encode: Final = msgspec.json.Encoder().encode
+_decode_erased: Final = msgspec.json.Decoder(ErasedAdjustment).decode
 _decode: Final = msgspec.json.Decoder(Adjustment).decode
 
 
@@ -109,3 +130,15 @@ def adjustment_of(raw: bytes) -> Adjustment | None:
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
         return None
     return found if found.v == ADJUSTMENT_VERSION else None
+
+
+def erased_of(raw: bytes) -> ErasedAdjustment | None:
+    """Return what a line in place of an adjustment says; ``None`` if it is none."""
+    if not checked(raw):
+        return None
+    try:
+        found = _decode_erased(raw)
+        in_utc(found.at)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
+        return None
+    return found if found.v == ADJUSTMENT_VERSION and found.gap_until == found.seq else None

@@ -127,7 +127,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         lost, quarantined: ranges of their numbers that had no record then, by the reason.
         damage: places that held no record then.
         segments, files: what was removed or written anew.
-        records: how many records went.
+        records: how many records went; ``kept``: their amounts stayed, without what named anybody.
     """
 
     v: int
@@ -145,6 +145,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     segments: list[Changed] = []
     files: list[ChangedFile] = []
     records: Number = 0
+    kept: bool = False
 
 
 _decode: Final = msgspec.json.Decoder(Audit).decode

@@ -7,6 +7,7 @@
     manifests/<sealed segment>.json                        what a sealed segment holds, in short
     prices/<price version>.json                            what records were priced by
     recovery/                                              torn tails and quarantined originals
+    erasing/                                               what an erasure has ready; not part of it
 
 ``writer`` is ``<UTC start, YYYYMMDDTHHMMSSZ>-<16 hex>``.  Pure: text in, text out.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "ADJUSTMENTS",
     "ADJUSTMENT_VERSION",
     "ARCHIVE",
+    "ERASING",
     "LARGEST_ENTRY",
     "LIVE",
     "MANIFESTS",
@@ -42,6 +44,7 @@ ARCHIVE: Final = "archive"
 MANIFESTS: Final = "manifests"
 PRICES: Final = "prices"
 RECOVERY: Final = "recovery"
+ERASING: Final = "erasing"
 
 ADJUSTMENTS: Final = "99991231T000000Z-"
 """How the writers of adjustments begin: after every other, where an older version looks first."""

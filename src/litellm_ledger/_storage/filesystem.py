@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Final
 
 from litellm_ledger._errors import LedgerPathError
-from litellm_ledger._records.layout import ARCHIVE, LIVE, MANIFESTS, PRICES, RECOVERY, SEGMENTS
+from litellm_ledger._records.layout import (
+    ARCHIVE,
+    ERASING,
+    LIVE,
+    MANIFESTS,
+    PRICES,
+    RECOVERY,
+    SEGMENTS,
+)
 
 __all__ = [
     "PRIVATE",
@@ -152,7 +160,7 @@ def rights_beside(directory: Path) -> int:
 
 def refuse_links(root: Path) -> None:
     """Raise ``LedgerPathError`` if a directory of the ledger is a link to somewhere else."""
-    for part in (SEGMENTS, LIVE, RECOVERY, ARCHIVE, MANIFESTS, PRICES):
+    for part in (SEGMENTS, LIVE, RECOVERY, ARCHIVE, MANIFESTS, PRICES, ERASING):
         if (root / part).is_symlink():
             raise LedgerPathError(
                 errno.ELOOP,

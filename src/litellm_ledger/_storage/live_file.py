@@ -245,14 +245,18 @@ def mark_recovery(fd: int, pid: int) -> None:
         os.pwrite(fd, struct.pack("=Q", pid), SIZE - 8)
 
 
-def lock_directory(path: Path) -> int | None:
-    """Lock a directory for this process; return the descriptor, or ``None`` if it is locked."""
-    return _flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+def lock_directory(path: Path, *, shared: bool = False) -> int | None:
+    """Lock a directory for this process; return the descriptor, or ``None`` if it is locked.
+
+    A ``shared`` lock keeps out those that want it alone, and nobody else.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return _flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
-def _flock(fd: int) -> int | None:
+def _flock(fd: int, kind: int | None = None) -> int | None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_EX if kind is None else kind) | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         return None

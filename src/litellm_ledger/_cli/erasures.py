@@ -1,0 +1,168 @@
+"""The command ``erase``, and how erasures are printed.
+
+Owns those words.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+from litellm_ledger._aggregates.formatting import clean, counted, dollars
+
+from .audits import Who, user_name
+from .flags import Output, emit
+from .parameters import option
+from .plain import utc
+from .progress import working
+from .tables import tell
+
+if TYPE_CHECKING:
+    from litellm_ledger._maintenance.erase import Erased
+    from litellm_ledger._maintenance.person import Person
+    from litellm_ledger._reading.erasures import Erasure
+    from litellm_ledger._reports.ledger import Ledger
+
+__all__ = ["erase", "erasure_line"]
+
+_MOST = 20
+"""Files with bytes like a mark that are listed; ``--json`` has all."""
+
+
+def erase(
+    output: Output,
+    ledger: Ledger,
+    where: Annotated[
+        list[str],
+        option(
+            "--where",
+            "-w",
+            metavar="KEY=VALUE",
+            help="Whose records: a tag (user=u1), call_id, response_id, operation; and any key of "
+            "reports. Repeatable: of one key, any value may match; all keys must match. A person "
+            "with marks under several keys takes a run for each.",
+        ),
+    ],
+    keep_amounts: Annotated[
+        bool,
+        option(
+            help="Keep time, model, provider, status, tokens and cost of each record, and nothing "
+            "that names anybody, so that totals stay."
+        ),
+    ] = False,
+    why: Annotated[
+        str, option(help="The reason; it is kept in the ledger, and must not name the person.")
+    ] = "asked for",
+    who: Who = None,
+    dry_run: Annotated[bool, option(help="Only show what there is of the person.")] = False,
+    yes: Annotated[bool, option("--yes", help="Do not ask.")] = False,
+) -> int:
+    """Take a person's records out of the ledger; exit 1 if some have to wait."""
+    from litellm_ledger._maintenance.erase import erase as erase_from
+    from litellm_ledger._maintenance.person import Person
+    from litellm_ledger._records.record import cut
+
+    person = Person(where)
+    by = None if dry_run else cut(who or user_name())
+    if not (dry_run or yes):
+        if not sys.stdin.isatty():
+            raise ValueError("erase asks before it does anything; in a pipe, give --yes")
+        with working(f"searching {ledger.path}"):
+            found = erase_from(ledger.path, person, keep=keep_amounts)
+        if not found.records and not found.adjustments:
+            return _end(output, ledger, person, found, dry_run=True)
+        if not _agreed(found, keep=keep_amounts):
+            tell("Nothing was erased.")
+            return 1
+    with working(f"{'searching' if dry_run else 'erasing from'} {ledger.path}"):
+        done = erase_from(ledger.path, person, who=by, why=cut(why), keep=keep_amounts)
+    return _end(output, ledger, person, done, dry_run=dry_run)
+
+
+def _agreed(found: Erased, *, keep: bool) -> bool:
+    """Ask on the terminal."""
+    how = "their amounts stay, nothing else does" if keep else "nothing of them stays"
+    sys.stderr.write(f"{_amount(found)} of this person in {counted(found.files, 'file')}: {how}.\n")
+    sys.stderr.write("They cannot be brought back. Erase them? Type yes: ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
+def _end(output: Output, ledger: Ledger, person: Person, done: Erased, *, dry_run: bool) -> int:
+    import msgspec
+
+    def plain() -> dict[str, Any]:
+        found = msgspec.to_builtins(done)
+        cost = str(found.pop("cost") and _dollars(done))
+        return {"path": str(ledger.path), "dry_run": dry_run, **found, "cost": cost}
+
+    return emit(
+        output,
+        plain,
+        lambda: _print(done, person, dry_run=dry_run),
+        status=int(not dry_run and not done.done),
+    )
+
+
+def _dollars(done: Erased) -> Any:
+    from litellm_ledger._records.money import usd
+
+    return usd(done.cost)
+
+
+def _amount(done: Erased) -> str:
+    calls = counted(done.calls, "call")
+    return f"{counted(done.records, 'record')} ({calls}, {dollars(_dollars(done))})"
+
+
+def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
+    from litellm_ledger._maintenance.person import SHORT
+
+    if done.nothing:
+        tell("Nothing of this person is in sealed records.")
+    else:
+        adjustments = f", {counted(done.adjustments, 'adjustment')}" if done.adjustments else ""
+        files = counted(done.files, "file")
+        verb = "would be erased from" if dry_run else "erased;"
+        what = f"{_amount(done)}{adjustments} {verb} {files}"
+        tell(f"{what}." if dry_run else f"{what} written anew. verify says so from now.")
+    if done.recovered:
+        tell(f"{counted(done.recovered, 'record')} in recovery/ written over.")
+    if done.hidden:
+        tell(f"{counted(done.hidden, 'damaged place')} with a mark written over.")
+    if done.waiting:
+        tell(
+            f"{counted(done.waiting, 'record')} not erased yet: a process is still writing their "
+            "segment, or their call has no outcome. Run this again after the segment is sealed: at "
+            "64 MiB, at the change of the UTC day, or when the process closes its ledger."
+        )
+    for problem in done.left:
+        tell(f"{clean(problem.file)}: {problem.what}: {clean(problem.detail, 4_096)}")
+    if done.marks:
+        _print_marks(done)
+    if not dry_run and any(len(mark) < SHORT for mark in person.marks):
+        tell(f"A mark of fewer than {SHORT} characters was looked for as a whole word only.")
+    if not (dry_run or done.nothing):
+        tell("Backups and copies that were made before still hold the person.")
+
+
+def _print_marks(done: Erased) -> None:
+    times = sum(one.times for one in done.marks)
+    tell(
+        f"Bytes like a mark are still in the ledger, {times:,} times: in records of others, in those "
+        "that were not erased yet, or in names of files. Whether they mean this person is for you "
+        "to decide:"
+    )
+    for one in done.marks[:_MOST]:
+        where = "in its name" if one.in_name else f"{one.times:,} times"
+        tell(f"  {clean(one.file, 4_096)}: {where}")
+    if len(done.marks) > _MOST:
+        tell(f"  and in {counted(len(done.marks) - _MOST, 'more file')} (--json lists all)")
+
+
+def erasure_line(run: Erasure) -> str:
+    """Say what was erased, when, by whom and why."""
+    who, why = clean(run.who), clean(run.why, 4_096)
+    kept = ", their amounts kept" if run.kept else ""
+    records, files = counted(run.records, "record"), counted(run.files, "file")
+    return f"Erased on {utc(run.at)} by {who}: {records}{kept}; {files} written anew: {why}"
