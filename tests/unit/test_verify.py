@@ -570,6 +570,8 @@ def test_the_json_form_has_every_count(hand: HandMade) -> None:
         "archive",
         "adjustments",
         "anchors",
+        "erased",
+        "undone",
         "cannot_prove",
     }
     assert (writer["ok"], writer["clean"], writer["lost"], writer["found"]) == (False, True, 1, 2)

@@ -60,6 +60,9 @@ def _print_backup(dest: Path, done: Backup) -> None:
     write(f"{files} of {done.bytes:,} bytes copied; {dest} has {segments} of the ledger.")
     if done.removed:
         write(f"{counted(done.removed, 'file')} removed there that were sealed or compacted since.")
+    if done.renewed:
+        files = counted(done.renewed, "file")
+        write(f"{files} there that records were erased from since, copied again; verify says when.")
     if done.only_here:
         write(f"{counted(done.only_here, 'segment')} there that the ledger does not have any more.")
     for problem in done.problems:

@@ -149,9 +149,9 @@ def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
 def _print_marks(done: Erased) -> None:
     times = sum(one.times for one in done.marks)
     tell(
-        f"Bytes like a mark are still in the ledger, {times:,} times: in records of others, in those "
-        "that were not erased yet, or in names of files. Whether they mean this person is for you "
-        "to decide:"
+        f"Bytes like a mark are still in the ledger, {times:,} times: in records of others, in "
+        "those that were not erased yet, or in names of files. Whether they mean this person is "
+        "for you to decide:"
     )
     for one in done.marks[:_MOST]:
         where = "in its name" if one.in_name else f"{one.times:,} times"

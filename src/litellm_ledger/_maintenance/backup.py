@@ -5,7 +5,8 @@ the copy than it holds; the archive is listed after the segments, as they move t
 last, since each needs its segment.  Every file is whole and durable before it gets its name, so a
 run that is killed leaves a copy that is read and verified, and the next run completes it.
 
-A sealed file that the copy has is never replaced.  Removed from the copy is only what it holds a
+A sealed file that the copy has is never replaced, but where an audit says that records were erased
+from it.  Removed from the copy is only what it holds a
 second time: open segments that were sealed since, segments that were compacted, counters of writers
 that are closed.  ``_Copy`` writes to the copy alone; nothing here writes to the ledger.
 """
@@ -23,11 +24,13 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from litellm_ledger._archive.archive import archived, read_archived
+from litellm_ledger._archive.archive import archived, digest, read_archived
 from litellm_ledger._errors import LedgerPathError, UnsupportedPlatform
+from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.chain import list_manifests
+from litellm_ledger._reading.erasures import Erasures
 from litellm_ledger._reading.lines import Problem
-from litellm_ledger._reading.listing import list_live, list_segments, names_in
+from litellm_ledger._reading.listing import list_additions, list_live, list_segments, names_in
 from litellm_ledger._records.layout import (
     ARCHIVE,
     LIVE,
@@ -52,6 +55,7 @@ from litellm_ledger._storage.format_version import refuse_newer
 from litellm_ledger._storage.live_file import for_copy, is_locked
 
 from .compact import finish
+from .erasing import not_erased, remove_old
 from .one_run import locked, told
 
 __all__ = ["MARKER", "Backup", "back_up"]
@@ -78,6 +82,7 @@ class Backup:
         files, bytes: that were copied.
         segments: of the ledger that the copy has now, compacted ones included.
         removed: files of the copy that it holds a second time, under their final name.
+        renewed: files of the copy that records were erased from since, copied again.
         only_here: segments that only the copy has.
         problems: files that cannot be read, and those that are not what the copy has under their
             name; the copy keeps its own.
@@ -87,6 +92,7 @@ class Backup:
     bytes: int = 0
     segments: int = 0
     removed: int = 0
+    renewed: int = 0
     only_here: int = 0
     problems: tuple[Problem, ...] = ()
 
@@ -120,7 +126,8 @@ def back_up(root: Path, to: Path, *, incremental: bool = False, fs: FileSystem =
         )
     with told(f"cannot back up {root} to {to}"):
         make_directories(fs, target, rights_beside(here / SEGMENTS) if here.is_dir() else PRIVATE)
-        with locked(target, f"another process is writing the backup in {to}"):
+        busy = f"another process is writing the backup in {to}"
+        with not_erased(here), locked(target, busy):
             marker = _claim(target, here, there, incremental=incremental)
             return _Copy(here, target, fs).work(marker)
 
@@ -179,7 +186,9 @@ class _Copy:
         self._root = root
         self._to = to
         self._fs = fs
-        self._files = self._bytes = self._removed = 0
+        self._files = self._bytes = self._removed = self._renewed = 0
+        self._erasures = Erasures(read_additions(root, list_additions(root), []))
+        self._erased = self._erasures.replaced()
         self._problems: list[Problem] = []
 
     def work(self, marker: _Marker) -> Backup:
@@ -192,7 +201,8 @@ class _Copy:
         self._whole_files(ARCHIVE, ".parquet")
         copied: set[SegmentName] = set()
         while new := [name for name in names_in(root) if name not in copied]:
-            for name in sorted(new, key=lambda name: (name.writer, name.first)):
+            # What tells of other files comes first: until these are copied it says so.
+            for name in sorted(new, key=lambda name: (not name.adjusts, name.writer, name.first)):
                 if name.open:
                     self._open_segment(name)
                 else:
@@ -221,6 +231,7 @@ class _Copy:
             bytes=self._bytes,
             segments=len(theirs - only),
             removed=self._removed,
+            renewed=self._renewed,
             only_here=len(only),
             problems=tuple(self._problems),
         )
@@ -254,8 +265,16 @@ class _Copy:
             there = _size(target)
             if there is None:
                 self._write(file, size, target)
+            elif (part, name) in self._erased and self._was_erased_from(part, name):
+                self._write(file, size, target)
+                self._renewed += 1
             elif there != size:
                 self._differs(part, name, f"is {size:,} bytes long, in the backup {there:,}")
+
+    def _was_erased_from(self, part: str, name: str) -> bool:
+        """Whether an audit says that a file took the place of the one that the copy has."""
+        now, then = digest(self._root / part / name), digest(self._to / part / name)
+        return self._erasures.came_from(now, then)
 
     def _open_segment(self, name: SegmentName) -> None:
         """Copy what is whole of a segment that is being written, where that is more than before."""
@@ -310,6 +329,7 @@ class _Copy:
                 left.add(name.writer)
         self._fs.sync_directory(to / SEGMENTS)
         if (to / ARCHIVE).is_dir():
+            self._removed += remove_old(to, self._fs, self._erasures.exchanges())
             self._removed += finish(to, self._fs, [], self._problems)
         for writer in list_live(to):
             if writer not in counters and writer not in left:

@@ -24,12 +24,23 @@ from litellm_ledger._records.layout import ADJUSTMENTS, ARCHIVE, ERASING, SEGMEN
 from litellm_ledger._storage.filesystem import FileSystem, make_directories, rights_beside
 from litellm_ledger._storage.live_file import lock_directory, unlock
 
-__all__ = ["alone", "begin", "finish", "finish_pending", "prepare", "prepared", "undisturbed"]
+__all__ = [
+    "alone",
+    "begin",
+    "finish",
+    "finish_pending",
+    "give",
+    "not_erased",
+    "prepare",
+    "prepared",
+    "remove_old",
+    "undisturbed",
+]
 
 _BUSY: Final = "records are being erased from the ledger at {} by another process; try again later"
 _AT_WORK: Final = (
-    "another process is at work in the ledger at {}: recover, seal, compact, prune or reprice; "
-    "try again later"
+    "another process is changing the ledger at {} (recover, seal, compact, backup …); try "
+    "again later"
 )
 
 
@@ -50,6 +61,26 @@ def alone(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def not_erased(root: Path) -> Iterator[None]:
+    """Let nobody erase meanwhile, as far as the file system has locks.
+
+    Raises:
+        LedgerPathError: an erasure is at work.
+    """
+    try:
+        held = lock_directory(root / SEGMENTS, shared=True)
+    except OSError:
+        yield
+        return
+    if held is None:
+        raise LedgerPathError(_BUSY.format(root))
+    try:
+        yield
+    finally:
+        unlock(held)
+
+
+@contextlib.contextmanager
 def undisturbed(root: Path, fs: FileSystem) -> Iterator[None]:
     """Let nobody erase meanwhile; what a killed erasure had ready is finished before.
 
@@ -61,13 +92,8 @@ def undisturbed(root: Path, fs: FileSystem) -> Iterator[None]:
         yield
         return
     finish_pending(root, fs)
-    held = lock_directory(root / SEGMENTS, shared=True)
-    if held is None:
-        raise LedgerPathError(_BUSY.format(root))
-    try:
+    with not_erased(root):
         yield
-    finally:
-        unlock(held)
 
 
 def finish_pending(root: Path, fs: FileSystem) -> None:
@@ -155,7 +181,7 @@ def finish(root: Path, fs: FileSystem) -> None:
         fs.sync_directory(directory)
     if changed:
         fs.sync_directory(root / ERASING)
-    _remove_old(root, fs, last.values())
+    remove_old(root, fs, last.values())
     for name in sorted(ready):
         if S_ISREG((root / ERASING / name).lstat().st_mode):
             fs.unlink(root / ERASING / name)
@@ -175,9 +201,9 @@ def _may_take(root: Path, file: Exchange) -> bool:
         return False
 
 
-def _remove_old(root: Path, fs: FileSystem, files: Iterable[Exchange]) -> None:
-    """Remove the files of the archive that others have taken the place of."""
-    removed = False
+def remove_old(root: Path, fs: FileSystem, files: Iterable[Exchange]) -> int:
+    """Remove the files of the archive that others have taken the place of; return how many."""
+    removed = 0
     for file in files:
         path = root / file.part / file.old_name
         if file.part != ARCHIVE or file.old_name == file.new_name or not path.exists():
@@ -185,9 +211,10 @@ def _remove_old(root: Path, fs: FileSystem, files: Iterable[Exchange]) -> None:
         with contextlib.suppress(FileNotFoundError):
             if digest(root / ARCHIVE / file.new_name) == file.new:
                 fs.unlink(path)
-                removed = True
+                removed += 1
     if removed:
         fs.sync_directory(root / ARCHIVE)
+    return removed
 
 
 def _listed(root: Path) -> set[str]:

@@ -157,6 +157,10 @@ class Erasures:
         """Whether a file took the place of another one, by the SHA-256 of both."""
         return sha256 != old and self.now(old, (sha256,)) == sha256
 
+    def exchanges(self) -> list[Exchange]:
+        """Return all files that were written anew, by time."""
+        return [file for _, files in self.changed for file in files]
+
     def replaced(self) -> set[tuple[str, str]]:
         """Return the files that were written anew, by part of the ledger and their old name."""
         return {(one.part, one.old_name) for _, files in self.changed for one in files}
