@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
+from litellm_ledger._aggregates.conditions import read_conditions
 from litellm_ledger._aggregates.groups import MISSING
-from litellm_ledger._aggregates.question import conditions
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.line import Line
@@ -28,7 +28,7 @@ _IDS: Final[dict[str, Callable[[Line], str | None]]] = {
     "response_id": lambda line: line.response_id,
     "operation": lambda line: line.operation or line.id,
 }
-_CONDITION: Final = re.compile(rf"({'|'.join(_IDS)})\s*(!?)=(.*)", re.DOTALL)
+_CONDITION: Final = re.compile(rf"\s*({'|'.join(_IDS)})\s*(!?)==?(.*)", re.DOTALL)
 _ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _PLAIN: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _UNUSUAL: Final = (b"\\u", b"\\/")
@@ -44,7 +44,7 @@ class Person:
 
     Attributes:
         marks: the values that say who it is: of tags and ids.
-        tags: the tags in the conditions.
+        one_tag: a tag and its values, where nothing else was asked for.
 
     Raises:
         ValueError: a condition that cannot be read, or none that names a person.
@@ -58,35 +58,37 @@ class Person:
             if found is None:
                 rest.append(text)
             elif found[2]:
-                raise ValueError(f"--where {text!r}: an erasure takes no condition on other ids")
+                raise ValueError(
+                    f"--where {text!r}: give the id that it is, not one that it is not"
+                )
             else:
                 ids.setdefault(found[1], set()).add(found[3])
-        wanted, unwanted = conditions(rest)
-        self._selection = Selection(where=wanted, where_not=unwanted)
+        read = read_conditions(rest)
+        if read.times:
+            raise ValueError("--where ts: an erasure takes no times; it takes all records")
+        self._selection = Selection(where=rest)
         self._ids = [(_IDS[key], frozenset(values)) for key, values in ids.items()]
-        self.tags = {
-            key.removeprefix("tag:"): frozenset(values)
-            for key, values in wanted.items()
+        tags = {
+            key: frozenset((*read.wanted.get(key, ()), *read.begun.get(key, ())))
+            for key in (*read.wanted, *read.begun)
             if key.startswith("tag:")
         }
-        self._marked = [frozenset(values) for values in (*self.tags.values(), *ids.values())]
-        self.marks = sorted({value for values in self._marked for value in values})
+        marked = [*tags.values(), *(frozenset(values) for values in ids.values())]
+        self.marks = sorted({value for values in marked for value in values})
         if not self.marks:
             raise ValueError(
                 "an erasure needs a mark of the person: --where user=u1, or another tag, call_id, "
                 "response_id or operation"
             )
         if MISSING in self.marks or "" in self.marks:
-            raise ValueError(f"no mark of a person: an empty text, or {MISSING}")
-        self._forms = [
-            [form for value in values for form in _forms(value)] for values in self._marked
-        ]
+            raise ValueError(f"an empty text, or {MISSING}, is not a mark of a person")
+        self._forms = [[form for value in values for form in _forms(value)] for values in marked]
         self._sought = [_Sought(value) for value in self.marks]
-        self.one_tag = (
-            next(iter(self.tags.items()))
-            if len(self.tags) == 1 and len(wanted) == 1 and not unwanted and not ids
-            else None
-        )
+        self._each = [[_Sought(value) for value in values] for values in marked]
+        self.one_tag: tuple[str, frozenset[str]] | None = None
+        if len(rest) == len(next(iter(read.wanted.values()), ())) and len(tags) == 1 and not ids:
+            ((key, values),) = tags.items()
+            self.one_tag = key.removeprefix("tag:"), values
 
     def has(self, line: Line) -> bool:
         """Whether a record is the person's."""
@@ -96,7 +98,9 @@ class Person:
 
     def has_adjustment(self, one: Adjustment) -> bool:
         """Whether an adjustment says by itself that it is of the person."""
-        return not self._ids and self._selection.fits(one)  # type: ignore[arg-type]  # it has the members of a group
+        if self._ids or self._selection.compared:
+            return False
+        return self._selection.fits(one)  # type: ignore[arg-type]  # it has the members of a group
 
     def may_be_in(self, data: bytes) -> bool:
         """Whether a line of the person's may be among these bytes, before any is parsed."""
@@ -107,7 +111,7 @@ class Person:
     def are_all_in(self, data: bytes) -> bool:
         """Whether a mark of each key is in bytes that are no line."""
         text = unescaped(data).lower()
-        return all(any(_Sought(value).count(text) for value in values) for values in self._marked)
+        return all(any(one.count(text) for one in either) for either in self._each)
 
     def count(self, data: bytes) -> int:
         """Return how often a mark is in bytes, in any way that JSON may write it, in any case.
