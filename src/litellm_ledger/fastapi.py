@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from litellm_ledger._client.client import LiteLLMClient
 from litellm_ledger._errors import BudgetExceeded, LedgerClosed, MissingExtra
+from litellm_ledger.asgi import RequestUsage, UsageTagsMiddleware, detached
 
 try:
     from starlette.requests import HTTPConnection
@@ -32,7 +33,14 @@ try:
 except ModuleNotFoundError as exc:
     raise MissingExtra("fastapi", "fastapi") from exc
 
-__all__ = ["budget_response", "get_client", "ledger_lifespan"]
+__all__ = [
+    "RequestUsage",
+    "UsageTagsMiddleware",
+    "budget_response",
+    "detached",
+    "get_client",
+    "ledger_lifespan",
+]
 
 _log = logging.getLogger("litellm_ledger")
 

@@ -20,10 +20,9 @@ class FakeTracker:
         self.anywhere: list[UsageRecord] = []
         self.refuse: Exception | None = None
 
-    def merged_tags(self, own: Any) -> Any:
-        return {"env": "test", **(own or {})}
-
-    async def start(self, record: UsageRecord | None, *, ack_timeout: float) -> Any:
+    async def start(
+        self, record: UsageRecord | None, *, ack_timeout: float, request: Any = None
+    ) -> Any:
         if self.refuse is not None:
             raise self.refuse
         if record is None:
@@ -51,7 +50,7 @@ def attempt(tracker: FakeTracker) -> Attempt:
         call="acompletion",
         model="m",
         stream=False,
-        tags={"user": "alice"},
+        tags={"env": "test", "user": "alice"},
         call_id="call-1",
     )
 

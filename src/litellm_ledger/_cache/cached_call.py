@@ -93,7 +93,7 @@ class _CachedCall:
             call=asked.call.name,
             model=asked.model,
             stream=bool(asked.kwargs.get("stream")),
-            tags=self.options.tagged(self.tags),
+            tags=self.core.calls.merged_tags(self.options.tagged(self.tags)),
             call_id=asked.kwargs.get("litellm_call_id") or str(uuid.uuid4()),
         )
 

@@ -18,6 +18,7 @@ from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.record import UsageRecord, changed, unchecked
 from litellm_ledger._runtime.limits import Slot
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
+from litellm_ledger._tracking.tags import current_request
 
 __all__ = ["Attempt"]
 
@@ -35,6 +36,7 @@ class Attempt:
         started: its ``started`` record, or ``None`` when those are not kept.
 
     Args:
+        tags: all of its tags, merged.
         number: which attempt of its operation, from 1.
         operation: id of the operation's first record; ``None`` if this one writes it.
         slot: released when the attempt is settled.
@@ -65,12 +67,13 @@ class Attempt:
             "call": call,
             "model": model,
             "stream": stream,
-            "tags": calls.merged_tags(tags),
+            "tags": tags,
             "call_id": call_id if call_id is None else str(call_id),  # a UUID will do for LiteLLM
             "attempt": number,
             "operation": operation,
         }
         self._slot = slot
+        self._request = current_request()
         self.started: UsageRecord | None = None
         self.record: UsageRecord | None = None
 
@@ -101,7 +104,9 @@ class Attempt:
             record = None
             if write:
                 record = changed(_STARTED, {"ts": self.ts, **self._common})
-            self.started = await self._calls.start(record, ack_timeout=ack_timeout)
+            self.started = await self._calls.start(
+                record, ack_timeout=ack_timeout, request=self._request
+            )
         except BaseException:  # nothing has left, and the tracker has settled what it wrote
             self._settled = True
             self._release()
@@ -114,12 +119,17 @@ class Attempt:
             self.started = self._calls.began(changed(_STARTED, {"ts": self.ts, **self._common}))
         else:
             self._calls.join()
-        self._admitted = True
+        self._begins()
 
     def join(self) -> None:
         """In the place of ``begin``: another call's request brings the outcome, which is here."""
         self._calls.join()
+        self._begins()
+
+    def _begins(self) -> None:
         self._admitted = True
+        if self._request is not None:
+            self._request.begins()
 
     def first_token(self) -> None:
         """Note the time of the first chunk; later calls change nothing."""
@@ -142,6 +152,8 @@ class Attempt:
             self.record = self._calls.end(outcome, self.started)
         finally:
             self._release()
+        if self._request is not None:
+            self._request.ends(self.record)
         return self.record
 
     def settle_anywhere(self, fields: Mapping[str, Any]) -> None:
@@ -156,6 +168,10 @@ class Attempt:
                 self._calls.accept_anywhere(outcome)
         finally:
             self._release()
+        if self._request is not None:
+            if not self._admitted:
+                self._request.begins()
+            self._request.ends(outcome)
 
     @property
     def operation(self) -> str | None:

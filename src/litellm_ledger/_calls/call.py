@@ -135,6 +135,7 @@ class Prepared:
     async def attempt(self) -> Any:
         """Send the request once and record it."""
         core, operation, asked = self.core, self.operation, self.asked
+        tags = core.calls.merged_tags(self.tags)  # may refuse the call: before it has a slot
         operation.phase = "while waiting for one of the max_concurrency slots"
         slot = await core.limit.enter()
         operation.begins()
@@ -144,7 +145,7 @@ class Prepared:
             call=asked.call.name,
             model=asked.model,
             stream=self.stream,
-            tags=self.tags,
+            tags=tags,
             call_id=asked.kwargs["litellm_call_id"],
             number=operation.attempts,
             operation=operation.id,

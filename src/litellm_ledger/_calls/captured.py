@@ -179,7 +179,7 @@ def _attempt(core: ClientCore, call: str, request: Mapping[str, Any]) -> Attempt
         call=call,
         model=model if isinstance(model, str) else None,
         stream=bool(request.get("stream")),
-        tags=None,
+        tags=core.calls.tags_anyway(None),
         call_id=str(request.get("litellm_call_id") or ""),
     )
 

@@ -102,7 +102,7 @@ class _Watched:
             call=asked.call.name,
             model=asked.model,
             stream=True,
-            tags=self._tags,
+            tags=core.calls.tags_anyway(self._tags),
             call_id=str(key)[:256],
         )
         attempt.begun(write=core.track_in_flight)

@@ -22,6 +22,7 @@ from litellm_ledger._litellm.load import loaded
 from litellm_ledger._litellm.own_calls import ours
 from litellm_ledger._litellm.plain import plain_fields
 from litellm_ledger._records.record import MAX_TEXT, UsageRecord, unchecked
+from litellm_ledger._tracking.tags import current_request
 
 from .answers import label
 from .attempt import Attempt
@@ -76,10 +77,13 @@ async def straight_call(
     put(record, "tags", labels or {})
     put(record, "meta", {})
     limit.free += 1
+    request = current_request()
     try:
         started = calls.began(record)
+        if request is not None:
+            request.begins()
         if not calls.acknowledged(started):
-            await calls.started(started, core.ack_timeout)
+            await calls.started(started, core.ack_timeout, request)
         try:
             with ours():
                 answer = await litellm.acompletion(**kwargs)
@@ -100,6 +104,8 @@ async def straight_call(
         fields["status"] = "ok"
         fields["latency_ms"] = round((ended - began) * 1000, 3)
         record = calls.end(unchecked(started, fields), started)
+        if request is not None:
+            request.ends(record)
         if not calls.acknowledged(record):
             try:
                 await core.acknowledge(record)

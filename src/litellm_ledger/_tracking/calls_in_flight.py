@@ -6,6 +6,7 @@ its outcome is accepted whatever happens.  Never imports LiteLLM, never touches 
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,9 +21,11 @@ from litellm_ledger._writing.queue import Entry
 from litellm_ledger._writing.state import State
 from litellm_ledger._writing.writer import Writer
 
-from .tags import Tags
+from .tags import Request, Tags, detached
 
 __all__ = ["CallsInFlight"]
+
+_log = logging.getLogger("litellm_ledger")
 
 
 class CallsInFlight:
@@ -42,8 +45,21 @@ class CallsInFlight:
         self._tags = tags
 
     def merged_tags(self, own: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        """Return the tags that a record made here and now gets."""
+        """Return the tags that a record made here and now gets.
+
+        Raises:
+            Exception: what the function for a request's tags raises.  Nothing has left yet.
+        """
         return self._tags.merged(own)
+
+    def tags_anyway(self, own: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """``merged_tags`` of a call that cannot be refused any more; never fails."""
+        try:
+            return self._tags.merged(own)
+        except Exception:  # noqa: BLE001 - the user's function; logged, and the call is on record
+            _log.exception("a call is recorded without the tags of its request")
+            with detached():
+                return self._tags.merged(own)
 
     def keep_price(self, version: str, contents: str, litellm: str | None = None) -> None:
         """Have what the next outcome was priced by kept; see ``PriceBook.add``."""
@@ -59,29 +75,40 @@ class CallsInFlight:
         else:
             admission.check_loop()
 
-    async def start(self, record: UsageRecord | None, *, ack_timeout: float) -> UsageRecord | None:
+    async def start(
+        self,
+        record: UsageRecord | None,
+        *,
+        ack_timeout: float,
+        request: Request | None = None,
+    ) -> UsageRecord | None:
         """Admit a call: wait for room, put its ``started`` record down, wait for its ack.
 
         ``None`` admits a call that leaves no ``started`` record.  Returns the numbered record.  A
-        missed ack lets the call continue, since there is room; a failed writer refuses.
+        missed ack lets the call continue, since there is room; a failed writer refuses.  An
+        admitted call begins for its ``request``.
         """
         admission = self._writer.admission
         if not admission.room_now():
             await admission.room()
         admission.check_open()
+        if request is not None:
+            request.begins()
         if record is None:
             admission.backlog.untracked += 1
             return None
         started = admission.take(record)
         if not admission.acked(started):
-            await self.started(started, ack_timeout)
+            await self.started(started, ack_timeout, request)
         return started
 
     def idle(self) -> bool:
         """Whether a call may start now; then nothing waits to be written."""
         return self._writer.admission.idle()
 
-    async def started(self, started: UsageRecord, ack_timeout: float) -> None:
+    async def started(
+        self, started: UsageRecord, ack_timeout: float, request: Request | None = None
+    ) -> None:
         """Wait for the ack of a ``started`` record, as ``start`` does."""
         admission = self._writer.admission
         try:
@@ -90,7 +117,9 @@ class CallsInFlight:
                 self._missed(*began)
         except BaseException:
             # Cancelled, or the writer died, before the request left: the call ends here.
-            self.end(_cancelled(started), started)
+            outcome = self.end(_cancelled(started), started)
+            if request is not None:
+                request.ends(outcome)
             raise
 
     def began(self, record: UsageRecord) -> UsageRecord:

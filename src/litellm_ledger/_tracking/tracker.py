@@ -38,7 +38,7 @@ from litellm_ledger._writing.state import State
 from litellm_ledger._writing.writer import Writer
 
 from .calls_in_flight import CallsInFlight
-from .tags import Tags
+from .tags import Tags, current_request
 
 if TYPE_CHECKING:
     from litellm_ledger._reports.ledger import ReportOptions
@@ -162,6 +162,7 @@ class UsageTracker(AsyncOnly):
         if not admission.room_now():
             await admission.room()
         record = admission.take(record)
+        _tell_request(record)
         await admission.ack(record)
         return record
 
@@ -173,11 +174,13 @@ class UsageTracker(AsyncOnly):
             LedgerClosed: the tracker is not open.
         """
         admission = self._writer.admission
-        if not admission.accept_nowait(self._labelled(record)):
+        record = self._labelled(record)
+        if not admission.accept_nowait(record):
             raise QueueFull(
                 f"{admission.queue_size} records are waiting to be written; use record(), which "
                 "waits, or a larger queue_size"
             )
+        _tell_request(record)
 
     def record_threadsafe(self, record: UsageRecord) -> Future[UsageRecord]:
         """Record from any thread; never blocks.
@@ -196,6 +199,7 @@ class UsageTracker(AsyncOnly):
             raise QueueFull(f"{admission.queue_size} records are waiting to be written")
         future: Future[UsageRecord] = Future()
         admission.submit(Entry(record, admission.backlog.accept, future))
+        _tell_request(record)
         return future
 
     def tag(self, *mapping: Never, **tags: Any) -> contextlib.AbstractContextManager[None]:
@@ -322,6 +326,13 @@ def listen(
         started: called with every ``started`` record, in the context of the call.
     """
     return tracker._writer.listen(outcome, started)  # noqa: SLF001 - the one door into a tracker
+
+
+def _tell_request(record: UsageRecord) -> None:
+    request = current_request()
+    if request is not None:
+        request.begins()
+        request.ends(record)
 
 
 def _weak_close(close: weakref.WeakMethod[_Close], writer: Writer) -> _Close:
