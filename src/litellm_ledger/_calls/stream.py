@@ -17,7 +17,7 @@ import contextlib
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._litellm.failures import may_be_billed
@@ -32,6 +32,9 @@ from litellm_ledger._runtime.limits import Deadline
 from .answers import label
 from .attempt import Attempt
 from .core import ClientCore
+
+if TYPE_CHECKING:
+    from .paid_stream import Pump
 
 __all__ = ["CompletionStream", "Upstream"]
 
@@ -66,6 +69,7 @@ class Upstream:
     deadline: Deadline | None = None  # for its reader; reading on has its own bounds
     watch: Callable[[Any], Any] | None = None  # around the first read (``Strays``)
     keeper: Keeper | None = None
+    pump: Pump | None = None  # a budget pays while it is read
     reading_on: bool = False  # it was left, and has a place among those that are read on
     pending: asyncio.Task[Any] | None = None  # the read that a cancelled reader left
     ended: bool = False
@@ -120,9 +124,13 @@ class Upstream:
     async def leave(self) -> None:
         """End it: read on or close the provider's connection, unless it was read; then settle."""
         whole = self._was_read()
+        pump = self.pump
         try:
+            if pump is not None:
+                await pump.stop()
             if self.reading_on:
-                whole = await self.core.draining.read_on(self.read_chunk)
+                read = self.read_chunk if pump is None else pump.read_on
+                whole = await self.core.draining.read_on(read)
         finally:
             try:
                 if not whole:
@@ -166,6 +174,8 @@ class Upstream:
 
     def settle_now(self) -> None:
         """Settle without a loop: it is gone, or the interpreter is about to be."""
+        if self.pump is not None:
+            self.pump.forget()
         found = self.read(finished=self._was_read())
         if self._is_to_be_estimated(found) and not self._unbilled():
             found.update(self.core.estimate_now(self.asked, self.reader, self.attempt.ts))
@@ -231,10 +241,11 @@ class CompletionStream:
 
     async def _read(self) -> Any:
         upstream = self._upstream
+        read = upstream.read_chunk if upstream.pump is None else upstream.pump.next
         if upstream.deadline is None:
-            return await upstream.read_chunk()
+            return await read()
         async with upstream.deadline.enforced():
-            return await upstream.read_chunk()
+            return await read()
 
     async def _end(self, fields: Mapping[str, Any]) -> None:
         """Settle once, in a task that outlives the reader; wait for it, and for the ack.

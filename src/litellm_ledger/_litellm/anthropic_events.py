@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from .bill import put_said
 from .members import parsed, text
-from .stream_readers import StreamReader
+from .stream_readers import PiecesReader
 from .usage import reported
 
 __all__ = ["LONGEST", "EventsReader", "MessagesReader"]
@@ -37,7 +37,7 @@ LONGEST: Final = 8 * 2**20
 """Bytes of one event; a stream without line breaks is not kept in memory."""
 
 
-class EventsReader(StreamReader):
+class EventsReader(PiecesReader):
     """Events of JSON in ``data:`` lines."""
 
     def __init__(self, inner: Any) -> None:
@@ -78,7 +78,6 @@ class MessagesReader(EventsReader):
 
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
-        self._text: list[str] = []
         self._usage: dict[str, Any] = {}  # the later counts over the earlier ones
         self._ended = False
         self._error: str | None = None

@@ -24,7 +24,6 @@ class AnyReader(EventsReader):
 
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
-        self._text: list[str] = []
         self._said: dict[str, Any] = {}
         self._ended = False
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChatReader",
     "LookReader",
+    "PiecesReader",
     "ResponsesReader",
     "StreamReader",
     "TextReader",
@@ -49,6 +50,10 @@ class StreamReader:
 
     def see(self, chunk: Any) -> None:
         """Note a chunk on its way to the caller."""
+
+    def fresh(self, chunk: Any) -> str:  # noqa: ARG002 - the signature is that of all readers
+        """What the chunk that was seen last has added to the text."""
+        return ""
 
     def is_extra(self, chunk: Any) -> bool:  # noqa: ARG002 - the signature is that of all readers
         """Whether a chunk exists only to carry the usage."""
@@ -114,6 +119,9 @@ class ChatReader(StreamReader):
     def see(self, chunk: Any) -> None:
         if self.is_extra(chunk):
             self.final = chunk
+
+    def fresh(self, chunk: Any) -> str:
+        return written((chunk,))
 
     def is_extra(self, chunk: Any) -> bool:
         return getattr(chunk, "usage", None) is not None
@@ -197,7 +205,20 @@ def _with_chunks(stream: Any, depth: int) -> Any:
     return None
 
 
-class ResponsesReader(StreamReader):
+class PiecesReader(StreamReader):
+    """A stream whose text is put together from pieces."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self._text: list[str] = []
+        self._told = 0
+
+    def fresh(self, chunk: Any) -> str:  # noqa: ARG002 - the signature is that of all readers
+        pieces, self._told = self._text[self._told :], len(self._text)
+        return "".join(pieces)
+
+
+class ResponsesReader(PiecesReader):
     """The events of a response.  The last one carries the response, its usage and LiteLLM's price.
 
     LiteLLM's iterator cannot be closed; the answer of the provider behind it can.
@@ -205,7 +226,6 @@ class ResponsesReader(StreamReader):
 
     def __init__(self, inner: Any) -> None:
         super().__init__(inner)
-        self._text: list[str] = []
         self._begun: Any = None
         self._last: Any = None
         self._kind = ""
