@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade, spoil
-from tests.terminal import as_json, run, told
+from tests.terminal import as_json, on_a_terminal, run, told
 
 from litellm_ledger import Ledger, UsageRecord, UsageTracker
 from litellm_ledger._cli.app import app
@@ -216,6 +216,40 @@ def test_periods_are_those_of_the_zone_and_the_week_begins_as_asked(whole: HandM
     assert groups("hourly", "--tz", "Asia/Kolkata")[0] == "2025-01-01T17:00+05:30"
     header = told("weekly", whole.root, "--tz", "Europe/Berlin").splitlines()[0]
     assert header.startswith("week of (Europe/Berlin)  calls")
+
+
+def test_months_are_summed_up_below_their_days_and_years_below_their_months(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path)
+    days = [-35, -1, 0, 3, 40, 41]  # of 2025-01-01: three months and two years
+    hand.sealed(1, 6, [
+        hand.line(n, ts=NOON + day * DAY, cost=Decimal(n), model=f"m{n % 2}")
+        for n, day in enumerate(days, 1)
+    ])  # fmt: skip
+
+    def firsts(*args: object) -> list[str]:
+        lines = told(args[0], tmp_path, *args[1:]).partition("\n\n")[0].splitlines()[1:]
+        return [" ".join([*line.split()[: 1 + (" total" in line)], line.split()[-1][:-3]])
+                for line in lines]  # fmt: skip
+
+    assert firsts("daily") == [
+        "2024-11-27 $1", "2024-11 total $1", "2024-12-31 $2", "2024-12 total $2", "2025-01-01 $3",
+        "2025-01-04 $4", "2025-01 total $7", "2025-02-10 $5", "2025-02-11 $6", "2025-02 total $11",
+        "total $21",
+    ]  # fmt: skip
+    assert firsts("monthly") == [
+        "2024-11 $1", "2024-12 $2", "2024 total $3", "2025-01 $7", "2025-02 $11", "2025 total $18",
+        "total $21",
+    ]  # fmt: skip
+    assert firsts("daily", "--sort", "day:desc")[:3] == [
+        "2025-02-11 $6", "2025-02-10 $5", "2025-02 total $11",
+    ]  # fmt: skip
+    assert "| 2025-01 total |  | 2 |" in told("daily", tmp_path, "--by", "model", "--md")
+    shown = on_a_terminal("daily", tmp_path, "-b")
+    assert shown.count("total") == 6
+    for args in (["weekly"], ["daily", "--csv"], ["daily", "--json"], ["daily", "-n", "3"],
+                 ["daily", "--sort", "cost"], ["daily", "--since", "2025-02"]):  # fmt: skip
+        assert "-01 total" not in told(args[0], tmp_path, *args[1:])
+        assert "2025-02 total" not in told(args[0], tmp_path, *args[1:])
 
 
 def test_a_breakdown_has_the_models_below_each_row(whole: HandMade) -> None:

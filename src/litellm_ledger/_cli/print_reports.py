@@ -49,6 +49,7 @@ from .tables import (
 __all__ = ["Asked", "ask", "ask_tags", "print_report"]
 
 _TITLES: Final = {"week": "week of"}
+_ROW, _BELOW, _SUBTOTAL = "row", "below", "subtotal"
 _Group = tuple[Row, list[Row]]
 
 
@@ -205,11 +206,14 @@ class _Table:
         self._share = looks.share
         self._period = next((key for key in asked.by if key in PERIODS), None)
         self._bars = bool(asked.by and (self._period or self._share) and not asked.inner)
+        self._longer = self._longer_period()
+        self._subtotals: dict[str, Row] = {}
         self._others: Row | None = None
         others, count = _beyond(asked, self._most)
         if count:
             label = dict.fromkeys(asked.by, "") | {asked.by[0]: f"({counted(count, 'other')})"}
             self._others = replace(others, group=label)
+            self._longer = 0
 
     def print(self) -> None:
         """Print it, below a line that says what it comes to."""
@@ -246,12 +250,14 @@ class _Table:
         widest = ["total", *[""] * (len(asked.by) - 1)]
         shares = [self._percent(total)]
         by_period: dict[str, Decimal] = {}
-        for row, label, below in self._rows():
+        for row, label, kind in self._rows():
             self._sums.see(row, floor_mark(row))
             widest = [max(pair, key=text_width) for pair in zip(widest, label, strict=True)]
             shares = [max(*shares, self._percent(row), key=len)]
+            if kind == _SUBTOTAL:
+                continue
             self._longest = max(self._longest, self._part(row))
-            if self._period and not below and row is not self._others:
+            if self._period and kind == _ROW and row is not self._others:
                 period = row.group[self._period]
                 by_period[period] = by_period.get(period, Decimal(0)) + row.cost
         self._sums.see(total, _mark(asked.report))
@@ -265,22 +271,54 @@ class _Table:
         order = sorted(by_period, key=lambda label: moment_of(self._period or "", label))
         return columns, [float(by_period[label]) for label in order]
 
-    def _rows(self) -> Iterator[tuple[Row, list[str], bool]]:
-        """Yield the rows, their labels, and whether they are below another one."""
+    def _rows(self) -> Iterator[tuple[Row, list[str], str]]:
+        """Yield the rows, their labels, and whether they are below another one, or sums of some."""
         asked = self._asked
         if not asked.by:
             return
+        same: list[Row] = []
+        before = ""
+        several = False
         for outer, inner in asked.groups(self._most):
-            yield outer, [clean(outer.group[key]) for key in asked.by], False
+            longer = outer.group[asked.by[0]][: self._longer]
+            if same and longer != before:
+                several = True
+                yield self._subtotal(before, same)
+                same = []
+            if self._longer and longer[:1].isdigit():
+                same.append(outer)
+                before = longer
+            yield outer, [clean(outer.group[key]) for key in asked.by], _ROW
             for row in inner:
                 label = f"└ {clean(row.group[asked.inner or ''])}"
-                yield row, [label, *[""] * (len(asked.by) - 1)], True
+                yield row, [label, *[""] * (len(asked.by) - 1)], _BELOW
+        if same and several:
+            yield self._subtotal(before, same)
         if self._others is not None:
-            yield self._others, [clean(self._others.group[key]) for key in asked.by], False
+            yield self._others, [clean(self._others.group[key]) for key in asked.by], _ROW
+
+    def _longer_period(self) -> int:
+        """Return how much of a label says which month, or of a month which year; 0: no subtotals.
+
+        There are some below the days of each month, where these come in order.
+        """
+        by, order = self._asked.by, self._asked.answer.order
+        if not by or (order is not None and order.column != by[0]):
+            return 0
+        return {"day": len("2025-03"), "month": len("2025")}.get(by[0], 0)
+
+    def _subtotal(self, label: str, rows: list[Row]) -> tuple[Row, list[str], str]:
+        if label not in self._subtotals:  # it is asked for twice: to be measured, to be printed
+            self._subtotals[label] = added(rows)
+        rest = [""] * (len(self._asked.by) - 1)
+        return self._subtotals[label], [f"{label} total", *rest], _SUBTOTAL
 
     def _lines(self) -> Iterator[Line]:
-        for row, label, below in self._rows():
-            yield self._line(row, label, floor_mark(row), below=below)
+        for row, label, kind in self._rows():
+            line = self._line(row, label, floor_mark(row), below=kind == _BELOW)
+            if kind == _SUBTOTAL and self._bars:
+                line = line._replace(share=0.0)
+            yield line
 
     def _line(self, row: Row, label: list[str], mark: str, *, below: bool = False) -> Line:
         label += [""] * (len(self._asked.by) - len(label))
