@@ -29,6 +29,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup's doing
 def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is remembered outside a ledger: not in the home of the person who runs the tests."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
 LONG = (

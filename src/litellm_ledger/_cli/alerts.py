@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._errors import LedgerError
 
-from .flags import Output, complain, emit
+from .flags import Output, complain, emit, zone_name
 from .now import Zone
 from .parameters import option
-from .tables import tell
+from .tables import on_terminal, tell
 
 if TYPE_CHECKING:
     from litellm_ledger._reports.alerts import Alert
@@ -39,13 +39,14 @@ def alerts(
             help="Also send new alerts there, signed with $LITELLM_LEDGER_WEBHOOK_KEY.",
         ),
     ] = None,
-    tz: Zone = "UTC",
+    tz: Zone = None,
 ) -> int:
     """Check budgets, unusual spend, prices, unsettled calls, backlog and disk; exit 1 if any."""
     import msgspec
 
     from litellm_ledger._reports.alerts import find_alerts
 
+    tz = zone_name(tz, local=on_terminal())
     found = find_alerts(
         ledger,
         tz=tz,

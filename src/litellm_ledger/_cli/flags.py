@@ -26,9 +26,9 @@ from click.exceptions import Exit
 
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.escaping import escaped, json_text
-from litellm_ledger._storage.location import default_directory
 
 from .parameters import Command, argument, option, parameter
+from .settings import foreign, forget, ledger_directory, settings
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -54,6 +54,7 @@ __all__ = [
     "put_json",
     "refuse_misspelt",
     "scope",
+    "zone_name",
 ]
 
 
@@ -72,7 +73,8 @@ def _directory(_context: object, _parameter: object, begun: str) -> list[Complet
 Where = Annotated[
     Path | None,
     argument(
-        help="Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory.",
+        help="Ledger directory. Default: $LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your "
+        "user data directory.",
         callback=lambda _context, _parameter, path: home(path),
         shell_complete=_directory,
     ),
@@ -105,6 +107,7 @@ class Looks:
         breakdown: models or providers below each row.
         latency: quantiles.
         share: each row's share of the cost.
+        columns: those of a table, comma-separated.
     """
 
     limit: int | None = None
@@ -112,6 +115,7 @@ class Looks:
     breakdown: bool = False
     latency: bool = False
     share: bool = False
+    columns: str | None = None
 
 
 _ITEMS: Final = 500
@@ -158,10 +162,13 @@ _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
         "Accept a tag that no call has; by default it is refused.",
     ),
     "tz": (
-        str,
-        "UTC",
+        _Text,
+        None,
         "ZONE",
-        "Time zone of days and of times given without one: Europe/Berlin, local.",
+        (
+            "Time zone of days and of times given without one: Europe/Berlin, local. Default: that "
+            "of this machine on a terminal, else UTC."
+        ),
     ),
     "week_start": (str, "monday", "WEEKDAY", "First day of the week."),
 }
@@ -185,6 +192,8 @@ _FORMS: Final = {
     "quiet": "Print no notes below the table.",
 }
 _OUT: Final = "Write to this file, complete or not at all: .json, .csv and .md choose the form."
+_FILES: Final = ("export", "html")
+"""What writes files for others, whose days are not those of the terminal that they are made on."""
 _PRIVATE: Final = ("calls", "sql")
 """What may print prompts: files of it are for their owner alone."""
 HELP: Final = {"help_option_names": ["--help", "-h"]}
@@ -206,7 +215,8 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
         out: Path | None = given.pop("out") if filed else None
         if out is not None:
             raise Exit(_guarded(lambda: _to_file(out, name, function, given, takes, forms)))
-        raise Exit(_guarded(lambda: function(**_taken(given, takes, forms))))
+        local = sys.stdout.isatty() and name not in _FILES
+        raise Exit(_guarded(lambda: function(**_taken(given, takes, forms, local=local))))
 
     text = function.__doc__ or ""
     return Command(
@@ -273,14 +283,16 @@ def _names(flag: str) -> list[str]:
     return [f"--{flag.replace('_', '-')}", *([_SHORT[flag]] if flag in _SHORT else [])]
 
 
-def _taken(given: dict[str, Any], takes: set[str], forms: tuple[str, ...]) -> dict[str, Any]:
+def _taken(
+    given: dict[str, Any], takes: set[str], forms: tuple[str, ...], *, local: bool = False
+) -> dict[str, Any]:
     """Turn the flags of a command line into the parameters of the command's function."""
     if "ledger" in takes:
         from litellm_ledger._reports.ledger import Ledger
 
-        given["ledger"] = Ledger(given.pop("path") or default_directory())
+        given["ledger"] = Ledger(ledger_directory(given.pop("path")))
     if "question" in takes:
-        given["question"] = _question({name: given.pop(name) for name in _ASKING})
+        given["question"] = _question({name: given.pop(name) for name in _ASKING}, local=local)
     if "output" in takes:
         chosen = {name: given.pop(name) for name in forms}
         asked = [f"--{name}" for name in forms if chosen[name]]
@@ -299,10 +311,37 @@ def check_raw(*, raw: bool, csv: bool) -> None:
         raise ValueError("--raw needs --csv")
 
 
-def _question(flags: dict[str, Any]) -> Question:
+def zone_name(given: str | None, *, local: bool) -> str:
+    """Return the zone that is meant: as given, else that of the settings, of this machine, or UTC.
+
+    Args:
+        local: whether the zone of this machine is meant where nothing says which.
+    """
+    return given or settings().zone or (_machine_zone() if local else "UTC")
+
+
+def _machine_zone() -> str:
+    """Return the name of the zone of this machine, or ``local`` if it cannot be told."""
+    named = os.environ.get("TZ", "").removeprefix(":")
+    link = named or os.path.realpath("/etc/localtime")
+    name = link.rpartition("zoneinfo/")[2]
+    if name in ("UTC", "Etc/UTC", "Universal", "Etc/Universal", "Zulu"):
+        return "UTC"
+    from litellm_ledger._aggregates.calendar import calendar
+
+    now = datetime.now(UTC)
+    try:
+        known = calendar(name).local(now).utcoffset() == now.astimezone().utcoffset()
+    except ValueError:
+        known = False
+    return name if known and name != "local" else "local"
+
+
+def _question(flags: dict[str, Any], *, local: bool) -> Question:
     from litellm_ledger._aggregates.calendar import calendar
     from litellm_ledger._aggregates.question import question
 
+    flags["tz"] = zone_name(flags["tz"], local=local)
     span, week_start = flags.pop("last"), flags.pop("week_start").lower()
     zone = calendar(flags["tz"], week_start).zone
     now = datetime.now(UTC)
@@ -316,11 +355,14 @@ _status: dict[str, int] = {}
 def _guarded(function: Callable[[], int]) -> int:
     try:
         try:
+            forget()
             for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows '?'
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="replace")
             return function()
         finally:
+            for one in foreign:
+                complain(one)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader (`head`, a pager) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,16 +8,18 @@ Owns their words and flags, and what they print.  All of it comes from ``Ledger`
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
-from litellm_ledger._storage.location import default_directory
+from litellm_ledger._storage.location import ENVIRONMENT
 
-from .flags import Output, Where, emit
+from .flags import Output, Where, complain, emit
 from .parameters import argument, option
 from .progress import working
+from .settings import foreign, ledger_directory, settings
 from .tables import put_text, tell, write, write_marked
 from .verify import lost_records
 
@@ -61,15 +63,18 @@ def doctor(
                 "--litellm checks the installed LiteLLM, not a ledger: leave PATH and --prices out"
             )
         return _check_litellm(output)
-    from litellm_ledger._reports.doctor import examine
+    from litellm_ledger._reports.doctor import Finding, examine
     from litellm_ledger._reports.ledger import Ledger
 
-    ledger = Ledger(path or default_directory())
+    ledger = Ledger(ledger_directory(path))
     with working(f"examining {ledger.path}"):
         findings = examine(ledger)
         opinion = _second_opinion(ledger) if prices else None
     if opinion is not None:
         findings.append(opinion.finding)
+    if said := _in_force():
+        findings.append(Finding(check="settings", level="ok", text=said))
+    findings += [Finding(check="settings", level="note", text=text) for text in foreign]
     warned = any(finding.level == "warning" for finding in findings)
 
     def plain() -> dict[str, Any]:
@@ -240,8 +245,21 @@ def _print_compaction(path: Path, done: Compaction) -> None:
 
 def path() -> int:
     """Print the ledger directory that is used when no PATH is given."""
-    put_text(f"{default_directory()}\n")
+    put_text(f"{ledger_directory()}\n")
+    if said := _in_force():
+        complain(said)
     return 0
+
+
+def _in_force() -> str:
+    """Say which file of settings is in force, and what it sets; nothing if there is none."""
+    found = settings()
+    if found.file is None:
+        return ""
+    said = f"settings of {found.file}: {', '.join(found.given) or 'none'}"
+    if found.ledger is not None and os.environ.get(ENVIRONMENT):
+        said += f" (${ENVIRONMENT} beats its ledger)"
+    return said
 
 
 def ask(
@@ -251,7 +269,8 @@ def ask(
     ledger: Annotated[
         Path | None,
         option(
-            help="Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data directory."
+            help="Ledger directory. Default: $LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or "
+            "your user data directory."
         ),
     ] = None,
     api_base: Annotated[str | None, option(help="Base URL of the provider's API.")] = None,
@@ -262,7 +281,7 @@ def ask(
     from .plain import record_dict
     from .records import print_record
 
-    where = ledger or default_directory()
+    where = ledger_directory(ledger)
     answer = asyncio.run(_call(question_, model, where, api_base))
     text, record = answer.choices[0].message.content or "", answer.usage_record
 

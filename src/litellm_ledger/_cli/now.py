@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted
 
-from .flags import Output, emit
+from .flags import Output, emit, zone_name
 from .parameters import option
 from .tables import on_terminal, write
 
@@ -34,14 +34,22 @@ _RATE: Final = 300.0
 """Seconds over which a rate is taken."""
 
 Zone = Annotated[
-    str, option("--tz", "-z", metavar="ZONE", help="Time zone of the day: Europe/Berlin, local.")
+    str | None,
+    option(
+        "--tz",
+        "-z",
+        metavar="ZONE",
+        help="Time zone of the day: Europe/Berlin, local. Default: that of this machine on a "
+        "terminal, else UTC.",
+    ),
 ]
 
 
-def statusline(output: Output, ledger: Ledger, tz: Zone = "UTC") -> int:
+def statusline(output: Output, ledger: Ledger, tz: Zone = None) -> int:
     """Print one line for prompts and bars: spend today and this hour, in flight, errors."""
     from litellm_ledger._reports.today import look
 
+    tz = zone_name(tz, local=on_terminal())
     found = look(ledger, tz=tz)
     return emit(
         output,
@@ -74,7 +82,7 @@ def watch(
     ),
     limit: Annotated[int, option("--limit", "-n", help="Rows to list; 0: all.")] = 10,
     interval: Annotated[int, option(help="Seconds between two looks.")] = 2,
-    tz: Zone = "UTC",
+    tz: Zone = None,
 ) -> int:
     """Show spend today, rate, errors and the most expensive, until Ctrl-C; needs a terminal."""
     if not on_terminal():
@@ -85,6 +93,7 @@ def watch(
     from litellm_ledger._aggregates.calendar import calendar
     from litellm_ledger._reports.today import look, midnight
 
+    tz = zone_name(tz, local=True)
     console = Console(file=sys.stdout, no_color=not output.color or None, highlight=False)
     samples: deque[tuple[float, Today]] = deque()
     try:

@@ -33,7 +33,8 @@ from litellm_ledger._reports.report import Report, added, by_tag, floor_mark, ro
 
 from .flags import LongList, Looks, Output, emit, refuse_misspelt, scope
 from .progress import working
-from .sums import Sums
+from .settings import settings
+from .sums import Sums, split_columns
 from .tables import (
     Column,
     Line,
@@ -201,7 +202,8 @@ class _Table:
     def __init__(self, asked: Asked, output: Output, looks: Looks) -> None:
         self._asked, self._output, self._most = asked, output, looks.limit or None
         self._exact = output.md or not on_terminal()
-        self._sums = Sums(exact=self._exact)
+        columns = settings().columns if looks.columns is None else split_columns(looks.columns)
+        self._sums = Sums(exact=self._exact, only=columns)
         self._longest = 0.0
         self._share = looks.share
         self._period = next((key for key in asked.by if key in PERIODS), None)

@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from litellm_ledger._storage.location import default_directory
-
 from .flags import Looks, Output, Where, refuse_misspelt
 from .parameters import argument, option
 from .progress import progress
+from .settings import ledger_directory
 
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
@@ -52,6 +51,14 @@ Sort = Annotated[
         help="Sort the rows by a group key or a figure: calls, cost:asc, day:desc …",
     ),
 ]
+Columns = Annotated[
+    str | None,
+    option(
+        metavar="NAMES",
+        help="Columns of the table, comma-separated: calls,input,output,cost. Default: those with "
+        "something in them.",
+    ),
+]
 Breakdown = Annotated[
     bool,
     option(
@@ -83,13 +90,14 @@ def _by_period(period: str, remark: str = "") -> Callable[..., int]:
         by: ByToo = [],  # noqa: B006 - read by flags.command, never changed
         limit: Limit = None,
         sort: Sort = None,
+        columns: Columns = None,
         breakdown: Breakdown = False,
         latency: Latency = False,
         as_recorded: AsRecorded = False,
         as_of: AsOf = None,
     ) -> int:
         question = _costs(question, as_recorded=as_recorded, as_of=as_of)
-        looks = Looks(limit=limit, sort=sort, breakdown=breakdown, latency=latency)
+        looks = Looks(limit=limit, sort=sort, breakdown=breakdown, latency=latency, columns=columns)
         return _print(ledger, _keys([period, *by]), question, output, looks)
 
     run.__doc__ = f"Calls, tokens and cost by {period}{remark}."
@@ -109,6 +117,7 @@ def report(
     by: By = ["model"],  # noqa: B006 - read by flags.command, never changed
     limit: Limit = None,
     sort: Sort = None,
+    columns: Columns = None,
     breakdown: Breakdown = False,
     latency: Latency = False,
     as_recorded: AsRecorded = False,
@@ -116,7 +125,7 @@ def report(
 ) -> int:
     """Calls, tokens and cost by group, with notes on data quality."""
     question = _costs(question, as_recorded=as_recorded, as_of=as_of)
-    looks = Looks(limit=limit, sort=sort, breakdown=breakdown, latency=latency)
+    looks = Looks(limit=limit, sort=sort, breakdown=breakdown, latency=latency, columns=columns)
     return _print(ledger, _keys(by), question, output, looks)
 
 
@@ -168,6 +177,7 @@ def top(
     ] = [],  # noqa: B006 - read by flags.command, never changed
     limit: Annotated[int, option("--limit", "-n", help="Number of rows; 0: all.")] = 10,
     sort: Sort = None,
+    columns: Columns = None,
     breakdown: Breakdown = False,
     as_recorded: AsRecorded = False,
     as_of: AsOf = None,
@@ -182,9 +192,9 @@ def top(
         path, what = Path(what), None
     if what is not None and by:
         raise ValueError(f"give {what} or --by, not both")
-    ledger = Ledger(path or default_directory())
+    ledger = Ledger(ledger_directory(path))
     question = _costs(question, as_recorded=as_recorded, as_of=as_of)
-    looks = Looks(limit=limit, sort=sort, breakdown=breakdown, share=True)
+    looks = Looks(limit=limit, sort=sort, breakdown=breakdown, share=True, columns=columns)
     if what == "tags":
         return print_report(ask_tags(ledger, question, looks), output, looks)
     what = what or "models"
