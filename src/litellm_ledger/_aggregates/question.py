@@ -14,7 +14,6 @@ from typing import Any, Final
 import msgspec
 
 from .calendar import WEEKDAYS
-from .conditions import read_conditions
 
 __all__ = ["Question", "last", "midnight", "moment", "question"]
 
@@ -121,17 +120,24 @@ def question(
         begin, end = last(last_, zone, now, week_start)
     if begin and end and begin >= end:
         raise ValueError(f"--since {since} is not before --until {until}")
-    found = read_conditions(where)
-    for sign, time in found.times:
-        first, after = _compared(sign, time, zone, now)
-        begin = max((one for one in (begin, first) if one), default=None)
-        end = min((one for one in (end, after) if one), default=None)
+    told: dict[str, Any] = {}
+    if where:
+        from .conditions import read_conditions
+
+        found = read_conditions(where)
+        for sign, time in found.times:
+            first, after = _compared(sign, time, zone, now)
+            begin = max((one for one in (begin, first) if one), default=None)
+            end = min((one for one in (end, after) if one), default=None)
+        told = {
+            "where": found.wanted,
+            "where_not": found.unwanted,
+            "conditions": found.others,
+        }
     return Question(
         since=begin,
         until=end,
-        where=found.wanted,
-        where_not=found.unwanted,
-        conditions=found.others,
+        **told,
         allow_missing=allow_missing,
         tz=tz,
         week_start=week_start,

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from litellm_ledger._records.record import Fields
 
 from .calendar import Calendar
-from .conditions import Comparison, Conditions, read_conditions
 from .groups import MISSING, key_of, model_names, named
+
+if TYPE_CHECKING:
+    from .conditions import Comparison, Conditions
 
 __all__ = ["Selection", "Where"]
 
@@ -81,6 +84,8 @@ class Selection:
         if where is None or isinstance(where, Mapping):
             self.where = _named(where)
         else:
+            from .conditions import read_conditions  # only where text is given
+
             self._read(read_conditions([where] if isinstance(where, str) else where, flag=""))
         self._tests: list[_Test] = []
         self._begun: list[tuple[_Values, frozenset[str], tuple[str, ...], bool]] = []

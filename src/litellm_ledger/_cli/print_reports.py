@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
 from litellm_ledger._aggregates.calendar import PERIODS, calendar, moment_of
 from litellm_ledger._aggregates.formatting import amounts, clean, counted
 from litellm_ledger._aggregates.groups import Row, check_by
-from litellm_ledger._aggregates.order import read_order
 from litellm_ledger._aggregates.quantiles import MEASURED
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
@@ -46,6 +45,9 @@ from .tables import (
     write,
     write_notes,
 )
+
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.order import Order
 
 __all__ = ["Asked", "ask", "ask_tags", "print_report"]
 
@@ -99,7 +101,7 @@ def ask(
         inner = "model" if "model" not in keys else "provider"
     outer = check_by(keys)
     by = check_by([*outer, *([inner] if inner else [])])
-    order = None if looks.sort is None else read_order(looks.sort, outer)
+    order = _order(looks, outer)
     dates = calendar(question.tz, question.week_start)
     selection = Selection(**question.selection(), calendar=dates)
     nested = inner is not None and not output.csv  # in CSV no row is below another
@@ -120,6 +122,14 @@ def ask(
         yield Asked(path=ledger.path, answer=answer, question=question, inner=inner)
 
 
+def _order(looks: Looks, by: Sequence[str]) -> Order | None:
+    if looks.sort is None:
+        return None
+    from litellm_ledger._aggregates.order import read_order
+
+    return read_order(looks.sort, by)
+
+
 def ask_tags(ledger: Ledger, question: Question, looks: Looks) -> Asked:
     """Ask for a row for each value of each tag."""
     with working(f"reading {ledger.path}"):
@@ -127,7 +137,7 @@ def ask_tags(ledger: Ledger, question: Question, looks: Looks) -> Asked:
         found = ledger.report([f"tag:{name}" for name in names], **question.everything())
         refuse_misspelt(ledger, found.missing_tags, question)
     found = by_tag(found)
-    order = None if looks.sort is None else read_order(looks.sort, found.by)
+    order = _order(looks, found.by)
     if order is not None:
         found.rows.sort(key=order.value, reverse=order.down)
     return Asked(path=ledger.path, answer=of_report(found), question=question)

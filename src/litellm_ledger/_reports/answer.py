@@ -9,16 +9,18 @@ from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
 from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import MISSING, OTHER, Row
-from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import MEASURED
 
 from .report import MAX_GROUPS, Report, added, in_order
+
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.order import Order
 
 __all__ = ["Answer", "above", "of_report"]
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import nsmallest
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import Spread
 from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
@@ -35,6 +34,9 @@ from .answer import Answer, of_report
 from .by_manifest import add_sealed
 from .history import Calls, Operation, newest, operation
 from .report import MAX_GROUPS, Report, build
+
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.order import Order
 
 __all__ = [
     "AsOf",

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
 from litellm_ledger._aggregates.calendar import PERIODS, moment_of
 from litellm_ledger._aggregates.groups import MISSING, Row
-from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import MEASURED, Sketch, Spread, bucket_sql
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.totals import FIELDS, FIGURES, Totals, follows, row_of
@@ -24,6 +23,9 @@ from .answer import Answer
 from .in_duckdb import condition, expression
 from .relation import Relation
 from .report import Report, measured_row
+
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.order import Order
 
 __all__ = ["report"]
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TypedDict
 
 from litellm_ledger._aggregates.calendar import PERIODS, calendar
 from litellm_ledger._aggregates.groups import check_by
-from litellm_ledger._aggregates.order import read_order
 from litellm_ledger._aggregates.selection import Selection, Where
 from litellm_ledger._reading.lines import Problem, everything, whole
 from litellm_ledger._reading.listing import Snapshot, list_segments
@@ -194,6 +193,11 @@ class Ledger:
         selection = Selection(since, until, where, calendar(tz, week_start), where_not)
         if as_of is not None and (as_recorded or as_of.tzinfo is None):
             raise ValueError("as_of is a timezone-aware time, without as_recorded")
+        order = None
+        if sort is not None:
+            from litellm_ledger._aggregates.order import read_order
+
+            order = read_order(sort, keys, flag="sort=")
         return make_report(
             self.path,
             keys,
@@ -201,7 +205,7 @@ class Ledger:
             quantiles=quantiles,
             limit=_checked(limit),
             as_of="recorded" if as_recorded else as_of or "newest",
-            order=None if sort is None else read_order(sort, keys, flag="sort="),
+            order=order,
         )
 
     def calls(

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar, moment_of
 from litellm_ledger._aggregates.formatting import counted, dollars, listed
 from litellm_ledger._aggregates.groups import MISSING, MONEY, Quantiles, Row
-from litellm_ledger._aggregates.order import Order
 from litellm_ledger._aggregates.quantiles import MEASURED, Spread
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.lines import Line, Problem
 from litellm_ledger._records.money import usd, whole
 
 from .dataframes import COSTS, to_arrow, to_pandas, to_polars
+
+if TYPE_CHECKING:
+    from litellm_ledger._aggregates.order import Order
 
 __all__ = [
     "MAX_GROUPS",
