@@ -8,8 +8,9 @@ these names as well, and what needs it.
 
 from __future__ import annotations
 
+from litellm_ledger._asgi.health import UsageHealth
 from litellm_ledger._asgi.middleware import UsageTagsMiddleware
 from litellm_ledger._tracking.request import RequestUsage
 from litellm_ledger._tracking.tags import detached
 
-__all__ = ["RequestUsage", "UsageTagsMiddleware", "detached"]
+__all__ = ["RequestUsage", "UsageHealth", "UsageTagsMiddleware", "detached"]

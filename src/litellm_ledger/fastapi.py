@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from litellm_ledger._client.client import LiteLLMClient
 from litellm_ledger._errors import BudgetExceeded, LedgerClosed, MissingExtra
-from litellm_ledger.asgi import RequestUsage, UsageTagsMiddleware, detached
+from litellm_ledger.asgi import RequestUsage, UsageHealth, UsageTagsMiddleware, detached
 
 try:
     from starlette.requests import HTTPConnection
@@ -35,6 +35,7 @@ except ModuleNotFoundError as exc:
 
 __all__ = [
     "RequestUsage",
+    "UsageHealth",
     "UsageTagsMiddleware",
     "budget_response",
     "detached",

@@ -68,6 +68,7 @@ class Statistics:
         segments: segment files begun.
         retries: writes or syncs that failed and were tried again.
         last_error: the text of the last of those failures (``None``: there was none).
+        failing: the text of the error that the disk gives at the moment (``None``: it gives none).
         unacked: answers handed out without an acknowledgement in time.
         active: the client's requests in flight, including streams that are being read.
         waiting_for_slot: calls that wait because there are ``max_concurrency`` of those
@@ -99,6 +100,7 @@ class Statistics:
     unacked: int
     on_loop: int
     on_thread: int
+    failing: str | None = None
     active: int = 0
     waiting_for_slot: int = 0
     max_concurrency: int | None = None

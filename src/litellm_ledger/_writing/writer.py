@@ -348,6 +348,7 @@ class Writer:
             segments=log.segments if log else 0,
             retries=writing.retries,
             last_error=writing.last_error,
+            failing=writing.disk()[1],
             unacked=admission.unacked,
             on_loop=writing.on_loop,
             on_thread=writing.on_thread,
