@@ -15,7 +15,7 @@ from litellm_ledger._maintenance.salvage import gap_line
 from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_name, record_id
 from litellm_ledger._records.line import encode
 from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._storage.live_file import MAGIC, _boot
+from litellm_ledger._storage.live_file import MAGIC, boot_hash
 
 WRITER = "20250101T000000Z-00000000000000aa"
 OTHER_WRITER = "20250102T000000Z-00000000000000bb"
@@ -106,7 +106,7 @@ class HandMade:
         level: str = "",
     ) -> Path:
         path = self.root / LIVE / live_name(self.writer)
-        boot = _boot() if boot is None else boot
+        boot = boot_hash() if boot is None else boot
         written = accepted if written is None else written
         synced = written if synced is None else synced
         owner = 4242 + 2**32 * ["", "queued", "written", "synced"].index(level)

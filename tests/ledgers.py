@@ -97,7 +97,7 @@ def put_live(
     level: _live.Durability | None = None,
 ) -> Path:
     """Write the live file of a dead writer: nobody holds its lock."""
-    epoch = _live._boot() + (boot == "other")
+    epoch = _live.boot_hash() + (boot == "other")
     return HandMade(root, writer).live(
         accepted, written, synced=synced, boot=epoch, oldest=oldest, level=level or ""
     )

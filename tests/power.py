@@ -320,7 +320,7 @@ class Medium:
             case 1:
                 return bytes(64)
             case _:
-                other_boot = (_live._boot() + 1) % 2**64
+                other_boot = (_live.boot_hash() + 1) % 2**64
                 values = cells[2:] if cells else (1, 0, 0, 0, 0, 0)
                 return struct.pack("=8Q", _live.MAGIC, other_boot, *values)
 

@@ -59,7 +59,7 @@ def test_counters_are_read_by_others_as_they_are_stored(live: LiveFile) -> None:
 
 def test_a_writer_that_continues_starts_with_what_it_has(root: Path) -> None:
     file = LiveFile(QUICK, root, WRITER, first=5)
-    assert read_live(file.path) == LiveCounters(True, _live._boot(), os.getpid(), 4, 4, 4, 0)
+    assert read_live(file.path) == LiveCounters(True, _live.boot_hash(), os.getpid(), 4, 4, 4, 0)
     file.remove()
 
 

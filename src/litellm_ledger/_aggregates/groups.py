@@ -58,7 +58,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         group: the keys that were asked for and their values, all text; empty for a total.
         calls: outcomes counted, one a request to a provider:
-            ``ok + error + cancelled + abandoned + unsettled``.
+            ``ok + error + cancelled + abandoned + unsettled``, and those that a budget
+            ``refused``, of which no request was made.
         retries: those of them that were a second or later attempt of their operation; so
             ``calls - retries`` operations began here.
         cache_hits: those that a response cache answered.
@@ -83,6 +84,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int = 0
     abandoned: int = 0
     unsettled: int = 0
+    refused: int = 0
     retries: int = 0
     cache_hits: int = 0
     input_tokens: int = 0

@@ -25,7 +25,7 @@ from .groups import MISSING, OTHER, Row, check_by, key_of
 
 __all__ = ["FIELDS", "FIGURES", "Row", "Totals", "follows", "row_of"]
 
-_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled")
+_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", "refused")
 _COUNTERS: Final = {"provider": "provider_reported", "estimated": "estimated", "none": "uncounted"}
 _KEPT_AT: Final = {"status": 0, "usage_source": 1, "model": 2, "provider": 3, "call": 4}
 _WASTED: Final = ("error", "cancelled", "abandoned")
@@ -239,7 +239,8 @@ def _fold(into: dict[str, int], key: tuple[Any, ...], sums: _Sums) -> None:
         into[name] += getattr(sums, name)
     if status in _STATUSES:
         into[status] += sums.calls
-    used = status != "error" or source in ("provider", "estimated")
+    sent = status not in ("error", "refused")
+    used = sent or source in ("provider", "estimated")
     if used:
         into[_COUNTERS.get(source, "uncounted")] += sums.calls
     if status == "ok":

@@ -23,6 +23,7 @@ _COUNTS: Final = {
     "cancelled": ("cancelled", 6),
     "abandoned": ("abandoned", 6),
     "unsettled": ("unsettled", 7),
+    "refused": ("refused", 7),
     "retries": ("retries", 4),
     "input_tokens": ("input", 8),
     "output_tokens": ("output", 8),

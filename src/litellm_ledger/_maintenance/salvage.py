@@ -154,6 +154,8 @@ def unsettled_line(head: Head, started: bytes, writer: str, seq: int) -> bytes:
             status="unsettled",
             usage_source="none",
             stream=call.stream,
+            hold_picousd=call.hold_picousd,
+            hold_tokens=call.hold_tokens,
             tags=call.tags,
             call_id=call.call_id,
         )

@@ -34,7 +34,8 @@ _APART: Final = 7
 _TOP: Final = LARGEST
 _TAGS: Final = 3
 _OTHERS: Final = "all others"
-_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", MISSING)
+_STATUSES: Final = ("ok", "error", "cancelled", "abandoned", "unsettled", "refused", MISSING)
+_NO_FAILURE: Final = ("ok", "refused", MISSING)
 
 _Parts = tuple[tuple[str, int, Callable[[Row], int]], ...]
 """The parts of a stack of counts: name, colour, and the count in a row."""
@@ -126,7 +127,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def failed(self) -> Row:
         """The sums over failed, cancelled, abandoned and unsettled calls."""
-        return added([row for status, row in self.statuses if status not in ("ok", MISSING)])
+        return added([row for status, row in self.statuses if status not in _NO_FAILURE])
 
 
 def gather(

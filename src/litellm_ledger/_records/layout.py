@@ -6,6 +6,7 @@
     live/<writer>.live                                     counters of a writer that is not closed
     manifests/<sealed segment>.json                        what a sealed segment holds, in short
     prices/<price version>.json                            what records were priced by
+    budgets/balances                                       a cache of what budgets have left
     recovery/                                              torn tails and quarantined originals
     erasing/                                               what an erasure has ready; not part of it
 
@@ -22,6 +23,8 @@ __all__ = [
     "ADJUSTMENTS",
     "ADJUSTMENT_VERSION",
     "ARCHIVE",
+    "BALANCES",
+    "BUDGETS",
     "ERASING",
     "LARGEST_ENTRY",
     "LIVE",
@@ -43,6 +46,8 @@ LIVE: Final = "live"
 ARCHIVE: Final = "archive"
 MANIFESTS: Final = "manifests"
 PRICES: Final = "prices"
+BUDGETS: Final = "budgets"
+BALANCES: Final = "balances"
 RECOVERY: Final = "recovery"
 ERASING: Final = "erasing"
 

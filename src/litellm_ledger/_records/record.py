@@ -22,7 +22,7 @@ from msgspec.structs import force_setattr, replace
 
 from litellm_ledger._errors import InvalidRecord
 
-from .money import picousd, usd
+from .money import MAX_PICOUSD, picousd, usd
 from .nesting import DEEPEST, nests_deeper
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 Kind = Literal["started", "usage", "gap"]
-Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled"]
+Status = Literal["ok", "error", "cancelled", "abandoned", "unsettled", "refused"]
 Reason = Literal["lost", "quarantined", "erased", "expired"]
 UsageSource = Literal["provider", "estimated", "none"]
 
@@ -64,6 +64,7 @@ MAX_INT: Final = 2**53 - 1
 
 Number = Annotated[int, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
+Hold = Annotated[int, msgspec.Meta(ge=0, le=MAX_PICOUSD)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_INT)]
 
 MAX_CONTENT: Final = 262_144
@@ -117,6 +118,8 @@ class Fields(
     price_version: str | None = None
     cache_hit: bool | None = None
     saved_cost: Decimal | None = None
+    hold_picousd: Hold | None = None
+    hold_tokens: Count | None = None
     latency_ms: float | None = None
     ttft_ms: float | None = None
     stream: bool | None = None
@@ -146,8 +149,9 @@ class UsageRecord(
         call: name of the client method, for example ``acompletion``.
         model: the model that was asked for; ``response_model`` the one that answered.
         provider: LiteLLM's provider name, for example ``openai``.
-        status: ``ok``, ``error``, ``cancelled``, ``abandoned`` (a stream left early) or
-            ``unsettled`` (started, and the process died).
+        status: ``ok``, ``error``, ``cancelled``, ``abandoned`` (a stream left early),
+            ``unsettled`` (started, and the process died) or ``refused`` (by a budget; nothing was
+            sent).
         error: class name of the exception; never its text, which may carry secrets.
         input_tokens, output_tokens, total_tokens: counts; input includes cached ones.
         cache_read_tokens, cache_write_tokens: the parts of the input read from and written to the
@@ -160,6 +164,9 @@ class UsageRecord(
         cost_source: where the cost is from, for example ``price_map``, ``user``, ``provider``.
         price_version: the revision of the price list used.
         cache_hit, saved_cost: answered from a response cache, and the US dollars not spent.
+        hold_picousd, hold_tokens: what budgets hold for the call: picodollars (10⁻¹² US dollars)
+            and tokens; of an outcome, that they count all of it as spent, because what the call
+            cost is not known for certain.
         latency_ms, ttft_ms: milliseconds to the end of the answer, and to its first token.
         stream: whether the answer was streamed.
         tags: the caller's own labels, text to text; empty, never ``None``, when there are none.
@@ -184,6 +191,8 @@ class UsageRecord(
         for value in _counts(self):
             if value is not None and (type(value) is not int or not 0 <= value <= MAX_INT):
                 self._refuse_count()
+        if self.hold_picousd is not None:
+            _check_count("hold_picousd", self.hold_picousd, MAX_PICOUSD)
         for value in _texts(self):
             if value is not None and (
                 type(value) is not str or len(value) > MAX_TEXT or not value.isascii()
@@ -266,6 +275,7 @@ _COUNTS: Final = (
     "characters",
     "pages",
     "search_units",
+    "hold_tokens",
 )
 _TEXTS: Final = (
     "model",
@@ -294,6 +304,7 @@ _PLAIN: Final[dict[str, type]] = {
     **dict.fromkeys(_COUNTS, int),
     **dict.fromkeys(_TEXTS, str),
     "cost": Decimal,
+    "hold_picousd": int,
     "kind": str,
     "latency_ms": float,
     "status": str,
@@ -336,7 +347,7 @@ def changed(record: UsageRecord, fields: Mapping[str, Any]) -> UsageRecord:  # n
             words = _OUR_WORDS.get(name)
             fine = value in words if words else len(value) <= MAX_TEXT and value.isascii()
         elif kind is int:
-            fine = 0 <= value <= MAX_INT
+            fine = 0 <= value <= (MAX_PICOUSD if name == "hold_picousd" else MAX_INT)
         elif kind is float:
             fine = 0 <= value < math.inf
         elif kind is Decimal:
@@ -403,13 +414,14 @@ def clean_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     return clean
 
 
-def _check_count(name: str, value: Any) -> None:
+def _check_count(name: str, value: Any, most: int = MAX_INT) -> None:
     if type(value) is not int:
         raise InvalidRecord(f"{name} must be a whole number, not {type(value).__name__}")
     if value < 0:
         raise InvalidRecord(f"{name} is negative: {value}")
-    if value > MAX_INT:
-        raise InvalidRecord(f"{name} is too large: {value} (at most 2**53 - 1)")
+    if value > most:
+        power = most.bit_length()
+        raise InvalidRecord(f"{name} is too large: {value} (at most 2**{power} - 1)")
 
 
 def _check_seconds(name: str, value: Any) -> float | None:

@@ -21,6 +21,7 @@ from typing import Final
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import (
     ARCHIVE,
+    BUDGETS,
     ERASING,
     LIVE,
     MANIFESTS,
@@ -160,7 +161,7 @@ def rights_beside(directory: Path) -> int:
 
 def refuse_links(root: Path) -> None:
     """Raise ``LedgerPathError`` if a directory of the ledger is a link to somewhere else."""
-    for part in (SEGMENTS, LIVE, RECOVERY, ARCHIVE, MANIFESTS, PRICES, ERASING):
+    for part in (SEGMENTS, LIVE, RECOVERY, ARCHIVE, MANIFESTS, PRICES, BUDGETS, ERASING):
         if (root / part).is_symlink():
             raise LedgerPathError(
                 errno.ELOOP,

@@ -42,6 +42,7 @@ __all__ = [
     "LiveCounters",
     "LiveFile",
     "acked_until",
+    "boot_hash",
     "contradictory",
     "for_copy",
     "is_locked",
@@ -76,7 +77,7 @@ _LEVELS: Final[tuple[Durability | None, ...]] = (None, *WAITS_FOR)
 
 
 @cache
-def _boot() -> int:
+def boot_hash() -> int:
     """Hash the kernel's boot id, which changes at every start of the machine (0: unknown)."""
     import hashlib  # before the file is opened: a writer has it then, also when it seals
 
@@ -125,7 +126,7 @@ class LiveFile:
         try:
             done = first - 1
             owner = os.getpid() | _LEVELS.index(durability) << 32
-            image = struct.pack("=8Q", MAGIC, _boot(), owner, done, done, done, 0, 0)
+            image = struct.pack("=8Q", MAGIC, boot_hash(), owner, done, done, done, 0, 0)
             if os.write(self._fd, image) != SIZE:
                 raise OSError(28, "no space left for the 64 bytes of a live file", str(temporary))
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,7 +208,7 @@ def contradictory(counters: LiveCounters) -> bool:
 
 def same_boot(counters: LiveCounters) -> bool:
     """Whether the machine has not restarted since: then the counters are exact."""
-    return counters.boot != 0 and counters.boot == _boot()
+    return counters.boot != 0 and counters.boot == boot_hash()
 
 
 def acked_until(counters: LiveCounters) -> int | None:
