@@ -1,93 +1,101 @@
 """The gate: a call goes through if every budget has room for what it may cost.
 
-Owns the decision and the holds of this process.  A hold is taken from all budgets that apply, or
-from none, in one atomic step: settled + what is held + this hold <= limit.
+Owns the decision, the holds of this process and who waits.  A hold is taken from all budgets that
+apply, or from none, in one atomic step: settled + what is held + this hold <= limit.  What this
+process has spent and holds is kept here, and told to the table: so a table that was lost is told
+again.  Never reads the ledger on the event loop, never makes a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, TypeVar
 
-__all__ = ["Amounts", "Balance", "Gate", "Measure", "Ticket"]
+from litellm_ledger._errors import BudgetExceeded, BudgetUnbounded
+from litellm_ledger._records.money import usd
+from litellm_ledger._runtime.disk_thread import DiskThread
 
+from .amounts import NOTHING, UNITS, Amounts
+from .books import Books, locked
+from .budget import Budget
+from .table import (
+    CHANGES,
+    CLAIM,
+    CLAIMED,
+    CLAIMED_AT,
+    DONE,
+    HELD,
+    LARGEST,
+    POSTS,
+    ROW_HELD,
+    ROW_SPENT,
+    SPENT,
+    TICKETS,
+    UPTO,
+    Damaged,
+    Full,
+    Moved,
+    Spot,
+    Table,
+)
+from .windows import Window
 
-class Amounts(NamedTuple):
-    """What a call may use, or has used, in each unit.
+__all__ = ["Amounts", "Balance", "Gate", "Ticket"]
 
-    Attributes:
-        usd: picodollars; ``None``: without bound, or unknown.
-        tokens: input and output; ``None``: without bound, or unknown.
-        calls: requests.
-    """
+_log = logging.getLogger("litellm_ledger")
+_T = TypeVar("_T")
 
-    usd: int | None
-    tokens: int | None
-    calls: int = 1
-
-
-class Windowed(Protocol):
-    """A window, of ``_budgets.windows``."""
-
-    @property
-    def start(self) -> datetime:
-        """From when on spending counts."""
-
-    @property
-    def end(self) -> datetime:
-        """When the next one begins; ``datetime.max``: never."""
-
-    @property
-    def since(self) -> int:
-        """The first key that counts."""
-
-    @property
-    def key(self) -> int:
-        """Under which spending of now is counted."""
-
-
-class Measure(Protocol):
-    """What the gate asks of a budget.
-
-    Attributes:
-        label: for errors.
-        unit: ``usd``, ``tokens`` or ``calls``.
-        limit_units: in picodollars, tokens or calls.
-        mode: ``strict``, ``adaptive`` or ``soft``, which refuses nothing.
-        unbounded: ``refuse`` or ``allow``: what happens to a call without a bound.
-        counts: a digest of what is counted: under another one no balance is the same.
-    """
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def limit_units(self) -> int: ...
-    @property
-    def mode(self) -> str: ...
-    @property
-    def unbounded(self) -> str: ...
-    @property
-    def counts(self) -> str: ...
-
-    def scope_of(self, model: str | None, tags: Mapping[str, str]) -> str | None:
-        """Whose money a call spends, as text; ``None``: this budget does not apply."""
-
-    def window_at(self, moment: datetime) -> Windowed:
-        """Return the window that a moment is in."""
+SPINS: Final = 64
+"""Tries for the lock at once: it is held for microseconds.  Then others have the loop."""
+LONGEST_PAUSE: Final = 0.004
+"""Seconds between later tries."""
+LOOK: Final = 1.0
+"""Seconds after which a thread looks at the ledger again: who died, what was priced anew."""
+POLL: Final = 0.02
+"""Seconds after which a call that waits reads in memory whether others gave money back."""
+CLAIM_LASTS: Final = 1000
+"""Milliseconds after which a claim that is not made again is nobody's."""
+MOST_ENTRIES: Final = 4096
 
 
 class Balance(NamedTuple):
-    """What stands against a budget, for one scope, in its window of now."""
+    """What stands against a budget, for one scope, in its window of now.
 
-    budget: Measure
+    Attributes:
+        settled, held: picodollars, tokens or calls.
+    """
+
+    budget: Budget
     scope: str
-    window: Windowed
+    window: Window
     settled: int
     held: int
+
+
+class _Entry:
+    """What this process has spent and holds in one account, and where that is in the table."""
+
+    __slots__ = ("account", "counts", "head", "held", "leaves", "row", "scope", "spent", "window")
+
+    def __init__(self, counts: str, scope: str, window: Window, leaves: int) -> None:
+        self.counts = counts
+        self.scope = scope
+        self.window = window
+        self.leaves = leaves
+        self.spent = self.held = 0
+        self.account = self.head = self.row = 0
+
+
+_Want = tuple[Budget, _Entry, int, Window]
 
 
 class Ticket:
@@ -98,8 +106,18 @@ class Ticket:
         until: when the first of its windows ends: a request that leaves later needs another.
     """
 
-    held: Amounts
-    until: datetime
+    __slots__ = ("held", "parts", "pid", "settled", "until")
+
+    def __init__(self, held: Amounts, until: datetime | None, parts: list[tuple[int, _Entry]]):
+        self.held = held
+        self.until = until
+        self.parts = parts
+        self.settled = False
+        self.pid = os.getpid()
+
+
+class _Busy(Exception):
+    """The lock is held."""
 
 
 class Gate:
@@ -110,15 +128,166 @@ class Gate:
         budgets: they all apply, each where its ``scope_of`` says so.
     """
 
-    def __init__(self, root: Path, budgets: Sequence[Measure]) -> None:
+    def __init__(self, root: Path, budgets: Sequence[Budget]) -> None:
         self.root = root
-        self.budgets = budgets
+        self.budgets = tuple(budgets)
+        self._units = [(budget, UNITS[budget.unit]) for budget in self.budgets]
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to one process: nothing is held."""
+        self.writer: str | None = None
+        self._books = Books(self.root, self.budgets)
+        self._table: Table | None = None
+        self._own = 0
+        self._rows: dict[int, int] = {}
+        self._mask = 0
+        self._entries: dict[tuple[str, str, int], _Entry] = {}
+        self._dirty: set[_Entry] = set()
+        self._inbox: deque[tuple[Ticket, Amounts | None]] = deque()
+        self._mutex = threading.Lock()
+        self._lines: dict[tuple[tuple[str, str], ...], asyncio.Lock] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+        self._thread = DiskThread("litellm-ledger-budgets")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._again: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._looked = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._poll: asyncio.TimerHandle | None = None
+        self._polled = 0
+        self._closed = False
+
+    def forget_parent(self) -> None:
+        """In a forked child: the parent's holds are its own."""
+        table = self._table
+        self._begin()
+        if table is not None:
+            table.close()
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def open(self, writer: str) -> None:
+        """Begin to count for a writer of this process; what the ledger says is read if need be.
+
+        Raises:
+            LedgerPathError: the table cannot be made, or the ledger cannot be read.
+        """
+        self.writer = self._books.own = writer
+        self._loop = asyncio.get_running_loop()
+        self._looked = time.monotonic()
+        self._enter(await self._in_thread(self._books.ready))
+
+    def close(self, upto: int = 0) -> None:
+        """Count no more, unless an outcome comes late.
+
+        Args:
+            upto: the last number that the writer has given.
+        """
+        self._closed = True
+        for timer in (self._timer, self._poll):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._poll = None
+        for task in (self._looking, self._again):
+            if task is not None:
+                task.cancel()
+        self._thread.stop()
+        self._thread = DiskThread("litellm-ledger-budgets")
+        table = self._table
+        if table is None or not self._post(patient=True):
+            return
+        if any(entry.held for entry in self._entries.values()):
+            return
+        with contextlib.suppress(Moved, Damaged, OSError), self._mutex, locked(table):
+            cells = table.cells
+            if self._own and cells[self._own + POSTS] == self._mask:
+                cells[self._own + UPTO] = upto
+                cells[self._own + DONE] |= self._mask
+                cells[self._own + POSTS] = 0
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.wrap_future(self._thread.submit(work))
+
+    def _enter(self, table: Table) -> None:
+        """Take a table as ours, and tell it what we have spent and hold."""
+        with self._mutex:
+            before, self._table = self._table, table
+            self._own = 0
+            self._mask = sum({1 << (table.measure(one.counts) or 0) for one in self.budgets})
+            self._rows = {}
+            for entry in self._entries.values():
+                entry.account = entry.head = entry.row = 0
+            self._dirty.update(self._entries.values())
+        if before is not None:
+            before.close()
+        self._post()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._loop is not None
+        return self._loop.create_task(work, name="litellm-ledger-budgets")
+
+    async def _renew(self, *, grow: bool = False) -> None:
+        """Have another table opened, once for all who ask."""
+        if self._again is None:
+            self._again = self._task(self._renewed(grow))
+            self._again.add_done_callback(self._renewal_done)
+        await asyncio.shield(self._again)
+
+    async def _renewed(self, grow: bool) -> None:
+        if grow:
+            with contextlib.suppress(Moved, Damaged, FileNotFoundError):
+                await self._in_thread(self._books.grow)
+        self._enter(await self._in_thread(self._books.ready))
+
+    def _renewal_done(self, task: asyncio.Task[None]) -> None:
+        self._again = None
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("the balances of the budgets are not here: %s", task.exception())
+
+    def _look_soon(self) -> None:
+        """Look at the ledger now and then, in a thread."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK and self._looking is None and self._loop is not None:
+            self._looked = now
+            self._looking = self._task(self._look())
+            self._looking.add_done_callback(self._look_done)
+
+    async def _look(self) -> None:
+        with contextlib.suppress(Moved, Damaged, FileNotFoundError):  # the next step sees it too
+            await self._in_thread(self._books.look)
+
+    def _look_done(self, task: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning("the ledger could not be read for the budgets: %s", task.exception())
+
+    # -- decisions ---------------------------------------------------------------------------------
+
+    def take_now(
+        self, amounts: Amounts, model: str | None, tags: Mapping[str, str] | None, now: datetime
+    ) -> Ticket | None:
+        """``take`` if that can be decided at once; ``None``: it cannot, and nothing is held.
+
+        Raises:
+            BudgetExceeded, BudgetUnbounded: as ``take``.
+        """
+        wants = self._wants(amounts, model, tags, now)
+        if not wants:
+            return Ticket(_known(amounts), None, [])
+        if time.monotonic() - self._looked >= LOOK:
+            self._look_soon()
+        try:
+            self._step(wants)
+        except (_Busy, Moved, Damaged, Full):
+            return None
+        return _ticket(amounts, wants)
 
     async def take(
         self,
         amounts: Amounts,
         model: str | None,
-        tags: Mapping[str, str],
+        tags: Mapping[str, str] | None,
         now: datetime,
         *,
         wait: bool = False,
@@ -126,35 +295,524 @@ class Gate:
     ) -> Ticket:
         """Hold what a call may cost, from all budgets that apply or from none.
 
+        Cancelled, nothing is held.
+
         Args:
+            now: when the call begins.
             wait: for money of calls in flight to come back, first come, first served.
             deadline: until when, by the loop's clock; ``None``: as long as it takes.
 
         Raises:
             BudgetExceeded: one has no room; nothing is held.
             BudgetUnbounded: the call has no bound, and one refuses such calls.
+            LedgerError: the balances cannot be read or written.
         """
-        raise NotImplementedError
+        wants = self._wants(amounts, model, tags, now)
+        if not wants:
+            return Ticket(_known(amounts), None, [])
+        self._look_soon()
+        try:
+            await self._take_step(wants, 0)
+        except BudgetExceeded as exc:
+            if not wait or not exc.passes:
+                raise
+            wants = await self._in_line(amounts, model, tags, wants, deadline)
+        return _ticket(amounts, wants)
+
+    async def _in_line(
+        self,
+        amounts: Amounts,
+        model: str | None,
+        tags: Mapping[str, str] | None,
+        wants: list[_Want],
+        deadline: float | None,
+    ) -> list[_Want]:
+        """Wait for room behind those who wait for the same."""
+        key = tuple((entry.counts, entry.scope) for _, entry, _, _ in wants)
+        line = self._lines.setdefault(key, asyncio.Lock())
+        number = await self._number()
+        refusal: BudgetExceeded | None = None
+        try:
+            async with asyncio.timeout_at(deadline), line:
+                while True:
+                    wants = self._wants(amounts, model, tags, datetime.now(UTC))
+                    try:
+                        await self._take_step(wants, number)
+                    except BudgetExceeded as exc:
+                        if not exc.passes:
+                            raise
+                        refusal = exc
+                    else:
+                        return wants
+                    await self._change()
+                    self._look_soon()
+        except TimeoutError:
+            if refusal is None:
+                await self._take_step(wants, 0)  # which refuses it, or there is room by now
+                return wants
+            raise refusal from None
+        finally:
+            self._unclaim(wants, number)
+            if not line.locked() and not getattr(line, "_waiters", None):
+                self._lines.pop(key, None)
+
+    async def _number(self) -> int:
+        """Draw a number: a lower one goes first, in all processes."""
+        while True:
+            table = self._table
+            if table is not None and self._mutex.acquire(blocking=False):
+                try:
+                    if table.try_lock():
+                        try:
+                            table.cells[TICKETS] += 1
+                            return table.cells[TICKETS]
+                        finally:
+                            table.unlock()
+                except (Moved, Damaged):
+                    pass
+                finally:
+                    self._mutex.release()
+            await asyncio.sleep(LONGEST_PAUSE / 4)
+
+    async def _take_step(self, wants: list[_Want], number: int) -> None:
+        pause = 0.0
+        while True:
+            try:
+                return self._step(wants, number)
+            except _Busy:
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE, pause * 2 + 0.0002)
+            except Full:
+                await self._renew(grow=True)
+            except (Moved, Damaged):
+                await self._renew()
+
+    def _wants(
+        self,
+        amounts: Amounts,
+        model: str | None,
+        tags: Mapping[str, str] | None,
+        now: datetime,
+    ) -> list[_Want]:
+        wants: list[_Want] = []
+        for budget, unit in self._units:
+            scope = budget.scope_of(model, tags)
+            if scope is None:
+                continue
+            need = amounts[unit]
+            if need is None:
+                if budget.unbounded != "allow" and budget.mode != "soft":
+                    raise BudgetUnbounded(
+                        budget=budget.label, model=model, reason="no limit or no price is known"
+                    )
+                need = 0
+            window = budget.window_at(now)
+            entry = self._entries.get((budget.counts, scope, window.key))
+            if entry is None:
+                entry = self._entry(budget, scope, window)
+            wants.append((budget, entry, need, window))
+        return wants
+
+    def _entry(self, budget: Budget, scope: str, window: Window) -> _Entry:
+        if len(self._entries) >= MOST_ENTRIES:
+            for key, old in list(self._entries.items()):
+                if not old.held and old not in self._dirty and old.row:
+                    del self._entries[key]
+        leaves = int(budget.leaves_at(window.key).timestamp())
+        entry = _Entry(budget.counts, scope, window, leaves)
+        return self._entries.setdefault((budget.counts, scope, window.key), entry)
+
+    def _step(self, wants: list[_Want], number: int = 0) -> None:
+        """Take all or nothing.
+
+        Args:
+            number: of a call that waits; it claims room that is not there yet.
+
+        Raises:
+            BudgetExceeded: there is no room.
+            Moved, Damaged, Full, _Busy: the table has to be seen to first.
+        """
+        table = self._acquire()
+        try:
+            cells = table.cells
+            refused = self._without_room(table, wants, number)
+            if refused:
+                if number:
+                    _claim(cells, refused, number)
+                raise self._refusal(table, refused)
+            table.begin([entry.account for _, entry, _, _ in wants])
+            for budget, entry, need, _ in wants:
+                if budget.mode == "soft" and need > LARGEST - cells[entry.account + HELD]:
+                    continue  # beyond 9.2 million dollars nothing is counted
+                entry.held += need
+                cells[entry.row + ROW_HELD] += need
+                cells[entry.account + HELD] += need
+            table.end()
+        except (IndexError, ValueError) as exc:
+            raise Damaged(str(exc)) from exc
+        finally:
+            self._release(table)
+
+    def _without_room(self, table: Table, wants: list[_Want], number: int) -> list[_Want]:
+        cells = table.cells
+        refused: list[_Want] = []
+        for want in wants:
+            budget, entry, need, window = want
+            if not entry.row:
+                self._place(table, entry)
+            if budget.mode == "soft":
+                continue
+            settled, held = self._stands(table, entry, window)
+            claim = cells[entry.account + CLAIM]
+            if claim and claim != number and not 0 < number < claim:
+                held += _claimed(cells, entry.account)
+            if settled + held + need > budget.limit_units:
+                refused.append(want)
+        return refused
+
+    def _acquire(self) -> Table:
+        """Take the lock of the table, and that of this process.  Never waits."""
+        table = self._table
+        if table is None:
+            raise Moved
+        if not self._mutex.acquire(blocking=False):
+            raise _Busy
+        try:
+            for _ in range(SPINS):
+                if table.try_lock():
+                    break
+                os.sched_yield()
+            else:
+                raise _Busy
+            try:
+                if not self._own or table.cells[self._own + POSTS] != self._mask:
+                    self._claim_row(table)
+            except BaseException:
+                table.unlock()
+                raise
+        except BaseException:
+            self._mutex.release()
+            raise
+        return table
+
+    def _release(self, table: Table) -> None:
+        table.unlock()
+        self._mutex.release()
+        if self._inbox:
+            self._post()
+
+    def _claim_row(self, table: Table) -> None:
+        """Make the writer's row ours: it is new, or was taken for that of a dead process."""
+        assert self.writer is not None
+        at = table.add_writer(self.writer)
+        table.cells[at + DONE] = 0
+        table.cells[at + POSTS] = self._mask
+        self._rows = {account: row for row, account in table.rows_of(at)}
+        self._own = at
+        self._dirty.update(self._entries.values())
+
+    def _place(self, table: Table, entry: _Entry) -> None:
+        """Find or make the account and the row of an entry.  Under the lock."""
+        window = entry.window
+        rolling = window.since != window.key
+        measure = table.measure(entry.counts)
+        if measure is None:
+            raise Damaged("a budget is missing")
+        account = table.account(
+            Spot(measure, entry.counts, entry.scope, window.key, entry.leaves, rolling)
+        )
+        row = self._rows.get(account)
+        new = not (entry.spent or entry.held or entry in self._dirty)
+        if row is None:
+            row = self._rows[account] = table.add_row(self._own, account)
+        elif new:  # dropped here for want of space, and it is all there
+            entry.spent, entry.held = table.cells[row + ROW_SPENT], table.cells[row + ROW_HELD]
+        if rolling:
+            entry.head = table.find(entry.counts, entry.scope, None)
+        entry.account, entry.row = account, row
+
+    def _stands(self, table: Table, entry: _Entry, window: Window) -> tuple[int, int]:
+        """Return what is settled and held.  Under the lock."""
+        if entry.head:
+            return table.counted(entry.head, window.since)
+        cells = table.cells
+        return cells[entry.account + SPENT], cells[entry.account + HELD]
+
+    def _refusal(self, table: Table, refused: list[_Want]) -> BudgetExceeded:
+        errors = []
+        for budget, entry, need, window in refused:
+            settled, held = self._stands(table, entry, window)
+            said = usd if budget.unit == "usd" else int
+            resets = None if window.end.year > 9000 else window.end
+            error = BudgetExceeded(
+                budget=budget.label,
+                unit=budget.unit,
+                scope=entry.scope,
+                limit=said(budget.limit_units),
+                settled=said(settled),
+                held=said(held),
+                needed=said(need),
+                resets_at=resets,
+            )
+            if not error.passes:
+                return error  # the one that waiting does not help
+            errors.append(error)
+        return errors[0]
+
+    # -- after a decision --------------------------------------------------------------------------
 
     def top_up(self, ticket: Ticket, more: Amounts) -> bool:
         """Hold more for a call in flight; ``False``, and nothing is held, where there is no room.
 
-        Never waits for more than a moment.
+        Never waits: ``False`` also where the table cannot be changed at once.
         """
-        raise NotImplementedError
+        if ticket.settled or not ticket.parts:
+            return not ticket.settled
+        by_counts = {budget.counts: (budget, unit) for budget, unit in self._units}
+        wants: list[_Want] = []
+        for _, entry in ticket.parts:
+            budget, unit = by_counts[entry.counts]
+            wants.append((budget, entry, more[unit] or 0, entry.window))
+        try:
+            self._step(wants)
+        except (BudgetExceeded, _Busy, Moved, Damaged, Full):
+            return False
+        ticket.held = Amounts(
+            *((a or 0) + (b or 0) for a, b in zip(ticket.held, more, strict=True))
+        )
+        ticket.parts = [
+            (held + need, entry)
+            for (held, entry), (_, _, need, _) in zip(ticket.parts, wants, strict=True)
+        ]
+        return True
 
     def settle(self, ticket: Ticket, actual: Amounts | None) -> None:
         """The outcome is written: what was held comes back, what was used is spent.
 
+        From any thread; never waits and never fails.  What cannot be told to the table now is told
+        soon.
+
         Args:
             actual: ``None``: not known (cancelled, timed out, abandoned): all that was held is.
         """
-        raise NotImplementedError
+        if ticket.settled or ticket.pid != os.getpid():
+            return
+        ticket.settled = True
+        if ticket.parts:
+            self._inbox.append((ticket, actual))
+            self._post()
 
     def drop(self, ticket: Ticket) -> None:
         """Nothing was sent: what was held comes back."""
-        raise NotImplementedError
+        self.settle(ticket, NOTHING)
 
-    def balances(self, now: datetime) -> list[Balance]:
-        """Return what stands against each budget, for each scope that is known."""
-        raise NotImplementedError
+    def count(
+        self, amounts: Amounts, model: str | None, tags: Mapping[str, str] | None, ts: datetime
+    ) -> None:
+        """Count what a call has cost that held nothing: of other code, or a user's own record."""
+        if not any(amounts):
+            return
+        parts: list[tuple[int, _Entry]] = []
+        for budget, _ in self._units:
+            scope = budget.scope_of(model, tags)
+            if scope is not None:
+                window = budget.window_at(ts)
+                entry = self._entries.get((budget.counts, scope, window.key))
+                parts.append((0, entry or self._entry(budget, scope, window)))
+        if parts:
+            ticket = Ticket(NOTHING, None, parts)
+            ticket.settled = True
+            self._inbox.append((ticket, amounts))
+            self._post()
+
+    def _post(self, *, patient: bool = False) -> bool:
+        """Tell the table what is new; whether that is done.  Never raises."""
+        while self._inbox or self._dirty:
+            if not self._mutex.acquire(blocking=False):
+                return False  # the one that has it goes on with this
+            table = self._table
+            try:
+                self._take_inbox()
+                if table is None or not self._post_to(table, patient):
+                    self._post_later()
+                    return False
+            except (Moved, Damaged, IndexError, ValueError):
+                self._renew_soon(grow=False)
+                return False
+            except Full:
+                self._renew_soon(grow=True)
+                return False
+            except OSError as exc:
+                _log.error("the balances of the budgets cannot be told: %s", exc)
+                return False
+            finally:
+                self._mutex.release()
+        return True
+
+    def _take_inbox(self) -> None:
+        units = {budget.counts: unit for budget, unit in self._units}
+        while self._inbox:
+            ticket, actual = self._inbox.popleft()
+            for held, entry in ticket.parts:
+                used = held if actual is None else actual[units[entry.counts]]
+                self._dirty.add(entry)
+                entry.held -= held
+                entry.spent += held if used is None else used
+
+    def _post_to(self, table: Table, patient: bool) -> bool:
+        for _ in range(SPINS * (1000 if patient else 1)):
+            if table.try_lock():
+                break
+            os.sched_yield()
+        else:
+            return False
+        try:
+            cells = table.cells
+            if not self._own or cells[self._own + POSTS] != self._mask:
+                self._claim_row(table)
+            back = False
+            while self._dirty:
+                entry = next(iter(self._dirty))
+                if not entry.row:
+                    self._place(table, entry)
+                row, account = entry.row, entry.account
+                spent = _fitting(entry.spent) - cells[row + ROW_SPENT]
+                held = entry.held - cells[row + ROW_HELD]
+                if spent or held:
+                    table.begin((account,))
+                    cells[row + ROW_SPENT] += spent
+                    cells[account + SPENT] = _fitting(cells[account + SPENT] + spent)
+                    cells[row + ROW_HELD] += held
+                    cells[account + HELD] += held
+                    table.end()
+                    back = back or spent + held < 0
+                self._dirty.discard(entry)
+            cells[CHANGES] += 1
+        finally:
+            table.unlock()
+        if back and self._waiting:
+            self._wake_soon()
+        return True
+
+    def _on_loop(self, what: Callable[[], None]) -> None:
+        loop = self._loop
+        if loop is not None and not self._closed:
+            with contextlib.suppress(RuntimeError):  # closed
+                loop.call_soon_threadsafe(what)
+
+    def _post_later(self) -> None:
+        def later() -> None:
+            if self._timer is None and not self._closed and self._loop is not None:
+                self._timer = self._loop.call_later(0.001, again)
+
+        def again() -> None:
+            self._timer = None
+            self._post()
+
+        self._on_loop(later)
+
+    def _renew_soon(self, *, grow: bool) -> None:
+        def renew() -> None:
+            if self._again is None and not self._closed:
+                self._again = self._task(self._renewed(grow))
+                self._again.add_done_callback(self._renewal_done)
+
+        self._on_loop(renew)
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    async def _change(self) -> None:
+        """Wait until money may have come back, in this process or another, or for a moment."""
+        assert self._loop is not None
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        if self._poll is None:
+            self._polled = -1 if self._table is None else self._table.cells[CHANGES]
+            self._poll = self._loop.call_later(POLL, self._tick, 0)
+        try:
+            await future
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(future)
+
+    def _tick(self, quiet: int) -> None:
+        self._poll = None
+        table = self._table
+        changes = -1 if table is None else table.cells[CHANGES]
+        if changes != self._polled or quiet >= _CLAIM_AGAIN:
+            self._wake()
+        elif self._waiting and self._loop is not None:
+            self._poll = self._loop.call_later(POLL, self._tick, quiet + 1)
+
+    def _wake_soon(self) -> None:
+        self._on_loop(self._wake)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _unclaim(self, wants: list[_Want], number: int) -> None:
+        """Wait no more."""
+        table = self._table
+        if table is None:
+            return
+        cells = table.cells
+        for _, entry, _, _ in wants:
+            with contextlib.suppress(IndexError):
+                if entry.account and cells[entry.account + CLAIM] == number:
+                    cells[entry.account + CLAIM] = 0  # one store: nobody else makes this number
+        self._wake()
+
+    # -- figures -----------------------------------------------------------------------------------
+
+    def balance(self, budget: Budget, scope: str, now: datetime) -> Balance:
+        """Return what stands against a budget for a scope, as the table has it."""
+        window = budget.window_at(now)
+        table = self._table
+        settled = held = 0
+        if table is not None:
+            if window.since != window.key:
+                head = table.find(budget.counts, scope, None)
+                settled, held = table.counted(head, window.since) if head else (0, 0)
+            else:
+                account = table.find(budget.counts, scope, window.key)
+                if account:
+                    settled, held = table.cells[account + SPENT], table.cells[account + HELD]
+        return Balance(budget, scope, window, settled, held)
+
+
+_CLAIM_AGAIN: Final = int(CLAIM_LASTS / 1000 / POLL / 3)
+"""Polls after which a claim is made again, well before it ends."""
+
+
+def _known(amounts: Amounts) -> Amounts:
+    return Amounts(amounts.usd or 0, amounts.tokens or 0, amounts.calls)
+
+
+def _ticket(amounts: Amounts, wants: list[_Want]) -> Ticket:
+    until = min(window.end for _, _, _, window in wants)
+    return Ticket(_known(amounts), until, [(need, entry) for _, entry, need, _ in wants])
+
+
+def _claimed(cells: memoryview, account: int) -> int:
+    """Return what a call that waits has claimed, if it still waits."""
+    age = time.monotonic_ns() // 1_000_000 - cells[account + CLAIMED_AT]
+    return cells[account + CLAIMED] if 0 <= age <= CLAIM_LASTS else 0
+
+
+def _claim(cells: memoryview, refused: list[_Want], number: int) -> None:
+    now = time.monotonic_ns() // 1_000_000
+    for _, entry, need, _ in refused:
+        account = entry.account
+        other = cells[account + CLAIM]
+        if other == 0 or other >= number or not _claimed(cells, account):
+            cells[account + CLAIM] = 0
+            cells[account + CLAIMED] = need
+            cells[account + CLAIMED_AT] = now
+            cells[account + CLAIM] = number
+
+
+def _fitting(amount: int) -> int:
+    return max(-LARGEST, min(amount, LARGEST))

@@ -87,15 +87,15 @@ _EVERYTHING: Final = -1
 _OFFSET: Final = 2**63
 
 
-class Full(Exception):  # noqa: N818 - no error: the table has to grow
+class Full(Exception):
     """There is no space for another writer, account or row."""
 
 
-class Moved(Exception):  # noqa: N818 - no error: another file has taken its place
+class Moved(Exception):
     """The file is no longer the ledger's table."""
 
 
-class Damaged(Exception):  # noqa: N818 - no error: it is a cache
+class Damaged(Exception):
     """The file holds what no version of this library writes; the text says what."""
 
 
@@ -294,13 +294,13 @@ class Table:
     def _add_up(self, wanted: set[int] | None) -> None:
         cells = self.cells
         sums: dict[int, list[int]] = {}
-        for row in self._each_row():
+        for row in self.each_row():
             account = cells[row + _OF]
             if wanted is None or account in wanted:
                 into = sums.setdefault(account, [0, 0])
                 into[0] += cells[row + ROW_SPENT]
                 into[1] += cells[row + ROW_HELD]
-        for account in self._each_account():
+        for account in self.each_account():
             if wanted is None or account in wanted:
                 spent, held = sums.get(account, (0, 0))
                 cells[account + SPENT], cells[account + HELD] = _fitting(spent), _fitting(held)
@@ -309,7 +309,7 @@ class Table:
         cells = self.cells
         links: dict[int, list[int]] = {}
         used = 0
-        for account in self._each_account():
+        for account in self.each_account():
             used += 1
             if head := cells[account + _HEAD]:
                 links.setdefault(head, []).append(account)
@@ -332,11 +332,13 @@ class Table:
             raise Damaged("it counts more than it has")
         if not 0 <= used[2] <= most_rows:
             raise Damaged("it counts more than it has")
-        accounts = set(self._each_account())
+        if not all(0 <= cells[cell] < LARGEST // 2 for cell in (CHANGES, TICKETS)):
+            raise Damaged("it has counted too far")
+        accounts = set(self.each_account())
         if len(accounts) != used[1]:
             raise Damaged("an account is lost")
         sums = dict.fromkeys(accounts, (0, 0))
-        for row in self._each_row():
+        for row in self.each_row():
             account, by = cells[row + _OF], cells[row + _BY]
             held = cells[row + ROW_HELD]
             if account not in sums or not 0 <= by < used[0] or held < 0:
@@ -350,13 +352,15 @@ class Table:
             if (older and older not in accounts) or (head and head not in accounts):
                 raise Damaged("a chain leads nowhere")
 
-    def _each_account(self) -> Iterator[int]:
+    def each_account(self) -> Iterator[int]:
+        """Yield where the accounts are, heads of chains among them."""
         cells, end = self.cells, self._rows_at
         for account in range(self._accounts_at, end, ACCOUNT):
             if cells[account]:
                 yield account
 
-    def _each_row(self) -> Iterator[int]:
+    def each_row(self) -> Iterator[int]:
+        """Yield where the rows are."""
         used = self.cells[_USED_ROWS]
         if not 0 <= used <= self._most[2]:
             raise Damaged("it counts more rows than it has")
@@ -442,7 +446,7 @@ class Table:
         """Return where an account is, or the head of a chain (``None``); 0: there is none."""
         one, two = _key(counts, scope, window)
         cells, most, start = self.cells, self._most[1], self._accounts_at
-        place = one & (most - 1)
+        place = one >> 1 & (most - 1)
         for _ in range(most):
             at = start + place * ACCOUNT
             key = cells[at]
@@ -481,7 +485,7 @@ class Table:
         if used >= most * 3 // 4:
             raise Full("accounts")
         one, two = _key(spot.counts, spot.scope, window)
-        place = one & (most - 1)
+        place = one >> 1 & (most - 1)
         while cells[start + place * ACCOUNT]:
             place = (place + 1) & (most - 1)
         at = start + place * ACCOUNT
@@ -499,7 +503,9 @@ class Table:
         cells = self.cells
         window = cells[account + WINDOW]
         at = head
-        while (older := cells[at + OLDER]) and cells[self._checked_account(older) + WINDOW] > window:
+        while (older := cells[at + OLDER]) and cells[
+            self._checked_account(older) + WINDOW
+        ] > window:
             at = older
         cells[account + OLDER] = cells[at + OLDER]
         cells[account + _HEAD] = head
@@ -590,54 +596,59 @@ class Table:
             Full: there are as many accounts as there may be.
         """
         cells = self.cells
-        kept = [
-            account
-            for account in self._each_account()
-            if cells[account + LEAVES] > now or cells[account + HELD]
-        ]
-        rows = [row for row in self._each_row() if cells[row + ROW_SPENT] or cells[row + ROW_HELD]]
+        self._read_writers()
+        kept: list[int] = []
+        heads: set[int] = set()
+        left = cells[LEFT]
+        for account in self.each_account():
+            leaves = cells[account + LEAVES]
+            if leaves == LARGEST:
+                continue  # a head, which follows if it is needed
+            if leaves > now or cells[account + HELD]:
+                kept.append(account)
+                heads.add(cells[account + _HEAD])
+            else:
+                left = max(left, leaves)
+        kept += sorted(heads - {0})
+        rows = [row for row in self.each_row() if cells[row + ROW_SPENT] or cells[row + ROW_HELD]]
         if len(kept) * 4 >= MOST_ACCOUNTS * 3:
             raise Full("accounts")
         most = self._most[1]
         while len(kept) * 2 >= most and most < MOST_ACCOUNTS:
             most *= 2
-        draft = Table.draft(max(64, cells[_USED_WRITERS] * 2), most, max(1024, len(rows) * 2))
-        new = draft.cells
-        for at in range(_MEASURES, _MEASURES + 2 * MOST_MEASURES):
-            new[at] = cells[at]
-        for cell in (CHANGES, TICKETS):
-            new[cell] = cells[cell]
-        dropped = [
-            cells[account + LEAVES]
-            for account in self._each_account()
-            if cells[account + LEAVES] <= now and not cells[account + HELD]
-        ]
-        new[LEFT] = max([cells[LEFT], *dropped])
-        self._read_writers()
-        for name, at in self.writers.items():
-            to = draft.add_writer(name)
-            for cell in (POSTS, DONE, UPTO):
-                new[to + cell] = cells[at + cell]
-        places = dict.fromkeys([0], 0)
-        for account in kept:
-            places[account] = draft._copied(cells[account : account + ACCOUNT])
-        for account in kept:
-            to = places[account]
-            new[to + _HEAD] = places.get(cells[account + _HEAD], 0)
-        names = list(draft.writers.values())
-        for row in rows:
-            account = places.get(cells[row + _OF])
-            if account:
-                copied = draft.add_row(names[cells[row + _BY]], account)
-                for cell in (ROW_SPENT, ROW_HELD):
-                    new[copied + cell] = cells[row + cell]
-        draft._chain_all()
-        draft._add_up(None)
+        draft = Table.draft(max(64, len(self.writers) * 2), most, max(1024, len(rows) * 2))
+        draft.copy_from(self, kept, rows)
+        draft.cells[LEFT] = left
         return draft
 
-    def _copied(self, account: memoryview) -> int:
+    def copy_from(self, other: Table, accounts: Iterable[int], rows: Iterable[int]) -> None:
+        """Fill an empty draft with some of another table."""
+        new, cells = self.cells, other.cells
+        for cell in (CHANGES, TICKETS, *range(_MEASURES, _MEASURES + 2 * MOST_MEASURES)):
+            new[cell] = cells[cell]
+        for name, at in other.writers.items():
+            to = self.add_writer(name)
+            for cell in (POSTS, DONE, UPTO):
+                new[to + cell] = cells[at + cell]
+        places = {0: 0}
+        for account in accounts:
+            places[account] = self._copy(cells[account : account + ACCOUNT])
+        for to in places.values():
+            if to:
+                new[to + _HEAD] = places.get(new[to + _HEAD], 0)
+        names = list(self.writers.values())
+        for row in rows:
+            place = places.get(cells[row + _OF])
+            if place:
+                copied = self.add_row(names[cells[row + _BY]], place)
+                for cell in (ROW_SPENT, ROW_HELD):
+                    new[copied + cell] = cells[row + cell]
+        self._chain_all()
+        self._add_up(None)
+
+    def _copy(self, account: memoryview) -> int:
         cells, most, start = self.cells, self._most[1], self._accounts_at
-        place = account[0] & (most - 1)
+        place = account[0] >> 1 & (most - 1)
         while cells[start + place * ACCOUNT]:
             place = (place + 1) & (most - 1)
         at = start + place * ACCOUNT

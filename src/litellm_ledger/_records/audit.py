@@ -22,10 +22,12 @@ __all__ = [
     "DEEDS",
     "ERASE",
     "PRUNE",
+    "RELEASE",
     "Audit",
     "Changed",
     "ChangedFile",
     "Damage",
+    "Released",
     "Span",
     "Sums",
     "Was",
@@ -37,7 +39,8 @@ __all__ = [
 ACKNOWLEDGE: Final = "acknowledge"
 PRUNE: Final = "prune"
 ERASE: Final = "erase"
-DEEDS: Final = frozenset({ACKNOWLEDGE, PRUNE, ERASE})
+RELEASE: Final = "release"
+DEEDS: Final = frozenset({ACKNOWLEDGE, PRUNE, ERASE, RELEASE})
 """What audits of this version say was done."""
 
 Sums = Literal["kept", "elsewhere", "removed"]
@@ -116,18 +119,37 @@ class ChangedFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     now: Digest | None = None
 
 
+class Released(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What budgets counted of a call of unknown cost, and count no more.
+
+    Attributes:
+        record: id of its outcome, or of its ``started`` record where it has none.
+        picousd, tokens: how much of what was held is let go.
+        ts, model, tags: of that record.
+    """
+
+    record: str
+    picousd: Number = 0
+    tokens: Number = 0
+    ts: Moment
+    model: str | None = None
+    tags: dict[str, str] | None = None
+
+
 class Audit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that was done to a ledger.
 
     Attributes:
         did: what; ``acknowledge``: a loss was looked into; ``prune``: files past their time were
-            removed; ``erase``: records were taken away.
+            removed; ``erase``: records were taken away; ``release``: what budgets counted of calls
+            of unknown cost, they count no more.
         at: when; ``who`` did it, and ``why``.
         writer: whose records it is about.
         lost, quarantined: ranges of their numbers that had no record then, by the reason.
         damage: places that held no record then.
         segments, files: what was removed or written anew.
         records: how many records went; ``kept``: their amounts stayed, without what named anybody.
+        released: what budgets count no more.
     """
 
     v: int
@@ -146,6 +168,7 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: list[ChangedFile] = []
     records: Number = 0
     kept: bool = False
+    released: list[Released] = []
 
 
 _decode: Final = msgspec.json.Decoder(Audit).decode
@@ -157,7 +180,8 @@ def audit_of(raw: bytes) -> Audit | None:
         return None
     try:
         found = _decode(raw)
-        in_utc(found.at, *(ts for one in found.segments for ts in _moments(one)))
+        in_utc(found.at, *(one.ts for one in found.released))
+        in_utc(*(ts for one in found.segments for ts in _moments(one)))
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
         return None
     ordered = all(first <= last for first, last in (*found.lost, *found.quarantined))
