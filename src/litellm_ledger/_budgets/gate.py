@@ -26,6 +26,7 @@ from litellm_ledger._runtime.disk_thread import DiskThread
 
 from .amounts import NOTHING, UNITS, Amounts
 from .books import Books, locked
+from .bound import Bound
 from .budget import Budget
 from .table import (
     CHANGES,
@@ -104,15 +105,17 @@ class Ticket:
     Attributes:
         held: in each unit; 0 where it has no bound and that is allowed.
         until: when the first of its windows ends: a request that leaves later needs another.
+        number: of the ``started`` record whose outcome settles it; 0: nothing was sent yet.
     """
 
-    __slots__ = ("held", "parts", "pid", "settled", "until")
+    __slots__ = ("held", "number", "parts", "pid", "settled", "until")
 
     def __init__(self, held: Amounts, until: datetime | None, parts: list[tuple[int, _Entry]]):
         self.held = held
         self.until = until
         self.parts = parts
         self.settled = False
+        self.number = 0
         self.pid = os.getpid()
 
 
@@ -130,8 +133,8 @@ class Gate:
 
     def __init__(self, root: Path, budgets: Sequence[Budget]) -> None:
         self.root = root
-        self.budgets = tuple(budgets)
-        self._units = [(budget, UNITS[budget.unit]) for budget in self.budgets]
+        self._unit_of: dict[str, int] = {}
+        self._use(budgets)
         self._begin()
 
     def _begin(self) -> None:
@@ -177,6 +180,23 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._looked = time.monotonic()
         self._enter(await self._in_thread(self._books.ready))
+
+    async def change(self, budgets: Sequence[Budget]) -> None:
+        """Let these budgets apply from now on; what others count is read first.
+
+        Raises:
+            LedgerError: the ledger cannot be read, or there are too many; the old ones still apply.
+        """
+        books = Books(self.root, budgets, self.writer)
+        table = await self._in_thread(books.ready)
+        self._books = books
+        self._use(budgets)
+        self._enter(table)
+
+    def _use(self, budgets: Sequence[Budget]) -> None:
+        self.budgets = tuple(budgets)
+        self._units = [(budget, UNITS[budget.unit]) for budget in self.budgets]
+        self._unit_of.update({budget.counts: unit for budget, unit in self._units})
 
     def close(self, upto: int = 0) -> None:
         """Count no more, unless an outcome comes late.
@@ -265,7 +285,11 @@ class Gate:
     # -- decisions ---------------------------------------------------------------------------------
 
     def take_now(
-        self, amounts: Amounts, model: str | None, tags: Mapping[str, str] | None, now: datetime
+        self,
+        amounts: Amounts | Bound,
+        model: str | None,
+        tags: Mapping[str, str] | None,
+        now: datetime,
     ) -> Ticket | None:
         """``take`` if that can be decided at once; ``None``: it cannot, and nothing is held.
 
@@ -285,7 +309,7 @@ class Gate:
 
     async def take(
         self,
-        amounts: Amounts,
+        amounts: Amounts | Bound,
         model: str | None,
         tags: Mapping[str, str] | None,
         now: datetime,
@@ -321,7 +345,7 @@ class Gate:
 
     async def _in_line(
         self,
-        amounts: Amounts,
+        amounts: Amounts | Bound,
         model: str | None,
         tags: Mapping[str, str] | None,
         wants: list[_Want],
@@ -389,22 +413,21 @@ class Gate:
 
     def _wants(
         self,
-        amounts: Amounts,
+        amounts: Amounts | Bound,
         model: str | None,
         tags: Mapping[str, str] | None,
         now: datetime,
     ) -> list[_Want]:
         wants: list[_Want] = []
+        needs = amounts.usd, amounts.tokens, amounts.calls
         for budget, unit in self._units:
             scope = budget.scope_of(model, tags)
             if scope is None:
                 continue
-            need = amounts[unit]
+            need = needs[unit]
             if need is None:
                 if budget.unbounded != "allow" and budget.mode != "soft":
-                    raise BudgetUnbounded(
-                        budget=budget.label, model=model, reason="no limit or no price is known"
-                    )
+                    raise BudgetUnbounded(budget=budget.label, model=model, reason=_reason(amounts))
                 need = 0
             window = budget.window_at(now)
             entry = self._entries.get((budget.counts, scope, window.key))
@@ -650,7 +673,7 @@ class Gate:
         return True
 
     def _take_inbox(self) -> None:
-        units = {budget.counts: unit for budget, unit in self._units}
+        units = self._unit_of
         while self._inbox:
             ticket, actual = self._inbox.popleft()
             for held, entry in ticket.parts:
@@ -787,11 +810,15 @@ _CLAIM_AGAIN: Final = int(CLAIM_LASTS / 1000 / POLL / 3)
 """Polls after which a claim is made again, well before it ends."""
 
 
-def _known(amounts: Amounts) -> Amounts:
+def _reason(amounts: Amounts | Bound) -> str:
+    return (isinstance(amounts, Bound) and amounts.reason) or "nothing limits it"
+
+
+def _known(amounts: Amounts | Bound) -> Amounts:
     return Amounts(amounts.usd or 0, amounts.tokens or 0, amounts.calls)
 
 
-def _ticket(amounts: Amounts, wants: list[_Want]) -> Ticket:
+def _ticket(amounts: Amounts | Bound, wants: list[_Want]) -> Ticket:
     until = min(window.end for _, _, _, window in wants)
     return Ticket(_known(amounts), until, [(need, entry) for _, entry, need, _ in wants])
 

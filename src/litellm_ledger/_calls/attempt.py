@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from litellm_ledger._errors import InvalidRecord
 from litellm_ledger._records.record import UsageRecord, changed, unchecked
@@ -20,11 +20,27 @@ from litellm_ledger._runtime.limits import Slot
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 from litellm_ledger._tracking.tags import current_request
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "Hold"]
 
 _log = logging.getLogger("litellm_ledger")
 
 _STARTED: Final = UsageRecord(kind="started")
+
+
+class Hold(Protocol):
+    """What budgets hold for one attempt."""
+
+    def on_started(self) -> dict[str, Any]:
+        """Return what its ``started`` record says of it."""
+
+    def on_outcome(self, fields: Mapping[str, Any], *, billed: bool) -> dict[str, Any]:
+        """Return what an outcome with these fields says of it."""
+
+    def bind(self, started: UsageRecord) -> None:
+        """Have it settled by the outcome of the call that this record began."""
+
+    def drop(self) -> None:
+        """Nothing was sent: give it back, unless it was bound."""
 
 
 class Attempt:
@@ -33,6 +49,8 @@ class Attempt:
     Attributes:
         ts: when it began.
         record: its outcome once it is settled.
+        billed: whether the provider may bill it.
+        hold: what budgets hold for it, if there are any.
         started: its ``started`` record, or ``None`` when those are not kept.
 
     Args:
@@ -54,9 +72,12 @@ class Attempt:
         number: int = 1,
         operation: str | None = None,
         slot: Slot | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self._calls = calls
         self.ts = datetime.now(UTC)
+        self.billed = True
+        self.hold = hold
         self._began = time.perf_counter()
         self._ended: float | None = None
         self._first_token: float | None = None
@@ -78,7 +99,14 @@ class Attempt:
         self.record: UsageRecord | None = None
 
     @classmethod
-    def resumed(cls, calls: CallsInFlight, started: UsageRecord, began: float, pid: int) -> Self:
+    def resumed(
+        cls,
+        calls: CallsInFlight,
+        started: UsageRecord,
+        began: float,
+        pid: int,
+        hold: Hold | None = None,
+    ) -> Self:
         """The first attempt of a call, of which ``started`` is acknowledged and the request sent.
 
         Args:
@@ -92,6 +120,7 @@ class Attempt:
             stream=False,
             tags=started.tags,
             call_id=started.call_id or "",
+            hold=hold,
         )
         attempt._began, attempt._pid = began, pid
         attempt.ts = started.ts or attempt.ts
@@ -100,16 +129,24 @@ class Attempt:
 
     async def begin(self, *, write: bool, ack_timeout: float) -> None:
         """Wait for room and put the ``started`` record down before the request leaves."""
+        hold = self.hold
         try:
             record = None
             if write:
-                record = changed(_STARTED, {"ts": self.ts, **self._common})
+                holds = {} if hold is None else hold.on_started()
+                record = changed(_STARTED, {"ts": self.ts, **self._common, **holds})
             self.started = await self._calls.start(
-                record, ack_timeout=ack_timeout, request=self._request
+                record,
+                ack_timeout=ack_timeout,
+                request=self._request,
+                accepted=None if hold is None else hold.bind,
+                sure=hold is not None,
             )
         except BaseException:  # nothing has left, and the tracker has settled what it wrote
             self._settled = True
             self._release()
+            if hold is not None:
+                hold.drop()
             raise
         self._admitted = True
 
@@ -199,6 +236,8 @@ class Attempt:
         common["latency_ms"] = _ms((self._ended or time.perf_counter()) - self._began)
         if self._first_token is not None:
             common["ttft_ms"] = _ms(self._first_token - self._began)
+        if self.hold is not None:
+            common |= self.hold.on_outcome(fields, billed=self.billed)
         try:
             return make(base, {**common, **fields})
         except (InvalidRecord, TypeError) as exc:  # an answer we cannot read is still an answer

@@ -35,6 +35,10 @@ from .stream import CompletionStream, Upstream
 
 if TYPE_CHECKING:
     from litellm_ledger._litellm.wire import Wire
+    from litellm_ledger._records.record import UsageRecord
+    from litellm_ledger._runtime.limits import Slot
+
+    from .holding import Held, Holding
 
 __all__ = ["call", "call_unbilled", "name_positional", "new_id", "prepare", "require_packages"]
 
@@ -92,6 +96,7 @@ def prepare(
         stream=stream,
         drain=options.on_abandoned_stream == "drain",
         usage_asked=not stream or not row.asks_usage or _ask_for_usage(kwargs),
+        waits=options.wait_for_budget,
         wire=None if stream or not row.wired else _wire(asked),
     )
 
@@ -130,14 +135,23 @@ class Prepared:
     stream: bool
     drain: bool
     usage_asked: bool
+    waits: bool
     wire: Wire | None
 
     async def attempt(self) -> Any:
         """Send the request once and record it."""
         core, operation, asked = self.core, self.operation, self.asked
         tags = core.calls.merged_tags(self.tags)  # may refuse the call: before it has a slot
-        operation.phase = "while waiting for one of the max_concurrency slots"
-        slot = await core.limit.enter()
+        hold = None if core.holding is None else await self._hold(core.holding, tags)
+        try:
+            operation.phase = "while waiting for one of the max_concurrency slots"
+            slot = await core.limit.enter()
+        except BaseException:
+            if hold is not None:
+                hold.drop()
+            raise
+        if core.holding is not None and hold is not None and hold.is_over():
+            hold = await self._again(core.holding, hold, tags, slot)
         operation.begins()
         core.repeated += operation.attempts > 1
         attempt = Attempt(
@@ -150,6 +164,7 @@ class Prepared:
             number=operation.attempts,
             operation=operation.id,
             slot=slot,
+            hold=hold,
         )
         await attempt.begin(write=core.track_in_flight, ack_timeout=core.ack_timeout)
         try:
@@ -162,6 +177,36 @@ class Prepared:
             await self.failed(attempt, exc)
             raise
         return await self.answered(attempt, answer)
+
+    async def _hold(self, holding: Holding, tags: Mapping[str, str] | None) -> Held:
+        """Hold what the next attempt may cost."""
+        operation = self.operation
+        operation.phase = "while waiting for money of a budget"
+
+        def refused(record: UsageRecord) -> None:
+            operation.record = record
+
+        return await holding.take(
+            self.asked,
+            tags,
+            wait=self.waits,
+            refused=refused,
+            stream=self.stream,
+            call_id=str(self.asked.kwargs["litellm_call_id"]),
+            operation=operation.id,
+            attempt=operation.attempts + 1,
+        )
+
+    async def _again(
+        self, holding: Holding, hold: Held, tags: Mapping[str, str] | None, slot: Slot
+    ) -> Held:
+        """A window ended while the call waited for its slot: hold money of the next one."""
+        try:
+            hold.drop()
+            return await self._hold(holding, tags)
+        except BaseException:
+            slot.release()
+            raise
 
     async def answered(self, attempt: Attempt, answer: Any) -> Any:
         """Settle an attempt by what came back, and return what the caller gets."""
@@ -223,7 +268,8 @@ class Prepared:
         if isinstance(exc, GeneratorExit):  # closed or collected: nothing can be awaited any more
             attempt.settle_anywhere(fields)
             return
-        if asked.call.tokens and asked.prompt and may_be_billed(exc, operation.outside):
+        attempt.billed = may_be_billed(exc, operation.outside)
+        if asked.call.tokens and asked.prompt and attempt.billed:
             # The input is counted off the loop, in a task that outlives a cancelled caller.
             upstream = self._upstream(attempt, None)
             upstream.how = fields

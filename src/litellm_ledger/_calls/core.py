@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from litellm_ledger._prices.own import ModelPrice
 
     from .batches import Batches
+    from .holding import Holding
 
 __all__ = ["ClientCore"]
 
@@ -70,6 +71,7 @@ class ClientCore:
         on_ready: awaited when the client has opened, by every call until it has returned once.
         on_close: called first when it closes.
         on_drain: awaited, within the deadline, while it closes.
+        holding: the budgets of its calls, if it has any.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class ClientCore:
         self._at_exit: weakref.finalize[..., Any] | None = None
         self._begin(max_concurrency)
         self.calls = serve_client(tracker, self.aclose)
+        self.holding: Holding | None = None
         self.pricing = Pricing(prices, self.calls.keep_price)
         _process.inherits(self.forget_parent)
 
@@ -121,6 +124,9 @@ class ClientCore:
         self._background.clear()
         self.__dict__.pop("batches", None)  # its locks may be held in the parent, for ever here
         self._begin(self.limit.most)
+        if self.holding is not None:
+            self.holding.forget_parent()
+            self.on_ready.append(self.holding.ready)
 
     @cached_property
     def batches(self) -> Batches:
@@ -219,6 +225,8 @@ class ClientCore:
             try:
                 await self.tracker.aclose(max(0.1, deadline - time.monotonic()))
             finally:
+                if self.holding is not None:
+                    self.holding.close()
                 self._rest()
                 closing = self._loop.create_task(self._release(self._loop))
                 await wait_until(closing, max(deadline, time.monotonic() + _HTTP))

@@ -46,6 +46,7 @@ _THEIRS: Final = (
 _OURS: Final = frozenset(
     {
         "ack_timeout",
+        "budgets",
         "capture_content",
         "deadline",
         "drain_timeout",
@@ -59,6 +60,7 @@ _OURS: Final = frozenset(
         "queue_size",
         "tag",
         "track_in_flight",
+        "wait_for_budget",
     }
 )
 """Options of the client; LiteLLM, which has none of these, would send them to the provider."""
@@ -103,6 +105,7 @@ class CallOptions:
     on_abandoned_stream: AbandonedStream = "close"
     capture_content: bool = False
     cache: Any = None
+    wait_for_budget: bool = False
 
     def __post_init__(self) -> None:
         retries, deadline = self.max_retries, self.deadline
@@ -114,6 +117,8 @@ class CallOptions:
             raise ValueError(
                 f"on_abandoned_stream must be 'close' or 'drain', not {self.on_abandoned_stream!r}"
             )
+        if type(self.wait_for_budget) is not bool:
+            raise ValueError(f"wait_for_budget must be True or False, not {self.wait_for_budget!r}")
         if self.tags is not None:
             object.__setattr__(self, "tags", clean_tags(self.tags))
 

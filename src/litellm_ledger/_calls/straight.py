@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import force_setattr
 
@@ -30,13 +30,16 @@ from .call import call, new_id, prepare
 from .core import ClientCore
 from .options import CallOptions
 
+if TYPE_CHECKING:
+    from .holding import Held
+
 __all__ = ["straight_call"]
 
 _CHAT: Final = CALLS["acompletion"]
 _STARTED: Final = UsageRecord(kind="started", call=_CHAT.name, stream=False, attempt=1)
 
 
-async def straight_call(
+async def straight_call(  # noqa: C901 - all of a call in one frame, for speed
     core: ClientCore,
     kwargs: dict[str, Any],
     tags: Mapping[str, Any] | None,
@@ -76,19 +79,30 @@ async def straight_call(
     put(record, "call_id", call_id)
     put(record, "tags", labels or {})
     put(record, "meta", {})
+    hold = None
+    if core.holding is not None:
+        hold = core.holding.take_now(Asked(_CHAT, kwargs), labels, ts)
+        if hold is None:  # it waits, or is refused
+            return await call(core, _CHAT.name, (), kwargs, tags, options=options)
+        for name, amount in hold.on_started().items():
+            put(record, name, amount)
     limit.free += 1
     request = current_request()
     try:
         started = calls.began(record)
+        if hold is not None:
+            hold.bind(started)
         if request is not None:
             request.begins()
-        if not calls.acknowledged(started):
-            await calls.started(started, core.ack_timeout, request)
+        sure = hold is not None
+        if not calls.acknowledged(started) or (sure and not calls.is_written(started)):
+            await calls.started(started, core.ack_timeout, request, sure=sure)
         try:
             with ours():
                 answer = await litellm.acompletion(**kwargs)
         except BaseException as exc:
-            await _resume(core, litellm, kwargs, options, started, (began, pid, outside), error=exc)
+            left = began, pid, outside, hold
+            await _resume(core, litellm, kwargs, options, started, left, error=exc)
             raise
         ended = time.perf_counter()
         fields = plain_fields(answer)
@@ -97,12 +111,13 @@ async def straight_call(
             or pid != os.getpid()  # a forked child settles nothing of ours
             or not core.pricing.complete_plain(fields, model, kwargs, ts)
         ):
-            return await _resume(
-                core, litellm, kwargs, options, started, (began, pid, outside), answer
-            )
+            left = began, pid, outside, hold
+            return await _resume(core, litellm, kwargs, options, started, left, answer)
         fields["kind"] = "usage"
         fields["status"] = "ok"
         fields["latency_ms"] = round((ended - began) * 1000, 3)
+        if hold is not None:
+            fields |= hold.on_outcome(fields, billed=True)
         record = calls.end(unchecked(started, fields), started)
         if request is not None:
             request.ends(record)
@@ -124,19 +139,20 @@ async def _resume(
     kwargs: dict[str, Any],
     options: CallOptions,
     started: UsageRecord,
-    left: tuple[float, int, BaseException | None],
+    left: tuple[float, int, BaseException | None, Held | None],
     answer: Any = None,
     error: BaseException | None = None,
 ) -> Any:
     """End a call the general way, with what it came to.
 
     Args:
-        left: of the moment before the request: the time, the process, the exception in handling.
+        left: of the moment before the request: the time, the process, the exception in handling,
+            what is held.
     """
     made = prepare(core, litellm, Asked(_CHAT, kwargs), options, None)
-    began, pid, made.operation.outside = left
+    began, pid, made.operation.outside, hold = left
     made.operation.begins()
-    attempt = Attempt.resumed(core.calls, started, began, pid)
+    attempt = Attempt.resumed(core.calls, started, began, pid, hold)
     try:
         if error is None:
             return await made.answered(attempt, answer)

@@ -147,6 +147,7 @@ class Upstream:
 
     async def _settle(self, found: dict[str, Any]) -> None:
         """By the provider's count if there is one, else by an estimate made off the loop."""
+        self.attempt.billed = not self._unbilled()
         try:
             if self._is_to_be_estimated(found) and not self._unbilled():
                 found.update(await self._estimate())

@@ -30,6 +30,7 @@ from .further import FurtherCalls
 from .methods import CallTags, LiteLLMCalls
 
 if TYPE_CHECKING:
+    from litellm_ledger._budgets.budget import Budget
     from litellm_ledger._cache.caching import Caching
     from litellm_ledger._cache.response_cache import ResponseCache
     from litellm_ledger._calls.capture import Capture
@@ -72,6 +73,11 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         capture_content: store what the model read and wrote, in ``UsageRecord.content``.
         cache: a ``ResponseCache``: equal calls are answered from it.  ``None``: no cache.
         capture: while the client is open, record calls of other code too; see ``capture()``.
+        budgets: what calls may cost: a list of ``Budget``, or the path of a ``budgets.toml``, which
+            is read again when it changes.  A call that one of them has no room for is refused with
+            ``BudgetExceeded`` before it is sent.  ``track_in_flight`` is on then.
+        wait_for_budget: such a call waits while only money of calls in flight is in the way, first
+            come, first served, at most until its ``deadline``.
         mode: mode of the ledger's directories, to share it with a group: ``0o750`` lets the group
             read, ``0o770`` also write.  Files follow.  ``None``: private, or unchanged.
         fs: the file system to use; tests put a faulty one here.
@@ -100,6 +106,8 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         capture_content: bool = False,
         cache: ResponseCache | None = None,
         capture: bool = False,
+        budgets: Sequence[Budget] | str | os.PathLike[str] | None = None,
+        wait_for_budget: bool = False,
         mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
@@ -109,6 +117,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             on_abandoned_stream=on_abandoned_stream,
             capture_content=capture_content,
             cache=cache,
+            wait_for_budget=wait_for_budget,
         )
         _check(self._options)
         self._is_view = False
@@ -129,8 +138,12 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             fetch_prices=fetch_prices,
             max_concurrency=max_concurrency,
             prices=prices,
-            track_in_flight=track_in_flight,
+            track_in_flight=track_in_flight or budgets is not None,
         )
+        if budgets is not None:
+            from litellm_ledger._calls.holding import Holding
+
+            self._core.holding = Holding(self._core, budgets)
         self._parts = _Parts(self._core)
         if capture:
             self._parts.capture.always = True
@@ -213,6 +226,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         on_abandoned_stream: AbandonedStream | Keep = Keep.KEEP,
         capture_content: bool | Keep = Keep.KEEP,
         cache: ResponseCache | Keep | None = Keep.KEEP,
+        wait_for_budget: bool | Keep = Keep.KEEP,
     ) -> Self:
         """Return a view of this client that makes its calls with other options.
 
@@ -239,6 +253,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             on_abandoned_stream=on_abandoned_stream,
             capture_content=capture_content,
             cache=cache,
+            wait_for_budget=wait_for_budget,
         )
         _check(options)
         if options.cache is not None:

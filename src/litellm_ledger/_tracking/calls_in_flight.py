@@ -11,10 +11,11 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
+from pathlib import Path
 
 from msgspec.structs import force_setattr
 
-from litellm_ledger._errors import LedgerError, LedgerWarning
+from litellm_ledger._errors import LedgerError, LedgerTimeout, LedgerWarning
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._runtime.misuse import callers_level, unacknowledged
 from litellm_ledger._writing.queue import Entry
@@ -61,6 +62,27 @@ class CallsInFlight:
             with detached():
                 return self._tags.merged(own)
 
+    @property
+    def directory(self) -> Path:
+        """The ledger, which is open."""
+        directory = self._writer.admission.directory
+        assert directory is not None
+        return directory
+
+    @property
+    def writer(self) -> str:
+        """The name of the writer, which is open."""
+        return self._writer.admission.backlog.writer
+
+    @property
+    def accepted(self) -> int:
+        """The last number that was given."""
+        return self._writer.admission.backlog.accepted
+
+    def on_written(self, hear: Callable[[int, UsageRecord], None]) -> None:
+        """Have ``hear`` called with each outcome that is written; see ``Backlog``."""
+        self._writer.admission.backlog.on_written = hear
+
     def keep_price(self, version: str, contents: str, litellm: str | None = None) -> None:
         """Have what the next outcome was priced by kept; see ``PriceBook.add``."""
         backlog = self._writer.admission.opened
@@ -81,12 +103,22 @@ class CallsInFlight:
         *,
         ack_timeout: float,
         request: Request | None = None,
+        accepted: Callable[[UsageRecord], None] | None = None,
+        sure: bool = False,
     ) -> UsageRecord | None:
         """Admit a call: wait for room, put its ``started`` record down, wait for its ack.
 
         ``None`` admits a call that leaves no ``started`` record.  Returns the numbered record.  A
         missed ack lets the call continue, since there is room; a failed writer refuses.  An
         admitted call begins for its ``request``.
+
+        Args:
+            accepted: called with the numbered record, before anything is waited for.
+            sure: wait until the operating system has it, at any durability, and refuse the call if
+                that takes too long.
+
+        Raises:
+            LedgerTimeout: it does not have it in time.
         """
         admission = self._writer.admission
         if not admission.room_now():
@@ -98,8 +130,10 @@ class CallsInFlight:
             admission.backlog.untracked += 1
             return None
         started = admission.take(record)
-        if not admission.acked(started):
-            await self.started(started, ack_timeout, request)
+        if accepted is not None:
+            accepted(started)
+        if not admission.acked(started) or (sure and not self.is_written(started)):
+            await self.started(started, ack_timeout, request, sure=sure)
         return started
 
     def idle(self) -> bool:
@@ -107,12 +141,22 @@ class CallsInFlight:
         return self._writer.admission.idle()
 
     async def started(
-        self, started: UsageRecord, ack_timeout: float, request: Request | None = None
+        self,
+        started: UsageRecord,
+        ack_timeout: float,
+        request: Request | None = None,
+        *,
+        sure: bool = False,
     ) -> None:
         """Wait for the ack of a ``started`` record, as ``start`` does."""
         admission = self._writer.admission
         try:
             began = time.monotonic(), self._writer.disk()[0]
+            if sure and not await admission.written(started, ack_timeout):
+                raise LedgerTimeout(
+                    f"the ledger did not write the start of a call within {ack_timeout:g} s, which "
+                    "its budgets need; nothing was sent"
+                )
             if not await admission.ack(started, ack_timeout):
                 self._missed(*began)
         except BaseException:
@@ -127,6 +171,10 @@ class CallsInFlight:
 
         Never waits, never fails.
         """
+        return self._writer.admission.take(record)
+
+    def note(self, record: UsageRecord) -> UsageRecord:
+        """Put the outcome of a call down that was not made.  Never waits, never fails."""
         return self._writer.admission.take(record)
 
     def join(self) -> None:
@@ -148,6 +196,10 @@ class CallsInFlight:
         """Put the outcome of a call down that was never admitted; from anywhere, never waits."""
         admission = self._writer.admission
         admission.submit(Entry(record, admission.backlog.accept))
+
+    def is_written(self, record: UsageRecord) -> bool:
+        """Whether the operating system has a record."""
+        return (record.seq or 0) <= self._writer.admission.backlog.log.written
 
     def acknowledged(self, record: UsageRecord) -> bool:
         """Whether there is nothing to wait for."""
@@ -176,4 +228,6 @@ def _cancelled(started: UsageRecord) -> UsageRecord:
     outcome = copy(started)
     for name, value in (("kind", "usage"), ("status", "cancelled"), ("usage_source", "none")):
         force_setattr(outcome, name, value)
+    for name in ("hold_picousd", "hold_tokens"):  # nothing was sent
+        force_setattr(outcome, name, None)
     return outcome

@@ -252,6 +252,24 @@ class Admission:
         await acks.wait_for(number, self.loop, timeout)
         return max(acks.passed, self.safe(backlog)) >= number
 
+    async def written(self, record: UsageRecord, timeout: float) -> bool:
+        """Wait until the operating system has a record, whatever ``durability`` says.
+
+        Returns whether it has within ``timeout`` seconds.
+
+        Raises:
+            LedgerFailed, LedgerClosed: it will not.
+        """
+        number = record.seq or 0
+        backlog = self.backlog
+        if self._written.passed >= number or backlog.log.written >= number:
+            return True
+        if self.task is None or self.task.done():
+            raise self.refusal()
+        assert self.loop is not None
+        await self._written.wait_for(number, self.loop, timeout)
+        return max(self._written.passed, backlog.log.written) >= number
+
     def safe(self, backlog: Backlog) -> int:
         """The last number that is as safe as ``durability`` says."""
         return backlog.log.synced if self._waits_for == "sync" else backlog.log.written

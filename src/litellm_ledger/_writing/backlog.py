@@ -47,6 +47,8 @@ class Backlog:
         book: what the records are priced by, if one has named its price.
         in_flight: numbers of ``started`` records whose call has not ended, oldest first.
         untracked: calls in flight for which no ``started`` record was written.
+        on_written: called with each outcome that the operating system has, and the number of the
+            ``started`` record that it settles (0: none); on any thread.  Must not fail.
     """
 
     def __init__(
@@ -68,7 +70,8 @@ class Backlog:
         self.accepting = False
         self.in_flight: dict[int, None] = {}
         self.untracked = 0
-        self._settling: deque[tuple[int, int]] = deque()
+        self._settling: deque[tuple[int, int, UsageRecord]] = deque()
+        self.on_written: Callable[[int, UsageRecord], None] | None = None
         self.on_usage: Callable[[UsageRecord, int | None], None] | None = None
         self.on_started: Callable[[UsageRecord], None] | None = None
         self._cells = self.live.cells
@@ -93,13 +96,13 @@ class Backlog:
 
     # -- accepting -----------------------------------------------------------------------------
 
-    def accept(self, record: UsageRecord) -> UsageRecord:
+    def accept(self, record: UsageRecord, settles: int = 0) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
         if self.accepting:
             self._mend()
         self.accepting = True
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
-        self.put(record, None)
+        self.put(record, None, settles)
         return record
 
     def accept_alone(  # noqa: C901 - three ways of acceptance in one frame, for speed
@@ -131,9 +134,9 @@ class Backlog:
         if record.kind == "usage":
             if self.on_usage is not None:
                 self.on_usage(made, cost)
-            if settles:
-                self._settling.append((seq, settles))
-            elif settles is not None:
+            if settles or self.on_written is not None:
+                self._settling.append((seq, settles or 0, made))
+            if settles == 0:
                 self.untracked = max(0, self.untracked - 1)
         elif record.kind == "started":
             self.in_flight[seq] = None
@@ -144,7 +147,7 @@ class Backlog:
         self.accepting = False
         return made
 
-    def put(self, record: UsageRecord, now: datetime | None) -> None:
+    def put(self, record: UsageRecord, now: datetime | None, settles: int = 0) -> None:
         """``accept`` with a time, for callers that do not need the numbered record.
 
         The task makes it, which takes the caller a third of the time.
@@ -165,8 +168,11 @@ class Backlog:
                 pass
         self.accepted = seq
         self._cells[ACCEPTED] = seq
-        if self.on_usage is not None and record.kind == "usage":
-            self.on_usage(record, cost)
+        if record.kind == "usage":
+            if self.on_usage is not None:
+                self.on_usage(record, cost)
+            if settles or self.on_written is not None:
+                self._settling.append((seq, settles, record))
         self.accepting = False
 
     def _mend(self) -> None:
@@ -224,10 +230,8 @@ class Backlog:
 
     def accept_outcome(self, record: UsageRecord, settles: int) -> UsageRecord:
         """Accept an outcome; its call is no longer in flight once that is written."""
-        record = self.accept(record)
-        if settles:
-            self._settling.append((self.accepted, settles))
-        else:
+        record = self.accept(record, settles)
+        if not settles:
             self.untracked = max(0, self.untracked - 1)
         return record
 
@@ -239,8 +243,12 @@ class Backlog:
         settling, written = self._settling, self.log.written
         if not settling or settling[0][0] > written:
             return
+        on_written = self.on_written
         while settling and settling[0][0] <= written:
-            self.in_flight.pop(settling.popleft()[1], None)
+            _, number, record = settling.popleft()
+            self.in_flight.pop(number, None)
+            if on_written is not None:
+                on_written(number, record)
         self._cells[OLDEST] = next(iter(self.in_flight), 0)
 
     def take_inbox(self) -> list[Entry]:
