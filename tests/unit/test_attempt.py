@@ -20,9 +20,7 @@ class FakeTracker:
         self.anywhere: list[UsageRecord] = []
         self.refuse: Exception | None = None
 
-    async def start(
-        self, record: UsageRecord | None, *, ack_timeout: float, request: Any = None
-    ) -> Any:
+    async def start(self, record: UsageRecord | None, *, ack_timeout: float, **_: Any) -> Any:
         if self.refuse is not None:
             raise self.refuse
         if record is None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from litellm_ledger._budgets.amounts import is_known, spent_by
 from litellm_ledger._budgets.budget import Budget, check_budgets
@@ -22,11 +22,10 @@ from litellm_ledger._errors import BudgetExceeded, BudgetUnbounded
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._records.money import whole
 from litellm_ledger._records.record import MAX_TEXT, UsageRecord, cut
+from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 
 from .bounds import Bounds
-
-if TYPE_CHECKING:
-    from .core import ClientCore
+from .pricing import Pricing
 
 __all__ = ["Held", "Holding"]
 
@@ -38,6 +37,23 @@ _REFUSED: Final[dict[str, Any]] = {
     "cost": Decimal(0),
     "cost_source": "unbilled",
 }
+
+
+class Core(Protocol):
+    """What this needs of the client."""
+
+    pricing: Pricing
+    calls: CallsInFlight
+    on_ready: list[Callable[[], Awaitable[None]]]
+
+    def is_here(self) -> bool:
+        """Whether this runs on the client's event loop."""
+
+    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run what blocks in a thread of the client's."""
+
+    async def acknowledge(self, record: UsageRecord) -> None:
+        """Wait until a record is as safe as ``durability`` says."""
 
 
 class Holding:
@@ -54,9 +70,7 @@ class Holding:
         OSError, TypeError, ValueError: they cannot be read, or are no budgets.
     """
 
-    def __init__(
-        self, core: ClientCore, budgets: Sequence[Budget] | str | os.PathLike[str]
-    ) -> None:
+    def __init__(self, core: Core, budgets: Sequence[Budget] | str | os.PathLike[str]) -> None:
         self._core = core
         self._bounds = Bounds(core.pricing)
         self._tickets: dict[int, Ticket] = {}
