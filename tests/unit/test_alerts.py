@@ -8,13 +8,13 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.ledger_by_hand import HandMade
 from tests.terminal import run, told
+from tests.webhooks import Hook
 
 from litellm_ledger import Ledger, LedgerError
 from litellm_ledger._reports import doctor as _doctor
@@ -102,42 +102,11 @@ def test_unsettled_calls_and_what_doctor_warns_of_are_alerts(
     assert checks(hand) == ["unsettled", "disk space"]
 
 
-class Hook:
-    """A server that notes what it gets, and answers with the statuses that it is told to."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.statuses: list[int] = []
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                hook.got.append((dict(self.headers), body))
-                status = hook.statuses.pop(0) if hook.statuses else 204
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", f"{hook.url}/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def do_GET(self) -> None:
-                self.do_POST()  # a redirect that was followed
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/T0/secret-path"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
     hook = Hook()
     yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
+    hook.close()
 
 
 ONE = Alert(check="day over", window="2025-03-31", text="one")

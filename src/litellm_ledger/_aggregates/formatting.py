@@ -11,7 +11,17 @@ from typing import Final
 
 from litellm_ledger._records.escaping import escaped
 
-__all__ = ["Amounts", "amounts", "clean", "counted", "dollars", "duration", "listed", "money"]
+__all__ = [
+    "Amounts",
+    "amounts",
+    "clean",
+    "counted",
+    "dollars",
+    "duration",
+    "listed",
+    "money",
+    "percent",
+]
 
 _MAX_CELL: Final = 60
 _PLACES: Final = 6
@@ -39,6 +49,11 @@ def money(cost: Decimal) -> str:
     text = dollars(abs(cost))
     places = max(2, len(text.partition(".")[2].rstrip("0")))
     return f"{'-' if cost < 0 else ''}${abs(cost):,.{places}f}"
+
+
+def percent(part: Decimal) -> str:
+    """Write a part of 1: ``95 %``."""
+    return f"{(part * 100).normalize():f} %"
 
 
 def duration(ms: float) -> str:

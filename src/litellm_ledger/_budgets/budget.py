@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from litellm_ledger._aggregates.groups import MISSING, named
 from litellm_ledger._records.money import MAX_PICOUSD, PICO
@@ -162,6 +162,16 @@ class Budget:
     def window_at(self, moment: datetime) -> Window:
         """Return the window that a timezone-aware moment is in."""
         return self._windows.window_at(moment)
+
+    @property
+    def warn_parts(self) -> tuple[Decimal, ...]:
+        """``warn`` as it is kept: ascending."""
+        return cast("tuple[Decimal, ...]", self.warn)
+
+    @property
+    def step(self) -> timedelta | None:
+        """How much time a rolling window counts at once; ``None`` for the others."""
+        return self._windows.step
 
     @property
     def rolling(self) -> timedelta | None:

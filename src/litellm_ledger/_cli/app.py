@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.exceptions import Exit
@@ -47,6 +47,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "export": ("records", ()),
     "alerts": ("alerts", ("json",)),
     "metrics": ("metrics", ()),
+    "budgets": ("budgets", ("json",)),
     "doctor": ("health", ("json",)),
     "verify": ("verify", ("json",)),
     "recover": ("health", ("json",)),
@@ -61,6 +62,10 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "ask": ("health", ("json",)),
 }
 """Where a command's function is, which has its name, and the forms that it prints in."""
+_MORE: Final[dict[str, dict[str, tuple[str, tuple[str, ...]]]]] = {
+    "budgets": {"simulate": ("budgets", ("json",))},
+}
+"""Commands that begin with the word of another: ``budgets simulate``."""
 
 
 class _Commands(click.Group):
@@ -78,9 +83,9 @@ class _Commands(click.Group):
         """Build the command, of a module that is imported now."""
         if cmd_name not in _COMMANDS:
             return None
-        module, forms = _COMMANDS[cmd_name]
-        function = getattr(import_module(f".{module}", __package__), cmd_name)
-        return command(cmd_name, function, forms)
+        made = _made(cmd_name, *_COMMANDS[cmd_name])
+        more = _MORE.get(cmd_name)
+        return made if more is None else _Several(made, more)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the default command before a directory or flags."""
@@ -105,6 +110,52 @@ class _Commands(click.Group):
             known = {item.value for item in found}
             found += [item for item in theirs if item.value not in known]
         return found
+
+
+class _Several(click.Group):
+    """A command, and others whose names begin with its name."""
+
+    def __init__(self, first: click.Command, more: dict[str, tuple[str, tuple[str, ...]]]) -> None:
+        super().__init__(
+            first.name, help=first.help, short_help=first.short_help, context_settings=HELP
+        )
+        self._first = first
+        self._more = more
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's
+        """Return the second words."""
+        return list(self._more)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - Click's
+        cmd_name: str,
+    ) -> click.Command | None:
+        """Build the command of a second word."""
+        return _made(cmd_name, *self._more[cmd_name]) if cmd_name in self._more else None
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Without a second word, it is the first command that runs."""
+        if args and args[0] in self._more:
+            return super().make_context(info_name, args, parent, **extra)
+        return self._first.make_context(info_name, args, parent, **extra)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a second word, or what the first command takes."""
+        return [
+            *super().shell_complete(ctx, incomplete),
+            *self._first.shell_complete(click.Context(self._first, parent=ctx), incomplete),
+        ]
+
+
+def _made(name: str, module: str, forms: tuple[str, ...]) -> click.Command:
+    return command(name, getattr(import_module(f".{module}", __package__), name), forms)
 
 
 def _version(_context: object, _parameter: object, asked: bool) -> None:

@@ -1,0 +1,91 @@
+"""What the clients of a ledger enforce, as they say themselves: ``budgets/definitions.json``.
+
+Owns that file.  It is for the command line, which otherwise could not know a budget that is given
+in code.  No client believes it: each enforces what its own program gives it, so a file that
+somebody else has changed shows wrong figures and lets nothing pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from litellm_ledger._errors import LedgerPathError
+from litellm_ledger._records.escaping import escaped
+from litellm_ledger._records.layout import BUDGETS
+from litellm_ledger._storage.claims import read_shared, rewritten
+
+from .budget import Budget
+from .definitions import budget_of, definition
+from .rebuild import lives
+
+__all__ = ["known_budgets", "remember"]
+
+_log = logging.getLogger("litellm_ledger")
+
+_FILE: Final = "definitions.json"
+_MOST: Final = 64
+"""Writers that are remembered; the oldest are dropped."""
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """What one writer enforces, and since when it says so."""
+
+    seen: str
+    budgets: list[dict[str, Any]]
+
+
+def remember(root: Path, writer: str, budgets: Sequence[Budget]) -> None:
+    """Write down what a writer enforces.  Blocks; a failure is only logged."""
+    said = _Said(
+        datetime.now(UTC).isoformat(timespec="microseconds"), [definition(one) for one in budgets]
+    )
+    try:
+        with rewritten(root / BUDGETS / _FILE, _Said) as known:
+            known.pop(writer, None)
+            same = [name for name, one in known.items() if one.budgets == said.budgets]
+            for name in same:
+                if not lives(root, name):
+                    del known[name]
+            while len(known) >= _MOST:
+                del known[min(known, key=lambda name: known[name].seen)]
+            known[writer] = said
+    except OSError as exc:
+        _log.warning("the command line will not know these budgets: %s", escaped(str(exc)))
+
+
+def known_budgets(root: Path) -> tuple[list[Budget], list[str]]:
+    """Return the budgets of the clients that live, of the last one where none does, and what could
+    not be understood.
+
+    Raises:
+        LedgerPathError: no client has said any, or the file cannot be read.
+    """
+    file = root / BUDGETS / _FILE
+    try:
+        known = read_shared(file, _Said)
+    except OSError as exc:
+        raise LedgerPathError(exc.errno, f"{file} cannot be read: {exc.strerror}") from exc
+    living = [one for name, one in known.items() if lives(root, name)]
+    chosen = living or sorted(known.values(), key=lambda one: one.seen)[-1:]
+    if not chosen:
+        raise LedgerPathError(
+            f"no client of the ledger at {root} has said which budgets it enforces; give a file of "
+            "budgets: --budgets budgets.toml"
+        )
+    found: dict[str, Budget] = {}
+    problems = []
+    for one in chosen:
+        for members in one.budgets:
+            try:
+                budget = budget_of(members)
+            except (TypeError, ValueError) as exc:
+                problems.append(f"{file} has something that is no budget: {escaped(str(exc))}")
+            else:
+                found[budget.counts] = budget
+    return list(found.values()), problems

@@ -1,0 +1,256 @@
+"""``budgets``: what is spent and held, what they would have refused, and what may be released.
+
+Owns their words, and what they print.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from litellm_ledger._aggregates.formatting import clean, counted, dollars, money, percent
+from litellm_ledger._errors import LedgerError
+
+from .flags import Output, complain, emit
+from .parameters import option
+from .plain import plain_value, utc
+from .progress import working
+from .tables import Column, show, tell, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._budgets.budget import Budget
+    from litellm_ledger._budgets.past import Past
+    from litellm_ledger._budgets.simulate import Simulation
+    from litellm_ledger._budgets.status import BudgetStatus, Standing
+    from litellm_ledger._reports.ledger import Ledger
+
+__all__ = ["budgets", "simulate"]
+
+_File = Annotated[
+    Path | None,
+    option(
+        "--budgets",
+        metavar="FILE",
+        help="A budgets.toml. Default: what the clients of this ledger enforce.",
+    ),
+]
+
+
+def budgets(
+    output: Output,
+    ledger: Ledger,
+    file: _File = None,
+    limit: Annotated[int, option("--limit", "-n", help="Rows of each budget; 0: all.")] = 20,
+    webhook: Annotated[
+        str | None,
+        option(
+            metavar="URL",
+            help="Also send new alerts there, signed with $LITELLM_LEDGER_WEBHOOK_KEY.",
+        ),
+    ] = None,
+) -> int:
+    """Show what of each budget is spent, held and free; exit 1 if a threshold is reached."""
+    from litellm_ledger._budgets.status import standing, status_of
+
+    now = datetime.now(UTC)
+    chosen = _budgets(ledger, file)
+    with working(f"reading {ledger.path}"):
+        found = standing(ledger.path, chosen, now)
+    statuses = [status_of(one, now) for one in found]
+    sent = None if webhook is None else _send(ledger, found, now, webhook)
+    return emit(
+        output,
+        lambda: {
+            "path": str(ledger.path),
+            "ok": not any(_is_reached(one) for one in statuses),
+            "budgets": [_plain(one) for one in statuses],
+            "sent": sent,
+        },
+        lambda: _print_statuses(statuses, limit, sent, output),
+        status=int(any(_is_reached(one) for one in statuses)),
+    )
+
+
+def simulate(
+    question: Question,
+    output: Output,
+    ledger: Ledger,
+    file: _File = None,
+) -> int:
+    """Show what these budgets would have refused of past calls."""
+    from litellm_ledger._aggregates.calendar import calendar
+    from litellm_ledger._aggregates.selection import Selection
+    from litellm_ledger._budgets.past import past_calls
+    from litellm_ledger._budgets.simulate import simulate as simulate_calls
+
+    chosen = _budgets(ledger, file)
+    selection = Selection(
+        where=question.where,
+        where_not=question.where_not,
+        calendar=calendar(question.tz, question.week_start),
+    )
+    begin = question.since
+    if begin is not None:  # what was spent before, in windows that reach into the period, counts
+        begin = min((one.window_at(begin).start for one in chosen), default=begin)
+    with working(f"reading {ledger.path}"):
+        past = past_calls(ledger.path, begin, question.until, selection.fits)
+        found = simulate_calls(past.calls, chosen, question.since)
+    return emit(
+        output,
+        lambda: {
+            "path": str(ledger.path),
+            **question.to_dict(),
+            "calls": found.calls,
+            "refused": found.refused,
+            "cost": dollars(found.cost),
+            "not_spent": dollars(found.not_spent),
+            "without_hold": found.without_hold,
+            "refused_then": past.refused,
+            "damaged": len(past.problems),
+            "budgets": [one.to_dict() for one in found.budgets],
+        },
+        lambda: _print_simulation(found, past, output),
+    )
+
+
+def _budgets(ledger: Ledger, file: Path | None) -> Sequence[Budget]:
+    if file is not None:
+        from litellm_ledger._budgets.budgets_file import read_budgets
+
+        return read_budgets(file)
+    from litellm_ledger._budgets.known import known_budgets
+
+    found, problems = known_budgets(ledger.path)
+    for problem in problems:
+        complain(problem)
+    return found
+
+
+def _is_reached(one: BudgetStatus) -> bool:
+    return one.is_spent or bool(one.warned)
+
+
+def _send(ledger: Ledger, found: Sequence[Standing], now: datetime, url: str) -> int:
+    from litellm_ledger._budgets.alerts import reached, send
+
+    try:
+        return send(ledger.path, reached(found, now), url)
+    except LedgerError as exc:  # the figures are printed all the same
+        complain(exc)
+        return 0
+
+
+def _plain(one: BudgetStatus) -> dict[str, Any]:
+    import msgspec
+
+    return {name: plain_value(value) for name, value in msgspec.structs.asdict(one).items()}
+
+
+def _print_statuses(
+    statuses: Sequence[BudgetStatus], limit: int, sent: int | None, output: Output
+) -> None:
+    shown: list[BudgetStatus] = []
+    left: dict[str, int] = {}
+    for one in statuses:
+        if limit and sum(other.budget == one.budget for other in shown) >= limit:
+            left[one.budget] = left.get(one.budget, 0) + 1
+        else:
+            shown.append(one)
+    if not shown:
+        tell("No budgets, or no calls that they count.")
+        return
+    show(
+        [
+            Column("budget", [clean(one.budget) for one in shown], left=True, keep=9),
+            Column("scope", [clean(one.scope) or "-" for one in shown], left=True, keep=9),
+            Column("mode", [one.mode for one in shown], left=True, keep=1),
+            Column("limit", [_said(one, one.limit) for one in shown], whole=True),
+            Column("settled", [_said(one, one.settled) for one in shown], whole=True),
+            Column("held", [_said(one, one.held) for one in shown], whole=True, keep=6),
+            Column("free", [_said(one, one.free) for one in shown], whole=True),
+            Column("projected", [_said(one, one.projected) for one in shown], keep=3),
+            Column("worst overspend", [_worst(one) for one in shown], keep=4),
+            Column("resets", [_resets(one) for one in shown], left=True, keep=5),
+        ],
+        color=output.color,
+    )
+    for budget, count in left.items():
+        write(f"{clean(budget)}: {counted(count, 'scope')} more; --limit 0 shows all.")
+    for one in statuses:
+        if _is_reached(one):
+            of = f" of {clean(one.scope)}" if one.scope else ""
+            spent = "spent" if one.is_spent else f"at {percent(one.warned[-1])}"
+            tell(f"{clean(one.budget)}{of} is {spent}.")
+    if sent:
+        tell(f"{counted(sent, 'alert')} sent.")
+
+
+def _said(one: BudgetStatus, amount: Decimal | int | None) -> str:
+    if amount is None:
+        return "-"
+    if isinstance(amount, Decimal):
+        return money(round(amount, 6))
+    return counted(amount, one.unit.removesuffix("s"))
+
+
+def _worst(one: BudgetStatus) -> str:
+    return "no bound" if one.worst_overspend is None else _said(one, one.worst_overspend)
+
+
+def _resets(one: BudgetStatus) -> str:
+    return "-" if one.resets_at is None else utc(one.resets_at)
+
+
+def _print_simulation(found: Simulation, past: Past, output: Output) -> None:
+    every = found.budgets
+    show(
+        [
+            Column("budget", [clean(one.budget.label) for one in every], left=True),
+            Column("limit", [_units(one.budget, one.budget.limit_units) for one in every]),
+            Column("most at once", [_units(one.budget, one.most) for one in every], keep=4),
+            Column("admitted", [f"{one.admitted:,}" for one in every]),
+            Column("refused", [f"{one.refused:,}" for one in every]),
+            Column("not spent", [_units(one.budget, one.not_spent) for one in every]),
+            Column(
+                "first refused",
+                ["-" if one.first is None else utc(one.first) for one in every],
+                left=True,
+                keep=3,
+            ),
+        ],
+        color=output.color,
+    )
+    tell(
+        f"{counted(found.refused, 'attempt')} of {found.calls:,} would have been refused: "
+        f"{money(found.not_spent)} of {money(found.cost)}."
+    )
+    for one in every:
+        top = sorted(one.scopes.items(), key=lambda item: (-item[1], item[0]))[:5]
+        if one.refused and one.budget.per is not None:
+            names = ", ".join(f"{clean(scope)} {count:,}" for scope, count in top)
+            tell(f"{clean(one.budget.label)}, most often: {names}.")
+    if output.quiet:
+        return
+    write("Assumed: refused calls are not made again, and the others stay as they were.")
+    if found.without_hold:
+        write(
+            f"{counted(found.without_hold, 'attempt')} without a recorded hold: the cost is taken "
+            "as the hold. A strict budget holds more, and would have refused more."
+        )
+    if past.refused:
+        write(f"{counted(past.refused, 'call')} refused at that time: not in these figures.")
+    if past.problems:
+        write(f"{counted(len(past.problems), 'place')} without a valid record; see verify.")
+
+
+def _units(budget: Budget, units: int) -> str:
+    from litellm_ledger._records.money import usd
+
+    return (
+        money(usd(units)) if budget.unit == "usd" else counted(units, budget.unit.removesuffix("s"))
+    )
