@@ -20,8 +20,13 @@ from tests.terminal import as_json, run, told
 from litellm_ledger import Budget, LedgerPathError
 from litellm_ledger._budgets.amounts import Amounts
 from litellm_ledger._budgets.known import known_budgets, remember
+from litellm_ledger._budgets.release import release
 from litellm_ledger._budgets.simulate import PastCall, simulate
 from litellm_ledger._budgets.status import Standing, standing, status_of
+from litellm_ledger._cli import budgets as _command
+from litellm_ledger._reading.adjustments import read_additions
+from litellm_ledger._reading.listing import Snapshot
+from litellm_ledger._records.audit import Audit
 
 PICO = 10**12
 HOUR = timedelta(hours=1)
@@ -337,3 +342,76 @@ def test_the_command_replays_the_ledger_and_says_what_it_assumes(
     since = ("--since", "2025-01-01T12:02")
     late = as_json("budgets", "simulate", hand.root, "--budgets", file, *since)
     assert (late["calls"], late["refused"]) == (1, 1), "the money of the morning was spent"
+
+
+# -- release ---------------------------------------------------------------------------------------
+
+
+def stranded_ledger(hand: HandMade) -> None:
+    hand.filled(
+        {
+            "status": "cancelled",
+            "tags": {"user": "a"},
+            "hold_picousd": 2 * PICO,
+            "cost": Decimal(1),
+        },
+        {"status": "unsettled", "tags": {"user": "b"}, "hold_picousd": PICO, "hold_tokens": 7},
+        {"status": "ok", "cost": Decimal(1), "hold_picousd": PICO // 2},
+        {"status": "ok", "cost": Decimal(1)},
+    )
+
+
+def test_a_release_lets_go_what_is_stranded_once_and_says_who_and_why(hand: HandMade) -> None:
+    stranded_ledger(hand)
+    before = sorted(hand.root.rglob("*.jsonl"))
+    contents = [file.read_bytes() for file in before]
+    dollars, tokens = Budget(9, window="total"), Budget(99, unit="tokens", window="total")
+    (usd, used) = standing(hand.root, [dollars, tokens], NOON)
+    assert (usd.settled, used.settled) == (5 * PICO, 7)
+    arguments = ("budgets", "release", hand.root, "--who", "ann", "--why", "not on the bill")
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "$2.00 and 7 tokens of 2 calls (1 cancelled, 1 unsettled) would be" in done.stderr
+    done = run(*arguments, "--yes", "--where", "user=a")
+    assert (done.exit_code, "Released: $1.00 of 1 call" in done.stdout) == (0, True), done.output
+    assert standing(hand.root, [dollars], NOON)[0].settled == 4 * PICO
+    assert as_json(*arguments, "--yes")["released"] == 1
+    (usd, used) = standing(hand.root, [dollars, tokens], NOON)
+    assert (usd.settled, used.settled) == (3 * PICO, 0), "what they are known to have cost"
+    assert "Nothing is stranded." in told(*arguments)
+    assert [file.read_bytes() for file in before] == contents, "no line changes"
+    first, second = (
+        one
+        for one in read_additions(hand.root, Snapshot.take(hand.root).adjustments, [])
+        if isinstance(one, Audit)
+    )
+    assert (first.did, first.who, first.why) == ("release", "ann", "not on the bill")
+    assert [one.record for one in first.released] == [hand.id(1)]
+    assert [(one.picousd, one.tokens) for one in second.released] == [(PICO, 7)]
+    assert release(hand.root, [hand.id(1)], who="x", why="x") == []
+
+
+def test_a_release_asks_and_no_is_no(hand: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranded_ledger(hand)
+    monkeypatch.setattr(_command, "_is_agreed", lambda _: False)
+    done = run("budgets", "release", hand.root, "--why", "x")
+    assert (done.exit_code, "Not released: $2.00" in done.stdout) == (1, True)
+    assert Snapshot.take(hand.root).adjustments == []
+    done = run("budgets", "release", hand.root, "--why", " ", "--yes")
+    assert (done.exit_code, "a reason is needed" in done.stderr) == (2, True)
+
+
+def test_a_release_by_budgets_is_of_their_windows_and_calls(hand: HandMade, tmp_path: Path) -> None:
+    stranded_ledger(hand)
+    file = tmp_path / "budgets.toml"
+    arguments = ("budgets", "release", hand.root, "--why", "x", "--yes", "--budgets", file)
+    file.write_text('[[budget]]\nlimit = 1\nwindow = "day"\n')
+    assert "Nothing is stranded." in told(*arguments)
+    file.write_text('[[budget]]\nlimit = 1\nwindow = "total"\nwhere = { user = "b" }\n')
+    assert "Released: $1.00 and 7 tokens of 1 call (1 unsettled)." in told(*arguments)
+
+
+def test_an_audit_of_a_release_is_shown_by_verify(hand: HandMade) -> None:
+    stranded_ledger(hand)
+    told("budgets", "release", hand.root, "--why", "because", "--who", "ann", "--yes")
+    assert run("verify", hand.root).exit_code == 0

@@ -16,7 +16,7 @@ from litellm_ledger._reading.listing import Snapshot
 from .amounts import NOTHING, Amounts, held_by, spent_by
 from .simulate import PastCall
 
-__all__ = ["Past", "past_calls"]
+__all__ = ["Past", "past_calls", "picodollars"]
 
 
 class Past(NamedTuple):
@@ -72,7 +72,7 @@ def past_calls(
             continue
         started = running.pop(key, None)
         refused += line.status == "refused"
-        spent = spent_by(line, _picodollars(line))
+        spent = spent_by(line, picodollars(line))
         if spent != NOTHING:
             calls.append(_call(line, started, spent))
     calls += [_cut_off(one) for one in running.values()]
@@ -80,8 +80,9 @@ def past_calls(
     return Past(calls, refused, problems)
 
 
-def _picodollars(line: Any) -> int | None:
-    cost: int | None = line.cost  # a line has picodollars
+def picodollars(line: Any) -> int | None:
+    """Return the cost of a line, which has it as on disk; ``None``: unknown."""
+    cost: int | None = line.cost
     return cost
 
 

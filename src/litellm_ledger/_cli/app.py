@@ -63,7 +63,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 }
 """Where a command's function is, which has its name, and the forms that it prints in."""
 _MORE: Final[dict[str, dict[str, tuple[str, tuple[str, ...]]]]] = {
-    "budgets": {"simulate": ("budgets", ("json",))},
+    "budgets": {"release": ("budgets", ("json",)), "simulate": ("budgets", ("json",))},
 }
 """Commands that begin with the word of another: ``budgets simulate``."""
 

@@ -92,7 +92,12 @@ def audit_line(audit: Audit) -> str:
     return f"{done} on {utc(audit.at)} by {who}: {_covered(audit)}: {why}"
 
 
-_DONE: Final = {"acknowledge": "looked into", "prune": "pruned", "erase": "erased"}
+_DONE: Final = {
+    "acknowledge": "looked into",
+    "prune": "pruned",
+    "erase": "erased",
+    "release": "released",
+}
 
 
 def _covered(audit: Audit) -> str:
@@ -105,5 +110,6 @@ def _covered(audit: Audit) -> str:
         numbers(audit.quarantined, "quarantined"),
         counted(len(audit.damage), "damaged place") if audit.damage else "",
         counted(audit.records, "record") if audit.records else "",
+        f"holds of {counted(len(audit.released), 'call')}" if audit.released else "",
     ]
     return ", ".join(filter(None, parts)) or "nothing"

@@ -5,6 +5,7 @@ Owns their words, and what they print.
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from litellm_ledger._aggregates.formatting import clean, counted, dollars, money, percent
 from litellm_ledger._errors import LedgerError
 
+from .audits import Who, user_name
 from .flags import Output, complain, emit
 from .parameters import option
 from .plain import plain_value, utc
@@ -20,16 +22,18 @@ from .progress import working
 from .tables import Column, show, tell, write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._budgets.budget import Budget
     from litellm_ledger._budgets.past import Past
+    from litellm_ledger._budgets.release import Stranded
     from litellm_ledger._budgets.simulate import Simulation
     from litellm_ledger._budgets.status import BudgetStatus, Standing
+    from litellm_ledger._records.line import Line
     from litellm_ledger._reports.ledger import Ledger
 
-__all__ = ["budgets", "simulate"]
+__all__ = ["budgets", "release", "simulate"]
 
 _File = Annotated[
     Path | None,
@@ -116,6 +120,110 @@ def simulate(
         },
         lambda: _print_simulation(found, past, output),
     )
+
+
+def release(
+    question: Question,
+    output: Output,
+    ledger: Ledger,
+    why: Annotated[str, option(help="The reason; it is kept in the ledger.")],
+    who: Who = None,
+    file: _File = None,
+    yes: Annotated[bool, option("--yes", "-y", help="Do not ask.")] = False,
+) -> int:
+    """Let go what calls of unknown cost hold; the ledger keeps who did it, and why."""
+    from litellm_ledger._aggregates.calendar import calendar
+    from litellm_ledger._aggregates.selection import Selection
+    from litellm_ledger._budgets.release import release as let_go
+    from litellm_ledger._budgets.release import stranded
+    from litellm_ledger._records.record import cut
+
+    if not why.strip():
+        raise ValueError('a reason is needed: --why "not on the provider\'s bill"')
+    zone = calendar(question.tz, question.week_start)
+    selection = Selection(**question.selection(), calendar=zone)
+    with working(f"reading {ledger.path}"):
+        found = stranded(ledger.path, _counted_by(ledger, file, selection.fits))
+    released = 0
+    if found and (yes or _is_agreed(found)):
+        ids = [one.released.record for one in found]
+        audits = let_go(ledger.path, ids, who=cut(who or user_name()), why=cut(why))
+        released = sum(len(audit.released) for audit in audits)
+    return emit(
+        output,
+        lambda: {
+            "path": str(ledger.path),
+            **question.to_dict(),
+            "stranded": len(found),
+            "usd": dollars(_held(found)),
+            "tokens": sum(one.released.tokens for one in found),
+            "released": released,
+        },
+        lambda: _print_released(found, released),
+        status=int(bool(found) and not released),
+    )
+
+
+def _counted_by(
+    ledger: Ledger, file: Path | None, fits: Callable[[Line], bool]
+) -> Callable[[Line], bool]:
+    """Return whether a line counts in a window of now, of the budgets of a file."""
+    if file is None:
+        return fits
+    now = datetime.now(UTC)
+    windows = [(one, one.window_at(now)) for one in _budgets(ledger, file)]
+
+    def counts(line: Line) -> bool:
+        ts = line.ts
+        return (
+            ts is not None
+            and fits(line)
+            and any(
+                one.scope_of(line.model, line.tags) is not None
+                and window.since <= one.window_at(ts).key <= window.key
+                for one, window in windows
+            )
+        )
+
+    return counts
+
+
+def _held(found: Sequence[Stranded]) -> Decimal:
+    from litellm_ledger._records.money import usd
+
+    return usd(sum(one.released.picousd for one in found))
+
+
+def _what(found: Sequence[Stranded]) -> str:
+    tokens = sum(one.released.tokens for one in found)
+    also = f" and {counted(tokens, 'token')}" if tokens else ""
+    by_status: dict[str, int] = {}
+    for one in found:
+        by_status[one.status] = by_status.get(one.status, 0) + 1
+    listed = ", ".join(f"{count:,} {status}" for status, count in sorted(by_status.items()))
+    return f"{money(_held(found))}{also} of {counted(len(found), 'call')} ({listed})"
+
+
+def _is_agreed(found: Sequence[Stranded]) -> bool:
+    """Ask on the terminal.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ValueError(f"{_what(found)} would be released; --yes does so without asking")
+    sys.stderr.write(f"Release {_what(found)}? The provider may have billed them. [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _print_released(found: Sequence[Stranded], released: int) -> None:
+    if not found:
+        tell("Nothing is stranded.")
+    elif released:
+        tell(f"Released: {_what(found)}. Clients count it no more within seconds.")
+    else:
+        tell(f"Not released: {_what(found)}.")
 
 
 def _budgets(ledger: Ledger, file: Path | None) -> Sequence[Budget]:
