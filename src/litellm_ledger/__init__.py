@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ._budgets.alerts import BudgetAlert
     from ._budgets.budget import Budget
+    from ._budgets.status import BudgetStatus
     from ._cache.response_cache import ResponseCache
     from ._cache.store import CacheStore
     from ._calls.stream import CompletionStream
@@ -52,7 +54,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncUsageWriter",
     "Budget",
+    "BudgetAlert",
     "BudgetExceeded",
+    "BudgetStatus",
     "BudgetUnbounded",
     "CacheStatistics",
     "CacheStore",
@@ -87,6 +91,8 @@ __all__ = [
 _HOMES = {
     "AsyncUsageWriter": "_writing.public",
     "Budget": "_budgets.budget",
+    "BudgetAlert": "_budgets.alerts",
+    "BudgetStatus": "_budgets.status",
     "CacheStatistics": "_records.statistics",
     "CacheStore": "_cache.store",
     "CheckedCall": "_litellm.self_check",

@@ -18,7 +18,9 @@ from litellm_ledger import _errors
 PUBLIC = [
     "AsyncUsageWriter",
     "Budget",
+    "BudgetAlert",
     "BudgetExceeded",
+    "BudgetStatus",
     "BudgetUnbounded",
     "CacheStatistics",
     "CacheStore",
@@ -70,7 +72,7 @@ METHODS = {
     "aimage_variation allm_passthrough_route amoderation anthropic_messages aocr "
     "arealtime arerank aresponses aresponses_websocket aretrieve_batch asearch "
     "aspeech atext_completion atranscription avideo_edit avideo_extension "
-    "avideo_generation avideo_remix capture check_litellm flush interactions "
+    "avideo_generation avideo_remix budgets capture check_litellm flush interactions "
     "statistics tag usage vector_stores warm_up with_options",
     "ResponseCache": "statistics",
     "UsageTracker": "aclose directory flush open record record_nowait record_threadsafe report "

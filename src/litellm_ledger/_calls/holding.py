@@ -61,6 +61,8 @@ class Holding:
 
     Attributes:
         gate: decides; made when the client has opened.
+        on_change: called when budgets begin to apply.
+        on_settled: called with each outcome that was counted, on any thread.
 
     Args:
         core: the client's.
@@ -80,6 +82,8 @@ class Holding:
             budgets = self._file.budgets
         self.budgets = check_budgets(budgets)
         self.gate: Gate | None = None
+        self.on_change: list[Callable[[], None]] = []
+        self.on_settled: Callable[[UsageRecord], None] | None = None
         self._rereading: asyncio.Task[None] | None = None
         core.on_ready.append(self.ready)
 
@@ -96,6 +100,7 @@ class Holding:
         if self.gate is None:  # not by another task meanwhile
             self.gate = gate
             calls.on_written(self._written)
+            self._changed()
 
     def _reread(self) -> None:
         """Look at the file of the budgets again, in the background."""
@@ -110,6 +115,11 @@ class Holding:
         if await self._core.off_loop(file.look) and self.gate is not None:
             await self.gate.change(file.budgets)
             self.budgets = file.budgets
+            self._changed()
+
+    def _changed(self) -> None:
+        for hear in self.on_change:
+            hear()
 
     def _looked(self, task: asyncio.Task[None]) -> None:
         self._rereading = None
@@ -206,6 +216,8 @@ class Holding:
                 gate.settle(ticket, spent)
             else:
                 gate.count(spent, record.model, record.tags, record.ts or datetime.now(UTC))
+            if self.on_settled is not None:
+                self.on_settled(record)
         except Exception:  # noqa: BLE001 - logged; the next rebuild counts it
             _log.exception("an outcome could not be counted for the budgets yet")
 

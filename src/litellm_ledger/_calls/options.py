@@ -46,6 +46,7 @@ _THEIRS: Final = (
 _OURS: Final = frozenset(
     {
         "ack_timeout",
+        "budget_webhook",
         "budgets",
         "capture_content",
         "deadline",
@@ -57,6 +58,7 @@ _OURS: Final = frozenset(
         "max_concurrency",
         "on_abandoned_stream",
         "prices",
+        "on_budget_alert",
         "queue_size",
         "tag",
         "track_in_flight",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Never, Self
@@ -30,12 +30,15 @@ from .further import FurtherCalls
 from .methods import CallTags, LiteLLMCalls
 
 if TYPE_CHECKING:
+    from litellm_ledger._budgets.alerts import BudgetAlert
     from litellm_ledger._budgets.budget import Budget
     from litellm_ledger._cache.caching import Caching
     from litellm_ledger._cache.response_cache import ResponseCache
     from litellm_ledger._calls.capture import Capture
     from litellm_ledger._litellm.self_check import LiteLLMCheck
     from litellm_ledger._prices.own import ModelPrice
+
+    from .budgets import ClientBudgets
 
 __all__ = ["LiteLLMClient"]
 
@@ -78,6 +81,11 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             ``BudgetExceeded`` before it is sent.  ``track_in_flight`` is on then.
         wait_for_budget: such a call waits while only money of calls in flight is in the way, first
             come, first served, at most until its ``deadline``.
+        on_budget_alert: called with a ``BudgetAlert`` when a threshold of a budget (``warn``) is
+            reached, in a thread of the client's; once a window, for all processes of the ledger.
+            The log has it too.
+        budget_webhook: an address that gets each of them as JSON, signed with the key in
+            ``$LITELLM_LEDGER_WEBHOOK_KEY``; tried three times, and again a minute later.
         mode: mode of the ledger's directories, to share it with a group: ``0o750`` lets the group
             read, ``0o770`` also write.  Files follow.  ``None``: private, or unchanged.
         fs: the file system to use; tests put a faulty one here.
@@ -108,6 +116,8 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         capture: bool = False,
         budgets: Sequence[Budget] | str | os.PathLike[str] | None = None,
         wait_for_budget: bool = False,
+        on_budget_alert: Callable[[BudgetAlert], object] | None = None,
+        budget_webhook: str | None = None,
         mode: int | None = None,
         fs: FileSystem = REAL,
     ) -> None:
@@ -145,6 +155,8 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
 
             self._core.holding = Holding(self._core, budgets)
         self._parts = _Parts(self._core)
+        if budgets is not None or on_budget_alert is not None or budget_webhook is not None:
+            self._parts.begin_budgets(on_budget_alert, budget_webhook)
         if capture:
             self._parts.capture.always = True
         if cache is not None:
@@ -332,6 +344,11 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         finally:
             recording.end()
 
+    @property
+    def budgets(self) -> ClientBudgets:
+        """The budgets of this client: ``await client.budgets.status()``."""
+        return self._parts.budgets
+
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything recorded so far is written (and synced, at ``synced``).
 
@@ -358,6 +375,24 @@ class _Parts:
 
     def __init__(self, core: ClientCore) -> None:
         self._core = core
+
+    @cached_property
+    def budgets(self) -> ClientBudgets:
+        """What a user sees of the budgets."""
+        return self._budgets_that_tell(None, None)
+
+    def begin_budgets(
+        self, callback: Callable[[BudgetAlert], object] | None, webhook: str | None
+    ) -> None:
+        """Make ``budgets`` now: it tells of thresholds."""
+        vars(self)["budgets"] = self._budgets_that_tell(callback, webhook)
+
+    def _budgets_that_tell(
+        self, callback: Callable[[BudgetAlert], object] | None, webhook: str | None
+    ) -> ClientBudgets:
+        from .budgets import ClientBudgets
+
+        return ClientBudgets(self._core, callback=callback, webhook=webhook)
 
     @cached_property
     def capture(self) -> Capture:
