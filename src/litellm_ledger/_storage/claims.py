@@ -1,8 +1,8 @@
-"""What was done once, by name, remembered in a file that processes share.
+"""Small JSON files that processes share, and what was done once, by name, in such a file.
 
-Owns the file: a JSON object, name to the time until which it is remembered.  A name is claimed
-before the deed, and given back if that fails: a process that is killed in between has done it or
-not, and nobody does it again.
+Owns how they are changed: one process at a time, and whole or not at all.  A *claim* is a name and
+the time until which it is remembered.  It is made before the deed, and given back if that fails: a
+process that is killed in between has done it or not, and nobody does it again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -22,11 +22,15 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 _LOCKS = fcntl is not None
 
-__all__ = ["claim", "give_back"]
+__all__ = ["claim", "give_back", "read_shared", "rewritten"]
 
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _READ: Final = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0)
 _GROUP: Final = 0o060
+_MOST: Final = 2**26
+"""Bytes: a larger file is not ours, and is begun anew."""
+
+_T = TypeVar("_T")
 
 
 def claim(file: Path, names: Mapping[str, datetime]) -> list[str]:
@@ -38,7 +42,7 @@ def claim(file: Path, names: Mapping[str, datetime]) -> list[str]:
     Raises:
         OSError: it cannot be remembered, and nothing is claimed.
     """
-    with _remembered(file) as done:
+    with rewritten(file, str) as done:
         now = _text(datetime.now(UTC))
         for name in [name for name, until in done.items() if until < now]:
             del done[name]
@@ -53,7 +57,7 @@ def give_back(file: Path, names: Sequence[str]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with _remembered(file) as done:
+    with rewritten(file, str) as done:
         for name in names:
             done.pop(name, None)
 
@@ -63,10 +67,14 @@ def _text(moment: datetime) -> str:
 
 
 @contextlib.contextmanager
-def _remembered(file: Path) -> Iterator[dict[str, str]]:
-    """Give what was done, by its name; what it is at the end of the ``with`` is kept.
+def rewritten(file: Path, kind: type[_T]) -> Iterator[dict[str, _T]]:
+    """Give the members of a JSON object; what they are at the end of the ``with`` is kept.
 
-    One process at a time.  The group has the rights that it has in the directory.
+    One process at a time.  The group has the rights that it has in the directory.  What is no such
+    object is taken for an empty one.
+
+    Raises:
+        OSError: it cannot be read or written.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     mode = 0o600 | file.parent.stat().st_mode & _GROUP
@@ -74,20 +82,32 @@ def _remembered(file: Path) -> Iterator[dict[str, str]]:
     try:
         if _LOCKS:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        done = _read(file)
-        before = dict(done)
-        yield done
-        if done != before:
+        members = read_shared(file, kind)
+        before = dict(members)
+        yield members
+        if members != before:
             temporary = file.with_suffix(".tmp")
             temporary.unlink(missing_ok=True)
             # follows no link that others have put there
             with os.fdopen(_created(temporary, os.O_WRONLY | os.O_EXCL, mode), "wb") as to:
-                to.write(msgspec.json.encode(done))
+                to.write(msgspec.json.encode(members))
                 to.flush()
                 os.fsync(to.fileno())
             temporary.replace(file)
     finally:
         os.close(lock)  # and with it the lock is given back
+
+
+def read_shared(file: Path, kind: type[_T]) -> dict[str, _T]:
+    """Return the members of a JSON object; none where there is no file, or no such object in it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    unread = FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError
+    with contextlib.suppress(*unread), os.fdopen(os.open(file, _READ), "rb") as told:
+        return msgspec.json.decode(told.read(_MOST), type=dict[str, kind])  # type: ignore[valid-type]
+    return {}
 
 
 def _created(path: Path, flags: int, mode: int) -> int:
@@ -96,10 +116,3 @@ def _created(path: Path, flags: int, mode: int) -> int:
         with contextlib.suppress(PermissionError):  # another user's
             os.fchmod(fd, mode)
     return fd
-
-
-def _read(file: Path) -> dict[str, str]:
-    unread = FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError
-    with contextlib.suppress(*unread), os.fdopen(os.open(file, _READ), "rb") as told:
-        return msgspec.json.decode(told.read(), type=dict[str, str])
-    return {}
