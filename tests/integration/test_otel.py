@@ -138,10 +138,13 @@ async def test_what_is_unknown_is_not_measured(tmp_path: Path, meter: Meter) -> 
             await tracker.record(UsageRecord(model="m", status="error", error="Timeout"))
             hit = billed(1, cache_hit=True, saved_cost=Decimal("0.75"))
             await tracker.record(hit)
+            nothing_sent = UsageRecord(model="m", status="refused", latency_ms=0.1, cost=Decimal(0))
+            await tracker.record(nothing_sent)
         points = meter.points()
     assert "gen_ai.client.token.usage" not in points
     assert [one.value for one in points["litellm_ledger.saved_cost"]] == [0.75]
     assert [one.value for one in points["litellm_ledger.unknown_cost.calls"]] == [1]
+    assert "gen_ai.client.operation.duration" not in points  # of requests that were made
 
 
 async def test_tags_are_attributes_where_they_are_asked_for_and_never_without_bound(

@@ -114,7 +114,7 @@ class Instruments:
         """
         common = self._common(record)
         self._add_money(record, cost, common, context)
-        if record.cache_hit:  # no request was made
+        if record.cache_hit or record.status == "refused":  # no request was made
             return
         self._add_times(record, common, context)
         tokens = billed(record, estimated=self._estimated)
