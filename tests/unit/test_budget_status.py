@@ -78,6 +78,14 @@ def test_calls_in_flight_hold_and_those_of_the_dead_are_spent(hand: HandMade) ->
         assert (one.settled, one.held, one.at_risk) == (0, 2 * PICO, 0)
     (one,) = standing(hand.root, [budget], NOON)
     assert (one.settled, one.held) == (2 * PICO, 0)
+    adaptive = hand.line(
+        2, kind="started", operation=hand.id(2), hold_picousd=PICO, most_picousd=4 * PICO
+    )
+    hand.open(1, [held, adaptive])
+    with hand.alive(2):
+        (one,) = standing(hand.root, [budget], NOON)
+    assert (one.held, one.at_risk) == (3 * PICO, 3 * PICO)
+    assert status_of(one, NOON).worst_overspend == 1
     hand.open(1, [held, without])
     with hand.alive(2):
         (one,) = standing(hand.root, [budget], NOON)

@@ -121,6 +121,12 @@ def pages() -> Iterator[tuple[str, str]]:
 def helps() -> Iterator[tuple[str, str]]:
     context = click.Context(app)
     commands = {name: app.get_command(context, name) for name in app.list_commands(context)}
+    for name, command in list(commands.items()):
+        if isinstance(command, click.Group):
+            more = {
+                word: command.get_command(context, word) for word in command.list_commands(context)
+            }
+            commands |= {f"{name} {word}": one for word, one in more.items()}
     for name, command in {"": app, **commands}.items():
         texts = [command.help, command.short_help]
         texts += [getattr(parameter, "help", None) for parameter in command.params]

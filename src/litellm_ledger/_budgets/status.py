@@ -197,5 +197,7 @@ def _add_risks(
 
 def _beyond(line: Line, unit: str) -> int | None:
     """Return what a call in flight may cost beyond what is held for it; ``None``: without bound."""
-    hold = line.hold_picousd if unit == "usd" else line.hold_tokens
-    return None if hold is None else 0
+    dollars = unit == "usd"
+    hold = line.hold_picousd if dollars else line.hold_tokens
+    most = line.most_picousd if dollars else line.most_tokens
+    return None if hold is None else max(0, (most or 0) - hold)

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 from litellm_ledger._budgets.amounts import is_known, spent_by
+from litellm_ledger._budgets.bound import Bound
 from litellm_ledger._budgets.budget import Budget, check_budgets
 from litellm_ledger._budgets.budgets_file import BudgetsFile
 from litellm_ledger._budgets.gate import Gate, Ticket
@@ -150,10 +151,11 @@ class Holding:
         if self._file is not None:
             self._reread()
         try:
-            ticket = gate.take_now(self._bounds.of(asked), asked.model, tags, now)
+            bound = self._bounds.of(asked)
+            ticket = gate.take_now(bound, asked.model, tags, now)
         except (BudgetExceeded, BudgetUnbounded):
             return None
-        return None if ticket is None else Held(self, gate, ticket)
+        return None if ticket is None else Held(self, gate, ticket, bound)
 
     async def take(
         self,
@@ -180,7 +182,8 @@ class Holding:
         self._reread()
         bound, model = self._bounds.of(asked), _as_recorded(asked.model)
         try:
-            return Held(self, gate, await gate.take(bound, model, tags, now, wait=wait))
+            ticket = await gate.take(bound, model, tags, now, wait=wait)
+            return Held(self, gate, ticket, bound)
         except (BudgetExceeded, BudgetUnbounded) as exc:
             record = UsageRecord(
                 ts=now,
@@ -227,14 +230,16 @@ class Held:
 
     Attributes:
         ticket: of the gate.
+        bound: the most that it may use.
     """
 
-    __slots__ = ("_gate", "_holding", "ticket")
+    __slots__ = ("_gate", "_holding", "bound", "ticket")
 
-    def __init__(self, holding: Holding, gate: Gate, ticket: Ticket) -> None:
+    def __init__(self, holding: Holding, gate: Gate, ticket: Ticket, bound: Bound) -> None:
         self._holding = holding
         self._gate = gate
         self.ticket = ticket
+        self.bound = bound
 
     def is_over(self) -> bool:
         """Whether a window has ended since: then it is another's money."""
@@ -242,16 +247,26 @@ class Held:
         return until is not None and datetime.now(UTC) >= until
 
     def on_started(self) -> dict[str, Any]:
-        """Return the members of a ``started`` record, or of an outcome of unknown cost."""
-        held, units = self.ticket.held, self._holding.units
+        """Return the members of a ``started`` record."""
+        held, bound, found = self.ticket.held, self.bound, self._holds()
+        for name, least, most in (
+            ("most_picousd", held.usd or 0, bound.usd),
+            ("most_tokens", held.tokens or 0, bound.tokens),
+        ):
+            if most is not None and most > least:
+                found[name] = most
+        return found
+
+    def _holds(self) -> dict[str, Any]:
+        held, bound, units = self.ticket.held, self.bound, self._holding.units
         return {
-            "hold_picousd": (held.usd or None) if "usd" in units else None,
-            "hold_tokens": (held.tokens or None) if "tokens" in units else None,
+            "hold_picousd": None if bound.usd is None or "usd" not in units else held.usd,
+            "hold_tokens": None if bound.tokens is None or "tokens" not in units else held.tokens,
         }
 
     def on_outcome(self, fields: Mapping[str, Any], *, billed: bool) -> dict[str, Any]:
         """Return the members of an outcome: what it counts as spent where its cost is unknown."""
-        found = self.on_started()
+        found = {**self._holds(), "most_picousd": None, "most_tokens": None}
         status, source = fields.get("status"), fields.get("usage_source")
         if is_known(status, source, cost_known=fields.get("cost") is not None, billed=billed):
             found["hold_picousd"] = None

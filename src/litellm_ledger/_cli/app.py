@@ -119,6 +119,7 @@ class _Several(click.Group):
         super().__init__(
             first.name, help=first.help, short_help=first.short_help, context_settings=HELP
         )
+        first.epilog = f"Also: {', '.join(f'{first.name} {name}' for name in more)}."
         self._first = first
         self._more = more
 

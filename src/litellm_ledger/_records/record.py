@@ -120,6 +120,8 @@ class Fields(
     saved_cost: Decimal | None = None
     hold_picousd: Hold | None = None
     hold_tokens: Count | None = None
+    most_picousd: Hold | None = None
+    most_tokens: Count | None = None
     latency_ms: float | None = None
     ttft_ms: float | None = None
     stream: bool | None = None
@@ -167,6 +169,8 @@ class UsageRecord(
         hold_picousd, hold_tokens: what budgets hold for the call: picodollars (10⁻¹² US dollars)
             and tokens; of an outcome, that they count all of it as spent, because what the call
             cost is not known for certain.
+        most_picousd, most_tokens: of a ``started`` record: what the call may cost at most, where
+            less is held.
         latency_ms, ttft_ms: milliseconds to the end of the answer, and to its first token.
         stream: whether the answer was streamed.
         tags: the caller's own labels, text to text; empty, never ``None``, when there are none.
@@ -193,6 +197,8 @@ class UsageRecord(
                 self._refuse_count()
         if self.hold_picousd is not None:
             _check_count("hold_picousd", self.hold_picousd, MAX_PICOUSD)
+        if self.most_picousd is not None:
+            _check_count("most_picousd", self.most_picousd, MAX_PICOUSD)
         for value in _texts(self):
             if value is not None and (
                 type(value) is not str or len(value) > MAX_TEXT or not value.isascii()
@@ -276,7 +282,9 @@ _COUNTS: Final = (
     "pages",
     "search_units",
     "hold_tokens",
+    "most_tokens",
 )
+_AMOUNTS: Final = ("hold_picousd", "most_picousd")
 _TEXTS: Final = (
     "model",
     "response_model",
@@ -304,7 +312,7 @@ _PLAIN: Final[dict[str, type]] = {
     **dict.fromkeys(_COUNTS, int),
     **dict.fromkeys(_TEXTS, str),
     "cost": Decimal,
-    "hold_picousd": int,
+    **dict.fromkeys(_AMOUNTS, int),
     "kind": str,
     "latency_ms": float,
     "status": str,
@@ -347,7 +355,7 @@ def changed(record: UsageRecord, fields: Mapping[str, Any]) -> UsageRecord:  # n
             words = _OUR_WORDS.get(name)
             fine = value in words if words else len(value) <= MAX_TEXT and value.isascii()
         elif kind is int:
-            fine = 0 <= value <= (MAX_PICOUSD if name == "hold_picousd" else MAX_INT)
+            fine = 0 <= value <= (MAX_PICOUSD if name in _AMOUNTS else MAX_INT)
         elif kind is float:
             fine = 0 <= value < math.inf
         elif kind is Decimal:

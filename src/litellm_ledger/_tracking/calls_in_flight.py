@@ -228,6 +228,6 @@ def _cancelled(started: UsageRecord) -> UsageRecord:
     outcome = copy(started)
     for name, value in (("kind", "usage"), ("status", "cancelled"), ("usage_source", "none")):
         force_setattr(outcome, name, value)
-    for name in ("hold_picousd", "hold_tokens"):  # nothing was sent
+    for name in ("hold_picousd", "hold_tokens", "most_picousd", "most_tokens"):  # nothing was sent
         force_setattr(outcome, name, None)
     return outcome
