@@ -400,7 +400,7 @@ def test_bash_completes_commands_flags_and_directories(
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m litellm_ledger "$@"\n')
     command.chmod(0o755)
     script = """
-        eval "$(_LITELLM_LEDGER_COMPLETE=bash_source litellm-ledger)"
+        eval "$(litellm-ledger completion bash)"
         compopt() { compgen -d -- "$last"; }  # bash's own works only while a key is handled
         COMP_WORDS=(litellm-ledger $1)
         COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
@@ -419,9 +419,13 @@ def test_bash_completes_commands_flags_and_directories(
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_shell_gets_its_script(shell: str) -> None:
-    done = run(_LITELLM_LEDGER_COMPLETE=f"{shell}_source")
+    done = run("completion", shell)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"_LITELLM_LEDGER_COMPLETE={shell}_complete" in done.stdout
+    assert run(_LITELLM_LEDGER_COMPLETE=f"{shell}_source").stdout.rstrip() == done.stdout.rstrip()
+    done = run("completion", "csh")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("there is no completion for 'csh'; give bash, zsh, fish\n")
 
 
 def test_h_is_help() -> None:
@@ -437,10 +441,11 @@ def test_the_help_explains_arguments_before_options() -> None:
         "Usage: litellm-ledger top [OPTIONS] [WHAT] [PATH]\n\n"
         "  The most expensive users, models or tags, and their share of the cost.\n\n"
         "Arguments:\n"
-        "  WHAT  users, models, providers, tags, or any group key.  [default: models]\n"
-        "  PATH  Ledger directory. Default: $LITELLM_LEDGER_DIR, else your user data\n"
-        "        directory.\n\n"
+        "  WHAT  users, models, providers, tags, or any group key. Default: models.\n"
+        "  PATH  Ledger directory. Default: $LITELLM_LEDGER_DIR, that of litellm-\n"
+        "        ledger.toml, or your user data directory.\n\n"
         "Options:\n"
+        "  --by KEYS                  Group keys, comma-separated, in place of WHAT.\n"
         "  -n, --limit INTEGER RANGE  Number of rows; 0: all.  [default: 10; x>=0]\n"
     )
     assert "  QUESTION  The text to send.  [required]\n" in run("ask", "--help").stdout

@@ -60,6 +60,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "backup": ("backups", ("json",)),
     "path": ("health", ()),
     "ask": ("health", ("json",)),
+    "completion": ("completion", ()),
 }
 """Where a command's function is, which has its name, and the forms that it prints in."""
 _MORE: Final[dict[str, dict[str, tuple[str, tuple[str, ...]]]]] = {

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
-from litellm_ledger._records.audit import ERASE
 
 from .audits import audit_line
 from .erasures import erasure_line
@@ -98,6 +97,8 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
     Those that closed cleanly with nothing missing are summed up in a line, unless ``every``.
     ``strict``: lost records are a failure even if they were never acknowledged.
     """
+    from litellm_ledger._records.audit import ERASE
+
     if not found.writers and not found.archive:
         write(f"No writer has used {found.path} yet.")
         return
