@@ -23,6 +23,7 @@ from litellm_ledger._reports.ledger import Ledger
 
 from .csv_lines import csv_rows, put_csv
 from .files import part_of, target
+from .flags import place
 from .plain import record_dict
 from .progress import progress, working
 
@@ -54,11 +55,11 @@ def export_records(
     """
     if form == "parquet":
         return _parquet(ledger, question, kinds, out)
-    if form == "csv" and set(kinds) == {"usage"} and is_large(ledger.path) and not _seen(out):
+    if form == "csv" and set(kinds) == {"usage"} and is_large(ledger.root) and not _seen(out):
         return _csv(ledger, question, out, raw=raw)
     found = ledger.records(kinds=kinds, **question.selection())
     numbers = sum((name.last or name.first) - name.first + 1 for name in ledger.segments())
-    with progress(f"exporting {ledger.path}", numbers) as advance:
+    with progress(f"exporting {place(ledger)}", numbers) as advance:
         records = _counted(found, advance)
         with target(out) as to:
             records = _kept_private(records, to)
@@ -88,8 +89,8 @@ def _csv(ledger: Ledger, question: Question, out: Path | None, *, raw: bool) -> 
             to.writelines(rows)
         return relation.problems
 
-    with working(f"exporting {ledger.path}"):
-        return ask(ledger.path, write)
+    with working(f"exporting {place(ledger)}"):
+        return ask(ledger.root, write)
 
 
 def _parquet(
@@ -118,8 +119,8 @@ def _parquet(
             )
         return relation.problems
 
-    with working(f"exporting {ledger.path}"):
-        return ask(ledger.path, write)
+    with working(f"exporting {place(ledger)}"):
+        return ask(ledger.root, write)
 
 
 def _counted(found: Iterator[UsageRecord], advance: Callable[[int], None]) -> Iterator[UsageRecord]:

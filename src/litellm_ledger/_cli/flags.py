@@ -44,6 +44,7 @@ __all__ = [
     "Looks",
     "Output",
     "Where",
+    "Wheres",
     "check_matched",
     "check_raw",
     "check_where",
@@ -51,6 +52,9 @@ __all__ = [
     "complain",
     "emit",
     "home",
+    "one_by_one",
+    "paths_dict",
+    "place",
     "put_json",
     "refuse_misspelt",
     "scope",
@@ -76,6 +80,18 @@ Where = Annotated[
         help="Ledger directory. Default: $LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your "
         "user data directory.",
         callback=lambda _context, _parameter, path: home(path),
+        shell_complete=_directory,
+    ),
+]
+
+
+Wheres = Annotated[
+    tuple[Path, ...],
+    argument(
+        metavar="[PATH]...",
+        help="Ledger directory, or several that are read as one. Default: $LITELLM_LEDGER_DIR, "
+        "that of litellm-ledger.toml, or your user data directory.",
+        callback=lambda _context, _parameter, paths: tuple(map(home, paths)),
         shell_complete=_directory,
     ),
 ]
@@ -122,7 +138,7 @@ _ITEMS: Final = 500
 """Items of a long list that are written at once."""
 
 _MOST_TAGS: Final = 20
-_GIVEN: Final = ("Ledger", "Question", "Output")
+_GIVEN: Final = ("Ledger", "Ledgers", "Question", "Output")
 _Text = str | None
 _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
     "since": (
@@ -235,6 +251,8 @@ def _own(signature: inspect.Signature) -> Iterator[click.Parameter]:
     for one in signature.parameters.values():
         if one.annotation == "Ledger":
             yield parameter("path", None, *get_args(Where))
+        elif one.annotation == "Ledgers":
+            yield parameter("paths", (), *get_args(Wheres))
         elif one.annotation not in _GIVEN:
             yield parameter(one.name, one.default, *get_args(one.annotation))
 
@@ -290,7 +308,8 @@ def _taken(
     if "ledger" in takes:
         from litellm_ledger._reports.ledger import Ledger
 
-        given["ledger"] = Ledger(ledger_directory(given.pop("path")))
+        paths = given.pop("paths") if "paths" in given else ()
+        given["ledger"] = Ledger(paths or ledger_directory(given.pop("path", None)))
     if "question" in takes:
         given["question"] = _question({name: given.pop(name) for name in _ASKING}, local=local)
     if "output" in takes:
@@ -403,10 +422,48 @@ def emit(
     return status
 
 
-def scope(path: Path, question: Question) -> str:
+def place(ledger: Ledger) -> str:
+    """Return where a ledger is, or several, in words."""
+    return " and ".join(map(str, ledger.paths))
+
+
+def paths_dict(ledger: Ledger) -> dict[str, Any]:
+    """Return the members of JSON that say which ledger was read, or which."""
+    several = {"paths": [str(path) for path in ledger.paths]} if len(ledger.paths) > 1 else {}
+    return {"path": str(ledger.path), **several}
+
+
+def scope(ledger: Ledger, question: Question) -> str:
     """Return which part of which ledger is asked for, in words."""
     narrowed = any(question.selection().values())
-    return f"in {path}" + (" that match what you asked for" if narrowed else "")
+    return f"in {place(ledger)}" + (" that match what you asked for" if narrowed else "")
+
+
+def one_by_one(ledger: Ledger, output: Output, run: Callable[[Ledger], int]) -> int:
+    """Run a command on each of several ledgers; return the worst status.
+
+    What each prints stands below its name; in JSON it is one of the list ``ledgers``.
+    """
+    from litellm_ledger._reading.listing import each
+    from litellm_ledger._reports.ledger import Ledger as One
+
+    status = 0
+    found: list[Any] = []
+    for at, path in enumerate(each(ledger.paths)):
+        if output.json:
+            import json
+            from contextlib import redirect_stdout
+            from io import StringIO
+
+            with redirect_stdout(StringIO()) as printed:
+                status = max(status, run(One(path)))
+            found.append(json.loads(printed.getvalue()))
+        else:
+            sys.stdout.write("\n" * bool(at) + escaped(f"{path}:") + "\n")
+            status = max(status, run(One(path)))
+    if output.json:
+        put_json({"ok": all(one["ok"] for one in found), "ledgers": found})
+    return status
 
 
 class LongList(NamedTuple):

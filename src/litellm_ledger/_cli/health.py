@@ -16,7 +16,7 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import ENVIRONMENT
 
-from .flags import Output, Where, complain, emit
+from .flags import Output, Wheres, complain, emit, one_by_one
 from .parameters import argument, option
 from .progress import working
 from .settings import foreign, ledger_directory, settings
@@ -38,7 +38,7 @@ __all__ = ["ask", "compact", "doctor", "path", "recover"]
 
 def doctor(
     output: Output,
-    path: Where = None,
+    paths: Wheres = (),
     litellm: Annotated[
         bool,
         option(
@@ -58,7 +58,7 @@ def doctor(
 ) -> int:
     """Check the ledger for problems; exit 1 if something needs attention."""
     if litellm:
-        if path is not None or prices:
+        if paths or prices:
             raise ValueError(
                 "--litellm checks the installed LiteLLM, not a ledger: leave PATH and --prices out"
             )
@@ -66,7 +66,9 @@ def doctor(
     from litellm_ledger._reports.doctor import Finding, examine
     from litellm_ledger._reports.ledger import Ledger
 
-    ledger = Ledger(ledger_directory(path))
+    ledger = Ledger(paths or ledger_directory())
+    if len(ledger.paths) > 1:
+        return one_by_one(ledger, output, lambda one: doctor(output, (one.path,), prices=prices))
     with working(f"examining {ledger.path}"):
         findings = examine(ledger)
         opinion = _second_opinion(ledger) if prices else None

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -30,7 +29,16 @@ from litellm_ledger._reports.engine import open_report
 from litellm_ledger._reports.ledger import Ledger
 from litellm_ledger._reports.report import Report, added, by_tag, floor_mark, row_dict
 
-from .flags import LongList, Looks, Output, emit, refuse_misspelt, scope
+from .flags import (
+    LongList,
+    Looks,
+    Output,
+    emit,
+    paths_dict,
+    place,
+    refuse_misspelt,
+    scope,
+)
 from .progress import working
 from .settings import settings
 from .sums import Sums, split_columns
@@ -65,7 +73,7 @@ class Asked:
         inner: the key of the rows below each row.
     """
 
-    path: Path
+    ledger: Ledger
     answer: Answer
     question: Question
     inner: str | None = None
@@ -106,10 +114,10 @@ def ask(
     selection = Selection(**question.selection(), calendar=dates)
     nested = inner is not None and not output.csv  # in CSV no row is below another
     with ExitStack() as opened:
-        with working(f"reading {ledger.path}"):
+        with working(f"reading {place(ledger)}"):
             answer = opened.enter_context(
                 open_report(
-                    ledger.path,
+                    ledger.root,
                     by,
                     selection,
                     quantiles=looks.latency,
@@ -119,7 +127,7 @@ def ask(
                 )
             )
             refuse_misspelt(ledger, answer.report.missing_tags, question)
-        yield Asked(path=ledger.path, answer=answer, question=question, inner=inner)
+        yield Asked(ledger=ledger, answer=answer, question=question, inner=inner)
 
 
 def _order(looks: Looks, by: Sequence[str]) -> Order | None:
@@ -132,7 +140,7 @@ def _order(looks: Looks, by: Sequence[str]) -> Order | None:
 
 def ask_tags(ledger: Ledger, question: Question, looks: Looks) -> Asked:
     """Ask for a row for each value of each tag."""
-    with working(f"reading {ledger.path}"):
+    with working(f"reading {place(ledger)}"):
         names = ledger.tags(**question.selection())
         found = ledger.report([f"tag:{name}" for name in names], **question.everything())
         refuse_misspelt(ledger, found.missing_tags, question)
@@ -140,7 +148,7 @@ def ask_tags(ledger: Ledger, question: Question, looks: Looks) -> Asked:
     order = _order(looks, found.by)
     if order is not None:
         found.rows.sort(key=order.value, reverse=order.down)
-    return Asked(path=ledger.path, answer=of_report(found), question=question)
+    return Asked(ledger=ledger, answer=of_report(found), question=question)
 
 
 def print_report(asked: Asked, output: Output, looks: Looks) -> int:
@@ -156,7 +164,7 @@ def print_report(asked: Asked, output: Output, looks: Looks) -> int:
             return
         begun = report.in_flight or report.cut_off
         nothing = "call has ended yet" if begun else "calls on record"
-        write(f"No {nothing} {scope(asked.path, asked.question)}.")
+        write(f"No {nothing} {scope(asked.ledger, asked.question)}.")
         if not output.quiet:
             write_notes(report.notes(), md=output.md)
 
@@ -174,7 +182,7 @@ def _beyond(asked: Asked, most: int | None) -> tuple[Row, int]:
 def _json(asked: Asked, limit: int | None) -> LongList:
     report = asked.report
     rest = {name: value for name, value in report.to_dict().items() if name not in ("by", "rows")}
-    before = {"path": str(asked.path), **asked.question.to_dict(), "by": list(asked.by)}
+    before = {**paths_dict(asked.ledger), **asked.question.to_dict(), "by": list(asked.by)}
     after: dict[str, Any] = {"total": rest["total"]}
     told: dict[str, Any] = {}
     if limit is not None:

@@ -24,6 +24,8 @@ from .flags import (
     check_where,
     complain,
     emit,
+    paths_dict,
+    place,
     put_json,
     scope,
 )
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from litellm_ledger._records.record import UsageRecord
     from litellm_ledger._reports.history import Calls, Operation
     from litellm_ledger._reports.ledger import Ledger
+
+    Ledgers = Ledger  # of one directory, or several
 
 __all__ = [
     "calls",
@@ -66,18 +70,18 @@ _LOOK: Final = 0.5
 def calls(
     question: Question,
     output: Output,
-    ledger: Ledger,
+    ledger: Ledgers,
     limit: Annotated[int, option("--limit", "-n", help="Number of rows; 0: all.")] = 20,
 ) -> int:
     """List single calls, newest first."""
-    with working(f"reading {ledger.path}"):
+    with working(f"reading {place(ledger)}"):
         check_where(ledger, question)
         found = ledger.calls(**question.selection(), limit=limit or None)
         check_matched(ledger, question, found.matched)
 
     def plain() -> dict[str, Any]:
         return {
-            "path": str(ledger.path),
+            **paths_dict(ledger),
             **question.to_dict(),
             "matched": found.matched,
             "calls": [record_dict(record) for record in found],
@@ -91,7 +95,7 @@ def calls(
 
     def table() -> None:
         if not found.records:
-            write(f"No calls on record {scope(ledger.path, question)}.")
+            write(f"No calls on record {scope(ledger, question)}.")
         else:
             _table(found.records, question.tz, md=output.md, color=output.color)
         notes = []
@@ -112,7 +116,7 @@ def _repriced(ledger: Ledger) -> list[str]:
     from litellm_ledger._reading.adjustments import are_there
     from litellm_ledger._reading.listing import list_additions
 
-    if not are_there(ledger.path, list_additions(ledger.path)):
+    if not any(are_there(path, list_additions(path)) for path in ledger.paths):
         return []
     return ["Costs as recorded; some were priced again, which reports and show ID tell."]
 
@@ -305,7 +309,7 @@ def _tail_line(record: UsageRecord, question: Question, output: Output) -> str:
 def records(
     question: Question,
     output: Output,
-    ledger: Ledger,
+    ledger: Ledgers,
     limit: Annotated[
         int | None,
         option(
@@ -368,7 +372,7 @@ def _tell_problems(problems: Sequence[object]) -> None:
 def export(
     question: Question,
     output: Output,  # noqa: ARG001 - adds --no-color, which every command has
-    ledger: Ledger,
+    ledger: Ledgers,
     csv: Annotated[bool, option("--csv", help="Write CSV with a header.")] = False,
     jsonl: Annotated[bool, option("--jsonl", help="Write JSON lines (default).")] = False,
     parquet: Annotated[

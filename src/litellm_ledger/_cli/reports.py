@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from .flags import Looks, Output, Where, refuse_misspelt
+from .flags import Looks, Output, Wheres, place, refuse_misspelt
 from .parameters import argument, option
 from .progress import progress
 from .settings import ledger_directory
@@ -18,6 +18,8 @@ from .settings import ledger_directory
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._reports.ledger import Ledger
+
+    Ledgers = Ledger  # of one directory, or several
 
 __all__ = ["daily", "hourly", "html", "monthly", "report", "top", "weekly"]
 
@@ -86,7 +88,7 @@ def _by_period(period: str, remark: str = "") -> Callable[..., int]:
     def run(
         question: Question,
         output: Output,
-        ledger: Ledger,
+        ledger: Ledgers,
         by: ByToo = [],  # noqa: B006 - read by flags.command, never changed
         limit: Limit = None,
         sort: Sort = None,
@@ -113,7 +115,7 @@ hourly = _by_period("hour")
 def report(
     question: Question,
     output: Output,
-    ledger: Ledger,
+    ledger: Ledgers,
     by: By = ["model"],  # noqa: B006 - read by flags.command, never changed
     limit: Limit = None,
     sort: Sort = None,
@@ -170,7 +172,7 @@ def top(
         str | None,
         argument(help="users, models, providers, tags, or any group key. Default: models."),
     ] = None,
-    path: Where = None,
+    paths: Wheres = (),
     by: Annotated[
         list[str],
         option("--by", metavar="KEYS", help="Group keys, comma-separated, in place of WHAT."),
@@ -188,11 +190,11 @@ def top(
 
     from .print_reports import ask_tags, print_report
 
-    if path is None and what is not None and Path(what).is_dir():  # `top usage/`
-        path, what = Path(what), None
+    if what is not None and what not in _TOPS and Path(what).is_dir():  # `top usage/`
+        paths, what = (Path(what), *paths), None
     if what is not None and by:
         raise ValueError(f"give {what} or --by, not both")
-    ledger = Ledger(ledger_directory(path))
+    ledger = Ledger(paths or ledger_directory())
     question = _costs(question, as_recorded=as_recorded, as_of=as_of)
     looks = Looks(limit=limit, sort=sort, breakdown=breakdown, share=True, columns=columns)
     if what == "tags":
@@ -208,7 +210,7 @@ def html(
     ],
     question: Question,
     output: Output,  # noqa: ARG001 - adds --no-color, which every command has
-    ledger: Ledger,
+    ledger: Ledgers,
     by: Annotated[
         list[str],
         option(
@@ -240,7 +242,7 @@ def html(
         if key in PERIODS:
             raise ValueError(f"--by {key}: the charts are over time; give --every {key}")
     with target(out) as to:  # first: what cannot be written need not be read
-        with progress(f"reading {ledger.path}", READINGS) as advance:
+        with progress(f"reading {place(ledger)}", READINGS) as advance:
             now = datetime.now(UTC)
             page = gather(ledger, question, by=keys, every=every, made=now, advance=advance)
             refuse_misspelt(ledger, page.missing_tags, question)

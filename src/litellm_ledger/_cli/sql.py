@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import clean
 
-from .flags import Output, complain, emit
+from .flags import Output, complain, emit, paths_dict, place
 from .parameters import argument, option
 from .plain import one_line, plain_value
 from .progress import working
@@ -19,7 +19,7 @@ from .records import damage, refuse_directory
 from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
 
 if TYPE_CHECKING:
-    from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._reports.ledger import Ledger as Ledgers
     from litellm_ledger._reports.sql import Table
 
 __all__ = ["sql"]
@@ -31,7 +31,7 @@ def sql(
         argument(help="One SELECT statement; - reads it from standard input."),
     ],
     output: Output,
-    ledger: Ledger,
+    ledger: Ledgers,
     allow_files: Annotated[
         bool,
         option("--allow-files", help="Let the statement read files too, not only the views."),
@@ -42,7 +42,7 @@ def sql(
     if query == "-":
         query = sys.stdin.read()
     try:
-        with working(f"querying {ledger.path}"):
+        with working(f"querying {place(ledger)}"):
             found = ledger.sql(query, allow_files=allow_files)
     except ValueError as exc:
         complain(exc, lines=True)  # the database draws a caret below the place
@@ -50,7 +50,7 @@ def sql(
 
     def plain() -> dict[str, Any]:
         return {
-            "path": str(ledger.path),
+            **paths_dict(ledger),
             "columns": found.columns,
             "types": found.types,
             "rows": [[plain_value(value) for value in row] for row in found],

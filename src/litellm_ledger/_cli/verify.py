@@ -6,13 +6,13 @@ Owns its words.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
 
 from .audits import audit_line
 from .erasures import erasure_line
-from .flags import Output, emit
+from .flags import Output, emit, one_by_one
 from .parameters import option
 from .plain import utc
 from .progress import working
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from litellm_ledger._reading.anchor import AnchorCheck
     from litellm_ledger._reading.lines import Problem
     from litellm_ledger._reading.verdict import Verification, WriterVerdict
-    from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._reports.ledger import Ledger as Ledgers
 
 __all__ = ["lost_records", "verify"]
 
 
 def verify(
     output: Output,
-    ledger: Ledger,
+    ledger: Ledgers,
     every: Annotated[
         bool,
         option("--all", help="Show a row for each writer, also for those without a problem."),
@@ -62,6 +62,11 @@ def verify(
     ] = False,
 ) -> int:
     """Check that no record is lost; exit 1 if acknowledged records are lost or files damaged."""
+    if len(ledger.paths) > 1:
+        if anchors is not None:
+            raise ValueError("--anchor is of one ledger; give one PATH")
+        how: dict[str, Any] = {"every": every, "strict": strict, "full": full, "prices": prices}
+        return one_by_one(ledger, output, lambda one: verify(output, one, **how))
     with working(f"verifying {ledger.path}"):
         result = ledger.verify(full=full, anchors=anchors)
     sound = result.complete if strict else result.ok

@@ -165,7 +165,7 @@ def gather(
         elif every != "day":
             rows = [in_period(row, every, dates) for row in rows]
     page = Page(
-        path=str(ledger.path),
+        path=" and ".join(map(str, ledger.paths)),
         made=made,
         question=question,
         every=every if rows else None,
@@ -200,7 +200,7 @@ def gather(
             about="Errors, cancelled calls, streams left early, and calls whose process died.",
         ),
     ]
-    tags = count_tags(ledger.path, Selection(**question.selection(), calendar=dates))
+    tags = count_tags(ledger.root, Selection(**question.selection(), calendar=dates))
     advance(1)
     chosen = summarising(tags, main.total.calls)
     tops = []

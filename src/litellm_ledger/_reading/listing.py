@@ -5,6 +5,7 @@ Owns the listing and the opening.  Never writes, never reads a line.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,22 @@ from litellm_ledger._storage.filesystem import open_file, refuse_links
 from litellm_ledger._storage.format_version import refuse_newer
 
 __all__ = [
+    "Roots",
     "Snapshot",
     "Vanished",
     "by_writer",
+    "each",
     "list_additions",
     "list_live",
     "list_segments",
     "names_in",
     "open_segment",
+    "refuse_copies",
+    "take_each",
 ]
+
+Roots = Path | tuple[Path, ...]
+"""A ledger, or several that are read as one."""
 
 
 class Vanished(FileNotFoundError):
@@ -89,6 +97,46 @@ class Snapshot:
         there = set(segments)
         archive = {name: place for name, place in self.archive.items() if name in there}
         return Snapshot(self.root, segments, archive, self.broken, self.adjustments)
+
+
+def each(roots: Roots) -> tuple[Path, ...]:
+    """Return the ledgers, one that is given twice once."""
+    if isinstance(roots, Path):
+        return (roots,)
+    if len(roots) < 2:
+        return roots
+    return tuple({os.path.realpath(root): root for root in reversed(roots)}.values())[::-1]
+
+
+def take_each(roots: Roots) -> list[Snapshot]:
+    """Look at each ledger once.
+
+    Raises:
+        LedgerPathError, UnsupportedFormat, MissingExtra: as ``Snapshot.take``; two of them have
+            records of the same writer.
+    """
+    found = [Snapshot.take(root) for root in each(roots)]
+    refuse_copies(found)
+    return found
+
+
+def refuse_copies(ledgers: Sequence[Snapshot]) -> None:
+    """Refuse ledgers that have records in common: one is a copy of another, or of a part of it.
+
+    Raises:
+        LedgerPathError: two of them have a writer in common.
+    """
+    if len(ledgers) < 2:
+        return
+    owners: dict[str, Path] = {}
+    for ledger in ledgers:
+        for writer in {name.writer for name in ledger.segments}:
+            other = owners.setdefault(writer, ledger.root)
+            if other != ledger.root:
+                raise LedgerPathError(
+                    f"{other} and {ledger.root} both have records of {writer}, which would count "
+                    "twice: one is a copy of the other; give one of them"
+                )
 
 
 def list_live(root: Path) -> list[str]:

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import nsmallest
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -24,14 +25,22 @@ from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._archive.database import available
-from litellm_ledger._reading.lines import Problem, entries, everything, whole
-from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
+from litellm_ledger._reading.lines import Line, Problem, entries, everything, whole
+from litellm_ledger._reading.listing import (
+    Roots,
+    Snapshot,
+    by_writer,
+    each,
+    list_live,
+    refuse_copies,
+    take_each,
+)
 from litellm_ledger._reading.open_calls import Running
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._records.record import UsageRecord
 
 from .answer import Answer, of_report
-from .by_manifest import add_sealed
+from .by_manifest import Sealed, add_sealed
 from .history import Calls, Operation, newest, operation
 from .report import MAX_GROUPS, Report, build
 
@@ -66,7 +75,7 @@ _MOST: Final = 20
 
 
 def make_report(
-    root: Path,
+    root: Roots,
     by: Sequence[str],
     selection: Selection,
     *,
@@ -80,9 +89,62 @@ def make_report(
         return answer.first(limit)
 
 
+class _Look(NamedTuple):
+    """A ledger as one report sees it.
+
+    Attributes:
+        ledger, running, live: what there is, and who writes.
+        sealed: what manifests have told.
+    """
+
+    ledger: Snapshot
+    running: Running
+    live: list[str]
+    sealed: Sealed = Sealed(frozenset(), [], frozenset())
+
+    @property
+    def left(self) -> Snapshot:
+        """What is to be read."""
+        return self.ledger.of(self.sealed.rest)
+
+    def outcomes(self, selection: Selection, problems: list[Problem]) -> Iterator[Line]:
+        """Yield the outcomes that are to be read and are selected; note the calls in flight."""
+        segments = self.ledger.segments
+        lines = everything(self.left, problems, dict(by_writer(segments)))
+        if self.sealed.open.isdisjoint(self.live):
+            yield from self.running.outcomes(lines, selection.fits)
+            return
+        # a call that began in a segment that is not read
+        self.running.look(segments, selection.fits)
+        for entry in lines:
+            if entry.line.kind == "usage" and selection.fits(entry.line):
+                yield entry.line
+
+
+def _add_adjustments(
+    ledger: Snapshot,
+    by: Sequence[str],
+    selection: Selection,
+    totals: Totals,
+    problems: list[Problem],
+    as_of: AsOf,
+) -> int:
+    from .adjusted import add_adjustments
+
+    return add_adjustments(
+        ledger,
+        by,
+        selection,
+        totals,
+        problems,
+        as_of,
+        lambda ids: _selected(ledger, selection, ids),
+    )
+
+
 @contextlib.contextmanager
 def open_report(
-    root: Path,
+    root: Roots,
     by: Sequence[str],
     selection: Selection,
     *,
@@ -97,30 +159,26 @@ def open_report(
         nested: rows that differ in the last key alone come together.
         order: of the rows; by default that of a report.
     """
-    live = list_live(root)
-    running = Running(root, live)  # before a line is read: who is dead writes no more
-    ledger = Snapshot.take(root, live)
     dates = selection.calendar
     totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
     spread = Spread(by, dates) if quantiles else None
-    sealed = add_sealed(ledger, QuarterQuestion(by, selection), totals, spread)
+    asked = QuarterQuestion(by, selection)
     problems: list[Problem] = []
     adjusted = 0
-    if ledger.adjustments and as_of != "recorded":
-        from .adjusted import add_adjustments
-
-        adjusted = add_adjustments(
-            ledger,
-            by,
-            selection,
-            totals,
-            problems,
-            as_of,
-            lambda ids: _selected(ledger, selection, ids),
-        )
-    left = ledger.of(sealed.rest)
+    looks: list[_Look] = []
+    for one in each(root):
+        live = list_live(one)
+        running = Running(one, live)  # before a line is read: who is dead writes no more
+        ledger = Snapshot.take(one, live)
+        looks.append(_Look(ledger, running, live))
+    refuse_copies([look.ledger for look in looks])
+    for at, (ledger, _, _, _) in enumerate(looks):
+        looks[at] = looks[at]._replace(sealed=add_sealed(ledger, asked, totals, spread))
+        if ledger.adjustments and as_of != "recorded":
+            adjusted += _add_adjustments(ledger, by, selection, totals, problems, as_of)
     with contextlib.ExitStack() as opened:
-        if _is_large(left) or (totals.groups > _MANY and available()):
+        left = [look.left for look in looks]
+        if _is_large(*left) or (totals.groups > _MANY and available()):
             from . import grouped, relation
 
             answer = opened.enter_context(
@@ -135,20 +193,14 @@ def open_report(
                         nested=nested,
                         order=order,
                     ),
-                    without=sealed.names,
+                    without=frozenset().union(*[look.sealed.names for look in looks]),
                 )
             )
-            running.look(ledger.segments, selection.fits)
+            for look in looks:
+                look.running.look(look.ledger.segments, selection.fits)
             answer.report.problems.extend(problems)
         else:
-            lines = everything(left, problems, dict(by_writer(ledger.segments)))
-            if sealed.open.isdisjoint(live):
-                outcomes = running.outcomes(lines, selection.fits)
-            else:  # a call that began in a segment that is not read
-                running.look(ledger.segments, selection.fits)
-                outcomes = (
-                    e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line)
-                )
+            outcomes = chain.from_iterable(look.outcomes(selection, problems) for look in looks)
             report = build(
                 outcomes, by, problems, calendar=dates, totals=totals, spread=spread, order=order
             )
@@ -156,49 +208,51 @@ def open_report(
         report = _with_tags(answer, lambda: list_tags(root, selection))
         if selection.where or selection.where_not:
             report = _with_asked(report, root, selection)
-        in_flight, cut_off = running.counted()
+        counts = [look.running.counted() for look in looks]
+        in_flight, cut_off = (sum(numbers) for numbers in zip(*counts, strict=True))
         report = replace(report, in_flight=in_flight, cut_off=cut_off, adjusted=adjusted)
         yield dataclasses.replace(answer, report=report)
 
 
-def list_calls(root: Path, selection: Selection, limit: int | None) -> Calls:
+def list_calls(root: Roots, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
-    ledger = Snapshot.take(root)
-    if _is_large(ledger):
+    ledgers = take_each(root)
+    if _is_large(*ledgers):
         from . import in_duckdb, relation
 
         return relation.ask(root, lambda lines: in_duckdb.calls(lines, selection, limit))
     problems: list[Problem] = []
     wanted = (
         entry
+        for ledger in ledgers
         for entry in everything(ledger, problems)
         if entry.line.kind == "usage" and selection.fits(entry.line)
     )
     return newest(whole(wanted, problems), limit, problems)
 
 
-def list_tags(root: Path, selection: Selection) -> set[str]:
+def list_tags(root: Roots, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
-    ledger = Snapshot.take(root)
-    if _is_large(ledger):
+    ledgers = take_each(root)
+    if _is_large(*ledgers):
         from . import in_duckdb, relation
 
         return relation.ask(root, lambda lines: in_duckdb.tags(lines, selection))
-    return _tags(ledger, selection)
+    return set().union(*_tagged(ledgers, selection))
 
 
-def count_tags(root: Path, selection: Selection) -> dict[str, TagValues]:
+def count_tags(root: Roots, selection: Selection) -> dict[str, TagValues]:
     """Return how the values of each tag are spread over the outcomes asked for.
 
     Memory grows with the different values.
     """
-    ledger = Snapshot.take(root)
-    if _is_large(ledger):
+    ledgers = take_each(root)
+    if _is_large(*ledgers):
         from . import in_duckdb, relation
 
         return relation.ask(root, lambda lines: in_duckdb.tag_values(lines, selection))
     counts: dict[str, Counter[str]] = {}
-    for tags in _tagged(ledger, selection):
+    for tags in _tagged(ledgers, selection):
         for name, value in tags.items():
             counts.setdefault(name, Counter())[value] += 1
     return {
@@ -260,21 +314,22 @@ def _holding(
                     yield record
 
 
-def is_large(root: Path) -> bool:
+def is_large(root: Roots) -> bool:
     """Whether the database answers sooner, and is installed."""
-    return _is_large(Snapshot.take(root))
+    return _is_large(*take_each(root))
 
 
-def _is_large(ledger: Snapshot) -> bool:
-    plain = (ledger.root / SEGMENTS / str(name) for name in ledger.segments)
-    compacted = {file.path for file, _ in ledger.archive.values()}
+def _is_large(*ledgers: Snapshot) -> bool:
     size = 0
-    for paths, worth in ((compacted, _ARCHIVED), (plain, 1)):
-        for path in paths:
-            with contextlib.suppress(OSError):  # renamed, or moved into the archive, just now
-                size += worth * path.lstat().st_size
-            if size > _LARGE:
-                return available()
+    for ledger in ledgers:
+        plain = (ledger.root / SEGMENTS / str(name) for name in ledger.segments)
+        compacted = {file.path for file, _ in ledger.archive.values()}
+        for paths, worth in ((compacted, _ARCHIVED), (plain, 1)):
+            for path in paths:
+                with contextlib.suppress(OSError):  # renamed, or moved into the archive, just now
+                    size += worth * path.lstat().st_size
+                if size > _LARGE:
+                    return available()
     return False
 
 
@@ -283,7 +338,7 @@ def _with_tags(answer: Answer, tags: Callable[[], set[str]]) -> Report:
     return _named(answer.report, answer.missing, tags() if answer.missing else set())
 
 
-def _with_asked(report: Report, root: Path, selection: Selection) -> Report:
+def _with_asked(report: Report, root: Roots, selection: Selection) -> Report:
     """Say which tags of the conditions are on no call of that time; of no match, what there is.
 
     A call without the tag passes some conditions, so that a wrong name goes unseen in the figures:
@@ -328,12 +383,9 @@ def _named(report: Report, missing: tuple[str, ...], known: Iterable[str]) -> Re
     return replace(report, missing_tags=missing, known_tags=tuple(sorted(listed)))
 
 
-def _tags(ledger: Snapshot, selection: Selection) -> set[str]:
-    return set().union(*_tagged(ledger, selection))
-
-
-def _tagged(ledger: Snapshot, selection: Selection) -> Iterator[Mapping[str, str]]:
+def _tagged(ledgers: Iterable[Snapshot], selection: Selection) -> Iterator[Mapping[str, str]]:
     """Yield the tags of the outcomes asked for that have any."""
-    for entry in everything(ledger, []):
-        if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
-            yield entry.line.tags
+    for ledger in ledgers:
+        for entry in everything(ledger, []):
+            if entry.line.kind == "usage" and entry.line.tags and selection.fits(entry.line):
+                yield entry.line.tags

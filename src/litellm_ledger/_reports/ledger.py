@@ -16,7 +16,7 @@ from litellm_ledger._aggregates.calendar import PERIODS, calendar
 from litellm_ledger._aggregates.groups import check_by
 from litellm_ledger._aggregates.selection import Selection, Where
 from litellm_ledger._reading.lines import Problem, everything, whole
-from litellm_ledger._reading.listing import Snapshot, list_segments
+from litellm_ledger._reading.listing import Roots, each, list_segments, take_each
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.record import UsageRecord
 
@@ -80,14 +80,27 @@ class Ledger:
     Nothing is read until a method is called; each call lists the directory again.
 
     Args:
-        path: the directory that the client writes to.
+        path: the directory that the client writes to; or several, which are read as one.  One that
+            is given twice counts once; of a ledger and its copy, which have the same records,
+            reading says ``LedgerPathError``.
+
+    Attributes:
+        path: the directory, of several the first.
+        paths: all of them.
+        root: the one or all, as the functions of this package take it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
+        given = [path] if isinstance(path, str | os.PathLike) else path
+        self.paths = tuple(map(Path, given))
+        if not self.paths:
+            raise ValueError("Ledger([]): give a directory, or several")
+        self.path = self.paths[0]
+        self.root: Roots = self.path if len(self.paths) == 1 else self.paths
 
     def __repr__(self) -> str:
-        return f"Ledger({str(self.path)!r})"
+        paths = [str(path) for path in self.paths]
+        return f"Ledger({(paths if len(paths) > 1 else paths[0])!r})"
 
     def segments(self) -> list[SegmentName]:
         """List the segments, sealed and open, by writer (that is, by its start) and first number.
@@ -95,7 +108,7 @@ class Ledger:
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
         """
-        return list_segments(self.path)
+        return [name for root in each(self.root) for name in list_segments(root)]
 
     def records(
         self,
@@ -135,10 +148,11 @@ class Ledger:
         if not wanted <= _KINDS:
             raise ValueError(f"unknown kind: {', '.join(sorted(wanted - _KINDS))}")
         selection = Selection(since, until, where, where_not=where_not)
-        ledger = Snapshot.take(self.path)
+        ledgers = take_each(self.root)
         problems: list[Problem] = []
         lines = (
             entry
+            for ledger in ledgers
             for entry in everything(ledger, problems)
             if entry.line.kind in wanted and selection.fits(entry.line)
         )
@@ -199,7 +213,7 @@ class Ledger:
 
             order = read_order(sort, keys, flag="sort=")
         return make_report(
-            self.path,
+            self.root,
             keys,
             selection,
             quantiles=quantiles,
@@ -227,7 +241,7 @@ class Ledger:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
         return list_calls(
-            self.path, Selection(since, until, where, where_not=where_not), _checked(limit)
+            self.root, Selection(since, until, where, where_not=where_not), _checked(limit)
         )
 
     def operation(self, key: str) -> Operation | None:
@@ -240,7 +254,8 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        return find_operation(self.path, key)
+        found = (find_operation(root, key) for root in each(self.root))
+        return next((one for one in found if one is not None), None)
 
     def sql(
         self,
@@ -264,7 +279,7 @@ class Ledger:
         """
         from .sql import run_sql
 
-        return run_sql(self.path, query, parameters, allow_files=allow_files)
+        return run_sql(self.root, query, parameters, allow_files=allow_files)
 
     def tags(
         self,
@@ -279,7 +294,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        return sorted(list_tags(self.path, Selection(since, until, where, where_not=where_not)))
+        return sorted(list_tags(self.root, Selection(since, until, where, where_not=where_not)))
 
     def verify(
         self, *, full: bool = False, anchors: str | os.PathLike[str] | None = None
@@ -296,9 +311,11 @@ class Ledger:
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
             UnsupportedFormat: it was written by a newer version.
-            ValueError: there is no anchor in the file.
+            ValueError: there is no anchor in the file; these are several ledgers.
             OSError: that file cannot be read.
         """
+        if self.root is not self.path:
+            raise ValueError("verify one ledger at a time: Ledger(path).verify() for each of paths")
         from litellm_ledger._reading.anchor import read_anchors
         from litellm_ledger._reading.verify import (
             verify,  # needs file locks, which reading does not

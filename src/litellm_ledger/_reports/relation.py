@@ -30,7 +30,15 @@ from litellm_ledger._archive.columns import (
 from litellm_ledger._archive.database import connect, literally, module, statement
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._reading.lines import Entry, Problem, archive_problems, entries, first_of
-from litellm_ledger._reading.listing import Snapshot, Vanished, by_writer, open_segment
+from litellm_ledger._reading.listing import (
+    Roots,
+    Snapshot,
+    Vanished,
+    by_writer,
+    each,
+    open_segment,
+    take_each,
+)
 from litellm_ledger._reading.sealed import manifests
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._storage.manifest import Manifest
@@ -59,12 +67,13 @@ _BLOCK: Final = 2**20
 _PREFIX: Final = "litellm-ledger-"
 _BATCH: Final = 2_000
 _LINE_BY_LINE: Final = "SELECT * FROM line_by_line"
+_UNION: Final = " UNION ALL BY NAME "
 _WIDEST: Final = 2 * 2**20
 """Bytes of the longest line; the database makes room for several."""
 
 
 def ask(
-    root: Path,
+    root: Roots,
     question: Callable[[Relation], _T],
     *,
     without: Collection[SegmentName] = (),
@@ -76,7 +85,7 @@ def ask(
 
 @contextlib.contextmanager
 def asked(
-    root: Path,
+    root: Roots,
     question: Callable[[Relation], _T],
     *,
     without: Collection[SegmentName] = (),
@@ -87,7 +96,7 @@ def asked(
     it is answered.
 
     Args:
-        root: the ledger.
+        root: the ledger, or several.
         question: what is asked.
         without: segments that are not asked: whole ones that no other overlaps.
 
@@ -112,7 +121,7 @@ def asked(
 
 
 def _answered(
-    root: Path,
+    root: Roots,
     question: Callable[[Relation], _T],
     without: Collection[SegmentName],
     opened: contextlib.ExitStack,
@@ -128,9 +137,10 @@ def _answered(
                 return answer
         except duck.IOException as exc:
             if not left:
-                raise LedgerPathError(f"cannot read the ledger at {root}: {exc}") from exc
+                there = " and ".join(map(str, each(root)))
+                raise LedgerPathError(f"cannot read the ledger at {there}: {exc}") from exc
         except (duck.InvalidInputException, duck.ConversionException):
-            if not trusting or not _can_name(root):
+            if not trusting or not all(map(_can_name, each(root))):
                 raise
             trusting = False
     raise AssertionError("unreachable")
@@ -140,7 +150,7 @@ class Relation:
     """A database with the views ``records`` and ``calls``; a context manager.
 
     Args:
-        root: the ledger.
+        root: the ledger, or several.
         without: see ``ask``; they are looked at for the outcomes of unsettled calls.
         trusting: let the database read what has a true checksum.  Where that fails on something
             another program wrote, every line is read here.
@@ -152,33 +162,47 @@ class Relation:
     """
 
     def __init__(
-        self, root: Path, *, trusting: bool = True, without: Collection[SegmentName] = ()
+        self, root: Roots, *, trusting: bool = True, without: Collection[SegmentName] = ()
     ) -> None:
-        self.root = root
         self.problems: list[Problem] = []
-        ledger = Snapshot.take(root)
-        self.problems += archive_problems(ledger)
-        places = ledger.archive
-        names = [name for name in ledger.segments if name not in without]
-        trusting = trusting and _can_name(root)
-        parts = _part(root, names, places, trusting=trusting)
-        self.files = [root / SEGMENTS / str(n) for n, _ in parts.plain if n not in places]
-        self.files += dict.fromkeys(places[n][0].path for n, _ in parts.plain if n in places)
+        self.files: list[Path] = []
+        looks: list[_Look] = []
+        for ledger in take_each(root):
+            one = ledger.root
+            self.problems += archive_problems(ledger)
+            names = [name for name in ledger.segments if name not in without]
+            sure = trusting and _can_name(one)
+            parts = _part(one, names, ledger.archive, trusting=sure)
+            looks.append(_Look(ledger, parts, sure))
+            places = ledger.archive
+            self.files += [one / SEGMENTS / str(n) for n, _ in parts.plain if n not in places]
+            self.files += dict.fromkeys(places[n][0].path for n, _ in parts.plain if n in places)
         self._open = contextlib.ExitStack()
         self.database: duckdb.DuckDBPyConnection = self._open.enter_context(connect())
         try:
-            copied = self._copied(parts)
-            self._load(parts.rest, {} if trusting else dict(by_writer(ledger.segments)))
-            own = [_LINE_BY_LINE, *copied]
-            self._lines = _union(own, root, parts.plain, places)
+            own = [_LINE_BY_LINE]
+            self.database.execute(f"CREATE TABLE line_by_line ({definitions()})")
+            for ledger, parts, sure in looks:
+                own += self._copied(ledger.root, parts)
+                families = {} if sure else dict(by_writer(ledger.segments))
+                self._load(ledger.root, parts.rest, families)
+            plain = [
+                query
+                for ledger, parts, _ in looks
+                for query in _queries(ledger.root, parts.plain, ledger.archive)
+            ]
+            self._lines = _UNION.join([*own, *plain])
             self._define(self._lines)
             oldest = self._unsettled()
             if oldest:
-                others = [_Piece(n, n.first) for n in ledger.segments if n in without]
-                pieces = [*parts.plain, *(others if trusting else ())]
-                near = [piece for piece in pieces if _may_settle(piece.name, oldest)]
-                lines = _union(own, root, near, places)
-                self.database.execute(statement("settle").replace("{lines}", lines))
+                lines = [*own]
+                for ledger, parts, sure in looks:
+                    others = [_Piece(n, n.first) for n in ledger.segments if n in without]
+                    pieces = [*parts.plain, *(others if sure else ())]
+                    near = [piece for piece in pieces if _may_settle(piece.name, oldest)]
+                    lines += _queries(ledger.root, near, ledger.archive)
+                settle = statement("settle").replace("{lines}", _UNION.join(lines))
+                self.database.execute(settle)
         except BaseException:
             self._open.close()
             raise
@@ -214,21 +238,23 @@ class Relation:
         self.database.execute("DROP TABLE line_by_line")
 
     def _load(
-        self, rest: Sequence[list[SegmentName]], families: Mapping[str, list[SegmentName]]
+        self,
+        root: Path,
+        rest: Sequence[list[SegmentName]],
+        families: Mapping[str, list[SegmentName]],
     ) -> None:
         """Read segments line by line.
 
         Where the families of their writers are given, what settles an unsettled call is looked for
         in these; else that is the database's to find.
         """
-        self.database.execute(f"CREATE TABLE line_by_line ({definitions()})")
         batch: list[str] = []
         told: dict[str, set[tuple[str, int]]] = {}
         for names in rest:
             writer = names[0].writer
             beaten = None if writer in families else told.setdefault(writer, set())
             family = families.get(writer)
-            for entry in entries(self.root, names, self.problems, family=family, beaten=beaten):
+            for entry in entries(root, names, self.problems, family=family, beaten=beaten):
                 batch.append(_text(entry))
                 if len(batch) == _BATCH:
                     self._insert(batch)
@@ -250,7 +276,7 @@ class Relation:
             oldest[writer] = min(number, oldest.get(writer, number))
         return oldest
 
-    def _copied(self, parts: _Parts) -> list[str]:
+    def _copied(self, root: Path, parts: _Parts) -> list[str]:
         """Return a query for copies of sound segments; one that cannot be copied is left over."""
         kept: Path | None = None
         copies = []
@@ -259,7 +285,7 @@ class Relation:
                 kept = kept or Path(
                     self._open.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))
                 )
-                now = self._copy_to(kept / str(name), name, found)
+                now = _copy_to(kept / str(name), root, name, found)
             except Vanished:
                 continue
             except OSError:  # there is no room for it
@@ -276,19 +302,20 @@ class Relation:
                 self.problems.append(Problem(f"{SEGMENTS}/{now}", what, start, length, lines))
         return [_read(copies)] if copies else []
 
-    def _copy_to(self, path: Path, name: SegmentName, found: Surveyed) -> SegmentName:
-        """Copy the valid lines of a segment; return the name under which it was found."""
-        file, now = open_segment(self.root, name)
-        try:
-            with file, path.open("wb") as copy:
-                at = 0
-                for start, length, _ in (*found.bad, (found.size, 0, 0)):
-                    _copy(file, copy, at, start)
-                    at = start + length
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        return now
+
+def _copy_to(path: Path, root: Path, name: SegmentName, found: Surveyed) -> SegmentName:
+    """Copy the valid lines of a segment; return the name under which it was found."""
+    file, now = open_segment(root, name)
+    try:
+        with file, path.open("wb") as copy:
+            at = 0
+            for start, length, _ in (*found.bad, (found.size, 0, 0)):
+                _copy(file, copy, at, start)
+                at = start + length
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return now
 
 
 def _can_name(root: Path) -> bool:
@@ -307,6 +334,14 @@ class _Piece(NamedTuple):
 
     name: SegmentName
     since: int
+
+
+class _Look(NamedTuple):
+    """A ledger, how its segments are read, and whether the database may read any."""
+
+    ledger: Snapshot
+    parts: _Parts
+    sure: bool
 
 
 class _Parts(NamedTuple):
@@ -422,15 +457,11 @@ def _json(
             yield f"{_read([root / SEGMENTS / str(name)])} WHERE seq >= {since}"
 
 
-def _union(
-    own: Sequence[str],
-    root: Path,
-    pieces: Sequence[_Piece],
-    places: Mapping[SegmentName, Place],
-) -> str:
-    """Return a query for the lines that we have read and those in ``pieces``."""
-    read = [*own, *_json(root, pieces, places), *_parquet(pieces, places)]
-    return " UNION ALL BY NAME ".join(read)
+def _queries(
+    root: Path, pieces: Sequence[_Piece], places: Mapping[SegmentName, Place]
+) -> list[str]:
+    """Return queries for the lines in ``pieces``."""
+    return [*_json(root, pieces, places), *_parquet(pieces, places)]
 
 
 def _may_settle(name: SegmentName, oldest: Mapping[str, int]) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 from litellm_ledger._archive.columns import text_list
 from litellm_ledger._archive.database import literally, module
 from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.listing import Roots
 
 from .relation import Relation, ask
 
@@ -93,7 +94,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_sql(
-    root: Path,
+    root: Roots,
     query: str,
     parameters: Sequence[object] | Mapping[str, object] | None = None,
     *,
