@@ -438,12 +438,14 @@ def test_h_is_help() -> None:
 
 def test_the_help_explains_arguments_before_options() -> None:
     assert run("top", "--help", COLUMNS="80").stdout.startswith(
-        "Usage: litellm-ledger top [OPTIONS] [WHAT] [PATH]\n\n"
+        "Usage: litellm-ledger top [OPTIONS] [WHAT] [PATH]...\n\n"
         "  The most expensive users, models or tags, and their share of the cost.\n\n"
         "Arguments:\n"
-        "  WHAT  users, models, providers, tags, or any group key. Default: models.\n"
-        "  PATH  Ledger directory. Default: $LITELLM_LEDGER_DIR, that of litellm-\n"
-        "        ledger.toml, or your user data directory.\n\n"
+        "  WHAT       users, models, providers, tags, or any group key. Default:\n"
+        "             models.\n"
+        "  [PATH]...  Ledger directory, or several that are read as one. Default:\n"
+        "             $LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your user\n"
+        "             data directory.\n\n"
         "Options:\n"
         "  --by KEYS                  Group keys, comma-separated, in place of WHAT.\n"
         "  -n, --limit INTEGER RANGE  Number of rows; 0: all.  [default: 10; x>=0]\n"

@@ -182,8 +182,8 @@ _ASKING: Final[dict[str, tuple[Any, Any, str | None, str]]] = {
         None,
         "ZONE",
         (
-            "Time zone of days and of times given without one: Europe/Berlin, local. Default: that "
-            "of this machine on a terminal, else UTC."
+            "Time zone of days and of times given without one: Europe/Berlin, local. Default: on a "
+            "terminal that of this machine; in pipes and files UTC."
         ),
     ),
     "week_start": (str, "monday", "WEEKDAY", "First day of the week."),
