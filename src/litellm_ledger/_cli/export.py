@@ -55,7 +55,7 @@ def export_records(
     """
     if form == "parquet":
         return _parquet(ledger, question, kinds, out)
-    if form == "csv" and set(kinds) == {"usage"} and is_large(ledger.root) and not _seen(out):
+    if form == "csv" and set(kinds) == {"usage"} and is_large(ledger.paths) and not _seen(out):
         return _csv(ledger, question, out, raw=raw)
     found = ledger.records(kinds=kinds, **question.selection())
     numbers = sum((name.last or name.first) - name.first + 1 for name in ledger.segments())
@@ -90,7 +90,7 @@ def _csv(ledger: Ledger, question: Question, out: Path | None, *, raw: bool) -> 
         return relation.problems
 
     with working(f"exporting {place(ledger)}"):
-        return ask(ledger.root, write)
+        return ask(ledger.paths, write)
 
 
 def _parquet(
@@ -120,7 +120,7 @@ def _parquet(
         return relation.problems
 
     with working(f"exporting {place(ledger)}"):
-        return ask(ledger.root, write)
+        return ask(ledger.paths, write)
 
 
 def _counted(found: Iterator[UsageRecord], advance: Callable[[int], None]) -> Iterator[UsageRecord]:

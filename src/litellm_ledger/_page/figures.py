@@ -200,7 +200,7 @@ def gather(
             about="Errors, cancelled calls, streams left early, and calls whose process died.",
         ),
     ]
-    tags = count_tags(ledger.root, Selection(**question.selection(), calendar=dates))
+    tags = count_tags(ledger.paths, Selection(**question.selection(), calendar=dates))
     advance(1)
     chosen = summarising(tags, main.total.calls)
     tops = []

@@ -16,7 +16,7 @@ from litellm_ledger._aggregates.calendar import PERIODS, calendar
 from litellm_ledger._aggregates.groups import check_by
 from litellm_ledger._aggregates.selection import Selection, Where
 from litellm_ledger._reading.lines import Problem, everything, whole
-from litellm_ledger._reading.listing import Roots, each, list_segments, take_each
+from litellm_ledger._reading.listing import each, list_segments, take_each
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.record import UsageRecord
 
@@ -87,7 +87,6 @@ class Ledger:
     Attributes:
         path: the directory, of several the first.
         paths: all of them.
-        root: the one or all, as the functions of this package take it.
     """
 
     def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
@@ -96,7 +95,6 @@ class Ledger:
         if not self.paths:
             raise ValueError("Ledger([]): give a directory, or several")
         self.path = self.paths[0]
-        self.root: Roots = self.path if len(self.paths) == 1 else self.paths
 
     def __repr__(self) -> str:
         paths = [str(path) for path in self.paths]
@@ -108,7 +106,7 @@ class Ledger:
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
         """
-        return [name for root in each(self.root) for name in list_segments(root)]
+        return [name for root in each(self.paths) for name in list_segments(root)]
 
     def records(
         self,
@@ -148,7 +146,7 @@ class Ledger:
         if not wanted <= _KINDS:
             raise ValueError(f"unknown kind: {', '.join(sorted(wanted - _KINDS))}")
         selection = Selection(since, until, where, where_not=where_not)
-        ledgers = take_each(self.root)
+        ledgers = take_each(self.paths)
         problems: list[Problem] = []
         lines = (
             entry
@@ -213,7 +211,7 @@ class Ledger:
 
             order = read_order(sort, keys, flag="sort=")
         return make_report(
-            self.root,
+            self.paths,
             keys,
             selection,
             quantiles=quantiles,
@@ -241,7 +239,7 @@ class Ledger:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
         return list_calls(
-            self.root, Selection(since, until, where, where_not=where_not), _checked(limit)
+            self.paths, Selection(since, until, where, where_not=where_not), _checked(limit)
         )
 
     def operation(self, key: str) -> Operation | None:
@@ -254,7 +252,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        found = (find_operation(root, key) for root in each(self.root))
+        found = (find_operation(root, key) for root in each(self.paths))
         return next((one for one in found if one is not None), None)
 
     def sql(
@@ -279,7 +277,7 @@ class Ledger:
         """
         from .sql import run_sql
 
-        return run_sql(self.root, query, parameters, allow_files=allow_files)
+        return run_sql(self.paths, query, parameters, allow_files=allow_files)
 
     def tags(
         self,
@@ -294,7 +292,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        return sorted(list_tags(self.root, Selection(since, until, where, where_not=where_not)))
+        return sorted(list_tags(self.paths, Selection(since, until, where, where_not=where_not)))
 
     def verify(
         self, *, full: bool = False, anchors: str | os.PathLike[str] | None = None
@@ -314,7 +312,7 @@ class Ledger:
             ValueError: there is no anchor in the file; these are several ledgers.
             OSError: that file cannot be read.
         """
-        if self.root is not self.path:
+        if len(self.paths) > 1:
             raise ValueError("verify one ledger at a time: Ledger(path).verify() for each of paths")
         from litellm_ledger._reading.anchor import read_anchors
         from litellm_ledger._reading.verify import (
