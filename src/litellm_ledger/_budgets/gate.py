@@ -589,25 +589,52 @@ class Gate:
 
         Never waits: ``False`` also where the table cannot be changed at once.
         """
-        if ticket.settled or not ticket.parts:
-            return not ticket.settled
-        by_counts = {budget.counts: (budget, unit) for budget, unit in self._units}
-        wants: list[_Want] = []
-        for _, entry in ticket.parts:
-            budget, unit = by_counts[entry.counts]
-            wants.append((budget, entry, more[unit] or 0, entry.window))
+        wants = self._more(ticket, more)
         try:
-            self._step(wants)
+            if wants:
+                self._step(wants)
         except (BudgetExceeded, _Busy, Moved, Damaged, Full):
             return False
+        self._add(ticket, more)
+        return not ticket.settled
+
+    async def add(self, ticket: Ticket, more: Amounts) -> None:
+        """``top_up``, when the table can be changed.
+
+        Raises:
+            BudgetExceeded: one has no room; nothing is held on top.
+            LedgerError: the balances cannot be read or written.
+        """
+        wants = self._more(ticket, more)
+        if wants:
+            await self._take_step(wants, 0)
+        self._add(ticket, more)
+
+    def _more(self, ticket: Ticket, more: Amounts) -> list[_Want]:
+        """What a call in flight wants on top, from the budgets that still apply."""
+        if ticket.settled:
+            return []
+        now = {budget.counts: (budget, unit) for budget, unit in self._units}
+        wants: list[_Want] = []
+        for _, entry in ticket.parts:
+            if entry.counts in now:
+                budget, unit = now[entry.counts]
+                wants.append((budget, entry, more[unit] or 0, entry.window))
+        return wants
+
+    def _add(self, ticket: Ticket, more: Amounts) -> None:
+        """It is held."""
+        if ticket.settled:
+            return
+        now = {budget.counts: unit for budget, unit in self._units}
+        held = ticket.held
         ticket.held = Amounts(
-            *((a or 0) + (b or 0) for a, b in zip(ticket.held, more, strict=True))
+            (held.usd or 0) + (more.usd or 0), (held.tokens or 0) + (more.tokens or 0), held.calls
         )
         ticket.parts = [
-            (held + need, entry)
-            for (held, entry), (_, _, need, _) in zip(ticket.parts, wants, strict=True)
+            (part + (more[now[entry.counts]] or 0 if entry.counts in now else 0), entry)
+            for part, entry in ticket.parts
         ]
-        return True
 
     def settle(self, ticket: Ticket, actual: Amounts | None) -> None:
         """The outcome is written: what was held comes back, what was used is spent.

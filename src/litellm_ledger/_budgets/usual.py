@@ -15,10 +15,11 @@ from typing import Final
 
 from .bound import Bound
 
-__all__ = ["ENOUGH", "Usual"]
+__all__ = ["ENOUGH", "Kind", "Usual"]
 
 ENOUGH: Final = 20
-"""Calls of a kind after which they say what is usual; before, the most that one can use is held."""
+"""Calls of a kind after which they say what is usual.  Before, the most that one can use is held;
+for a stream that can be cut, all of its input and 256 tokens of output."""
 _QUANTILE: Final = 99
 _KINDS: Final = 1_000
 _REMEMBERED: Final = 4_000
@@ -27,6 +28,8 @@ _PARTS: Final = 8
 """Of a power of two: a hold is at most an eighth above the percentile."""
 _WHOLE: Final = 64
 """Parts of the counted input."""
+_BYTES, _SOME = 4, 256
+"""Bytes of a token, and tokens of an answer, while too little was seen."""
 _AGAIN: Final = 16
 """Calls after which a percentile is found anew."""
 
@@ -65,9 +68,9 @@ class _Counts:
             self.buckets = {key: count for key, count in halves.items() if count}
             self.total = sum(self.buckets.values())
 
-    def percentile(self) -> int:
-        """The bucket of the 99th percentile."""
-        rank, reached = -(-_QUANTILE * self.total // 100), 0
+    def percentile(self, percent: int = _QUANTILE) -> int:
+        """The bucket of a percentile, by nearest rank."""
+        rank, reached = -(-percent * self.total // 100), 0
         for bucket in sorted(self.buckets):
             reached += self.buckets[bucket]
             if reached >= rank:
@@ -119,11 +122,24 @@ class Usual:
         seen.made.add(_bucket(made))
         seen.since += 1
 
-    def hold(self, kind: Kind, bound: Bound) -> tuple[int, int]:
-        """Tokens of input and output to hold for a call: never more than its bound."""
+    def estimate(self, kind: Kind, bound: Bound) -> tuple[int, int]:
+        """Tokens of input and output that a call uses most likely: the medians of its kind."""
+        seen = self._kinds.get(kind)
+        if seen is None or not seen.made.total:
+            return -(-bound.given // _BYTES), min(bound.made, _SOME)
+        part, made = seen.given.percentile(50), _edge(seen.made.percentile(50))
+        return -(-bound.given * part // _WHOLE), min(made, bound.made)
+
+    def hold(self, kind: Kind, bound: Bound, *, pays: bool = False) -> tuple[int, int]:
+        """Tokens of input and output to hold for a call: never more than its bound.
+
+        Args:
+            pays: more is held while it is answered, and the answer is cut if need be: until enough
+                was seen, less than all will do.
+        """
         seen = self._kinds.get(kind)
         if seen is None or seen.made.total < ENOUGH:
-            return bound.given, bound.made
+            return bound.given, min(bound.made, _SOME) if pays else bound.made
         self._kinds.move_to_end(kind)
         part, made = seen.usual()
         return -(-bound.given * part // _WHOLE), min(made, bound.made)

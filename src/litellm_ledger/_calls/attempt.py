@@ -39,6 +39,9 @@ class Hold(Protocol):
     def bind(self, started: UsageRecord) -> None:
         """Have it settled by the outcome of the call that this record began."""
 
+    def pay_for(self, upstream: Any) -> None:
+        """Have a stream (``_calls.stream.Upstream``) paid for while it is read, if it is to be."""
+
     def drop(self) -> None:
         """Nothing was sent: give it back, unless it was bound."""
 

@@ -45,6 +45,8 @@ _PLAIN: Final = frozenset(
 )
 """Arguments of a chat on the straight line."""
 _MOST: Final = 1_000
+_AT_FIRST: Final = 1_024
+"""Tokens of output that are held at first for a stream that has no limit."""
 _ELSEWHERE: Final = Bound(
     None,
     None,
@@ -89,6 +91,21 @@ class Bounds:
             if found is not None:
                 return found
         return self._any(asked)
+
+    def without_limit(self, asked: Asked) -> Bound:
+        """Return the bound of a call as if its output had a limit: for its prices and its input."""
+        return self._any(Asked(asked.call, {**asked.kwargs, "max_tokens": _AT_FIRST}))
+
+    def hides_thoughts(self, asked: Asked) -> bool:
+        """Whether the model may think before it writes, in tokens that no stream shows."""
+        kwargs = asked.kwargs
+        model = self._model(asked, self._pricing.provider(None, asked))
+        if not model.reasons:
+            return False
+        effort = kwargs.get("reasoning_effort") or kwargs.get("reasoning")
+        if "claude" in model.name and kwargs.get("thinking") is None and effort is None:
+            return False  # Anthropic's think only where they are asked to
+        return effort not in ("disable", "none")
 
     def _any(self, asked: Asked) -> Bound:
         provider = self._pricing.provider(None, asked)

@@ -214,6 +214,8 @@ class Prepared:
         operation.answered()
         if self.stream and hasattr(answer, "__anext__"):
             upstream = self._upstream(attempt, answer)
+            if attempt.hold is not None:
+                attempt.hold.pay_for(upstream)
             core.begin(upstream)
             return CompletionStream(upstream)
         await self._settle(attempt, answer)

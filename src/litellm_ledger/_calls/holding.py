@@ -12,10 +12,9 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from litellm_ledger._budgets.amounts import is_known, spent_by
-from litellm_ledger._budgets.bound import Bound
+from litellm_ledger._budgets.amounts import Amounts, is_known, spent_by
 from litellm_ledger._budgets.budget import Budget, check_budgets
 from litellm_ledger._budgets.budgets_file import BudgetsFile
 from litellm_ledger._budgets.gate import Gate, Ticket
@@ -26,7 +25,11 @@ from litellm_ledger._records.record import MAX_TEXT, UsageRecord, cut
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 
 from .bounds import Bounds
+from .needs import Need, Needs
 from .pricing import Pricing
+
+if TYPE_CHECKING:
+    from .paid_stream import Source
 
 __all__ = ["Held", "Holding"]
 
@@ -62,6 +65,7 @@ class Holding:
 
     Attributes:
         gate: decides; made when the client has opened.
+        needs: how much is held for a call.
         on_change: called when budgets begin to apply.
         on_settled: called with each outcome that was counted, on any thread.
 
@@ -75,7 +79,7 @@ class Holding:
 
     def __init__(self, core: Core, budgets: Sequence[Budget] | str | os.PathLike[str]) -> None:
         self._core = core
-        self._bounds = Bounds(core.pricing)
+        self.needs = Needs(Bounds(core.pricing))
         self._tickets: dict[int, Ticket] = {}
         self._file: BudgetsFile | None = None
         if isinstance(budgets, str | os.PathLike):
@@ -150,12 +154,12 @@ class Holding:
             return None
         if self._file is not None:
             self._reread()
+        need = self.needs.of(asked, tags, self.budgets)
         try:
-            bound = self._bounds.of(asked)
-            ticket = gate.take_now(bound, asked.model, tags, now)
+            ticket = gate.take_now(need.bound, asked.model, tags, now)
         except (BudgetExceeded, BudgetUnbounded):
             return None
-        return None if ticket is None else Held(self, gate, ticket, bound)
+        return None if ticket is None else Held(self, gate, ticket, need)
 
     async def take(
         self,
@@ -180,10 +184,10 @@ class Holding:
         gate, now = self.gate, datetime.now(UTC)
         assert gate is not None
         self._reread()
-        bound, model = self._bounds.of(asked), _as_recorded(asked.model)
+        need, model = self.needs.of(asked, tags, self.budgets), _as_recorded(asked.model)
         try:
-            ticket = await gate.take(bound, model, tags, now, wait=wait)
-            return Held(self, gate, ticket, bound)
+            ticket = await gate.take(need.bound, model, tags, now, wait=wait)
+            return Held(self, gate, ticket, need)
         except (BudgetExceeded, BudgetUnbounded) as exc:
             record = UsageRecord(
                 ts=now,
@@ -230,16 +234,35 @@ class Held:
 
     Attributes:
         ticket: of the gate.
-        bound: the most that it may use.
+        need: what was asked for.
     """
 
-    __slots__ = ("_gate", "_holding", "bound", "ticket")
+    __slots__ = ("_gate", "_holding", "need", "ticket")
 
-    def __init__(self, holding: Holding, gate: Gate, ticket: Ticket, bound: Bound) -> None:
+    def __init__(self, holding: Holding, gate: Gate, ticket: Ticket, need: Need) -> None:
         self._holding = holding
         self._gate = gate
         self.ticket = ticket
-        self.bound = bound
+        self.need = need
+
+    def pay_for(self, upstream: Source) -> None:
+        """Have a stream paid for while it is read, if that is how it is held for."""
+        if self.need.pays and self.ticket.parts:
+            from .paid_stream import pump_of
+
+            upstream.pump = pump_of(upstream, self.need.meter(), self)
+
+    def top_up(self, usd: int, tokens: int) -> bool:
+        """Hold more at once; ``False``: that cannot be done at once."""
+        return self._gate.top_up(self.ticket, Amounts(usd, tokens, 0))
+
+    async def add(self, usd: int, tokens: int) -> None:
+        """Hold more.
+
+        Raises:
+            BudgetExceeded: there is no room.
+        """
+        await self._gate.add(self.ticket, Amounts(usd, tokens, 0))
 
     def is_over(self) -> bool:
         """Whether a window has ended since: then it is another's money."""
@@ -248,17 +271,14 @@ class Held:
 
     def on_started(self) -> dict[str, Any]:
         """Return the members of a ``started`` record."""
-        held, bound, found = self.ticket.held, self.bound, self._holds()
-        for name, least, most in (
-            ("most_picousd", held.usd or 0, bound.usd),
-            ("most_tokens", held.tokens or 0, bound.tokens),
-        ):
-            if most is not None and most > least:
-                found[name] = most
+        found = self._holds()
+        if self.need.whole is not None:
+            usd, tokens = self.need.most()
+            found |= {"most_picousd": usd, "most_tokens": tokens}
         return found
 
     def _holds(self) -> dict[str, Any]:
-        held, bound, units = self.ticket.held, self.bound, self._holding.units
+        held, bound, units = self.ticket.held, self.need.bound, self._holding.units
         return {
             "hold_picousd": None if bound.usd is None or "usd" not in units else held.usd,
             "hold_tokens": None if bound.tokens is None or "tokens" not in units else held.tokens,
@@ -266,8 +286,9 @@ class Held:
 
     def on_outcome(self, fields: Mapping[str, Any], *, billed: bool) -> dict[str, Any]:
         """Return the members of an outcome: what it counts as spent where its cost is unknown."""
+        self._holding.needs.seen(self.need, fields)
         found = {**self._holds(), "most_picousd": None, "most_tokens": None}
-        status, source = fields.get("status"), fields.get("usage_source")
+        status, source = fields.get("status") or "ok", fields.get("usage_source")
         if is_known(status, source, cost_known=fields.get("cost") is not None, billed=billed):
             found["hold_picousd"] = None
         if not billed or (source == "provider" and fields.get("total_tokens") is not None):

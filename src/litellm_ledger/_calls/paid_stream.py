@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from litellm_ledger._budgets.meter import Meter
-from litellm_ledger._litellm.counting import Counter
+from litellm_ledger._litellm.counting import Counter, counter
 from litellm_ledger._litellm.own_calls import our_context
+from litellm_ledger._litellm.stream_readers import StreamReader
 
-__all__ = ["Payer", "Pump"]
+__all__ = ["Payer", "Pump", "Source", "pump_of"]
 
 _MOST: Final = 4_096
 """Chunks that are read ahead.  Before more wait, all that the call may write is held."""
@@ -35,6 +36,23 @@ class Payer(Protocol):
         Raises:
             BudgetExceeded: there is no room.
         """
+
+
+class Source(Protocol):
+    """A stream of ``_calls.stream``."""
+
+    pump: Pump | None
+    reader: StreamReader
+
+    @property
+    def provider(self) -> str | None:
+        """LiteLLM's name of the provider."""
+
+    async def read_chunk(self) -> Any:
+        """Return the next chunk, having noted what it says."""
+
+    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run what blocks in a thread of the client's."""
 
 
 class Pump:
@@ -160,3 +178,14 @@ class Pump:
                 await self._close()
             raise
         self._meter.made = target
+
+
+def pump_of(upstream: Source, meter: Meter, payer: Payer) -> Pump:
+    """The pump of a stream, which starts at its first read."""
+
+    async def count() -> Counter:
+        found: Counter = await upstream.off_loop(counter, upstream.provider or "")
+        return found
+
+    reader = upstream.reader
+    return Pump(upstream.read_chunk, reader.fresh, reader.aclose, meter, payer, count)

@@ -78,6 +78,15 @@ class Upstream:
     """How it ends, if nobody says otherwise."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
+    @property
+    def provider(self) -> str | None:
+        """As the caller named it, or as LiteLLM calls it."""
+        return self.core.pricing.provider(None, self.asked)
+
+    async def off_loop(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run what blocks in a thread of the client's."""
+        return await self.core.off_loop(work, *args)
+
     def read(self, *, finished: bool) -> dict[str, Any]:
         """What the stream itself says of its outcome."""
         fields = self.reader.fields(finished=finished)
