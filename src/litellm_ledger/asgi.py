@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from litellm_ledger._asgi.health import UsageHealth
 from litellm_ledger._asgi.middleware import UsageTagsMiddleware
+from litellm_ledger._asgi.streaming import StreamedAnswer, event_of, text_of
 from litellm_ledger._tracking.request import RequestUsage
 from litellm_ledger._tracking.tags import detached
 
-__all__ = ["RequestUsage", "UsageHealth", "UsageTagsMiddleware", "detached"]
+__all__ = [
+    "RequestUsage",
+    "StreamedAnswer",
+    "UsageHealth",
+    "UsageTagsMiddleware",
+    "detached",
+    "event_of",
+    "text_of",
+]

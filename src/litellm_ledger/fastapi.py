@@ -19,17 +19,27 @@ import gc
 import inspect
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
+from litellm_ledger._asgi.streaming import (
+    PING,
+    SEND_TIMEOUT,
+    SHUTDOWN_GRACE,
+    StreamedAnswer,
+    ending,
+    event_of,
+    text_of,
+)
 from litellm_ledger._client.client import LiteLLMClient
 from litellm_ledger._errors import BudgetExceeded, LedgerClosed, MissingExtra
 from litellm_ledger.asgi import RequestUsage, UsageHealth, UsageTagsMiddleware, detached
 
 try:
+    from starlette.background import BackgroundTask
     from starlette.requests import HTTPConnection
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, StreamingResponse
 except ModuleNotFoundError as exc:
     raise MissingExtra("fastapi", "fastapi") from exc
 
@@ -41,6 +51,8 @@ __all__ = [
     "detached",
     "get_client",
     "ledger_lifespan",
+    "usage_event_response",
+    "usage_streaming_response",
 ]
 
 _log = logging.getLogger("litellm_ledger")
@@ -155,6 +167,123 @@ async def budget_response(_request: HTTPConnection, exc: Exception) -> JSONRespo
     if exc.passes:
         return JSONResponse(told, _TOO_MANY_REQUESTS, headers={"Retry-After": _RETRY_AFTER})
     return JSONResponse(told, _PAYMENT_REQUIRED)
+
+
+class _Streamed(StreamingResponse):
+    """Starlette's, sent by a ``StreamedAnswer``."""
+
+    def __init__(
+        self,
+        content: AsyncIterable[Any],
+        options: Mapping[str, Any],
+        background: BackgroundTask | None,
+        status_code: int,
+        headers: Mapping[str, str] | None,
+        media_type: str,
+    ) -> None:
+        self._options = options
+        StreamedAnswer(content, **options)  # a mistake is told here, where it is made
+        super().__init__(content, status_code, headers, media_type, background)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        answer = StreamedAnswer(
+            self.body_iterator, status=self.status_code, headers=self.raw_headers, **self._options
+        )
+        await answer(scope, receive, send)
+        if self.background is not None:
+            await self.background()
+
+
+def usage_streaming_response(
+    content: AsyncIterable[Any],
+    *,
+    text: Callable[[Any], str | bytes] = text_of,
+    status_code: int = 200,
+    headers: Mapping[str, str] | None = None,
+    media_type: str = "text/plain",
+    background: BackgroundTask | None = None,
+    send_timeout: float | None = SEND_TIMEOUT,
+    shutdown_grace: float | None = SHUTDOWN_GRACE,
+) -> StreamingResponse:
+    """Return a response that streams, and that is recorded however its reader leaves.
+
+        answer = await client.acompletion(..., stream=True)
+        return usage_streaming_response(answer)
+
+    ``content`` is closed, and what it has used is on record, when the answer has ended: read to its
+    end; its reader gone (connection closed or reset, a proxy's time-out, bytes that nobody takes
+    for ``send_timeout`` seconds), also before the first piece; the request cut by the server; or
+    the process told to end, ``shutdown_grace`` seconds after that.  A reader that vanishes without
+    a word, while it takes what is sent, is noticed when the operating system gives it up.
+
+    Args:
+        content: the answer of a call with ``stream=True``, or an async generator of your own.
+            Streams that a generator opens are closed with it.
+        text: makes text of an item; default: what the model wrote, or the item if it is text.
+        status_code, headers, media_type, background: as for ``StreamingResponse``.  ``background``
+            runs also if the reader has left.
+        send_timeout: seconds; ``None``: no limit.
+        shutdown_grace: seconds; ``None``: until the server cuts it.  It needs a client that chains
+            the server's signal handlers (``statistics().signals`` is ``chained``).
+
+    Raises:
+        TypeError: ``content`` is not an async iterable.
+        ValueError: a time-out of 0 or less.
+    """
+
+    def encode(item: Any) -> bytes:
+        return text_of(text(item))
+
+    options = {"encode": encode, "send_timeout": send_timeout, "shutdown_grace": shutdown_grace}
+    return _Streamed(content, options, background, status_code, headers, media_type)
+
+
+def usage_event_response(
+    content: AsyncIterable[Any],
+    *,
+    event: Callable[[Any], Any] | None = None,
+    usage_event: str | None = None,
+    done: str | None = None,
+    ping: float | None = PING,
+    status_code: int = 200,
+    headers: Mapping[str, str] | None = None,
+    background: BackgroundTask | None = None,
+    send_timeout: float | None = SEND_TIMEOUT,
+    shutdown_grace: float | None = SHUTDOWN_GRACE,
+) -> StreamingResponse:
+    """Return ``usage_streaming_response`` as server-sent events.
+
+    Each item becomes the ``data`` of an event: text, or the JSON of a mapping, a list or a chunk.
+    Bytes are taken as a whole event.
+
+    Args:
+        content: as for ``usage_streaming_response``.
+        event: makes such an item of each item.
+        usage_event: name of an event before the end with the figures of the request, as of
+            ``UsageTagsMiddleware(event=…)``; needs that middleware.  ``None``: none.
+        done: data of a last event, such as ``[DONE]`` for clients that speak OpenAI's protocol.
+        ping: seconds of silence after which a comment is sent.  It keeps proxies from timing out,
+            and has the operating system notice a reader that has vanished.  ``None``: never.
+        status_code, headers, background, send_timeout, shutdown_grace: as for
+            ``usage_streaming_response``.
+
+    Raises:
+        TypeError, ValueError: as for ``usage_streaming_response``.
+    """
+
+    def encode(item: Any) -> bytes:
+        return event_of(item if event is None else event(item))
+
+    options = {
+        "encode": encode,
+        "last": ending(usage_event, done),
+        "ping": ping,
+        "send_timeout": send_timeout,
+        "shutdown_grace": shutdown_grace,
+    }
+    # Proxies that keep an answer to send it as a whole are asked not to.
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})}
+    return _Streamed(content, options, background, status_code, headers, "text/event-stream")
 
 
 async def _settled(client: LiteLLMClient, timeout: float) -> None:

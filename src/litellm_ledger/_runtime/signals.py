@@ -23,14 +23,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, Literal
 
 from . import process as _process
 
-__all__ = ["Member", "Mode", "enter", "leave"]
+__all__ = ["Member", "Mode", "enter", "leave", "listening"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -62,6 +62,8 @@ class _Coordinator:
         self._previous: dict[int, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._received = 0
+        self.listeners: dict[int, Callable[[], object]] = {}
+        self.told = False
         self._ending: asyncio.Task[None] | None = None
         self._dying_of: int | None = None
         self._ours: _Handler = self._on_signal  # bound once: handlers are compared by identity
@@ -121,6 +123,7 @@ class _Coordinator:
                     del self._previous[number]
         self._loop = None
         self._received = 0
+        self.told = False
         self._ending = self._dying_of = None
 
     # -- a signal ------------------------------------------------------------------------------
@@ -128,6 +131,10 @@ class _Coordinator:
     def _on_chained(self, number: int, frame: FrameType | None) -> None:
         for member in list(self.members):
             member.hint()
+        self.told = True
+        for listener in list(self.listeners.values()):
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                listener()
         previous = self._previous.get(number)
         if callable(previous):
             previous(number, frame)
@@ -256,6 +263,22 @@ def _flush_streams() -> None:
 
 _coordinator = _Coordinator()
 enter, leave = _coordinator.enter, _coordinator.leave
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[], object]) -> Iterator[None]:
+    """Call a function when a server is told to end whose handlers a client chains, or at once if
+    that was so already.  In the signal's handler: it must not wait or take a lock."""
+    listeners, key = _coordinator.listeners, id(listener)
+    listeners[key] = listener
+    try:
+        if _coordinator.told:
+            listener()
+        yield
+    finally:
+        del listeners[key]
+
+
 atexit.register(_coordinator.at_exit)
 
 
