@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,8 +19,9 @@ from hypothesis import strategies as st
 from tests.ledger_by_hand import NOON, HandMade
 from tests.terminal import as_json, run, told
 
-from litellm_ledger import Budget, LedgerPathError
+from litellm_ledger import Budget, BudgetExceeded, LedgerPathError
 from litellm_ledger._budgets.amounts import Amounts
+from litellm_ledger._budgets.gate import Gate
 from litellm_ledger._budgets.known import known_budgets, remember
 from litellm_ledger._budgets.release import release
 from litellm_ledger._budgets.simulate import PastCall, simulate
@@ -292,6 +295,48 @@ def test_what_was_spent_before_the_period_counts_as_it_was() -> None:
     assert (found.calls, one.admitted, one.refused) == (1, 0, 1)
 
 
+@settings(max_examples=25)
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=12),
+    limit=st.integers(0, 12),
+    lasting=st.integers(1, 4),
+)
+def test_the_replay_decides_as_the_gate_does(
+    steps: list[tuple[int, int]], limit: int, lasting: int
+) -> None:
+    """Calls of a minute each begin, and end ``lasting`` minutes later."""
+    budget = Budget(Decimal(limit).scaleb(-12), window="total")
+    calls = [
+        past(minute, minute + lasting, spent=spent, held=spent + more, operation=str(minute))
+        for minute, (spent, more) in enumerate(steps)
+    ]
+
+    async def really(root: Path) -> int:
+        gate = Gate(root, [budget])
+        await gate.open("20250101T000000Z-00000000000000aa")
+        open_now: list[tuple[int, Any, PastCall]] = []
+        refused = 0
+        for minute, call in enumerate(calls):
+            for ended, ticket, of in list(open_now):
+                if ended <= minute:
+                    gate.settle(ticket, of.spent)
+                    open_now.remove((ended, ticket, of))
+            assert call.held is not None
+            try:
+                ticket = await gate.take(call.held, "m", {}, call.began)
+            except BudgetExceeded:
+                refused += 1
+            else:
+                open_now.append((minute + lasting, ticket, call))
+        gate.close()
+        return refused
+
+    with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as root:
+        (Path(root) / "segments").mkdir()
+        (Path(root) / "live").mkdir()
+        assert simulate(calls, [budget]).refused == asyncio.run(really(Path(root)))
+
+
 @settings(max_examples=100)
 @given(
     calls=st.lists(
@@ -417,6 +462,15 @@ def test_a_release_by_budgets_is_of_their_windows_and_calls(hand: HandMade, tmp_
     assert "Nothing is stranded." in told(*arguments)
     file.write_text('[[budget]]\nlimit = 1\nwindow = "total"\nwhere = { user = "b" }\n')
     assert "Released: $1.00 and 7 tokens of 1 call (1 unsettled)." in told(*arguments)
+
+
+def test_a_release_says_what_recover_has_to_settle_first(hand: HandMade) -> None:
+    hand.open(1, [hand.line(1, kind="started", operation=hand.id(1), hold_picousd=PICO)])
+    hand.live(1, oldest=1)
+    arguments = ("budgets", "release", hand.root, "--why", "x", "--yes")
+    assert "1 writer died and not recovered: run litellm-ledger recover" in told(*arguments)
+    told("recover", hand.root)
+    assert "Released: $1.00 of 1 call (1 unsettled)." in told(*arguments)
 
 
 def test_an_audit_of_a_release_is_shown_by_verify(hand: HandMade) -> None:

@@ -14,7 +14,7 @@ from litellm_ledger._maintenance.additions import moment_after, new_writer, writ
 from litellm_ledger._maintenance.one_run import need_locks, one_run
 from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.lines import Line, Problem, everything
-from litellm_ledger._reading.listing import Snapshot
+from litellm_ledger._reading.listing import Snapshot, list_live
 from litellm_ledger._records.adjustment import Adjustment, encode_addition
 from litellm_ledger._records.audit import RELEASE, Audit, Released
 from litellm_ledger._records.layout import ADJUSTMENT_VERSION, PRICES, record_id
@@ -22,8 +22,9 @@ from litellm_ledger._storage.filesystem import REAL, FileSystem
 
 from .amounts import spent_by
 from .past import picodollars
+from .rebuild import lives
 
-__all__ = ["Stranded", "release", "stranded"]
+__all__ = ["Stranded", "cut_off", "release", "stranded"]
 
 _IN_ONE: Final = 500
 """Calls that one audit is about: its line stays below a megabyte."""
@@ -87,6 +88,11 @@ def stranded(root: Path, fits: Callable[[Line], bool] = lambda _: True) -> list[
             )
             found.append(Stranded(entry.segment.writer, line.status or "ok", let))
     return found
+
+
+def cut_off(root: Path) -> list[str]:
+    """Return the writers that died and are not recovered: what their calls held is not listed."""
+    return [writer for writer in list_live(root) if not lives(root, writer)]
 
 
 def release(

@@ -134,8 +134,8 @@ def release(
     """Let go what calls of unknown cost hold; the ledger keeps who did it, and why."""
     from litellm_ledger._aggregates.calendar import calendar
     from litellm_ledger._aggregates.selection import Selection
+    from litellm_ledger._budgets.release import cut_off, stranded
     from litellm_ledger._budgets.release import release as let_go
-    from litellm_ledger._budgets.release import stranded
     from litellm_ledger._records.record import cut
 
     if not why.strip():
@@ -144,6 +144,7 @@ def release(
     selection = Selection(**question.selection(), calendar=zone)
     with working(f"reading {ledger.path}"):
         found = stranded(ledger.path, _counted_by(ledger, file, selection.fits))
+    died = cut_off(ledger.path)
     released = 0
     if found and (yes or _is_agreed(found)):
         ids = [one.released.record for one in found]
@@ -158,8 +159,9 @@ def release(
             "usd": dollars(_held(found)),
             "tokens": sum(one.released.tokens for one in found),
             "released": released,
+            "not_recovered": died,
         },
-        lambda: _print_released(found, released),
+        lambda: _print_released(found, released, died),
         status=int(bool(found) and not released),
     )
 
@@ -217,7 +219,12 @@ def _is_agreed(found: Sequence[Stranded]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _print_released(found: Sequence[Stranded], released: int) -> None:
+def _print_released(found: Sequence[Stranded], released: int, died: Sequence[str]) -> None:
+    if died:
+        tell(
+            f"{counted(len(died), 'writer')} died and not recovered: run litellm-ledger recover, "
+            "then this again."
+        )
     if not found:
         tell("Nothing is stranded.")
     elif released:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -82,15 +83,14 @@ class ClientBudgets:
 
     # -- who hears what ------------------------------------------------------------------------
 
-    def forget_parent(self) -> None:
-        """In a forked child: the parent's thread is not there."""
-        self._begin()
-
     def _begin(self) -> None:
+        self._pid = os.getpid()
         self._thread = DiskThread("litellm-ledger-budget-alerts")
         self._last: Future[Any] | None = None
 
     def _in_background(self, work: Callable[..., Any], *args: Any) -> None:
+        if self._pid != os.getpid():  # a forked child: the parent's thread is not there
+            self._begin()
         try:
             self._last = self._thread.submit(work, *args)
         except RuntimeError:  # no thread can be started: the interpreter ends
@@ -122,7 +122,7 @@ class ClientBudgets:
     async def _drain(self) -> None:
         """Wait a moment for what is being told."""
         last = self._last
-        if last is not None:
+        if last is not None and self._pid == os.getpid():
             await asyncio.wait({asyncio.wrap_future(last)}, timeout=_LAST)
 
 
