@@ -113,8 +113,7 @@ class Output:
     quiet: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
+class Looks(NamedTuple):
     """Which rows and columns of a report are shown.
 
     Attributes:
