@@ -232,6 +232,24 @@ async def test_what_a_call_in_flight_may_cost_beyond_its_hold_is_shown(
     assert outcomes(tmp_path)[0].hold_picousd == 4 * 10**9
 
 
+async def test_where_the_bytes_do_not_fit_the_tokens_are_counted(
+    server: OpenAIServer, tmp_path: Path
+) -> None:
+    prices = {"openai/gpt-4o-mini": ModelPrice(input="1", output="0", per=1_000)}
+    text = "The quick brown fox jumps over the lazy dog. " * 100  # 4,500 bytes, 1,001 tokens
+    asked = {**ASKED, "api_base": server.base_url, "max_tokens": 10}
+    asked["messages"] = [{"role": "user", "content": text}]
+    async with client(tmp_path, Budget("3", window="total"), prices=prices) as ours:
+        await ours.acompletion(**asked)
+        asked["messages"] = [{"role": "user", "content": text * 2}]
+        with pytest.raises(BudgetExceeded) as refused:  # 900 words of it are settled
+            await ours.acompletion(**asked)
+    (started,) = Ledger(tmp_path).records(kinds=("started",))
+    assert started.hold_picousd is not None
+    assert 1_001 * 10**9 < started.hold_picousd < 1_500 * 10**9
+    assert 2 < refused.value.needed < Decimal("2.6")
+
+
 # -- the ways to leave -----------------------------------------------------------------------------
 
 

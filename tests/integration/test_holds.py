@@ -13,10 +13,12 @@ import pytest
 
 from litellm_ledger._budgets import ceiling as ceilings
 from litellm_ledger._budgets.hold import RULES
+from litellm_ledger._budgets.meter import with_margin
 from litellm_ledger._calls.bounds import Bounds
 from litellm_ledger._calls.pricing import Pricing
 from litellm_ledger._calls.realtime import SESSIONS
 from litellm_ledger._litellm.calls import CALLS, Asked
+from litellm_ledger._litellm.counting import counter
 from litellm_ledger._litellm.entries import entry_of
 from litellm_ledger._litellm.unit_entries import unit_entry
 from litellm_ledger._prices.own import ModelPrice
@@ -374,6 +376,20 @@ def test_prices_of_the_users_bound_a_call_and_come_first() -> None:
     assert held.usd == 5 * 10**11
     held = bounds.of(Asked(CALLS["acompletion"], {"model": "gpt-5", **kwargs}))
     assert held.reason == "prices= has no output: give one"
+
+
+def test_tokens_that_are_counted_are_fewer_than_bytes_and_no_fewer_than_the_tokens() -> None:
+    count = counter("openai")
+    bounds, text = Bounds(Pricing()), WORDS * 500
+    kwargs = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], "max_tokens": 9}
+    asked = Asked(CALLS["acompletion"], kwargs)
+    by_bytes = bounds.of(asked)
+    counted = bounds.counted(asked, lambda text: with_margin(count(text)))
+    assert count(text) < counted.given < by_bytes.given // 3
+    assert counted.made == by_bytes.made
+    assert counted.usd is not None
+    assert by_bytes.usd is not None
+    assert counted.usd < by_bytes.usd
 
 
 def test_limits_in_extra_body_count() -> None:

@@ -5,7 +5,7 @@ Owns the shapes that the rules of ``token_calls`` and ``unit_calls`` work with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from litellm_ledger._prices.entry import Entry
@@ -71,12 +71,16 @@ class Unbounded(Exception):
 
 
 class Asked(NamedTuple):
-    """A call as the rules see it: ``extra_body`` is among its arguments."""
+    """A call as the rules see it: ``extra_body`` is among its arguments.
+
+    ``tokens_of`` counts the tokens of a text, where its bytes are not to be taken for them.
+    """
 
     call: str
     kwargs: Mapping[str, Any]
     model: Model
     options: Mapping[str, Any]
+    tokens_of: Callable[[str], int] | None = None
 
     @property
     def entry(self) -> Entry:

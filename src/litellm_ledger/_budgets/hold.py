@@ -18,7 +18,13 @@ from .token_calls import by_text, by_tokens
 __all__ = ["Bound", "Model", "bound"]
 
 
-def bound(call: str, kwargs: Mapping[str, Any], model: Model, options: Mapping[str, Any]) -> Bound:
+def bound(
+    call: str,
+    kwargs: Mapping[str, Any],
+    model: Model,
+    options: Mapping[str, Any],
+    count: Callable[[str], int] | None = None,
+) -> Bound:
     """Return the most that a call may use.
 
     Args:
@@ -26,6 +32,7 @@ def bound(call: str, kwargs: Mapping[str, Any], model: Model, options: Mapping[s
         kwargs: its arguments.
         model: what is known of the model.
         options: ``price_options`` of the call.
+        count: counts the tokens of a text, where its bytes are not to be taken for them.
     """
     rule = RULES.get(call)
     try:
@@ -34,7 +41,7 @@ def bound(call: str, kwargs: Mapping[str, Any], model: Model, options: Mapping[s
         extra = kwargs.get("extra_body")
         if isinstance(extra, Mapping) and extra:
             kwargs = {**kwargs, **_both(kwargs, extra)}
-        return rule(Asked(call, kwargs, model, options))
+        return rule(Asked(call, kwargs, model, options, count))
     except Unbounded as exc:
         return Bound(None, None, reason=str(exc))
 

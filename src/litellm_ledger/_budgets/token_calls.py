@@ -124,7 +124,7 @@ class _Given:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self.weight = Weight()
+        self.weight = Weight(asked.tokens_of)
         self.rounds = 1  # how often the provider may read all of it
         self.fees = 0
         self.unknown = ""

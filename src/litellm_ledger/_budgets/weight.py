@@ -7,7 +7,7 @@ tools is a constant each.  Pure; nothing raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 __all__ = ["Weight", "plain_tokens"]
@@ -22,6 +22,7 @@ _TOOLS: Final = 1_024
 """What tools of any kind add: Anthropic's instructions for them are 804 tokens at most
 (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview)."""
 _DEEPEST: Final = 100
+_PASS: Final = "surrogatepass"
 
 _IMAGES: Final = frozenset({"image", "image_url", "input_image"})
 _SOUNDS: Final = frozenset({"audio", "audio_url", "input_audio"})
@@ -64,11 +65,15 @@ class Weight:
         unknown: what has a size that nobody knows: a file, a conversation that the provider has.
         characters: bytes of the text alone.
         items: how many texts or messages there are.
+
+    Args:
+        count: counts the tokens of a text, where its bytes are not to be taken for them.
     """
 
-    __slots__ = ("characters", "images", "items", "sounds", "tokens", "unknown")
+    __slots__ = ("_count", "characters", "images", "items", "sounds", "tokens", "unknown")
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[str], int] | None = None) -> None:
+        self._count = count
         self.tokens = _REQUEST
         self.images = 0
         self.sounds = 0
@@ -105,9 +110,9 @@ class Weight:
             self._plain(tool, 0)
 
     def _text(self, text: str) -> None:
-        count = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-        self.tokens += count
-        self.characters += count
+        size = len(text) if text.isascii() else len(text.encode("utf-8", _PASS))
+        self.characters += size
+        self.tokens += size if self._count is None else min(size, self._count(text))
 
     def _part(self, value: Any, depth: int) -> None:
         kind = type(value)
@@ -261,6 +266,3 @@ def plain_tokens(messages: Any) -> int | None:
         if not role.isascii():
             return None
     return tokens
-
-
-_PASS: Final = "surrogatepass"

@@ -6,7 +6,7 @@ and the straight line for a chat as nearly all are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -96,6 +96,10 @@ class Bounds:
         """Return the bound of a call as if its output had a limit: for its prices and its input."""
         return self._any(Asked(asked.call, {**asked.kwargs, "max_tokens": _AT_FIRST}))
 
+    def provider(self, asked: Asked) -> str | None:
+        """LiteLLM's name of the provider."""
+        return self._pricing.provider(None, asked)
+
     def hides_thoughts(self, asked: Asked) -> bool:
         """Whether the model may think before it writes, in tokens that no stream shows."""
         kwargs = asked.kwargs
@@ -107,13 +111,20 @@ class Bounds:
             return False  # Anthropic's think only where they are asked to
         return effort not in ("disable", "none")
 
-    def _any(self, asked: Asked) -> Bound:
+    def counted(self, asked: Asked, count: Callable[[str], int]) -> Bound:
+        """Return the bound with the tokens of each text counted, and not its bytes.
+
+        Takes milliseconds for a long text: run it in a thread.
+        """
+        return self._any(asked, count)
+
+    def _any(self, asked: Asked, count: Callable[[str], int] | None = None) -> Bound:
         provider = self._pricing.provider(None, asked)
         options: Any = asked.price_options(provider)
         model = self._model(asked, provider, options.get("base_model"))
         if model.own is None and priced_elsewhere(asked.kwargs):
             return _ELSEWHERE
-        return bound(asked.call.name, asked.kwargs, model, options)
+        return bound(asked.call.name, asked.kwargs, model, options, count)
 
     def _model(self, asked: Asked, provider: str | None, base_model: str | None = None) -> Model:
         return known_model(

@@ -15,12 +15,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from litellm_ledger._budgets.amounts import Amounts, is_known, spent_by
+from litellm_ledger._budgets.bound import Bound
 from litellm_ledger._budgets.budget import Budget, check_budgets
 from litellm_ledger._budgets.budgets_file import BudgetsFile
 from litellm_ledger._budgets.gate import Gate, Ticket
 from litellm_ledger._errors import BudgetExceeded, BudgetUnbounded
 from litellm_ledger._litellm.calls import Asked
-from litellm_ledger._records.money import whole
+from litellm_ledger._records.money import PICO, whole
 from litellm_ledger._records.record import MAX_TEXT, UsageRecord, cut
 from litellm_ledger._tracking.calls_in_flight import CallsInFlight
 
@@ -186,7 +187,13 @@ class Holding:
         self._reread()
         need, model = self.needs.of(asked, tags, self.budgets), _as_recorded(asked.model)
         try:
-            ticket = await gate.take(need.bound, model, tags, now, wait=wait)
+            try:
+                ticket = await gate.take(need.bound, model, tags, now, wait=wait)
+            except BudgetExceeded as exc:
+                if not _may_fit(need.bound, exc):
+                    raise
+                need = await self._core.off_loop(self.needs.counted, asked, tags, self.budgets)
+                ticket = await gate.take(need.bound, model, tags, now)
             return Held(self, gate, ticket, need)
         except (BudgetExceeded, BudgetUnbounded) as exc:
             record = UsageRecord(
@@ -308,3 +315,19 @@ class Held:
 
 def _as_recorded(model: str | None) -> str | None:
     return model if model is None or (model.isascii() and len(model) <= MAX_TEXT) else cut(model)
+
+
+_BYTES_A_TOKEN: Final = 5
+"""Of a text that has few tokens for its bytes."""
+
+
+def _may_fit(bound: Bound, refused: BudgetExceeded) -> bool:
+    """Whether there may be room for a call, if its input is counted properly."""
+    if refused.unit == "calls" or bound.usd is None or bound.tokens is None:
+        return False
+    less = bound.given - bound.given // _BYTES_A_TOKEN
+    saved: Decimal | int = less
+    if refused.unit == "usd":
+        fewer = bound.costs(bound.given - less, bound.made)
+        saved = Decimal(bound.costs(bound.given, bound.made) - fewer).scaleb(-PICO)
+    return refused.settled + refused.held + refused.needed - saved <= refused.limit

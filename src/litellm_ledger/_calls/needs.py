@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from litellm_ledger._budgets.bound import Bound
 from litellm_ledger._budgets.budget import Budget
-from litellm_ledger._budgets.meter import Meter
+from litellm_ledger._budgets.meter import Meter, with_margin
 from litellm_ledger._budgets.usual import Kind, Usual
 from litellm_ledger._litellm.calls import Asked
+from litellm_ledger._litellm.counting import counter
 
 from .bounds import Bounds
 
@@ -76,9 +77,25 @@ class Needs:
 
     def of(self, asked: Asked, tags: Mapping[str, str] | None, budgets: Sequence[Budget]) -> Need:
         """Return what is to be held for a call.  Never raises, and never waits."""
+        return self._of(asked, tags, budgets, self._bounds.of(asked))
+
+    def counted(
+        self, asked: Asked, tags: Mapping[str, str] | None, budgets: Sequence[Budget]
+    ) -> Need:
+        """The same, with the tokens of the input counted: run it in a thread."""
+        count = counter(self._bounds.provider(asked) or "")
+        bound = self._bounds.counted(asked, lambda text: with_margin(count(text)))
+        return self._of(asked, tags, budgets, bound)
+
+    def _of(
+        self,
+        asked: Asked,
+        tags: Mapping[str, str] | None,
+        budgets: Sequence[Budget],
+        bound: Bound,
+    ) -> Need:
         if budgets is not self._budgets:
             self._budgets, self._modes = budgets, frozenset(one.mode for one in budgets)
-        bound = self._bounds.of(asked)
         if self._modes == _ONLY_STRICT:
             return Need(bound)
         mode = self._mode(asked.model, tags)
