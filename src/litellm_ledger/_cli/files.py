@@ -78,7 +78,9 @@ def part_of(out: Path) -> Iterator[Path]:
         raise IsADirectoryError(f"{out} is a directory; name a file in it")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no directory {out.parent}; create it, or name another")
-    part = out.with_name(f".{out.name}.part")
+    part = out.with_name(
+        f".{os.urandom(8).hex()}.part"
+    )  # a name that nobody can have put a link at
     try:
         yield part
         part.replace(out)
