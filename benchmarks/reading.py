@@ -57,7 +57,13 @@ TO '{to}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)''')
 """
 
 
-def make(root: Path, lines: int, days: int = DAYS, users: int = 50) -> None:
+def make(
+    root: Path,
+    lines: int,
+    days: int = DAYS,
+    users: int = 50,
+    begin: datetime = datetime(2025, 1, 1, tzinfo=UTC),
+) -> None:
     """Write outcomes as a writer would: one segment a day."""
     (root / "segments").mkdir(parents=True)
     (root / "live").mkdir()
@@ -67,10 +73,10 @@ def make(root: Path, lines: int, days: int = DAYS, users: int = 50) -> None:
     for day in range(days):
         count = lines * (day + 1) // days - lines * day // days
         first = seq
-        begin = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=day)
+        start = begin + timedelta(days=day)
         held = []
         for at in range(count):
-            ts = (begin + timedelta(microseconds=at * 86_400_000_000 // count)).isoformat(
+            ts = (start + timedelta(microseconds=at * 86_400_000_000 // count)).isoformat(
                 timespec="microseconds"
             )
             model, one, two = models[seq % 4], 100 + seq % 901, 1 + seq % 467

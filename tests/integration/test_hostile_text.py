@@ -18,9 +18,9 @@ from tests.terminal import in_a_pipe, on_a_terminal
 
 from litellm_ledger import Ledger
 from litellm_ledger._cli import tables as _tables
-from litellm_ledger._cli.csv_lines import CsvLines
 from litellm_ledger._cli.tables import put_text
 from litellm_ledger._records.escaping import escaped, json_text
+from litellm_ledger._reports.csv_lines import CsvLines
 
 HOSTILE = "a\x1b]0;pwned\x07\x9b31mb\u202ec\u2066d\r\n\x7fe\u2028f"
 SHOWN = r"a\x1b]0;pwned\x07\x9b31mb\u202ec\u2066d\r\n\x7fe\u2028f"

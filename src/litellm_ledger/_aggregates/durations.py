@@ -5,7 +5,7 @@ Owns the table of a manifest that quantiles are answered from (docs/FORMAT.md). 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, Any
 
@@ -114,6 +114,10 @@ class Durations:
             self.size -= len(there.counts)
             there.merge(sketch)
             self.size += len(there.counts)
+
+    def cells(self) -> Iterator[tuple[_Key, dict[int | None, dict[str, Sketch]]]]:
+        """Yield each group with what was measured: by quarter, then by name."""
+        yield from self._groups.items()
 
     def within(self, most: int, steps: Sequence[int]) -> Durations | None:
         """Return it with ``most`` buckets or fewer, over one of the steps, and give up this one.

@@ -20,12 +20,12 @@ from .quarters import LARGEST, Group, Limits, Table
 from .steps import EPOCH, QUARTER, order
 from .totals import FIELDS, Totals
 
-__all__ = ["SegmentSums", "Tables"]
+__all__ = ["Rows", "SegmentSums", "Tables"]
 
 _Key = tuple[Any, ...]
 
 
-class _Rows:
+class Rows:
     """A table that is being added up: group to quarter to sums.
 
     Where it would have too many rows, it is by the hour, then by the day (UTC), and then given up.
@@ -37,6 +37,7 @@ class _Rows:
         self.size = 0
 
     def add(self, group: _Key, quarter: int | None, sums: list[int]) -> None:
+        """Add the sums of a group in a quarter, in the order of ``FIELDS``."""
         if quarter is not None:
             quarter -= quarter % self.step
         rows = self.groups.setdefault(group, {})
@@ -47,7 +48,7 @@ class _Rows:
         else:
             rows[quarter] = [*map(add, row, sums)]
 
-    def within(self, most: int, steps: Sequence[int]) -> _Rows | None:
+    def within(self, most: int, steps: Sequence[int]) -> Rows | None:
         """Return it with ``most`` rows or fewer, over one of the steps; ``None`` if it has more."""
         found = self
         for step in steps:
@@ -55,8 +56,9 @@ class _Rows:
                 found = found.copy(step)
         return found if found.size <= most else None
 
-    def copy(self, step: int, *more: None) -> _Rows:
-        other = _Rows(step)
+    def copy(self, step: int, *more: None) -> Rows:
+        """Return it over another step; ``more`` is added to each group."""
+        other = Rows(step)
         for group, rows in self.groups.items():
             for quarter, sums in rows.items():
                 other.add((*group, *more), quarter, sums)
@@ -85,7 +87,7 @@ class SegmentSums:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._combined = self._begin()
-        self._tables: dict[str | None, _Rows | None] = {None: _Rows(limits.steps[0])}
+        self._tables: dict[str | None, Rows | None] = {None: Rows(limits.steps[0])}
         self._tags: set[str] = set()
         self._lines = 0
         self._key: _Key = ()

@@ -37,6 +37,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "report": ("reports", FORMS),
     "top": ("reports", FORMS),
     "html": ("reports", ()),
+    "serve": ("serving", ()),
     "statusline": ("now", ("json",)),
     "watch": ("now", ()),
     "calls": ("records", FORMS),

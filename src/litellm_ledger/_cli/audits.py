@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
+from litellm_ledger._reports.plain import utc
 
 from .flags import Output, emit
 from .parameters import argument, option
-from .plain import utc
 from .progress import working
 from .tables import tell
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import clean, counted, dollars, money, percent
 from litellm_ledger._errors import LedgerError
+from litellm_ledger._reports.plain import plain_value, utc
 
 from .audits import Who, user_name
 from .flags import Output, complain, emit
 from .parameters import option
-from .plain import plain_value, utc
 from .progress import working
 from .tables import Column, show, tell, write
 

@@ -18,13 +18,13 @@ from litellm_ledger._archive.columns import quoted
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.escaping import json_text
 from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._reports.csv_lines import csv_rows, put_csv
 from litellm_ledger._reports.engine import is_large
 from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._reports.plain import record_dict
 
-from .csv_lines import csv_rows, put_csv
 from .files import part_of, target
 from .flags import place
-from .plain import record_dict
 from .progress import progress, working
 
 if TYPE_CHECKING:

@@ -280,7 +280,8 @@ def ask(
     """Make one real call and record it; print the answer and its record."""
     import asyncio
 
-    from .plain import record_dict
+    from litellm_ledger._reports.plain import record_dict
+
     from .records import print_record
 
     where = ledger_directory(ledger)

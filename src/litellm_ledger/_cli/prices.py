@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, dollars
+from litellm_ledger._reports.plain import adjustment_dict, exact
 
 from .audits import Who, user_name
 from .flags import Output, check_where, emit
 from .parameters import option
-from .plain import utc
 from .progress import working
 from .tables import Column, show, tell, write
 
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
     from litellm_ledger._reports.ledger import Ledger
 
 __all__ = [
-    "adjustment_dict",
     "check_dict",
     "print_adjustments",
     "print_check",
     "print_terms",
     "reprice",
-    "terms_dict",
 ]
 
 
@@ -176,24 +174,6 @@ def _print_repriced(found: Repriced, *, written: bool, output: Output) -> None:
         tell(f"{records} would change. Nothing was written; --write adds the adjustments.")
 
 
-def terms_dict(priced: Priced) -> dict[str, Any]:
-    """Return a price as plain JSON values; amounts are exact decimal text."""
-    return {
-        "cost": None if priced.cost is None else dollars(priced.cost),
-        "terms": [
-            {
-                "name": term.name,
-                "quantity": str(term.quantity),
-                "unit": term.unit,
-                "price": _exact(term.price),
-                "amount": _exact(term.amount),
-            }
-            for term in priced.lines
-        ],
-        "missing": list(priced.missing),
-    }
-
-
 def print_terms(priced: Priced) -> None:
     """Print the terms of a price: what was used, for how much, and what that comes to."""
     write("price, by the entry in the price book:")
@@ -203,31 +183,12 @@ def print_terms(priced: Priced) -> None:
             Column("term", [clean(term.name) for term in lines], left=True),
             Column("quantity", [f"{term.quantity:,}" for term in lines]),
             Column("unit", [clean(term.unit) for term in lines], left=True),
-            Column("USD per unit", [_exact(term.price) for term in lines]),
-            Column("USD", [_exact(term.amount) for term in lines]),
+            Column("USD per unit", [exact(term.price) for term in lines]),
+            Column("USD", [exact(term.amount) for term in lines]),
         ]
     )
     for name in priced.missing:
         write(f"no price for {clean(name)}")
-
-
-def adjustment_dict(one: Adjustment) -> dict[str, Any]:
-    """Return an adjustment as plain JSON values; amounts are exact decimal text."""
-    from litellm_ledger._records.money import usd
-
-    def money(pico: int | None) -> str | None:
-        return None if pico is None else dollars(usd(pico))
-
-    return {
-        "id": one.id,
-        "at": utc(one.at),
-        "who": one.who,
-        "why": one.why,
-        "old_cost": money(one.old_cost),
-        "new_cost": money(one.new_cost),
-        "old_price_version": one.old_price_version,
-        "new_price_version": one.new_price_version,
-    }
 
 
 def print_adjustments(made: Sequence[Adjustment]) -> None:
@@ -237,11 +198,6 @@ def print_adjustments(made: Sequence[Adjustment]) -> None:
         old, new = (told[name] or "unknown" for name in ("old_cost", "new_cost"))
         who, why = clean(one.who), clean(one.why, 4_096)
         write(f"{'adjusted':<18} {told['at']}: {old} -> {new} USD, by {who}: {why}")
-
-
-def _exact(amount: Decimal) -> str:
-    text = format(amount, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def check_dict(found: PriceCheck) -> dict[str, Any]:

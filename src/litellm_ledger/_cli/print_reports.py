@@ -203,7 +203,7 @@ def _plain(asked: Asked, most: int | None) -> Iterator[dict[str, Any]]:
 
 
 def _put_csv(asked: Asked, output: Output, most: int | None) -> None:
-    from .csv_lines import put_rows
+    from litellm_ledger._reports.csv_lines import put_rows
 
     report = asked.report
     measured = [name for name in MEASURED if getattr(report.total, name)]

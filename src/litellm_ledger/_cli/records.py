@@ -15,6 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, listed
 from litellm_ledger._records.escaping import escaped, json_text
+from litellm_ledger._reports.plain import (
+    MONEY,
+    one_line,
+    operation_dict,
+    prices_of,
+    record_dict,
+    utc,
+)
 
 from .flags import (
     RAW,
@@ -30,19 +38,17 @@ from .flags import (
     scope,
 )
 from .parameters import argument, option
-from .plain import MONEY, one_line, record_dict, utc
 from .progress import working
 from .tables import Column, write, write_notes
 from .tables import show as show_table
 
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.question import Question
-    from litellm_ledger._prices.price import Priced
     from litellm_ledger._reading.lines import Problem
-    from litellm_ledger._records.adjustment import Adjustment
     from litellm_ledger._records.record import UsageRecord
     from litellm_ledger._reports.history import Calls, Operation
     from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._reports.plain import Prices
 
     Ledgers = Ledger  # of one directory, or several
 
@@ -89,7 +95,7 @@ def calls(
         }
 
     def csv() -> None:
-        from .csv_lines import put_csv
+        from litellm_ledger._reports.csv_lines import put_csv
 
         put_csv(found, sys.stdout, raw=output.raw)
 
@@ -163,25 +169,10 @@ def show(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
             "litellm-ledger calls --json lists them"
         )
-    prices = _prices(ledger.path, found)
+    prices = prices_of(ledger.path, found)
     return emit(
-        output, lambda: _operation_dict(found, prices), lambda: _print_operation(found, prices)
+        output, lambda: operation_dict(found, prices), lambda: _print_operation(found, prices)
     )
-
-
-_Prices = dict[str | None, tuple["Priced | None", "list[Adjustment]"]]
-
-
-def _prices(root: Path, found: Operation) -> _Prices:
-    """Return of an operation's outcomes, by id, the terms of the price and the adjustments."""
-    from litellm_ledger._reading.price_check import adjustments_of, terms
-
-    outcomes = {a.outcome.id: a.outcome for a in found.attempts if a.outcome is not None}
-    made = adjustments_of(root, outcomes)
-    return {
-        key: (terms(root, outcome), [one for one in made if one.adjusts == key])
-        for key, outcome in outcomes.items()
-    }
 
 
 def refuse_directory(text: str, order: str) -> None:
@@ -190,31 +181,7 @@ def refuse_directory(text: str, order: str) -> None:
         raise ValueError(f"{text} is a directory; it comes last: {order}")
 
 
-def _operation_dict(found: Operation, prices: _Prices) -> dict[str, Any]:
-    from .prices import adjustment_dict, terms_dict
-
-    def told(outcome: UsageRecord | None) -> dict[str, Any]:
-        priced, made = prices.get(outcome.id, (None, [])) if outcome else (None, [])
-        return {
-            **({"price": terms_dict(priced)} if priced else {}),
-            **({"adjustments": [adjustment_dict(one) for one in made]} if made else {}),
-        }
-
-    return {
-        "id": found.id,
-        "attempts": [
-            {
-                "number": attempt.number,
-                "started": attempt.started and record_dict(attempt.started),
-                "outcome": attempt.outcome and record_dict(attempt.outcome),
-                **told(attempt.outcome),
-            }
-            for attempt in found.attempts
-        ],
-    }
-
-
-def _print_operation(found: Operation, prices: _Prices) -> None:
+def _print_operation(found: Operation, prices: Prices) -> None:
     """Print an operation: what it came to, then each attempt, a member a line."""
     outcomes = [attempt.outcome for attempt in found.attempts if attempt.outcome is not None]
     known = [outcome.cost for outcome in outcomes if outcome.cost is not None]

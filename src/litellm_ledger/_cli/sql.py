@@ -10,10 +10,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import clean
+from litellm_ledger._reports.plain import one_line, plain_value
 
 from .flags import Output, complain, emit, paths_dict, place
 from .parameters import argument, option
-from .plain import one_line, plain_value
 from .progress import working
 from .records import damage, refuse_directory
 from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
@@ -58,7 +58,7 @@ def sql(
         }
 
     def csv() -> None:
-        from .csv_lines import put_rows
+        from litellm_ledger._reports.csv_lines import put_rows
 
         rows = (map(_cell, row) for row in found)
         put_rows(found.columns, rows, sys.stdout, raw=output.raw)

@@ -27,7 +27,20 @@ from litellm_ledger._reports.report import Report, added
 
 from .time_axis import fitting, in_period, periods, short
 
-__all__ = ["READINGS", "Chart", "Page", "Series", "Top", "gather"]
+__all__ = [
+    "FAILURES",
+    "READINGS",
+    "TOKENS",
+    "Axis",
+    "Chart",
+    "Page",
+    "Series",
+    "Top",
+    "gather",
+    "speed",
+    "spend",
+    "top_of",
+]
 
 _APART: Final = 7
 """Groups with a colour of their own; all others share one."""
@@ -40,7 +53,7 @@ _NO_FAILURE: Final = ("ok", "refused", MISSING)
 _Parts = tuple[tuple[str, int, Callable[[Row], int]], ...]
 """The parts of a stack of counts: name, colour, and the count in a row."""
 
-_TOKENS: Final[_Parts] = (
+TOKENS: Final[_Parts] = (
     (
         "input, fresh",
         0,
@@ -51,7 +64,7 @@ _TOKENS: Final[_Parts] = (
     ("output", 1, lambda row: max(0, row.output_tokens - row.reasoning_tokens)),
     ("output, reasoning", 5, attrgetter("reasoning_tokens")),
 )
-_FAILURES: Final[_Parts] = tuple(
+FAILURES: Final[_Parts] = tuple(
     (status, color, attrgetter(status))
     for status, color in (("error", 5), ("cancelled", 1), ("abandoned", 4), ("unsettled", 7))
 )
@@ -178,22 +191,22 @@ def gather(
     if not rows or every is None:
         return page
     labels = periods(every, [row.group[every] for row in rows], dates)
-    axis = _Axis(every, labels)
+    axis = Axis(every, labels)
     charts = [
-        _spend(rows, stacked, axis),
+        spend(rows, stacked, axis),
         axis.counts(
             rows,
-            _TOKENS,
+            TOKENS,
             id="tokens",
             title="Tokens",
             unit="tokens",
             about="Input and output tokens, with the shares of the provider's prompt cache and "
             "of reasoning.",
         ),
-        _speed(report([every], quantiles=True).rows, axis),
+        speed(report([every], quantiles=True).rows, axis),
         axis.counts(
             rows,
-            _FAILURES,
+            FAILURES,
             id="failures",
             title="Failed and abandoned calls",
             unit="calls",
@@ -206,11 +219,11 @@ def gather(
     tops = []
     for key in _keys(by, chosen):
         if key in keys:
-            tops.append(_top(rows, key))
+            tops.append(top_of(rows, key))
             continue
         found = report([key])
         page.missing_tags.extend(found.missing_tags)
-        tops.append(_top(found.rows, key))
+        tops.append(top_of(found.rows, key))
     tops = [top for top in tops if len(top.rows) > 1 or top.key in by]  # else it says nothing
     listed = {top.key for top in tops}
     failed = [row for row in rows if row.group["status"] == "error"]
@@ -241,13 +254,14 @@ def _sums(rows: Iterable[Row], key: str) -> dict[str, Row]:
     return {name: added(same) for name, same in found.items()}
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """The time of all charts of a page."""
 
     every: str
     labels: list[str]
 
     def chart(self, series: list[Series], **about: Any) -> Chart:
+        """Return a chart over this time."""
         marks = short(self.every, self.labels)
         return Chart(**about, labels=self.labels, short=marks, series=series)
 
@@ -286,7 +300,8 @@ def _dearest(rows: Iterable[Row], key: str) -> list[tuple[str, Row]]:
     return sorted(groups, key=lambda pair: (-pair[1].cost, -pair[1].calls, pair[0]))
 
 
-def _spend(rows: list[Row], by: str, axis: _Axis) -> Chart:
+def spend(rows: list[Row], by: str, axis: Axis) -> Chart:
+    """Stack the cost by the values of a key, those beyond the first few as one."""
     groups = _dearest(rows, by)
     apart = groups if len(groups) <= _APART + 1 else groups[:_APART]
     parts: list[tuple[str, int, dict[str, Any]]] = []
@@ -314,7 +329,8 @@ def _spend(rows: list[Row], by: str, axis: _Axis) -> Chart:
     return chart
 
 
-def _speed(rows: list[Row], axis: _Axis) -> Chart:
+def speed(rows: list[Row], axis: Axis) -> Chart:
+    """Draw latency and time to first token of rows with quantiles."""
     at = {row.group[axis.every]: row for row in rows}
     series = []
     for name, color, field, part in (
@@ -338,7 +354,8 @@ def _speed(rows: list[Row], axis: _Axis) -> Chart:
     )
 
 
-def _top(rows: Iterable[Row], key: str) -> Top:
+def top_of(rows: Iterable[Row], key: str) -> Top:
+    """Return the most expensive values of a key, and all others as one."""
     groups = _dearest(rows, key)
     rest = [row for _, row in groups[_TOP:]]
     return Top(key=key, rows=groups[:_TOP], others=(len(rest), added(rest)) if rest else None)

@@ -19,7 +19,7 @@ from litellm_ledger._reports.report import floor_mark
 from .drawing import SIDE, compact, draw, rounded_cost
 from .figures import Page, Top
 
-__all__ = ["render"]
+__all__ = ["basis", "percent", "render", "shares"]
 
 _MOST: Final = 20
 """Tags that are listed by name."""
@@ -53,8 +53,8 @@ def render(page: Page) -> str:
         waste=waste,
         errors=[[clean(name), f"{row.calls:,}"] for name, row in page.errors],
         tags=tags,
-        shares=_shares(page.total),
-        basis=_basis(page.total),
+        shares=shares(page.total),
+        basis=basis(page.total),
         version=__version__,
     )
 
@@ -82,7 +82,7 @@ def _tiles(page: Page) -> list[tuple[str, str]]:
     total, failed = page.total, page.failed
     known = total.known_cost is not None
     requests = f"requests for {total.calls - total.retries:,} calls" if total.retries else "calls"
-    cached = f", {_percent(total.cache_read_tokens, total.input_tokens)} of the input from cache"
+    cached = f", {percent(total.cache_read_tokens, total.input_tokens)} of the input from cache"
     mark = "+" if failed.is_floor or page.has_missing else ""
     failed_cost = (
         "their cost is unknown"
@@ -98,17 +98,18 @@ def _tiles(page: Page) -> list[tuple[str, str]]:
         (f"{total.calls:,}", requests),
         (compact(total.total_tokens), f"tokens{cached if total.cache_read_tokens else ''}"),
         (
-            _percent(failed.calls, total.calls),
+            percent(failed.calls, total.calls),
             f"failed or abandoned ({failed.calls:,}); {failed_cost}",
         ),
         (
-            _percent(total.provider_reported, counted_calls),
+            percent(total.provider_reported, counted_calls),
             "of the calls counted by the provider itself",
         ),
     ]
 
 
-def _percent(part: int | Decimal, whole: int | Decimal) -> str:
+def percent(part: int | Decimal, whole: int | Decimal) -> str:
+    """Write a share."""
     if not whole:
         return "–"
     share = 100 * float(part / whole)
@@ -132,7 +133,7 @@ def _top(top: Top, total: Row) -> dict[str, Any]:
             "calls": f"{row.calls:,}",
             "exact": _cost(row),
             "cost": f"{cost}{floor_mark(row)}",
-            "share": "–" if row.known_cost is None else _percent(row.cost, total.cost),
+            "share": "–" if row.known_cost is None else percent(row.cost, total.cost),
         }
         for (name, row), cost in zip(listed, costs, strict=True)
     ]
@@ -159,7 +160,7 @@ def _tags(page: Page) -> list[list[str]]:
     return [*rows, [counted(rest, "other"), "", ""]] if rest else rows
 
 
-def _shares(total: Row) -> list[tuple[str, list[tuple[str, int, str, int]]]]:
+def shares(total: Row) -> list[tuple[str, list[tuple[str, int, str, int]]]]:
     """What the tokens and costs of calls rest on: name, calls, their share, colour."""
     parts: list[tuple[str, list[tuple[str, int, int]]]] = [
         (
@@ -183,7 +184,7 @@ def _shares(total: Row) -> list[tuple[str, list[tuple[str, int, str, int]]]]:
         (
             title,
             [
-                (name, count, _percent(count, sum(calls for _, calls, _ in rows)), color)
+                (name, count, percent(count, sum(calls for _, calls, _ in rows)), color)
                 for name, count, color in rows
                 if count
             ],
@@ -192,9 +193,10 @@ def _shares(total: Row) -> list[tuple[str, list[tuple[str, int, str, int]]]]:
     ]
 
 
-def _basis(total: Row) -> str:
+def basis(total: Row) -> str:
+    """Say how much of a cost rests on an estimate."""
     estimated = total.estimated_cost
     return (
         f"Of {_cost(total)}, {money(total.cost - estimated)} is based on the provider's count "
-        f"and {money(estimated)} ({_percent(estimated, total.cost)}) on an estimate."
+        f"and {money(estimated)} ({percent(estimated, total.cost)}) on an estimate."
     )

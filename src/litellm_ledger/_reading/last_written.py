@@ -7,21 +7,20 @@ for is rare, or may be in the archive.  Never writes, takes no lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
-from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._records.layout import SegmentName, record_id
 from litellm_ledger._records.line import checked, decode, line_of
-from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._records.record import Fields, UsageRecord
 
 from .lines import real_outcomes
 from .listing import Snapshot, by_writer, open_segment
 
-__all__ = ["ended", "last_written"]
+__all__ = ["Fits", "ended", "last_written"]
 
 _BLOCK: Final = 16 * 1024
 _MOST: Final = 32 * 2**20
@@ -34,7 +33,14 @@ class _GaveUpError(Exception):
     """More would have to be read than is worth it."""
 
 
-def ended(record: UsageRecord) -> tuple[datetime, str]:
+class Fits(Protocol):
+    """Tells which outcomes are asked for: a ``Selection``, or one that knows more."""
+
+    def fits(self, record: Fields) -> bool:
+        """Tell whether a record is asked for."""
+
+
+def ended(record: Fields) -> tuple[datetime, str]:
     """Return what outcomes are ordered by: when they ended, then by id; without a time first."""
     if record.ts is None:
         return _LONG_AGO, record.id or ""
@@ -44,10 +50,24 @@ def ended(record: UsageRecord) -> tuple[datetime, str]:
         return record.ts, record.id or ""
 
 
-def last_written(root: Path, selection: Selection, limit: int) -> list[UsageRecord] | None:
+def last_written(
+    root: Path,
+    selection: Fits,
+    limit: int,
+    *,
+    skip: Collection[SegmentName] = (),
+    most: int = _MOST,
+) -> list[UsageRecord] | None:
     """Return the last ``limit`` outcomes that are asked for, the newest last.
 
     ``None``: they cannot be found without reading most of the ledger.
+
+    Args:
+        root: the ledger.
+        selection: which outcomes.
+        limit: how many.
+        skip: segments that are known to hold none of them.
+        most: bytes to read at most.
 
     Raises:
         LedgerPathError: there is no ledger, or it cannot be read.
@@ -55,11 +75,13 @@ def last_written(root: Path, selection: Selection, limit: int) -> list[UsageReco
     """
     ledger = Snapshot.take(root)
     places = ledger.archive
-    ends = _Ends(root, selection, limit)
+    ends = _Ends(root, selection, limit, most)
     found: list[UsageRecord] = []
     try:
         for _, family in by_writer(ledger.segments):
-            found += ends.of_writer(family, [name for name in family if name not in places])
+            found += ends.of_writer(
+                family, [name for name in family if name not in places and name not in skip]
+            )
     except _GaveUpError:
         return None
     newest = sorted(nlargest(limit, found, key=ended), key=ended)
@@ -71,11 +93,11 @@ def last_written(root: Path, selection: Selection, limit: int) -> list[UsageReco
 
 
 class _Ends:
-    def __init__(self, root: Path, selection: Selection, limit: int) -> None:
+    def __init__(self, root: Path, selection: Fits, limit: int, most: int) -> None:
         self._root = root
         self._selection = selection
         self._limit = limit
-        self._left = _MOST
+        self._left = most
 
     def of_writer(
         self, family: Sequence[SegmentName], names: Sequence[SegmentName]

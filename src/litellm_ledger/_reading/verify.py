@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -63,11 +63,18 @@ _TRIES: Final = 3
 write at that moment."""
 
 
-def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) -> Verification:
+def verify(
+    root: Path,
+    *,
+    full: bool = False,
+    anchors: Sequence[Anchor] = (),
+    advance: Callable[[SegmentName], None] = lambda _: None,
+) -> Verification:
     """Judge every writer of a ledger.
 
     Args:
         root: the ledger.
+        advance: called with each segment that has been read, perhaps on another thread.
         full: read every line, also of segments that are what their manifest says, and compare the
             manifests with the lines.
         anchors: what the manifests must have been at some time.
@@ -92,7 +99,7 @@ def verify(root: Path, *, full: bool = False, anchors: Sequence[Anchor] = ()) ->
     noted: dict[str, list[Problem]] = {writer: [] for writer in sorted({*segments, *live, *sealed})}
     linked = {writer: read_links(root, sealed.get(writer, ()), noted[writer]) for writer in noted}
     there = {name for links in linked.values() for name in links if name not in ledger.archive}
-    digests = _digests(root, sorted(there.intersection(ledger.segments), key=str))
+    digests = _digests(root, sorted(there.intersection(ledger.segments), key=str), advance)
     among_additions: list[Problem] = []
     additions = read_additions(root, list_additions(root), among_additions)  # what is done by now
     audits = by_audited_writer(additions)
@@ -374,7 +381,9 @@ class _Found:
 _Digest = tuple[str, int]
 
 
-def _digests(root: Path, names: Sequence[SegmentName]) -> dict[SegmentName, _Digest]:
+def _digests(
+    root: Path, names: Sequence[SegmentName], advance: Callable[[SegmentName], None]
+) -> dict[SegmentName, _Digest]:
     """Return the digests of segments, but those that cannot be read; by several threads.
 
     Reading and hashing let go of the interpreter, so that they take as many cores as there are.
@@ -385,6 +394,8 @@ def _digests(root: Path, names: Sequence[SegmentName]) -> dict[SegmentName, _Dig
             return _digest(root / SEGMENTS / str(name))
         except OSError:
             return None
+        finally:
+            advance(name)
 
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
         found = zip(names, threads.map(digest, names), strict=True)

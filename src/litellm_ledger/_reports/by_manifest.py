@@ -18,7 +18,7 @@ from litellm_ledger._reading.sealed import manifests
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._storage.manifest import Manifest, read
 
-__all__ = ["Sealed", "add_sealed"]
+__all__ = ["Sealed", "add_sealed", "alone"]
 
 
 class Sealed(NamedTuple):
@@ -44,7 +44,7 @@ def add_sealed(
     told = manifests(ledger.root, ledger.segments, ledger.archive)
     found = set()
     for _, family in by_writer(ledger.segments):
-        for name in _alone(family, told):
+        for name in alone(family, told):
             if _add(ledger.root, name, told[name], question, totals, spread):
                 found.add(name)
     rest = [name for name in ledger.segments if name not in found]
@@ -76,9 +76,7 @@ def _add(
     return any(question.add_to(totals, table, spread, durations) for table in tables)
 
 
-def _alone(
-    family: Sequence[SegmentName], told: Mapping[SegmentName, Manifest]
-) -> list[SegmentName]:
+def alone(family: Sequence[SegmentName], told: Mapping[SegmentName, Manifest]) -> list[SegmentName]:
     """Return those of a writer's segments whose lines all count.
 
     A line does not count where another segment has the same number, and an unsettled call does not

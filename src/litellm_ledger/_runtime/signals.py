@@ -30,7 +30,7 @@ from typing import Any, Final, Literal
 
 from . import process as _process
 
-__all__ = ["Member", "Mode", "enter", "leave", "listening"]
+__all__ = ["Member", "Mode", "enter", "leave", "listening", "server_is_ending"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -87,6 +87,10 @@ class _Coordinator:
             self.members.remove(member)
         if not self.members and self._ending is None:
             self._restore()
+
+    def handlers(self, number: int) -> list[Any]:
+        """Return the handler of a signal, and that which it leads to."""
+        return [signal.getsignal(number), self._previous.get(number)]
 
     def _install(self, number: int, loop: asyncio.AbstractEventLoop) -> Mode:
         current = signal.getsignal(number)
@@ -289,3 +293,15 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+
+
+def server_is_ending() -> bool:
+    """Whether uvicorn, which handles the signals of this process, was told to end.
+
+    It waits for every response, and tells none of them: one that never ends has to look.
+    """
+    for number in _SIGNALS:
+        for handler in _coordinator.handlers(number):
+            if getattr(getattr(handler, "__self__", None), "should_exit", False) is True:
+                return True
+    return False

@@ -26,7 +26,7 @@ from litellm_ledger._records.escaping import escaped
 from litellm_ledger._records.record import CUT_MARK, MAX_TEXT, UsageRecord, clean_tags
 
 if TYPE_CHECKING:
-    from litellm_ledger._reports.relation import Relation
+    from .relation import Relation
 
 __all__ = ["CsvLines", "csv_rows", "put_csv", "put_rows"]
 

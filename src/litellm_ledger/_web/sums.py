@@ -1,0 +1,225 @@
+"""Sums by segment: of one kind of question, by group and quarter of an hour.
+
+Owns their shape, how lines are added to them, and how a question with a time and periods is
+answered from them: exactly or not at all.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from litellm_ledger._aggregates.calendar import PERIODS
+from litellm_ledger._aggregates.durations import Durations
+from litellm_ledger._aggregates.groups import key_of
+from litellm_ledger._aggregates.quantiles import MEASURED, Sketch, Spread
+from litellm_ledger._aggregates.quarters import QuarterQuestion
+from litellm_ledger._aggregates.segment_sums import Rows
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._aggregates.steps import EPOCH, QUARTER
+from litellm_ledger._aggregates.totals import FIELDS, Totals
+from litellm_ledger._records.line import Line
+from litellm_ledger._records.record import Fields
+
+__all__ = ["HOUR", "Adder", "Growing", "Question", "Shape", "Sums"]
+
+HOUR: Final = 4
+"""Quarters over which durations are kept."""
+
+
+class Shape(NamedTuple):
+    """A kind of question: the keys that are no periods, the conditions, whether durations too."""
+
+    keys: tuple[str, ...]
+    where: tuple[tuple[str, tuple[str, ...]], ...]
+    where_not: tuple[tuple[str, tuple[str, ...]], ...]
+    timed: bool
+
+    @classmethod
+    def of(cls, by: Sequence[str], selection: Selection, *, timed: bool) -> Shape:
+        """Return that of a question."""
+
+        def plain(
+            conditions: Mapping[str, frozenset[str]],
+        ) -> tuple[tuple[str, tuple[str, ...]], ...]:
+            return tuple((key, tuple(sorted(values))) for key, values in sorted(conditions.items()))
+
+        keys = tuple(key for key in by if key not in PERIODS)
+        return cls(keys, plain(selection.where), plain(selection.where_not), timed)
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags that it is about."""
+        words = [*self.keys, *dict(self.where), *dict(self.where_not)]
+        return {word.removeprefix("tag:") for word in words if word.startswith("tag:")}
+
+
+class Sums:
+    """The sums of one segment for one shape, by ``(status, usage_source, *keys)`` and quarter.
+
+    ``exact``: made from the lines, by the quarter; a manifest may have them over longer times.
+    """
+
+    __slots__ = ("exact", "kept", "rows", "timed")
+
+    def __init__(self, step: int, *, timed: bool, exact: bool = False) -> None:
+        self.exact = exact
+        self.rows = Rows(step)
+        self.timed: Durations | None = Durations(HOUR) if timed else None
+        self.kept: list[tuple[tuple[Any, ...], list[int | None], list[list[int]]]] | None = None
+
+    def add(self, key: tuple[Any, ...], quarter: int | None, sums: list[int]) -> None:
+        self.rows.add(key, quarter, sums)
+        self.kept = None
+
+    def groups(self) -> list[tuple[tuple[Any, ...], list[int | None], list[list[int]]]]:
+        """Return each group with its quarters, which ascend, and the sums of each."""
+        if self.kept is None:
+            self.kept = []
+            for key, rows in self.rows.groups.items():
+                quarters = sorted(rows, key=lambda q: (q is not None, q or 0))
+                self.kept.append((key, quarters, [rows[q] for q in quarters]))
+        return self.kept
+
+    @property
+    def size(self) -> int:
+        return self.rows.size + (self.timed.size // 4 if self.timed else 0)
+
+
+class Question(QuarterQuestion):
+    """A question to such sums: which periods, from when to when."""
+
+    def __init__(
+        self,
+        by: Sequence[str],
+        shape: Shape,
+        selection: Selection,
+        numbers: dict[tuple[int, int], tuple[int, ...] | None],
+    ) -> None:
+        dates = selection.calendar
+        super().__init__([key for key in by if key in PERIODS], selection)
+        self._numbers = numbers
+        self._times = Selection(selection.since, selection.until, calendar=dates)
+        self._columns = [
+            (key_of(key, dates), None) if key in PERIODS else (None, 2 + shape.keys.index(key))
+            for key in by
+        ]
+
+    def _of(self, key: tuple[Any, ...], ts: datetime | None) -> tuple[str, ...]:
+        one = Fields(ts=ts)
+        return tuple([of(one) if of else key[at or 0] for of, at in self._columns])
+
+    def _cut(
+        self, quarters: list[int | None], step: int
+    ) -> list[tuple[datetime | None, int, int]] | None:
+        runs = self._runs(quarters, step)
+        if runs is None:
+            return None
+        timed = [(None if q is None else EPOCH + q * QUARTER, a, b) for q, a, b in runs]
+        return [run for run in timed if self._times.fits(Fields(ts=run[0]))]
+
+    def put(self, sums: Sums, totals: Totals, spread: Spread | None) -> bool:
+        """Add them; ``False``, and nothing added, if their quarters do not fit the question."""
+        try:
+            found = self._found(sums)
+            measured = [] if spread is None else self._measured(sums)
+        except OverflowError:  # a time that no calendar has
+            return False
+        if found is None or measured is None:
+            return False
+        for key, group, rows in found:
+            column = rows[0] if len(rows) == 1 else [*map(sum, zip(*rows, strict=True))]
+            totals.add_sums(key[0], key[1], group, dict(zip(FIELDS, column, strict=True)))
+        if spread is not None:
+            for group, name, sketch in measured:
+                spread.merge(group, name, sketch)
+        return True
+
+    def _found(
+        self, sums: Sums
+    ) -> list[tuple[tuple[Any, ...], tuple[str, ...], list[list[int]]]] | None:
+        found = []
+        for key, quarters, rows in sums.groups():
+            runs = self._cut(quarters, sums.rows.step)
+            if runs is None:
+                return None
+            found += [(key, self._of(key, ts), rows[a:b]) for ts, a, b in runs if b > a]
+        return found
+
+    def _measured(self, sums: Sums) -> list[tuple[tuple[str, ...], str, Sketch]] | None:
+        if sums.timed is None:
+            return None
+        found = []
+        for key, by_time in sums.timed.cells():
+            times = sorted(by_time, key=lambda q: (q is not None, q or 0))
+            runs = self._cut(times, sums.timed.step)
+            if runs is None:
+                return None
+            for ts, start, end in runs:
+                group = self._of((None, None, *key), ts)
+                for time in times[start:end]:
+                    found += [(group, name, one) for name, one in by_time[time].items()]
+        return found
+
+
+class Growing:
+    """A segment whose lines are added up.
+
+    Attributes:
+        offset: up to which it was read.
+        last: the number of the last line.
+        odd: it is not as a writer leaves it; its sums are of no use.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.sums = Sums(1, timed=shape.timed, exact=True)
+        self.adder = Adder(shape, self.sums)
+        self.offset = 0
+        self.last = 0
+        self.odd = False
+
+    def take(self, line: Line | None) -> None:
+        """Add a line; ``None`` is no record."""
+        if (
+            line is None
+            or line.kind == "gap"
+            or line.status == "unsettled"
+            or line.seq <= self.last
+        ):
+            self.odd = True
+        if line is not None and not self.odd:
+            self.last = line.seq
+            self.adder.add(line)
+
+
+class Adder:
+    """Adds lines to sums."""
+
+    def __init__(self, shape: Shape, sums: Sums) -> None:
+        self._selection = Selection(where=dict(shape.where), where_not=dict(shape.where_not))
+        self._keys = [key_of(key) for key in shape.keys]
+        self._sums = sums
+        self._measured: dict[tuple[Any, ...], list[float]] = {}
+
+    def add(self, line: Line) -> None:
+        if line.kind != "usage" or not self._selection.fits(line):
+            return
+        quarter = None if line.ts is None else (line.ts - EPOCH) // QUARTER
+        group = tuple([of(line) for of in self._keys])
+        one = Totals(by=[])
+        one.add(line, line.cost)
+        ((_, sums),) = one.sums()
+        self._sums.add((line.status, line.usage_source, *group), quarter, sums)
+        if self._sums.timed is not None and line.status == "ok":
+            for name in MEASURED:
+                value = getattr(line, name)
+                if value is not None:
+                    self._measured.setdefault((group, quarter, name), []).append(value)
+
+    def flush(self) -> None:
+        """Add the durations that were collected."""
+        measured, self._measured = self._measured, {}
+        if self._sums.timed is not None:
+            for (group, quarter, name), values in measured.items():
+                self._sums.timed.add(group, quarter, name, Sketch.of(values))
