@@ -9,11 +9,11 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import clean, counted, dollars
+from litellm_ledger._reports.plain import utc
 
 from .audits import Who, user_name
 from .flags import Output, emit
 from .parameters import option
-from .plain import utc
 from .progress import working
 from .tables import tell
 

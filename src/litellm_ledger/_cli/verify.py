@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
+from litellm_ledger._reports.plain import utc
 
 from .audits import audit_line
 from .erasures import erasure_line
 from .flags import Output, emit, one_by_one
 from .parameters import option
-from .plain import utc
 from .progress import working
 from .tables import Column, show, tell, write
 
