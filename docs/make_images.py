@@ -3,9 +3,9 @@
     python docs/make_images.py
 
 `report.svg` is what `litellm-ledger daily` prints on a terminal; `page-*.png` is the page that
-`litellm-ledger html` writes, in Chromium (`apt-get install chromium fonts-dejavu-core`).  Both are
-of the ledger that `sample.py` writes.  Nothing in them is typed in by hand, and nothing is fetched
-when they are shown.
+`litellm-ledger html` writes, in Chromium (`apt-get install chromium fonts-dejavu-core`);
+`dashboard*.png` is what `litellm-ledger serve` shows.  All are of the ledger that `sample.py`
+writes.  Nothing in them is typed in by hand, and nothing is fetched when they are shown.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ SHOTS = (
     ("page-dark", 1200, 1560, True),
     ("page-phone-light", 390, 1560, False),
     ("page-phone-dark", 390, 1560, True),
+)
+
+# Name, path, width and height, whether dark.
+DASHBOARD = (
+    ("dashboard", "?tz=UTC&top=tag:user", 1200, 1290, False),
+    ("dashboard-dark", "explore?tz=UTC&by=model&every=week&last=8w", 1200, 1290, True),
 )
 
 # Rich's own frame without its fonts, which would be fetched from the network.
@@ -101,7 +107,7 @@ def draw(output: str, to: Path) -> None:
     to.write_text("".join(line.rstrip() + "\n" for line in svg.splitlines()), encoding="utf-8")
 
 
-def shoot(page: Path, to: Path, width: int, height: int, *, dark: bool) -> None:
+def shoot(page: str, to: Path, width: int, height: int, *, dark: bool) -> None:
     """Take a picture of a page as Chromium shows it."""
     chromium = shutil.which("chromium") or sys.exit("chromium is not installed")
     subprocess.run(
@@ -114,7 +120,7 @@ def shoot(page: Path, to: Path, width: int, height: int, *, dark: bool) -> None:
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             f"--window-size={width},{height}",
             f"--screenshot={to}",
-            page.as_uri(),
+            page,
         ],
         check=True,
         capture_output=True,
@@ -128,7 +134,16 @@ def main() -> None:
         draw(on_a_terminal(home, *COMMAND), IMAGES / "report.svg")
         subprocess.run([sys.executable, "-m", "litellm_ledger", *PAGE], cwd=home, check=True)
         for name, width, height, dark in SHOTS:
-            shoot(home / "report.html", IMAGES / f"{name}.png", width, height, dark=dark)
+            shoot((home / "report.html").as_uri(), IMAGES / f"{name}.png", width, height, dark=dark)
+        subprocess.run([sys.executable, DOCS / "sample.py", home / "today", "now"], check=True)
+        serve = [sys.executable, "-m", "litellm_ledger", "serve", "today", "--port", "0"]
+        with subprocess.Popen(
+            [*serve, "--no-token"], cwd=home, stdout=subprocess.PIPE, text=True
+        ) as server:
+            address = server.stdout.readline().split()[-1]
+            for name, path, width, height, dark in DASHBOARD:
+                shoot(address + path, IMAGES / f"{name}.png", width, height, dark=dark)
+            server.terminate()
     for path in sorted(IMAGES.iterdir()):
         sys.stdout.write(f"{path.relative_to(DOCS.parent)}\n")
 

@@ -1,6 +1,8 @@
 """Write a ledger that looks like one of a small product: eight weeks, three writers, six models.
 
-    python docs/sample.py LEDGER
+    python docs/sample.py LEDGER [now]
+
+With ``now`` the eight weeks end today, in place of a day that stays the same.
 
 For the pictures in these pages and for a look at the commands.  The calls are invented, by a fixed
 seed; the records are written by the library itself.
@@ -75,12 +77,12 @@ def call(lots: random.Random, ts: datetime) -> UsageRecord:
     )
 
 
-async def write(ledger: Path) -> None:
+async def write(ledger: Path, end: datetime = END) -> None:
     lots = random.Random(7)
     for part in range(3):
         async with UsageTracker(ledger, handle_signals=False) as tracker:
             for day in range(DAYS):
-                date = END - timedelta(days=DAYS - day)
+                date = end - timedelta(days=DAYS - day)
                 busy = 90 * (1 + day / DAYS) * (0.35 if date.weekday() > 4 else 1)
                 for _ in range(int(busy * lots.uniform(0.7, 1.3))):
                     hour = min(23.99, max(0.0, lots.gauss(13 + part, 4)))
@@ -89,4 +91,5 @@ async def write(ledger: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(write(Path(sys.argv[1])))
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    asyncio.run(write(Path(sys.argv[1]), midnight if sys.argv[2:] == ["now"] else END))

@@ -38,6 +38,8 @@ def serve(
     """Serve the dashboard in a browser on this machine, until Ctrl-C."""
     from litellm_ledger._web.serving import address, is_loopback, listen, new_token, run
 
+    if len(ledger.paths) > 1:
+        raise ValueError("serve one ledger at a time, each on a --port of its own")
     ledger.segments()
     if not is_loopback(host) and viewer is None:
         raise ValueError(
