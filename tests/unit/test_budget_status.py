@@ -71,6 +71,13 @@ def test_a_standing_is_what_the_lines_of_the_window_say(hand: HandMade) -> None:
     assert standing(hand.root, [], NOON) == []
 
 
+def test_a_record_of_tomorrow_is_not_spent_today(hand: HandMade) -> None:
+    hand.filled({"cost": Decimal(1), "ts": NOON + timedelta(days=1)}, {"cost": Decimal(2)})
+    budgets = [Budget(5, window="day"), Budget(5, window="24h"), Budget(5, window="total")]
+    settled = [one.settled // PICO for one in standing(hand.root, budgets, NOON)]
+    assert settled == [2, 2, 3]
+
+
 def test_calls_in_flight_hold_and_those_of_the_dead_are_spent(hand: HandMade) -> None:
     held = hand.line(1, kind="started", operation=hand.id(1), hold_picousd=2 * PICO)
     without = hand.line(2, kind="started", operation=hand.id(2))

@@ -62,7 +62,7 @@ class ClientBudgets:
         """Return what of each budget is spent, held and free, scope by scope.
 
         All that is recorded so far is written first; then the ledger is read, in a thread: the
-        lines of the windows that count, 0.2 s for each 10,000 of them.  Cancelled, nothing is left.
+        lines of the windows that count, some 0.15 s for each 10,000.  Cancelled, nothing is left.
 
         Raises:
             LedgerClosed: the client is closed.
