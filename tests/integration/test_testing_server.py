@@ -182,6 +182,32 @@ def test_a_provider_may_put_usage_on_the_finish_chunk(http: httpx.Client) -> Non
     assert chunks[-1]["usage"]["total_tokens"] == 10
 
 
+def test_a_chat_with_tools_is_answered_by_a_call_of_the_first_until_that_was_answered(
+    server: OpenAIServer, http: httpx.Client
+) -> None:
+    once = Behaviour(tool_calls=1)
+    tools = {"tools": [{"type": "function", "function": {"name": "look"}}]}
+    answer = chat(http, once, **tools).json()
+    (choice,) = answer["choices"]
+    (called,) = choice["message"]["tool_calls"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", None)
+    assert called["function"] == {"name": "look", "arguments": "{}"}
+    assert answer["usage"]["completion_tokens"] == 1
+    role, delta, finish, usage = events(chat(http, once, **STREAM, **tools))
+    assert [one["choices"][0]["finish_reason"] for one in (role, delta, finish)] == [
+        *(None, None, "tool_calls"),
+    ]
+    (piece,) = delta["choices"][0]["delta"]["tool_calls"]
+    assert (piece["index"], piece["function"]["name"]) == (0, "look")
+    assert usage["usage"]["completion_tokens"] == 1
+    told = [*CHAT["messages"], choice["message"], {"role": "tool", "content": "two words"}]
+    answer = chat(http, once, messages=told, **tools).json()
+    assert answer["choices"][0]["message"]["content"] == "word1 word2 word3 word4 word5"
+    assert answer["usage"]["prompt_tokens"] == server.requests[0].usage["prompt_tokens"] + 2  # type: ignore[index]
+    for without in (chat(http, once), chat(http, **tools)):
+        assert without.json()["choices"][0]["finish_reason"] == "stop"
+
+
 @pytest.mark.parametrize("after", [0, 2, 5])
 def test_a_cut_stream_ends_without_done(
     server: OpenAIServer, http: httpx.Client, after: int

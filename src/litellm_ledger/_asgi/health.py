@@ -44,7 +44,7 @@ Check = dict[str, Any]
 class UsageHealth:
     """An ASGI endpoint that says whether usage is recorded: 200 if so, else 503.
 
-        app.add_route("/usage/health", UsageHealth())
+        app = FastAPI(routes=[Route("/usage/health", UsageHealth())])
 
     The answer is JSON: ``{"ok": true, "checks": {...}}``, each check with ``ok`` and its figures.
 

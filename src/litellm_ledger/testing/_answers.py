@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from litellm_ledger.testing._behaviour import Behaviour
@@ -85,7 +86,23 @@ def reports_usage(request: Mapping[str, Any], behaviour: Behaviour) -> bool:
     return asked and not behaviour.ignore_include_usage and not behaviour.no_usage
 
 
+def tool_asked_for(request: Mapping[str, Any], behaviour: Behaviour) -> str | None:
+    """Return the name of the tool that this chat is answered by a call of, if it is."""
+    tools, messages = request.get("tools"), request.get("messages") or ()
+    done = sum(isinstance(one, Mapping) and one.get("role") == "tool" for one in messages)
+    if not tools or done >= behaviour.tool_calls:
+        return None
+    return str((tools[0].get("function") or {}).get("name"))
+
+
+def _tool_call(name: str, number: int) -> Json:
+    function = {"name": name, "arguments": "{}"}
+    return {"id": f"call_{number:08d}", "type": "function", "function": function}
+
+
 def _chat_usage(request: Mapping[str, Any], behaviour: Behaviour) -> Json:
+    if tool_asked_for(request, behaviour) is not None:
+        behaviour = replace(behaviour, chunks=1, words_per_chunk=1)
     cost = {} if behaviour.cost is None else {"cost": behaviour.cost}
     return {
         **cost,
@@ -119,7 +136,11 @@ def chat(request: Mapping[str, Any], behaviour: Behaviour, number: int) -> Json:
         "refusal": None,
         "annotations": [],
     }
-    answer = _chat(request, behaviour, number, "chat.completion", "stop", message=message)
+    reason, name = "stop", tool_asked_for(request, behaviour)
+    if name is not None:
+        reason = "tool_calls"
+        message |= {"content": None, "tool_calls": [_tool_call(name, number)]}
+    answer = _chat(request, behaviour, number, "chat.completion", reason, message=message)
     if not behaviour.no_usage:
         answer["usage"] = _chat_usage(request, behaviour)
     return answer
@@ -140,9 +161,13 @@ def chat_chunks(
         return {**body, "usage": None} if reports else body
 
     yield chunk({"role": "assistant", "content": "", "refusal": None}), False
-    for piece in pieces(behaviour):
-        yield chunk({"content": piece}), True
-    last = chunk({}, "stop")
+    name = tool_asked_for(request, behaviour)
+    if name is not None:
+        yield chunk({"tool_calls": [{"index": 0, **_tool_call(name, number)}]}), True
+    else:
+        for piece in pieces(behaviour):
+            yield chunk({"content": piece}), True
+    last = chunk({}, "stop" if name is None else "tool_calls")
     if reports and behaviour.usage_on_finish:
         yield {**last, "usage": _chat_usage(request, behaviour)}, False
         return

@@ -45,6 +45,9 @@ class Behaviour:
         audio_tokens: Audio tokens, a part of the prompt.
         reasoning_tokens: Reasoning tokens, a part of the completion.
         audio_output_tokens: Audio tokens, a part of the completion.
+        tool_calls: Rounds in which a chat that has `tools` is answered by a call of the first one,
+            without arguments, in place of text: until the messages hold that many answers of a
+            tool. It counts as one word and one chunk.
         response_model: The model name in the answer; None repeats the one asked for.
         service_tier: What the answer says that it was served with.
         cost: US dollars in `usage.cost`, as OpenRouter reports them; None reports none.
@@ -71,6 +74,7 @@ class Behaviour:
     no_usage: bool = False
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    tool_calls: int = 0
     cached_tokens: int = 0
     audio_tokens: int = 0
     reasoning_tokens: int = 0

@@ -44,7 +44,8 @@ class OpenAIServer:
     key is checked.
     `prompt_tokens` is the number of whitespace-separated words in the messages and
     `completion_tokens` the number of words in the answer, 5 by default; see `Behaviour` for what
-    is added to them. `max_tokens`, `n` and `tools` have no effect. The same request gets the same
+    is added to them. `max_tokens` and `n` have no effect, and `tools` only with
+    `Behaviour.tool_calls`. The same request gets the same
     answer each time, except for its id, which counts up.
 
     Leaving the `with` block cuts what is still being answered.
