@@ -15,15 +15,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from litellm_ledger._archive.archive import ArchiveFile
+from litellm_ledger._archive.archive import ArchiveFile, digest, source_of
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.chain import list_manifests
-from litellm_ledger._reading.erasures import exchanges
+from litellm_ledger._reading.erasures import Erasures, exchanges
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, list_live
 from litellm_ledger._records.adjustment import encode_addition
-from litellm_ledger._records.layout import ERASING, SEGMENTS, SegmentName, record_id
+from litellm_ledger._records.layout import ERASING, MANIFESTS, SEGMENTS, SegmentName, record_id
 from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 
@@ -166,12 +166,15 @@ class _Run:
         waiting = self._waiting(found)
         ids = found.ids - waiting
         new = Replacing(self._root, self._fs, rewriter, ids, self._left)
-        at = moment_after(read_additions(self._root, self._ledger.adjustments, []), self._root)
+        added = read_additions(self._root, self._ledger.adjustments, [])
+        at = moment_after(added, self._root)
         files = 0
         try:
             for name, adjustments in found.adjustments.items():
                 new.additions(name, adjustments, waiting)
             new.recovery()
+            for name in self._from_backups(found, Erasures(added)):
+                new.restored(name, self._ledger.archive.get(name))
             new.history(set(list_manifests(self._root)).difference(self._ledger.segments))
             for batch in self._batches(found):
                 for file, names in batch:
@@ -196,6 +199,23 @@ class _Run:
             left=tuple(problems),
             marks=tuple(marks),
         )
+
+    def _from_backups(self, found: Found, erasures: Erasures) -> Iterator[SegmentName]:
+        """Yield segments without the person whose manifest is from before an erasure."""
+        written = {place.segment for place in found.numbers}
+        there = {name.manifest: name for name in self._ledger.segments if not name.open}
+        for one in erasures.exchanges():
+            name = there.get(one.old_name) if one.part == MANIFESTS else None
+            if name is None or name in written:
+                continue
+            written.add(name)
+            told = manifests.read(self._root, name)
+            if told is None or not erasures.is_old(manifests.identity(told[1])):
+                continue
+            place = self._ledger.archive.get(name)
+            now = source_of(place)[0] if place else digest(self._root / SEGMENTS / str(name))
+            if erasures.came_from(now, told[0].sha256):
+                yield name
 
     def _waiting(self, found: Found) -> set[str]:
         """Take out of what was found what cannot be written anew; return ids.

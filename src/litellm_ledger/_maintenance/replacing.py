@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
@@ -20,6 +19,7 @@ import msgspec
 
 from litellm_ledger._archive.archive import (
     ArchiveFile,
+    Place,
     Source,
     content_name,
     digest,
@@ -126,7 +126,7 @@ class Replacing:
         self._told: dict[SegmentName, _Told] = {}
         self._segments: list[Changed] = []
         self._files: list[ChangedFile] = []
-        self._records: Counter[str] = Counter()
+        self._records: dict[str, set[int]] = {}  # a number may be in several files
         self.hidden = self.recovered = self.adjustments = 0
 
     # -- segments ------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class Replacing:
             told = self._tell(name, None)
             self._left.append(_not_whole(name))
         self._segments.append(_changed(name, None, before, after, told))
-        self._records[name.writer] += len(numbers)
+        self._records.setdefault(name.writer, set()).update(numbers)
 
     def _damaged(
         self, name: SegmentName, numbers: Collection[int], path: Path, ready: Path
@@ -231,7 +231,7 @@ class Replacing:
                 sources.append(_source(name, path))
                 before, after = _compacted(old), _compacted(sources[-1])
                 changed.append(_changed(name, file.path.name, before, after, told))
-                self._records[name.writer] += len(numbers[name])
+                self._records.setdefault(name.writer, set()).update(numbers[name])
             packed += [data] if data is not None else []
         self._write_parquet(ready, file, sources, parts, packed_manifests(packed), memory)
         now = digest(ready)
@@ -348,6 +348,31 @@ class Replacing:
                 path = self._root / MANIFESTS / name.manifest
                 self._other(MANIFESTS, name.manifest, manifests.encode(new), path)
 
+    def restored(self, name: SegmentName, place: Place | None) -> None:
+        """Write the manifest that a segment had after an erasure, in place of one from a backup.
+
+        Args:
+            name: of the segment.
+            place: where it is in the archive, if it is not in ``segments/``.
+        """
+        there = manifests.read(self._root, name)
+        if there is None:
+            return
+        path = self._root / SEGMENTS / str(name)
+        if place is not None:
+            kept = {_segment_of(data): data for data in kept_manifests(place[0])}
+            data = kept.get(str(name))
+            if data is None or manifests.parse(data, name) is None:
+                return
+        else:
+            with open_file(path) as file:
+                made = contents(file, path, name, there[0].limits)
+            told = there[0]
+            data = manifests.encode(
+                msgspec.structs.replace(made, sealed=told.sealed, previous=told.previous)
+            )
+        self._other(MANIFESTS, name.manifest, data, self._root / MANIFESTS / name.manifest)
+
     def _other(self, part: str, name: str, data: bytes, like: Path) -> None:
         self._prepare(prepared(self._root, part, name), [data], like)
         new = hashlib.sha256(data).hexdigest()
@@ -382,7 +407,7 @@ class Replacing:
                     writer=writer,
                     segments=segments,
                     files=files,
-                    records=self._records[writer],
+                    records=len(self._records.get(writer, ())),
                     kept=self._rewriter.keep,
                 )
             )

@@ -124,8 +124,11 @@ class Erasures:
         audits = sorted(found, key=lambda audit: (audit.at, audit.id))
         self.changed = [(audit, list(exchanges(audit))) for audit in audits]
         self._later: dict[str, str] = {}
-        for _, files in self.changed:
+        for audit, files in self.changed:
             self._later.update((file.old, file.new) for file in files)
+            self._later.update(  # those in the archive, too
+                (one.was.sha256, one.now.sha256) for one in audit.segments if one.now is not None
+            )
 
     def runs(self, since: int = 0) -> list[Erasure]:
         """Return what was erased, run by run; ``since``: without the first audits."""
@@ -156,6 +159,14 @@ class Erasures:
     def came_from(self, sha256: str, old: str) -> bool:
         """Whether a file took the place of another one, by the SHA-256 of both."""
         return sha256 != old and self.now(old, (sha256,)) == sha256
+
+    def is_old(self, sha256: str) -> bool:
+        """Whether a file was there before an erasure, and another one has its place since."""
+        return self._later.get(sha256, sha256) != sha256
+
+    def are_one(self, sha256: str, other: str) -> bool:
+        """Whether one of two files took the place of the other."""
+        return self.came_from(sha256, other) or self.came_from(other, sha256)
 
     def exchanges(self) -> list[Exchange]:
         """Return all files that were written anew, by time."""

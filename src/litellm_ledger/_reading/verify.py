@@ -230,8 +230,8 @@ class _Found:
             manifest = None if link is None else link.manifest
             if manifest is not None:
                 digest = source_of(archive[name]) if name in archive else digests.get(name)
-                if digest is not None and erasures.came_from(digest[0], manifest.sha256):
-                    manifest = None  # written anew after its manifest was read, or just before
+                if digest is not None and erasures.are_one(digest[0], manifest.sha256):
+                    manifest = None  # one of them is written anew already, or was just now
                 elif not self._is_as_sealed(name, manifest, digest):
                     manifest = None
             if manifest is None or full or name.first <= self.last:  # a number twice counts once
