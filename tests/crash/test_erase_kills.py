@@ -201,7 +201,7 @@ def test_a_power_cut_leaves_what_the_next_run_ends(
     plain: Case,
     scratch: Scratch,  # noqa: F811 - the fixture
 ) -> None:
-    assert check_power(plain, scratch, Recorder(), every=12) > 100
+    assert check_power(plain, scratch, Recorder(), every=20) > 100
 
 
 def test_files_that_are_not_synced_before_the_audit_are_caught(

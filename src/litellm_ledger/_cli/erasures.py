@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-from litellm_ledger._aggregates.formatting import clean, counted, dollars
+from litellm_ledger._aggregates.formatting import clean, counted, dollars, money
 from litellm_ledger._reports.plain import utc
 
 from .audits import Who, user_name
-from .flags import Output, emit
+from .flags import Output, emit, refuse_misspelt
 from .parameters import option
 from .progress import working
 from .tables import tell
@@ -55,6 +55,10 @@ def erase(
     ] = "asked for",
     who: Who = None,
     dry_run: Annotated[bool, option(help="Only show what there is of the person.")] = False,
+    allow_missing: Annotated[
+        bool,
+        option(help="Accept a tag that no call has; by default it is refused if nothing is found."),
+    ] = False,
     yes: Annotated[bool, option("--yes", help="Do not ask.")] = False,
 ) -> int:
     """Take a person's records out of the ledger; exit 1 if some have to wait."""
@@ -70,13 +74,36 @@ def erase(
         with working(f"searching {ledger.path}"):
             found = erase_from(ledger.path, person, keep=keep_amounts)
         if not found.records and not found.adjustments:
+            _check(ledger, where, found, allow_missing=allow_missing)
             return _end(output, ledger, person, found, dry_run=True)
         if not _agreed(found, keep=keep_amounts):
             tell("Nothing was erased.")
             return 1
     with working(f"{'searching' if dry_run else 'erasing from'} {ledger.path}"):
         done = erase_from(ledger.path, person, who=by, why=cut(why), keep=keep_amounts)
+    _check(ledger, where, done, allow_missing=allow_missing)
     return _end(output, ledger, person, done, dry_run=dry_run)
+
+
+def _check(ledger: Ledger, where: list[str], found: Erased, *, allow_missing: bool) -> None:
+    """Where there is nothing of a person, refuse a misspelt tag.
+
+    After an erasure the last call with the tag may have gone with it: then it is none.
+
+    Raises:
+        ValueError: no call has ever had it, as far as can be told.
+    """
+    from litellm_ledger._aggregates.question import Question
+    from litellm_ledger._maintenance.person import tags_in
+    from litellm_ledger._reading.adjustments import read_additions
+    from litellm_ledger._reading.erasures import Erasures
+    from litellm_ledger._reading.listing import list_additions
+
+    if not found.nothing or allow_missing:
+        return
+    if Erasures(read_additions(ledger.path, list_additions(ledger.path), [])).changed:
+        return
+    refuse_misspelt(ledger, sorted(tags_in(where)), Question())
 
 
 def _agreed(found: Erased, *, keep: bool) -> bool:
@@ -93,8 +120,12 @@ def _end(output: Output, ledger: Ledger, person: Person, done: Erased, *, dry_ru
 
     def plain() -> dict[str, Any]:
         found = msgspec.to_builtins(done)
-        cost = str(found.pop("cost") and _dollars(done))
-        return {"path": str(ledger.path), "dry_run": dry_run, **found, "cost": cost}
+        return {
+            "path": str(ledger.path),
+            "dry_run": dry_run,
+            **found,
+            "cost": dollars(_dollars(done)),
+        }
 
     return emit(
         output,
@@ -112,7 +143,7 @@ def _dollars(done: Erased) -> Any:
 
 def _amount(done: Erased) -> str:
     calls = counted(done.calls, "call")
-    return f"{counted(done.records, 'record')} ({calls}, {dollars(_dollars(done))})"
+    return f"{counted(done.records, 'record')} ({calls}, {money(_dollars(done))})"
 
 
 def _print(done: Erased, person: Person, *, dry_run: bool) -> None:

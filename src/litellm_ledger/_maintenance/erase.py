@@ -28,7 +28,7 @@ from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 
 from .additions import moment_after, new_writer, write_additions
-from .erasing import alone, begin, finish
+from .erasing import alone, begin, finish, prepare
 from .finding import Found, Place, find
 from .marks_left import MarksLeft, marks_left
 from .one_run import need_locks, told
@@ -50,8 +50,8 @@ class Erased:
     """What one run found, or did.
 
     Attributes:
-        records: of the person that were in sealed files; ``calls``: how many of all that were found
-            are outcomes, and ``cost``: picodollars that these came to.
+        records: of the person that were in sealed files; ``calls``: how many of these are
+            outcomes, and ``cost``: picodollars that they came to.
         adjustments: of these records.
         files: that were written anew.
         waiting: records that stay for now: a process is still writing their segment, or their call
@@ -149,10 +149,11 @@ class _Run:
         files = len({place.file or place.segment for place in found.numbers})
         files += len(found.adjustments)
         adjustments = sum(map(len, found.adjustments.values()))
+        costs = found.outcomes(waiting)
         return Erased(
-            records=len(found.ids - waiting),
-            calls=found.calls,
-            cost=found.cost,
+            records=len(found.ids.keys() - waiting),
+            calls=len(costs),
+            cost=sum(costs),
             adjustments=adjustments,
             files=files,
             waiting=len(waiting),
@@ -164,7 +165,8 @@ class _Run:
         rewriter = Rewriter(self._person, keep=self._keep)
         found = find(self._ledger, self._person, rewriter.is_kept)
         waiting = self._waiting(found)
-        ids = found.ids - waiting
+        ids = found.ids.keys() - waiting
+        costs = found.outcomes(waiting)
         new = Replacing(self._root, self._fs, rewriter, ids, self._left)
         added = read_additions(self._root, self._ledger.adjustments, [])
         at = moment_after(added, self._root)
@@ -189,8 +191,8 @@ class _Run:
         marks = marks_left(self._root, self._person, problems)
         return Erased(
             records=len(ids),
-            calls=found.calls,
-            cost=found.cost,
+            calls=len(costs),
+            cost=sum(costs),
             adjustments=new.adjustments,
             files=files,
             waiting=len(waiting),
@@ -247,7 +249,7 @@ class _Run:
         later = Snapshot.take(self._root)
         before = set(self._ledger.segments)
         names = [name for name in later.segments if name.open or name not in before]
-        return find(later.of(names), self._person).ids
+        return set(find(later.of(names), self._person).ids)
 
     def _batches(self, found: Found) -> Iterator[list[tuple[ArchiveFile | None, set[SegmentName]]]]:
         """Part what is to be written by size; what is written in any case comes with the first.
@@ -294,6 +296,8 @@ class _Run:
         audits = new.audits(adder, at, who, why)
         if not audits:
             return 0
+        # Last to go: until then somebody has to look whether an old file is left.
+        prepare(self._fs, self._root / ERASING / "begun", [])
         self._fs.sync_directory(self._root / ERASING)
         write_additions(self._root, self._fs, adder, [encode_addition(one) for one in audits])
         finish(self._root, self._fs)

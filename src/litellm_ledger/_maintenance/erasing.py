@@ -182,7 +182,7 @@ def finish(root: Path, fs: FileSystem) -> None:
     if changed:
         fs.sync_directory(root / ERASING)
     remove_old(root, fs, last.values())
-    for name in sorted(ready):
+    for name in sorted(ready):  # all that tells that something is left to do: last
         if S_ISREG((root / ERASING / name).lstat().st_mode):
             fs.unlink(root / ERASING / name)
 

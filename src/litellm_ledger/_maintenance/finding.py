@@ -6,7 +6,7 @@ is the beginning or the outcome of a request whose other line does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -48,20 +48,21 @@ class Found:
 
     Attributes:
         numbers: of the person's lines, by where they are; open segments are among them.
-        ids: of these lines.
-        calls: how many of them are outcomes; ``cost``: picodollars that these came to.
+        ids: of these lines, each with its cost in picodollars; ``None``: it is no outcome.
         running: places and numbers of ``started`` lines without an outcome.
         adjustments: ids of adjustments of these records, or of the person, by segment.
         problems: files that cannot be read.
     """
 
     numbers: dict[Place, set[int]] = field(default_factory=dict)
-    ids: set[str] = field(default_factory=set)
-    calls: int = 0
-    cost: int = 0
+    ids: dict[str, int | None] = field(default_factory=dict)
     running: list[tuple[Place, int]] = field(default_factory=list)
     adjustments: dict[SegmentName, set[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    def outcomes(self, but: Collection[str]) -> list[int]:
+        """Return the costs of the outcomes, except those of these ids."""
+        return [cost for key, cost in self.ids.items() if cost is not None and key not in but]
 
 
 def find(
@@ -188,11 +189,8 @@ class _Search:
             self._ended.add(call)
             if call[0] == line.id:
                 self._alone.add(call)
-            if line.id not in found.ids and not is_done:
-                found.calls += 1
-                found.cost += line.cost or 0
         if not is_done:
-            found.ids.add(line.id)
+            found.ids[line.id] = None if line.kind == "started" else line.cost or 0
 
     def look_for_partners(self) -> None:
         """Note the other lines of the requests of which only one was found."""

@@ -18,7 +18,7 @@ from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.line import Line
 
-__all__ = ["SHORT", "Person", "unescaped"]
+__all__ = ["SHORT", "Person", "tags_in", "unescaped"]
 
 SHORT: Final = 4
 """Characters of a mark below which it is looked for as a word of its own: ``u1`` is in many."""
@@ -161,6 +161,13 @@ class _Sought:
         if not any(form in low for form in self._forms):
             return 0
         return sum(1 for _ in self._words.finditer(low))
+
+
+def tags_in(where: Sequence[str]) -> set[str]:
+    """Return the tags in conditions."""
+    read = read_conditions(text for text in where if _CONDITION.fullmatch(text) is None)
+    keys = {*read.wanted, *read.begun}
+    return {key.removeprefix("tag:") for key in keys if key.startswith("tag:")}
 
 
 def _forms(mark: str) -> list[bytes]:
