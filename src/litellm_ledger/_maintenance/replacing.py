@@ -304,7 +304,8 @@ class Replacing:
         for raw in BytesIO(read_file(path)):
             one = addition_of(raw)
             if isinstance(one, Adjustment) and one.id in ids and one.adjusts not in but:
-                raw = self._rewriter.adjustment(one)
+                # The sums of a record that has expired stay, and so does what was added to them.
+                raw = self._rewriter.adjustment(one, keep=one.adjusts not in self._ids)
                 count += 1
             lines.append(raw)
         if count:
@@ -343,10 +344,16 @@ class Replacing:
             return
         for name in names:
             there = manifests.read(self._root, name)
-            new = None if there is None else anonymous(there[0], *self._person.one_tag)
+            new = None if there is None else anonymous(there[0], self._is_mark)
             if new is not None:
                 path = self._root / MANIFESTS / name.manifest
                 self._other(MANIFESTS, name.manifest, manifests.encode(new), path)
+
+    def _is_mark(self, tag: str | None, value: str) -> bool:
+        """Whether a value in a table is the person's, or has a mark in it."""
+        if self._person.one_tag is not None and tag == self._person.one_tag[0]:
+            return value in self._person.one_tag[1]
+        return self._person.without(value) is None
 
     def restored(self, name: SegmentName, place: Place | None) -> None:
         """Write the manifest that a segment had after an erasure, in place of one from a backup.

@@ -15,6 +15,7 @@ import msgspec
 from litellm_ledger._records.adjustment import Adjustment, ErasedAdjustment, encode_addition
 from litellm_ledger._records.layout import ADJUSTMENT_VERSION, SegmentName, split_id
 from litellm_ledger._records.line import SEALED, SUFFIX, Line, line_of
+from litellm_ledger._records.record import KEYS
 from litellm_ledger._records.scan import Head, heads
 from litellm_ledger._storage.manifest import Manifest, encode, utc_text
 
@@ -98,9 +99,9 @@ class Rewriter:
         """Whether a line is already what stays of it."""
         return self.keep and self.kept(raw) == raw
 
-    def adjustment(self, one: Adjustment) -> bytes:
-        """Return what stands in place of an adjustment of an erased record."""
-        if not self.keep:
+    def adjustment(self, one: Adjustment, *, keep: bool = False) -> bytes:
+        """Return what stands in place of an adjustment; ``keep``: its amount stays in any case."""
+        if not (self.keep or keep):
             gone = ErasedAdjustment(
                 v=ADJUSTMENT_VERSION, id=one.id, seq=one.seq, gap_until=one.seq, at=one.at
             )
@@ -182,29 +183,55 @@ def untold(manifest: Manifest) -> bytes:
     return encode(bare)
 
 
-def anonymous(manifest: Manifest, tag: str, values: Container[str]) -> Manifest | None:
-    """Return a manifest in whose tables nobody has these values of a tag; ``None`` if none has.
+def anonymous(manifest: Manifest, hides: Callable[[str | None, str], bool]) -> Manifest | None:
+    """Return a manifest whose tables name a person nowhere; ``None`` if they do not.
 
-    What they came to is counted as of records without the tag.  For a manifest whose lines are not
-    there any more: no total changes.
+    What the person's values came to is counted as of records without them.  For a manifest whose
+    lines are not there any more: no total changes.
+
+    Args:
+        manifest: of a segment that is gone.
+        hides: whether a value is the person's; of a tag, ``None``: of a member of records.
     """
-    raw = manifest.tag_tables.get(tag)
-    if raw is None:
+    names = ("short", "durations", "table")
+    tables: dict[str, Any] = {
+        name: new
+        for name in names
+        if (new := _anonymous(getattr(manifest, name), None, hides)) is not None
+    }
+    of_tags = {
+        tag: new
+        for tag, raw in manifest.tag_tables.items()
+        if (new := _anonymous(raw, tag, hides)) is not None
+    }
+    if not (tables or of_tags):
         return None
-    table: dict[str, Any] = msgspec.json.decode(raw)
-    groups: dict[str, dict[str, Any]] = {}
+    tables["tag_tables"] = {**manifest.tag_tables, **of_tags}
+    return msgspec.structs.replace(manifest, head="", **tables)
+
+
+def _anonymous(
+    raw: msgspec.Raw, tag: str | None, hides: Callable[[str | None, str], bool]
+) -> msgspec.Raw | None:
+    table: dict[str, Any] | None = msgspec.json.decode(raw)
+    if table is None:
+        return None
+    groups: list[dict[str, Any]] = []
+    places: dict[str, int] = {}
     found = False
     for group in table["groups"]:
         of = group["of"]
-        if of[-1] in values:
-            of[-1], found = None, True
+        for at, value in enumerate(of):
+            which = tag if at == len(KEYS) else None
+            if value is not None and hides(which, value):
+                of[at], found = None, True
         key = msgspec.json.encode(of).decode()
-        groups[key] = _joined(groups[key], group) if key in groups else group
-    if not found:
-        return None
-    table["groups"] = list(groups.values())
-    tables = dict(manifest.tag_tables) | {tag: msgspec.Raw(msgspec.json.encode(table))}
-    return msgspec.structs.replace(manifest, tag_tables=tables, head="")
+        if key in places and "sums" in group:
+            groups[places[key]] = _joined(groups[places[key]], group)
+        else:
+            places[key] = len(groups)
+            groups.append(group)
+    return msgspec.Raw(msgspec.json.encode({**table, "groups": groups})) if found else None
 
 
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
