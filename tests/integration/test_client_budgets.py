@@ -14,8 +14,8 @@ import pytest
 from tests.terminal import run
 
 from litellm_ledger import Budget, BudgetAlert, BudgetExceeded, LiteLLMClient, ModelPrice
-from litellm_ledger._budgets import budgets_file
-from litellm_ledger.testing import OpenAIServer
+from litellm_ledger._budgets import budgets_file, gate
+from litellm_ledger.testing import Behaviour, OpenAIServer
 
 MESSAGES = [{"role": "user", "content": "What is a ledger?"}]
 PRICES = {"gpt-4o-mini": ModelPrice(input="1", output="10000")}
@@ -116,6 +116,47 @@ def test_a_file_of_budgets_is_read_again_while_the_client_runs(
     asyncio.run(main())
     (one,) = seen_by_others(tmp_path / "usage")
     assert one["limit"] == "0"
+
+
+def test_a_running_client_has_what_is_released_again(
+    tmp_path: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "LOOK", 0.05)
+
+    before = len(server.requests)
+
+    async def main() -> int:
+        budget = Budget("1.5", window="total")
+        async with LiteLLMClient(tmp_path, prices=PRICES, budgets=[budget]) as client:
+            slow = asyncio.create_task(
+                client.acompletion(
+                    model="gpt-4o-mini",
+                    messages=MESSAGES,
+                    max_tokens=100,
+                    extra_headers=Behaviour(hang=True).headers(),
+                )
+            )
+            await asyncio.to_thread(server.wait_for, lambda requests: len(requests) > before, 120)
+            slow.cancel()
+            await asyncio.wait({slow})
+            with pytest.raises(BudgetExceeded):
+                await ask(client, "alice")
+            await client.flush()
+            done = await asyncio.to_thread(
+                run, "budgets", "release", tmp_path, "--why", "not billed", "--yes"
+            )
+            assert "of 1 call (1 cancelled)" in done.stdout, done.output
+            refused = 0
+            while True:
+                try:
+                    await ask(client, "alice")
+                except BudgetExceeded:
+                    refused += 1
+                    await asyncio.sleep(0.01)
+                else:
+                    return refused
+
+    asyncio.run(main())
 
 
 def test_a_client_without_budgets_has_none(tmp_path: Path) -> None:
