@@ -457,6 +457,53 @@ run(main())
     assert sorted(kinds(tmp_path)) == ["abandoned", "abandoned", "started", "started"]
 
 
+PAID = STREAM.replace(
+    """        self.chunks.append""",
+    """        if len(self.chunks) == 3:
+            await asyncio.Event().wait()
+        self.chunks.append""",
+).replace(
+    "client = LiteLLMClient(PATH)",
+    """from litellm_ledger import Budget, ModelPrice
+budget = Budget("1", window="total", mode="adaptive")
+price = ModelPrice(input="0", output="1", per=1_000)
+client = LiteLLMClient(PATH, budgets=[budget], prices={"m": price})""",
+)
+"""A stream with a pump, which hangs at its fourth chunk."""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("stream = run(begin())", 0),
+        ("stream = new_loop().run_until_complete(begin())", 0),
+        (
+            """
+async def main():
+    async with client:
+        stream = await begin()
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        async for _ in stream:
+            pass
+run(main())
+""",
+            -signal.SIGTERM,
+        ),
+    ],
+)
+def test_a_stream_that_a_budget_pays_for_is_on_record_with_its_hold_at_the_exit(
+    tmp_path: Path, end: str, status: int
+) -> None:
+    with Child(PAID + end, tmp_path) as child:
+        assert child.end() == status, child.stderr
+    assert complaints(child.stderr) == ""
+    assert_once(tmp_path)
+    assert_closed(tmp_path)
+    assert kinds(tmp_path) == ["started", "cancelled" if status else "abandoned"]
+    (record,) = Ledger(tmp_path).records()
+    assert record.hold_picousd == 256 * 10**9
+
+
 # -- many ordinary ends, and the controls ----------------------------------------------------------
 
 LIVES = """

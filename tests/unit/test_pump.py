@@ -202,6 +202,39 @@ async def test_what_is_read_on_is_paid_for_too() -> None:
     assert source.closed == 1
 
 
+class OnDemand(Pump):
+    """Does not read ahead."""
+
+    async def next(self) -> Any:
+        return await self.read_on()
+
+
+async def test_control_without_reading_ahead_a_slow_reader_is_not_noticed() -> None:
+    source = Source(10_000)
+    meter = Meter(BOUND, 0, 16, limited=True)
+    pump = OnDemand(source.read, str, source.close, meter, Purse(100), count_one)
+    await pump.next()
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+    assert not source.closed
+
+
+async def test_a_source_that_never_waits_lets_others_run() -> None:
+    source, turns = Source(100_000), 0
+
+    async def read() -> Any:
+        source.sent += 1
+        return "x"
+
+    pump = Pump(read, str, source.close, Meter(BOUND, 0, 16, limited=True), Purse(3_000), count_one)
+    reader = asyncio.create_task(read_all(pump))
+    while not source.closed:
+        turns += 1
+        await asyncio.sleep(0)
+    await reader
+    assert turns > 10
+
+
 async def test_two_readers_get_every_chunk_once() -> None:
     source = Source(100)
     pump = pump_of(source, Purse(10_000))

@@ -23,6 +23,8 @@ __all__ = ["Payer", "Pump", "Source", "pump_of"]
 _MOST: Final = 4_096
 """Chunks that are read ahead.  Before more wait, all that the call may write is held."""
 
+_TURN: Final = 64
+
 
 class Payer(Protocol):
     """Who holds more for a call in flight."""
@@ -124,12 +126,16 @@ class Pump:
             self._task._log_destroy_pending = False  # noqa: SLF001 - asyncio has no public switch for this message
 
     async def _run(self) -> None:
+        count = 0
         try:
             while True:
                 chunk = await self._read()
                 await self._pay(chunk)
                 self._chunks.append(chunk)
                 self._changed.set()
+                count += 1
+                if count % _TURN == 0:  # a source that never waits lets nobody else run
+                    await asyncio.sleep(0)
                 if len(self._chunks) >= _MOST:
                     await self._wait_for_room()
         except BaseException as exc:  # noqa: BLE001 - it is the reader's, in its turn
