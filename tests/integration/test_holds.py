@@ -399,6 +399,22 @@ def test_limits_in_extra_body_count() -> None:
     assert Bounds(Pricing()).of(Asked(CALLS["acompletion"], kwargs)).made == 50
 
 
+def test_a_limit_under_a_providers_own_name_may_only_be_above_the_others() -> None:
+    kwargs = {"model": "gpt-4o", "messages": [], "max_tokens": 10, "max_new_tokens": 99}
+    assert Bounds(Pricing()).of(Asked(CALLS["acompletion"], kwargs)).made == 99
+    kwargs = {"model": "gpt-4o", "messages": [], "num_predict": 99}
+    assert Bounds(Pricing()).of(Asked(CALLS["acompletion"], kwargs)).made == 16_384
+
+
+def test_an_image_counts_as_the_model_behind_a_deployment_reads_it() -> None:
+    part = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    kwargs = {"messages": [{"role": "user", "content": [part]}], "max_tokens": 1}
+    asked = {**kwargs, "model": "azure/ours", "base_model": "azure/gpt-4o-mini"}
+    assert Bounds(Pricing()).of(Asked(CALLS["acompletion"], asked)).given > 48_000
+    asked = {**kwargs, "model": "gpt-4o"}
+    assert 12_000 < Bounds(Pricing()).of(Asked(CALLS["acompletion"], asked)).given < 13_000
+
+
 def test_a_call_that_brings_its_price_has_no_bound() -> None:
     kwargs = {"model": "gpt-4o", "messages": [], "input_cost_per_token": 1.0}
     held = Bounds(Pricing()).of(Asked(CALLS["acompletion"], kwargs))

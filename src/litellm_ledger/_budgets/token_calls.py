@@ -192,8 +192,13 @@ def given_tokens(asked: Asked) -> tuple[int, frozenset[str], int]:
     return tokens, kinds, given.fees + _always(asked)
 
 
+def _is_called(model: Model, part: str) -> bool:
+    """Whether a part of a name is in the model's, or in that of the model behind a deployment."""
+    return part in model.name or any(part in entry.key for entry in model.entries)
+
+
 def _image_tokens(model: Model) -> int | None:
-    if "4o-mini" in model.name:
+    if _is_called(model, "4o-mini"):
         return _MINI
     return _IMAGE_TOKENS.get(model.provider)
 
@@ -208,11 +213,11 @@ def _always(asked: Asked) -> int:
         if "citation_cost_per_token" in asked.entry.members:
             raise Unbounded(f"{name} searches as often as it likes")
         return fee(asked.entry, _SEARCH) or 0
-    if "compound" in name and model.provider == "groq":
+    if model.provider == "groq" and _is_called(model, "compound"):
         raise Unbounded(f"{name} uses tools as often as it likes")
     if name.endswith(":online"):
         raise Unbounded(f"{name} searches as often as it likes")
-    if "search" in name:  # one search a request, with the model
+    if _is_called(model, "search"):  # one search a request, with the model
         return fee(asked.entry, _SEARCH, "web_search_cost_per_request") or 0
     return 0
 
@@ -222,7 +227,7 @@ _SEARCH: Final = "search_context_cost_per_query"
 
 def _searched(asked: Asked) -> int:
     """The fee of ``web_search_options``: one search of a model that searches once."""
-    if asked.model.provider in ("openai", "azure") and "search" in asked.model.name:
+    if asked.model.provider in ("openai", "azure") and _is_called(asked.model, "search"):
         return 0  # counted by ``_always``
     if asked.model.provider == "perplexity":
         return 0
@@ -315,6 +320,18 @@ def _whole(value: Any) -> int | None:
 
 
 _CAPS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens")
+_OTHER_CAPS: Final = frozenset(
+    {
+        "maxTokens",
+        "max_gen_len",
+        "max_length",
+        "max_new_tokens",
+        "max_tokens_to_sample",
+        "num_predict",
+        "num_tokens",
+    }
+)
+"""Names that some providers have for it: a limit there may be above the others, and proves none."""
 _HOLDERS: Final = frozenset({"config", "generation_config", "generationConfig"})
 
 
@@ -333,6 +350,8 @@ def made_tokens(asked: Asked) -> int:
                 else "the output has no limit; give the call max_tokens"
             )
         known.append(model.most_out)
+    for told in held:
+        known += [_other_cap(name, told[name]) for name in _OTHER_CAPS & told.keys()]
     made = max(known) * _answers(held)
     foreseen = asked.kwargs.get("prediction")
     if foreseen is not None:  # what was foreseen and is not there is billed as output
@@ -340,6 +359,12 @@ def made_tokens(asked: Asked) -> int:
         weight.add_plain(foreseen)
         made += weight.tokens
     return made
+
+
+def _other_cap(name: str, value: Any) -> int:
+    if value is not None and type(value) is not int:
+        raise Unbounded(f"{name}={value!r} is no whole number")
+    return value or 0
 
 
 def _holders(kwargs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
