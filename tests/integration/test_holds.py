@@ -415,6 +415,15 @@ def test_an_image_counts_as_the_model_behind_a_deployment_reads_it() -> None:
     assert 12_000 < Bounds(Pricing()).of(Asked(CALLS["acompletion"], asked)).given < 13_000
 
 
+def test_without_a_price_the_tokens_have_a_bound_all_the_same() -> None:
+    kwargs = {"model": "nobody/knows", "messages": [], "max_tokens": 10}
+    held = Bounds(Pricing()).of(Asked(CALLS["acompletion"], kwargs))
+    assert (held.usd, held.tokens, held.made) == (None, held.given + 10, 10)
+    kwargs = {"model": "gpt-4o", "messages": [], "max_tokens": 10, "input_cost_per_token": 1.0}
+    held = Bounds(Pricing()).of(Asked(CALLS["acompletion"], kwargs))
+    assert (held.usd, held.tokens) == (None, held.given + 10)
+
+
 def test_a_call_that_brings_its_price_has_no_bound() -> None:
     kwargs = {"model": "gpt-4o", "messages": [], "input_cost_per_token": 1.0}
     held = Bounds(Pricing()).of(Asked(CALLS["acompletion"], kwargs))

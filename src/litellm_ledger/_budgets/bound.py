@@ -45,7 +45,7 @@ class Bound(NamedTuple):
         usd: picodollars.
         tokens: input and output.
         calls: 1.
-        reason: why there is no bound, and what to do.
+        reason: why there is no bound of one of them, and what to do.
         given, made: tokens of input and output, that the two prices below are for.
         given_price, made_price: of one of them, in 10⁻¹⁸ US dollars.
         fixed: picodollars beside the tokens.

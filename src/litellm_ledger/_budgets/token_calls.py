@@ -398,6 +398,14 @@ def _answers(held: list[Mapping[str, Any]]) -> int:
 def priced_tokens(
     asked: Asked, given: int, made: int, kinds: frozenset[str], fixed: int = 0
 ) -> Bound:
+    """The bound of so many tokens; without a price it has none in money."""
+    try:
+        return _priced(asked, given, made, kinds, fixed)
+    except Unbounded as exc:
+        return Bound(None, given + made, 1, str(exc), given, made)
+
+
+def _priced(asked: Asked, given: int, made: int, kinds: frozenset[str], fixed: int) -> Bound:
     model = asked.model
     if model.own is not None:
         return _by_own(model.own, given, made, fixed)

@@ -89,6 +89,9 @@ def _own(asked: Asked, name: str, count: Decimal | int, per: int = 1) -> Bound |
 def _largest(*bounds: Bound | None) -> Bound:
     """The largest of several ways to be billed."""
     known = [each for each in bounds if each is not None]
+    for each in known:
+        if each.usd is None:
+            raise Unbounded(each.reason)
     return max(known, key=lambda each: (each.usd or 0, each.tokens or 0))
 
 

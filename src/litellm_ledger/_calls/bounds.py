@@ -47,11 +47,9 @@ _PLAIN: Final = frozenset(
 _MOST: Final = 1_000
 _AT_FIRST: Final = 1_024
 """Tokens of output that are held at first for a stream that has no limit."""
-_ELSEWHERE: Final = Bound(
-    None,
-    None,
-    reason="its price comes with the call, or LiteLLM is set to a discount or a margin; give the "
-    "price by prices= of the client",
+_ELSEWHERE: Final = (
+    "its price comes with the call, or LiteLLM is set to a discount or a margin; give the price by "
+    "prices= of the client"
 )
 
 
@@ -122,9 +120,10 @@ class Bounds:
         provider = self._pricing.provider(None, asked)
         options: Any = asked.price_options(provider)
         model = self._model(asked, provider, options.get("base_model"))
-        if model.own is None and priced_elsewhere(asked.kwargs):
-            return _ELSEWHERE
-        return bound(asked.call.name, asked.kwargs, model, options, count)
+        found = bound(asked.call.name, asked.kwargs, model, options, count)
+        if model.own is None and found.usd is not None and priced_elsewhere(asked.kwargs):
+            return found._replace(usd=None, reason=_ELSEWHERE)
+        return found
 
     def _model(self, asked: Asked, provider: str | None, base_model: str | None = None) -> Model:
         return known_model(
