@@ -86,10 +86,14 @@ async def write(ledger: Path, end: datetime = END) -> None:
                 busy = 90 * (1 + day / DAYS) * (0.35 if date.weekday() > 4 else 1)
                 for _ in range(int(busy * lots.uniform(0.7, 1.3))):
                     hour = min(23.99, max(0.0, lots.gauss(13 + part, 4)))
-                    tracker.record_nowait(call(lots, date + timedelta(hours=hour)))
+                    invented = call(lots, date + timedelta(hours=hour))
+                    if invented.ts <= datetime.now(UTC):
+                        tracker.record_nowait(invented)
                 await tracker.flush()
 
 
 if __name__ == "__main__":
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    asyncio.run(write(Path(sys.argv[1]), midnight if sys.argv[2:] == ["now"] else END))
+    asyncio.run(
+        write(Path(sys.argv[1]), midnight + timedelta(days=1) if sys.argv[2:] == ["now"] else END)
+    )

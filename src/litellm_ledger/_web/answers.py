@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -21,7 +22,6 @@ from litellm_ledger._aggregates.groups import MISSING, Row
 from litellm_ledger._aggregates.question import midnight
 from litellm_ledger._archive.archive import archived
 from litellm_ledger._reading.last_written import ended, last_written
-from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._records.layout import ARCHIVE, LIVE, MANIFESTS, RECOVERY, SEGMENTS
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.doctor import place, writers
@@ -42,6 +42,9 @@ _COUNTED: Final = 1_000
 """Calls that a rate is taken from at most."""
 _TAGGED: Final = 1_000
 """Newest calls whose tags are listed."""
+_TAGS_FOR: Final = 30.0
+"""Seconds for which they are handed out again."""
+_VIEWERS: Final = 1_000
 _DAYS: Final = 28
 """Whole days that a projection rests on at most."""
 _SPREAD: Final = 1.2816
@@ -63,6 +66,7 @@ class Answers:
         self.root = root
         self.standing = Standing(root)
         self._open = OpenCalls(root)
+        self._tags: dict[bytes, tuple[float, dict[str, Any]]] = {}
         self._all: Mapping[str, Callable[[Ask], dict[str, Any]]] = {
             "summary": self.summary,
             "report": self.report,
@@ -110,7 +114,7 @@ class Answers:
         hours = {row.group["hour"]: row for row in this_day.rows}
         same_day = min(today.day, (month - timedelta(days=1)).day)
         to_date = [d for d in _days(before, month) if date.fromisoformat(d).day < same_day]
-        in_flight, oldest = self._open.look(Snapshot.take(self.root), ask.scope)
+        in_flight, oldest = self._open.look(self.standing.look(), ask.scope)
         this_month = _sum(days, _days(month, after))
         return {
             "as_of": _utc(now),
@@ -164,7 +168,7 @@ class Answers:
             try:
                 records, complete = newest(
                     self.standing,
-                    Snapshot.take(self.root),
+                    self.standing.look(),
                     ask.selection(),
                     limit + 1,
                     scope=ask.scope,
@@ -184,7 +188,7 @@ class Answers:
     def operation(self, ask: Ask) -> dict[str, Any]:
         """One operation with its attempts and the terms of their prices."""
         key = ask.id or ""
-        found = one_operation(self.standing, Snapshot.take(self.root), key, ask.scope)
+        found = one_operation(self.standing, self.standing.look(), key, ask.scope)
         if found is None:
             raise NotFound("there is no call with this id")
         told = operation_dict(found, prices_of(self.root, found))
@@ -192,6 +196,10 @@ class Answers:
 
     def tags(self, ask: Ask) -> dict[str, Any]:
         """The names of tags of the newest calls, those that part them best first."""
+        key = msgspec.json.encode(ask.scope)
+        known = self._tags.get(key)
+        if known is not None and time.monotonic() - known[0] < _TAGS_FOR:
+            return known[1]
         seen: dict[str, list[str]] = {}
         last = last_written(self.root, ask.selection(), _TAGGED) or []
         for record in last:
@@ -204,7 +212,11 @@ class Answers:
             return values == 1, 2 * values > calls, -calls, name
 
         names = sorted(seen, key=worth)
-        return {"as_of": _utc(ask.now), "calls": len(last), "tags": names[:100]}
+        found = {"as_of": _utc(ask.now), "calls": len(last), "tags": names[:100]}
+        if len(self._tags) > _VIEWERS:
+            self._tags.clear()
+        self._tags[key] = time.monotonic(), found
+        return found
 
     def live(self, ask: Ask) -> dict[str, Any]:
         """The newest calls, the rate of the last minute, those in flight, and the processes."""
@@ -214,7 +226,7 @@ class Answers:
         if len(recent) == _COUNTED:  # more than were read
             seconds = max(0.001, (ended(recent[-1])[0] - ended(recent[0])[0]).total_seconds())
             rate = _COUNTED * 60 / seconds
-        in_flight, oldest = self._open.look(Snapshot.take(self.root), ask.scope)
+        in_flight, oldest = self._open.look(self.standing.look(), ask.scope)
         found: dict[str, Any] = {
             "as_of": _utc(ask.now),
             "tz": ask.tz,
@@ -246,7 +258,7 @@ class Answers:
 
     def ledger(self, ask: Ask) -> dict[str, Any]:
         """The ledger itself: its writers, its size, what needs attention."""
-        ledger = Snapshot.take(self.root)
+        ledger = self.standing.look()
         since = ask.now - timedelta(days=30)
         month = self._report(["model"], ask, since=since)
         told = self.standing.told(ledger)

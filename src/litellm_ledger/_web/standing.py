@@ -9,7 +9,9 @@ in this way is left to the lines.  Memory is bounded; what was not asked for lon
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
@@ -45,6 +47,8 @@ _LARGEST: Final = 20_000
 """The same of one segment: beyond, it is left to the lines."""
 _SHAPES: Final = 64
 _ZONES: Final = 32
+_LOOK: Final = 0.25
+"""Seconds for which a look at the directory does; open segments are read to their end anyway."""
 
 
 class _Kept:
@@ -73,7 +77,8 @@ class Standing:
         self._lock = threading.Lock()
         self._matches = Matches(root)
         self._numbers: dict[Any, dict[tuple[int, int], tuple[int, ...] | None]] = {}
-        self._told: tuple[Any, dict[SegmentName, Manifest]] = (None, {})
+        self._looked: tuple[float, Snapshot] = (-_LOOK, Snapshot(root, [], {}, []))
+        self._told: tuple[Any, Any, dict[SegmentName, Manifest]] = (None, None, {})
 
     def report(
         self,
@@ -91,7 +96,7 @@ class Standing:
             quantiles: as for ``Ledger.report``.
             ledger: a look at the ledger that was taken for several questions.
         """
-        ledger = ledger or Snapshot.take(self._root)
+        ledger = ledger or self.look()
         dates = selection.calendar
         totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
         spread = Spread(by, dates) if quantiles else None
@@ -125,13 +130,25 @@ class Standing:
 
     # -- segments ------------------------------------------------------------------------------
 
+    def look(self) -> Snapshot:
+        """Return a look at the ledger; the last one, if that was just now."""
+        with self._lock:
+            if time.monotonic() - self._looked[0] > _LOOK:
+                self._looked = time.monotonic(), Snapshot.take(self._root)
+            return self._looked[1]
+
     def told(self, ledger: Snapshot) -> dict[SegmentName, Manifest]:
         """Return the manifests to believe, which are read again when a file has changed."""
+        known = self._told
+        if known[0] is ledger:
+            return known[2]
         sealed = [name for name in ledger.segments if not name.open]
         state = (sealed, _state(self._root / MANIFESTS), [*ledger.archive], self._states(sealed))
-        if self._told[0] != state:
-            self._told = state, manifests(self._root, sealed, ledger.archive)
-        return self._told[1]
+        told = known[2]
+        if known[1] != state:
+            told = manifests(self._root, sealed, ledger.archive)
+        self._told = ledger, state, told
+        return told
 
     def without(self, ledger: Snapshot, selection: Selection) -> set[SegmentName]:
         """Return sealed segments that hold none of the outcomes asked for."""
@@ -148,7 +165,13 @@ class Standing:
         return found
 
     def _states(self, names: Sequence[SegmentName]) -> list[Any]:
-        return [_state(self._root / SEGMENTS / str(name)) for name in names]
+        """Return what tells whether a file has changed; those in the archive have none."""
+        found = {}
+        with contextlib.suppress(OSError), os.scandir(self._root / SEGMENTS) as files:
+            for file in files:
+                with contextlib.suppress(OSError):  # renamed just now
+                    found[file.name] = _signature(file.stat(follow_symlinks=False))
+        return [found.get(str(name)) for name in names]
 
     def _add(
         self,
@@ -362,7 +385,10 @@ def _outside(manifest: Manifest, selection: Selection) -> bool:
 
 def _state(path: Path) -> tuple[int, ...]:
     try:
-        found = path.lstat()
+        return _signature(path.lstat())
     except OSError:
         return ()
+
+
+def _signature(found: os.stat_result) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
