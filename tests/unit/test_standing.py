@@ -1,0 +1,149 @@
+"""Sums that are kept are those of the report: on damaged ledgers, and while these are written."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.generated import make_ledger
+from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade
+
+from litellm_ledger import Ledger
+from litellm_ledger._aggregates.calendar import calendar
+from litellm_ledger._aggregates.groups import check_by
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._reading.listing import Snapshot
+from litellm_ledger._web import standing as module
+from litellm_ledger._web.standing import Standing
+
+BYS = ([], ["model"], ["status", "model"], ["day"], ["hour", "tag:user"], ["tag:user", "tag:env"])
+WHERES: tuple[dict[str, Any], ...] = (
+    {},
+    {"where": {"tag:user": "u1"}},
+    {"where_not": {"model": "gpt-4o-mini"}},
+    {"where": {"tag:user": ["u1", "u2"], "status": "ok"}},
+    {"where": {"tag:user": "(none)"}},
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lines damaged, doubled and torn, gaps, calls unsettled; half of it has manifests."""
+    root = tmp_path_factory.mktemp("standing") / "usage"
+    make_ledger(root, 2_000, seed=5, segment=60_000)
+    seal(root)
+    for number, path in enumerate(sorted(root.glob("manifests/*.json"))):
+        if number % 3 == 0:
+            path.unlink()
+    return root
+
+
+def same(standing: Standing, root: Path, by: list[str], **asked: Any) -> None:
+    tz = asked.pop("tz", "UTC")
+    quantiles = asked.pop("quantiles", False)
+    ledger = Snapshot.take(root)
+    selection = Selection(**asked, calendar=calendar(tz))
+    found = standing.report(check_by(by), selection, quantiles=quantiles, ledger=ledger)
+    told = Ledger(root).report(by, tz=tz, quantiles=quantiles, **asked)
+    assert (found.rows, found.total) == (told.rows, told.total)
+
+
+@pytest.mark.parametrize("by", BYS)
+def test_every_question_has_the_same_answer_twice(root: Path, by: list[str]) -> None:
+    standing, lots = Standing(root), random.Random(",".join(by))
+    first = datetime(2025, 3, 27, tzinfo=UTC)
+    for number in range(8):
+        since = first + timedelta(minutes=lots.randrange(300_000))
+        span = {"since": since, "until": since + timedelta(minutes=lots.randrange(400_000))}
+        asked = {**WHERES[number % len(WHERES)], **lots.choice([{}, span])}
+        tz = lots.choice(["UTC", "Europe/Berlin", "Asia/Kathmandu"])
+        for _ in range(2):
+            same(standing, root, by, tz=tz, quantiles=number % 3 == 0, **asked)
+
+
+def test_what_is_appended_is_added(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    path = hand.open(1, [hand.line(1)])
+    standing = Standing(hand.root)
+    for seq in range(2, 8):
+        same(standing, hand.root, ["model"], quantiles=True)
+        line = hand.line(seq, cost=Decimal("0.5"), latency_ms=3.0, tags={"user": "u1"})
+        with path.open("ab") as file:  # a line that is only half there, too
+            file.write(line[:40])
+        same(standing, hand.root, ["model"])
+        with path.open("ab") as file:
+            file.write(line[40:])
+        same(standing, hand.root, ["tag:user"])
+
+
+def test_a_segment_is_sealed_and_another_begins(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    path = hand.open(1, hand.lines(1, 3))
+    standing = Standing(hand.root)
+    same(standing, hand.root, ["model"])
+    path.rename(path.with_name(f"{hand.writer}.{1:016d}-{3:016d}.jsonl"))
+    same(standing, hand.root, ["model"])
+    hand.open(4, hand.lines(4, 5))
+    same(standing, hand.root, ["model"])
+    seal(hand.root)
+    same(standing, hand.root, ["model"])
+
+
+def test_an_unsettled_call_counts_until_its_outcome_is_there(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    hand.sealed(1, 2, [hand.started(1), hand.outcome(2, 1, status="unsettled")])
+    seal(hand.root)
+    standing = Standing(hand.root)
+    same(standing, hand.root, ["status"])
+    hand.open(3, [hand.outcome(3, 1, status="ok")])
+    same(standing, hand.root, ["status"])
+
+
+def test_a_segment_that_was_changed_is_read_again(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    path = hand.sealed(1, 3)
+    seal(hand.root)
+    standing = Standing(hand.root)
+    same(standing, hand.root, ["model"])
+    path.write_bytes(b"".join(hand.lines(1, 3, model="other")))
+    same(standing, hand.root, ["model"])
+
+
+def test_an_escape_hides_no_call(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    written = hand.line(2, tags={"user": "anna", "env": "b"})
+    odd = hand.foreign(3, '"ts":"2025-01-01T12:00:00Z","tags":{"user":"\\u0061nna","env":"b"}')
+    hand.sealed(1, 3, [hand.line(1, tags={"user": "other", "env": "anna"}), written, odd])
+    seal(hand.root)
+    standing = Standing(hand.root)
+    for by in (["tag:env"], ["model"]):
+        same(standing, hand.root, by, where={"tag:user": "anna"})
+    found = standing.report(["tag:env"], Selection(where={"tag:user": "anna"}))
+    assert found.total.calls == 2
+
+
+def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 500)
+    hand = HandMade(tmp_path / "usage")
+    outcomes = [{"ts": NOON + timedelta(hours=n), "tags": {"user": f"u{n}"}} for n in range(200)]
+    hand.filled(*outcomes)
+    seal(hand.root)
+    standing = Standing(hand.root)
+    for at in range(6):
+        same(standing, hand.root, ["tag:user"], where={"tag:user": [f"u{at}", f"u{at + 100}"]})
+        same(standing, hand.root, ["tag:user"])
+        size = sum(kept.size() for kept in standing._shapes.values())
+        assert size < 500 + 2 * 200
+
+
+def test_other_writers_are_no_matter(tmp_path: Path) -> None:
+    hand, other = HandMade(tmp_path / "usage"), HandMade(tmp_path / "usage", OTHER_WRITER)
+    hand.open(1, hand.lines(1, 3))
+    other.open(1, other.lines(1, 2))
+    standing = Standing(hand.root)
+    same(standing, hand.root, ["model"])
