@@ -38,9 +38,9 @@ _ROWS: Final = 100
 _CALLS: Final = 50
 _LATEST: Final = 30
 _MINUTE: Final = timedelta(minutes=1)
-_COUNTED: Final = 1_000
+_COUNTED: Final = 100
 """Calls that a rate is taken from at most."""
-_TAGGED: Final = 1_000
+_TAGGED: Final = 300
 """Newest calls whose tags are listed."""
 _TAGS_FOR: Final = 30.0
 """Seconds for which they are handed out again."""

@@ -61,17 +61,20 @@ class Sums:
     ``exact``: made from the lines, by the quarter; a manifest may have them over longer times.
     """
 
-    __slots__ = ("exact", "kept", "rows", "timed")
+    __slots__ = ("_whole", "exact", "kept", "rows", "timed")
 
     def __init__(self, step: int, *, timed: bool, exact: bool = False) -> None:
         self.exact = exact
         self.rows = Rows(step)
         self.timed: Durations | None = Durations(HOUR) if timed else None
+        self._whole: (
+            tuple[int | None, int | None, list[tuple[tuple[Any, ...], dict[str, int]]]] | None
+        ) = None
         self.kept: list[tuple[tuple[Any, ...], list[int | None], list[list[int]]]] | None = None
 
     def add(self, key: tuple[Any, ...], quarter: int | None, sums: list[int]) -> None:
         self.rows.add(key, quarter, sums)
-        self.kept = None
+        self.kept = self._whole = None
 
     def groups(self) -> list[tuple[tuple[Any, ...], list[int | None], list[list[int]]]]:
         """Return each group with its quarters, which ascend, and the sums of each."""
@@ -81,6 +84,23 @@ class Sums:
                 quarters = sorted(rows, key=lambda q: (q is not None, q or 0))
                 self.kept.append((key, quarters, [rows[q] for q in quarters]))
         return self.kept
+
+    def whole(self) -> tuple[int | None, int | None, list[tuple[tuple[Any, ...], dict[str, int]]]]:
+        """Return the first and the last quarter, and the sums of each group over all of them.
+
+        The quarters are ``None`` where outcomes without a time are among them.
+        """
+        if self._whole is None:
+            times: set[int | None] = set()
+            found = []
+            for key, quarters, rows in self.groups():
+                times.update((quarters[0], quarters[-1]))
+                column = [*map(sum, zip(*rows, strict=True))]
+                found.append((key, dict(zip(FIELDS, column, strict=True))))
+            known = [quarter for quarter in times if quarter is not None]
+            ends = (None, None) if None in times or not known else (min(known), max(known))
+            self._whole = *ends, found
+        return self._whole
 
     @property
     def size(self) -> int:
@@ -121,6 +141,8 @@ class Question(QuarterQuestion):
 
     def put(self, sums: Sums, totals: Totals, spread: Spread | None) -> bool:
         """Add them; ``False``, and nothing added, if their quarters do not fit the question."""
+        if spread is None and self._put_whole(sums, totals):
+            return True
         try:
             found = self._found(sums)
             measured = [] if spread is None else self._measured(sums)
@@ -134,6 +156,37 @@ class Question(QuarterQuestion):
         if spread is not None:
             for group, name, sketch in measured:
                 spread.merge(group, name, sketch)
+        return True
+
+    def _put_whole(self, sums: Sums, totals: Totals) -> bool:
+        """Add all of a segment at once, if it is wanted whole and in one period; tell whether."""
+        first, last, groups = sums.whole()
+        times, step = self._times, sums.rows.step
+        if first is None or last is None:
+            if groups and (self._periods or times.since or times.until):
+                return False
+            ts = None
+        else:
+            try:
+                ts, end = EPOCH + first * QUARTER, EPOCH + (last + step) * QUARTER
+                within = (times.since is None or times.since <= ts) and (
+                    times.until is None or end <= times.until
+                )
+                number = self._number(first, step) if self._periods else ()
+                if not within or number is None:
+                    return False
+                if self._periods and number != self._number(last, step):
+                    return False
+            except OverflowError:  # a time that no calendar has
+                return False
+        one = Fields(ts=ts)
+        said = [None if of is None else of(one) for of, _ in self._columns]
+        for key, column in groups:
+            group = tuple(
+                [key[at or 0] if text is None else text
+                 for text, (_, at) in zip(said, self._columns, strict=True)]
+            )  # fmt: skip
+            totals.add_sums(key[0], key[1], group, column)
         return True
 
     def _found(
