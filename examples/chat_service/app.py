@@ -8,6 +8,9 @@ starts it, without a key, against a server that comes with litellm-ledger.  Then
         --json '{"messages": [{"role": "user", "content": "How warm is it in Oslo?"}]}'
     curl localhost:8000/spend -H 'authorization: Bearer acme-alice'
 
+and in a browser http://localhost:8000/usage/ with any name and one of the keys as the password: a
+customer sees what the customer's users have spent; ``operator`` sees everything.
+
 Each call of a model is tagged with tenant, user, route and feature: the middleware knows whose
 request it is, also in the stream, in the loop with tools, and in the background task that finds a
 title.  A reader may leave whenever it likes, and the server may be told to end: all that was used
@@ -16,6 +19,7 @@ is on record.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -26,7 +30,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from litellm_ledger import LedgerClosed, LiteLLMClient
 from litellm_ledger.fastapi import (
@@ -37,6 +41,7 @@ from litellm_ledger.fastapi import (
     ledger_lifespan,
     usage_event_response,
 )
+from litellm_ledger.web import Viewer, usage_app
 
 MODEL = os.environ.get("CHAT_MODEL", "openai/gpt-4o-mini")
 LEDGER = os.environ.get("CHAT_LEDGER", "usage/")
@@ -56,9 +61,31 @@ class Caller:
     user: str
 
 
+def key_of(authorization: str) -> str:
+    """The key of a request: a bearer's, or the password that a browser has asked for."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return given
+
+
 def caller_of(authorization: str) -> Caller | None:
-    key = authorization.removeprefix("Bearer ")
+    key = key_of(authorization)
     return Caller(KEYS[key], key.rpartition("-")[2]) if key in KEYS else None
+
+
+async def viewer_of(request: Request) -> Viewer | None:
+    """Who looks at the dashboard: a tenant at its own calls, the operator at all."""
+    authorization = request.headers.get("authorization", "")
+    if key_of(authorization) == OPERATOR:
+        return Viewer(operator=True)
+    caller = caller_of(authorization)
+    if caller is None:
+        raise HTTPException(401, headers={"www-authenticate": 'Basic realm="usage"'})
+    return Viewer(tags={"tenant": caller.tenant})
 
 
 def tags(scope: Mapping[str, Any]) -> dict[str, str]:
@@ -69,7 +96,10 @@ def tags(scope: Mapping[str, Any]) -> dict[str, str]:
 
 app = FastAPI(
     lifespan=ledger_lifespan(ledger=LEDGER, tags={"app": "chat"}),
-    routes=[Route("/usage/health", UsageHealth())],
+    routes=[
+        Route("/usage/health", UsageHealth()),
+        Mount("/usage", usage_app(LEDGER, viewer=viewer_of)),
+    ],
 )
 app.add_middleware(UsageTagsMiddleware, tags=tags, request_id="request", headers=True)
 

@@ -127,6 +127,11 @@ async def drive(service: Service, clients: int) -> Counter[str]:
     # What it says at its end: the round with the tool, the round that answers; the title follows.
     assert b'"tool": "temperature"' in answer
     assert b'event: usage\ndata: {"calls": 2, ' in answer
+    await service.ask(2, None)
+    for key, sees in (("acme-bob", {"acme"}), ("operator", {"acme", "globex"})):
+        _, answer = await service.send("GET", "/usage/api/report?by=tag:tenant", key)
+        rows = json.loads(answer.partition(b"\r\n\r\n")[2])["rows"]
+        assert {row["group"]["tag:tenant"] for row in rows} == sees
     seen: Counter[str] = Counter()
     half = asyncio.Event()
 
