@@ -27,6 +27,7 @@ BUDGET = Budget(10, unit="calls", window="day", warn=[0.5, 0.8], per="user")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
+    (tmp_path / "segments").mkdir()
     (tmp_path / "budgets").mkdir()
     return tmp_path
 
@@ -147,11 +148,13 @@ def test_an_address_that_is_none_is_refused_when_it_is_given(
 
 def test_the_command_sends_new_alerts_once(tmp_path: Path, hook: Hook) -> None:
     hand = HandMade(tmp_path / "usage").filled({"ts": NOW, "cost": Decimal("0.6")})
+    (hand.root / "segments").chmod(0o2770)
     file = tmp_path / "budgets.toml"
     file.write_text('[[budget]]\nlimit = 1\nwindow = "total"\nwarn = [0.5]\n')
     arguments = ("budgets", hand.root, "--budgets", file, "--webhook", hook.url)
     done = run(*arguments)
     assert (done.exit_code, "1 alert sent." in done.stdout) == (1, True), done.stderr
+    assert (hand.root / "budgets").stat().st_mode & 0o770 == 0o770, "the group may write there too"
     done = run(*arguments)
     assert (done.exit_code, "sent" in done.stdout) == (1, False)
     assert len(hook.got) == 1

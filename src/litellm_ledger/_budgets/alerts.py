@@ -20,10 +20,11 @@ import msgspec
 
 from litellm_ledger._aggregates.formatting import counted, money, percent
 from litellm_ledger._errors import LedgerError
-from litellm_ledger._records.layout import BUDGETS
+from litellm_ledger._records.layout import BUDGETS, SEGMENTS
 from litellm_ledger._records.money import usd
 from litellm_ledger._runtime.webhook import check_webhook, deliver
 from litellm_ledger._storage.claims import claim, give_back
+from litellm_ledger._storage.filesystem import REAL, make_directories, rights_beside
 
 from .budget import Budget
 
@@ -224,6 +225,8 @@ def send(root: Path, found: Sequence[Reached], url: str, key: bytes | None = Non
 def _claimed(root: Path, found: Sequence[Reached], channel: str = "") -> list[Reached]:
     """Claim thresholds, the lower ones with them; return those that were new."""
     names = {f"{name}{channel}": one.until for one in found for name in one.names}
+    if names:  # with the group's rights, as all directories of the ledger
+        make_directories(REAL, root / BUDGETS, rights_beside(root / SEGMENTS))
     new = set(claim(root / BUDGETS / _FILE, names))
     return [one for one in found if f"{one.alert.id}{channel}" in new]
 
