@@ -572,6 +572,7 @@ def test_the_json_form_has_every_count(hand: HandMade) -> None:
         "anchors",
         "erased",
         "undone",
+        "pruned",
         "cannot_prove",
     }
     assert (writer["ok"], writer["clean"], writer["lost"], writer["found"]) == (False, True, 1, 2)

@@ -151,6 +151,13 @@ class QuarterQuestion:
                         spread.merge(self._group(one), name, sketch)
         return True
 
+    def may_have(self, earliest: datetime | None, latest: datetime | None) -> bool:
+        """Whether outcomes between these times, both included, may be of the time asked for."""
+        since, until = self._selection.since, self._selection.until
+        if earliest is None or latest is None:
+            return since is None and until is None
+        return (until is None or earliest < until) and (since is None or latest >= since)
+
     def _group(self, one: Fields) -> tuple[str, ...]:
         return tuple([of(one) for of in self._keys])
 

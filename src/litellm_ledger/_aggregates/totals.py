@@ -163,6 +163,10 @@ class Totals:
         """How many combinations there are."""
         return len(self._groups)
 
+    def calls(self) -> int:
+        """Return how many outcomes are in the sums."""
+        return sum(sums.calls for sums in self._groups.values())
+
     def sums(self) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
         """Yield what is kept apart, and the sums of it in the order of ``FIELDS``."""
         for key, sums in self._groups.items():

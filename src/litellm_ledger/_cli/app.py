@@ -59,6 +59,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "anchor": ("seals", ("json",)),
     "erase": ("erasures", ("json",)),
     "backup": ("backups", ("json",)),
+    "prune": ("prunes", ("json",)),
     "path": ("health", ()),
     "ask": ("health", ("json",)),
     "completion": ("completion", ()),

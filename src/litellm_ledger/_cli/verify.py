@@ -21,7 +21,7 @@ from .tables import Column, show, tell, write
 if TYPE_CHECKING:
     from litellm_ledger._reading.anchor import AnchorCheck
     from litellm_ledger._reading.lines import Problem
-    from litellm_ledger._reading.verdict import Verification, WriterVerdict
+    from litellm_ledger._reading.verdict import Prune, Verification, WriterVerdict
     from litellm_ledger._reports.ledger import Ledger as Ledgers
 
 __all__ = ["lost_records", "verify"]
@@ -102,7 +102,7 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
     Those that closed cleanly with nothing missing are summed up in a line, unless ``every``.
     ``strict``: lost records are a failure even if they were never acknowledged.
     """
-    from litellm_ledger._records.audit import ERASE
+    from litellm_ledger._records.audit import ERASE, PRUNE
 
     if not found.writers and not found.archive:
         write(f"No writer has used {found.path} yet.")
@@ -118,7 +118,7 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
             for problem in writer.known_problems:
                 tell(f"  looked into: {_problem(problem)}")
             for audit in writer.audits:
-                if audit.did != ERASE:  # said of the whole ledger
+                if audit.did not in (ERASE, PRUNE):  # said of the whole ledger
                     tell(f"  {audit_line(audit)}")
     if len(listed) < len(found.writers):
         sound = [writer for writer in found.writers if writer.unremarkable]
@@ -136,6 +136,8 @@ def _print_rest(found: Verification) -> None:
     if found.recovery:
         write()
         tell(f"Kept in recovery/ for inspection: {', '.join(map(clean, found.recovery))}")
+    for pruning in found.prunes()[-_PRUNES:]:
+        tell(_pruned(pruning))
     for run in found.erasures:
         tell(erasure_line(run))
     for file in found.undone[:_UNDONE]:
@@ -154,6 +156,14 @@ def _print_rest(found: Verification) -> None:
         tell(_anchored(one))
     for sentence in found.cannot_prove():
         tell(f"Cannot prove: {sentence}")
+
+
+def _pruned(run: Prune) -> str:
+    last = f", the last of {utc(run.latest)}" if run.latest is not None else ""
+    return (
+        f"Pruned on {utc(run.at)} by {clean(run.who)}: {counted(run.records, 'record')} of "
+        f"{counted(run.writers, 'writer')}{last}: {clean(run.why, 4_096)}"
+    )
 
 
 def _anchored(found: AnchorCheck) -> str:
@@ -180,6 +190,9 @@ def _anchored(found: AnchorCheck) -> str:
 
 _UNDONE: Final = 10
 """Files that are listed."""
+
+_PRUNES: Final = 20
+"""Runs of ``prune`` that are listed; ``--json`` has all."""
 
 _OF_UNACKNOWLEDGED: Final = (
     "Never acknowledged: the process died after it had numbered these records, and before they "

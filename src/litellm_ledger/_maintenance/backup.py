@@ -6,7 +6,8 @@ last, since each needs its segment.  Every file is whole and durable before it g
 run that is killed leaves a copy that is read and verified, and the next run completes it.
 
 A sealed file that the copy has is never replaced, but where an audit says that records were erased
-from it.  Removed from the copy is only what it holds a
+from it; nor is what was pruned from the ledger removed from the copy, which may be the only one.
+Removed from the copy is only what it holds a
 second time: open segments that were sealed since, segments that were compacted, counters of writers
 that are closed.  ``_Copy`` writes to the copy alone; nothing here writes to the ledger.
 """
@@ -31,6 +32,7 @@ from litellm_ledger._reading.chain import list_manifests
 from litellm_ledger._reading.erasures import Erasures
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import list_additions, list_live, list_segments, names_in
+from litellm_ledger._reading.pruned import read_pruned
 from litellm_ledger._records.layout import (
     ARCHIVE,
     LIVE,
@@ -169,7 +171,8 @@ def _refuse_others(to: Path, root: Path, there: list[SegmentName]) -> None:
         raise LedgerPathError(
             f"{to} is a backup of another ledger than {root}: no writer is in both"
         )
-    for name in set(copied).difference(there):
+    pruned = _pruned(root)
+    for name in {name for name in copied if name not in pruned}.difference(there):
         for other in known.get(name.writer, ()):
             last = name.last or 0  # what is open in the copy is a part of what the ledger has
             if other.first <= last and name.first <= (other.last or last):
@@ -268,7 +271,7 @@ class _Copy:
             elif (part, name) in self._erased and self._was_erased_from(part, name):
                 self._write(file, size, target)
                 self._renewed += 1
-            elif there != size:
+            elif there != size and SegmentName.parse(name) not in _pruned(self._root):
                 self._differs(part, name, f"is {size:,} bytes long, in the backup {there:,}")
 
     def _was_erased_from(self, part: str, name: str) -> bool:
@@ -400,6 +403,11 @@ class _Copy:
         view = memoryview(data)
         while view:
             view = view[self._fs.write(fd, view) :]
+
+
+def _pruned(root: Path) -> set[SegmentName | None]:
+    """Return the segments that were pruned: the copy keeps those that it has."""
+    return {name for name, _ in read_pruned(root, list_additions(root))}
 
 
 def _size(path: Path) -> int | None:

@@ -32,17 +32,15 @@ from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import by_writer, list_segments
 from litellm_ledger._records.layout import (
     ARCHIVE,
-    LIVE,
     SEGMENTS,
     SegmentName,
-    live_name,
 )
 from litellm_ledger._storage import contents, manifest
 from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file
 from litellm_ledger._storage.format_version import refuse_newer
-from litellm_ledger._storage.live_file import is_locked, read_live
 
-from .one_run import need_locks, one_run
+from .at_rest import bound
+from .one_run import locked, need_locks, one_run
 from .parquet import Staging, write_file, write_whole
 from .seal import seal
 
@@ -122,7 +120,9 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
     module()
     list_segments(root)
     refuse_newer(root)
-    with one_run(fs, root, ARCHIVE, "compact", "compacted"):
+    with one_run(fs, root, ARCHIVE, "compact", "compacted"), contextlib.ExitStack() as held:
+        busy = f"segments of the ledger at {root} are being removed by another process"
+        held.enter_context(locked(root, busy))
         fs.sync_directory(root)  # before a segment is removed: the archive must keep its name
         with contextlib.suppress(LedgerPathError):  # by another process, or they come later
             seal(root, fs=fs)
@@ -180,9 +180,9 @@ class _Run:
     def _candidates(self, until: str) -> Iterator[_Candidate]:
         here = set(os.listdir(self.segments))
         for writer, family in by_writer(list_segments(self.root)):
-            bound = self._bound(writer, family)
+            last_at_rest = bound(self.root, writer, family)
             for name in family:
-                if name.last is None or name.last >= bound or str(name) not in here:
+                if name.last is None or name.last >= last_at_rest or str(name) not in here:
                     continue
                 path = self.segments / str(name)
                 try:
@@ -205,23 +205,6 @@ class _Run:
 
     def _leave(self, name: str, what: _What, why: str) -> None:
         self.left.append(_left(name, what, why))
-
-    def _bound(self, writer: str, family: Sequence[SegmentName]) -> float:
-        """Return the number from which on a writer's segments stay where they are."""
-        try:
-            counters = read_live(self.root / LIVE / live_name(writer))
-        except FileNotFoundError:
-            return float("inf")  # closed or recovered: nobody writes here any more
-        if not counters.valid or not self._lives(writer):
-            return 0  # recover first
-        newest = max(name.first for name in family)
-        return min(newest, counters.oldest_in_flight or newest)
-
-    def _lives(self, writer: str) -> bool:
-        try:
-            return is_locked(self.root / LIVE / live_name(writer))
-        except FileNotFoundError:
-            return False
 
     # -- moving --------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from litellm_ledger._reading.chain import list_manifests
 from litellm_ledger._reading.erasures import Erasures, exchanges
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, list_live
+from litellm_ledger._reading.pruned import read_pruned
 from litellm_ledger._records.adjustment import encode_addition
 from litellm_ledger._records.layout import ERASING, MANIFESTS, SEGMENTS, SegmentName, record_id
 from litellm_ledger._storage import manifest as manifests
@@ -177,7 +178,8 @@ class _Run:
             new.recovery()
             for name in self._from_backups(found, Erasures(added)):
                 new.restored(name, self._ledger.archive.get(name))
-            new.history(set(list_manifests(self._root)).difference(self._ledger.segments))
+            pruned = {name for name, _ in read_pruned(self._root, self._ledger.adjustments)}
+            new.history(set(list_manifests(self._root)) - (set(self._ledger.segments) - pruned))
             for batch in self._batches(found):
                 for file, names in batch:
                     self._write(new, found, file, names)

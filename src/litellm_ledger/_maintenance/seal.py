@@ -22,6 +22,7 @@ from litellm_ledger._reading.chain import list_manifests, read_links, tail
 from litellm_ledger._reading.erasures import Erasures
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
+from litellm_ledger._reading.pruned import Gone, pruned_in, stubs
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
 from litellm_ledger._storage.contents import NotWholeError, make, write
 from litellm_ledger._storage.filesystem import (
@@ -80,13 +81,16 @@ def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> 
     problems: list[Problem] = []
     written += _restore(root, fs, ledger)
     there = dict(by_writer(list_manifests(root)))
-    erasures = Erasures(read_additions(root, ledger.adjustments, []))
+    additions = read_additions(root, ledger.adjustments, [])
+    erasures, gone = Erasures(additions), pruned_in(additions)
     segments = records = 0
     for writer, family in by_writer(ledger.segments):
         names = [name for name in family if not name.open and name not in ledger.archive]
         if writer not in live:
             _remove_temporaries(root, fs, writer)
-            written += _seal_writer(root, fs, names, there.get(writer, []), problems, erasures)
+            written += _seal_writer(
+                root, fs, writer, names, there.get(writer, []), gone, problems, erasures
+            )
         links = read_links(root, names, [])
         segments += len(links)
         records += sum(link.manifest.records for link in links.values())
@@ -124,8 +128,10 @@ _decode: Final = msgspec.json.Decoder(_Named).decode
 def _seal_writer(
     root: Path,
     fs: FileSystem,
+    writer: str,
     names: Sequence[SegmentName],
     there: Sequence[SegmentName],
+    gone: Gone,
     problems: list[Problem],
     erasures: Erasures,
 ) -> list[str]:
@@ -136,8 +142,10 @@ def _seal_writer(
     Args:
         root: the ledger.
         fs: where all writing goes through.
+        writer: its name.
         names: the segments.
         there: segments of the writer that there is a manifest of, compacted ones too.
+        gone: what was pruned.
         problems: where what is the matter is noted.
         erasures: what was written anew.
 
@@ -147,7 +155,10 @@ def _seal_writer(
     """
     written = []
     links = read_links(root, names, problems)
-    last = tail(links | read_links(root, {*there} - {*names}, []), erasures)
+    others = read_links(root, {*there} - {*names}, [])
+    known = [*links.values(), *others.values()]
+    removed = stubs(gone, writer, {link.identity for link in known})
+    last = tail([*known, *removed], erasures)
     previous, after = (last.identity, last.manifest.sealed) if last else (None, "")
     for name in names:
         if name in links or (root / MANIFESTS / name.manifest).exists():

@@ -26,6 +26,7 @@ from .adjustments import Adjusted, adjusted_segments, read_additions
 from .chain import Link, chained, is_being_written, list_manifests, read_links
 from .erasures import NONE, NOW, AsOf, Erasure, Erasures, is_erased_from, is_unfinished
 from .listing import Snapshot, by_writer, list_additions, list_live
+from .pruned import read_pruned, stubs
 
 __all__ = ["Anchor", "AnchorCheck", "anchor", "check", "read_anchors"]
 
@@ -93,10 +94,13 @@ def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
     first = set(list_manifests(root))
     listed = list_manifests(root)  # also those that were made before one of the first look
     missing = sum(not name.open and name not in first for name in ledger.segments)
-    chains = {
-        writer: chained(read_links(root, names, []).values(), [], erasures)
-        for writer, names in by_writer(listed)
-    }
+    manifests = dict(by_writer(listed))
+    gone = read_pruned(root, list_additions(root))
+    chains = {}
+    for writer in {*manifests, *(name.writer for name, _ in gone)}:
+        links = list(read_links(root, manifests.get(writer, ()), []).values())
+        links += stubs(gone, writer, {link.identity for link in links})
+        chains[writer] = chained(links, [], erasures)
     if _is_repriced(root):
         raise LedgerPathError(
             f"the ledger at {root} is being repriced by another process; anchor it after that"

@@ -6,7 +6,7 @@ Owns the reading of all of them and the judgement of a chain.  Never writes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,9 +141,10 @@ def _broken(link: Link, why: str) -> Problem:
     return Problem(f"{MANIFESTS}/{link.name.manifest}", "altered", detail=detail)
 
 
-def tail(links: Mapping[SegmentName, Link], erasures: Erasures = NONE) -> Link | None:
+def tail(links: Iterable[Link], erasures: Erasures = NONE) -> Link | None:
     """Return the manifest of a writer that the next one is to follow."""
-    known = {link.identity for link in links.values()}
-    followed = {_previous(link, known, erasures) for link in links.values()}
-    ends = [link for link in links.values() if link.identity not in followed]
+    there = list(links)
+    known = {link.identity for link in there}
+    followed = {_previous(link, known, erasures) for link in there}
+    ends = [link for link in there if link.identity not in followed]
     return max(ends, key=lambda link: (link.manifest.sealed, str(link.name)), default=None)

@@ -40,10 +40,11 @@ Roots = Path | tuple[Path, ...]
 
 
 class Vanished(FileNotFoundError):
-    """An open segment went away while we read.  It held no record.
+    """A segment went away while we read.  There is no record in it any more.
 
-    Its writer, or recovery, removes one that has no whole line; with lines it would be found under
-    its sealed name.  One that somebody deletes by hand shows as a hole in the numbers.
+    Its writer, or recovery, removes an open one that has no whole line; with lines it would be
+    found under its sealed name.  A sealed one was pruned: another segment accounts for its numbers.
+    One that somebody deletes by hand shows as a hole in the numbers.
     """
 
 
@@ -235,7 +236,8 @@ def open_segment(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
     """Open a segment, under the name it was sealed to if that happened since it was listed.
 
     Raises:
-        Vanished: it was open when it was listed, and is gone under any name.
+        Vanished: it was open when it was listed, and is gone under any name; or it is gone, and
+            another one has its numbers.
         OSError: it is gone, or cannot be read.
     """
     try:
@@ -244,6 +246,8 @@ def open_segment(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
         if not name.open:
             data = read_archived(root, name)
             if data is None:
+                if _is_covered(root, name):
+                    raise Vanished(exc.errno, exc.strerror, exc.filename) from None
                 raise
             return BytesIO(data), name
         gone = exc
@@ -252,3 +256,14 @@ def open_segment(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
             if not other.open and (other.writer, other.first) == (name.writer, name.first):
                 return open_segment(root, other)
     raise Vanished(gone.errno, gone.strerror, gone.filename) from None
+
+
+def _is_covered(root: Path, name: SegmentName) -> bool:
+    """Whether one other sealed segment accounts for all numbers of this one."""
+    return any(
+        other.writer == name.writer
+        and other != name
+        and other.first <= name.first
+        and (other.last or 0) >= (name.last or 0)
+        for other in _names(root)
+    )

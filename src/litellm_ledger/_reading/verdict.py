@@ -7,18 +7,19 @@ file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from litellm_ledger._aggregates.formatting import counted
-from litellm_ledger._records.audit import ERASE, Audit
+from litellm_ledger._records.audit import ERASE, PRUNE, Audit
 
 from .anchor import AnchorCheck
 from .erasures import Erasure
 from .lines import Problem
 
-__all__ = ["Proof", "State", "Verification", "WriterVerdict"]
+__all__ = ["Proof", "Prune", "State", "Verification", "WriterVerdict"]
 
 State = Literal["alive", "closed", "recovered", "died", "orphaned"]
 Proof = Literal["exact", "at_least", "nothing"]
@@ -43,6 +44,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
             the writer is not on record.  They count as acknowledged.
         quarantined: numbers set aside by ``recover`` because their segment was damaged.
         removed: numbers erased or expired on purpose.
+        unexplained: how many of ``removed`` expired, as gaps say, and no audit says so.
         unwritten: (alive) accepted and not on disk yet.
         torn_bytes: the invalid end of an open segment; ``recover`` cuts it off and keeps a copy.
         unsettled: calls on record as unsettled: their process died.
@@ -71,6 +73,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
     undecided: int = 0
     quarantined: int = 0
     removed: int = 0
+    unexplained: int = 0
     unwritten: int = 0
     torn_bytes: int = 0
     unsettled: int = 0
@@ -109,8 +112,9 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unremarkable(self) -> bool:
-        """Whether there is nothing to say of it."""
-        return self.ok and self.clean and all(audit.did == ERASE for audit in self.audits)
+        """Whether there is nothing to say of it; what was removed is said of the whole ledger."""
+        said = all(audit.did in (ERASE, PRUNE) for audit in self.audits)
+        return self.ok and self.clean and said and not self.unexplained
 
     def sentence(self) -> str:
         """Describe the state of this writer in a sentence, with what to do if necessary."""
@@ -121,6 +125,8 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
             say.append(f"{self.quarantined:,} set aside in recovery/ as damaged")
         if self.removed:
             say.append(f"{self.removed:,} erased or expired on purpose")
+        if self.unexplained:
+            say.append(f"no audit says who removed {self.unexplained:,} of these, and why")
         if self.torn_bytes:
             say.append(f"{self.torn_bytes:,} torn bytes at its end")
         if self.problems:
@@ -181,6 +187,23 @@ _OPENINGS = {
 }
 
 
+class Prune(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of ``prune``, as its audits say.
+
+    Attributes:
+        at: when, UTC; ``who`` did it, and ``why``.
+        writers, records: of how many writers how many records were removed.
+        latest: the time of the last of these records.
+    """
+
+    at: datetime
+    who: str
+    why: str
+    writers: int
+    records: int
+    latest: datetime | None = None
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """The whole ledger.
 
@@ -223,6 +246,30 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     def looked_into(self) -> str:
         """Say how much of what is wrong somebody has looked into; empty if nothing."""
         return _looked_into(self.writers)
+
+    def prunes(self) -> list[Prune]:
+        """Return the runs of ``prune`` that removed records, by time."""
+        runs: dict[tuple[datetime, str, str], list[tuple[str, Audit]]] = {}
+        for writer in self.writers:
+            for one in writer.audits:
+                if one.did == PRUNE:
+                    run = runs.setdefault((one.at, one.who, one.why), [])
+                    run.append((writer.writer, one))
+        found = []
+        for (at, who, why), run in sorted(runs.items()):
+            removed = [c.was for _, one in run for c in one.segments if one.records]
+            latest = max((was.latest for was in removed if was.latest is not None), default=None)
+            found.append(
+                Prune(
+                    at=at,
+                    who=who,
+                    why=why,
+                    writers=len({writer for writer, one in run if one.records}),
+                    records=sum(one.records for _, one in run),
+                    latest=latest,
+                )
+            )
+        return [one for one in found if one.records]
 
     def cannot_prove(self) -> list[str]:
         """Return what this verification cannot prove."""
@@ -275,5 +322,6 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             ],
             "erased": msgspec.to_builtins(self.erasures),
             "undone": self.undone,
+            "pruned": [msgspec.to_builtins(one) for one in self.prunes()],
             "cannot_prove": self.cannot_prove(),
         }

@@ -50,13 +50,25 @@ from .audits import by_audited_writer, split
 from .chain import Link, chained, list_manifests, read_links
 from .erasures import Erasures, is_erased_from
 from .lines import Problem, archive_problems, settled
-from .listing import Snapshot, Vanished, by_writer, list_additions, list_live, open_segment
+from .listing import (
+    Snapshot,
+    Vanished,
+    by_writer,
+    list_additions,
+    list_live,
+    names_in,
+    open_segment,
+)
+from .pruned import Gone, Pruned, pruned_in, read_pruned, stubs
 from .verdict import Proof, State, Verification, WriterVerdict
 
 __all__ = ["verify"]
 
 _BLOCK: Final = 2**20
 _THREADS: Final = 8
+
+_LOOKS: Final = 5
+"""Looks at a ledger that is pruned meanwhile."""
 
 _TRIES: Final = 3
 """Readings of an open segment before its damage is believed: its writer may be cutting back a short
@@ -83,6 +95,27 @@ def verify(
         LedgerPathError: there is no ledger, or it cannot be read.
         UnsupportedFormat: it was written by a newer version.
     """
+    found, ledger = _look(root, full=full, anchors=anchors)
+    for _ in range(_LOOKS):
+        if not _was_pruned_since(ledger):
+            break
+        found, ledger = _look(root, full=full, anchors=anchors)
+    return found
+
+
+def _was_pruned_since(ledger: Snapshot) -> bool:
+    """Whether files went that a look at the ledger had, and gaps came for them that it had not."""
+    gone = read_pruned(ledger.root, list_additions(ledger.root))
+    there = {*names_in(ledger.root)} if gone else set()
+    for name in {name for name, _ in gone}.intersection(ledger.segments):
+        place = ledger.archive.get(name)
+        if name not in there and (place is None or not place[0].path.exists()):
+            return True
+    return False
+
+
+def _look(root: Path, *, full: bool, anchors: Sequence[Anchor]) -> tuple[Verification, Snapshot]:
+    """Judge every writer by one look at a ledger."""
     refused: dict[str, Problem] = {}
     writers = list_live(root)
     live = _live(root, writers, refused)
@@ -96,19 +129,22 @@ def verify(
     with contextlib.suppress(OSError):
         if (root / RECOVERY).is_dir():
             recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
-    noted: dict[str, list[Problem]] = {writer: [] for writer in sorted({*segments, *live, *sealed})}
+    before = read_pruned(root, ledger.adjustments)
+    known = {*segments, *live, *sealed, *(name.writer for name, _ in before)}
+    noted: dict[str, list[Problem]] = {writer: [] for writer in sorted(known)}
     linked = {writer: read_links(root, sealed.get(writer, ()), noted[writer]) for writer in noted}
     there = {name for links in linked.values() for name in links if name not in ledger.archive}
     digests = _digests(root, sorted(there.intersection(ledger.segments), key=str), advance)
     among_additions: list[Problem] = []
     additions = read_additions(root, list_additions(root), among_additions)  # what is done by now
     audits = by_audited_writer(additions)
-    erasures = Erasures(additions)
+    erasures, gone = Erasures(additions), pruned_in(additions)
     verdicts = []
     chains: dict[str, list[Link]] = {}
     for writer, problems in noted.items():
         links = linked[writer]
-        chains[writer] = chained(links.values(), problems, erasures)
+        there_too = stubs(gone, writer, {link.identity for link in links.values()})
+        chains[writer] = chained([*links.values(), *there_too], problems, erasures)
         found = _Found(
             root,
             segments.get(writer, []),
@@ -116,6 +152,7 @@ def verify(
             digests=digests,
             archive=ledger.archive,
             erasures=erasures,
+            gone={key: one for key, one in gone.items() if key[0].writer == writer},
             alive=_alive(live.get(writer)),
             full=full,
         )
@@ -126,7 +163,7 @@ def verify(
         verdicts.append(_judge(root, writer, live.get(writer), found, kept, audits.get(writer, [])))
     adjusted = adjusted_segments(root, ledger.adjustments) if anchors else []
     every = (link for links in linked.values() for link in links.values())
-    return Verification(
+    result = Verification(
         path=str(root),
         writers=verdicts,
         recovery=recovery,
@@ -136,6 +173,7 @@ def verify(
         erasures=erasures.runs(),
         undone=_undone(root, erasures, digests, every),
     )
+    return result, ledger
 
 
 def _undone(
@@ -213,9 +251,11 @@ class _Found:
         digests: Mapping[SegmentName, _Digest],
         archive: Mapping[SegmentName, Place],
         erasures: Erasures,
+        gone: Gone,
         alive: bool,
         full: bool,
     ) -> None:
+        self._gone = gone
         self.records = Spans()
         self.gaps: list[Gap] = []
         self.problems: list[Problem] = []
@@ -230,8 +270,9 @@ class _Found:
             manifest = None if link is None else link.manifest
             if manifest is not None:
                 digest = source_of(archive[name]) if name in archive else digests.get(name)
-                if digest is not None and erasures.are_one(digest[0], manifest.sha256):
-                    manifest = None  # one of them is written anew already, or was just now
+                erased = digest is not None and erasures.are_one(digest[0], manifest.sha256)
+                if erased or self._is_pruned(root, name, manifest, digest):
+                    manifest = None  # written anew already, or just now, or before
                 elif not self._is_as_sealed(name, manifest, digest):
                     manifest = None
             if manifest is None or full or name.first <= self.last:  # a number twice counts once
@@ -241,11 +282,41 @@ class _Found:
             if manifest is not None and full:
                 self._compare(root, name)
         for name in sorted(links.keys() - set(names), key=lambda name: (name.first, name.last)):
-            self._miss(name, links[name].manifest)
+            self._miss(name, links[name])
+        for one in gone.values():
+            self._look_for_sums(one, links.get(one.name), erasures)
         if self._unsettled:
             self._unsettled -= settled(root, names)
         self.unsettled = len(self._unsettled)
         self.in_flight = len(self._running)
+
+    def _is_pruned(
+        self, root: Path, name: SegmentName, manifest: Manifest, digest: _Digest | None
+    ) -> bool:
+        """Whether a manifest is of a segment that was pruned, and gaps have its name now."""
+        if digest == (manifest.sha256, manifest.lines) or (name, manifest.sha256) not in self._gone:
+            return False
+        try:
+            file, _ = open_segment(root, name)
+            with file:
+                lines = scan(file.read(), name.writer, name.first).lines
+        except OSError:
+            return False
+        return all(head.kind == "gap" for head, _ in lines)
+
+    def _look_for_sums(self, one: Pruned, link: Link | None, erasures: Erasures) -> None:
+        """Note a manifest that is to tell what a pruned segment had, and does not."""
+        self.last = max(self.last, one.name.last or 0)
+        was = one.changed.was
+        if not one.told or not was.records:
+            return
+        where = f"{MANIFESTS}/{one.name.manifest}"
+        if link is None or link.manifest.sha256 != was.sha256:
+            detail = f"the sums of {was.records:,} pruned records were in it; restore it"
+            self.problems.append(Problem(where, "missing", detail=detail))
+        elif erasures.now(was.manifest or "", (link.identity,)) != link.identity:
+            detail = "is not the manifest that the audit of prune names; restore it from a backup"
+            self.problems.append(Problem(where, "altered", detail=detail))
 
     def _is_as_sealed(self, name: SegmentName, manifest: Manifest, digest: _Digest | None) -> bool:
         """Whether a segment has the bytes that it had when it was sealed."""
@@ -296,9 +367,12 @@ class _Found:
             detail = f"is not what the lines say: {', '.join(wrong)}"
             self.problems.append(Problem(where, "altered", detail=detail))
 
-    def _miss(self, name: SegmentName, manifest: Manifest) -> None:
-        """Count the records of a segment of which there is only the manifest."""
+    def _miss(self, name: SegmentName, link: Link) -> None:
+        """Count the records of a segment of which there is only the manifest; not if pruned."""
         self.last = max(self.last, name.last or 0)
+        manifest = link.manifest
+        if (name, manifest.sha256) in self._gone:
+            return
         detail = f"there is only its manifest, of {manifest.records:,} records; restore it"
         self.problems.append(Problem(f"{SEGMENTS}/{name}", "missing", detail=detail))
 
@@ -437,8 +511,9 @@ def _missing(
 ) -> tuple[Counter[str], dict[str, Spans]]:
     """Count the numbers up to ``upto`` without a record, by the reason that a gap gives.
 
-    Of those ``lost``, also the ``unacknowledged`` ones, and the ``undecided`` ones: whether they
-    were acknowledged is not on record.  ``acked``: no number above it was acknowledged, where no
+    ``unexplained``: expired, and no audit says so.  Of those ``lost``, also the ``unacknowledged``
+    ones, and the ``undecided`` ones: whether they were acknowledged is not on record.
+    ``acked``: no number above it was acknowledged, where no
     gap says so itself.  ``known``, ``known unacknowledged`` and ``known quarantined``: those that
     audits are about.  Also return the numbers.
     """
@@ -448,6 +523,9 @@ def _missing(
         "lost": spans([span for audit in audits for span in audit.lost]),
         "quarantined": spans([span for audit in audits for span in audit.quarantined]),
     }
+    pruned = Spans()
+    for name, _ in pruned_in(audits):
+        pruned.add_range(name.first, name.last or 0)
     rest = Spans()
     for first, last in found.records:
         rest.add_range(first, last)
@@ -464,6 +542,8 @@ def _missing(
                 counts["undecided"] += end - start + 1 if gap.acked_until is None else 0
                 counts["known"] += known["lost"].overlap(start, end)
                 counts["known unacknowledged"] += known["lost"].overlap(end - never + 1, end)
+            elif gap.reason == "expired":
+                counts["unexplained"] += end - start + 1 - pruned.overlap(start, end)
             elif gap.reason == "quarantined":
                 counts["known quarantined"] += known["quarantined"].overlap(start, end)
             rest.add_range(start, end)
@@ -515,6 +595,7 @@ def _judge(
         undecided=missing["undecided"],
         quarantined=missing["quarantined"],
         removed=missing["erased"] + missing["expired"],
+        unexplained=missing["unexplained"],
         unwritten=accepted - max(upto, found.last) if alive else 0,
         torn_bytes=found.torn_bytes,
         unsettled=found.unsettled,

@@ -14,6 +14,7 @@ from datetime import datetime
 from heapq import nsmallest
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
@@ -31,13 +32,23 @@ from litellm_ledger._reading.listing import (
     Snapshot,
     by_writer,
     each,
+    list_additions,
     list_live,
     refuse_copies,
     take_each,
 )
 from litellm_ledger._reading.open_calls import Running
+from litellm_ledger._reading.pruned import (
+    Gone,
+    Pruned,
+    expired,
+    overlaps,
+    read_pruned,
+)
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
+from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._storage.manifest import read_head
 
 from .answer import Answer, of_report
 from .by_manifest import Sealed, add_sealed
@@ -57,6 +68,9 @@ __all__ = [
     "make_report",
     "open_report",
 ]
+
+_TRIES: Final = 5
+"""Readings of a ledger that is pruned while it is read."""
 
 _LARGE: Final = 8 * 2**20
 """Bytes that are read line by line in the time that the database takes to be there."""
@@ -100,6 +114,7 @@ class _Look(NamedTuple):
     ledger: Snapshot
     running: Running
     live: list[str]
+    gone: Gone = MappingProxyType({})
     sealed: Sealed = Sealed(frozenset(), [], frozenset())
 
     @property
@@ -128,9 +143,13 @@ def _add_adjustments(
     totals: Totals,
     problems: list[Problem],
     as_of: AsOf,
+    untold: Sequence[Pruned],
 ) -> int:
     from .adjusted import add_adjustments
 
+    without: dict[str, Spans] = {}
+    for one in untold:
+        without.setdefault(one.name.writer, Spans()).add_range(one.name.first, one.name.last or 0)
     return add_adjustments(
         ledger,
         by,
@@ -139,6 +158,7 @@ def _add_adjustments(
         problems,
         as_of,
         lambda ids: _selected(ledger, selection, ids),
+        without,
     )
 
 
@@ -159,6 +179,47 @@ def open_report(
         nested: rows that differ in the last key alone come together.
         order: of the rows; by default that of a report.
     """
+    with contextlib.ExitStack() as opened:
+
+        def answered() -> tuple[list[_Look], Answer]:
+            return _answered(
+                root,
+                by,
+                selection,
+                opened,
+                quantiles=quantiles,
+                nested=nested,
+                as_of=as_of,
+                order=order,
+            )
+
+        looks, answer = answered()
+        for _ in range(_TRIES):
+            if not any(_was_pruned_since(look.ledger) for look in looks):
+                break
+            opened.pop_all().close()
+            looks, answer = answered()
+        yield answer
+
+
+def _was_pruned_since(ledger: Snapshot) -> bool:
+    """Whether segments were pruned that a look at the ledger still had."""
+    new = [name for name in list_additions(ledger.root) if name not in ledger.adjustments]
+    return bool(new and read_pruned(ledger.root, new))
+
+
+def _answered(
+    root: Roots,
+    by: Sequence[str],
+    selection: Selection,
+    opened: contextlib.ExitStack,
+    *,
+    quantiles: bool,
+    nested: bool,
+    as_of: AsOf,
+    order: Order | None,
+) -> tuple[list[_Look], Answer]:
+    """Look at ledgers, and answer from what is there; see ``open_report``."""
     dates = selection.calendar
     totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
     spread = Spread(by, dates) if quantiles else None
@@ -170,48 +231,67 @@ def open_report(
         live = list_live(one)
         running = Running(one, live)  # before a line is read: who is dead writes no more
         ledger = Snapshot.take(one, live)
-        looks.append(_Look(ledger, running, live))
+        looks.append(_Look(ledger, running, live, read_pruned(one, ledger.adjustments)))
     refuse_copies([look.ledger for look in looks])
-    for at, (ledger, _, _, _) in enumerate(looks):
-        looks[at] = looks[at]._replace(sealed=add_sealed(ledger, asked, totals, spread))
+    for at, (ledger, _, _, gone, _) in enumerate(looks):
+        sealed = add_sealed(ledger, asked, totals, spread, gone)
+        looks[at] = looks[at]._replace(sealed=sealed)
         if ledger.adjustments and as_of != "recorded":
-            adjusted += _add_adjustments(ledger, by, selection, totals, problems, as_of)
-    with contextlib.ExitStack() as opened:
-        left = [look.left for look in looks]
-        if _is_large(*left) or (totals.groups > _MANY and available()):
-            from . import grouped, relation
+            adjusted += _add_adjustments(
+                ledger, by, selection, totals, problems, as_of, sealed.untold
+            )
+    left = [look.left for look in looks]
+    if _is_large(*left) or (totals.groups > _MANY and available()):
+        from . import grouped, relation
 
-            answer = opened.enter_context(
-                relation.asked(
-                    root,
-                    lambda lines: grouped.report(
-                        lines,
-                        totals,
-                        by,
-                        selection,
-                        spread and spread.copy(),
-                        nested=nested,
-                        order=order,
-                    ),
-                    without=frozenset().union(*[look.sealed.names for look in looks]),
-                )
+        answer = opened.enter_context(
+            relation.asked(
+                root,
+                lambda lines: grouped.report(
+                    lines,
+                    totals,
+                    by,
+                    selection,
+                    spread and spread.copy(),
+                    nested=nested,
+                    order=order,
+                ),
+                without=frozenset().union(*[look.sealed.names for look in looks]),
             )
-            for look in looks:
-                look.running.look(look.ledger.segments, selection.fits)
-            answer.report.problems.extend(problems)
-        else:
-            outcomes = chain.from_iterable(look.outcomes(selection, problems) for look in looks)
-            report = build(
-                outcomes, by, problems, calendar=dates, totals=totals, spread=spread, order=order
-            )
-            answer = of_report(report, nested=nested, order=order)
-        report = _with_tags(answer, lambda: list_tags(root, selection))
-        if selection.where or selection.where_not:
-            report = _with_asked(report, root, selection)
-        counts = [look.running.counted() for look in looks]
-        in_flight, cut_off = (sum(numbers) for numbers in zip(*counts, strict=True))
-        report = replace(report, in_flight=in_flight, cut_off=cut_off, adjusted=adjusted)
-        yield dataclasses.replace(answer, report=report)
+        )
+        for look in looks:
+            look.running.look(look.ledger.segments, selection.fits)
+        answer.report.problems.extend(problems)
+    else:
+        outcomes = chain.from_iterable(look.outcomes(selection, problems) for look in looks)
+        report = build(
+            outcomes, by, problems, calendar=dates, totals=totals, spread=spread, order=order
+        )
+        answer = of_report(report, nested=nested, order=order)
+    report = _with_tags(answer, lambda: list_tags(root, selection))
+    if selection.where or selection.where_not:
+        report = _with_asked(report, root, selection)
+    counts = [look.running.counted() for look in looks]
+    in_flight, cut_off = (sum(numbers) for numbers in zip(*counts, strict=True))
+    report = replace(report, in_flight=in_flight, cut_off=cut_off, adjusted=adjusted)
+    report = _with_pruned(report, looks, selection)
+    return looks, dataclasses.replace(answer, report=report)
+
+
+def _with_pruned(report: Report, looks: Sequence[_Look], selection: Selection) -> Report:
+    """Say how much of the sums is known by them only, and how much is not in them."""
+    if not any(look.sealed.pruned or look.sealed.untold for look in looks):
+        return report
+    since, until = selection.since, selection.until
+    told = [one for look in looks for one in look.gone.values() if overlaps(one, since, until)]
+    untold = [one for look in looks for one in look.sealed.untold]
+    return replace(
+        report,
+        aggregated=sum(look.sealed.pruned for look in looks),
+        unmeasured=sum(look.sealed.unmeasured for look in looks),
+        pruned=expired(untold).records,
+        pruned_until=expired(told).latest,
+    )
 
 
 def list_calls(root: Roots, selection: Selection, limit: int | None) -> Calls:
@@ -234,11 +314,26 @@ def list_calls(root: Roots, selection: Selection, limit: int | None) -> Calls:
 def list_tags(root: Roots, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
     ledgers = take_each(root)
+    pruned = set().union(*(_tags_of_pruned(ledger, selection) for ledger in ledgers))
     if _is_large(*ledgers):
         from . import in_duckdb, relation
 
-        return relation.ask(root, lambda lines: in_duckdb.tags(lines, selection))
-    return set().union(*_tagged(ledgers, selection))
+        return pruned | relation.ask(root, lambda lines: in_duckdb.tags(lines, selection))
+    return pruned.union(*_tagged(ledgers, selection))
+
+
+def _tags_of_pruned(ledger: Snapshot, selection: Selection) -> set[str]:
+    """Return the tags that outcomes of that time had, as far as the manifests of pruned ones say.
+
+    These say nothing of other conditions.
+    """
+    found: set[str] = set()
+    for (name, sha256), one in read_pruned(ledger.root, ledger.adjustments).items():
+        if one.told and overlaps(one, selection.since, selection.until):
+            manifest = read_head(ledger.root, name)
+            if manifest is not None and manifest.sha256 == sha256:
+                found.update(manifest.tags or ())
+    return found
 
 
 def count_tags(root: Roots, selection: Selection) -> dict[str, TagValues]:

@@ -7,6 +7,7 @@ reads no file, prints nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,6 +60,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         instead: if no call matches ``where``: each key of it to the values that the calls of that
             time have, those of most calls first; the 21st is ``…`` where there are more.
         adjusted: adjustments that are in the costs: records that were priced again.
+        aggregated: calls in the sums whose records were pruned: they are known by their aggregates.
+        unmeasured: how many of ``aggregated`` are not in the quantiles that were asked for.
+        pruned: records that were pruned and may belong to what was asked for, but are not in the
+            sums, since no aggregate tells.
+        pruned_until: the time of the last record that was pruned, of ``aggregated`` and ``pruned``.
         problems: places on the ledger that hold no valid record and are not counted.
     """
 
@@ -71,6 +77,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     cut_off: int = 0
     adjusted: int = 0
+    aggregated: int = 0
+    unmeasured: int = 0
+    pruned: int = 0
+    pruned_until: datetime | None = None
     missing_tags: tuple[str, ...] = ()
     known_tags: tuple[str, ...] = ()
     instead: dict[str, tuple[str, ...]] = {}
@@ -93,16 +103,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             notes.append(
                 f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
             )
-        return notes + self._damage()
+        return notes + self._removed() + self._damage()
 
     def warnings(self) -> list[str]:
         """Return the notes that rows alone do not show: calls that are missing, or no match."""
-        return self._unmatched() + self._begun() + self._damage()
+        return (
+            self._unmatched()
+            + self._begun()
+            + (self._removed()[-1:] if self.pruned else [])
+            + self._damage()
+        )
 
     @property
     def is_floor(self) -> bool:
         """Whether the total may really be higher: for its own reasons, or for what is missing."""
-        return self.total.is_floor or bool(self.cut_off or self.problems)
+        return self.total.is_floor or bool(self.cut_off or self.pruned or self.problems)
 
     def _unmatched(self) -> list[str]:
         """What there is where nothing matches the conditions."""
@@ -120,6 +135,28 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             notes.append(
                 f"Cut off: {_calls(self.cut_off)} in flight when the process died, not counted "
                 "above; litellm-ledger recover records them as unsettled."
+            )
+        return notes
+
+    def _removed(self) -> list[str]:
+        """What was pruned: what is in the sums, and what is not."""
+        notes = []
+        until = self.pruned_until
+        last = f", the last of {until.isoformat()[:10]}" if until is not None else ""
+        if self.aggregated:
+            notes.append(
+                f"Pruned: of {_calls(self.aggregated)} in these sums only aggregates are kept"
+                f"{last}; records, calls, export and sql do not show them."
+            )
+        if self.unmeasured:
+            notes.append(
+                f"Latency: {_calls(self.unmeasured)} of these are in no quantile; their aggregates "
+                "do not tell."
+            )
+        if self.pruned:
+            notes.append(
+                f"Pruned: {counted(self.pruned, 'record')} not included{last}; what is kept of "
+                "them does not tell the groups or the time asked for."
             )
         return notes
 
@@ -223,6 +260,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "in_flight": self.in_flight,
             "cut_off": self.cut_off,
             "adjusted": self.adjusted,
+            "aggregated": self.aggregated,
+            "pruned": self.pruned,
             "notes": self.notes(),
             "problems": msgspec.to_builtins(self.problems),
         }

@@ -1,0 +1,114 @@
+"""The command ``prune``: what is past its time goes.
+
+Owns its words, and what it prints.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from litellm_ledger._aggregates.formatting import clean, counted
+
+from .audits import Who, user_name
+from .flags import Output, emit
+from .parameters import option
+from .plain import plain_value, utc
+from .progress import working
+from .tables import tell, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from litellm_ledger._maintenance.prune import Pruning
+    from litellm_ledger._reports.ledger import Ledger
+
+__all__ = ["prune"]
+
+_FOR_EVER: Final = "forever"
+
+
+def prune(
+    output: Output,
+    ledger: Ledger,
+    keep: Annotated[
+        str | None,
+        option(metavar="TIME", help="Remove records older than this: 400d, 52w, 7y."),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        option(
+            metavar="SIZE",
+            help="Remove the oldest records while the ledger is larger than this: 500M, 10G.",
+        ),
+    ] = None,
+    keep_aggregates: Annotated[
+        str,
+        option(
+            metavar="TIME",
+            help="How long reports still know the sums of removed records: 7y, forever.",
+        ),
+    ] = _FOR_EVER,
+    dry_run: Annotated[bool, option("--dry-run", help="Only say what would be removed.")] = False,
+    why: Annotated[
+        str | None, option(help="The reason; it is kept in the ledger. Default: the rule.")
+    ] = None,
+    who: Who = None,
+) -> int:
+    """Remove records that are past their time; reports still have their sums."""
+    import msgspec
+
+    from litellm_ledger._maintenance.prune import prune as prune_ledger
+    from litellm_ledger._maintenance.retention import Retention, age, size
+    from litellm_ledger._records.record import cut
+
+    if keep is None and max_size is None:
+        raise ValueError("say what may go: --keep 400d, --max-size 10G or both")
+    rule = Retention(
+        keep=None if keep is None else age(keep),
+        max_size=None if max_size is None else size(max_size),
+        keep_aggregates=None if keep_aggregates == _FOR_EVER else age(keep_aggregates),
+    )
+    with working(f"pruning {ledger.path}"):
+        done = prune_ledger(
+            ledger.path,
+            rule,
+            who=cut(who or user_name()),
+            why=cut(why or str(rule)),
+            dry_run=dry_run,
+        )
+    return emit(
+        output,
+        lambda: _plain(ledger.path, done, msgspec.to_builtins(done)),
+        lambda: _print_pruning(ledger.path, done),
+        status=int(bool(done.left or done.over)),
+    )
+
+
+def _plain(path: Path, done: Pruning, members: dict[str, Any]) -> dict[str, Any]:
+    times = {"earliest": plain_value(done.earliest), "latest": plain_value(done.latest)}
+    return {"path": str(path), **members, **times}
+
+
+def _print_pruning(path: Path, done: Pruning) -> None:
+    if done.segments:
+        span = ""
+        if done.earliest is not None and done.latest is not None:
+            span = f" from {utc(done.earliest)} to {utc(done.latest)}"
+        files = f" and {counted(done.archive, 'file')} of the archive" if done.archive else ""
+        verb = "would be removed" if done.dry_run else "removed"
+        tell(
+            f"{counted(done.records, 'record')}{span} {verb}: {counted(done.segments, 'segment')}"
+            f"{files}, {done.bytes:,} of {done.size:,} bytes."
+        )
+    if done.manifests:
+        verb = "would go" if done.dry_run else "went"
+        tell(f"{counted(done.manifests, 'manifest')} {verb} too; reports lose these sums.")
+    if not (done.segments or done.manifests or done.left):
+        write(f"Nothing to prune in {path}.")
+    for problem in done.left:
+        tell(f"kept: {clean(problem.file, 200)}: {clean(problem.detail, 400)}")
+    if done.over:
+        tell(
+            f"The ledger {'would be' if done.dry_run else 'is'} {done.over:,} bytes larger than it "
+            "may be: the rest is being written, not past its checks, or kept sums."
+        )
