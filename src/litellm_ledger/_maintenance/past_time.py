@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from zlib import crc32
 
-from litellm_ledger._archive.archive import ArchiveFile, digest, source_of
+from litellm_ledger._archive.archive import ArchiveFile, digest
 from litellm_ledger._reading.chain import list_manifests
 from litellm_ledger._reading.lines import Problem, real_outcomes, settled
 from litellm_ledger._reading.listing import Snapshot, by_writer, open_segment
@@ -199,10 +199,13 @@ class _Choice:
         if place is None and stamp is None:
             return None  # gone just now
         if place is not None:
-            if manifest is not None and source_of(place)[0] != manifest.sha256:
-                self._note_gaps(name, None, archived=True)
+            source = place[0].sources[place[1]]
+            if source.gaps == source.lines:
+                self.only_gaps.add(name)
                 return None
-            size = place[0].sources[place[1]].bytes
+            if manifest is not None and source.sha256 != manifest.sha256:
+                return None
+            size = source.bytes
         elif size < _GAPS and (
             manifest is None
             or manifest.size != size
