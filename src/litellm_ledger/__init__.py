@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         WrongLoop,
     )
     from ._litellm.self_check import CheckedCall, LiteLLMCheck, Mismatch
+    from ._maintenance.retention import Retention
     from ._prices.own import ModelPrice
     from ._records.record import UsageRecord
     from ._records.statistics import CacheStatistics, Statistics
@@ -79,6 +80,7 @@ __all__ = [
     "ModelPrice",
     "QueueFull",
     "ResponseCache",
+    "Retention",
     "Statistics",
     "UnsupportedFormat",
     "UnsupportedPlatform",
@@ -103,6 +105,7 @@ _HOMES = {
     "Mismatch": "_litellm.self_check",
     "ModelPrice": "_prices.own",
     "ResponseCache": "_cache.response_cache",
+    "Retention": "_maintenance.retention",
     "Statistics": "_records.statistics",
     "UsageRecord": "_records.record",
     "UsageTracker": "_tracking.tracker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, framed, spoil
 from tests.terminal import run, told
 
-from litellm_ledger import Ledger, LedgerPathError
+from litellm_ledger import Ledger, LedgerPathError, UsageRecord, UsageTracker
 from litellm_ledger._maintenance.backup import back_up
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.prune import Pruning, prune
@@ -27,6 +28,7 @@ from litellm_ledger._records.adjustment import Adjustment, encode_addition
 from litellm_ledger._records.layout import ADJUSTMENTS, SEGMENTS, SegmentName
 from litellm_ledger._reports import engine
 from litellm_ledger._storage.live_file import lock_directory, unlock
+from litellm_ledger._writing.upkeep import Upkeep
 
 DAY = timedelta(days=1)
 NOW = NOON + 100 * DAY
@@ -564,6 +566,86 @@ def test_the_command_refuses_what_it_does_not_understand(
     done = run("prune", hand.root, *args)
     assert done.exit_code == 2
     assert words in done.stderr
+
+
+def test_what_lists_records_says_that_some_were_pruned(hand: HandMade) -> None:
+    pruned(hand.root)
+    note = "14 records, the last of 2025-02-10, were pruned; reports may have the sums"
+    for args in (["calls"], ["records"], ["export"], ["sql", "SELECT 1"]):
+        done = run(*args, hand.root)
+        assert done.exit_code == 0
+        assert note in " ".join((done.stdout + done.stderr).split()), args
+    assert note in run("show", f"{WRITER}-{4:016d}", hand.root).stderr
+    assert note not in run("calls", hand.root, "--since=2025-03-30").output
+    assert "only aggregates are kept, the last of 2025-02-10" in told("report", hand.root)
+
+
+# -- by the client ----------------------------------------------------------------------------
+
+
+async def looked(tracker: UsageTracker) -> Upkeep:
+    """Return its upkeep when it has had a look."""
+    upkeep = tracker._writer.admission.backlog.upkeep
+    assert upkeep is not None
+    await asyncio.to_thread(upkeep.looked.acquire)
+    return upkeep
+
+
+@pytest.mark.anyio
+async def test_a_tracker_prunes_when_it_opens(hand: HandMade) -> None:
+    before = says(hand.root)
+    async with UsageTracker(hand.root, retention="400d") as tracker:
+        await looked(tracker)
+        assert tracker.statistics().retention_error is None
+        assert says(hand.root) == before
+    assert not list(Ledger(hand.root).records())
+    (run_,) = verify(hand.root).prunes()
+    assert run_.who.startswith("process ")
+    assert run_.why == "retention: keep 400 d"
+
+
+@pytest.mark.anyio
+async def test_a_segment_that_was_sealed_is_a_reason_to_look(tmp_path: Path) -> None:
+    async with UsageTracker(tmp_path, retention=Retention(keep=DAY)) as tracker:
+        upkeep = await looked(tracker)
+        backlog = tracker._writer.admission.backlog
+        await tracker.record(UsageRecord(ts=NOON))
+        backlog.log.seal()
+        await asyncio.to_thread(upkeep.looked.acquire)
+
+
+@pytest.mark.anyio
+async def test_what_is_wrong_is_one_line_of_the_log_and_a_figure(
+    hand: HandMade, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(hand.root / SEGMENTS / str(SegmentName(WRITER, 4, 8)), line=1)
+    async with UsageTracker(hand.root, retention="400d") as tracker:
+        upkeep = await looked(tracker)
+        upkeep.begin()
+        await asyncio.to_thread(upkeep.looked.acquire)
+        error = tracker.statistics().retention_error
+    assert error is not None
+    assert error.startswith("segments/")
+    (line,) = (r for r in caplog.records if "retention" in r.message)
+    assert line.levelname == "WARNING"
+
+
+@pytest.mark.anyio
+async def test_another_run_at_work_is_no_error(hand: HandMade) -> None:
+    held = lock_directory(hand.root)
+    assert held is not None
+    try:
+        async with UsageTracker(hand.root, retention="400d") as tracker:
+            await looked(tracker)
+            assert tracker.statistics().retention_error is None
+    finally:
+        unlock(held)
+    assert len(segments(hand.root)) == 6
+
+
+def test_a_client_takes_no_rule_that_is_none() -> None:
+    with pytest.raises(ValueError, match="retention='soon'"):
+        UsageTracker(retention="soon")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ PUBLIC = [
     "ModelPrice",
     "QueueFull",
     "ResponseCache",
+    "Retention",
     "Statistics",
     "UnsupportedFormat",
     "UnsupportedPlatform",

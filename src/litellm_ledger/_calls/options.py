@@ -60,6 +60,7 @@ _OURS: Final = frozenset(
         "prices",
         "on_budget_alert",
         "queue_size",
+        "retention",
         "tag",
         "track_in_flight",
         "wait_for_budget",

@@ -109,12 +109,24 @@ def calls(
             notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
         notes += _estimated(found.records)
         notes += _repriced(ledger)
+        notes += pruned(ledger, question)
         notes += damage(found.problems)
         if notes and not output.quiet:
             write()
             write_notes(notes, md=output.md)
 
     return emit(output, plain, table, csv=csv)
+
+
+def pruned(ledger: Ledger, question: Question | None = None) -> list[str]:
+    """Return a note where records of the time asked for were pruned."""
+    asked = {} if question is None else question.selection()
+    found = ledger.pruned(since=asked.get("since"), until=asked.get("until"))
+    if found is None:
+        return []
+    last = "" if found.latest is None else f", the last of {found.latest.isoformat()[:10]}"
+    were = "was" if found.records == 1 else "were"
+    return [f"{counted(found.records, 'record')}{last}, {were} pruned; reports may have the sums."]
 
 
 def _repriced(ledger: Ledger) -> list[str]:
@@ -167,7 +179,7 @@ def show(
     if found is None:
         raise ValueError(
             f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
-            "litellm-ledger calls --json lists them"
+            "litellm-ledger calls --json lists them" + "".join(f". {n}" for n in pruned(ledger))
         )
     prices = prices_of(ledger.path, found)
     return emit(
@@ -323,6 +335,8 @@ def records(
             write()
             write_notes(notes)
     _tell_problems(problems)
+    for note in pruned(ledger, question):
+        complain(note)
     return 0
 
 
@@ -373,6 +387,8 @@ def export(
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)
     tell_written(out)
     _tell_problems(problems)
+    for note in pruned(ledger, question):
+        complain(note)
     return 0
 
 

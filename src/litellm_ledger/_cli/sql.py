@@ -15,10 +15,12 @@ from litellm_ledger._reports.plain import one_line, plain_value
 from .flags import Output, complain, emit, paths_dict, place
 from .parameters import argument, option
 from .progress import working
-from .records import damage, refuse_directory
+from .records import damage, pruned, refuse_directory
 from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from litellm_ledger._reports.ledger import Ledger as Ledgers
     from litellm_ledger._reports.sql import Table
 
@@ -63,10 +65,10 @@ def sql(
         rows = (map(_cell, row) for row in found)
         put_rows(found.columns, rows, sys.stdout, raw=output.raw)
 
-    return emit(output, plain, lambda: _print(found, output), csv=csv)
+    return emit(output, plain, lambda: _print(found, output, pruned(ledger)), csv=csv)
 
 
-def _print(table: Table, output: Output) -> None:
+def _print(table: Table, output: Output, notes: Sequence[str]) -> None:
     if table.rows:
         columns = [
             Column(
@@ -86,9 +88,10 @@ def _print(table: Table, output: Output) -> None:
             show(columns, md=output.md, color=output.color)
     else:
         write("No rows.")
-    if table.problems:
+    told = [*damage(table.problems), *notes]
+    if told and not output.quiet:
         write()
-        write_notes(damage(table.problems), md=output.md)
+        write_notes(told, md=output.md)
 
 
 def _cell(value: Any) -> Any:

@@ -30,12 +30,15 @@ from .further import FurtherCalls
 from .methods import CallTags, LiteLLMCalls
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from litellm_ledger._budgets.alerts import BudgetAlert
     from litellm_ledger._budgets.budget import Budget
     from litellm_ledger._cache.caching import Caching
     from litellm_ledger._cache.response_cache import ResponseCache
     from litellm_ledger._calls.capture import Capture
     from litellm_ledger._litellm.self_check import LiteLLMCheck
+    from litellm_ledger._maintenance.retention import Retention
     from litellm_ledger._prices.own import ModelPrice
 
     from .budgets import ClientBudgets
@@ -88,6 +91,9 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             ``$LITELLM_LEDGER_WEBHOOK_KEY``; tried three times, and again a minute later.
         mode: mode of the ledger's directories, to share it with a group: ``0o750`` lets the group
             read, ``0o770`` also write.  Files follow.  ``None``: private, or unchanged.
+        retention: how long records are kept: ``400d``, a ``timedelta``, how large the ledger may
+            be (``10G``), or a ``Retention``.  What is past that is removed in the background, as
+            ``litellm-ledger prune`` does.  ``None``: everything is kept.
         fs: the file system to use; tests put a faulty one here.
 
     Attributes:
@@ -119,6 +125,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         on_budget_alert: Callable[[BudgetAlert], object] | None = None,
         budget_webhook: str | None = None,
         mode: int | None = None,
+        retention: str | timedelta | Retention | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._options = CallOptions(
@@ -139,6 +146,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             drain_timeout=drain_timeout,
             handle_signals=handle_signals,
             mode=mode,
+            retention=retention,
             fs=fs,
         )
         self._core = ClientCore(

@@ -19,7 +19,7 @@ from litellm_ledger._storage.live_file import lock_directory, unlock
 
 from .erasing import undisturbed
 
-__all__ = ["locked", "need_locks", "one_run", "told"]
+__all__ = ["Busy", "locked", "need_locks", "one_run", "told"]
 
 
 def need_locks(done: str) -> None:
@@ -62,12 +62,16 @@ def told(what: str) -> Iterator[None]:
         raise LedgerPathError(exc.errno, said, exc.filename) from exc
 
 
+class Busy(LedgerPathError):
+    """Another process is at work on the ledger."""
+
+
 @contextmanager
 def locked(directory: Path, busy: str) -> Iterator[None]:
     """Hold the lock of a directory; ``busy`` is said where somebody else has it."""
     held = lock_directory(directory)
     if held is None:
-        raise LedgerPathError(busy)
+        raise Busy(busy)
     try:
         yield
     finally:

@@ -121,18 +121,32 @@ class _Unit(NamedTuple):
         return max(one.latest for one in self.members)
 
 
-def plan(root: Path, rule: Retention, now: datetime, shipped: Shipped = all_shipped) -> Plan:
-    """Choose what goes.
+def plan(
+    root: Path,
+    rule: Retention,
+    now: datetime,
+    shipped: Shipped = all_shipped,
+    breathe: Callable[[], None] | None = None,
+) -> Plan:
+    """Choose what goes; ``breathe`` is called after each file that was looked at.
 
     Raises:
         LedgerPathError, UnsupportedFormat, MissingExtra: as for ``Snapshot.take``.
     """
-    return _Choice(root, rule, now, shipped).made()
+    return _Choice(root, rule, now, shipped, breathe or (lambda: None)).made()
 
 
 class _Choice:
-    def __init__(self, root: Path, rule: Retention, now: datetime, shipped: Shipped) -> None:
+    def __init__(
+        self,
+        root: Path,
+        rule: Retention,
+        now: datetime,
+        shipped: Shipped,
+        breathe: Callable[[], None],
+    ) -> None:
         self.root, self.rule, self.now, self.shipped = root, rule, now, shipped
+        self.breathe = breathe
         self.ledger = Snapshot.take(root)
         self.plan = Plan(gone=read_pruned(root, self.ledger.adjustments))
         self.plan.size = _size_of(root)
@@ -175,6 +189,7 @@ class _Choice:
         for writer, family in self.families.items():
             end = min(bound(self.root, writer, family) - 1, self.shipped(writer))
             for name in family:
+                self.breathe()
                 if name.last is not None and name.last <= end:
                     found = self._candidate(name)
                     if found is not None:
@@ -292,6 +307,7 @@ class _Choice:
         """Return the units whose segments may go; note the others, and why."""
         kept: list[_Unit] = []
         for unit in chosen:
+            self.breathe()
             bad = self._damage(unit)
             for one in unit.members if bad is None else ():
                 bad = bad or self._sums(one)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,6 +93,7 @@ def prune(
     dry_run: bool = False,
     now: datetime | None = None,
     shipped: Shipped = all_shipped,
+    breathe: Callable[[], None] | None = None,
     fs: FileSystem = REAL,
 ) -> Pruning:
     """Remove what a retention rule lets go.
@@ -104,6 +105,7 @@ def prune(
         dry_run: only say what would be removed.
         now: the time that ages are counted from.
         shipped: tells up to which number the records of a writer are somewhere else as well.
+        breathe: called again and again while it looks.
         fs: where all writing goes through.
 
     Raises:
@@ -114,10 +116,10 @@ def prune(
     """
     need_locks("changed")
     moment = now or datetime.now(UTC)
-    found = plan(root, rule, moment, shipped)
+    found = plan(root, rule, moment, shipped, breathe)
     if found.unsealed and not dry_run:
         seal(root, fs=fs)
-        found = plan(root, rule, moment, shipped)
+        found = plan(root, rule, moment, shipped, breathe)
     if dry_run or not (found.due or found.expired):
         return _told(found, rule, dry_run=dry_run)
     busy = f"segments of the ledger at {root} are being changed by another process"
@@ -127,7 +129,7 @@ def prune(
             if (root / part).is_dir():
                 held.enter_context(locked(root / part, busy))
         _remove_temporaries(root, fs)
-        found = plan(root, rule, moment, shipped)  # anew: nobody else changes it now
+        found = plan(root, rule, moment, shipped, breathe)  # anew: nobody else changes it now
         _Run(root, fs, found).work(who, why)
     return _told(found, rule, dry_run=False)
 

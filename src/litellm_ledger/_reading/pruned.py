@@ -160,13 +160,13 @@ def expired(pruned: Iterable[Pruned]) -> Expired:
 
 
 def what_was_pruned(
-    root: Path, since: datetime | None = None, until: datetime | None = None
+    roots: Iterable[Path], since: datetime | None = None, until: datetime | None = None
 ) -> Expired | None:
-    """Return how many records of a time were pruned from a ledger; ``None``: none.
+    """Return how many records of a time were pruned from ledgers; ``None``: none.
 
     Raises:
         LedgerPathError, UnsupportedFormat: as for ``Snapshot.take``.
     """
-    gone = read_pruned(root, list_additions(root))
-    found = expired(one for one in gone.values() if overlaps(one, since, until))
+    each = [one for root in roots for one in read_pruned(root, list_additions(root)).values()]
+    found = expired(one for one in each if overlaps(one, since, until))
     return found if found.records else None

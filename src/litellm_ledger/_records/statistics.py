@@ -78,6 +78,8 @@ class Statistics:
             does so for every call that is not a stream); none was recorded twice.
         cache: the response cache of the view that was asked; for a client, the sums over its own
             cache and those of its views, as long as these caches exist (``None``: there is none).
+        retention_error: why the last look for records past their time failed, or which of them
+            stay (``None``: neither; ``retention`` of the client).
         on_loop: writes made straight from the event loop; ``on_thread``: through the disk thread.
     """
 
@@ -107,3 +109,4 @@ class Statistics:
     repeated: int = 0
     duplicates: int = 0
     cache: CacheStatistics | None = None
+    retention_error: str | None = None

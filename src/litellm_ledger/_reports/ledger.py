@@ -17,6 +17,7 @@ from litellm_ledger._aggregates.groups import check_by
 from litellm_ledger._aggregates.selection import Selection, Where
 from litellm_ledger._reading.lines import Problem, everything, whole
 from litellm_ledger._reading.listing import each, list_segments, take_each
+from litellm_ledger._reading.pruned import Expired, what_was_pruned
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.record import UsageRecord
 
@@ -293,6 +294,21 @@ class Ledger:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
         return sorted(list_tags(self.paths, Selection(since, until, where, where_not=where_not)))
+
+    def pruned(
+        self, *, since: datetime | None = None, until: datetime | None = None
+    ) -> Expired | None:
+        """Return how many records of a time were pruned, and the time of the last of them.
+
+        ``None``: none.  Reports may still have their sums; nothing else has them.
+
+        Args:
+            since, until: only records that may be of ``since <= ts < until``; timezone-aware.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat: as for ``records``.
+        """
+        return what_was_pruned(each(self.paths), since, until)
 
     def verify(
         self, *, full: bool = False, anchors: str | os.PathLike[str] | None = None

@@ -41,6 +41,9 @@ from .calls_in_flight import CallsInFlight
 from .tags import Tags, current_request
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from litellm_ledger._maintenance.retention import Retention
     from litellm_ledger._reports.ledger import ReportOptions
     from litellm_ledger._reports.report import Report
 
@@ -68,6 +71,7 @@ class UsageTracker(AsyncOnly):
         handle_signals: drain on SIGTERM and SIGINT.  ``auto``: where possible, as shown by
             ``statistics().signals``; ``True``: warn where it is not possible; ``False``: never.
         mode: mode of the ledger's directories, to share it with a group; see ``LiteLLMClient``.
+        retention: how long records are kept; see ``LiteLLMClient``.
         fs: the file system to use; tests put a faulty one here.
     """
 
@@ -82,6 +86,7 @@ class UsageTracker(AsyncOnly):
         sync_interval: float = 1.0,
         handle_signals: bool | Literal["auto"] = "auto",
         mode: int | None = None,
+        retention: str | timedelta | Retention | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._tags = Tags(tags)
@@ -93,6 +98,7 @@ class UsageTracker(AsyncOnly):
             drain_timeout=drain_timeout,
             sync_interval=sync_interval,
             mode=mode,
+            retention=retention,
             fs=fs,
         )
         self._writer = Writer(

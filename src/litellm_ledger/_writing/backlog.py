@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from litellm_ledger._storage.price_book import PriceBook
 
     from .sealer import Sealer
+    from .upkeep import Upkeep
 
 __all__ = ["Backlog"]
 
@@ -61,6 +62,7 @@ class Backlog:
         self.log = SegmentLog(fs, directory, writer, cells=self.live.cells)
         self.book: PriceBook | None = None
         self.sealer: Sealer | None = None
+        self.upkeep: Upkeep | None = None
         self.log.on_sealed = self._sealed
         self.queue = RecordQueue()
         self._waiting = self.queue.waiting
@@ -86,6 +88,8 @@ class Backlog:
 
                 self.sealer = Sealer(self.fs, self.directory)
             self.sealer.add(name, size)
+            if self.upkeep is not None and not self.late:
+                self.upkeep.begin()
         except Exception as exc:  # noqa: BLE001 - no descriptor left, or replaced on disk by an upgrade
             _log.debug("no manifest of %s: %s", name, exc)
 

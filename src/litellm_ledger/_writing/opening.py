@@ -13,7 +13,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat, UnsupportedPlatform
 from litellm_ledger._records.layout import LIVE, RECOVERY, SEGMENTS
@@ -64,8 +64,13 @@ class Settings:
     mode: int | None = None
     fs: FileSystem = REAL
     recover: bool = True
+    retention: Any = None
 
     def __post_init__(self) -> None:
+        if self.retention is not None:
+            from litellm_ledger._maintenance.retention import retention
+
+            self.retention = retention(self.retention)
         if self.durability not in WAITS_FOR:
             raise ValueError(
                 f"durability must be one of {', '.join(WAITS_FOR)}, not {self.durability!r}"

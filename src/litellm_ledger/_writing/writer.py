@@ -167,6 +167,11 @@ class Writer:
         admission.opened = backlog
         admission.state = advance(admission.state, State.OPEN)
         _process.enter(self)
+        if self._settings.retention is not None:
+            from .upkeep import Upkeep
+
+            backlog.upkeep = Upkeep(backlog.fs, backlog.directory, self._settings.retention)
+            backlog.upkeep.begin()
         admission.task = self._spawn(self._run(backlog), "litellm-ledger-writer")
         admission.task.add_done_callback(self._task_done)
 
@@ -239,6 +244,8 @@ class Writer:
         if admission.state is State.CLOSED:
             return
         backlog = admission.backlog
+        if admission.backlog.upkeep is not None:
+            admission.backlog.upkeep.stop()
         if admission.state is State.OPEN:
             admission.state = advance(admission.state, State.DRAINING)
             admission.refuse_new()
@@ -352,6 +359,7 @@ class Writer:
             unacked=admission.unacked,
             on_loop=writing.on_loop,
             on_thread=writing.on_thread,
+            retention_error=backlog.upkeep.error if backlog and backlog.upkeep else None,
         )
 
 
