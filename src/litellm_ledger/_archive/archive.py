@@ -337,6 +337,8 @@ def read_archived(root: Path, name: SegmentName) -> bytes | None:
             for at, lines in rebuilt(database, file.path, number, end, few=few):
                 read[file.names[at]].append(lines)
         except module().Error as exc:
+            if not file.path.exists():  # pruned, or written anew, just now
+                return read_archived(root, name)
             raise LedgerPathError(f"cannot read {file.path}: {exc}") from exc
     found = {key: _Kept(b"".join(parts), file.path, state) for key, parts in read.items()}
     with _lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
@@ -246,6 +247,8 @@ def open_segment(root: Path, name: SegmentName) -> tuple[BinaryIO, SegmentName]:
         if not name.open:
             data = read_archived(root, name)
             if data is None:
+                with suppress(FileNotFoundError):  # gaps came before the archive's file went
+                    return open_file(root / SEGMENTS / str(name)), name
                 if _is_covered(root, name):
                     raise Vanished(exc.errno, exc.strerror, exc.filename) from None
                 raise
