@@ -25,7 +25,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
         keep: records are kept at least so long after their ``ts``.
         max_size: bytes; when the ledger has more, the oldest records go, whatever their age.
         keep_aggregates: the sums of removed records (in their manifests) are kept so long after
-            the ``ts`` of these; ``None``: for ever.
+            the ``ts`` of these; ``None``: without limit.
     """
 
     keep: timedelta | None = None
