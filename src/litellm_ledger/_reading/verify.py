@@ -95,11 +95,11 @@ def verify(
         LedgerPathError: there is no ledger, or it cannot be read.
         UnsupportedFormat: it was written by a newer version.
     """
-    found, ledger = _look(root, full=full, anchors=anchors)
+    found, ledger = _look(root, full=full, anchors=anchors, advance=advance)
     for _ in range(_LOOKS):
         if not _was_pruned_since(ledger):
             break
-        found, ledger = _look(root, full=full, anchors=anchors)
+        found, ledger = _look(root, full=full, anchors=anchors, advance=advance)
     return found
 
 
@@ -114,7 +114,9 @@ def _was_pruned_since(ledger: Snapshot) -> bool:
     return False
 
 
-def _look(root: Path, *, full: bool, anchors: Sequence[Anchor]) -> tuple[Verification, Snapshot]:
+def _look(
+    root: Path, *, full: bool, anchors: Sequence[Anchor], advance: Callable[[SegmentName], None]
+) -> tuple[Verification, Snapshot]:
     """Judge every writer by one look at a ledger."""
     refused: dict[str, Problem] = {}
     writers = list_live(root)
