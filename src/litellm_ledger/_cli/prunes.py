@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
+from litellm_ledger._reports.plain import plain_value, utc
 
 from .audits import Who, user_name
 from .flags import Output, emit
 from .parameters import option
-from .plain import plain_value, utc
 from .progress import working
 from .tables import tell, write
 
