@@ -66,12 +66,17 @@ async def caller(client):
         except BudgetExceeded as refused:
             if not refused.passes:
                 return
-            await asyncio.sleep(dice.random() * SECONDS)
+            await asyncio.sleep(dice.random() * SECONDS * 10)
+        else:
+            if not dice.randrange(50):
+                say("on")
 
 async def main():
     prices = {"m": ModelPrice(input="1", output="1")}
     budget = Budget(LIMIT, window="total")
-    async with LiteLLMClient(PATH, budgets=[budget], prices=prices, handle_signals=False) as client:
+    async with LiteLLMClient(
+        PATH, budgets=[budget], prices=prices, handle_signals=False, wait_for_budget=WAITS
+    ) as client:
         say("ready")
         await asyncio.gather(*[caller(client) for _ in range(CALLERS)])
         say("spent")
@@ -80,7 +85,9 @@ run(main())
 
 
 def begin(path: Path, seed: int, callers: int, seconds: float, sabotage: str) -> Child:
+    waits = not seed // 1000 % 2
     settings = f"SEED, CALLERS, SECONDS, LIMIT = {seed}, {callers}, {seconds}, {LIMIT!r}\n"
+    settings += f"WAITS = {waits}\n"
     return Child(settings + sabotage + WORK, path)
 
 

@@ -301,6 +301,7 @@ class Machine(RuleBasedStateMachine):
         for process in self.processes:
             process.gate._dirty.update(process.gate._entries.values())
             self.runner.run(process.gate._renew())
+        self.looked()
 
     # -- what holds --------------------------------------------------------------------------------
 
@@ -353,7 +354,7 @@ def run(machine: type[RuleBasedStateMachine], examples: int, steps: int) -> None
 
 
 def test_gates_agree_with_a_plain_list() -> None:
-    run(Machine, 25, 25)
+    run(Machine, 15, 20)
 
 
 @pytest.mark.matrix

@@ -169,6 +169,20 @@ class Books:
         finally:
             unlock(held)
 
+    def remake(self) -> None:
+        """Put a table that is made of the ledger in the place of the one that is there."""
+        held = lock_budgets(self.root)
+        try:
+            before = Table.open(self.root)
+            try:
+                with locked(before):
+                    self.made(datetime.now(UTC)).write(self.root)
+                    before.moved()
+            finally:
+                before.close()
+        finally:
+            unlock(held)
+
     def changed(self) -> bool:
         """Whether files came or went since this was asked last, or a process died."""
         seen = tuple(_last_change(self.root / part) for part in (SEGMENTS, LIVE))

@@ -16,10 +16,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from litellm_ledger._aggregates.steps import EPOCH
 from litellm_ledger._errors import BudgetExceeded, BudgetUnbounded
 from litellm_ledger._records.money import usd
 from litellm_ledger._runtime.disk_thread import DiskThread
@@ -29,6 +30,7 @@ from .books import Books, locked
 from .bound import Bound
 from .budget import Budget
 from .table import (
+    BUSY,
     CHANGES,
     CLAIM,
     CLAIMED,
@@ -36,6 +38,8 @@ from .table import (
     DONE,
     HELD,
     LARGEST,
+    LEFT,
+    NAMED,
     POSTS,
     ROW_HELD,
     ROW_SPENT,
@@ -43,6 +47,7 @@ from .table import (
     TICKETS,
     UPTO,
     Damaged,
+    Forgotten,
     Full,
     Moved,
     Spot,
@@ -85,17 +90,32 @@ class Balance(NamedTuple):
 class _Entry:
     """What this process has spent and holds in one account, and where that is in the table."""
 
-    __slots__ = ("account", "counts", "head", "held", "leaves", "row", "scope", "spent", "window")
+    __slots__ = (
+        "account",
+        "begins",
+        "counts",
+        "head",
+        "held",
+        "leaves",
+        "limit",
+        "row",
+        "scope",
+        "spent",
+        "window",
+    )
 
     def __init__(self, counts: str, scope: str, window: Window, leaves: int) -> None:
         self.counts = counts
         self.scope = scope
         self.window = window
         self.leaves = leaves
-        self.spent = self.held = 0
+        self.spent = self.held = self.limit = 0
+        begins = window.since != window.key  # of a rolling window, the step
+        self.begins = EPOCH + timedelta(seconds=window.key) if begins else window.start
         self.account = self.head = self.row = 0
 
 
+_Plan = tuple[Callable[[str | None, Mapping[str, str] | None], str | None], dict[str, _Entry], int]
 _Want = tuple[Budget, _Entry, int, Window]
 
 
@@ -108,15 +128,16 @@ class Ticket:
         number: of the ``started`` record whose outcome settles it; 0: nothing was sent yet.
     """
 
-    __slots__ = ("held", "number", "parts", "pid", "settled", "until")
+    __slots__ = ("born", "held", "number", "parts", "settled", "until")
 
-    def __init__(self, held: Amounts, until: datetime | None, parts: list[tuple[int, _Entry]]):
-        self.held = held
-        self.until = until
-        self.parts = parts
+    held: Amounts
+    until: datetime | None
+    parts: list[tuple[int, _Entry]]
+    born: object
+
+    def __init__(self) -> None:
         self.settled = False
         self.number = 0
-        self.pid = os.getpid()
 
 
 class _Busy(Exception):
@@ -134,6 +155,8 @@ class Gate:
     def __init__(self, root: Path, budgets: Sequence[Budget]) -> None:
         self.root = root
         self._unit_of: dict[str, int] = {}
+        self._current: dict[str, dict[str, _Entry]] = {}
+        self._plan: list[_Plan] = []
         self._use(budgets)
         self._begin()
 
@@ -146,9 +169,12 @@ class Gate:
         self._rows: dict[int, int] = {}
         self._mask = 0
         self._entries: dict[tuple[str, str, int], _Entry] = {}
+        for current in self._current.values():
+            current.clear()
         self._dirty: set[_Entry] = set()
         self._inbox: deque[tuple[Ticket, Amounts | None]] = deque()
         self._mutex = threading.Lock()
+        self._born = object()
         self._lines: dict[tuple[tuple[str, str], ...], asyncio.Lock] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._thread = DiskThread("litellm-ledger-budgets")
@@ -196,6 +222,8 @@ class Gate:
     def _use(self, budgets: Sequence[Budget]) -> None:
         self.budgets = tuple(budgets)
         self._units = [(budget, UNITS[budget.unit]) for budget in self.budgets]
+        self._current = {one.counts: {} for one in self.budgets}
+        self._plan = [(one.scope_of, self._current[one.counts], unit) for one, unit in self._units]
         self._unit_of.update({budget.counts: unit for budget, unit in self._units})
 
     def close(self, upto: int = 0) -> None:
@@ -247,17 +275,17 @@ class Gate:
         assert self._loop is not None
         return self._loop.create_task(work, name="litellm-ledger-budgets")
 
-    async def _renew(self, *, grow: bool = False) -> None:
-        """Have another table opened, once for all who ask."""
+    async def _renew(self, first: Callable[[], None] | None = None) -> None:
+        """Have another table opened, once for all who ask; ``first`` makes one."""
         if self._again is None:
-            self._again = self._task(self._renewed(grow))
+            self._again = self._task(self._renewed(first))
             self._again.add_done_callback(self._renewal_done)
         await asyncio.shield(self._again)
 
-    async def _renewed(self, grow: bool) -> None:
-        if grow:
+    async def _renewed(self, first: Callable[[], None] | None) -> None:
+        if first is not None:
             with contextlib.suppress(Moved, Damaged, FileNotFoundError):
-                await self._in_thread(self._books.grow)
+                await self._in_thread(first)
         self._enter(await self._in_thread(self._books.ready))
 
     def _renewal_done(self, task: asyncio.Task[None]) -> None:
@@ -296,16 +324,95 @@ class Gate:
         Raises:
             BudgetExceeded, BudgetUnbounded: as ``take``.
         """
-        wants = self._wants(amounts, model, tags, now)
-        if not wants:
-            return Ticket(_known(amounts), None, [])
         if time.monotonic() - self._looked >= LOOK:
             self._look_soon()
+        ticket = self._take_at_hand(amounts, model, tags, now)
+        if ticket is not None:
+            return ticket
+        wants = self._wants(amounts, model, tags, now)
+        if not wants:
+            return self._ticket(amounts, [])
         try:
             self._step(wants)
         except (_Busy, Moved, Damaged, Full):
             return None
-        return _ticket(amounts, wants)
+        return self._ticket(amounts, wants)
+
+    def _take_at_hand(  # noqa: C901 - a decision in one frame, for speed
+        self,
+        amounts: Amounts | Bound,
+        model: str | None,
+        tags: Mapping[str, str] | None,
+        now: datetime,
+    ) -> Ticket | None:
+        """Take what nothing speaks against, where all is at hand; ``None``: ask the long way."""
+        parts: list[tuple[int, _Entry]] = []
+        until = None
+        needs = amounts[:3]
+        for scope_of, current, unit in self._plan:
+            scope = scope_of(model, tags)
+            if scope is None:
+                continue
+            need, entry = needs[unit], current.get(scope)
+            if entry is None or need is None or not entry.row:
+                return None
+            end = entry.window.end
+            if not entry.begins <= now < end:
+                return None
+            parts.append((need, entry))
+            if until is None or end < until:
+                until = end
+        table = self._table
+        if table is None or not parts or not self._mutex.acquire(blocking=False):
+            return None
+        try:
+            if not table.at_hand():
+                return None
+            try:
+                cells = table.cells
+                if cells[self._own + POSTS] != self._mask:
+                    return None
+                for need, entry in parts:
+                    account = entry.account
+                    if entry.head:
+                        settled, held = table.counted(entry.head, entry.window.since)
+                    else:
+                        settled, held = cells[account + SPENT], cells[account + HELD]
+                    if cells[account + CLAIM] or settled + held + need > entry.limit:
+                        return None
+                at = NAMED
+                for _, entry in parts:
+                    at += 1
+                    cells[at] = entry.account
+                cells[NAMED] = len(parts)
+                cells[BUSY] = 1
+                for need, entry in parts:
+                    entry.held += need
+                    cells[entry.row + ROW_HELD] += need
+                    cells[entry.account + HELD] += need
+                cells[BUSY] = 0
+            finally:
+                table.unlock()
+        except (Damaged, IndexError, ValueError):
+            return None
+        finally:
+            self._mutex.release()
+        if self._inbox:
+            self._post()
+        ticket = Ticket()
+        ticket.held = _known(amounts)
+        ticket.until = until
+        ticket.parts = parts
+        ticket.born = self._born
+        return ticket
+
+    def _ticket(self, amounts: Amounts | Bound, wants: list[_Want]) -> Ticket:
+        ticket = Ticket()
+        ticket.held = _known(amounts)
+        ticket.until = min([window.end for _, _, _, window in wants], default=None)
+        ticket.parts = [(need, entry) for _, entry, need, _ in wants]
+        ticket.born = self._born
+        return ticket
 
     async def take(
         self,
@@ -333,7 +440,7 @@ class Gate:
         """
         wants = self._wants(amounts, model, tags, now)
         if not wants:
-            return Ticket(_known(amounts), None, [])
+            return self._ticket(amounts, [])
         self._look_soon()
         try:
             await self._take_step(wants, 0)
@@ -341,7 +448,7 @@ class Gate:
             if not wait or not exc.passes:
                 raise
             wants = await self._in_line(amounts, model, tags, wants, deadline)
-        return _ticket(amounts, wants)
+        return self._ticket(amounts, wants)
 
     async def _in_line(
         self,
@@ -407,7 +514,9 @@ class Gate:
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2 + 0.0002)
             except Full:
-                await self._renew(grow=True)
+                await self._renew(self._books.grow)
+            except Forgotten:
+                await self._renew(self._books.remake)
             except (Moved, Damaged):
                 await self._renew()
 
@@ -433,6 +542,9 @@ class Gate:
             entry = self._entries.get((budget.counts, scope, window.key))
             if entry is None:
                 entry = self._entry(budget, scope, window)
+            if budget.mode != "soft":
+                entry.limit = budget.limit_units
+                self._current[budget.counts][scope] = entry
             wants.append((budget, entry, need, window))
         return wants
 
@@ -441,6 +553,10 @@ class Gate:
             for key, old in list(self._entries.items()):
                 if not old.held and old not in self._dirty and old.row:
                     del self._entries[key]
+                    self._current.get(key[0], {}).pop(key[1], None)
+        for _, current, _ in self._plan:
+            if len(current) >= MOST_ENTRIES:
+                current.clear()
         leaves = int(budget.leaves_at(window.key).timestamp())
         entry = _Entry(budget.counts, scope, window, leaves)
         return self._entries.setdefault((budget.counts, scope, window.key), entry)
@@ -464,12 +580,9 @@ class Gate:
                     _claim(cells, refused, number)
                 raise self._refusal(table, refused)
             table.begin([entry.account for _, entry, _, _ in wants])
-            for budget, entry, need, _ in wants:
-                if budget.mode == "soft" and need > LARGEST - cells[entry.account + HELD]:
-                    continue  # beyond 9.2 million dollars nothing is counted
+            for _, entry, need, _ in wants:
                 entry.held += need
-                cells[entry.row + ROW_HELD] += need
-                cells[entry.account + HELD] += need
+                _tell(cells, entry)
             table.end()
         except (IndexError, ValueError) as exc:
             raise Damaged(str(exc)) from exc
@@ -608,6 +721,8 @@ class Gate:
         wants = self._more(ticket, more)
         if wants:
             await self._take_step(wants, 0)
+        if ticket.settled:  # meanwhile
+            self.drop(self._ticket(more, wants))
         self._add(ticket, more)
 
     def _more(self, ticket: Ticket, more: Amounts) -> list[_Want]:
@@ -645,12 +760,63 @@ class Gate:
         Args:
             actual: ``None``: not known (cancelled, timed out, abandoned): all that was held is.
         """
-        if ticket.settled or ticket.pid != os.getpid():
+        if ticket.settled or ticket.born is not self._born:  # of the parent of a forked child
             return
         ticket.settled = True
-        if ticket.parts:
+        if ticket.parts and not self._settle_at_hand(ticket, actual):
             self._inbox.append((ticket, actual))
             self._post()
+
+    def _settle_at_hand(  # noqa: C901 - a settlement in one frame, for speed
+        self, ticket: Ticket, actual: Amounts | None
+    ) -> bool:
+        """Settle where all is at hand, in one frame; ``False``: nothing was done."""
+        table, parts = self._table, ticket.parts
+        if table is None or self._inbox or self._dirty or not self._mutex.acquire(blocking=False):
+            return False
+        done = False
+        try:
+            if not table.at_hand():
+                return False
+            try:
+                cells, units = table.cells, self._unit_of
+                if cells[self._own + POSTS] != self._mask or not all(one.row for _, one in parts):
+                    return False
+                at = NAMED
+                for _, entry in parts:
+                    at += 1
+                    cells[at] = entry.account
+                cells[NAMED] = len(parts)
+                done = True
+                cells[BUSY] = 1
+                for held, entry in parts:
+                    used = held if actual is None else actual[units[entry.counts]] or 0
+                    entry.held -= held
+                    entry.spent += used
+                for held, entry in parts:
+                    used = held if actual is None else actual[units[entry.counts]] or 0
+                    row, account = entry.row, entry.account
+                    cells[row + ROW_SPENT] += used
+                    cells[account + SPENT] += used
+                    cells[row + ROW_HELD] -= held
+                    cells[account + HELD] -= held
+                cells[CHANGES] += 1
+                cells[BUSY] = 0
+            finally:
+                table.unlock()
+        except (IndexError, ValueError):
+            if not done:
+                return False
+            self._dirty.update(
+                entry for _, entry in parts
+            )  # beyond what a cell holds: the long way
+        finally:
+            self._mutex.release()
+        if self._waiting:
+            self._wake_soon()
+        if self._inbox or self._dirty:
+            self._post()
+        return True
 
     def drop(self, ticket: Ticket) -> None:
         """Nothing was sent: what was held comes back."""
@@ -670,7 +836,8 @@ class Gate:
                 entry = self._entries.get((budget.counts, scope, window.key))
                 parts.append((0, entry or self._entry(budget, scope, window)))
         if parts:
-            ticket = Ticket(NOTHING, None, parts)
+            ticket = self._ticket(NOTHING, [])
+            ticket.parts = parts
             ticket.settled = True
             self._inbox.append((ticket, amounts))
             self._post()
@@ -687,10 +854,10 @@ class Gate:
                     self._post_later()
                     return False
             except (Moved, Damaged, IndexError, ValueError):
-                self._renew_soon(grow=False)
+                self._renew_soon(None)
                 return False
             except Full:
-                self._renew_soon(grow=True)
+                self._renew_soon(self._books.grow)
                 return False
             except OSError as exc:
                 _log.error("the balances of the budgets cannot be told: %s", exc)
@@ -724,18 +891,14 @@ class Gate:
             while self._dirty:
                 entry = next(iter(self._dirty))
                 if not entry.row:
+                    known = table.find(entry.counts, entry.scope, entry.window.key)
+                    if entry.leaves <= cells[LEFT] and not known:  # nobody asks for it any more
+                        self._dirty.discard(entry)
+                        continue
                     self._place(table, entry)
-                row, account = entry.row, entry.account
-                spent = _fitting(entry.spent) - cells[row + ROW_SPENT]
-                held = entry.held - cells[row + ROW_HELD]
-                if spent or held:
-                    table.begin((account,))
-                    cells[row + ROW_SPENT] += spent
-                    cells[account + SPENT] = _fitting(cells[account + SPENT] + spent)
-                    cells[row + ROW_HELD] += held
-                    cells[account + HELD] += held
-                    table.end()
-                    back = back or spent + held < 0
+                table.begin((entry.account,))
+                back = _tell(cells, entry) < 0 or back
+                table.end()
                 self._dirty.discard(entry)
             cells[CHANGES] += 1
         finally:
@@ -761,10 +924,10 @@ class Gate:
 
         self._on_loop(later)
 
-    def _renew_soon(self, *, grow: bool) -> None:
+    def _renew_soon(self, first: Callable[[], None] | None) -> None:
         def renew() -> None:
             if self._again is None and not self._closed:
-                self._again = self._task(self._renewed(grow))
+                self._again = self._task(self._renewed(first))
                 self._again.add_done_callback(self._renewal_done)
 
         self._on_loop(renew)
@@ -845,11 +1008,6 @@ def _known(amounts: Amounts | Bound) -> Amounts:
     return Amounts(amounts.usd or 0, amounts.tokens or 0, amounts.calls)
 
 
-def _ticket(amounts: Amounts | Bound, wants: list[_Want]) -> Ticket:
-    until = min(window.end for _, _, _, window in wants)
-    return Ticket(_known(amounts), until, [(need, entry) for _, entry, need, _ in wants])
-
-
 def _claimed(cells: memoryview, account: int) -> int:
     """Return what a call that waits has claimed, if it still waits."""
     age = time.monotonic_ns() // 1_000_000 - cells[account + CLAIMED_AT]
@@ -866,6 +1024,18 @@ def _claim(cells: memoryview, refused: list[_Want], number: int) -> None:
             cells[account + CLAIMED] = need
             cells[account + CLAIMED_AT] = now
             cells[account + CLAIM] = number
+
+
+def _tell(cells: memoryview, entry: _Entry) -> int:
+    """Put what this process has spent and holds into its row; return how much the sum grew."""
+    row, account = entry.row, entry.account
+    row_spent, row_held = cells[row + ROW_SPENT], cells[row + ROW_HELD]
+    spent, held = _fitting(entry.spent) - row_spent, _fitting(entry.held) - row_held
+    cells[row + ROW_SPENT] = row_spent + spent
+    cells[account + SPENT] = _fitting(cells[account + SPENT] + spent)
+    cells[row + ROW_HELD] = row_held + held
+    cells[account + HELD] = _fitting(cells[account + HELD] + held)
+    return spent + held
 
 
 def _fitting(amount: int) -> int:

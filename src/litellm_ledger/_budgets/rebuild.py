@@ -85,7 +85,8 @@ def survey(
         own: the writer of this process, which counts for itself.
     """
     mask = sum(1 << number for number in budgets)
-    for writer, names in names_of(root).items():
+    every = names_of(root)
+    for writer, names in every.items():
         if writer == own:
             continue
         at = None if afresh else table.writer(writer)
@@ -102,6 +103,12 @@ def survey(
             chosen = {number: one for number, one in budgets.items() if wanted >> number & 1}
             found, read = figures(root, writer, names, chosen, now, alive=alive)
             yield Found(writer, wanted, found, not alive, max(last, read))
+    table.writer("")  # reads the names that are new
+    for writer, at in list(table.writers.items()):
+        posts, _, upto = _cells(table, at)
+        gone = posts & mask and writer != own and writer not in every and not lives(root, writer)
+        if gone:  # it died before it wrote anything
+            yield Found(writer, posts & mask, {}, True, upto)
 
 
 def _cells(table: Table, at: int) -> tuple[int, int, int]:

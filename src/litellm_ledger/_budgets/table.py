@@ -37,11 +37,13 @@ from litellm_ledger._storage.live_file import boot_hash
 
 __all__ = [
     "ACCOUNT",
+    "BUSY",
     "CHANGES",
     "HELD",
     "LARGEST",
     "LEFT",
     "MOST_ACCOUNTS",
+    "NAMED",
     "OLDER",
     "ROW_HELD",
     "ROW_SPENT",
@@ -49,6 +51,7 @@ __all__ = [
     "TICKETS",
     "WINDOW",
     "Damaged",
+    "Forgotten",
     "Full",
     "Moved",
     "Spot",
@@ -64,8 +67,8 @@ LARGEST: Final = 2**63 - 1
 
 # Cells of the header.
 _MAGIC, _BOOT, _WRITERS, _ACCOUNTS, _ROWS, _CHECK = range(6)
-_USED_WRITERS, _USED_ACCOUNTS, _USED_ROWS, _MOVED, _BUSY, CHANGES, TICKETS, LEFT = range(6, 14)
-_NAMED: Final = 16  # how many accounts a step is about to change, then which
+_USED_WRITERS, _USED_ACCOUNTS, _USED_ROWS, _MOVED, BUSY, CHANGES, TICKETS, LEFT = range(6, 14)
+NAMED: Final = 16  # how many accounts a step is about to change, then which
 _MOST_NAMED: Final = 40
 _MEASURES: Final = 64  # the budgets that are counted here: two cells each
 MOST_MEASURES: Final = 62  # of which a writer's cell has a bit each
@@ -97,6 +100,10 @@ class Moved(Exception):
 
 class Damaged(Exception):
     """The file holds what no version of this library writes; the text says what."""
+
+
+class Forgotten(Damaged):
+    """A window is asked for again whose account was dropped: the clock went back."""
 
 
 class Spot(NamedTuple):
@@ -226,6 +233,20 @@ class Table:
 
     # -- the lock ----------------------------------------------------------------------------------
 
+    def at_hand(self) -> bool:
+        """Take the lock if it is free and there is nothing to see to: ``try_lock`` in one frame."""
+        fd = self._fd
+        try:
+            fcntl.flock(fd, _AT_ONCE)
+        except OSError:
+            return False
+        there = os.fstat(fd)
+        cells = self.cells
+        if there.st_nlink and there.st_size >= self._size and not (cells[_MOVED] or cells[BUSY]):
+            return True
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        return False
+
     def try_lock(self) -> bool:
         """Take the lock if it is free.  Raises ``Moved`` and ``Damaged``, not locked."""
         try:
@@ -247,7 +268,7 @@ class Table:
                 raise Damaged("it was cut off")
             if there.st_nlink == 0 or self.cells[_MOVED]:
                 raise Moved
-            if self.cells[_BUSY]:
+            if self.cells[BUSY]:
                 self.repair()
         except BaseException:
             self.unlock()
@@ -268,28 +289,28 @@ class Table:
         cells = self.cells
         named = None if accounts is None else list(accounts)
         if named is None or len(named) > _MOST_NAMED:
-            cells[_NAMED] = _EVERYTHING
+            cells[NAMED] = _EVERYTHING
         else:
-            cells[_NAMED] = len(named)
-            for at, account in enumerate(named, _NAMED + 1):
+            cells[NAMED] = len(named)
+            for at, account in enumerate(named, NAMED + 1):
                 cells[at] = account
-        cells[_BUSY] = 1
+        cells[BUSY] = 1
 
     def end(self) -> None:
         """The step is made."""
-        self.cells[_BUSY] = 0
+        self.cells[BUSY] = 0
 
     def repair(self) -> None:
         """Make the sums again that a killed process was changing."""
         cells = self.cells
-        count = cells[_NAMED]
+        count = cells[NAMED]
         if 0 <= count <= _MOST_NAMED:
-            self._add_up(set(cells[_NAMED + 1 : _NAMED + 1 + count]))
+            self._add_up(set(cells[NAMED + 1 : NAMED + 1 + count]))
         else:
             self._add_up(None)
             self._chain_all()
         cells[CHANGES] += 1
-        cells[_BUSY] = 0
+        cells[BUSY] = 0
 
     def _add_up(self, wanted: set[int] | None) -> None:
         cells = self.cells
@@ -462,13 +483,13 @@ class Table:
 
         Raises:
             Full: there is no space.
-            Damaged: the account was dropped, so what was spent is not known here any more.
+            Forgotten: the account was dropped, so what was spent is not known here any more.
         """
         at = self.find(spot.counts, spot.scope, spot.window)
         if at:
             return at
         if spot.leaves <= self.cells[LEFT]:  # the clock went back
-            raise Damaged("it has forgotten a window that is asked for")
+            raise Forgotten("it has forgotten a window that is asked for")
         self.begin(None)
         try:
             at = self._add(spot, spot.window)
@@ -657,6 +678,7 @@ class Table:
         return at
 
 
+_AT_ONCE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 _LONGEST: Final = 4096
 """Steps of a chain: a rolling window has at most 97, and some may wait to be dropped."""
 
