@@ -30,6 +30,7 @@ SECTIONS = {
     "calls": "Calls",
     "prices": "Prices",
     "cache": "The response cache",
+    "budgets": "Budgets",
     "processes": "Several processes",
     "starting": "Start",
     "reading": "Reading a history",

@@ -60,10 +60,8 @@ __all__ = ["Amounts", "Balance", "Gate", "Ticket"]
 _log = logging.getLogger("litellm_ledger")
 _T = TypeVar("_T")
 
-SPINS: Final = 64
-"""Tries for the lock at once: it is held for microseconds.  Then others have the loop."""
-LONGEST_PAUSE: Final = 0.004
-"""Seconds between later tries."""
+SPINS: Final = 8
+"""Tries for the lock at once: it is held for microseconds.  Then a thread waits for it."""
 LOOK: Final = 1.0
 """Seconds after which a thread looks at the ledger again: who died, what was priced anew."""
 POLL: Final = 0.02
@@ -178,6 +176,8 @@ class Gate:
         self._lines: dict[tuple[tuple[str, str], ...], asyncio.Lock] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._thread = DiskThread("litellm-ledger-budgets")
+        self._locks = DiskThread("litellm-ledger-budgets-lock")
+        self._freeing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._again: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -237,9 +237,10 @@ class Gate:
             if timer is not None:
                 timer.cancel()
         self._timer = self._poll = None
-        for task in (self._looking, self._again):
+        for task in (self._looking, self._again, self._freeing):
             if task is not None:
                 task.cancel()
+        self._locks.stop()
         self._thread.stop()
         self._thread = DiskThread("litellm-ledger-budgets")
         table = self._table
@@ -400,7 +401,7 @@ class Gate:
         if self._inbox:
             self._post()
         ticket = Ticket()
-        ticket.held = _known(amounts)
+        ticket.held = amounts if type(amounts) is Amounts else _known(amounts)
         ticket.until = until
         ticket.parts = parts
         ticket.born = self._born
@@ -503,22 +504,39 @@ class Gate:
                     pass
                 finally:
                     self._mutex.release()
-            await asyncio.sleep(LONGEST_PAUSE / 4)
+            await self._lock_is_free()
 
     async def _take_step(self, wants: list[_Want], number: int) -> None:
-        pause = 0.0
         while True:
             try:
                 return self._step(wants, number)
             except _Busy:
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 2 + 0.0002)
+                await self._lock_is_free()
             except Full:
                 await self._renew(self._books.grow)
             except Forgotten:
                 await self._renew(self._books.remake)
             except (Moved, Damaged):
                 await self._renew()
+
+    async def _lock_is_free(self) -> None:
+        """Wait until nobody else holds the lock: in a thread, once for all who wait."""
+        await asyncio.sleep(0)  # the others on this loop first
+        if self._freeing is None:
+            self._freeing = self._task(self._freed())
+            self._freeing.add_done_callback(self._free)
+        await asyncio.shield(self._freeing)
+
+    async def _freed(self) -> None:
+        table = self._table
+        if table is not None:
+            with contextlib.suppress(OSError):  # gone: the next step sees that
+                await asyncio.wrap_future(self._locks.submit(table.wait_until_free, self.root))
+
+    def _free(self, task: asyncio.Task[None]) -> None:
+        self._freeing = None
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("the lock of the budgets cannot be had: %s", task.exception())
 
     def _wants(
         self,

@@ -237,14 +237,14 @@ class Table:
         """Take the lock if it is free and there is nothing to see to: ``try_lock`` in one frame."""
         fd = self._fd
         try:
-            fcntl.flock(fd, _AT_ONCE)
+            _flock(fd, _AT_ONCE)
         except OSError:
             return False
-        there = os.fstat(fd)
+        there = _fstat(fd)
         cells = self.cells
         if there.st_nlink and there.st_size >= self._size and not (cells[_MOVED] or cells[BUSY]):
             return True
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        _flock(fd, _FREE)
         return False
 
     def try_lock(self) -> bool:
@@ -274,9 +274,18 @@ class Table:
             self.unlock()
             raise
 
+    @staticmethod
+    def wait_until_free(root: Path) -> None:
+        """Wait until nobody holds the lock, in the order of those who wait: for a thread."""
+        fd = open_regular(root / BUDGETS / BALANCES)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
+
     def unlock(self) -> None:
         """Give the lock back."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        _flock(self._fd, _FREE)
 
     def moved(self) -> None:
         """Send all who have this file open to the one that has taken its name."""
@@ -678,7 +687,9 @@ class Table:
         return at
 
 
+_flock, _fstat = fcntl.flock, os.fstat  # looked up less often
 _AT_ONCE: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+_FREE: Final = fcntl.LOCK_UN
 _LONGEST: Final = 4096
 """Steps of a chain: a rolling window has at most 97, and some may wait to be dropped."""
 

@@ -5,10 +5,13 @@ Owns its words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
+from litellm_ledger._errors import LedgerPathError
+from litellm_ledger._records.layout import BALANCES, BUDGETS
 from litellm_ledger._reports.plain import utc
 
 from .audits import audit_line
@@ -69,12 +72,20 @@ def verify(
         return one_by_one(ledger, output, lambda one: verify(output, one, **how))
     with working(f"verifying {ledger.path}"):
         result = ledger.verify(full=full, anchors=anchors)
-    sound = result.complete if strict else result.ok
+    balances = _balances(ledger.path)
+    sound = (result.complete if strict else result.ok) and not balances
+    said = {} if balances is None else {"budgets": balances}
+
+    def verification() -> None:
+        _print_verification(result, every=every, strict=strict)
+        if balances:
+            _print_balances(balances)
+
     if not prices:
         return emit(
             output,
-            result.to_dict,
-            lambda: _print_verification(result, every=every, strict=strict),
+            lambda: {**result.to_dict(), **said},
+            verification,
             status=int(not sound),
         )
     from litellm_ledger._reading.price_check import check_prices
@@ -85,15 +96,29 @@ def verify(
         costs = check_prices(ledger.path)
 
     def table() -> None:
-        _print_verification(result, every=every, strict=strict)
+        verification()
         print_check(costs)
 
     return emit(
         output,
-        lambda: {**result.to_dict(), "prices": check_dict(costs)},
+        lambda: {**result.to_dict(), **said, "prices": check_dict(costs)},
         table,
         status=int(not (sound and costs.ok)),
     )
+
+
+def _balances(root: Path) -> list[str] | None:
+    """Return where balances of budgets are not those of the records; ``None``: there are none."""
+    if not (root / BUDGETS / BALANCES).is_file():
+        return None
+    from litellm_ledger._budgets.check import differences
+    from litellm_ledger._budgets.known import known_budgets
+
+    try:
+        budgets, _ = known_budgets(root)
+    except LedgerPathError:  # no client has said which there are
+        budgets = []
+    return differences(root, budgets)
 
 
 def _print_verification(found: Verification, *, every: bool = False, strict: bool = False) -> None:
@@ -129,6 +154,15 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
         tell(explanation)
     _print_rest(found)
     tell(_bottom_line(found, strict=strict))
+
+
+def _print_balances(found: Sequence[str]) -> None:
+    for sentence in found:
+        tell(f"budgets: {clean(sentence)}")
+    tell(
+        "NOT OK: the balances of budgets are not those of the records. Remove budgets/balances, "
+        "and they are made anew."
+    )
 
 
 def _print_rest(found: Verification) -> None:
