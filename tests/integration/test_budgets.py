@@ -142,6 +142,15 @@ async def test_a_call_without_a_bound_is_refused_unless_that_is_allowed(
     assert fake.calls == 1
 
 
+async def test_a_session_which_has_no_bound_is_refused_before_it_begins(
+    tmp_path: Path, fake: fakes.FakeLiteLLM
+) -> None:
+    async with client(tmp_path, day("1")) as one:
+        with pytest.raises(BudgetUnbounded):
+            await one.arealtime(object(), model="m")
+    assert [one.status for one in records(tmp_path)] == ["refused"]
+
+
 async def test_what_is_held_stands_on_the_start_and_goes_when_the_cost_is_known(
     tmp_path: Path, fake: fakes.FakeLiteLLM
 ) -> None:

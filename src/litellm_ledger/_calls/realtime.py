@@ -49,7 +49,11 @@ async def session(
     await core.ready()
     litellm: Any = await core.litellm()
     row = SESSIONS[name]
-    watched = _Watched(websocket, core, Asked(row, kwargs), options.tagged(tags))
+    asked, own = Asked(row, kwargs), options.tagged(tags)
+    if core.holding is not None:  # what it will cost has no bound: budgets refuse it, or count it
+        held = await core.holding.take(asked, core.calls.merged_tags(own), stream=True)
+        held.drop()
+    watched = _Watched(websocket, core, asked, own)
     try:
         with ours():
             return await row.function(litellm)(websocket=watched, **kwargs)
