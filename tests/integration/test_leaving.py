@@ -167,7 +167,7 @@ def server(
 LEFT = ("cancelled", "abandoned")
 
 
-def test_nothing_of_a_request_is_in_force_in_the_next_one_of_its_connection(server: Server) -> None:
+def check_that_nothing_is_in_force_in_the_next_request(server: Server) -> None:
     """A large body has the server stop and start its reading from within the request that reads
     it; a pipelined request is started from within the answer to the one before it."""
     body = b"x" * 2_000_000
@@ -190,6 +190,8 @@ def test_nothing_of_a_request_is_in_force_in_the_next_one_of_its_connection(serv
 def test_everybody_who_leaves_is_on_record_and_a_server_that_ends_takes_its_streams_along(
     server: Server,
 ) -> None:
+    check_that_nothing_is_in_force_in_the_next_request(server)
+
     # Read to its end: the provider's own count.
     reader = server.open("/stream/plain", "whole")
     read_until(reader, b"0\r\n\r\n")
