@@ -41,14 +41,23 @@ from .sums import Growing, Question, Shape, Sums
 
 __all__ = ["Standing"]
 
-_MOST: Final = 400_000
+_MOST: Final = 2_000_000
 """Sums by group and quarter that are kept in all: about 200 MB."""
 _LARGEST: Final = 20_000
 """The same of one segment: beyond, it is left to the lines."""
 _SHAPES: Final = 64
 _ZONES: Final = 32
+_ANSWERS: Final = 8
+"""Questions of one kind whose sums are kept as a whole, if these are of few groups."""
+_FEW: Final = 2_000
 _LOOK: Final = 0.25
 """Seconds for which a look at the directory does; open segments are read to their end anyway."""
+
+
+_Answer = tuple[
+    dict[SegmentName, Manifest], list[SegmentName], Totals, Spread | None, set[SegmentName]
+]
+"""The sums of sealed segments, and of which state of the ledger they are."""
 
 
 class _Kept:
@@ -58,6 +67,7 @@ class _Kept:
         self.lock = threading.Lock()
         self.sealed: dict[SegmentName, tuple[str, Sums | None]] = {}
         self.growing: dict[SegmentName, Growing] = {}
+        self.answers: dict[Any, _Answer] = {}
 
     def size(self) -> int:
         sealed = sum(sums.size for _, sums in self.sealed.values() if sums is not None)
@@ -97,16 +107,13 @@ class Standing:
             ledger: a look at the ledger that was taken for several questions.
         """
         ledger = ledger or self.look()
-        dates = selection.calendar
-        totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
-        spread = Spread(by, dates) if quantiles else None
+        totals, spread, told = self._add(ledger, by, selection, quantiles=quantiles)
         problems: list[Problem] = []
         adjusted = 0
         if ledger.adjustments:
             adjusted = add_adjustments(
                 ledger, by, selection, totals, problems, "newest", lambda _: set()
             )
-        told = self._add(ledger, by, selection, totals, spread)
         rest = [name for name in ledger.segments if name not in told]
         report = self._rest(ledger, rest, by, selection, totals, spread, problems)
         return report if not adjusted else replace(report, adjusted=adjusted)
@@ -174,26 +181,18 @@ class Standing:
         return [found.get(str(name)) for name in names]
 
     def _add(
-        self,
-        ledger: Snapshot,
-        by: Sequence[str],
-        selection: Selection,
-        totals: Totals,
-        spread: Spread | None,
-    ) -> set[SegmentName]:
-        """Add what is told of segments; return which."""
-        shape = Shape.of(by, selection, timed=spread is not None)
+        self, ledger: Snapshot, by: Sequence[str], selection: Selection, *, quantiles: bool
+    ) -> tuple[Totals, Spread | None, set[SegmentName]]:
+        """Add up what is told of segments; return which these are, too."""
+        shape = Shape.of(by, selection, timed=quantiles)
         question = Question(by, shape, selection, self._numbered(by, selection.calendar))
         told = self.told(ledger)
-        found: set[SegmentName] = set()
         kept = self._kept(shape)
         with kept.lock:
+            totals, spread, found = self._sum_of_sealed(
+                kept, ledger, by, selection, shape, question, told
+            )
             for _, family in by_writer(ledger.segments):
-                for name in alone(family, told):
-                    if _outside(told[name], selection) or self._put(
-                        kept, shape, name, told[name], question, totals, spread
-                    ):
-                        found.add(name)
                 last = family[-1]
                 if last.open and all((n.last or last.first) < last.first for n in family[:-1]):
                     grown = self._grown(kept, shape, last)
@@ -204,7 +203,43 @@ class Standing:
             if len(kept.sealed) > len(ledger.segments):
                 for name in set(kept.sealed).difference(ledger.segments):
                     del kept.sealed[name]
-        return found
+        return totals, spread, found
+
+    def _sum_of_sealed(
+        self,
+        kept: _Kept,
+        ledger: Snapshot,
+        by: Sequence[str],
+        selection: Selection,
+        shape: Shape,
+        question: Question,
+        told: dict[SegmentName, Manifest],
+    ) -> tuple[Totals, Spread | None, set[SegmentName]]:
+        """Return the sums of sealed segments, to be added to; and which these are.
+
+        Those of the last few questions are kept until a segment is sealed.
+        """
+        dates = selection.calendar
+        key = (tuple(by), selection.since, selection.until, dates.zone, dates.week_start)
+        known = kept.answers.get(key)
+        if known is None or known[0] is not told or known[1] != ledger.segments:
+            totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
+            spread = Spread(by, dates) if shape.timed else None
+            found = {
+                name
+                for _, family in by_writer(ledger.segments)
+                for name in alone(family, told)
+                if _outside(told[name], selection)
+                or self._put(kept, shape, name, told[name], question, totals, spread)
+            }
+            known = told, ledger.segments, totals, spread, found
+            kept.answers.pop(key, None)
+            if totals.groups <= _FEW:
+                kept.answers[key] = known
+                while len(kept.answers) > _ANSWERS:
+                    del kept.answers[next(iter(kept.answers))]
+        _, _, totals, spread, found = known
+        return totals.copy(), spread and spread.copy(), set(found)
 
     def _numbered(
         self, by: Sequence[str], dates: Calendar
@@ -257,7 +292,7 @@ class Standing:
         sums = self._from_manifest(shape, name, manifest)
         if sums is None:
             return self._from_lines(kept, shape, name, manifest)
-        kept.sealed[name] = manifest.sha256, sums if sums.size <= _LARGEST else None
+        kept.sealed[name] = manifest.sha256, sums.pack() if sums.size <= _LARGEST else None
         return kept.sealed[name][1]
 
     def _from_manifest(self, shape: Shape, name: SegmentName, manifest: Manifest) -> Sums | None:
@@ -299,7 +334,7 @@ class Standing:
         else:
             self._read(growing, name)
         fits = not growing.odd and growing.sums.size <= _LARGEST
-        kept.sealed[name] = manifest.sha256, growing.sums if fits else None
+        kept.sealed[name] = manifest.sha256, growing.sums.pack() if fits else None
         return kept.sealed[name][1]
 
     def _grown(self, kept: _Kept, shape: Shape, name: SegmentName) -> Sums | None:

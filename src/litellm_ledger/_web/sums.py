@@ -6,6 +6,7 @@ answered from them: exactly or not at all.  Pure.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -55,37 +56,52 @@ class Shape(NamedTuple):
         return {word.removeprefix("tag:") for word in words if word.startswith("tag:")}
 
 
+_Key = tuple[Any, ...]
+_Column = tuple[int, Sequence[int]]
+"""Which of ``FIELDS``, and its sums by quarter; those that are 0 throughout are left out."""
+_Whole = tuple[int | None, int | None, list[tuple[_Key, dict[str, int]]]]
+
+
 class Sums:
     """The sums of one segment for one shape, by ``(status, usage_source, *keys)`` and quarter.
 
     ``exact``: made from the lines, by the quarter; a manifest may have them over longer times.
     """
 
-    __slots__ = ("_whole", "exact", "kept", "rows", "timed")
+    __slots__ = ("_groups", "_packed", "_rows", "_whole", "exact", "step", "timed")
 
     def __init__(self, step: int, *, timed: bool, exact: bool = False) -> None:
         self.exact = exact
-        self.rows = Rows(step)
+        self.step = step
         self.timed: Durations | None = Durations(HOUR) if timed else None
-        self._whole: (
-            tuple[int | None, int | None, list[tuple[tuple[Any, ...], dict[str, int]]]] | None
-        ) = None
-        self.kept: list[tuple[tuple[Any, ...], list[int | None], list[list[int]]]] | None = None
+        self._rows = Rows(step)
+        self._packed = 0
+        self._groups: list[tuple[_Key, list[int | None], list[_Column]]] | None = None
+        self._whole: _Whole | None = None
 
-    def add(self, key: tuple[Any, ...], quarter: int | None, sums: list[int]) -> None:
-        self.rows.add(key, quarter, sums)
-        self.kept = self._whole = None
+    def add(self, key: _Key, quarter: int | None, sums: list[int]) -> None:
+        """Add the sums of a group in a quarter; not after ``pack``."""
+        self._rows.add(key, quarter, sums)
+        self._groups = self._whole = None
 
-    def groups(self) -> list[tuple[tuple[Any, ...], list[int | None], list[list[int]]]]:
-        """Return each group with its quarters, which ascend, and the sums of each."""
-        if self.kept is None:
-            self.kept = []
-            for key, rows in self.rows.groups.items():
+    def pack(self) -> Sums:
+        """Return it in a fifth of the memory: nothing is added any more."""
+        self.groups()
+        self._packed, self._rows = self._rows.size, Rows(self.step)
+        return self
+
+    def groups(self) -> list[tuple[_Key, list[int | None], list[_Column]]]:
+        """Return each group with its quarters, which ascend, and its columns."""
+        if self._groups is None:
+            self._groups = []
+            for key, rows in self._rows.groups.items():
                 quarters = sorted(rows, key=lambda q: (q is not None, q or 0))
-                self.kept.append((key, quarters, [rows[q] for q in quarters]))
-        return self.kept
+                columns = zip(*(rows[quarter] for quarter in quarters), strict=True)
+                kept = [(at, _array(c)) for at, c in enumerate(columns) if any(c)]
+                self._groups.append((key, quarters, kept))
+        return self._groups
 
-    def whole(self) -> tuple[int | None, int | None, list[tuple[tuple[Any, ...], dict[str, int]]]]:
+    def whole(self) -> _Whole:
         """Return the first and the last quarter, and the sums of each group over all of them.
 
         The quarters are ``None`` where outcomes without a time are among them.
@@ -93,10 +109,9 @@ class Sums:
         if self._whole is None:
             times: set[int | None] = set()
             found = []
-            for key, quarters, rows in self.groups():
+            for key, quarters, columns in self.groups():
                 times.update((quarters[0], quarters[-1]))
-                column = [*map(sum, zip(*rows, strict=True))]
-                found.append((key, dict(zip(FIELDS, column, strict=True))))
+                found.append((key, summed(columns, 0, len(quarters))))
             known = [quarter for quarter in times if quarter is not None]
             ends = (None, None) if None in times or not known else (min(known), max(known))
             self._whole = *ends, found
@@ -104,7 +119,23 @@ class Sums:
 
     @property
     def size(self) -> int:
-        return self.rows.size + (self.timed.size // 4 if self.timed else 0)
+        """Sums by group and quarter; four buckets of durations count as one."""
+        return self._packed + self._rows.size + (self.timed.size // 4 if self.timed else 0)
+
+
+def _array(column: Sequence[int]) -> Sequence[int]:
+    try:
+        return array("q", column)
+    except OverflowError:
+        return column
+
+
+def summed(columns: Sequence[_Column], start: int, end: int) -> dict[str, int]:
+    """Return the sums of columns from one quarter to another, by the names of ``FIELDS``."""
+    found = dict.fromkeys(FIELDS, 0)
+    for at, column in columns:
+        found[FIELDS[at]] = sum(column[start:end])
+    return found
 
 
 class Question(QuarterQuestion):
@@ -150,9 +181,8 @@ class Question(QuarterQuestion):
             return False
         if found is None or measured is None:
             return False
-        for key, group, rows in found:
-            column = rows[0] if len(rows) == 1 else [*map(sum, zip(*rows, strict=True))]
-            totals.add_sums(key[0], key[1], group, dict(zip(FIELDS, column, strict=True)))
+        for key, group, column in found:
+            totals.add_sums(key[0], key[1], group, column)
         if spread is not None:
             for group, name, sketch in measured:
                 spread.merge(group, name, sketch)
@@ -161,7 +191,7 @@ class Question(QuarterQuestion):
     def _put_whole(self, sums: Sums, totals: Totals) -> bool:
         """Add all of a segment at once, if it is wanted whole and in one period; tell whether."""
         first, last, groups = sums.whole()
-        times, step = self._times, sums.rows.step
+        times, step = self._times, sums.step
         if first is None or last is None:
             if groups and (self._periods or times.since or times.until):
                 return False
@@ -189,15 +219,13 @@ class Question(QuarterQuestion):
             totals.add_sums(key[0], key[1], group, column)
         return True
 
-    def _found(
-        self, sums: Sums
-    ) -> list[tuple[tuple[Any, ...], tuple[str, ...], list[list[int]]]] | None:
+    def _found(self, sums: Sums) -> list[tuple[_Key, tuple[str, ...], dict[str, int]]] | None:
         found = []
-        for key, quarters, rows in sums.groups():
-            runs = self._cut(quarters, sums.rows.step)
+        for key, quarters, columns in sums.groups():
+            runs = self._cut(quarters, sums.step)
             if runs is None:
                 return None
-            found += [(key, self._of(key, ts), rows[a:b]) for ts, a, b in runs if b > a]
+            found += [(key, self._of(key, ts), summed(columns, a, b)) for ts, a, b in runs if b > a]
         return found
 
     def _measured(self, sums: Sums) -> list[tuple[tuple[str, ...], str, Sketch]] | None:
