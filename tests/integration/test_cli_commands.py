@@ -528,7 +528,7 @@ def test_every_command_is_in_the_tables_of_this_file() -> None:
     # they need an argument or a terminal, or no ledger
     alone = {
         "acknowledge", "ask", "backup", "budgets", "completion", "erase", "html", "path", "reprice",
-        "show", "sql", "watch",
+        "serve", "show", "sql", "watch",
     }  # fmt: skip
     commands = re.findall(r"^  (\w+) ", told("--help").partition("Commands:")[2], re.MULTILINE)
     assert set(commands) == asked | alone
