@@ -525,7 +525,7 @@ def test_every_member_of_the_json_is_documented(whole: HandMade, command: str) -
 
 def test_every_command_is_in_the_tables_of_this_file() -> None:
     asked = {command.split()[0] for command in READING if command}
-    # they need an argument or a terminal, or no ledger
+    # they need an argument or a terminal, or no ledger, or do not end
     alone = {
         "acknowledge", "ask", "backup", "budgets", "completion", "erase", "html", "path", "reprice",
         "serve", "show", "sql", "watch",
