@@ -92,8 +92,9 @@ frameworks: $(STEPS)/python ## Try capture() with frameworks above LiteLLM; writ
 	done
 	@$(PY) -m tests.frameworks $(FRAMEWORKS)
 
-# The one system package that tests use, and only those of the pages of `litellm-ledger html`. Where
-# it cannot be installed (no root, another system) they are skipped; where that fails, they fail.
+# The one system package that tests use, those of the pages of `litellm-ledger html` and of the
+# dashboard; Playwright drives it and brings none. Where it cannot be installed (no root, another
+# system) they are skipped; where that fails, they fail.
 .PHONY: chromium
 chromium:
 	@if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && \

@@ -4,15 +4,16 @@
   const up = document.body.dataset.up;
   const here = new URL(location.href);
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const asked = "zone-set";
+  const refused = "zone-refused";
   try {
-    if (zone && !here.searchParams.get("tz") && zone !== document.body.dataset.tz && !sessionStorage.getItem(asked)) {
-      sessionStorage.setItem(asked, "1");
+    if (zone && !here.searchParams.get("tz") && zone !== document.body.dataset.tz && sessionStorage.getItem(refused) !== zone) {
       here.searchParams.set("tz", zone);
-      location.replace(here);
-      return;
+      // Browsers name some zones as the server's tables no longer do: then days are of UTC.
+      fetch(here, { method: "HEAD", credentials: "same-origin" }).then((answer) => {
+        if (answer.ok) location.replace(here);
+        else sessionStorage.setItem(refused, zone);
+      }).catch(() => { /* the same */ });
     }
-    sessionStorage.removeItem(asked);
   } catch { /* no storage: the zone of the address stays */ }
 
   // Takes the parts with this attribute from the page as it is now.
@@ -36,13 +37,23 @@
       waiting = true;
       setTimeout(() => renew("data-live").catch(() => false).finally(() => { waiting = false; }), 1000);
     };
-    const events = new EventSource(`${up}api/events`);
-    events.addEventListener("call", soon);
-    events.onopen = () => say("Connected: calls appear as they end.");
-    events.onerror = () => say("Not connected; trying again.");
+    let events;
+    const listen = () => {
+      events = new EventSource(`${up}api/events`);
+      events.addEventListener("call", soon);
+      events.onopen = () => say("Connected: calls appear as they end.");
+      events.onerror = () => {
+        // A browser gives up where it is answered, but refused: the server may be starting, or ask
+        // for another sign-in, which a new look at the page tells.
+        if (events.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+        say("Not connected; trying again. If that lasts, open the page anew.");
+      };
+    };
+    listen();
     setInterval(soon, 5000);
     document.addEventListener("visibilitychange", soon);
     addEventListener("pagehide", () => events.close());
+    addEventListener("pageshow", (shown) => { if (shown.persisted) listen(); });
   }
 
   const fresh = document.querySelector("[data-fresh]");
