@@ -1,7 +1,8 @@
 """``differences``: whether the table of balances says what the ledger says.
 
 Owns the comparison, writer by writer.  Of a writer that lives the table knows more than the ledger:
-what it is about to send.  Never changes anything: a table that differs is made anew by removing it.
+what it is about to send; of one whose records were pruned or erased, what these counted.  Never
+changes anything: a table that differs is made anew by removing it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+from litellm_ledger._reading.listing import list_additions
+from litellm_ledger._reading.pruned import read_audits
+from litellm_ledger._records.audit import ERASE, PRUNE
+from litellm_ledger._records.layout import ADJUSTMENTS
 
 from .books import locked
 from .budget import Budget
@@ -63,8 +69,12 @@ def _differences(root: Path, budgets: Sequence[Budget], table: Table) -> list[st
                     and mask >> cells[account + MEASURE] & 1
                 ]
     every = names_of(root)
+    audits = read_audits(root, list_additions(root))
+    changed = {one.writer for one in audits if one.did in (ERASE, PRUNE)}
     for writer, told in rows.items():
         if lives(root, writer) or not numbers:
+            continue
+        if changed and (writer in changed or writer.startswith(ADJUSTMENTS)):
             continue
         said, _ = figures(root, writer, every.get(writer, []), numbers, now, alive=False)
         left = {account: (spent, held) for account, spent, held in told if spent or held}

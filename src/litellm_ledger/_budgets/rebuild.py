@@ -6,7 +6,7 @@ puts what is found into the table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from litellm_ledger._storage.manifest import read_head, utc_text
 
 from .amounts import UNITS, Amounts, held_by, spent_by
 from .budget import Budget
+from .pruned import check_all_is_there
 from .table import DONE, POSTS, UPTO, Spot, Table
 
 __all__ = ["Found", "figures", "lives", "names_of", "survey"]
@@ -75,17 +76,21 @@ def survey(
     *,
     own: str | None = None,
     afresh: bool = False,
-) -> Iterator[Found]:
-    """Yield what the table lacks, as the ledger says it now.
+) -> list[Found]:
+    """Return what the table lacks, as the ledger says it now.
 
     Writers that live and count for these budgets are left alone, unless the table is made afresh.
 
     Args:
         budgets: by the number that each has in the table.
         own: the writer of this process, which counts for itself.
+
+    Raises:
+        LedgerError: some of it was pruned: nothing may be entered.
     """
     mask = sum(1 << number for number in budgets)
     every = names_of(root)
+    all_found: list[Found] = []
     for writer, names in every.items():
         if writer == own:
             continue
@@ -102,13 +107,17 @@ def survey(
         if wanted:
             chosen = {number: one for number, one in budgets.items() if wanted >> number & 1}
             found, read = figures(root, writer, names, chosen, now, alive=alive)
-            yield Found(writer, wanted, found, not alive, max(last, read))
+            all_found.append(Found(writer, wanted, found, not alive, max(last, read)))
+    if all_found:  # what was pruned meanwhile was named before
+        writers = [one.writer for one in all_found]
+        check_all_is_there(root, budgets.values(), writers, now)
     table.writer("")  # reads the names that are new
     for writer, at in list(table.writers.items()):
         posts, _, upto = _cells(table, at)
         gone = posts & mask and writer != own and writer not in every and not lives(root, writer)
         if gone:  # it died before it wrote anything
-            yield Found(writer, posts & mask, {}, True, upto)
+            all_found.append(Found(writer, posts & mask, {}, True, upto))
+    return all_found
 
 
 def _cells(table: Table, at: int) -> tuple[int, int, int]:

@@ -62,17 +62,21 @@ def erase(
     yes: Annotated[bool, option("--yes", help="Do not ask.")] = False,
 ) -> int:
     """Take a person's records out of the ledger; exit 1 if some have to wait."""
+    from datetime import UTC, datetime
+
+    from litellm_ledger._budgets.needs import kept_back
     from litellm_ledger._maintenance.erase import erase as erase_from
     from litellm_ledger._maintenance.person import Person
     from litellm_ledger._records.record import cut
 
     person = Person(where)
+    counts = kept_back(ledger.path, datetime.now(UTC), keep=keep_amounts)
     by = None if dry_run else cut(who or user_name())
     if not (dry_run or yes):
         if not sys.stdin.isatty():
             raise ValueError("erase asks before it does anything; in a pipe, give --yes")
         with working(f"searching {ledger.path}"):
-            found = erase_from(ledger.path, person, keep=keep_amounts)
+            found = erase_from(ledger.path, person, keep=keep_amounts, has_to_stay=counts)
         if not found.records and not found.adjustments:
             _check(ledger, where, found, allow_missing=allow_missing)
             return _end(output, ledger, person, found, dry_run=True)
@@ -80,7 +84,9 @@ def erase(
             tell("Nothing was erased.")
             return 1
     with working(f"{'searching' if dry_run else 'erasing from'} {ledger.path}"):
-        done = erase_from(ledger.path, person, who=by, why=cut(why), keep=keep_amounts)
+        done = erase_from(
+            ledger.path, person, who=by, why=cut(why), keep=keep_amounts, has_to_stay=counts
+        )
     _check(ledger, where, done, allow_missing=allow_missing)
     return _end(output, ledger, person, done, dry_run=dry_run)
 
@@ -161,9 +167,15 @@ def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
         tell(f"{counted(done.recovered, 'record')} in recovery/ written over.")
     if done.hidden:
         tell(f"{counted(done.hidden, 'damaged place')} with a mark written over.")
-    if done.waiting:
+    if done.counted:
         tell(
-            f"{counted(done.waiting, 'record')} not erased yet: a process is still writing their "
+            f"{counted(done.counted, 'record')} not erased yet: budgets count what they cost. Run "
+            "this again when the window has ended, or with --keep-amounts."
+        )
+    waiting = done.waiting - done.counted
+    if waiting > 0:
+        tell(
+            f"{counted(waiting, 'record')} not erased yet: a process is still writing their "
             "segment, or their call has no outcome. Run this again after the segment is sealed: at "
             "64 MiB, at the change of the UTC day, or when the process closes its ledger."
         )

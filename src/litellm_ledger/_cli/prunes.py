@@ -57,6 +57,7 @@ def prune(
     """Remove records that are past their time; reports still have their sums."""
     import msgspec
 
+    from litellm_ledger._budgets.needs import counted_since
     from litellm_ledger._maintenance.prune import prune as prune_ledger
     from litellm_ledger._maintenance.retention import Retention, age, size
     from litellm_ledger._records.record import cut
@@ -75,6 +76,7 @@ def prune(
             who=cut(who or user_name()),
             why=cut(why or str(rule)),
             dry_run=dry_run,
+            counted_since=counted_since,
         )
     return emit(
         output,
@@ -103,7 +105,9 @@ def _print_pruning(path: Path, done: Pruning) -> None:
     if done.manifests:
         verb = "would go" if done.dry_run else "went"
         tell(f"{counted(done.manifests, 'manifest')} {verb} too; reports lose these sums.")
-    if not (done.segments or done.manifests or done.left):
+    if done.counted:
+        tell(f"{counted(done.counted, 'segment')} kept: budgets still count what is in there.")
+    if not (done.segments or done.manifests or done.left or done.counted):
         write(f"Nothing to prune in {path}.")
     for problem in done.left:
         tell(f"kept: {clean(problem.file, 200)}: {clean(problem.detail, 400)}")

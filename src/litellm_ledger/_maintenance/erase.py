@@ -9,7 +9,7 @@ comes next finishes it (``_maintenance.erasing``).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from litellm_ledger._reading.listing import Snapshot, list_live
 from litellm_ledger._reading.pruned import read_pruned
 from litellm_ledger._records.adjustment import encode_addition
 from litellm_ledger._records.layout import ERASING, MANIFESTS, SEGMENTS, SegmentName, record_id
+from litellm_ledger._records.line import Line
 from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 
@@ -57,6 +58,7 @@ class Erased:
         files: that were written anew.
         waiting: records that stay for now: a process is still writing their segment, or their call
             has no outcome yet.
+        counted: how many of these stay until the budgets that count them begin anew.
         hidden: damaged places that were written over, as a mark was in them.
         recovered: records in files in ``recovery/``.
         left: files that nothing was taken out of, and why.
@@ -69,6 +71,7 @@ class Erased:
     adjustments: int = 0
     files: int = 0
     waiting: int = 0
+    counted: int = 0
     hidden: int = 0
     recovered: int = 0
     left: tuple[Problem, ...] = ()
@@ -85,6 +88,10 @@ class Erased:
         return not (self.waiting or self.left)
 
 
+def _all_may_go(line: Line) -> bool:  # noqa: ARG001 - no budgets
+    return False
+
+
 def erase(
     root: Path,
     person: Person,
@@ -92,6 +99,7 @@ def erase(
     who: str | None = None,
     why: str = "",
     keep: bool = False,
+    has_to_stay: Callable[[Line], bool] = _all_may_go,
     fs: FileSystem = REAL,
 ) -> Erased:
     """Look for a person's records; with ``who``, take them out.
@@ -100,6 +108,7 @@ def erase(
         root: the ledger.
         person: whose.
         who, why: stand on the audits; they must not name the person.
+        has_to_stay: which calls cannot go yet, by one of their lines.
         keep: the records stay, with their amounts, and nothing in them that names somebody.
         fs: where all writing goes through but that of the database to its temporary file.
 
@@ -111,7 +120,7 @@ def erase(
         UnsupportedPlatform: not POSIX.
     """
     if who is None:
-        return _Run(root, fs, set(list_live(root)), person, keep=keep).only_look()
+        return _Run(root, fs, set(list_live(root)), person, has_to_stay, keep=keep).only_look()
     for name, text in (("who", who), ("why", why)):
         if person.is_in(text):
             raise ValueError(
@@ -125,15 +134,25 @@ def erase(
             seal(root, fs=fs)
         with alone(root):
             begin(root, fs)
-            return _Run(root, fs, set(list_live(root)), person, keep=keep).work(who, why)
+            return _Run(root, fs, set(list_live(root)), person, has_to_stay, keep=keep).work(
+                who, why
+            )
 
 
 class _Run:
     """One run, and the tally of it."""
 
     def __init__(
-        self, root: Path, fs: FileSystem, live: set[str], person: Person, *, keep: bool
+        self,
+        root: Path,
+        fs: FileSystem,
+        live: set[str],
+        person: Person,
+        has_to_stay: Callable[[Line], bool],
+        *,
+        keep: bool,
     ) -> None:
+        self._has_to_stay = has_to_stay
         self._root = root
         self._fs = fs
         self._live = live  # before the segments: who is not in there writes to none of them
@@ -145,7 +164,7 @@ class _Run:
     def only_look(self) -> Erased:
         """Say what is there."""
         rewriter = Rewriter(self._person, keep=self._keep)
-        found = find(self._ledger, self._person, rewriter.is_kept)
+        found = find(self._ledger, self._person, rewriter.is_kept, self._has_to_stay)
         waiting = self._waiting(found)
         files = len({place.file or place.segment for place in found.numbers})
         files += len(found.adjustments)
@@ -158,13 +177,14 @@ class _Run:
             adjustments=adjustments,
             files=files,
             waiting=len(waiting),
+            counted=len(found.kept_back),
             left=tuple(found.problems),
         )
 
     def work(self, who: str, why: str) -> Erased:
         """Take everything out that can be."""
         rewriter = Rewriter(self._person, keep=self._keep)
-        found = find(self._ledger, self._person, rewriter.is_kept)
+        found = find(self._ledger, self._person, rewriter.is_kept, self._has_to_stay)
         waiting = self._waiting(found)
         ids = found.ids.keys() - waiting
         costs = found.outcomes(waiting)
@@ -198,6 +218,7 @@ class _Run:
             adjustments=new.adjustments,
             files=files,
             waiting=len(waiting),
+            counted=len(found.kept_back),
             hidden=new.hidden,
             recovered=new.recovered,
             left=tuple(problems),
@@ -238,8 +259,9 @@ class _Run:
             if name.open or being_sealed:
                 numbers = found.numbers.pop(place)
                 waiting.update(record_id(name.writer, seq) for seq in numbers)
-        for place, seq in found.running:
-            if place.segment.writer in self._live and place in found.numbers:
+        running = [one for one in found.running if one[0].segment.writer in self._live]
+        for place, seq in (*running, *found.kept_back):
+            if place in found.numbers:
                 waiting.add(record_id(place.segment.writer, seq))
                 found.numbers[place].discard(seq)
                 if not found.numbers[place]:

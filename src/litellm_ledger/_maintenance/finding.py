@@ -50,6 +50,7 @@ class Found:
         numbers: of the person's lines, by where they are; open segments are among them.
         ids: of these lines, each with its cost in picodollars; ``None``: it is no outcome.
         running: places and numbers of ``started`` lines without an outcome.
+        kept_back: places and numbers of lines of calls that cannot go yet.
         adjustments: ids of adjustments of these records, or of the person, by segment.
         problems: files that cannot be read.
     """
@@ -57,6 +58,7 @@ class Found:
     numbers: dict[Place, set[int]] = field(default_factory=dict)
     ids: dict[str, int | None] = field(default_factory=dict)
     running: list[tuple[Place, int]] = field(default_factory=list)
+    kept_back: list[tuple[Place, int]] = field(default_factory=list)
     adjustments: dict[SegmentName, set[str]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -66,7 +68,10 @@ class Found:
 
 
 def find(
-    ledger: Snapshot, person: Person, is_done: Callable[[bytes], bool] = lambda _raw: False
+    ledger: Snapshot,
+    person: Person,
+    is_done: Callable[[bytes], bool] = lambda _raw: False,
+    has_to_stay: Callable[[Line], bool] = lambda _line: False,
 ) -> Found:
     """Look for a person in all segments, in the archive and among adjustments.
 
@@ -74,11 +79,12 @@ def find(
         ledger: what is looked through.
         person: whose records.
         is_done: of which lines nothing is left to take out.
+        has_to_stay: which calls cannot go yet, by one of their lines.
 
     Raises:
         LedgerPathError: the archive cannot be read.
     """
-    search = _Search(ledger, person, is_done)
+    search = _Search(ledger, person, is_done, has_to_stay)
     search.look(_of_person(person))
     search.look_for_partners()
     search.look_among_adjustments()
@@ -122,8 +128,17 @@ def _call_of(line: Line) -> _Call:
 class _Search:
     """One look through a ledger, and what it has found."""
 
-    def __init__(self, ledger: Snapshot, person: Person, is_done: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        ledger: Snapshot,
+        person: Person,
+        is_done: Callable[[bytes], bool],
+        has_to_stay: Callable[[Line], bool],
+    ) -> None:
         self._ledger = ledger
+        self._has_to_stay = has_to_stay
+        self._places: dict[_Call, list[tuple[Place, int]]] = {}
+        self._staying: set[_Call] = set()
         self._is_done = is_done
         self._person = person
         self.found = Found()
@@ -183,6 +198,9 @@ class _Search:
         is_done = self._is_done(raw)
         if not is_done:
             found.numbers.setdefault(place, set()).add(line.seq)
+            self._places.setdefault(call, []).append((place, line.seq))
+            if self._has_to_stay(line):
+                self._staying.add(call)
         if line.kind == "started":
             self._began.setdefault(call, []).append((place, line.seq))
         else:
@@ -202,6 +220,7 @@ class _Search:
         self.found.running = [
             one for call, ones in self._began.items() if call not in self._ended for one in ones
         ]
+        self.found.kept_back = [one for call in self._staying for one in self._places[call]]
 
     def look_among_adjustments(self) -> None:
         """Note adjustments of records that were found, and those that say that they are theirs."""

@@ -93,6 +93,7 @@ class Plan:
         archive: the files of the archive that go as a whole.
         expired: manifests of segments that were pruned before, whose time is past too.
         unsealed: segments that may be past their time and have no manifest yet.
+        counted: how many segments budgets still count.
         left: segments that are past their time and stay, and why.
         size: bytes of the ledger; ``freed``: of what goes.
         gone: what was pruned before.
@@ -104,6 +105,7 @@ class Plan:
     expired: list[Changed] = field(default_factory=list)
     unsealed: list[SegmentName] = field(default_factory=list)
     left: list[Problem] = field(default_factory=list)
+    counted: int = 0
     size: int = 0
     freed: int = 0
     gone: Gone = field(default_factory=dict)
@@ -127,13 +129,17 @@ def plan(
     now: datetime,
     shipped: Shipped = all_shipped,
     breathe: Callable[[], None] | None = None,
+    counted: datetime | None = None,
 ) -> Plan:
     """Choose what goes; ``breathe`` is called after each file that was looked at.
+
+    Args:
+        counted: what has a record from then on stays.
 
     Raises:
         LedgerPathError, UnsupportedFormat, MissingExtra: as for ``Snapshot.take``.
     """
-    return _Choice(root, rule, now, shipped, breathe or (lambda: None)).made()
+    return _Choice(root, rule, now, shipped, breathe or (lambda: None), counted).made()
 
 
 class _Choice:
@@ -144,7 +150,9 @@ class _Choice:
         now: datetime,
         shipped: Shipped,
         breathe: Callable[[], None],
+        counted: datetime | None,
     ) -> None:
+        self.counted = counted
         self.root, self.rule, self.now, self.shipped = root, rule, now, shipped
         self.breathe = breathe
         self.ledger = Snapshot.take(root)
@@ -163,6 +171,9 @@ class _Choice:
         freed = 0
         for unit in units:
             if self._is_past(unit.latest) or self._is_over(found.size - freed):
+                if self.counted is not None and unit.latest >= self.counted:
+                    found.counted += len(unit.members)
+                    continue
                 chosen.append(unit)
                 freed += unit.size
         chosen = self._checked(chosen)

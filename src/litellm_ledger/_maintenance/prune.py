@@ -68,6 +68,7 @@ class Pruning:
         size: bytes of the ledger before.
         over: by how many bytes it is larger than it may be, afterwards.
         left: what is past its time and stays, and why.
+        counted: how many segments stay as budgets still count them, and need no attention.
         dry_run: nothing was removed.
     """
 
@@ -81,7 +82,12 @@ class Pruning:
     size: int = 0
     over: int = 0
     left: tuple[Problem, ...] = ()
+    counted: int = 0
     dry_run: bool = False
+
+
+def _nothing_counts(root: Path, now: datetime) -> datetime | None:  # noqa: ARG001 - no budgets
+    return None
 
 
 def prune(
@@ -93,6 +99,7 @@ def prune(
     dry_run: bool = False,
     now: datetime | None = None,
     shipped: Shipped = all_shipped,
+    counted_since: Callable[[Path, datetime], datetime | None] = _nothing_counts,
     breathe: Callable[[], None] | None = None,
     fs: FileSystem = REAL,
 ) -> Pruning:
@@ -105,6 +112,7 @@ def prune(
         dry_run: only say what would be removed.
         now: the time that ages are counted from.
         shipped: tells up to which number the records of a writer are somewhere else as well.
+        counted_since: tells from when on budgets count, at ``now``: what they count stays.
         breathe: called again and again while it looks.
         fs: where all writing goes through.
 
@@ -116,10 +124,15 @@ def prune(
     """
     need_locks("changed")
     moment = now or datetime.now(UTC)
-    found = plan(root, rule, moment, shipped, breathe)
+
+    def choose() -> Plan:
+        counted = counted_since(root, moment)
+        return plan(root, rule, moment, shipped, breathe, counted)
+
+    found = choose()
     if found.unsealed and not dry_run:
         seal(root, fs=fs)
-        found = plan(root, rule, moment, shipped, breathe)
+        found = choose()
     if dry_run or not (found.due or found.expired):
         return _told(found, rule, dry_run=dry_run)
     busy = f"segments of the ledger at {root} are being changed by another process"
@@ -129,7 +142,7 @@ def prune(
             if (root / part).is_dir():
                 held.enter_context(locked(root / part, busy))
         _remove_temporaries(root, fs)
-        found = plan(root, rule, moment, shipped, breathe)  # anew: nobody else changes it now
+        found = choose()  # anew: nobody else changes it now
         _Run(root, fs, found).work(who, why)
     return _told(found, rule, dry_run=False)
 
@@ -154,6 +167,7 @@ def _told(found: Plan, rule: Retention, *, dry_run: bool) -> Pruning:
         size=found.size,
         over=max(0, after - rule.max_size) if rule.max_size is not None else 0,
         left=tuple(found.left),
+        counted=found.counted,
         dry_run=dry_run,
     )
 

@@ -82,6 +82,7 @@ class Upkeep:
             self._running.release()
 
     def _look(self) -> None:
+        from litellm_ledger._budgets.needs import counted_since
         from litellm_ledger._maintenance.one_run import Busy  # these only where they are needed
         from litellm_ledger._maintenance.prune import prune
 
@@ -92,6 +93,7 @@ class Upkeep:
                 self._rule,
                 who=f"process {os.getpid()}",
                 why=f"retention: {self._rule}",
+                counted_since=counted_since,
                 breathe=self._breathe,
                 fs=self._fs,
             )
