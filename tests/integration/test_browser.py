@@ -60,21 +60,36 @@ def browser() -> Iterator[Any]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def tabs(browser: Any) -> Iterator[dict[str, Window]]:
+    """Those that are open, by what they were asked for with: a new one costs a process."""
+    opened: dict[str, Window] = {}
+    yield opened
+    for one in opened.values():
+        one.close()
+
+
 @pytest.fixture
-def window(browser: Any, server: Server) -> Iterator[Callable[..., Window]]:
-    """Opens tabs, closes them, and fails if the browser has complained of anything."""
-    opened: list[Window] = []
+def window(
+    browser: Any, server: Server, tabs: dict[str, Window]
+) -> Iterator[Callable[..., Window]]:
+    """Hands out tabs, and fails if the browser has complained of anything in one of them."""
 
     def open_one(**more: Any) -> Window:
-        opened.append(Window(browser, server.url, **more))
-        return opened[-1]
+        key = repr(more)
+        if key not in tabs:
+            tabs[key] = Window(browser, server.url, **more)
+        return tabs[key]
 
     yield open_one
-    for one in opened:
-        one.page.evaluate("0")  # what was noted before is here
-        complaints = one.complaints
-        one.close()
-        assert complaints == []
+    complaints = []
+    for one in tabs.values():
+        one.page.goto("about:blank")
+        complaints += one.complaints
+        one.complaints.clear()
+        one.page.set_viewport_size({"width": 1280, "height": 900})
+        one.page.emulate_media(color_scheme="light")
+    assert complaints == []
 
 
 def path_of(name: str, hand: HandMade) -> str:
@@ -309,10 +324,12 @@ def test_filters_groups_and_sorting_are_in_the_address(
     assert head.get_attribute("aria-sort") == "descending"
     calls = [int(text) for text in column(page, 3)]
     assert calls == sorted(calls, reverse=True)
-    again = window().go(page.url.removeprefix(window().url))  # a link to it
-    assert column(again, 1) == column(page, 1)
-    with again.expect_download() as saved:
-        again.get_by_role("link", name="CSV").click()
+    users, link = column(page, 1), page.url
+    page.goto("about:blank")
+    page.goto(link)
+    assert column(page, 1) == users
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="CSV").click()
     lines = Path(saved.value.path()).read_text("utf-8").splitlines()
     assert lines[0].startswith("tag:user,model,calls")
     assert len(lines) >= len(calls) + 1
@@ -376,7 +393,9 @@ def test_a_zone_that_the_server_does_not_know_leads_nowhere(window: Callable[...
      "explore?by=error", "explore?view=calls&where=tenant=evil", "live"],
 )  # fmt: skip
 def test_hostile_text_is_shown_as_text(window: Callable[..., Window], path: str) -> None:
-    page = window(viewport={"width": 360, "height": 800}).go(path)
+    one = window()
+    one.page.set_viewport_size({"width": 360, "height": 800})
+    page = one.go(path)
     said = page.locator("body").text_content()
     assert "<img src=x onerror=window.evil=1>" in said
     assert not set(said) & {"\u202e", "\u2066", "\x1b"}
@@ -510,7 +529,7 @@ def test_without_javascript_everything_but_moving_works(
 def test_the_first_page_is_light_and_the_next_fetches_itself_alone(
     window: Callable[..., Window],
 ) -> None:
-    one = window()
+    one = window(locale="en-GB")  # a tab of its own, which has fetched nothing yet
     fetched = one.weigh()
     one.go("").wait_for_load_state("networkidle")
     assert len(fetched) <= 4, fetched  # the page, its style sheet, its script, its icon
