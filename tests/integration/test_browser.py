@@ -553,7 +553,7 @@ def test_a_million_records_are_shown(
     """Figures that it prints (``-s``) are in docs/dashboard.md; none is asserted."""
     root = tmp_path / "million"
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    make(root, 1_000_000, 364, begin=midnight - timedelta(days=364))
+    make(root, 1_000_000, 360, begin=midnight - timedelta(days=360))
     seal(root)
     with served(root, tmp_path) as server:
         one = Window(browser, server.url)
