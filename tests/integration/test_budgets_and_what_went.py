@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from tests import fakes
 from tests.integration.test_budgets import ANSWER, ask, by_ledger, client
+from tests.ledger_by_hand import NOON, HandMade
 from tests.terminal import run
 
 from litellm_ledger import Budget, LedgerError
 from litellm_ledger._budgets.check import differences
 from litellm_ledger._budgets.needs import counted_since, kept_back
+from litellm_ledger._budgets.release import release, stranded
 from litellm_ledger._maintenance.erase import Erased, erase
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.prune import Pruning, prune
 from litellm_ledger._maintenance.retention import Retention
+from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._reading.verify import verify
 from litellm_ledger._records.layout import BALANCES, BUDGETS
 from litellm_ledger._writing.upkeep import Upkeep
 from litellm_ledger.testing import FaultyFileSystem
@@ -153,3 +158,33 @@ async def test_verify_does_not_take_an_erasure_for_a_wrong_balance(
     assert erase(path, Person(["user=mallory"]), who="a", why="b").records == 2
 
     assert differences(path, [TOTAL]) == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_what_was_released_is_erased_with_its_call(tmp_path: Path, *, keep: bool) -> None:
+    hand = HandMade(tmp_path / "usage")
+    dollar = 10**12
+    calls = [
+        hand.line(
+            seq,
+            ts=NOON,
+            cost=Decimal("0.1"),
+            hold_picousd=dollar,
+            status="cancelled",
+            tags={"user": user},
+        )
+        for seq, user in enumerate(("mallory", "bob"), 1)
+    ]
+    hand.sealed(1, 2, calls)
+    seal(hand.root)
+    release(hand.root, [one.released.record for one in stranded(hand.root)], who="op", why="bill")
+    assert by_ledger(hand.root, TOTAL) == {("all", ""): (dollar // 5, 0)}
+
+    done = erased(hand.root, keep=keep)
+
+    assert (done.records, done.adjustments, done.marks, done.left) == (1, 1, (), ())
+    left = dollar // 5 if keep else dollar // 10
+    assert by_ledger(hand.root, TOTAL) == {("all", ""): (left, 0)}
+    assert stranded(hand.root) == []
+    assert verify(hand.root).ok
+    assert erased(hand.root, keep=keep).nothing

@@ -19,6 +19,7 @@ from litellm_ledger._reading.adjustments import each_addition
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._records.adjustment import Adjustment
+from litellm_ledger._records.audit import Audit
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, record_id, split_id
 from litellm_ledger._records.line import Line, line_of
 from litellm_ledger._records.scan import heads
@@ -51,7 +52,8 @@ class Found:
         ids: of these lines, each with its cost in picodollars; ``None``: it is no outcome.
         running: places and numbers of ``started`` lines without an outcome.
         kept_back: places and numbers of lines of calls that cannot go yet.
-        adjustments: ids of adjustments of these records, or of the person, by segment.
+        adjustments: ids of adjustments of these records, or of the person, by segment; and of
+            audits that released what such records held.
         problems: files that cannot be read.
     """
 
@@ -226,13 +228,18 @@ class _Search:
         """Note adjustments of records that were found, and those that say that they are theirs."""
         problems: list[Problem] = []
         for one in each_addition(self._ledger.root, self._ledger.adjustments, problems):
-            if isinstance(one, Adjustment) and (
-                one.adjusts in self.found.ids or self._person.has_adjustment(one)
-            ):
+            if isinstance(one, Adjustment):
+                theirs = one.adjusts in self.found.ids or self._person.has_adjustment(one)
+            else:
+                theirs = any(
+                    let.record in self.found.ids or self._person.has_released(let)
+                    for let in one.released
+                )
+            if theirs:
                 self._note_adjustment(one)
         self.found.problems += problems
 
-    def _note_adjustment(self, one: Adjustment) -> None:
+    def _note_adjustment(self, one: Adjustment | Audit) -> None:
         writer, seq = split_id(one.id) or ("", 0)
         for name in self._ledger.adjustments:
             if name.writer == writer and name.first <= seq <= (name.last or 0):

@@ -16,6 +16,7 @@ from litellm_ledger._aggregates.conditions import read_conditions
 from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._records.adjustment import Adjustment
+from litellm_ledger._records.audit import Released
 from litellm_ledger._records.line import Line
 
 __all__ = ["SHORT", "Person", "tags_in", "unescaped"]
@@ -101,6 +102,13 @@ class Person:
         if self._ids or self._selection.compared:
             return False
         return self._selection.fits(one)  # type: ignore[arg-type]  # it has the members of a group
+
+    def has_released(self, let: Released) -> bool:
+        """Whether a release says by itself that it is of the person's call."""
+        if self.one_tag is None:
+            return False
+        key, values = self.one_tag
+        return (let.tags or {}).get(key) in values
 
     def may_be_in(self, data: bytes) -> bool:
         """Whether a line of the person's may be among these bytes, before any is parsed."""

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,7 +30,15 @@ from litellm_ledger._archive.archive import (
 from litellm_ledger._archive.database import connect, module
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.adjustment import Adjustment
-from litellm_ledger._records.audit import ERASE, Audit, Changed, ChangedFile, Was, addition_of
+from litellm_ledger._records.audit import (
+    ERASE,
+    Audit,
+    Changed,
+    ChangedFile,
+    Released,
+    Was,
+    addition_of,
+)
 from litellm_ledger._records.layout import (
     ADJUSTMENT_VERSION,
     ARCHIVE,
@@ -307,10 +316,18 @@ class Replacing:
                 # The sums of a record that has expired stay, and so does what was added to them.
                 raw = self._rewriter.adjustment(one, keep=one.adjusts not in self._ids)
                 count += 1
+            elif isinstance(one, Audit) and one.id in ids:
+                new = self._rewriter.release(one, partial(self._has_released, but))
+                count += new != raw
+                raw = new
             lines.append(raw)
         if count:
             self.adjustments += count
             self._other(SEGMENTS, str(name), b"".join(lines), path)
+
+    def _has_released(self, but: Collection[str], let: Released) -> bool:
+        theirs = let.record in self._ids or self._person.has_released(let)
+        return theirs and let.record not in but
 
     def recovery(self) -> None:
         """Write files in ``recovery/`` without the person's lines, and what has a mark."""

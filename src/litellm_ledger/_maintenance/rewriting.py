@@ -13,6 +13,7 @@ from zlib import crc32
 import msgspec
 
 from litellm_ledger._records.adjustment import Adjustment, ErasedAdjustment, encode_addition
+from litellm_ledger._records.audit import Audit, Released
 from litellm_ledger._records.layout import ADJUSTMENT_VERSION, SegmentName, split_id
 from litellm_ledger._records.line import SEALED, SUFFIX, Line, line_of
 from litellm_ledger._records.record import KEYS
@@ -111,6 +112,20 @@ class Rewriter:
         versions = dict.fromkeys(("old_price_version", "new_price_version"))
         kept = msgspec.structs.replace(one, tags=None, why=why, **texts, **versions)
         return encode_addition(kept)
+
+    def release(self, one: Audit, is_theirs: Callable[[Released], bool]) -> bytes:
+        """Return an audit of releases without those of the person, or without their names.
+
+        A release goes with the amount that it takes off: else it would be taken off of others.
+        """
+        released = []
+        for let in one.released:
+            if not is_theirs(let):
+                released.append(let)
+            elif self.keep:
+                model = self.person.without(let.model)
+                released.append(msgspec.structs.replace(let, tags=None, model=model))
+        return encode_addition(msgspec.structs.replace(one, released=released))
 
 
 class InPlace(NamedTuple):
