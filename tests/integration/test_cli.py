@@ -227,10 +227,10 @@ def test_verify_of_a_sound_ledger_exits_0_and_says_what_it_cannot_prove(hand: Ha
     done = run("verify", hand.root)
     assert done.returncode == 0
     assert done.stdout.startswith(
-        "1 writer closed cleanly, nothing missing: 5 records (--all shows each).\n"
+        "1 writer closed or recovered, nothing missing: 5 records (--all shows each).\n"
     )
     everything = run("verify", hand.root, "--all").stdout
-    assert f"{hand.writer}: closed cleanly: all 5 found.\n" in everything
+    assert f"{hand.writer}: closed, or recovered: all 5 found.\n" in everything
     assert "--all" not in everything
     assert "Cannot prove: " in done.stdout
     assert done.stdout.endswith("OK: 5 records found, nothing lost or damaged.\n")
@@ -256,9 +256,10 @@ def test_verify_sums_up_writers_that_are_fine(tmp_path: Path) -> None:
     bad.sealed(2, 2)
     done = run("verify", tmp_path)
     assert done.returncode == 1
-    assert f"{bad.writer}: closed cleanly: 1 found of 2, 1 LOST." in done.stdout
+    assert f"{bad.writer}: closed, or recovered: 1 found of 2, 1 LOST." in done.stdout
     assert (
-        "30 writers closed cleanly, nothing missing: 30 records (--all shows each)." in done.stdout
+        "30 writers closed or recovered, nothing missing: 30 records (--all shows each)."
+        in done.stdout
     )
     assert f"20250101T000000Z-{7:016x}" not in done.stdout
 

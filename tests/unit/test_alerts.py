@@ -55,7 +55,7 @@ def test_a_budget_is_over_when_more_was_spent(hand: HandMade) -> None:
     assert checks(hand, hour_over=Decimal("1.99")) == ["hour over", "hour over"]
     (alert,) = find_alerts(Ledger(hand.root), now=NOW, hour_over=Decimal("2.5"))
     assert alert.window == "2025-03-31T09:00+00:00"
-    assert alert.text == "$3.00 spent in 2025-03-31T09:00+00:00, more than $2.50"
+    assert alert.text == "$3.00 spent in the hour of 2025-03-31T09:00+00:00, more than $2.50"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_the_command_has_a_status_and_prints_what_it_sent(hook: Hook, hand: Hand
     assert told("alerts", hand.root) == "OK: nothing to alert.\n"
     done = run("alerts", hand.root, "--day-over", "1.5", "--webhook", hook.url)
     assert done.exit_code == 1
-    assert done.stdout.splitlines()[0].startswith("day over: $2.00 spent in ")
+    assert done.stdout.splitlines()[0].startswith("day over: $2.00 spent on ")
     assert done.stdout.splitlines()[-1] == "1 alert sent."
     plain = json.loads(run("alerts", hand.root, "--day-over", "1.5", "--json").stdout)
     assert (plain["ok"], plain["sent"], len(plain["alerts"])) == (False, None, 1)

@@ -98,6 +98,8 @@ def test_of_a_living_writer_everything_up_to_the_last_whole_line_is_in_the_backu
     (writer,) = found.writers
     assert (writer.state, writer.proves, writer.found, writer.torn_bytes) == ("died", "exact", 5, 0)
     assert writer.in_flight == 1
+    said = told("verify", to)
+    assert "in a backup nothing to do: run litellm-ledger recover after a restore." in said
     assert recover(to).writers[0].unsettled == 1, "the call that was in flight"
     assert Ledger(to).verify().ok
 

@@ -127,6 +127,8 @@ def test_the_command_has_the_figures_and_a_status_for_cron(hand: HandMade, tmp_p
     tags = {"user": "a\x1b[2Jb"}
     hand.filled({"cost": Decimal("0.60"), "tags": tags, "ts": now - timedelta(seconds=1)})
     file = tmp_path / "budgets.toml"
+    file.write_text('[[budget]]\nlimit = 1.00000063\nname = "exact"\n')
+    assert "$0.40000063" in told("budgets", hand.root, "--budgets", file)
     file.write_text('[[budget]]\nlimit = 1.00\nper = "user"\nwindow = "30d"\nname = "mine"\n')
     table = told("budgets", hand.root, "--budgets", file)
     assert "\x1b" not in table
@@ -475,7 +477,7 @@ def test_a_release_says_what_recover_has_to_settle_first(hand: HandMade) -> None
     hand.open(1, [hand.line(1, kind="started", operation=hand.id(1), hold_picousd=PICO)])
     hand.live(1, oldest=1)
     arguments = ("budgets", "release", hand.root, "--why", "x", "--yes")
-    assert "1 writer died and not recovered: run litellm-ledger recover" in told(*arguments)
+    assert "1 writer died and is not recovered: run litellm-ledger recover" in told(*arguments)
     told("recover", hand.root)
     assert "Released: $1.00 of 1 call (1 unsettled)." in told(*arguments)
 

@@ -92,6 +92,18 @@ def test_records_that_wait_make_its_status_1(tmp_path: Path) -> None:
     assert WRITER in json.dumps(json.loads(run("verify", tmp_path, "--json").stdout))
 
 
+def test_where_all_has_to_wait_nothing_is_said_to_be_erased(tmp_path: Path) -> None:
+    hand = People(tmp_path)
+    hand.open(1, hand.call(1, MARY))
+    with hand.alive(2):
+        said = run("erase", tmp_path, *WHERE, "--yes").stdout
+        tried = run("erase", tmp_path, *WHERE, "--dry-run").stdout
+    assert said.startswith("Nothing was erased yet.\n2 records not erased yet")
+    assert tried.startswith("Nothing would be erased yet.\n")
+    assert "verify says so" not in said
+    assert "Backups and copies" not in said
+
+
 def test_a_tag_that_no_call_has_is_a_mistake(root: Path) -> None:
     done = run("erase", root, "--where", "usr=x", "--yes")
     assert done.exit_code == 2

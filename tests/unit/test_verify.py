@@ -214,7 +214,7 @@ def test_a_closed_writer_with_all_its_numbers_is_ok(hand: HandMade) -> None:
     assert found.ok
     assert (writer.state, writer.clean, writer.proves) == ("closed", True, "exact")
     assert (writer.accepted, writer.found, writer.lost, writer.written) == (5, 5, 0, None)
-    assert writer.sentence() == "closed cleanly: all 5 found"
+    assert writer.sentence() == "closed, or recovered: all 5 found"
     assert any("Files deleted by hand" in text for text in found.cannot_prove())
 
 

@@ -57,7 +57,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         group: the keys that were asked for and their values, all text; empty for a total.
-        calls: outcomes counted, one a request to a provider:
+        calls: outcomes counted, one for each request to a provider:
             ``ok + error + cancelled + abandoned + unsettled``, and those that a budget
             ``refused``, of which no request was made.
         retries: those of them that were a second or later attempt of their operation; so

@@ -41,7 +41,7 @@ def alerts(
     ] = None,
     tz: Zone = None,
 ) -> int:
-    """Check budgets, unusual spend, prices, unsettled calls, backlog and disk; exit 1 if any."""
+    """Check spend, unusual hours, prices, unsettled calls, backlog and disk; exit 1 if any."""
     import msgspec
 
     from litellm_ledger._reports.alerts import find_alerts

@@ -59,7 +59,7 @@ def _print_backup(dest: Path, done: Backup) -> None:
     files, segments = counted(done.files, "file"), counted(done.segments, "segment")
     write(f"{files} of {done.bytes:,} bytes copied; {dest} has {segments} of the ledger.")
     if done.removed:
-        write(f"{counted(done.removed, 'file')} removed there that were sealed or compacted since.")
+        write(f"{counted(done.removed, 'file')} removed there: sealed or compacted since.")
     if done.renewed:
         files = counted(done.renewed, "file")
         write(f"{files} there that records were erased from since, copied again; verify says when.")

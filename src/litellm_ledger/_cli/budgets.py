@@ -222,13 +222,13 @@ def _is_agreed(found: Sequence[Stranded]) -> bool:
 def _print_released(found: Sequence[Stranded], released: int, died: Sequence[str]) -> None:
     if died:
         tell(
-            f"{counted(len(died), 'writer')} died and not recovered: run litellm-ledger recover, "
-            "then this again."
+            f"{counted(len(died), 'writer')} died and {'is' if len(died) == 1 else 'are'} not "
+            "recovered: run litellm-ledger recover, then this again."
         )
     if not found:
         tell("Nothing is stranded.")
     elif released:
-        tell(f"Released: {_what(found)}. Clients count it no more within seconds.")
+        tell(f"Released: {_what(found)}. Clients stop counting it within seconds.")
     else:
         tell(f"Not released: {_what(found)}.")
 
@@ -288,7 +288,7 @@ def _print_statuses(
             Column("settled", [_said(one, one.settled) for one in shown], whole=True),
             Column("held", [_said(one, one.held) for one in shown], whole=True, keep=6),
             Column("free", [_said(one, one.free) for one in shown], whole=True),
-            Column("projected", [_said(one, one.projected) for one in shown], keep=3),
+            Column("projected", [_said(one, _rounded(one.projected)) for one in shown], keep=3),
             Column("worst overspend", [_worst(one) for one in shown], keep=4),
             Column("resets", [_resets(one) for one in shown], left=True, keep=5),
         ],
@@ -309,8 +309,13 @@ def _said(one: BudgetStatus, amount: Decimal | int | None) -> str:
     if amount is None:
         return "-"
     if isinstance(amount, Decimal):
-        return money(round(amount, 6))
+        return money(amount)
     return counted(amount, one.unit.removesuffix("s"))
+
+
+def _rounded(amount: Decimal | int | None) -> Decimal | int | None:
+    """What is projected is no exact sum; more than six decimals say nothing."""
+    return round(amount, 6) if isinstance(amount, Decimal) else amount
 
 
 def _worst(one: BudgetStatus) -> str:

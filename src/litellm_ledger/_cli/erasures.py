@@ -157,6 +157,8 @@ def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
 
     if done.nothing:
         tell("Nothing of this person is in sealed records.")
+    elif not (done.records or done.adjustments or done.files):  # all of it has to wait
+        tell("Nothing would be erased yet." if dry_run else "Nothing was erased yet.")
     else:
         adjustments = f", {counted(done.adjustments, 'adjustment')}" if done.adjustments else ""
         files = counted(done.files, "file")
@@ -185,7 +187,7 @@ def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
         _print_marks(done)
     if not dry_run and any(len(mark) < SHORT for mark in person.marks):
         tell(f"A mark of fewer than {SHORT} characters was looked for as a whole word only.")
-    if not (dry_run or done.nothing):
+    if not dry_run and (done.records or done.adjustments or done.files):
         tell("Backups and copies that were made before still hold the person.")
 
 

@@ -114,5 +114,6 @@ def _print_pruning(path: Path, done: Pruning) -> None:
     if done.over:
         tell(
             f"The ledger {'would be' if done.dry_run else 'is'} {done.over:,} bytes larger than it "
-            "may be: the rest is being written, not past its checks, or kept sums."
+            "may be: what is left is still being written, did not pass its checks, or is sums that "
+            "are kept (--keep-aggregates says for how long)."
         )

@@ -124,9 +124,10 @@ def _balances(root: Path) -> list[str] | None:
 def _print_verification(found: Verification, *, every: bool = False, strict: bool = False) -> None:
     """Print how it stands with the writers, the damage by file and offset, what is not proved.
 
-    Those that closed cleanly with nothing missing are summed up in a line, unless ``every``.
-    ``strict``: lost records are a failure even if they were never acknowledged.
+    Those that were closed or recovered with nothing missing are summed up in a line, unless
+    ``every``. ``strict``: lost records are a failure even if they were never acknowledged.
     """
+    from litellm_ledger._maintenance.backup import MARKER
     from litellm_ledger._records.audit import ERASE, PRUNE
 
     if not found.writers and not found.archive:
@@ -134,10 +135,11 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
         return
     listed = [writer for writer in found.writers if every or not writer.unremarkable]
     if listed:
+        backup = Path(found.path, MARKER).exists()
         show(_counts(listed, strict=strict))
         write()
         for writer in listed:
-            tell(f"{writer.writer}: {writer.sentence()}.")
+            tell(f"{writer.writer}: {writer.sentence(backup=backup)}.")
             for problem in writer.problems:
                 tell(f"  {_problem(problem)}")
             for problem in writer.known_problems:
@@ -149,7 +151,7 @@ def _print_verification(found: Verification, *, every: bool = False, strict: boo
         sound = [writer for writer in found.writers if writer.unremarkable]
         records = counted(sum(writer.found for writer in sound), "record")
         writers = counted(len(sound), "writer")
-        tell(f"{writers} closed cleanly, nothing missing: {records} (--all shows each).")
+        tell(f"{writers} closed or recovered, nothing missing: {records} (--all shows each).")
     for explanation in _explanations(listed):
         tell(explanation)
     _print_rest(found)

@@ -116,8 +116,11 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         said = all(audit.did in (ERASE, PRUNE) for audit in self.audits)
         return self.ok and self.clean and said and not self.unexplained
 
-    def sentence(self) -> str:
-        """Describe the state of this writer in a sentence, with what to do if necessary."""
+    def sentence(self, *, backup: bool = False) -> str:
+        """Describe the state of this writer in a sentence, with what to do if necessary.
+
+        In a ``backup`` there is nothing to do: one that was recovered is not brought up to date.
+        """
         say = [_OPENINGS[self.state].format(pid=self.pid), self._balance()]
         if self.state == "alive" and self.unwritten:
             say.append(f"{self.unwritten:,} more accepted and not written yet")
@@ -133,11 +136,18 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
             say.append(f"damage in {counted(len(self.problems), 'place')}")
         if looked_into := self.looked_into():
             say.append(f"looked into: {looked_into}")
-        if self.recoverer is not None:
-            say.append(f"process {self.recoverer} is recovering it now")
-        elif self.state == "died":
-            say.append("run litellm-ledger recover")
+        if what_to_do := self._what_to_do(backup=backup):
+            say.append(what_to_do)
         return say[0] + ": " + "; ".join(say[1:])
+
+    def _what_to_do(self, *, backup: bool) -> str:
+        if self.recoverer is not None:
+            return f"process {self.recoverer} is recovering it now"
+        if self.state != "died":
+            return ""
+        if backup:
+            return "in a backup nothing to do: run litellm-ledger recover after a restore"
+        return "run litellm-ledger recover"
 
     def looked_into(self) -> str:
         """Say how much of what is wrong somebody has looked into; empty if nothing."""
@@ -180,7 +190,7 @@ def _looked_into(writers: Sequence[WriterVerdict]) -> str:
 
 _OPENINGS = {
     "alive": "alive (pid {pid})",
-    "closed": "closed cleanly",
+    "closed": "closed, or recovered",
     "recovered": "died, recovered since",
     "died": "died without closing",
     "orphaned": "not closed, and its counters are missing",

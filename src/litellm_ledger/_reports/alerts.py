@@ -99,7 +99,8 @@ def find_alerts(
 
 def _over(check: str, window: str, row: Row, limit: Decimal) -> Alert:
     least = "at least " if row.is_floor else ""
-    text = f"{least}{money(row.cost)} spent in {window}, more than {money(limit)}"
+    when = f"on {window}" if check == "day over" else f"in the hour of {window}"
+    text = f"{least}{money(row.cost)} spent {when}, more than {money(limit)}"
     return Alert(check=check, window=window, text=text)
 
 

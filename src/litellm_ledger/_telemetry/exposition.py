@@ -48,7 +48,12 @@ def exposition(ledger: Ledger) -> str:
     queued, unsynced, alive = _writers(ledger.path)
     disk = os.statvfs(ledger.path)
     families: tuple[tuple[str, str, str, list[Sample]], ...] = (
-        ("calls_total", "counter", "Outcomes, one a request to a provider.", _each(rows, "calls")),
+        (
+            "calls_total",
+            "counter",
+            "Outcomes, one for each request to a provider.",
+            _each(rows, "calls"),
+        ),
         ("cost_total", "counter", "US dollars, where the cost is known.", _each(rows, "cost")),
         (
             "saved_cost_total",

@@ -75,7 +75,7 @@ class RequestUsage:
 
     @property
     def calls(self) -> int:
-        """Outcomes so far, one a request to a provider."""
+        """Outcomes so far, one for each request to a provider."""
         return self.totals().calls
 
     @property

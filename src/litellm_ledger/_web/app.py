@@ -126,7 +126,7 @@ class _Dashboard:
     async def _who(self, request: Request, *, operator: bool = False) -> Viewer:
         found = await self._viewer(request)
         if found is None:
-            raise HTTPException(401, "who is asking is not known here")
+            raise HTTPException(401, "this application does not know who is asking: sign in first")
         if not isinstance(found, Viewer):
             raise TypeError(f"viewer= returned {type(found).__name__}, not a Viewer or None")
         if operator and not found.operator:
