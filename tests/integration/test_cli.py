@@ -89,7 +89,7 @@ def test_a_report_as_json_has_exact_amounts(hand: HandMade) -> None:
     found = json.loads(done.stdout)
     assert set(found) == {
         "path", "since", "until", "where", "tz", "week_start", "by", "breakdown", "rows", "total",
-        "folded", "in_flight", "cut_off", "adjusted", "notes", "problems",
+        "folded", "in_flight", "cut_off", "adjusted", "aggregated", "pruned", "notes", "problems",
     }  # fmt: skip
     assert found["by"] == ["model", "status"]
     assert found["total"]["cost"] == "1.2500045"

@@ -152,19 +152,27 @@ def _amount(done: Erased) -> str:
     return f"{counted(done.records, 'record')} ({calls}, {money(_dollars(done))})"
 
 
+def _what(done: Erased, *, dry_run: bool) -> str:
+    if done.nothing:
+        return "Nothing of this person is in sealed records."
+    if not _changed(done):  # all of it has to wait
+        return "Nothing would be erased yet." if dry_run else "Nothing was erased yet."
+    adjustments = f", {counted(done.adjustments, 'adjustment')}" if done.adjustments else ""
+    files = counted(done.files, "file")
+    if dry_run:
+        return f"{_amount(done)}{adjustments} would be erased from {files}."
+    what = f"{_amount(done)}{adjustments} erased; {files} written anew."
+    return f"{what} verify says so from now on."
+
+
+def _changed(done: Erased) -> bool:
+    return bool(done.records or done.adjustments or done.files)
+
+
 def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
     from litellm_ledger._maintenance.person import SHORT
 
-    if done.nothing:
-        tell("Nothing of this person is in sealed records.")
-    elif not (done.records or done.adjustments or done.files):  # all of it has to wait
-        tell("Nothing would be erased yet." if dry_run else "Nothing was erased yet.")
-    else:
-        adjustments = f", {counted(done.adjustments, 'adjustment')}" if done.adjustments else ""
-        files = counted(done.files, "file")
-        verb = "would be erased from" if dry_run else "erased;"
-        what = f"{_amount(done)}{adjustments} {verb} {files}"
-        tell(f"{what}." if dry_run else f"{what} written anew. verify says so from now.")
+    tell(_what(done, dry_run=dry_run))
     if done.recovered:
         tell(f"{counted(done.recovered, 'record')} in recovery/ written over.")
     if done.hidden:
@@ -187,7 +195,7 @@ def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
         _print_marks(done)
     if not dry_run and any(len(mark) < SHORT for mark in person.marks):
         tell(f"A mark of fewer than {SHORT} characters was looked for as a whole word only.")
-    if not dry_run and (done.records or done.adjustments or done.files):
+    if not dry_run and _changed(done):
         tell("Backups and copies that were made before still hold the person.")
 
 
