@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from litellm_ledger._maintenance.additions import moment_after, new_writer, write_additions
+from litellm_ledger._maintenance.additions import Audits, moment_now
 from litellm_ledger._maintenance.one_run import need_locks, one_run
 from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.lines import Line, Problem, everything
 from litellm_ledger._reading.listing import Snapshot, list_live
-from litellm_ledger._records.adjustment import Adjustment, encode_addition
+from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import RELEASE, Audit, Released
-from litellm_ledger._records.layout import ADJUSTMENT_VERSION, PRICES, record_id
-from litellm_ledger._storage.filesystem import REAL, FileSystem
+from litellm_ledger._records.layout import PRICES
+from litellm_ledger._storage.filesystem import REAL
 
 from .amounts import spent_by
 from .past import picodollars
@@ -101,7 +101,6 @@ def release(
     *,
     who: str,
     why: str,
-    fs: FileSystem = REAL,
 ) -> list[Audit]:
     """Write that budgets count what these calls held no more; return the audits.
 
@@ -111,7 +110,6 @@ def release(
         root: the ledger.
         which: ids of outcomes, as ``stranded`` has them.
         who, why: stand on the audits.
-        fs: where all writing goes through.
 
     Raises:
         LedgerPathError: there is no ledger; it cannot be read or written; another run changes it.
@@ -121,30 +119,15 @@ def release(
     need_locks("changed")
     Snapshot.take(root)  # before anything is made there
     wanted = frozenset(which)
-    with one_run(fs, root, PRICES, "release money in", "changed"):
+    with one_run(REAL, root, PRICES, "release money in", "changed"):
         found = [one for one in stranded(root) if one.released.record in wanted]
         if not found:
             return []
-        at = moment_after(read_additions(root, Snapshot.take(root).adjustments, []), root)
-        adder = new_writer(at)
-        parts = list(_parts(found))
-        audits = [
-            Audit(
-                v=ADJUSTMENT_VERSION,
-                id=record_id(adder, number),
-                seq=number,
-                kind="audit",
-                did=RELEASE,
-                at=at,
-                who=who,
-                why=why,
-                writer=part[0].writer,
-                released=[one.released for one in part],
-            )
-            for number, part in enumerate(parts, 1)
-        ]
-        write_additions(root, fs, adder, [encode_addition(audit) for audit in audits])
-        return audits
+        audits = Audits(RELEASE, moment_now(root), who, why)
+        for part in _parts(found):
+            audits.add(part[0].writer, released=[one.released for one in part])
+        audits.write(root, REAL)
+        return audits.made
 
 
 def _parts(found: Sequence[Stranded]) -> Iterable[Sequence[Stranded]]:

@@ -9,17 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.audits import place_of
 from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._reading.verdict import WriterVerdict
 from litellm_ledger._reading.verify import verify
-from litellm_ledger._records.adjustment import encode_addition
 from litellm_ledger._records.audit import ACKNOWLEDGE, Audit, Span, spans
-from litellm_ledger._records.layout import ADJUSTMENT_VERSION, PRICES, record_id
+from litellm_ledger._records.layout import PRICES
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 
-from .additions import moment_after, new_writer, write_additions
+from .additions import Audits, moment_now
 from .one_run import need_locks, one_run
 
 __all__ = ["Acknowledged", "acknowledge"]
@@ -72,24 +70,10 @@ def acknowledge(
         left = [problem.file for problem, place in places.items() if place is None]
         if not (lost or quarantined or damage):
             return Acknowledged(None, left)
-        at = moment_after(read_additions(root, Snapshot.take(root).adjustments, []), root)
-        adder = new_writer(at)
-        audit = Audit(
-            v=ADJUSTMENT_VERSION,
-            id=record_id(adder, 1),
-            seq=1,
-            kind="audit",
-            did=ACKNOWLEDGE,
-            at=at,
-            who=who,
-            why=why,
-            writer=writer,
-            lost=lost,
-            quarantined=quarantined,
-            damage=damage,
-        )
-        write_additions(root, fs, adder, [encode_addition(audit)])
-        return Acknowledged(audit, left)
+        audits = Audits(ACKNOWLEDGE, moment_now(root), who, why)
+        audits.add(writer, lost=lost, quarantined=quarantined, damage=damage)
+        audits.write(root, fs)
+        return Acknowledged(audits.made[0], left)
 
 
 def _unknown(found: WriterVerdict) -> tuple[list[Span], list[Span]]:

@@ -23,13 +23,13 @@ from litellm_ledger._reading.erasures import Erasures, exchanges
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, list_live
 from litellm_ledger._reading.pruned import read_pruned
-from litellm_ledger._records.adjustment import encode_addition
+from litellm_ledger._records.audit import ERASE
 from litellm_ledger._records.layout import ERASING, MANIFESTS, SEGMENTS, SegmentName, record_id
 from litellm_ledger._records.line import Line
 from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 
-from .additions import moment_after, new_writer, write_additions
+from .additions import Audits, moment_after
 from .erasing import alone, begin, finish, prepare
 from .finding import Found, Place, find
 from .marks_left import MarksLeft, marks_left
@@ -316,14 +316,14 @@ class _Run:
 
     def _replace(self, new: Replacing, at: datetime, who: str, why: str) -> int:
         """Write the audits of what is ready, then put it in its place; return how many files."""
-        adder = new_writer(at)
-        audits = new.audits(adder, at, who, why)
-        if not audits:
+        audits = Audits(ERASE, at, who, why)
+        new.add_audits(audits)
+        if not audits.made:
             return 0
         # Last to go: until then somebody has to look whether an old file is left.
         prepare(self._fs, self._root / ERASING / "begun", [])
         self._fs.sync_directory(self._root / ERASING)
-        write_additions(self._root, self._fs, adder, [encode_addition(one) for one in audits])
+        audits.write(self._root, self._fs)
         finish(self._root, self._fs)
-        changed = (one for audit in audits for one in exchanges(audit))
+        changed = (one for audit in audits.made for one in exchanges(audit))
         return len({(one.part, one.new_name) for one in changed})

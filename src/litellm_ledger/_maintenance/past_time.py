@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 from zlib import crc32
+
+import msgspec
 
 from litellm_ledger._archive.archive import ArchiveFile, digest
 from litellm_ledger._reading.chain import list_manifests
@@ -477,7 +479,7 @@ class _Choice:
                 return False
             twice = any(_is_in(one, going[name]) for name in near)
             if twice and one.changed is not None and one.changed.sums == "kept":
-                one.changed = _with_sums(one.changed, "elsewhere")
+                one.changed = msgspec.structs.replace(one.changed, sums="elsewhere")
             if not asked.get(one.name.writer, set()).isdisjoint(one.manifest.closed):
                 return False
         return True
@@ -488,22 +490,12 @@ class _Choice:
         for one in self.plan.gone.values():
             was = one.changed.was
             if one.told and was.latest is not None and self._expires(was.latest):
-                self.plan.expired.append(_with_sums(one.changed, "removed"))
+                self.plan.expired.append(msgspec.structs.replace(one.changed, sums="removed"))
             elif one.changed.sums == "removed" and one.name in there and was.manifest is not None:
                 path = self.root / MANIFESTS / one.name.manifest
                 with suppress(OSError):  # a run was killed before it had removed it
                     if digest(path) == was.manifest:
                         self.plan.expired.append(one.changed)
-
-
-def _with_sums(changed: Changed, sums: Literal["kept", "elsewhere", "removed"]) -> Changed:
-    return Changed(
-        segment=changed.segment,
-        archive=changed.archive,
-        was=changed.was,
-        now=changed.now,
-        sums=sums,
-    )
 
 
 def _was(manifest: Manifest, known_by: str) -> Was:

@@ -20,26 +20,21 @@ from pathlib import Path
 from typing import Final
 
 from litellm_ledger._archive.archive import digest
-from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.lines import Problem
-from litellm_ledger._reading.listing import Snapshot
-from litellm_ledger._records.adjustment import encode_addition
-from litellm_ledger._records.audit import PRUNE, Audit, Changed, ChangedFile
+from litellm_ledger._records.audit import PRUNE, Changed, ChangedFile
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import (
-    ADJUSTMENT_VERSION,
     ARCHIVE,
     MANIFESTS,
     PRICES,
     SEGMENTS,
     SegmentName,
-    record_id,
 )
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._storage.filesystem import REAL, FileSystem, read_file
 from litellm_ledger._storage.segment import write_sealed
 
-from .additions import moment_after, new_writer, write_additions
+from .additions import Audits, moment_now
 from .one_run import locked, need_locks, one_run
 from .past_time import Due, Gaps, Plan, Shipped, all_shipped, plan
 from .retention import Retention
@@ -234,37 +229,24 @@ class _Run:
                 by_writer.setdefault(writer, []).append((changed, 0))
         if not by_writer:
             return
-        snapshot = Snapshot.take(self.root)
-        at = moment_after(read_additions(self.root, snapshot.adjustments, []), self.root)
-        adder = new_writer(at)
+        audits = Audits(PRUNE, moment_now(self.root), who, why)
         files = {
             file.path.name: ChangedFile(
                 file=f"{ARCHIVE}/{file.path.name}", sha256=digest(file.path)
             )
             for file in self.found.archive
         }
-        lines: list[bytes] = []
         for writer, each in by_writer.items():
             for start in range(0, len(each), _AT_ONCE):
                 part = each[start : start + _AT_ONCE]
-                seq = len(lines) + 1
                 of_archive = {one.archive: files[one.archive] for one, _ in part if one.archive}
-                audit = Audit(
-                    v=ADJUSTMENT_VERSION,
-                    id=record_id(adder, seq),
-                    seq=seq,
-                    kind="audit",
-                    did=PRUNE,
-                    at=at,
-                    who=who,
-                    why=why,
-                    writer=writer,
+                audits.add(
+                    writer,
                     segments=[one for one, _ in part],
                     files=list(of_archive.values()),
                     records=sum(records for _, records in part),
                 )
-                lines.append(encode_addition(audit))
-        write_additions(self.root, self.fs, adder, lines)
+        audits.write(self.root, self.fs)
 
     def _old(self) -> Iterator[Changed]:
         """Yield what was pruned before, and changes: gaps that are joined, manifests that go."""

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -31,7 +30,6 @@ from litellm_ledger._archive.database import connect, module
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import (
-    ERASE,
     Audit,
     Changed,
     ChangedFile,
@@ -40,7 +38,6 @@ from litellm_ledger._records.audit import (
     addition_of,
 )
 from litellm_ledger._records.layout import (
-    ADJUSTMENT_VERSION,
     ARCHIVE,
     ERASING,
     MANIFESTS,
@@ -56,6 +53,7 @@ from litellm_ledger._storage.contents import NotWholeError, contents, lines_of
 from litellm_ledger._storage.filesystem import FileSystem, open_file, read_file
 from litellm_ledger._storage.manifest import Manifest, identity
 
+from .additions import Audits
 from .erasing import give, prepare, prepared
 from .finding import archived_lines
 from .parquet import Staging, write_file
@@ -407,38 +405,26 @@ class Replacing:
 
     # -- what audits say -----------------------------------------------------------------------
 
-    def audits(self, adder: str, at: datetime, who: str, why: str) -> list[Audit]:
-        """Return the audits of all that is ready, one a writer, and forget it."""
+    def add_audits(self, audits: Audits) -> None:
+        """Add the audits of all that is ready, one a writer, and forget it."""
         by_writer: dict[str, list[Changed]] = {}
         for one in self._segments:
             name = SegmentName.parse(one.segment)
             by_writer.setdefault(name.writer if name else "", []).append(one)
         if self._files and not by_writer:
-            by_writer[adder] = []
-        made = []
+            by_writer[audits.adder] = []
         files = self._files
-        for seq, (writer, segments) in enumerate(sorted(by_writer.items()), 1):
-            made.append(
-                Audit(
-                    v=ADJUSTMENT_VERSION,
-                    id=record_id(adder, seq),
-                    seq=seq,
-                    kind="audit",
-                    did=ERASE,
-                    at=at,
-                    who=who,
-                    why=why,
-                    writer=writer,
-                    segments=segments,
-                    files=files,
-                    records=len(self._records.get(writer, ())),
-                    kept=self._rewriter.keep,
-                )
+        for writer, segments in sorted(by_writer.items()):
+            audits.add(
+                writer,
+                segments=segments,
+                files=files,
+                records=len(self._records.get(writer, ())),
+                kept=self._rewriter.keep,
             )
             files = []
         self._segments, self._files = [], []
         self._records.clear()
-        return made
 
 
 def _changed(
