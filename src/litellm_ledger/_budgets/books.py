@@ -14,10 +14,10 @@ from typing import Final
 
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._records.layout import BALANCES, BUDGETS, LIVE, SEGMENTS
-from litellm_ledger._storage.live_file import unlock
+from litellm_ledger._storage.live_file import lives, unlock
 
 from .budget import Budget
-from .rebuild import Found, lives, survey
+from .rebuild import Found, survey
 from .table import (
     DONE,
     MOST_ACCOUNTS,

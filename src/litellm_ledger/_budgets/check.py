@@ -15,10 +15,11 @@ from litellm_ledger._reading.listing import list_additions
 from litellm_ledger._reading.pruned import read_audits
 from litellm_ledger._records.audit import ERASE, PRUNE
 from litellm_ledger._records.layout import ADJUSTMENTS
+from litellm_ledger._storage.live_file import lives
 
 from .books import locked
 from .budget import Budget
-from .rebuild import figures, lives, names_of
+from .rebuild import figures, names_of
 from .table import DONE, LEAVES, MEASURE, POSTS, ROW_HELD, ROW_SPENT, Damaged, Moved, Table
 
 __all__ = ["differences"]

@@ -19,10 +19,10 @@ from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.escaping import escaped
 from litellm_ledger._records.layout import BUDGETS
 from litellm_ledger._storage.claims import read_shared, rewritten
+from litellm_ledger._storage.live_file import lives
 
 from .budget import Budget
 from .definitions import budget_of, definition
-from .rebuild import lives
 
 __all__ = ["known_budgets", "remember"]
 

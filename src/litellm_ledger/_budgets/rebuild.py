@@ -15,8 +15,8 @@ from litellm_ledger._reading.adjustments import each_addition
 from litellm_ledger._reading.lines import Problem, entries
 from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._records.adjustment import Adjustment
-from litellm_ledger._records.layout import ADJUSTMENTS, LIVE, SEGMENTS, SegmentName, live_name
-from litellm_ledger._storage.live_file import is_locked
+from litellm_ledger._records.layout import ADJUSTMENTS, SEGMENTS, SegmentName
+from litellm_ledger._storage.live_file import lives
 from litellm_ledger._storage.manifest import read_head, utc_text
 
 from .amounts import UNITS, Amounts, held_by, spent_by
@@ -24,7 +24,7 @@ from .budget import Budget
 from .pruned import check_all_is_there
 from .table import DONE, POSTS, UPTO, Spot, Table
 
-__all__ = ["Found", "figures", "lives", "names_of", "survey"]
+__all__ = ["Found", "figures", "names_of", "survey"]
 
 Figures = dict[Spot, tuple[int, int]]
 
@@ -58,14 +58,6 @@ def names_of(root: Path) -> dict[str, list[SegmentName]]:
     snapshot = Snapshot.take(root)
     every = sorted([*snapshot.segments, *snapshot.adjustments], key=lambda one: one.writer)
     return dict(by_writer(every))
-
-
-def lives(root: Path, writer: str) -> bool:
-    """Whether the process of a writer lives, and has not closed it."""
-    try:
-        return is_locked(root / LIVE / live_name(writer))
-    except OSError:
-        return False
 
 
 def survey(

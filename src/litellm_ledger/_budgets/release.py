@@ -19,10 +19,10 @@ from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import RELEASE, Audit, Released
 from litellm_ledger._records.layout import PRICES
 from litellm_ledger._storage.filesystem import REAL
+from litellm_ledger._storage.live_file import lives
 
 from .amounts import spent_by
 from .past import picodollars
-from .rebuild import lives
 
 __all__ = ["Stranded", "cut_off", "release", "stranded"]
 

@@ -17,10 +17,11 @@ import msgspec
 from litellm_ledger._reading.lines import Line, Problem, entries
 from litellm_ledger._records.layout import ADJUSTMENTS, SegmentName
 from litellm_ledger._records.money import usd
+from litellm_ledger._storage.live_file import lives
 
 from .amounts import UNITS
 from .budget import Budget
-from .rebuild import figures, lives, names_of
+from .rebuild import figures, names_of
 from .windows import Window
 
 __all__ = ["BudgetStatus", "Standing", "standing", "status_of"]

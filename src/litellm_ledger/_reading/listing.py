@@ -17,9 +17,17 @@ from typing import BinaryIO, Self
 
 from litellm_ledger._archive.archive import Place, archived, read_archived
 from litellm_ledger._errors import LedgerPathError
-from litellm_ledger._records.layout import ARCHIVE, LIVE, SEGMENTS, SegmentName, writer_of_live
+from litellm_ledger._records.layout import (
+    ARCHIVE,
+    LIVE,
+    SEGMENTS,
+    SegmentName,
+    live_name,
+    writer_of_live,
+)
 from litellm_ledger._storage.filesystem import open_file, refuse_links
 from litellm_ledger._storage.format_version import refuse_newer
+from litellm_ledger._storage.live_file import LiveCounters, is_locked, read_live
 
 __all__ = [
     "Roots",
@@ -30,6 +38,7 @@ __all__ = [
     "list_additions",
     "list_live",
     "list_segments",
+    "live_writers",
     "names_in",
     "open_segment",
     "refuse_copies",
@@ -148,6 +157,17 @@ def list_live(root: Path) -> list[str]:
     except OSError:
         return []
     return sorted(writer for writer in found if writer is not None)
+
+
+def live_writers(root: Path) -> Iterator[tuple[str, bool, LiveCounters]]:
+    """Yield the writers that have a live file: whether it is locked, and what it says."""
+    for writer in list_live(root):
+        path = root / LIVE / live_name(writer)
+        try:
+            found = is_locked(path), read_live(path)
+        except OSError:  # closed just now, or nobody may look
+            continue
+        yield writer, *found
 
 
 def list_segments(root: Path) -> list[SegmentName]:

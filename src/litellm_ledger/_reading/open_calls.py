@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from litellm_ledger._records.layout import LIVE, SegmentName, live_name
-from litellm_ledger._storage.live_file import is_locked, read_live
+from litellm_ledger._storage.live_file import lives, read_live
 
 from .lines import Entry, Line, entries
 from .listing import by_writer
@@ -35,7 +35,7 @@ class Running:
         self._open: dict[str, int] = {}
         self._since: dict[str, int] = {}
         for writer in live:
-            self._alive[writer] = self._lives(writer)
+            self._alive[writer] = lives(self._root, writer)
             self._since[writer] = _oldest(root, writer)
 
     def outcomes(self, lines: Iterable[Entry], fits: Callable[[Line], bool]) -> Iterator[Line]:
@@ -87,7 +87,7 @@ class Running:
         """
         living = dead = 0
         for writer, count in self._open.items():
-            if self._alive.get(writer) or self._lives(writer):
+            if self._alive.get(writer) or lives(self._root, writer):
                 living += count
             elif writer in self._alive:
                 dead += count
@@ -96,12 +96,6 @@ class Running:
     def _note(self, writer: str, count: int) -> None:
         if count:
             self._open[writer] = count
-
-    def _lives(self, writer: str) -> bool:
-        try:
-            return is_locked(self._root / LIVE / live_name(writer))
-        except OSError:  # closed meanwhile, or not ours to look at
-            return False
 
 
 def _oldest(root: Path, writer: str) -> int:

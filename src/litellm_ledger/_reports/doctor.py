@@ -23,7 +23,7 @@ from litellm_ledger._aggregates.groups import MISSING, Row
 from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.audits import by_audited_writer, split
 from litellm_ledger._reading.lines import Problem
-from litellm_ledger._reading.listing import Snapshot
+from litellm_ledger._reading.listing import Snapshot, list_live, live_writers
 from litellm_ledger._records.layout import (
     LIVE,
     MANIFESTS,
@@ -31,11 +31,11 @@ from litellm_ledger._records.layout import (
     SEGMENTS,
     SegmentName,
     entry_name,
+    live_name,
     version_of_entry,
-    writer_of_live,
 )
 from litellm_ledger._records.money import FAR
-from litellm_ledger._storage.live_file import is_locked, read_live
+from litellm_ledger._storage.live_file import read_live
 from litellm_ledger._storage.location import file_system_of, is_network
 
 from .ledger import Ledger
@@ -84,7 +84,7 @@ def examine(ledger: Ledger) -> list[Finding]:
     names = ledger.segments()
     owners = {name.writer for name in names}
     found = [*place(ledger.path), *writers(ledger.path)]
-    live = {writer_of_live(path.name) for path in _files(ledger.path / LIVE)}
+    live = {*list_live(ledger.path)}
     orphans = sorted({name.writer for name in names if name.open and name.writer not in live})
     if orphans:
         found.append(
@@ -170,18 +170,11 @@ def writers(path: Path) -> Iterator[Finding]:
     """Look at those that run and those that died: unclean shutdowns, backlog, recovery."""
     alive: dict[str, tuple[int, int]] = {}
     dead = []
-    for file in _files(path / LIVE):
-        writer = writer_of_live(file.name)
-        if writer is None:
-            continue
-        try:
-            if is_locked(file):
-                counters = read_live(file)
-                alive[writer] = counters.accepted, counters.written
-            else:
-                dead.append(writer)
-        except OSError:  # closed just now
-            continue
+    for writer, locked, counters in live_writers(path):
+        if locked:
+            alive[writer] = counters.accepted, counters.written
+        else:
+            dead.append(writer)
     if dead:
         yield _warning(
             "unclean shutdowns",
@@ -215,13 +208,10 @@ def writers(path: Path) -> Iterator[Finding]:
 
 
 def _written(path: Path, writer: str) -> int:
-    for file in _files(path / LIVE):
-        if writer_of_live(file.name) == writer:
-            try:
-                return read_live(file).written
-            except OSError:
-                break
-    return -1  # closed meanwhile: it made progress
+    try:
+        return read_live(path / LIVE / live_name(writer)).written
+    except OSError:
+        return -1  # closed meanwhile: it made progress
 
 
 def _clock(path: Path, writers: set[str]) -> Finding:

@@ -46,6 +46,7 @@ __all__ = [
     "contradictory",
     "for_copy",
     "is_locked",
+    "lives",
     "lock",
     "lock_directory",
     "mark_recovery",
@@ -284,3 +285,11 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def lives(root: Path, writer: str) -> bool:
+    """Whether the process of a writer lives, and has not closed it; not if nobody can look."""
+    try:
+        return is_locked(root / LIVE / live_name(writer))
+    except OSError:
+        return False

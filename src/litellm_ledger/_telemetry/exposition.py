@@ -12,9 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from litellm_ledger._reading.listing import list_live
-from litellm_ledger._records.layout import LIVE, live_name
-from litellm_ledger._storage.live_file import is_locked, read_live
+from litellm_ledger._reading.listing import live_writers
 
 from .conventions import operation, provider
 
@@ -130,13 +128,8 @@ def _escaped(text: str) -> str:
 def _writers(root: Path) -> tuple[int, int, int]:
     """Return the records queued and unsynced of living writers, and how many writers these are."""
     queued = unsynced = alive = 0
-    for writer in list_live(root):
-        path = root / LIVE / live_name(writer)
-        try:
-            lives, counters = is_locked(path), read_live(path)
-        except OSError:  # closed meanwhile
-            continue
-        if lives and counters.valid and not counters.recoverer:
+    for _, locked, counters in live_writers(root):
+        if locked and counters.valid and not counters.recoverer:
             alive += 1
             queued += max(0, counters.accepted - counters.written)
             unsynced += max(0, counters.written - counters.synced)

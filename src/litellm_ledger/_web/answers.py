@@ -22,6 +22,7 @@ from litellm_ledger._aggregates.groups import MISSING, Row
 from litellm_ledger._aggregates.question import midnight
 from litellm_ledger._archive.archive import archived
 from litellm_ledger._reading.last_written import ended, last_written
+from litellm_ledger._reading.listing import live_writers
 from litellm_ledger._records.layout import ARCHIVE, LIVE, MANIFESTS, RECOVERY, SEGMENTS
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.doctor import place, writers
@@ -29,7 +30,7 @@ from litellm_ledger._reports.plain import operation_dict, prices_of
 from litellm_ledger._reports.report import Report, added, row_dict
 
 from .asks import Ask
-from .calls import OpenCalls, call_dict, counters, newest, one_operation
+from .calls import OpenCalls, call_dict, newest, one_operation
 from .standing import Standing
 
 __all__ = ["Answers", "NotFound"]
@@ -251,7 +252,7 @@ class Answers:
                 "queued": max(0, found.accepted - found.written),
                 "unsynced": max(0, found.written - found.synced),
             }
-            for writer, locked, found in counters(self.root)
+            for writer, locked, found in live_writers(self.root)
         ]
 
     # -- the ledger ----------------------------------------------------------------------------

@@ -7,7 +7,6 @@ where it was read to before.  Everything is cut to what the viewer may see.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,19 +16,19 @@ import msgspec
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._reading.last_written import ended, last_written
 from litellm_ledger._reading.lines import entries, whole
-from litellm_ledger._reading.listing import Snapshot, list_live
-from litellm_ledger._records.layout import LIVE, SegmentName, live_name, split_id
+from litellm_ledger._reading.listing import Snapshot, live_writers
+from litellm_ledger._records.layout import SegmentName, split_id
 from litellm_ledger._records.line import Line
 from litellm_ledger._records.record import Fields, UsageRecord
 from litellm_ledger._reports.engine import find_operation, list_calls
 from litellm_ledger._reports.history import Operation, OperationAttempt, operation
-from litellm_ledger._storage.live_file import LiveCounters, is_locked, read_live
+from litellm_ledger._storage.live_file import LiveCounters
 
 from .lines import new_lines
 from .standing import Standing
 from .viewer import Scope, sees
 
-__all__ = ["OpenCalls", "call_dict", "counters", "newest", "one_operation"]
+__all__ = ["OpenCalls", "call_dict", "newest", "one_operation"]
 
 _MOST: Final = 64 * 2**20
 """Bytes that are searched for one list of calls."""
@@ -162,16 +161,6 @@ def _seen(found: Operation, scope: Scope) -> Operation | None:
     return msgspec.structs.replace(found, attempts=kept) if kept else None
 
 
-def counters(root: Path) -> Iterator[tuple[str, bool, LiveCounters]]:
-    """Yield the writers that have a live file: whether they live, and what it says."""
-    for writer in list_live(root):
-        path = root / LIVE / live_name(writer)
-        try:
-            yield writer, is_locked(path), read_live(path)
-        except OSError:  # closed just now
-            continue
-
-
 class _Writer:
     """How far the lines of a writer were read, and its calls without an outcome."""
 
@@ -191,7 +180,7 @@ class OpenCalls:
     def look(self, ledger: Snapshot, scope: Scope) -> tuple[int, datetime | None]:
         """Return how many the viewer may see, and when the oldest of them began."""
         with self._lock:
-            live = {writer: found for writer, locked, found in counters(self._root) if locked}
+            live = {writer: found for writer, locked, found in live_writers(self._root) if locked}
             for gone in self._writers.keys() - live:
                 del self._writers[gone]
             for writer, found in live.items():
