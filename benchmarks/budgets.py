@@ -11,7 +11,6 @@ import json
 import os
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +23,8 @@ from litellm_ledger._budgets.amounts import Amounts
 from litellm_ledger._budgets.gate import Gate
 from litellm_ledger._tracking.tracker import serve_client
 
-from ._page import ROOT
 from ._rounds import race
+from ._side_by_side import side_by_side
 from ._size import Size
 from ._table import Table, per_second, quantity, spread, times
 
@@ -84,36 +83,14 @@ def _decisions(size: Size) -> Table:
 
 def _all(kind: str, count: int, each: int) -> tuple[float, float]:
     """Return seconds from the start to the last one's end, and the slowest decision of all."""
-    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as directory:
         if kind == "sqlite":
             with contextlib.closing(_connect(directory)) as connection:
                 connection.execute(
                     "CREATE TABLE budget (name TEXT PRIMARY KEY, spent INTEGER, held INTEGER)"
                 )
                 connection.execute("INSERT INTO budget VALUES ('all', 0, 0)")
-        command = [sys.executable, "-m", __name__, kind, directory, str(each)]
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-                )
-            )
-            for _ in range(count)
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            if process.stdout.readline() != "ready\n":
-                raise RuntimeError(f"a {kind} process did not start")
-        began = time.monotonic()
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        ends = []
-        for process in processes:
-            assert process.stdout is not None
-            ends.append(json.loads(process.stdout.readline()))
-        return max(end["ended"] for end in ends) - began, max(end["slowest"] for end in ends)
+        return side_by_side(__name__, [(kind, directory, str(each))] * count)
 
 
 def _connect(directory: str) -> sqlite3.Connection:

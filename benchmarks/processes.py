@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +18,8 @@ from typing import Final
 
 from litellm_ledger import UsageTracker
 
-from ._page import ROOT
 from ._peers import INSERT, connect, row
+from ._side_by_side import side_by_side
 from ._size import Size
 from ._table import Table, per_second, quantity, spread
 from ._work import BATCH, limit, made
@@ -80,36 +79,11 @@ def run(size: Size) -> list[Table]:
 
 def _all(kind: str, count: int, records: int) -> tuple[float, float]:
     """Return seconds from the start to the last one's end, and the slowest batch of all."""
-    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as directory:
         if kind == "sqlite":
             connect(Path(directory, "usage.db")).close()
-        command = [sys.executable, "-m", __name__, kind, directory, str(records)]
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [*command, str(n)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    cwd=ROOT,
-                )
-            )
-            for n in range(count)
-        ]
-        for process in processes:
-            assert process.stdout is not None
-            if process.stdout.readline() != "ready\n":
-                raise RuntimeError(f"a {kind} process did not start")
-        began = time.monotonic()
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        ends = []
-        for process in processes:
-            assert process.stdout is not None
-            ends.append(json.loads(process.stdout.readline()))
-        return max(end["ended"] for end in ends) - began, max(end["slowest"] for end in ends)
+        arguments = [(kind, directory, str(records), str(n)) for n in range(count)]
+        return side_by_side(__name__, arguments)
 
 
 async def _work(kind: str, directory: Path, records: int, name: str) -> None:

@@ -8,8 +8,8 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import litellm
 import pytest
+from tests.price_map import models
 
 from litellm_ledger._budgets import ceiling as ceilings
 from litellm_ledger._budgets.hold import RULES
@@ -26,8 +26,6 @@ from litellm_ledger._prices.price import price
 from litellm_ledger._prices.quantities import conditions, used
 from litellm_ledger._records.money import picousd
 
-ASK_THE_PROVIDER: Final = {"chatgpt", "github_copilot", "huggingface", "lemonade", "ollama"}
-"""Providers that LiteLLM logs in to, or fetches from, to price a model."""
 CALL_OF: Final = {
     "audio_speech": "aspeech",
     "chat": "acompletion",
@@ -47,21 +45,6 @@ TIERS: Final = (None, "default", "flex", "priority", "balanced", "ultrafast")
 WORDS: Final = "the quick brown fox jumps over the lazy dog again and again. "
 LETTERS: Final = ("x", "é", "猫", "🐈", "\ud800", "\n", " ")
 LENGTHS: Final = (0, 1, 40, 3_000, 40_000, 140_000, 290_000)
-
-
-def models(*modes: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Every model of these modes, with its provider and its entry."""
-    known = {getattr(provider, "value", provider) for provider in litellm.provider_list}
-    for key, entry in litellm.model_cost.items():
-        if entry.get("mode") not in modes or key == "sample_spec":
-            continue
-        provider = entry.get("litellm_provider") or ""
-        if provider == "bedrock_converse":
-            provider = "bedrock"
-        elif provider not in known:
-            provider = provider.partition("-")[0]
-        if provider not in ASK_THE_PROVIDER:
-            yield key, provider, entry
 
 
 def some_text(rng: random.Random) -> str:

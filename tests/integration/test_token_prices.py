@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import litellm
 from litellm.cost_calculator import batch_cost_calculator
+from tests.price_map import models
 
 from litellm_ledger._litellm.entries import entry_of
 from litellm_ledger._litellm.usage import usage_fields
@@ -25,8 +26,6 @@ from litellm_ledger._prices.quantities import conditions, used
 from litellm_ledger._records.money import from_litellm
 
 MODES: Final = {"chat", "completion", "embedding", "realtime", "responses"}
-ASK_THE_PROVIDER: Final = {"chatgpt", "github_copilot", "huggingface", "lemonade", "ollama"}
-"""Providers that LiteLLM logs in to, or fetches from, to price a model."""
 VERSION: Final = tuple(map(int, version("litellm").split(".")[:2]))
 TIERS: Final = ("flex", "priority", "balanced", "ultrafast")
 GIVEN, MADE, CACHED, WRITTEN, HOUR, OTHER, THOUGHT = 1_009, 503, 401, 307, 207, 53, 303
@@ -109,18 +108,9 @@ def usages(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]
 
 
 def cases() -> Iterator[Case]:
-    known = {getattr(provider, "value", provider) for provider in litellm.provider_list}
-    for key, entry in litellm.model_cost.items():
-        if entry.get("mode") not in MODES or key == "sample_spec":
-            continue
-        provider = entry.get("litellm_provider") or ""
-        if provider == "bedrock_converse":
-            provider = "bedrock"
-        elif provider not in known:
-            provider = provider.partition("-")[0]
-        if provider not in ASK_THE_PROVIDER:
-            for name, used_, chose in usages(entry):
-                yield Case(key, provider, entry, name, used_, chose)
+    for key, provider, entry in models(*MODES):
+        for name, used_, chose in usages(entry):
+            yield Case(key, provider, entry, name, used_, chose)
 
 
 def theirs(case: Case) -> Decimal | None:
