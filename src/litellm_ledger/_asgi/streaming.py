@@ -95,7 +95,7 @@ class StreamedAnswer:
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI gives it
-        """Send it.  Returns when its source is closed and on record, whoever ended it.
+        """Send it.  Returns when its source is closed and on record, whatever ended it.
 
         A stream that was cut by a shutdown is left without its end, so that its reader can tell:
         the server closes the connection.  Cancelled, it does the same and raises it again.

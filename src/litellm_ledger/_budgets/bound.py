@@ -62,7 +62,7 @@ class Bound(NamedTuple):
     fixed: int = 0
 
     def costs(self, given: int, made: int) -> int:
-        """Picodollars of so many tokens of input and output, with what is fixed; rounded up."""
+        """Return picodollars: of tokens of input and output, and what is fixed; rounded up."""
         return self.fixed + picousd(given * self.given_price + made * self.made_price)
 
 

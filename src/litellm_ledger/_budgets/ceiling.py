@@ -97,7 +97,7 @@ def _thresholds(entry: Entry) -> tuple[int, ...]:
 
 
 def band(entry: Entry, context: int) -> int:
-    """How many of the entry's thresholds a context of so many tokens reaches."""
+    """Return how many of the entry's thresholds a context of this many tokens reaches."""
     found = _thresholds(entry)
     return sum(context >= start for start in found) if found else 0
 

@@ -72,7 +72,7 @@ class Meter:
         self._rate = 0.0
 
     def count(self, tokens: int, now: float) -> None:
-        """So many tokens came at a time, in seconds of any clock."""
+        """Count tokens that came at a time, in seconds of any clock."""
         self._counted += tokens
         self.used = with_margin(self._counted)
         if self._since is None:
@@ -112,6 +112,6 @@ class Meter:
         return min(tokens, self._bound.made) if self._limited else tokens
 
     def costs(self, target: int) -> tuple[int, int]:
-        """Picodollars and tokens that have to be held on top, to hold so many tokens of output."""
+        """Return what to hold on top for ``target`` tokens of output: picodollars, tokens."""
         bound, given = self._bound, self._given
         return bound.costs(given, target) - bound.costs(given, self.made), target - self.made

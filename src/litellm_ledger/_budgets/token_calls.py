@@ -398,7 +398,7 @@ def _answers(held: list[Mapping[str, Any]]) -> int:
 def priced_tokens(
     asked: Asked, given: int, made: int, kinds: frozenset[str], fixed: int = 0
 ) -> Bound:
-    """The bound of so many tokens; without a price it has none in money."""
+    """Return the bound of a number of tokens; without a price it has none in money."""
     try:
         return _priced(asked, given, made, kinds, fixed)
     except Unbounded as exc:

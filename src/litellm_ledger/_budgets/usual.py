@@ -111,7 +111,7 @@ class Usual:
         return call, model, bound.made.bit_length()
 
     def seen(self, kind: Kind, bound: Bound, given: int, made: int) -> None:
-        """A call of a kind used so many tokens, by its provider's count."""
+        """Note the tokens that a call of a kind used, by its provider's count."""
         seen = self._kinds.get(kind)
         if seen is None:
             if len(self._kinds) >= _KINDS:

@@ -17,10 +17,20 @@ from .parameters import option
 from .tables import on_terminal, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litellm_ledger._reports.alerts import Alert
     from litellm_ledger._reports.ledger import Ledger
 
-__all__ = ["alerts"]
+__all__ = ["Webhook", "alerts", "sent_to"]
+
+Webhook = Annotated[
+    str | None,
+    option(
+        metavar="URL",
+        help="Also send new alerts there, signed with $LITELLM_LEDGER_WEBHOOK_KEY.",
+    ),
+]
 
 
 def alerts(
@@ -32,13 +42,7 @@ def alerts(
     hour_over: Annotated[
         str | None, option(metavar="USD", help="Alert if this hour or the last costs more.")
     ] = None,
-    webhook: Annotated[
-        str | None,
-        option(
-            metavar="URL",
-            help="Also send new alerts there, signed with $LITELLM_LEDGER_WEBHOOK_KEY.",
-        ),
-    ] = None,
+    webhook: Webhook = None,
     tz: Zone = None,
 ) -> int:
     """Check spend, unusual hours, prices, unsettled calls, backlog and disk; exit 1 if any."""
@@ -53,15 +57,13 @@ def alerts(
         day_over=_amount("--day-over", day_over),
         hour_over=_amount("--hour-over", hour_over),
     )
-    sent = None
-    if webhook is not None:
+
+    def send_new(url: str) -> int:
         from litellm_ledger._reports.webhook import send
 
-        try:
-            sent = send(ledger.path, found, webhook)
-        except LedgerError as exc:  # the alerts are printed all the same
-            complain(exc)
-            sent = 0
+        return send(ledger.path, found, url)
+
+    sent = sent_to(webhook, send_new)
     return emit(
         output,
         lambda: {
@@ -74,6 +76,20 @@ def alerts(
         lambda: _print_alerts(found, sent),
         status=int(bool(found)),
     )
+
+
+def sent_to(webhook: str | None, send: Callable[[str], int]) -> int | None:
+    """Send to an address; return how many were new, ``None`` without an address.
+
+    A failure is said, and counts as none: what was found is printed all the same.
+    """
+    if webhook is None:
+        return None
+    try:
+        return send(webhook)
+    except LedgerError as exc:
+        complain(exc)
+        return 0
 
 
 def _amount(flag: str, text: str | None) -> Decimal | None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import clean, counted, dollars, money, percent
-from litellm_ledger._errors import LedgerError
 from litellm_ledger._reports.plain import plain_value, utc
 
+from .alerts import Webhook, sent_to
 from .audits import Who, user_name
 from .flags import Output, complain, emit
 from .parameters import option
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from litellm_ledger._budgets.past import Past
     from litellm_ledger._budgets.release import Stranded
     from litellm_ledger._budgets.simulate import Simulation
-    from litellm_ledger._budgets.status import BudgetStatus, Standing
+    from litellm_ledger._budgets.status import BudgetStatus
     from litellm_ledger._records.line import Line
     from litellm_ledger._reports.ledger import Ledger
 
@@ -50,13 +50,7 @@ def budgets(
     ledger: Ledger,
     file: _File = None,
     limit: Annotated[int, option("--limit", "-n", help="Rows of each budget; 0: all.")] = 20,
-    webhook: Annotated[
-        str | None,
-        option(
-            metavar="URL",
-            help="Also send new alerts there, signed with $LITELLM_LEDGER_WEBHOOK_KEY.",
-        ),
-    ] = None,
+    webhook: Webhook = None,
 ) -> int:
     """Show what of each budget is spent, held and free; exit 1 if a threshold is reached."""
     from litellm_ledger._budgets.status import standing, status_of
@@ -66,7 +60,13 @@ def budgets(
     with working(f"reading {ledger.path}"):
         found = standing(ledger.path, chosen, now)
     statuses = [status_of(one, now) for one in found]
-    sent = None if webhook is None else _send(ledger, found, now, webhook)
+
+    def send_new(url: str) -> int:
+        from litellm_ledger._budgets.alerts import reached, send
+
+        return send(ledger.path, reached(found, now), url)
+
+    sent = sent_to(webhook, send_new)
     return emit(
         output,
         lambda: {
@@ -248,16 +248,6 @@ def _budgets(ledger: Ledger, file: Path | None) -> Sequence[Budget]:
 
 def _is_reached(one: BudgetStatus) -> bool:
     return one.is_spent or bool(one.warned)
-
-
-def _send(ledger: Ledger, found: Sequence[Standing], now: datetime, url: str) -> int:
-    from litellm_ledger._budgets.alerts import reached, send
-
-    try:
-        return send(ledger.path, reached(found, now), url)
-    except LedgerError as exc:  # the figures are printed all the same
-        complain(exc)
-        return 0
 
 
 def _plain(one: BudgetStatus) -> dict[str, Any]:

@@ -51,13 +51,8 @@ def alone(root: Path) -> Iterator[None]:
     Raises:
         LedgerPathError: somebody does.
     """
-    held = lock_directory(root / SEGMENTS)
-    if held is None:
-        raise LedgerPathError(_AT_WORK.format(root))
-    try:
+    with _holding(lock_directory(root / SEGMENTS), _AT_WORK.format(root)):
         yield
-    finally:
-        unlock(held)
 
 
 @contextlib.contextmanager
@@ -72,8 +67,14 @@ def not_erased(root: Path) -> Iterator[None]:
     except OSError:
         yield
         return
+    with _holding(held, _BUSY.format(root)):
+        yield
+
+
+@contextlib.contextmanager
+def _holding(held: int | None, busy: str) -> Iterator[None]:
     if held is None:
-        raise LedgerPathError(_BUSY.format(root))
+        raise LedgerPathError(busy)
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ _VIEWERS: Final = 1_000
 _DAYS: Final = 28
 """Whole days that a projection rests on at most."""
 _SPREAD: Final = 1.2816
-"""Of a normal distribution, 80 % is within so many standard deviations."""
+"""80 % of a normal distribution is within this many standard deviations."""
 
 
 class NotFound(LookupError):

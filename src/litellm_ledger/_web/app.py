@@ -152,11 +152,7 @@ class _Dashboard:
 
     def _api(self, what: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            who = await self._who(request, operator=what in _OPERATORS)
-            given = _given(request)
-            if what == "operation":
-                given = [*(pair for pair in given if pair[0] != "id"), ("id", _id(request))]
-            return await self._asked("api", what, given, who, request)
+            return await self._asked("api", what, request)
 
         return answer
 
@@ -166,17 +162,15 @@ class _Dashboard:
                 query = f"?{request.url.query}" if request.url.query else ""
                 last = request.scope["path"].rsplit("/", 1)[-1]
                 return RedirectResponse(f"{last}/{query}", headers=_HEADERS)
-            who = await self._who(request, operator=what in _OPERATORS)
-            given = _given(request)
-            if what == "operation":
-                given = [*(pair for pair in given if pair[0] != "id"), ("id", _id(request))]
-            return await self._asked("page", what, given, who, request)
+            return await self._asked("page", what, request)
 
         return answer
 
-    async def _asked(
-        self, kind: str, what: str, given: list[tuple[str, str]], who: Viewer, request: Request
-    ) -> Response:
+    async def _asked(self, kind: str, what: str, request: Request) -> Response:
+        who = await self._who(request, operator=what in _OPERATORS)
+        given = _given(request)
+        if what == "operation":
+            given = [*(pair for pair in given if pair[0] != "id"), ("id", _id(request))]
         reply = await self._workers.ask(
             Asked(
                 kind=kind,

@@ -189,7 +189,6 @@ def read_ask(
     *,
     scope: Scope,
     now: datetime,
-    default: Mapping[str, str] | None = None,
 ) -> Ask:
     """Read the parameters of a request.
 
@@ -198,7 +197,6 @@ def read_ask(
         given: names and values.
         scope: what the viewer may see.
         now: timezone-aware.
-        default: values of parameters that are not given; none of them if a time is given.
 
     Raises:
         Invalid: one cannot be read; the text says what to write.
@@ -213,9 +211,6 @@ def read_ask(
             continue  # an empty field of a form
         if value:
             _check(name, value, known[name], found.setdefault(name, []))
-    for name, value in (default or {}).items():
-        if name not in found and not (name == "last" and found.keys() & {"since", "until"}):
-            found[name] = [value]
     return _ask(found, scope, now)
 
 

@@ -62,7 +62,7 @@ def newest(
         standing: tells which segments hold none of them.
         ledger: a look at it.
         selection: which calls.
-        limit: at most so many.
+        limit: the most calls to return.
         scope: what the viewer may see; ``selection`` is cut to it already.
         before: only calls that stand after this one in the list.
 

@@ -29,7 +29,7 @@ __all__ = ["Feed", "News", "missed"]
 
 _LOOK: Final = 0.5
 _MOST: Final = 1_000
-"""Calls that are sent at most to a reader who comes back."""
+"""Most calls that are sent to a reader that reconnects."""
 _WRITERS: Final = 40
 """Writers that an id names at most: it is sent back in one header."""
 

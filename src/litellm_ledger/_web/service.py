@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,12 +86,10 @@ class Service:
 
     Args:
         root: the ledger.
-        clock: returns the time, timezone-aware.
     """
 
-    def __init__(self, root: Path, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.answers = Answers(root)
-        self._clock = clock or (lambda: datetime.now(UTC))
         self._kinds = {"api": self._api, "page": self._page, "missed": self._missed}
         self._root = root
         self._lock = threading.Lock()
@@ -155,7 +152,7 @@ class Service:
         return reply
 
     def _api(self, asked: Asked) -> Reply:
-        ask = read_ask(asked.what, asked.given, scope=asked.scope, now=self._clock())
+        ask = read_ask(asked.what, asked.given, scope=asked.scope, now=datetime.now(UTC))
         found = self.answers(asked.what, ask)
         if ask.form == "csv":
             return self._csv(asked.what, found)
@@ -196,7 +193,7 @@ class Service:
                 for name, value in given.items()
                 for one in ([value] if isinstance(value, str) else value or [])
             ]
-            now = self._clock()
+            now = datetime.now(UTC)
             return self.answers(what, read_ask(what, pairs, scope=asked.scope, now=now))
 
         html = page(asked.what, asked.given, api, operator=asked.scope is None, up=asked.up)

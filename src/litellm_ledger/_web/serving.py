@@ -151,7 +151,7 @@ def run(
         root: the ledger.
         sock: as ``listen`` returns it.
         host: the address that it is on.
-        viewer: who is asking; ``None``: everybody who comes in is an operator.
+        viewer: who is asking; ``None``: every visitor is an operator.
         token: as for ``guarded``.
     """
     port = sock.getsockname()[1]
