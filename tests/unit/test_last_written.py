@@ -55,17 +55,15 @@ def test_they_are_no_older_than_the_last_of_each_writer_and_count_by_every_rule(
             assert ended(record) >= ended(other), "one that ended later was left out"
 
 
-def test_only_the_ends_of_the_files_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_ends_of_the_files_are_read(tmp_path: Path) -> None:
     for writer in ("20250101T000000Z-00000000000000aa", OTHER_WRITER):
         hand = HandMade(tmp_path, writer)
         hand.sealed(1, 2_000)
         hand.open(2_001, hand.lines(2_001, 4_000), tail=b'{"v":1,"half a line')
-    monkeypatch.setattr(_last_written, "_MOST", 2 * 16 * 1024)
-    assert len(ids(last_written(tmp_path, Selection(), 3))) == 3
-    assert last_written(tmp_path, Selection(), 500) is None, "more than it may read"
-    assert last_written(tmp_path, Selection(where={"model": "none"}), 3) is None
+    most = 2 * 16 * 1024
+    assert len(ids(last_written(tmp_path, Selection(), 3, most=most))) == 3
+    assert last_written(tmp_path, Selection(), 500, most=most) is None, "more than it may read"
+    assert last_written(tmp_path, Selection(where={"model": "none"}), 3, most=most) is None
 
 
 def test_a_line_longer_than_a_block_is_read_whole(tmp_path: Path) -> None:
