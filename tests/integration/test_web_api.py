@@ -282,6 +282,12 @@ def test_without_a_viewer_nothing_is_told(root: Path) -> None:
         assert SECRET not in found.text
 
 
+def test_a_probe_needs_no_viewer(root: Path) -> None:
+    health = answer(root, "/health", "nobody")
+    assert health["ok"]
+    assert str(root) not in json.dumps(health)
+
+
 def test_a_tenant_sees_nothing_of_the_ledger_itself(root: Path) -> None:
     for found in asked(root, "/ledger", "/api/ledger", "/api/verify", "/verify", who="acme"):
         assert found.status_code == 403

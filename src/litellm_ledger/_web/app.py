@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from litellm_ledger._asgi.health import UsageHealth
 from litellm_ledger._errors import MissingExtra
 
 try:
@@ -70,7 +71,8 @@ def usage_app(
         path: the directory of the ledger; it need not exist yet.
         viewer: an async function of a Starlette ``Request`` that returns the ``Viewer`` who is
             asking, or ``None`` (answered by 401).  It is called for every request but those for
-            style sheet and script, and may raise Starlette's ``HTTPException``.
+            style sheet, script and ``health`` (see ``UsageHealth``), and may raise Starlette's
+            ``HTTPException``.
         process: compute answers in a process of its own, which begins with the first request and
             ends with the application; with ``False`` on threads.
 
@@ -107,6 +109,7 @@ class _Dashboard:
                 Route("/api/verify", self._verify),
                 Route("/verify", self._verify_page),
                 Route("/api/openapi.json", self._openapi),
+                Route("/health", UsageHealth(ledger=root)),
                 Route(f"/{ASSETS}/{{name}}", self._asset),
             ],
             exception_handlers={HTTPException: self._refused},
