@@ -103,20 +103,21 @@ def test_a_webhook_gets_each_once_and_what_it_missed_again(
     root: Path, hook: Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
     alerts = BudgetAlerts(root, webhook=hook.url)
+    total = Budget(10, unit="calls", window="total", warn=[0.5, 0.8], per="user")
     hook.statuses = [500, 500, 500]
     with caplog.at_level(logging.WARNING, "litellm_ledger"):
-        assert parts(alerts, 5) == ["0.5"]
+        assert parts(alerts, 5, budget=total) == ["0.5"]
     assert "was not reached: status 500" in caplog.messages[-1]
     assert "secret-path" not in caplog.text
-    assert parts(alerts, 5) == [], "not at once"
-    soon = NOW + timedelta(minutes=2)
-    assert parts(alerts, 5, soon) == [], "the log has it"
+    assert parts(alerts, 5, budget=total) == [], "not at once"
+    soon = datetime.now(UTC) + timedelta(minutes=2)  # NOW may be minutes ago
+    assert parts(alerts, 5, soon, budget=total) == [], "the log has it"
     assert len(hook.got) == 4
     body = json.loads(hook.got[-1][1])
     assert body["path"] == str(root)
     (one,) = body["budgets"]
     assert (one["part"], one["settled"], one["text"][:4]) == ("0.5", 5, "50 %")
-    assert parts(BudgetAlerts(root, webhook=hook.url), 5) == []
+    assert parts(BudgetAlerts(root, webhook=hook.url), 5, budget=total) == []
     assert len(hook.got) == 4
 
 

@@ -77,7 +77,7 @@ def _differences(root: Path, budgets: Sequence[Budget], table: Table) -> list[st
             continue
         if changed and (writer in changed or writer.startswith(ADJUSTMENTS)):
             continue
-        said, _ = figures(root, writer, every.get(writer, []), numbers, now, alive=False)
+        said, _ = figures(root, writer, every, numbers, now, alive=False)
         left = {account: (spent, held) for account, spent, held in told if spent or held}
         for spot, sums in said.items():
             at = table.find(spot.counts, spot.scope, spot.window)

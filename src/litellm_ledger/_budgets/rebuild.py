@@ -21,6 +21,7 @@ from litellm_ledger._storage.manifest import read_head, utc_text
 
 from .amounts import UNITS, Amounts, held_by, spent_by
 from .budget import Budget
+from .jobs import what_began, what_it_settles
 from .pruned import check_all_is_there
 from .table import DONE, POSTS, UPTO, Spot, Table
 
@@ -98,7 +99,7 @@ def survey(
             wanted &= ~done
         if wanted:
             chosen = {number: one for number, one in budgets.items() if wanted >> number & 1}
-            found, read = figures(root, writer, names, chosen, now, alive=alive)
+            found, read = figures(root, writer, every, chosen, now, alive=alive)
             all_found.append(Found(writer, wanted, found, not alive, max(last, read)))
     if all_found:  # what was pruned meanwhile was named before
         writers = [one.writer for one in all_found]
@@ -120,7 +121,7 @@ def _cells(table: Table, at: int) -> tuple[int, int, int]:
 def figures(
     root: Path,
     writer: str,
-    names: Sequence[SegmentName],
+    every: Mapping[str, Sequence[SegmentName]],
     budgets: Mapping[int, Budget],
     now: datetime,
     *,
@@ -129,13 +130,18 @@ def figures(
     """Return what the lines of a writer count, and its last number.
 
     A call without an outcome holds what it holds while its process lives; else that is spent.
+
+    Args:
+        every: the segments of each writer, by ``names_of``.
     """
     adding = _Adding(budgets, now)
+    names = every.get(writer, ())
     if writer.startswith(ADJUSTMENTS):
         return _additions(root, names, adding)
     last = 0
     since = min(budget.window_at(now).start for budget in budgets.values())
     running: dict[tuple[str, int], tuple[str | None, Mapping[str, str], datetime, Amounts]] = {}
+    settled: dict[str, str | None] = {}
     ignored: list[Problem] = []
     wanted = [name for name in names if _may_count(root, name, since)]
     for entry in entries(root, wanted, ignored, family=names):
@@ -151,6 +157,13 @@ def figures(
         running.pop(key, None)
         cost: Any = line.cost  # a line has picodollars
         adding.add(line.model, tags, line.ts, spent_by(line, cost))
+        job = what_it_settles(line.meta)
+        if job is not None:
+            settled[job] = line.response_id
+    for record, response in settled.items():
+        began = what_began(root, every, record, response)
+        if began is not None:
+            adding.add(began.model, began.tags, began.ts, began.counts)
     for model, tags, ts, held in running.values():
         adding.add(model, tags, ts, held, held=alive)
     return adding.figures, last

@@ -6,10 +6,12 @@ line: budgets take off what the audit says (docs/FORMAT.md, "Budgets").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._maintenance.additions import Audits, moment_now
 from litellm_ledger._maintenance.one_run import need_locks, one_run
 from litellm_ledger._reading.adjustments import read_additions
@@ -17,12 +19,14 @@ from litellm_ledger._reading.lines import Line, Problem, everything
 from litellm_ledger._reading.listing import Snapshot, list_live
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import RELEASE, Audit, Released
-from litellm_ledger._records.layout import PRICES
+from litellm_ledger._records.layout import BUDGETS, PRICES
 from litellm_ledger._storage.filesystem import REAL
-from litellm_ledger._storage.live_file import lives
+from litellm_ledger._storage.live_file import lives, unlock
 
 from .amounts import spent_by
+from .jobs import what_it_settles
 from .past import picodollars
+from .table import lock_budgets
 
 __all__ = ["Stranded", "cut_off", "release", "stranded"]
 
@@ -66,8 +70,10 @@ def stranded(root: Path, fits: Callable[[Line], bool] = lambda _: True) -> list[
                 usd, tokens = before.get(let.record, (0, 0))
                 before[let.record] = usd + let.picousd, tokens + let.tokens
     found = []
+    counted: set[str | None] = set()
     for entry in everything(snapshot, problems):
         line = entry.line
+        counted.add(what_it_settles(line.meta))
         if line.kind != "usage" or line.ts is None or not fits(line):
             continue
         if line.hold_picousd is None and line.hold_tokens is None:
@@ -87,7 +93,7 @@ def stranded(root: Path, fits: Callable[[Line], bool] = lambda _: True) -> list[
                 tags=line.tags,
             )
             found.append(Stranded(entry.segment.writer, line.status or "ok", let))
-    return found
+    return [one for one in found if one.released.record not in counted]
 
 
 def cut_off(root: Path) -> list[str]:
@@ -119,7 +125,7 @@ def release(
     need_locks("changed")
     Snapshot.take(root)  # before anything is made there
     wanted = frozenset(which)
-    with one_run(REAL, root, PRICES, "release money in", "changed"):
+    with one_run(REAL, root, PRICES, "release money in", "changed"), _no_job_is_counted(root):
         found = [one for one in stranded(root) if one.released.record in wanted]
         if not found:
             return []
@@ -128,6 +134,18 @@ def release(
             audits.add(part[0].writer, released=[one.released for one in part])
         audits.write(root, REAL)
         return audits.made
+
+
+@contextlib.contextmanager
+def _no_job_is_counted(root: Path) -> Iterator[None]:
+    try:
+        held = lock_budgets(root)
+    except OSError as exc:
+        raise LedgerPathError(f"cannot lock {root / BUDGETS}: {exc.strerror}") from exc
+    try:
+        yield
+    finally:
+        unlock(held)
 
 
 def _parts(found: Sequence[Stranded]) -> Iterable[Sequence[Stranded]]:

@@ -142,9 +142,10 @@ def standing(root: Path, budgets: Sequence[Budget], now: datetime) -> list[Stand
     risks: dict[tuple[int, str], int | None] = {}
     if not measured:
         return []
-    for writer, names in names_of(root).items():
+    every = names_of(root)
+    for writer, names in every.items():
         alive = any(name.open for name in names) and lives(root, writer)
-        found, _ = figures(root, writer, names, measured, now, alive=alive)
+        found, _ = figures(root, writer, every, measured, now, alive=alive)
         for spot, (spent, held) in found.items():
             window = windows[spot.measure]
             if window.since <= spot.window <= window.key:

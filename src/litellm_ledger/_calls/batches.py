@@ -5,7 +5,7 @@ first time that a job is seen in its final state, its usage and cost go on the r
 with ``meta.batch.counted`` or ``meta.background.counted``; every later one costs nothing again.
 "First" means in this process and, for what earlier processes saw, on the ledger: the segments that
 were written to since the job was created, and the archive, are searched for its id.  Two processes
-that ask in the same moment may both count it.
+that ask in the same moment may both count it, unless budgets hold for it.
 
 The usage is the provider's own where it sends one with the batch; else the output file is read as
 LiteLLM reads it.  Where neither can be had, the cost is unknown and the next call tries again.
@@ -16,10 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litellm_ledger._archive.archive import batch_archived
 from litellm_ledger._errors import LedgerError, MissingExtra
@@ -33,10 +33,16 @@ from litellm_ledger._litellm.outcome import background, from_response, is_backgr
 from litellm_ledger._prices.own import price_of
 from litellm_ledger._records.layout import SEGMENTS
 from litellm_ledger._records.line import checked
+from litellm_ledger._records.record import UsageRecord
+from litellm_ledger._runtime.cancellation import outlive_cancellation
 from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.live_file import unlock
 from litellm_ledger._tracking.tracker import UsageTracker
 
 from .pricing import Pricing
+
+if TYPE_CHECKING:
+    from .core import ClientCore as Core
 
 __all__ = ["Batches"]
 
@@ -45,6 +51,8 @@ _log = logging.getLogger("litellm_ledger")
 _FINAL: Final = frozenset({"completed", "complete", "failed", "cancelled", "expired", "ended"})
 _SECONDS: Final = 60.0
 """Seconds for reading the output file of a batch that came without a usage."""
+
+_CERTAIN: Final = ("provider", "none")
 
 _DAY: Final = 86_400.0
 """How much the clocks of provider and ledger may differ."""
@@ -63,6 +71,7 @@ class Batches:
         pricing: Pricing,
         strays: Strays,
         off_loop: Callable[..., Awaitable[Any]],
+        core: Core | None = None,
     ) -> None:
         self._tracker = tracker
         self._pricing = pricing
@@ -70,9 +79,14 @@ class Batches:
         self._off_loop = off_loop
         self._counted: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._core = core
+        self._one = asyncio.Lock()
 
     async def count(
-        self, asked: Asked, answer: Any, settle: Callable[[dict[str, Any]], Any]
+        self,
+        asked: Asked,
+        answer: Any,
+        settle: Callable[[dict[str, Any]], UsageRecord | None],
     ) -> None:
         """Read a job and settle its call; a job that is being counted is waited for."""
         fields = from_response({"id": member(answer, "id")})
@@ -99,23 +113,67 @@ class Batches:
         lock = self._locks.setdefault(name, asyncio.Lock())
         try:
             async with lock:
-                if not await self._seen(name, answer):
+                uncounted = {**fields, "meta": dict(fields["meta"])}
+                seen, line = await self._seen(name, answer)
+                if not seen:
                     await count(fields, asked, answer)
-                settle(fields)
+                core = self._core
+                if seen or line is None or core is None or not _is_counted(fields, kind):
+                    settle(fields)
+                else:  # else two processes may give the same money back
+                    job = _Job(name, kind, answer, fields, uncounted, settle)
+                    await outlive_cancellation(core.in_background(self._settle_alone(core, job)))
                 if fields["meta"][kind].get("counted"):
                     self._counted.add(name)
         finally:
             if name in self._counted:  # else somebody may be about to take the lock
                 self._locks.pop(name, None)
 
-    async def _seen(self, name: str, answer: Any) -> bool:
+    async def _seen(self, name: str, answer: Any) -> tuple[bool, bytes | None]:
+        """Whether a job was counted; and the line of the call that began it, if budgets hold."""
         directory = self._tracker.directory
+        line = None
         if name not in self._counted and directory is not None:
             created = member(answer, "created_at")
             since = float(created) - _DAY if type(created) in (int, float) else 0.0
-            if await self._off_loop(on_ledger, directory, name, since):
+            counted, line = await self._off_loop(_search, directory, name, since)
+            if counted:
                 self._counted.add(name)
-        return name in self._counted
+        return name in self._counted, line
+
+    async def _settle_alone(self, core: Core, job: _Job) -> None:
+        """Settle a call that counts a job whose hold then counts no more: once, in all processes.
+
+        Where that cannot be made sure, the hold stays.
+        """
+        from litellm_ledger._budgets.jobs import SETTLES, still_holds
+        from litellm_ledger._budgets.table import lock_budgets
+
+        directory, fields = self._tracker.directory, job.fields
+        assert directory is not None
+        lock = -1
+        async with self._one:
+            try:
+                lock = await self._off_loop(lock_budgets, directory)
+                seen, line = await self._seen(job.name, job.answer)
+                if seen:  # by another process, just now
+                    fields = job.uncounted
+                elif line is not None:
+                    began = await self._off_loop(still_holds, directory, line, job.name)
+                    if began is not None:
+                        fields["meta"][job.kind][SETTLES] = began.record
+                        if core.holding is not None:
+                            core.holding.settles(began)
+            except (OSError, LedgerError) as exc:
+                _log.error("a job is counted on top of what was held for it: %s", exc)
+            finally:
+                try:
+                    record = job.settle(fields)
+                    if record is not None:
+                        await core.calls.written(record, core.ack_timeout)
+                finally:
+                    if lock >= 0:
+                        unlock(lock)
 
     async def _count_response(self, fields: dict[str, Any], asked: Asked, answer: Any) -> None:
         """Put usage and cost of a finished background response on its record."""
@@ -194,36 +252,73 @@ async def _in_time(work: Awaitable[Any]) -> Any:
         return None
 
 
+class _Job(NamedTuple):
+    """A job that is done, and the call that found it so."""
+
+    name: str
+    kind: str
+    answer: Any
+    fields: dict[str, Any]
+    uncounted: dict[str, Any]
+    settle: Callable[[dict[str, Any]], UsageRecord | None]
+
+
+def _is_counted(fields: Mapping[str, Any], kind: str) -> bool:
+    """Whether a call has the usage and the cost of its job, for certain."""
+    counted = fields["meta"][kind].get("counted") is True
+    return counted and fields.get("cost") is not None and fields.get("usage_source") in _CERTAIN
+
+
 def on_ledger(directory: Path, name: str, since: float) -> bool:
     """Whether a line says that this job was counted; blocks.
 
     Looks into segments that were written to since the Unix time ``since``, and for records since
     then in the archive.
     """
+    return _search(directory, name, since)[0]
+
+
+def _search(directory: Path, name: str, since: float) -> tuple[bool, bytes | None]:
+    """``on_ledger``, and the first line of this job for which budgets hold, in the segments."""
+    holds: list[bytes] = []
     needle = b'"response_id":"%b"' % name.encode("utf-8", "replace")
     try:
         paths = [entry.path for entry in os.scandir(directory / SEGMENTS)]
     except OSError:
-        return False
+        return False, None
     for path in paths:
         try:
-            if ".jsonl" in path and os.lstat(path).st_mtime >= since and _holds(path, needle):
-                return True
+            if (
+                ".jsonl" in path
+                and os.lstat(path).st_mtime >= since
+                and _holds(path, needle, holds)
+            ):
+                return True, None
         except FileNotFoundError:  # sealed meanwhile: the name is another one, the lines the same
             stem = Path(path).name.partition(".jsonl")[0]
-            if any(_holds(p, needle) for p in (directory / SEGMENTS).glob(f"{stem}-*.jsonl")):
-                return True
+            if any(
+                _holds(p, needle, holds) for p in (directory / SEGMENTS).glob(f"{stem}-*.jsonl")
+            ):
+                return True, None
         except OSError as exc:
             _log.warning("a segment could not be searched for a job: %s", exc.strerror)
     try:
-        return batch_archived(directory, name, since)
+        return batch_archived(directory, name, since), min(holds, default=None)
     except MissingExtra as exc:
         _log.warning("the archive is not searched for jobs that were counted before: %s", exc)
     except LedgerError as exc:
         _log.error("the archive could not be searched for a job: %s", exc)
-    return False
+    return False, min(holds, default=None)
 
 
-def _holds(path: str | Path, needle: bytes) -> bool:
+def _holds(path: str | Path, needle: bytes, holds: list[bytes]) -> bool:
+    """Whether a segment has a line that counts the job; adds the lines that hold for it."""
     with open_file(Path(path)) as file:
-        return any(needle in line and b'"counted":true' in line and checked(line) for line in file)
+        for line in file:
+            if needle not in line:
+                continue
+            if b'"counted":true' in line and checked(line):
+                return True
+            if b'"hold_' in line and checked(line):
+                holds.append(line)
+    return False

@@ -133,7 +133,7 @@ class ClientCore:
         """Which jobs have been counted; loaded by the first call about one."""
         from .batches import Batches
 
-        return Batches(self.tracker, self.pricing, self.strays, self.off_loop)
+        return Batches(self.tracker, self.pricing, self.strays, self.off_loop, self)
 
     # -- life ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from litellm_ledger._budgets.bound import Bound
 from litellm_ledger._budgets.budget import Budget, check_budgets
 from litellm_ledger._budgets.budgets_file import BudgetsFile
 from litellm_ledger._budgets.gate import Gate, Ticket
+from litellm_ledger._budgets.jobs import Began, what_it_settles
 from litellm_ledger._errors import BudgetExceeded, BudgetUnbounded
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._records.money import PICO, whole
@@ -82,6 +83,7 @@ class Holding:
         self._core = core
         self.needs = Needs(Bounds(core.pricing))
         self._tickets: dict[int, Ticket] = {}
+        self._jobs: dict[str, Began] = {}
         self._file: BudgetsFile | None = None
         if isinstance(budgets, str | os.PathLike):
             self._file = BudgetsFile(budgets)
@@ -145,6 +147,7 @@ class Holding:
             self.gate.forget_parent()
             self.gate = None
         self._tickets.clear()
+        self._jobs.clear()
 
     # -- before a request --------------------------------------------------------------------------
 
@@ -216,6 +219,10 @@ class Holding:
         ticket.number = number
         self._tickets[number] = ticket
 
+    def settles(self, began: Began) -> None:
+        """The next outcome that names this one settles it too, when it is written."""
+        self._jobs[began.record] = began
+
     # -- after it ----------------------------------------------------------------------------------
 
     def _written(self, number: int, record: UsageRecord) -> None:
@@ -230,6 +237,10 @@ class Holding:
                 gate.settle(ticket, spent)
             else:
                 gate.count(spent, record.model, record.tags, record.ts or datetime.now(UTC))
+            if self._jobs and record.meta:
+                began = self._jobs.pop(what_it_settles(record.meta) or "", None)
+                if began is not None:
+                    gate.count(began.counts, began.model, began.tags, began.ts)
             if self.on_settled is not None:
                 self.on_settled(record)
         except Exception:  # noqa: BLE001 - logged; the next rebuild counts it

@@ -201,6 +201,13 @@ class CallsInFlight:
         """Whether the operating system has a record."""
         return (record.seq or 0) <= self._writer.admission.backlog.log.written
 
+    async def written(self, record: UsageRecord, timeout: float) -> bool:
+        """Wait until the operating system has a record; whether it has, within ``timeout`` s."""
+        try:
+            return await self._writer.admission.written(record, timeout)
+        except LedgerError:
+            return False
+
     def acknowledged(self, record: UsageRecord) -> bool:
         """Whether there is nothing to wait for."""
         return self._writer.admission.acked(record)
