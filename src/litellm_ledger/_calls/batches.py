@@ -16,10 +16,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from litellm_ledger._archive.archive import batch_archived
 from litellm_ledger._errors import LedgerError, MissingExtra
@@ -42,7 +42,9 @@ from litellm_ledger._tracking.tracker import UsageTracker
 from .pricing import Pricing
 
 if TYPE_CHECKING:
-    from .core import ClientCore as Core
+    from litellm_ledger._tracking.calls_in_flight import CallsInFlight
+
+    from .holding import Holding
 
 __all__ = ["Batches"]
 
@@ -58,11 +60,23 @@ _DAY: Final = 86_400.0
 """How much the clocks of provider and ledger may differ."""
 
 
+class Core(Protocol):
+    """What this needs of the client."""
+
+    ack_timeout: float
+    calls: CallsInFlight
+    holding: Holding | None
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it in a task that the client waits for."""
+
+
 class Batches:
     """Which jobs of one client have been counted.
 
     Args:
         off_loop: runs what blocks in a thread of the client's.
+        core: the client's; ``None``: no budgets hold for its jobs.
     """
 
     def __init__(
