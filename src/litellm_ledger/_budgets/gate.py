@@ -1,9 +1,9 @@
 """The gate: a call goes through if every budget has room for what it may cost.
 
-Owns the decision, the holds of this process and who waits.  A hold is taken from all budgets that
-apply, or from none, in one atomic step: settled + what is held + this hold <= limit.  What this
-process has spent and holds is kept here, and told to the table: so a table that was lost is told
-again.  Never reads the ledger on the event loop, never makes a call.
+Owns the decision, the holds of this process and the order of those who wait.  A hold is taken from
+all budgets that apply, or from none, in one atomic step: settled + what is held + this hold <=
+limit.  What this process has spent and holds is kept here, and told to the table: so a table that
+was lost is told again.  Never reads the ledger on the event loop, never makes a call.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ from .table import (
     BUSY,
     CHANGES,
     CLAIM,
-    CLAIMED,
-    CLAIMED_AT,
     DONE,
     HELD,
     LARGEST,
@@ -53,6 +51,7 @@ from .table import (
     Spot,
     Table,
 )
+from .waiting import Waiting, claim, claimed, unclaim
 from .windows import Window
 
 __all__ = ["Amounts", "Balance", "Gate", "Ticket"]
@@ -64,10 +63,6 @@ SPINS: Final = 8
 """Tries for the lock at once: it is held for microseconds.  Then a thread waits for it."""
 LOOK: Final = 1.0
 """Seconds after which a thread looks at the ledger again: who died, what was priced anew."""
-POLL: Final = 0.02
-"""Seconds after which a call that waits reads in memory whether others gave money back."""
-CLAIM_LASTS: Final = 1000
-"""Milliseconds after which a claim that is not made again is nobody's."""
 MOST_ENTRIES: Final = 4096
 
 
@@ -174,7 +169,7 @@ class Gate:
         self._mutex = threading.Lock()
         self._born = object()
         self._lines: dict[tuple[tuple[str, str], ...], asyncio.Lock] = {}
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting = Waiting(lambda: self._table)
         self._thread = DiskThread("litellm-ledger-budgets")
         self._locks = DiskThread("litellm-ledger-budgets-lock")
         self._freeing: asyncio.Task[None] | None = None
@@ -183,8 +178,6 @@ class Gate:
         self._looking: asyncio.Task[None] | None = None
         self._looked = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._poll: asyncio.TimerHandle | None = None
-        self._polled = 0
         self._closed = False
 
     def forget_parent(self) -> None:
@@ -233,10 +226,10 @@ class Gate:
             upto: the last number that the writer has given.
         """
         self._closed = True
-        for timer in (self._timer, self._poll):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._poll = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting.close()
         for task in (self._looking, self._again, self._freeing):
             if task is not None:
                 task.cancel()
@@ -476,7 +469,8 @@ class Gate:
                         refusal = exc
                     else:
                         return wants
-                    await self._change()
+                    assert self._loop is not None
+                    await self._waiting.change(self._loop)
                     self._look_soon()
         except TimeoutError:
             if refusal is None:
@@ -595,7 +589,7 @@ class Gate:
             refused = self._without_room(table, wants, number)
             if refused:
                 if number:
-                    _claim(cells, refused, number)
+                    claim(cells, ((one.account, need) for _, one, need, _ in refused), number)
                 raise self._refusal(table, refused)
             table.begin([entry.account for _, entry, _, _ in wants])
             for _, entry, need, _ in wants:
@@ -617,9 +611,9 @@ class Gate:
             if budget.mode == "soft":
                 continue
             settled, held = self._stands(table, entry, window)
-            claim = cells[entry.account + CLAIM]
-            if claim and claim != number and not 0 < number < claim:
-                held += _claimed(cells, entry.account)
+            other = cells[entry.account + CLAIM]
+            if other and other != number and not 0 < number < other:
+                held += claimed(cells, entry.account)
             if settled + held + need > budget.limit_units:
                 refused.append(want)
         return refused
@@ -950,51 +944,16 @@ class Gate:
 
         self._on_loop(renew)
 
-    # -- waiting -----------------------------------------------------------------------------------
-
-    async def _change(self) -> None:
-        """Wait until money may have come back, in this process or another, or for a moment."""
-        assert self._loop is not None
-        future = self._loop.create_future()
-        self._waiting.append(future)
-        if self._poll is None:
-            self._polled = -1 if self._table is None else self._table.cells[CHANGES]
-            self._poll = self._loop.call_later(POLL, self._tick, 0)
-        try:
-            await future
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(future)
-
-    def _tick(self, quiet: int) -> None:
-        self._poll = None
-        table = self._table
-        changes = -1 if table is None else table.cells[CHANGES]
-        if changes != self._polled or quiet >= _CLAIM_AGAIN:
-            self._wake()
-        elif self._waiting and self._loop is not None:
-            self._poll = self._loop.call_later(POLL, self._tick, quiet + 1)
-
     def _wake_soon(self) -> None:
-        self._on_loop(self._wake)
-
-    def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        self._on_loop(self._waiting.wake)
 
     def _unclaim(self, wants: list[_Want], number: int) -> None:
         """Wait no more."""
         table = self._table
         if table is None:
             return
-        cells = table.cells
-        for _, entry, _, _ in wants:
-            with contextlib.suppress(IndexError):
-                if entry.account and cells[entry.account + CLAIM] == number:
-                    cells[entry.account + CLAIM] = 0  # one store: nobody else makes this number
-        self._wake()
+        unclaim(table.cells, [entry.account for _, entry, _, _ in wants], number)
+        self._waiting.wake()
 
     # -- figures -----------------------------------------------------------------------------------
 
@@ -1014,34 +973,12 @@ class Gate:
         return Balance(budget, scope, window, settled, held)
 
 
-_CLAIM_AGAIN: Final = int(CLAIM_LASTS / 1000 / POLL / 3)
-"""Polls after which a claim is made again, well before it ends."""
-
-
 def _reason(amounts: Amounts | Bound) -> str:
     return (isinstance(amounts, Bound) and amounts.reason) or "nothing limits it"
 
 
 def _known(amounts: Amounts | Bound) -> Amounts:
     return Amounts(amounts.usd or 0, amounts.tokens or 0, amounts.calls)
-
-
-def _claimed(cells: memoryview, account: int) -> int:
-    """Return what a call that waits has claimed, if it still waits."""
-    age = time.monotonic_ns() // 1_000_000 - cells[account + CLAIMED_AT]
-    return cells[account + CLAIMED] if 0 <= age <= CLAIM_LASTS else 0
-
-
-def _claim(cells: memoryview, refused: list[_Want], number: int) -> None:
-    now = time.monotonic_ns() // 1_000_000
-    for _, entry, need, _ in refused:
-        account = entry.account
-        other = cells[account + CLAIM]
-        if other == 0 or other >= number or not _claimed(cells, account):
-            cells[account + CLAIM] = 0
-            cells[account + CLAIMED] = need
-            cells[account + CLAIMED_AT] = now
-            cells[account + CLAIM] = number
 
 
 def _tell(cells: memoryview, entry: _Entry) -> int:
