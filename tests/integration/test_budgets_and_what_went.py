@@ -106,6 +106,11 @@ async def test_a_budget_that_counts_what_was_pruned_is_refused(
         with pytest.raises(LedgerError, match="the budget all counts records that were pruned"):
             await ask(one)
         await one.aclose()
+    entered = client(path, TOTAL)
+    with pytest.raises(LedgerError, match="records that were pruned"):
+        async with entered:
+            pass
+    assert entered.statistics().state == "closed"  # and not left to the garbage collector
 
     await spent(path, Budget("1", window="total", unbounded="allow"))
     await spent(path, Budget("1", window="total", mode="soft"))

@@ -25,6 +25,7 @@ from litellm_ledger._runtime.misuse import AsyncOnly, instead
 from litellm_ledger._storage.filesystem import REAL, FileSystem
 from litellm_ledger._storage.live_file import Durability
 from litellm_ledger._tracking.tracker import UsageTracker
+from litellm_ledger._writing.state import State
 
 from .further import FurtherCalls
 from .methods import CallTags, LiteLLMCalls
@@ -178,7 +179,13 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
                 "a view shares the life of its client: use 'async with' on the client and call "
                 "with_options() inside, or give the options to LiteLLMClient()"
             )
-        await self._core.ready()
+        was_open = self.usage.state is State.OPEN
+        try:
+            await self._core.ready()
+        except BaseException:  # the ledger is open, and its budgets are not
+            if not was_open and self.usage.state is State.OPEN:
+                await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -6,7 +6,6 @@ Owns what is believed of them: whole segments of valid lines, each number once. 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -93,6 +92,8 @@ def adjusted_segments(root: Path, names: Sequence[SegmentName]) -> list[Adjusted
             with open_file(root / SEGMENTS / str(name)) as file:
                 first = addition_of(raw := file.readline()) or erased_of(raw)
                 file.seek(0)
+                import hashlib  # a report needs none, and the import takes time
+
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             continue
