@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +30,8 @@ from litellm_ledger._budgets.status import Standing, standing, status_of
 from litellm_ledger._cli import budgets as _command
 from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.listing import Snapshot
-from litellm_ledger._records.audit import Audit
+from litellm_ledger._records.adjustment import encode_addition
+from litellm_ledger._records.audit import Audit, audit_of
 
 PICO = 10**12
 HOUR = timedelta(hours=1)
@@ -486,3 +488,13 @@ def test_an_audit_of_a_release_is_shown_by_verify(hand: HandMade) -> None:
     stranded_ledger(hand)
     told("budgets", "release", hand.root, "--why", "because", "--who", "ann", "--yes")
     assert run("verify", hand.root).exit_code == 0
+
+
+def test_a_release_of_more_than_a_ledger_can_hold_is_no_audit(hand: HandMade) -> None:
+    stranded_ledger(hand)
+    told("budgets", "release", hand.root, "--why", "because", "--who", "ann", "--yes")
+    found = read_additions(hand.root, Snapshot.take(hand.root).adjustments, [])
+    audit = next(one for one in found if isinstance(one, Audit))
+    huge = msgspec.structs.replace(audit.released[0], picousd=10**30)
+    assert audit_of(encode_addition(audit)) == audit
+    assert audit_of(encode_addition(msgspec.structs.replace(audit, released=[huge]))) is None

@@ -14,8 +14,9 @@ import msgspec
 from .adjustment import Adjustment, adjustment_of, in_utc
 from .layout import ADJUSTMENT_VERSION, SegmentName
 from .line import Moment, checked
+from .money import MAX_PICOUSD
 from .ranges import Spans
-from .record import Number
+from .record import Count, Number
 
 __all__ = [
     "ACKNOWLEDGE",
@@ -129,8 +130,8 @@ class Released(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     record: str
-    picousd: Number = 0
-    tokens: Number = 0
+    picousd: Annotated[int, msgspec.Meta(ge=0, le=MAX_PICOUSD)] = 0
+    tokens: Count = 0
     ts: Moment
     model: str | None = None
     tags: dict[str, str] | None = None
