@@ -66,6 +66,8 @@ async def caller(client):
         except BudgetExceeded as refused:
             if not refused.passes:
                 return
+            if not dice.randrange(200):  # near the limit nearly all are refused, for long
+                say("on")
             await asyncio.sleep(dice.random() * SECONDS * 10)
         else:
             if not dice.randrange(50):
