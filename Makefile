@@ -126,9 +126,9 @@ test-oldest: ## Run the test suite with the oldest dependencies that pyproject.t
 		PYTEST_ARGS="-W default $(PYTEST_ARGS)"
 
 # LiteLLM changes several times a week, under us and our users: what touches it runs on any version.
-TOUCHES_LITELLM := $(addprefix tests/integration/test_,abandoned_streams.py attempts.py batches.py cache.py \
-	calls.py capture.py connections.py examples.py fastapi.py fees.py further_calls.py litellm_check.py \
-	litellm_seam.py price_options.py prices.py privacy.py proxy.py realtime.py server_costs.py \
+TOUCHES_LITELLM := $(addprefix tests/integration/test_,abandoned_streams.py adaptive.py attempts.py batches.py \
+	budget_jobs.py budgets.py cache.py calls.py capture.py connections.py examples.py fastapi.py fees.py \
+	further_calls.py holds.py litellm_check.py litellm_seam.py otel.py price_options.py prices.py privacy.py proxy.py realtime.py server_costs.py \
 	unit_prices.py wire.py) \
 	$(addprefix tests/unit/test_,calls.py internals.py outcome.py packing.py plain.py retry.py) tests/acceptance \
 	tests/cancellation/test_calls.py tests/cancellation/test_cached_calls.py
