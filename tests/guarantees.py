@@ -202,6 +202,7 @@ FAULTS: Final = (
 
 _KILLS: Final = "tests/crash/test_kills.py"
 _POWER: Final = "tests/crash/test_power.py"
+_PRUNE: Final = "tests/crash/test_prune_kills.py"
 _STEPS: Final = "tests/crash/test_recovery_kills.py"
 _BYTES: Final = "tests/property/test_segment_bytes.py"
 _SEGMENT: Final = "tests/unit/test_segment.py"
@@ -263,8 +264,38 @@ SABOTAGE: Final = (
         ),
     ),
     (
+        (
+            "pruning that removes files before the audit is there, before gaps stand for the "
+            "numbers, or before the audit is synced"
+        ),
+        f"{_PRUNE}::test_a_saboteur_that_removes_before_it_writes_the_audit_is_caught",
+        f"{_PRUNE}::test_a_saboteur_that_removes_before_gaps_stand_for_the_numbers_is_caught",
+        f"{_PRUNE}::test_an_audit_that_is_not_synced_before_files_go_is_caught",
+    ),
+    (
         "a compaction that syncs nothing",
         f"{_POWER}::test_a_compaction_that_syncs_nothing_is_caught",
+    ),
+    (
+        "an erasure whose audit comes after the files",
+        (
+            "tests/crash/test_erase_kills.py::"
+            "test_a_saboteur_whose_audit_comes_after_the_files_is_caught"
+        ),
+    ),
+    (
+        "an erasure that leaves manifests as they were",
+        (
+            "tests/crash/test_erase_kills.py::"
+            "test_a_saboteur_who_leaves_manifests_as_they_were_is_caught"
+        ),
+    ),
+    (
+        "an erasure that does not sync what it writes",
+        (
+            "tests/crash/test_erase_kills.py::"
+            "test_files_that_are_not_synced_before_the_audit_are_caught"
+        ),
     ),
     (
         "the name of a directory that was created, left to the machine",

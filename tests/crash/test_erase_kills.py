@@ -17,7 +17,7 @@ from tests.people import JOHN, MARY, says, traces, two_people
 from tests.power import Medium, NeverSyncsFiles, Recorder, states
 from tests.tally import Tally
 
-from litellm_ledger._maintenance import erase as _erase
+from litellm_ledger._maintenance.additions import Audits
 from litellm_ledger._maintenance.erase import erase
 from litellm_ledger._maintenance.erasing import finish_pending
 from litellm_ledger._maintenance.person import Person
@@ -150,13 +150,13 @@ def test_a_saboteur_whose_audit_comes_after_the_files_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(tmp_path, archive=False)
-    write = _erase.write_additions
+    write = Audits.write
 
-    def late(root: Path, *args: Any) -> Any:
+    def late(self: Audits, root: Path, fs: Any) -> None:
         put_in_place(root)
-        return write(root, *args)
+        write(self, root, fs)
 
-    monkeypatch.setattr(_erase, "write_additions", late)
+    monkeypatch.setattr(Audits, "write", late)
     with pytest.raises(AssertionError):
         look_at_each(case)
 

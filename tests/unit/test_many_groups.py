@@ -17,7 +17,7 @@ from litellm_ledger._aggregates.groups import OTHER
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._cli import parts
-from litellm_ledger._cli.flags import Output
+from litellm_ledger._cli.flags import Looks, Output
 from litellm_ledger._cli.print_reports import ask, print_report
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reports import answer as _answer
@@ -101,9 +101,10 @@ def test_every_way_prints_the_same_bytes(
         ):
             monkeypatch.setattr(engine, "_LARGE", large)
             monkeypatch.setattr(engine, "_MANY", many)
-            asked = ask(Ledger(path), by, Question(), output, breakdown=breakdown)
+            looks = Looks(limit=top or 0, breakdown=breakdown)
+            asked = ask(Ledger(path), by, Question(), output, looks)
             with asked as report:
-                print_report(report, output, top=top)
+                print_report(report, output, looks)
             found.append(capsys.readouterr().out.replace(str(path), "PATH"))
         assert found[1:] == [found[0]] * 3
         assert found[0]

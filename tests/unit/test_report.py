@@ -186,6 +186,8 @@ def test_the_json_form_gives_exact_decimals_as_text(hand: HandMade) -> None:
         "in_flight",
         "cut_off",
         "adjusted",
+        "aggregated",
+        "pruned",
         "notes",
         "problems",
     }

@@ -183,8 +183,11 @@ def list_segments(root: Path) -> list[SegmentName]:
 
 
 def list_additions(root: Path) -> list[SegmentName]:
-    """List the segments of adjustments and audits, which are never archived."""
-    return [name for name in names_in(root) if name.adjusts]
+    """List the segments of adjustments and audits, which are never archived.
+
+    One look is enough: none of them is renamed once it is there.
+    """
+    return [name for name in _names(root) if name.adjusts]
 
 
 def names_in(root: Path, *, idle: bool = False) -> list[SegmentName]:
