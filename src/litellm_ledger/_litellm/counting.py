@@ -1,4 +1,4 @@
-"""How many tokens a piece of a stream has, counted as it comes.
+"""How many tokens a piece of a stream has, counted when it arrives.
 
 Owns the counter: OpenAI's tokenizer, as LiteLLM has it in its package, for OpenAI's models; for
 others twice that, but never more than the bytes, which are a true bound.  Never reaches for the

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -52,18 +53,17 @@ def observe(meter: Meter, look: Look, before: Callable[[], None]) -> None:
 
         return callback
 
-    def gauge(
-        name: str, unit: str, text: str, of: Callable[[Statistics, Path | None], float | None]
+    def observed(
+        make: Callable[..., object],
+        name: str,
+        unit: str,
+        text: str,
+        of: Callable[[Statistics, Path | None], float | None],
     ) -> None:
-        callbacks = [seen(of)]
-        meter.create_observable_gauge(name, callbacks, unit=unit, description=text)  # type: ignore[arg-type]
+        make(name, [seen(of)], unit=unit, description=text)
 
-    def counter(
-        name: str, unit: str, text: str, of: Callable[[Statistics, Path | None], float | None]
-    ) -> None:
-        callbacks = [seen(of)]
-        meter.create_observable_counter(name, callbacks, unit=unit, description=text)  # type: ignore[arg-type]
-
+    gauge = partial(observed, meter.create_observable_gauge)
+    counter = partial(observed, meter.create_observable_counter)
     gauge(
         "litellm_ledger.queue.depth",
         "{record}",
