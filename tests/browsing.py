@@ -7,8 +7,6 @@ Playwright and axe-core are of the group ``peers``.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chromium import chromium_path
 from tests.ledger_by_hand import OTHER_WRITER, HandMade
 from tests.ports import free_port
 
@@ -154,16 +153,6 @@ def served(root: Path, where: Path) -> Iterator[Server]:
 
 
 # -- a browser -------------------------------------------------------------------------------------
-
-
-def chromium_path() -> str:
-    """Return where Chromium is; skip the test where it is not and cannot be."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        if os.getuid() == 0 and shutil.which("apt-get"):
-            pytest.fail("no chromium: apt-get install --no-install-recommends chromium")
-        pytest.skip("no chromium here, and no way to install it")
-    return found
 
 
 @contextmanager

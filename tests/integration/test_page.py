@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chromium import chromium_path
 from tests.ledger_by_hand import NOON, HandMade, spoil
 from tests.terminal import run
 
@@ -438,12 +437,7 @@ root.dataset.found = JSON.stringify({
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        if os.getuid() == 0 and shutil.which("apt-get"):
-            pytest.fail("no chromium: apt-get install --no-install-recommends chromium")
-        pytest.skip("no chromium here, and no way to install it")
-    return found
+    return chromium_path()
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.chromium import chromium_path
 from tests.ledger_by_hand import HandMade
 
 from litellm_ledger._cli.serving import serve
@@ -271,12 +270,7 @@ def test_serve_serves_and_ends_while_somebody_watches(hand: HandMade) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        if os.getuid() == 0 and shutil.which("apt-get"):
-            pytest.fail("no chromium: apt-get install --no-install-recommends chromium")
-        pytest.skip("no chromium here, and no way to install it")
-    return found
+    return chromium_path()
 
 
 def test_chromium_shows_it_without_a_complaint(
