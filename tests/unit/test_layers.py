@@ -26,6 +26,7 @@ ORDER = [
     "_reading",
     "_maintenance",
     "_budgets",
+    "_shipping",
     "_reports",
     "_writing",
     "_tracking",
