@@ -19,6 +19,7 @@ import click
 from click.exceptions import Exit
 
 from litellm_ledger import __version__
+from litellm_ledger._reports.places import is_url
 
 from .flags import FORMS, HELP, command, complain, home
 
@@ -97,7 +98,7 @@ class _Commands(click.Group):
         completing = ctx.resilient_parsing
         if first in _OURS or first in _COMMANDS or (completing and not args):
             pass
-        elif not args or first.startswith("-") or path.is_dir():
+        elif not args or first.startswith("-") or is_url(first) or path.is_dir():
             args = [_DEFAULT, *args]
         elif not completing and len(path.parts) + first.endswith("/") > 1:  # looks like no command
             complain(f"there is no directory {first}; litellm-ledger --help lists the commands")

@@ -26,6 +26,7 @@ from click.exceptions import Exit
 
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.escaping import escaped, json_text
+from litellm_ledger._reports.places import is_url
 
 from .parameters import Command, argument, option, parameter
 from .settings import foreign, forget, ledger_directory, settings
@@ -67,6 +68,11 @@ def home(path: Path | None) -> Path | None:
     return path and Path(os.path.expanduser(path))  # noqa: PTH111 - `~nobody` stays as it is
 
 
+def _ledger(given: str | None) -> str | Path | None:
+    """Return the directory that is meant, or the URL."""
+    return given if given is None or is_url(given) else home(Path(given))
+
+
 def _directory(_context: object, _parameter: object, begun: str) -> list[CompletionItem]:
     """Have the shell complete a directory."""
     from click.shell_completion import CompletionItem
@@ -75,23 +81,23 @@ def _directory(_context: object, _parameter: object, begun: str) -> list[Complet
 
 
 Where = Annotated[
-    Path | None,
+    str | None,
     argument(
         help="Ledger directory. Default: $LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your "
         "user data directory.",
-        callback=lambda _context, _parameter, path: home(path),
+        callback=lambda _context, _parameter, path: _ledger(path),
         shell_complete=_directory,
     ),
 ]
 
 
 Wheres = Annotated[
-    tuple[Path, ...],
+    tuple[str, ...],
     argument(
         metavar="[PATH]...",
-        help="Ledger directory, or several that are read as one. Default: $LITELLM_LEDGER_DIR, "
-        "that of litellm-ledger.toml, or your user data directory.",
-        callback=lambda _context, _parameter, paths: tuple(map(home, paths)),
+        help="Ledger directory or postgresql://…, or several that are read as one. Default: "
+        "$LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your user data directory.",
+        callback=lambda _context, _parameter, paths: tuple(map(_ledger, paths)),
         shell_complete=_directory,
     ),
 ]
@@ -308,7 +314,7 @@ def _taken(
         from litellm_ledger._reports.ledger import Ledger
 
         paths = given.pop("paths") if "paths" in given else ()
-        given["ledger"] = Ledger(paths or ledger_directory(given.pop("path", None)))
+        given["ledger"] = Ledger(paths or given.pop("path", None) or ledger_directory())
     if "question" in takes:
         given["question"] = _question({name: given.pop(name) for name in _ASKING}, local=local)
     if "output" in takes:
@@ -423,13 +429,13 @@ def emit(
 
 def place(ledger: Ledger) -> str:
     """Return where a ledger is, or several, in words."""
-    return " and ".join(map(str, ledger.paths))
+    return " and ".join(map(str, ledger.places))
 
 
 def paths_dict(ledger: Ledger) -> dict[str, Any]:
     """Return the members of JSON that say which ledger was read, or which."""
-    several = {"paths": [str(path) for path in ledger.paths]} if len(ledger.paths) > 1 else {}
-    return {"path": str(ledger.path), **several}
+    paths = [str(place) for place in ledger.places]
+    return {"path": paths[0], **({"paths": paths} if len(paths) > 1 else {})}
 
 
 def scope(ledger: Ledger, question: Question) -> str:

@@ -68,7 +68,9 @@ def doctor(
 
     ledger = Ledger(paths or ledger_directory())
     if len(ledger.paths) > 1:
-        return one_by_one(ledger, output, lambda one: doctor(output, (one.path,), prices=prices))
+        return one_by_one(
+            ledger, output, lambda one: doctor(output, (str(one.path),), prices=prices)
+        )
     with working(f"examining {ledger.path}"):
         findings = examine(ledger)
         opinion = _second_opinion(ledger) if prices else None

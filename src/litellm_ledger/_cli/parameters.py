@@ -51,8 +51,8 @@ def parameter(
         settings["is_flag"] = True
     elif kind == list[str]:
         settings["multiple"] = True
-    elif kind == tuple[Path, ...]:
-        settings |= {"nargs": -1, "type": _TYPES[Path]}
+    elif kind == tuple[str, ...]:
+        settings |= {"nargs": -1, "type": click.STRING}
         default = ()
     else:
         settings["type"] = next(_TYPES[one] for one in get_args(kind) or (kind,) if one in _TYPES)

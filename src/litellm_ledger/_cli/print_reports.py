@@ -117,7 +117,7 @@ def ask(
         with working(f"reading {place(ledger)}"):
             answer = opened.enter_context(
                 open_report(
-                    ledger.paths,
+                    ledger.places,
                     by,
                     selection,
                     quantiles=looks.latency,

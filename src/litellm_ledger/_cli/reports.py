@@ -187,11 +187,12 @@ def top(
     """The most expensive users, models or tags, and their share of the cost."""
     from litellm_ledger._aggregates.groups import named
     from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._reports.places import is_url
 
     from .print_reports import ask_tags, print_report
 
-    if what is not None and what not in _TOPS and Path(what).is_dir():  # `top usage/`
-        paths, what = (Path(what), *paths), None
+    if what is not None and what not in _TOPS and (is_url(what) or Path(what).is_dir()):
+        paths, what = (what, *paths), None  # `top usage/`
     if what is not None and by:
         raise ValueError(f"give {what} or --by, not both")
     ledger = Ledger(paths or ledger_directory())

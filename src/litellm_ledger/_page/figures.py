@@ -178,7 +178,7 @@ def gather(
         elif every != "day":
             rows = [in_period(row, every, dates) for row in rows]
     page = Page(
-        path=" and ".join(map(str, ledger.paths)),
+        path=" and ".join(map(str, ledger.places)),
         made=made,
         question=question,
         every=every if rows else None,
@@ -213,7 +213,7 @@ def gather(
             about="Errors, cancelled calls, streams left early, and calls whose process died.",
         ),
     ]
-    tags = count_tags(ledger.paths, Selection(**question.selection(), calendar=dates))
+    tags = count_tags(ledger.places, Selection(**question.selection(), calendar=dates))
     advance(1)
     chosen = summarising(tags, main.total.calls)
     tops = []

@@ -26,6 +26,7 @@ from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.tag_values import LARGEST, TagValues
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._archive.database import available
+from litellm_ledger._reading.elsewhere import AtHand, Place, Places, Wanted, at_hand
 from litellm_ledger._reading.lines import Line, Problem, entries, everything, whole
 from litellm_ledger._reading.listing import (
     Roots,
@@ -62,6 +63,7 @@ __all__ = [
     "AsOf",
     "count_tags",
     "find_operation",
+    "has_adjustments",
     "is_large",
     "list_calls",
     "list_tags",
@@ -89,7 +91,7 @@ _MOST: Final = 20
 
 
 def make_report(
-    root: Roots,
+    root: Places,
     by: Sequence[str],
     selection: Selection,
     *,
@@ -164,7 +166,7 @@ def _add_adjustments(
 
 @contextlib.contextmanager
 def open_report(
-    root: Roots,
+    root: Places,
     by: Sequence[str],
     selection: Selection,
     *,
@@ -209,7 +211,7 @@ def _was_pruned_since(ledger: Snapshot) -> bool:
 
 
 def _answered(
-    root: Roots,
+    places: Places,
     by: Sequence[str],
     selection: Selection,
     opened: contextlib.ExitStack,
@@ -224,7 +226,19 @@ def _answered(
     totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
     spread = Spread(by, dates) if quantiles else None
     asked = QuarterQuestion(by, selection)
-    problems: list[Problem] = []
+    there = opened.enter_context(
+        at_hand(
+            places,
+            Wanted(
+                kinds=frozenset({"started", "usage"}),
+                selection=selection,
+                sums=None if quantiles else (asked, totals),
+                slim=True,
+            ),
+        )
+    )
+    root = there.roots
+    problems: list[Problem] = [*there.problems]
     adjusted = 0
     looks: list[_Look] = []
     for one in each(root):
@@ -268,13 +282,13 @@ def _answered(
             outcomes, by, problems, calendar=dates, totals=totals, spread=spread, order=order
         )
         answer = of_report(report, nested=nested, order=order)
-    report = _with_tags(answer, lambda: list_tags(root, selection))
+    report = _with_tags(answer, lambda: list_tags(places, selection))
     if selection.where or selection.where_not:
-        report = _with_asked(report, root, selection)
+        report = _with_asked(report, places, selection)
     counts = [look.running.counted() for look in looks]
     in_flight, cut_off = (sum(numbers) for numbers in zip(*counts, strict=True))
     report = replace(report, in_flight=in_flight, cut_off=cut_off, adjusted=adjusted)
-    report = _with_pruned(report, looks, selection)
+    report = _with_fetched(_with_pruned(report, looks, selection), there)
     return looks, dataclasses.replace(answer, report=report)
 
 
@@ -294,8 +308,31 @@ def _with_pruned(report: Report, looks: Sequence[_Look], selection: Selection) -
     )
 
 
-def list_calls(root: Roots, selection: Selection, limit: int | None) -> Calls:
+def _with_fetched(report: Report, there: AtHand) -> Report:
+    """Say what a ledger elsewhere does not have: not yet, or not any more."""
+    if not there.fetched:
+        return report
+    gone = [one for one in there.fetched.values() if one.expired]
+    moments = [report.pruned_until, *(one.expired_until for one in gone)]
+    return replace(
+        report,
+        unshipped=there.unshipped,
+        pruned=report.pruned + sum(one.expired for one in gone),
+        pruned_until=max((moment for moment in moments if moment is not None), default=None),
+    )
+
+
+def list_calls(places: Places, selection: Selection, limit: int | None) -> Calls:
     """List outcomes, the newest first; see ``Ledger.calls``."""
+    with at_hand(places, Wanted(selection=selection, newest=limit)) as there:
+        found = _list_calls(there.roots, selection, limit)
+        if not there.fetched:
+            return found
+        problems = [*there.problems, *found.problems]
+        return replace(found, matched=found.matched + there.left, problems=problems)
+
+
+def _list_calls(root: Roots, selection: Selection, limit: int | None) -> Calls:
     ledgers = take_each(root)
     if _is_large(*ledgers):
         from . import in_duckdb, relation
@@ -311,8 +348,13 @@ def list_calls(root: Roots, selection: Selection, limit: int | None) -> Calls:
     return newest(whole(wanted, problems), limit, problems)
 
 
-def list_tags(root: Roots, selection: Selection) -> set[str]:
+def list_tags(places: Places, selection: Selection) -> set[str]:
     """Return the names of the tags that the outcomes asked for have."""
+    with at_hand(places, Wanted(selection=selection, tags=True, slim=True)) as there:
+        return there.tags | _list_tags(there.roots, selection)
+
+
+def _list_tags(root: Roots, selection: Selection) -> set[str]:
     ledgers = take_each(root)
     pruned = set().union(*(_tags_of_pruned(ledger, selection) for ledger in ledgers))
     if _is_large(*ledgers):
@@ -336,11 +378,16 @@ def _tags_of_pruned(ledger: Snapshot, selection: Selection) -> set[str]:
     return found
 
 
-def count_tags(root: Roots, selection: Selection) -> dict[str, TagValues]:
+def count_tags(places: Places, selection: Selection) -> dict[str, TagValues]:
     """Return how the values of each tag are spread over the outcomes asked for.
 
     Memory grows with the different values.
     """
+    with at_hand(places, Wanted(selection=selection, slim=True)) as there:
+        return _count_tags(there.roots, selection)
+
+
+def _count_tags(root: Roots, selection: Selection) -> dict[str, TagValues]:
     ledgers = take_each(root)
     if _is_large(*ledgers):
         from . import in_duckdb, relation
@@ -373,8 +420,24 @@ def _selected(ledger: Snapshot, selection: Selection, ids: set[str]) -> set[str]
     }
 
 
-def find_operation(root: Path, key: str) -> Operation | None:
-    """Return one operation with its attempts; see ``Ledger.operation``.
+def has_adjustments(places: Places) -> bool:
+    """Whether any outcome was priced again."""
+    from litellm_ledger._reading.adjustments import are_there
+
+    with at_hand(places, Wanted(kinds=frozenset())) as there:
+        return any(are_there(root, list_additions(root)) for root in each(there.roots))
+
+
+def find_operation(place: Place, key: str) -> Operation | None:
+    """Return one operation with its attempts; see ``Ledger.operation``."""
+    kinds = frozenset({"started", "usage"})
+    with at_hand(place, Wanted(kinds=kinds, key=key)) as there:
+        (root,) = each(there.roots)
+        return _find_operation(root, key)
+
+
+def _find_operation(root: Path, key: str) -> Operation | None:
+    """Find an operation in a directory.
 
     Lines are searched for the bytes of the key, which is sooner than any database; rows of the
     archive are for the database.
@@ -433,7 +496,7 @@ def _with_tags(answer: Answer, tags: Callable[[], set[str]]) -> Report:
     return _named(answer.report, answer.missing, tags() if answer.missing else set())
 
 
-def _with_asked(report: Report, root: Roots, selection: Selection) -> Report:
+def _with_asked(report: Report, places: Places, selection: Selection) -> Report:
     """Say which tags of the conditions are on no call of that time; of no match, what there is.
 
     A call without the tag passes some conditions, so that a wrong name goes unseen in the figures:
@@ -443,14 +506,14 @@ def _with_asked(report: Report, root: Roots, selection: Selection) -> Report:
     asked = selection.tags(passing_without=matched)
     span = Selection(selection.since, selection.until, calendar=selection.calendar)
     if asked:
-        known = list_tags(root, span)
+        known = list_tags(places, span)
         missing = dict.fromkeys([*report.missing_tags, *sorted(asked - known)])
         report = _named(report, tuple(missing), known | set(report.known_tags))
     if matched:
         return report
     nowhere = {f"tag:{tag}" for tag in report.missing_tags}
     keys = [key for key in {**selection.where, **selection.where_not} if key not in nowhere]
-    with open_report(root, keys, span) as answer:
+    with open_report(places, keys, span) as answer:
         return replace(report, instead=_values(answer))
 
 

@@ -1,12 +1,15 @@
 """``Ledger``: reads what was recorded, while other processes write or after they died.
 
-Owns the public way in: segments, records, report, verify.  Never writes, locks or repairs anything,
+Owns the public way in: segments, records, report, verify.  What is in a database is fetched first
+(``_reading.elsewhere``) and then read like a directory.  Never writes, locks or repairs anything,
 never imports LiteLLM, needs no event loop (call it in a thread from async code).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import weakref
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -15,6 +18,8 @@ from typing import TYPE_CHECKING, TypedDict
 from litellm_ledger._aggregates.calendar import PERIODS, calendar
 from litellm_ledger._aggregates.groups import check_by
 from litellm_ledger._aggregates.selection import Selection, Where
+from litellm_ledger._errors import LedgerPathError
+from litellm_ledger._reading.elsewhere import Elsewhere, Place, Unshipped, Wanted, at_hand
 from litellm_ledger._reading.lines import Problem, everything, whole
 from litellm_ledger._reading.listing import each, list_segments, take_each
 from litellm_ledger._reading.pruned import Expired, what_was_pruned
@@ -23,6 +28,7 @@ from litellm_ledger._records.record import UsageRecord
 
 from .engine import find_operation, list_calls, list_tags, make_report
 from .history import Calls, Operation
+from .places import place_of
 from .report import Report
 
 if TYPE_CHECKING:
@@ -55,18 +61,31 @@ class Records(Iterator[UsageRecord]):
         problems: the places skipped so far because they hold no valid record.
     """
 
-    __slots__ = ("_found", "problems")
+    __slots__ = ("__weakref__", "_found", "_opened", "problems")
 
-    def __init__(self, found: Generator[UsageRecord], problems: list[Problem]) -> None:
+    def __init__(
+        self,
+        found: Generator[UsageRecord],
+        problems: list[Problem],
+        opened: contextlib.ExitStack | None = None,
+    ) -> None:
         self._found = found
+        self._opened = contextlib.ExitStack() if opened is None else opened
+        if opened is not None:
+            weakref.finalize(self, opened.close)  # what was fetched from elsewhere
         self.problems = problems
 
     def __next__(self) -> UsageRecord:
-        return next(self._found)
+        try:
+            return next(self._found)
+        except BaseException:
+            self._opened.close()
+            raise
 
     def close(self) -> None:
         """Stop reading and close the file that is being read."""
         self._found.close()
+        self._opened.close()
 
 
 def _checked(limit: int | None) -> int | None:
@@ -81,25 +100,56 @@ class Ledger:
     Nothing is read until a method is called; each call lists the directory again.
 
     Args:
-        path: the directory that the client writes to; or several, which are read as one.  One that
-            is given twice counts once; of a ledger and its copy, which have the same records,
-            reading says ``LedgerPathError``.
+        path: the directory that the client writes to, or the URL of a database that ledgers are
+            shipped to (``postgresql://…``, extra ``postgres``); or several, which are read as one.
+            One that is given twice counts once; of a ledger and its copy, which have the same
+            records, reading says ``LedgerPathError``.
 
     Attributes:
-        path: the directory, of several the first.
-        paths: all of them.
+        places: all of them: directories, and what is elsewhere.
+
+    Raises:
+        ValueError: none is given; a URL cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
-        given = [path] if isinstance(path, str | os.PathLike) else path
-        self.paths = tuple(map(Path, given))
-        if not self.paths:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | Elsewhere | Sequence[str | os.PathLike[str] | Elsewhere],
+    ) -> None:
+        given = [path] if isinstance(path, str | os.PathLike | Elsewhere) else path
+        self.places: tuple[Place, ...] = tuple(map(place_of, given))
+        if not self.places:
             raise ValueError("Ledger([]): give a directory, or several")
-        self.path = self.paths[0]
 
     def __repr__(self) -> str:
-        paths = [str(path) for path in self.paths]
+        paths = [str(place) for place in self.places]
         return f"Ledger({(paths if len(paths) > 1 else paths[0])!r})"
+
+    @property
+    def path(self) -> Path:
+        """The directory, of several the first; as ``paths``."""
+        return self.paths[0]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The directories.
+
+        Raises:
+            LedgerPathError: one of the ledgers is no directory.
+        """
+        found = []
+        for place in self.places:
+            if not isinstance(place, Path):
+                raise LedgerPathError(
+                    f"{place} is no directory of this machine; do this where the ledger is written"
+                )
+            found.append(place)
+        return tuple(found)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it is in directories of this machine."""
+        return all(isinstance(place, Path) for place in self.places)
 
     def segments(self) -> list[SegmentName]:
         """List the segments, sealed and open, by writer (that is, by its start) and first number.
@@ -107,7 +157,12 @@ class Ledger:
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
         """
-        return [name for root in each(self.paths) for name in list_segments(root)]
+        found: list[SegmentName] = []
+        for place in dict.fromkeys(self.places):
+            if isinstance(place, Elsewhere):
+                found += place.segments()
+        here = tuple(place for place in self.places if isinstance(place, Path))
+        return [*(name for root in each(here) for name in list_segments(root)), *found]
 
     def records(
         self,
@@ -147,15 +202,19 @@ class Ledger:
         if not wanted <= _KINDS:
             raise ValueError(f"unknown kind: {', '.join(sorted(wanted - _KINDS))}")
         selection = Selection(since, until, where, where_not=where_not)
-        ledgers = take_each(self.paths)
-        problems: list[Problem] = []
+        with contextlib.ExitStack() as stack:
+            asked = Wanted(kinds=wanted, selection=selection)
+            there = stack.enter_context(at_hand(self.places, asked))
+            ledgers = take_each(there.roots)
+            opened = stack.pop_all()
+        problems = there.problems
         lines = (
             entry
             for ledger in ledgers
             for entry in everything(ledger, problems)
             if entry.line.kind in wanted and selection.fits(entry.line)
         )
-        return Records(whole(lines, problems), problems)
+        return Records(whole(lines, problems), problems, opened if there.fetched else None)
 
     def report(
         self,
@@ -212,7 +271,7 @@ class Ledger:
 
             order = read_order(sort, keys, flag="sort=")
         return make_report(
-            self.paths,
+            self.places,
             keys,
             selection,
             quantiles=quantiles,
@@ -240,7 +299,7 @@ class Ledger:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
         return list_calls(
-            self.paths, Selection(since, until, where, where_not=where_not), _checked(limit)
+            self.places, Selection(since, until, where, where_not=where_not), _checked(limit)
         )
 
     def operation(self, key: str) -> Operation | None:
@@ -253,7 +312,9 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        found = (find_operation(root, key) for root in each(self.paths))
+        here = each(tuple(place for place in self.places if isinstance(place, Path)))
+        places: list[Place] = [*here, *(p for p in self.places if isinstance(p, Elsewhere))]
+        found = (find_operation(place, key) for place in places)
         return next((one for one in found if one is not None), None)
 
     def sql(
@@ -278,7 +339,7 @@ class Ledger:
         """
         from .sql import run_sql
 
-        return run_sql(self.paths, query, parameters, allow_files=allow_files)
+        return run_sql(self.places, query, parameters, allow_files=allow_files)
 
     def tags(
         self,
@@ -293,7 +354,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat, ValueError: as for ``records``.
         """
-        return sorted(list_tags(self.paths, Selection(since, until, where, where_not=where_not)))
+        return sorted(list_tags(self.places, Selection(since, until, where, where_not=where_not)))
 
     def pruned(
         self, *, since: datetime | None = None, until: datetime | None = None
@@ -308,10 +369,26 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        return what_was_pruned(each(self.paths), since, until)
+        with at_hand(self.places, Wanted(kinds=frozenset())) as there:
+            return what_was_pruned(each(there.roots), since, until)
+
+    def unshipped(self) -> Unshipped | None:
+        """Return what a database is known not to have yet; ``None``: nothing, or no database.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat: as for ``records``.
+        """
+        if self.is_here:
+            return None
+        with at_hand(self.places, Wanted(kinds=frozenset())) as there:
+            return there.unshipped
 
     def verify(
-        self, *, full: bool = False, anchors: str | os.PathLike[str] | None = None
+        self,
+        *,
+        full: bool = False,
+        anchors: str | os.PathLike[str] | None = None,
+        against: Sequence[str | os.PathLike[str]] = (),
     ) -> Verification:
         """Compare the records on the ledger with its writers' counters; see ``Verification``.
 
@@ -321,15 +398,24 @@ class Ledger:
             full: check every line, and compare every manifest with its lines.
             anchors: a file with lines that ``litellm-ledger anchor`` has printed: also check that
                 nothing which they cover was changed, added or taken away.
+            against: of a database: ledger directories that are shipped to it, whose lines are
+                compared with what it has.
 
         Raises:
             LedgerPathError: there is no ledger, or it cannot be read.
             UnsupportedFormat: it was written by a newer version.
-            ValueError: there is no anchor in the file; these are several ledgers.
+            ValueError: there is no anchor in the file; these are several ledgers; ``against`` with
+                a directory, or ``anchors`` with a database.
             OSError: that file cannot be read.
         """
-        if len(self.paths) > 1:
+        if len(self.places) > 1:
             raise ValueError("verify one ledger at a time: Ledger(path).verify() for each of paths")
+        if isinstance(self.places[0], Elsewhere):
+            if anchors is not None:
+                raise ValueError("anchors are of a directory; verify that one")
+            return self.places[0].verify(full=full, against=tuple(map(Path, against)))
+        if against:
+            raise ValueError("against= goes with a database")
         from litellm_ledger._reading.anchor import read_anchors
         from litellm_ledger._reading.verify import (
             verify,  # needs file locks, which reading does not

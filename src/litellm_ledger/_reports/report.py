@@ -18,6 +18,7 @@ from litellm_ledger._aggregates.formatting import counted, dollars, listed
 from litellm_ledger._aggregates.groups import MISSING, MONEY, Quantiles, Row
 from litellm_ledger._aggregates.quantiles import MEASURED, Spread
 from litellm_ledger._aggregates.totals import Totals
+from litellm_ledger._reading.elsewhere import Unshipped
 from litellm_ledger._reading.lines import Line, Problem
 from litellm_ledger._records.money import usd, whole
 
@@ -37,6 +38,7 @@ __all__ = [
     "in_order",
     "measured_row",
     "row_dict",
+    "unshipped_note",
 ]
 
 MAX_GROUPS: Final = 1_000_000
@@ -65,6 +67,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         pruned: records that were pruned and may belong to what was asked for, but are not in the
             sums, since no aggregate tells.
         pruned_until: the time of the last record that was pruned, of ``aggregated`` and ``pruned``.
+        unshipped: of a database, what is known to be missing yet.
         problems: places on the ledger that hold no valid record and are not counted.
     """
 
@@ -84,6 +87,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     missing_tags: tuple[str, ...] = ()
     known_tags: tuple[str, ...] = ()
     instead: dict[str, tuple[str, ...]] = {}
+    unshipped: Unshipped | None = None
     problems: list[Problem] = []
 
     def notes(self) -> list[str]:
@@ -103,7 +107,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             notes.append(
                 f"(other): {_calls(self.folded)} in groups beyond the first {MAX_GROUPS:,}."
             )
-        return notes + self._removed() + self._damage()
+        return notes + self._removed() + self._behind() + self._damage()
 
     def warnings(self) -> list[str]:
         """Return the notes that rows alone do not show: calls that are missing, or no match."""
@@ -111,13 +115,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             self._unmatched()
             + self._begun()
             + (self._removed()[-1:] if self.pruned else [])
+            + self._behind()
             + self._damage()
         )
 
     @property
     def is_floor(self) -> bool:
         """Whether the total may really be higher: for its own reasons, or for what is missing."""
-        return self.total.is_floor or bool(self.cut_off or self.pruned or self.problems)
+        missing = self.cut_off or self.pruned or self.unshipped or self.problems
+        return self.total.is_floor or bool(missing)
 
     def _unmatched(self) -> list[str]:
         """What there is where nothing matches the conditions."""
@@ -159,6 +165,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 "them does not tell the groups or the time asked for."
             )
         return notes
+
+    def _behind(self) -> list[str]:
+        return [] if self.unshipped is None else [unshipped_note(self.unshipped)]
 
     def _damage(self) -> list[str]:
         unread = sorted({problem.file for problem in self.problems if problem.what == "unreadable"})
@@ -262,6 +271,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "adjusted": self.adjusted,
             "aggregated": self.aggregated,
             "pruned": self.pruned,
+            **({"unshipped": msgspec.to_builtins(self.unshipped)} if self.unshipped else {}),
             "notes": self.notes(),
             "problems": msgspec.to_builtins(self.problems),
         }
@@ -388,3 +398,13 @@ def row_dict(row: Row) -> dict[str, Any]:
 
 def _calls(count: int) -> str:
     return counted(count, "call")
+
+
+def unshipped_note(behind: Unshipped) -> str:
+    """Say what a database does not have yet."""
+    since = "" if behind.since is None else f", since {behind.since:%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f"Not shipped yet: {counted(behind.records, 'record')} of "
+        f"{counted(behind.writers, 'writer')}{since}, not counted above; litellm-ledger ship "
+        "sends them, from where they were written."
+    )

@@ -17,8 +17,8 @@ import msgspec
 
 from litellm_ledger._archive.columns import text_list
 from litellm_ledger._archive.database import literally, module
+from litellm_ledger._reading.elsewhere import Places, Wanted, at_hand
 from litellm_ledger._reading.lines import Problem
-from litellm_ledger._reading.listing import Roots
 
 from .relation import Relation, ask
 
@@ -64,6 +64,7 @@ _ONLY_VIEWS: Final = (
     "a statement reads only the views calls and records; --allow-files (allow_files=True) lets it "
     "read files"
 )
+_ALL: Final = frozenset({"gap", "started", "usage"})
 _ANALYZE: Final = re.compile("analy[sz]e", re.IGNORECASE)
 
 
@@ -94,7 +95,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_sql(
-    root: Roots,
+    places: Places,
     query: str,
     parameters: Sequence[object] | Mapping[str, object] | None = None,
     *,
@@ -117,7 +118,7 @@ def run_sql(
             columns=[column[0] for column in described],
             types=[str(column[1]) for column in described],
             rows=result.fetchall(),
-            problems=relation.problems,
+            problems=[*there.problems, *relation.problems],
         )
 
     _refuse_own_words(tokens)
@@ -125,7 +126,8 @@ def run_sql(
         if _OUTSIDE.fullmatch(name):
             raise ValueError(f"{name}() does more than read; write the statement without it")
     try:
-        return ask(root, question)
+        with at_hand(places, Wanted(kinds=_ALL)) as there:
+            return ask(there.roots, question)
     except duck.Error as exc:
         raise ValueError(f"the query fails: {_explained(str(exc))}") from exc
 
