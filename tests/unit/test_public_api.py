@@ -66,7 +66,8 @@ def loaded_by(code: str, at: str = "sys.modules") -> set[str]:
 METHODS = {
     "AsyncUsageWriter": "accept accept_nowait ack aclose directory flush open state statistics",
     "CompletionStream": "aclose usage_record",
-    "Ledger": "calls operation path paths pruned records report segments sql tags verify",
+    "Ledger": "calls operation path paths places pruned records report segments sql tags unshipped"
+    " verify",
     "LiteLLMClient": "aclose acompact_responses acompletion acreate_batch acreate_container "
     "acreate_fine_tuning_job adecisions aembedding aextraction agenerate_content "
     "agenerate_content_stream aget_responses aimage_edit aimage_generation "

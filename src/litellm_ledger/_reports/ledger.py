@@ -146,11 +146,6 @@ class Ledger:
             found.append(place)
         return tuple(found)
 
-    @property
-    def is_here(self) -> bool:
-        """Whether all of it is in directories of this machine."""
-        return all(isinstance(place, Path) for place in self.places)
-
     def segments(self) -> list[SegmentName]:
         """List the segments, sealed and open, by writer (that is, by its start) and first number.
 
@@ -378,7 +373,7 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        if self.is_here:
+        if all(isinstance(place, Path) for place in self.places):
             return None
         with at_hand(self.places, Wanted(kinds=frozenset())) as there:
             return there.unshipped

@@ -9,9 +9,10 @@ import os
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from litellm_ledger._reading.elsewhere import Elsewhere, Place
+if TYPE_CHECKING:  # a command line that reads nothing needs only is_url
+    from litellm_ledger._reading.elsewhere import Elsewhere, Place
 
 __all__ = ["is_url", "place_of"]
 
@@ -34,7 +35,7 @@ def place_of(given: str | os.PathLike[str] | Elsewhere) -> Place:
     Raises:
         ValueError: a URL that nothing here reads, or that cannot be read; the text has no password.
     """
-    if isinstance(given, Elsewhere):
+    if not isinstance(given, str | os.PathLike):
         return given
     match = _URL.match(given) if isinstance(given, str) else None
     if match is None:
@@ -44,5 +45,4 @@ def place_of(given: str | os.PathLike[str] | Elsewhere) -> Place:
         known = ", ".join(f"{scheme}://" for scheme in sorted(_READERS))
         raise ValueError(f"no ledger is read from {match[0]}; give a directory, or {known}")
     reader: Any = import_module(f"litellm_ledger.{module}")
-    found: Elsewhere = reader.elsewhere(given)
-    return found
+    return cast("Elsewhere", reader.elsewhere(given))
