@@ -107,7 +107,12 @@ def _print_pruning(path: Path, done: Pruning) -> None:
         tell(f"{counted(done.manifests, 'manifest')} {verb} too; reports lose these sums.")
     if done.counted:
         tell(f"{counted(done.counted, 'segment')} kept: budgets still count what is in there.")
-    if not (done.segments or done.manifests or done.left or done.counted):
+    if done.unshipped:
+        tell(
+            f"{counted(done.unshipped, 'segment')} kept: they are not shipped yet, or not for a "
+            "day; litellm-ledger doctor says where to."
+        )
+    if not (done.segments or done.manifests or done.left or done.counted or done.unshipped):
         write(f"Nothing to prune in {path}.")
     for problem in done.left:
         tell(f"kept: {clean(problem.file, 200)}: {clean(problem.detail, 400)}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -38,6 +39,7 @@ from litellm_ledger._records.layout import (
 from litellm_ledger._storage import contents, manifest
 from litellm_ledger._storage.filesystem import REAL, FileSystem, open_file
 from litellm_ledger._storage.format_version import refuse_newer
+from litellm_ledger._storage.shipping_marks import shipped_by
 
 from .at_rest import bound
 from .one_run import locked, need_locks, one_run
@@ -103,7 +105,8 @@ def compact(root: Path, *, until: date | None = None, fs: FileSystem = REAL) -> 
     """Move sealed segments into the archive; what is compacted reads as before.
 
     Left alone: what a live writer may still need (its newest segment, and those with a call in
-    flight), writers that wait for ``recover``, and segments that are not whole.
+    flight), writers that wait for ``recover``, segments that are not whole, and, where the ledger
+    is shipped to another place, what is not there yet or not for long enough.
 
     Args:
         root: the ledger.
@@ -179,8 +182,9 @@ class _Run:
 
     def _candidates(self, until: str) -> Iterator[_Candidate]:
         here = set(os.listdir(self.segments))
+        shipped = shipped_by(self.root, time.time())
         for writer, family in by_writer(list_segments(self.root)):
-            last_at_rest = bound(self.root, writer, family)
+            last_at_rest = min(bound(self.root, writer, family), shipped(writer) + 1)
             for name in family:
                 if name.last is None or name.last >= last_at_rest or str(name) not in here:
                     continue

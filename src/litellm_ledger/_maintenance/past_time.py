@@ -32,23 +32,16 @@ from litellm_ledger._records.line import checked, line_of
 from litellm_ledger._records.scan import scan
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.manifest import Manifest, identity, read, read_head
+from litellm_ledger._storage.shipping_marks import Shipped
 
 from .at_rest import bound
 from .retention import Retention
 
-__all__ = ["Due", "Gaps", "Plan", "Shipped", "all_shipped", "plan"]
-
-Shipped = Callable[[str], float]
-"""Tells up to which number the records of a writer are somewhere else as well."""
+__all__ = ["Due", "Gaps", "Plan", "Shipped", "plan"]
 
 _BLOCK: Final = 2**20
 _GAPS: Final = 2**20
 """Bytes that no segment of nothing but gaps has."""
-
-
-def all_shipped(writer: str) -> float:  # noqa: ARG001 - there is no sink that could be behind
-    """Where no sink is, there is nothing to wait for."""
-    return inf
 
 
 @dataclass(slots=True)
@@ -96,6 +89,7 @@ class Plan:
         expired: manifests of segments that were pruned before, whose time is past too.
         unsealed: segments that may be past their time and have no manifest yet.
         counted: how many segments budgets still count.
+        unshipped: how many segments are not shipped yet, or not for long enough.
         left: segments that are past their time and stay, and why.
         size: bytes of the ledger; ``freed``: of what goes.
         gone: what was pruned before.
@@ -108,6 +102,7 @@ class Plan:
     unsealed: list[SegmentName] = field(default_factory=list)
     left: list[Problem] = field(default_factory=list)
     counted: int = 0
+    unshipped: int = 0
     size: int = 0
     freed: int = 0
     gone: Gone = field(default_factory=dict)
@@ -129,13 +124,14 @@ def plan(
     root: Path,
     rule: Retention,
     now: datetime,
-    shipped: Shipped = all_shipped,
+    shipped: Shipped,
     breathe: Callable[[], None] | None = None,
     counted: datetime | None = None,
 ) -> Plan:
     """Choose what goes; ``breathe`` is called after each file that was looked at.
 
     Args:
+        shipped: tells up to which number the records of a writer are somewhere else as well.
         counted: what has a record from then on stays.
 
     Raises:
@@ -176,6 +172,9 @@ class _Choice:
                 if self.counted is not None and unit.latest >= self.counted:
                     found.counted += len(unit.members)
                     continue
+                if not self._is_shipped(unit):
+                    found.unshipped += len(unit.members)
+                    continue
                 chosen.append(unit)
                 freed += unit.size
         chosen = self._checked(chosen)
@@ -188,6 +187,9 @@ class _Choice:
         self._expire()
         return found
 
+    def _is_shipped(self, unit: _Unit) -> bool:
+        return all(one.end <= self.shipped(one.name.writer) for one in unit.members)
+
     def _is_past(self, latest: datetime) -> bool:
         return self.rule.keep is not None and self.now - latest > self.rule.keep
 
@@ -197,10 +199,10 @@ class _Choice:
     # -- which may be asked at all ---------------------------------------------------------------
 
     def _units(self) -> Iterator[_Unit]:
-        """Yield what is sealed, at rest and shipped, and has a manifest."""
+        """Yield what is sealed and at rest, and has a manifest."""
         candidates: dict[SegmentName, Due] = {}
         for writer, family in self.families.items():
-            end = min(bound(self.root, writer, family) - 1, self.shipped(writer))
+            end = bound(self.root, writer, family) - 1
             for name in family:
                 self.breathe()
                 if name.last is not None and name.last <= end:

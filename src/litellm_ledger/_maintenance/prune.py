@@ -33,10 +33,11 @@ from litellm_ledger._records.layout import (
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._storage.filesystem import REAL, FileSystem, read_file
 from litellm_ledger._storage.segment import write_sealed
+from litellm_ledger._storage.shipping_marks import shipped_by
 
 from .additions import Audits, moment_now
 from .one_run import locked, need_locks, one_run
-from .past_time import Due, Gaps, Plan, Shipped, all_shipped, plan
+from .past_time import Due, Gaps, Plan, Shipped, plan
 from .retention import Retention
 from .salvage import gap_line
 from .seal import seal
@@ -64,6 +65,7 @@ class Pruning:
         over: by how many bytes it is larger than it may be, afterwards.
         left: what is past its time and stays, and why.
         counted: how many segments stay as budgets still count them, and need no attention.
+        unshipped: how many stay as they are not shipped yet, or not for long enough.
         dry_run: nothing was removed.
     """
 
@@ -78,6 +80,7 @@ class Pruning:
     over: int = 0
     left: tuple[Problem, ...] = ()
     counted: int = 0
+    unshipped: int = 0
     dry_run: bool = False
 
 
@@ -93,7 +96,7 @@ def prune(
     why: str,
     dry_run: bool = False,
     now: datetime | None = None,
-    shipped: Shipped = all_shipped,
+    shipped: Shipped | None = None,
     counted_since: Callable[[Path, datetime], datetime | None] = _nothing_counts,
     breathe: Callable[[], None] | None = None,
     fs: FileSystem = REAL,
@@ -106,7 +109,8 @@ def prune(
         who, why: stand on the audit.
         dry_run: only say what would be removed.
         now: the time that ages are counted from.
-        shipped: tells up to which number the records of a writer are somewhere else as well.
+        shipped: tells up to which number the records of a writer are somewhere else as well;
+            default: what the shippers of the ledger noted; all, if it never had any.
         counted_since: tells from when on budgets count, at ``now``: what they count stays.
         breathe: called again and again while it looks.
         fs: where all writing goes through.
@@ -122,7 +126,8 @@ def prune(
 
     def choose() -> Plan:
         counted = counted_since(root, moment)
-        return plan(root, rule, moment, shipped, breathe, counted)
+        there = shipped or shipped_by(root, moment.timestamp())
+        return plan(root, rule, moment, there, breathe, counted)
 
     found = choose()
     if found.unsealed and not dry_run:
@@ -163,6 +168,7 @@ def _told(found: Plan, rule: Retention, *, dry_run: bool) -> Pruning:
         over=max(0, after - rule.max_size) if rule.max_size is not None else 0,
         left=tuple(found.left),
         counted=found.counted,
+        unshipped=found.unshipped,
         dry_run=dry_run,
     )
 

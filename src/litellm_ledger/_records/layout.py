@@ -9,6 +9,7 @@
     budgets/balances                                       a cache of what budgets have left
     recovery/                                              torn tails and quarantined originals
     erasing/                                               what an erasure has ready; not part of it
+    shipping/                                              how far it was shipped; not part of it
 
 ``writer`` is ``<UTC start, YYYYMMDDTHHMMSSZ>-<16 hex>``.  Pure: text in, text out.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "PRICES",
     "RECOVERY",
     "SEGMENTS",
+    "SHIPPING",
     "SegmentName",
     "entry_name",
     "live_name",
@@ -50,6 +52,7 @@ BUDGETS: Final = "budgets"
 BALANCES: Final = "balances"
 RECOVERY: Final = "recovery"
 ERASING: Final = "erasing"
+SHIPPING: Final = "shipping"
 
 ADJUSTMENTS: Final = "99991231T000000Z-"
 """How the writers of adjustments begin: after every other, where an older version looks first."""

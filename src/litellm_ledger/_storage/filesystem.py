@@ -28,6 +28,7 @@ from litellm_ledger._records.layout import (
     PRICES,
     RECOVERY,
     SEGMENTS,
+    SHIPPING,
 )
 
 __all__ = [
@@ -43,6 +44,18 @@ __all__ = [
     "refuse_links",
     "rights_beside",
 ]
+
+_PARTS: Final = (
+    SEGMENTS,
+    LIVE,
+    RECOVERY,
+    ARCHIVE,
+    MANIFESTS,
+    PRICES,
+    BUDGETS,
+    ERASING,
+    SHIPPING,
+)
 
 PRIVATE: Final = 0o700
 """The mode of a directory that is shared with nobody."""
@@ -161,7 +174,7 @@ def rights_beside(directory: Path) -> int:
 
 def refuse_links(root: Path) -> None:
     """Raise ``LedgerPathError`` if a directory of the ledger is a link to somewhere else."""
-    for part in (SEGMENTS, LIVE, RECOVERY, ARCHIVE, MANIFESTS, PRICES, BUDGETS, ERASING):
+    for part in _PARTS:
         if (root / part).is_symlink():
             raise LedgerPathError(
                 errno.ELOOP,
