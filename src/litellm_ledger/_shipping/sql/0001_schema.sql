@@ -26,6 +26,7 @@ CREATE TABLE litellm_ledger.writers (
     gaps bigint NOT NULL DEFAULT 0,
     damaged bigint NOT NULL DEFAULT 0,
     rejected bigint NOT NULL DEFAULT 0,
+    unsettled bigint NOT NULL DEFAULT 0,
     cost_picousd numeric NOT NULL DEFAULT 0,
     accepted bigint,
     closed boolean NOT NULL DEFAULT false,
@@ -44,6 +45,7 @@ COMMENT ON COLUMN litellm_ledger.writers.added IS 'Numbers of adjustments and au
 COMMENT ON COLUMN litellm_ledger.writers.gaps IS 'Numbers that gap records stand for, and those expired or erased here';
 COMMENT ON COLUMN litellm_ledger.writers.damaged IS 'Numbers of lines that hold no record, and that nothing will bring back';
 COMMENT ON COLUMN litellm_ledger.writers.rejected IS 'Numbers that PostgreSQL refuses: rows of rejected';
+COMMENT ON COLUMN litellm_ledger.writers.unsettled IS 'How many of the outcomes recovery wrote: where there are none, none is beaten';
 COMMENT ON COLUMN litellm_ledger.writers.cost_picousd IS 'Sum over its outcomes as shipped, in 10^-12 US dollars';
 COMMENT ON COLUMN litellm_ledger.writers.accepted IS 'The last number that its live file was seen to count';
 COMMENT ON COLUMN litellm_ledger.writers.closed IS 'It ended, and all its numbers are shipped';
@@ -348,7 +350,7 @@ GRANT INSERT ON litellm_ledger.batches, litellm_ledger.calls, litellm_ledger.bea
     litellm_ledger.rejected, litellm_ledger.gaps, litellm_ledger.additions TO ledger_writer;
 GRANT INSERT, DELETE ON litellm_ledger.in_flight TO ledger_writer;
 GRANT INSERT (writer, host, accepted) ON litellm_ledger.writers TO ledger_writer;
-GRANT UPDATE (host, shipped, usage, started, added, gaps, damaged, rejected, cost_picousd, accepted,
-    closed, updated_at) ON litellm_ledger.writers TO ledger_writer;
+GRANT UPDATE (host, shipped, usage, started, added, gaps, damaged, rejected, unsettled, cost_picousd,
+    accepted, closed, updated_at) ON litellm_ledger.writers TO ledger_writer;
 GRANT INSERT, UPDATE, DELETE ON litellm_ledger.rollup_groups, litellm_ledger.rollup_15m,
     litellm_ledger.rollup_marks TO ledger_writer;
