@@ -128,7 +128,7 @@ COMMENT ON COLUMN litellm_ledger.calls.line IS 'The line itself, where a column 
 CREATE TABLE litellm_ledger.in_flight (
     writer_id int NOT NULL,
     seq bigint NOT NULL,
-    ts timestamptz NOT NULL,
+    ts timestamptz,
     operation_seq bigint,
     operation text,
     attempt bigint,
