@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import json
 import threading
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -77,12 +78,28 @@ def assert_once(root: Path, expected: Iterable[object] | None = None) -> None:
         assert keys(root) == [str(key) for key in expected]
 
 
+def assert_verified(root: Path, *, strictly: bool = False, about: object = "") -> None:
+    """``verify`` finds nothing amiss; if it does, the failure says all that it has found.
+
+    Args:
+        strictly: nothing is lost either that nobody had been told of.
+        about: what the failure says first.
+    """
+    found = Ledger(root).verify()
+    if not (found.complete if strictly else found.ok):
+        said = found.to_dict()
+        whole = [writer for writer in said["writers"] if writer["complete"]]
+        said["writers"] = [writer for writer in said["writers"] if not writer["complete"]]
+        said["complete"] = [writer["writer"] for writer in whole]
+        pytest.fail(f"{about}\n{json.dumps(said, indent=1, default=str)}")
+
+
 def assert_closed(root: Path) -> None:
     """The marks of a clean close: all sealed, no live file, nothing for recovery."""
     names = [path.name for path in (root / SEGMENTS).iterdir()]
     assert not [name for name in names if not name.endswith(".jsonl")]
     assert not list((root / LIVE).iterdir())
-    assert Ledger(root).verify().ok
+    assert_verified(root)
 
 
 def at_once(work: Callable[[], object], count: int) -> None:

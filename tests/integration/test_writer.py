@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.runs import (
     WAIT,
     assert_closed,
     assert_once,
+    assert_verified,
     assert_whole,
     calls_of,
     keys,
@@ -552,7 +554,7 @@ class Alarm(BaseException):
 
 def raise_at(line: int, work: Callable[[], object]) -> bool:
     """Run ``work``; raise ``Alarm`` at its ``line``-th line of ours; tell whether there was one."""
-    files = ("/backlog.py", "/admission.py", "/write_loop.py", "/totals.py")
+    files = ("/backlog.py", "/admission.py", "/queue.py", "/write_loop.py", "/totals.py")
     left = line
 
     def trace(frame: Any, event: str, arg: object) -> Any:
@@ -575,22 +577,29 @@ def raise_at(line: int, work: Callable[[], object]) -> bool:
     return False
 
 
+@pytest.mark.parametrize(
+    ("before", "then"), [(0, "goes on"), (1, "goes on"), (0, "flushes"), (1, "closes")]
+)
 async def test_an_exception_out_of_a_signal_handler_stops_and_doubles_nothing(
-    tmp_path: Path,
+    tmp_path: Path, before: int, then: str
 ) -> None:
+    """It strikes at any line between a record's caller and the disk, and the program goes on."""
     for line in itertools.count(1):
         path = tmp_path / str(line)
         async with UsageTracker(path, sync_interval=1_000, handle_signals=False) as tracker:
-            await tracker.record(usage(0))
-            begun = UsageRecord(kind="started", model="m")
-            struck = raise_at(
-                line,
-                lambda t=tracker, b=begun: t._writer.admission.take(b),
-            )
-            for _ in range(2):
-                await asyncio.wait_for(start(tracker), WAIT)
-            assert tracker.statistics().queue_depth == 0, f"at line {line}"
+            for number in range(before):
+                await tracker.record(usage(number))
+            take = tracker._writer.admission.take
+            struck = raise_at(line, partial(take, UsageRecord(kind="started", model="m")))
+            if then == "goes on":
+                for _ in range(2):
+                    await asyncio.wait_for(start(tracker), WAIT)
+            elif then == "flushes":
+                await tracker.flush(WAIT)
+            if then != "closes":
+                assert tracker.statistics().queue_depth == 0, f"at line {line}"
         assert_once(path)
+        assert_verified(path, strictly=True, about=f"at line {line}")
         if not struck:
             break
     assert line > 40

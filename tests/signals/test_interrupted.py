@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.children import run
-from tests.runs import keys
-
-from litellm_ledger import Ledger
+from tests.runs import assert_verified, keys
 
 STRUCK = """
 import random
@@ -81,8 +79,7 @@ def test_handlers_that_raise_at_random_lose_and_double_nothing(tmp_path: Path, l
     found = keys(tmp_path)
     assert len(found) == len(set(found))
     assert set(seen) <= set(found)
-    verification = Ledger(tmp_path).verify()
-    assert verification.ok, [writer.sentence() for writer in verification.writers]
+    assert_verified(tmp_path)
 
 
 ASLEEP = """
@@ -115,4 +112,4 @@ def test_a_task_that_nobody_can_wake_holds_up_neither_the_close_nor_the_end(
     child = run(ASLEEP, tmp_path)
     assert child.said == ["struck", "closed"]
     assert keys(tmp_path) == ["before", "asleep", "after"]
-    assert Ledger(tmp_path).verify().ok
+    assert_verified(tmp_path)

@@ -6,6 +6,7 @@ the code that moves records from hand to hand, one run for each; every record mu
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import math
@@ -21,17 +22,17 @@ from typing import Any
 
 import pytest
 from tests.ledgers import directory
-from tests.runs import assert_once, keys, usage
+from tests.runs import assert_once, assert_whole, keys, usage
 
 from litellm_ledger import Ledger, LedgerFailed, UsageRecord
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._runtime.disk_thread import DiskThread
 from litellm_ledger._storage.filesystem import REAL, FileSystem
-from litellm_ledger._storage.live_file import WRITTEN, read_live
+from litellm_ledger._storage.live_file import ACCEPTED, WRITTEN, read_live
 from litellm_ledger._storage.segment import SegmentLog, Stuck
 from litellm_ledger._writing.backlog import Backlog
 from litellm_ledger._writing.last_resort import LastResort
-from litellm_ledger._writing.queue import Entry, RecordQueue
+from litellm_ledger._writing.queue import Entry, RecordQueue, Signal
 from litellm_ledger._writing.write_loop import WriteLoop
 from litellm_ledger.testing import FaultyFileSystem
 
@@ -234,17 +235,47 @@ SEGMENT = {
 }
 
 
+def go_on(backlog: Held) -> None:
+    """The handler of a signal has raised, and the program has caught that: Ctrl-C, say."""
+
+
+def saved(backlog: Held) -> None:
+    """The last resort writes what there is."""
+    assert backlog.last_resort.save_now(0.05) == 0
+
+
+def served(backlog: Held) -> None:
+    """The writer task writes what there is, and ends."""
+
+    async def task() -> None:
+        backlog.queue.put_nowait(Signal.STOP)
+        await backlog.writing.serve(backlog)
+
+    asyncio.run(task())
+
+
 @pytest.mark.parametrize("codes", [AT_ONCE, SEGMENT], ids=["hand", "segment"])
 def test_after_a_strike_between_any_two_bytecodes_of_a_lone_write_the_writer_goes_on(
     tmp_path: Path, codes: set[CodeType]
 ) -> None:
-    """The handler of a signal has raised, and the program has caught that: Ctrl-C, say."""
-    for path, backlog, _ in strikes(tmp_path, codes, lone_in, at_once, lambda backlog: None):
+    for path, backlog, _ in strikes(tmp_path, codes, lone_in, at_once, go_on):
         backlog.accept(usage("after"))
         assert backlog.last_resort.save_now(0.05, seal=True) == 0
         assert keys(path) == ["before", "lone", "after"], f"before bytecode {path.name}"
         (found,) = Ledger(path).verify().writers
         assert (found.lost, found.problems, found.found) == (0, [], 3), f"at {path.name}"
+
+
+def test_after_a_strike_between_any_two_bytecodes_of_a_lone_write_the_task_goes_on(
+    tmp_path: Path,
+) -> None:
+    """What is in the hand and in the queue when the handler has raised is one record."""
+    begin = partial(lone_in, direct_after=math.inf)  # left to the task
+    for path, backlog, _ in strikes(tmp_path, AT_ONCE, begin, at_once, go_on):
+        backlog.accept(usage("after"))
+        served(backlog)
+        end(backlog)
+        assert_whole(path, ["before", "lone", "after"])
 
 
 ACCEPTING = {
@@ -289,21 +320,38 @@ def settle_alone(backlog: Held) -> None:
         backlog.writing.at_once(backlog)
 
 
-def test_after_a_strike_between_any_two_bytecodes_of_a_lone_acceptance_the_writer_goes_on(
-    tmp_path: Path,
+def settle_queued(backlog: Held) -> None:
+    backlog.accept_outcome(usage("outcome"), 1)
+
+
+@pytest.mark.parametrize(
+    ("settle", "then", "more"),
+    [
+        pytest.param(settle_alone, saved, True, id="alone, more comes"),
+        pytest.param(settle_alone, served, False, id="alone, to the task"),
+        pytest.param(settle_queued, saved, False, id="queued, to the last resort"),
+        pytest.param(settle_queued, served, False, id="queued, to the task"),
+    ],
+)
+def test_after_a_strike_between_any_two_bytecodes_of_an_acceptance_the_writer_goes_on(
+    tmp_path: Path, settle: Callable[[Held], None], then: Callable[[Held], None], more: bool
 ) -> None:
     """The outcome is accepted whole or not at all, and the number is not given twice."""
-    codes = {Backlog.accept_alone.__code__, WriteLoop.at_once.__code__}
-    for path, backlog, struck in strikes(
-        tmp_path, codes, begun_in, settle_alone, lambda backlog: None
-    ):
-        backlog.accept(usage("after"))
-        assert backlog.last_resort.save_now(0.05) == 0
-        outcomes = ["outcome"] * (backlog.accepted - 2)
-        assert keys(path) == [*outcomes, "after"], f"before bytecode {path.name}"
-        assert struck or not backlog.in_flight
+    codes = {Backlog.accept_alone.__code__, WriteLoop.at_once.__code__, *ACCEPTING}
+    for path, backlog, struck in strikes(tmp_path, codes, begun_in, settle, go_on):
+        where = f"before bytecode {path.name}"
+        assert backlog._cells[WRITTEN] <= backlog._cells[ACCEPTED], where
+        if more:
+            backlog.accept(usage("after"))
+        then(backlog)
+        assert backlog._cells[WRITTEN] <= backlog._cells[ACCEPTED], where
+        outcomes = ["outcome"] * (backlog.accepted - 1 - more)
+        assert keys(path) == [*outcomes, *["after"] * more], where
+        assert outcomes or struck
+        assert not (outcomes and backlog.in_flight), where
         end(backlog)
         assert_once(path)
+        assert Ledger(path).verify().complete, where
 
 
 def test_a_finalizer_inside_the_last_resort_is_saved_by_it(tmp_path: Path) -> None:

@@ -295,9 +295,12 @@ class Admission:
             self.progress()
         else:
             self.take_inbox(backlog)
+            if backlog.accepting:
+                backlog.mend()
+            self.progress()
             if sync and self._synced.passed < backlog.accepted:
                 backlog.queue.put_nowait(Signal.SYNC)
-            elif not backlog.queue.empty():
+            elif backlog.queue.hand or not backlog.queue.empty():
                 backlog.queue.put_nowait(Signal.WAKE)
         acks = self._synced if sync else self._written
         target = backlog.accepted

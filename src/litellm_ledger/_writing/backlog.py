@@ -103,7 +103,7 @@ class Backlog:
     def accept(self, record: UsageRecord, settles: int = 0) -> UsageRecord:
         """Number a record and queue it; return it as it will be written.  One block, no await."""
         if self.accepting:
-            self._mend()
+            self.mend()
         self.accepting = True
         record = self._completed(record, self.accepted + 1, datetime.now(UTC))
         self.put(record, None, settles)
@@ -132,14 +132,14 @@ class Backlog:
             put(made, "attempt", 1)
         money = record.cost
         cost = None if money is None else whole(money)
-        self.queue.hand.append((seq, None, made, cost))
+        if record.kind == "usage" and (settles or self.on_written is not None):
+            self._settling.append((seq, settles or 0, made))
+        self.queue.hand.append((seq, None, made, cost))  # accepted, whatever strikes from here on
         self.accepted = seq
         self._cells[ACCEPTED] = seq
         if record.kind == "usage":
             if self.on_usage is not None:
                 self.on_usage(made, cost)
-            if settles or self.on_written is not None:
-                self._settling.append((seq, settles or 0, made))
             if settles == 0:
                 self.untracked = max(0, self.untracked - 1)
         elif record.kind == "started":
@@ -160,6 +160,8 @@ class Backlog:
         money = record.cost
         cost = None if money is None else whole(money)
         seq = self.accepted + 1
+        if record.kind == "usage" and (settles or self.on_written is not None):
+            self._settling.append((seq, settles, record))
         # In a burst of ``record_nowait`` the task has been woken for what waits before this one; it
         # is woken again now and then all the same: a finalizer that records may strike inside
         # asyncio's ``get``, before the task can be woken.  Who waits for an answer always wakes.
@@ -172,17 +174,22 @@ class Backlog:
                 pass
         self.accepted = seq
         self._cells[ACCEPTED] = seq
-        if record.kind == "usage":
-            if self.on_usage is not None:
-                self.on_usage(record, cost)
-            if settles or self.on_written is not None:
-                self._settling.append((seq, settles, record))
+        if record.kind == "usage" and self.on_usage is not None:
+            self.on_usage(record, cost)
         self.accepting = False
 
-    def _mend(self) -> None:
-        """Go on where the handler of a signal has raised in the middle of an acceptance."""
+    def mend(self) -> None:
+        """Go on where the handler of a signal has raised in the middle of an acceptance.
+
+        A record that has reached the queue is accepted; one that has not is not.  Called before
+        anything is written: no writer leaves counters that say more was written than accepted.
+        """
         held = self.queue.held()
-        self.accepted = max(self.accepted, self.log.written, held[-1][0] if held else 0)
+        self.accepted = last = max(self.accepted, self.log.written, held[-1][0] if held else 0)
+        self._cells[ACCEPTED] = last
+        while self._settling and self._settling[-1][0] > last:
+            self._settling.pop()
+        self.accepting = False
 
     def _completed(self, record: UsageRecord, seq: int, now: datetime) -> UsageRecord:
         """Return a copy with everything that the ledger itself gives a record."""

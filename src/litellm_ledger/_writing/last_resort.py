@@ -142,6 +142,8 @@ class LastResort:
             try:
                 self._number_inbox()
                 waiting = [self._unanswered.popleft() for _ in range(len(self._unanswered))]
+                if backlog.accepting:
+                    backlog.mend()
                 self._save(backlog.queue.held(), deadline)
                 if backlog.book is not None:
                     backlog.book.write(again=True)  # after the records: they come first here

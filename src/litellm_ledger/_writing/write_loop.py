@@ -92,16 +92,19 @@ class WriteLoop:
         while not stop:
             await queue.get()
             queue.take(max(1, min(BATCH_RECORDS, BATCH_BYTES // line_size) - 1))
+            if backlog.accepting:  # nobody is in the middle of it
+                backlog.mend()
             sync = self._durable
-            first = 0
+            first = last = 0
             lines: list[bytes] = []
             for item in hand:
                 if isinstance(item, Signal):
                     sync = sync or item is not Signal.WAKE
                     stop = stop or item is Signal.STOP
-                else:
+                elif item[0] > last:  # not twice: the handler of a signal has raised in `give_back`
                     lines.append(backlog.line(item))
-                    first = first or item[0]
+                    last = item[0]
+                    first = first or last
             # Who comes alone may go on without us; of those who come together we make batches.
             self._in_its_place = 0.0 if len(lines) < 2 else math.inf
             book = backlog.book
@@ -126,6 +129,8 @@ class WriteLoop:
         hand = queue.hand
         began = time.perf_counter()
         try:
+            if backlog.accepting:
+                backlog.mend()
             if self._in_its_place > TURN / 2 and not self._turning:
                 asyncio.get_running_loop().call_soon(self._turned)
                 self._turning = True
