@@ -16,6 +16,8 @@ from litellm_ledger import Ledger
 from litellm_ledger._aggregates.calendar import calendar
 from litellm_ledger._aggregates.groups import check_by
 from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._maintenance.prune import prune
+from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._web import standing as module
@@ -29,6 +31,8 @@ WHERES: tuple[dict[str, Any], ...] = (
     {"where": {"tag:user": ["u1", "u2"], "status": "ok"}},
     {"where": {"tag:user": "(none)"}},
 )
+
+TOLD = ("adjusted", "aggregated", "unmeasured", "pruned", "pruned_until")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,7 @@ def same(standing: Standing, root: Path, by: list[str], **asked: Any) -> None:
     found = standing.report(check_by(by), selection, quantiles=quantiles, ledger=ledger)
     told = Ledger(root).report(by, tz=tz, quantiles=quantiles, **asked)
     assert (found.rows, found.total) == (told.rows, told.total)
+    assert [getattr(found, name) for name in TOLD] == [getattr(told, name) for name in TOLD]
 
 
 @pytest.mark.parametrize("by", BYS)
@@ -127,6 +132,68 @@ def test_an_escape_hides_no_call(tmp_path: Path) -> None:
     assert found.total.calls == 2
 
 
+def test_lines_that_no_manifest_tells_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand, other = HandMade(tmp_path / "usage"), HandMade(tmp_path / "usage", OTHER_WRITER)
+    path = hand.sealed(1, 3)
+    lines = [other.started(1), other.outcome(2, 1, status="unsettled"), b"no line\n"]
+    other.sealed(1, 2, lines)
+    standing = Standing(hand.root)
+    asked: dict[str, Any] = {"quantiles": True, "since": NOON - timedelta(days=1)}
+    same(standing, hand.root, ["status"], **asked)
+    reads = list[object]()
+    real = module.entries
+
+    def counted(*given: Any, **more: Any) -> Any:
+        reads.append(given)
+        return real(*given, **more)
+
+    monkeypatch.setattr(module, "entries", counted)
+    same(standing, hand.root, ["status"], **asked)
+    found = standing.report(["status"], Selection(since=NOON + timedelta(days=1)), quantiles=True)
+    assert found.total.calls == 0
+    assert len(found.problems) == 1  # what is damaged is told each time
+    assert reads == []
+    path.write_bytes(b"".join(hand.lines(1, 3, model="other")))
+    same(standing, hand.root, ["status"], **asked)
+    assert len(reads) == 1
+
+
+def test_an_outcome_comes_after_its_call_was_taken_for_unsettled(tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    hand.sealed(1, 2, [hand.started(1), hand.outcome(2, 1, status="unsettled")])
+    path = hand.open(3, [hand.line(3)])
+    standing = Standing(hand.root)
+    same(standing, hand.root, ["status"])
+    with path.open("ab") as file:
+        file.write(hand.outcome(4, 1, status="ok"))
+    same(standing, hand.root, ["status"])
+
+
+@pytest.mark.parametrize("by", [[], ["model"], ["tag:user", "model"]])
+@pytest.mark.parametrize("quantiles", [False, True])
+def test_what_was_pruned_stays_in_the_sums(
+    tmp_path: Path, by: list[str], *, quantiles: bool
+) -> None:
+    hand = HandMade(tmp_path / "usage")
+    for day in range(4):
+        first, told = 1 + 3 * day, {"ts": NOON + timedelta(days=day), "latency_ms": 5.0}
+        lines = hand.lines(first, first + 2, **told, tags={"user": f"u{day}"})
+        hand.sealed(first, first + 2, lines)
+    hand.open(13, [hand.line(13, ts=NOON + timedelta(days=5))])
+    seal(hand.root)
+    standing = Standing(hand.root)
+    for gone in (6, 3):
+        for since in (None, NOON - timedelta(days=1), NOON + timedelta(minutes=3)):
+            same(standing, hand.root, by, quantiles=quantiles, since=since)
+        now = NOON + timedelta(days=4 if gone == 6 else 5)
+        rule = Retention(keep=timedelta(days=2))
+        assert prune(hand.root, rule, who="alice", why="the rule", now=now).records == gone
+    found = standing.report([], Selection(), ledger=Snapshot.take(hand.root))
+    assert (found.aggregated, found.total.calls) == (9, 13)
+
+
 def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST", 500)
     hand = HandMade(tmp_path / "usage")
@@ -137,7 +204,7 @@ def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for at in range(6):
         same(standing, hand.root, ["tag:user"], where={"tag:user": [f"u{at}", f"u{at + 100}"]})
         same(standing, hand.root, ["tag:user"])
-        size = sum(kept.size() for kept in standing._shapes.values())
+        size = sum(kept.held() for kept in standing._shapes.values())
         assert size < 500 + 2 * 200
 
 

@@ -144,7 +144,29 @@ class Spread:
             else:
                 there.merge(sketch)
 
-    def quantiles(self, group: tuple[str, ...] | None, name: str) -> Quantiles | None:
-        """Return those of a group, of everything for ``None``; ``None`` if none said it."""
+    def merge_all(self, other: Spread) -> None:
+        """Add all that was measured, of the same keys."""
+        for key, sketch in other._sketches.items():
+            there = self._sketches.get(key)
+            if there is None:
+                self._sketches[key] = sketch.copy()
+            else:
+                there.merge(sketch)
+
+    def quantiles(
+        self, group: tuple[str, ...] | None, name: str, *, also: Spread | None = None
+    ) -> Quantiles | None:
+        """Return those of a group, of everything for ``None``; ``None`` if none said it.
+
+        Args:
+            group: the values of the keys.
+            name: what was measured.
+            also: counted as well, of the same keys.
+        """
         sketch = self._sketches.get((group, name))
-        return None if sketch is None else sketch.quantiles()
+        more = None if also is None else also._sketches.get((group, name))  # noqa: SLF001 - as above
+        if sketch is not None and more is not None:
+            sketch = sketch.copy()
+            sketch.merge(more)
+        found = sketch or more
+        return None if found is None else found.quantiles()

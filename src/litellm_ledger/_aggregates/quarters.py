@@ -183,7 +183,7 @@ class QuarterQuestion:
         return found
 
     def _runs(
-        self, quarters: list[int | None], step: int
+        self, quarters: Sequence[int | None], step: int
     ) -> list[tuple[int | None, int, int]] | None:
         """Part quarters so that each part is in one period and in or out of the time asked for.
 
@@ -194,7 +194,7 @@ class QuarterQuestion:
         if quarters[0] is None:
             runs.append((None, 0, 1))
         before = len(runs)
-        times = cast("list[int]", quarters[before:])
+        times = cast("Sequence[int]", quarters[before:])
         if not times:
             return runs
         cuts = {0, len(times)}
@@ -214,7 +214,7 @@ class QuarterQuestion:
         return runs
 
     def _parts(
-        self, times: list[int], start: int, end: int, step: int
+        self, times: Sequence[int], start: int, end: int, step: int
     ) -> list[tuple[int, int]] | None:
         """Part the quarters from ``start`` to ``end`` by the periods that were asked for."""
         if not self._periods:

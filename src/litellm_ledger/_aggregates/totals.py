@@ -60,6 +60,12 @@ class _Sums:
         self.input_tokens = self.output_tokens = self.total_tokens = 0
         self.cache_read_tokens = self.cache_write_tokens = self.reasoning_tokens = 0
 
+    def copy(self) -> _Sums:
+        other = _Sums()
+        for name in FIELDS:
+            setattr(other, name, getattr(self, name))
+        return other
+
 
 class Totals:
     """Running sums.  Not safe for several threads adding at once.
@@ -155,8 +161,15 @@ class Totals:
         """Return totals of their own that go on from these."""
         other = copy(self)
         mine = self._groups.items()
-        other._groups = {key: copy(sums) for key, sums in mine}  # noqa: SLF001 - its own class
+        other._groups = {key: sums.copy() for key, sums in mine}  # noqa: SLF001 - its own class
         return other
+
+    def merge(self, other: Totals) -> None:
+        """Add the sums of others, of the same keys."""
+        for (status, source, *group), sums in other._groups.items():
+            of_one = {name: getattr(sums, name) for name in FIELDS}
+            self.add_sums(status, source, group, of_one)
+        self.folded += other.folded
 
     @property
     def groups(self) -> int:
@@ -195,6 +208,21 @@ class Totals:
             ValueError: no such key, or one that these totals do not keep apart.
         """
         names = (self._by or ()) if by is None else check_by(by)
+        rows = self.figures(names)
+        ordered = sorted(
+            rows.items(), key=lambda item: (-item[1]["pico"], -item[1]["calls"], item[0])
+        )
+        return [row_of(dict(zip(names, group, strict=True)), sums) for group, sums in ordered]
+
+    def figures(self, names: Sequence[str]) -> dict[tuple[str, ...], dict[str, int]]:
+        """Return ``FIGURES`` of each group.  O(groups).
+
+        Args:
+            names: group keys, as ``check_by`` returns them.
+
+        Raises:
+            ValueError: as for ``summary``.
+        """
         if self._by is None:
             pick = [_kept_key(name) for name in names]
         else:
@@ -209,10 +237,7 @@ class Totals:
                 key,
                 sums,
             )
-        ordered = sorted(
-            rows.items(), key=lambda item: (-item[1]["pico"], -item[1]["calls"], item[0])
-        )
-        return [row_of(dict(zip(names, group, strict=True)), sums) for group, sums in ordered]
+        return rows
 
     def total(self) -> Row:
         """Return the sums over everything."""

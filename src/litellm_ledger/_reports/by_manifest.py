@@ -23,7 +23,7 @@ from litellm_ledger._reading.sealed import manifests
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
 from litellm_ledger._storage.manifest import Manifest, read, read_head
 
-__all__ = ["Sealed", "add_sealed", "alone"]
+__all__ = ["Sealed", "add_pruned", "add_sealed", "alone"]
 
 
 class Sealed(NamedTuple):
@@ -57,7 +57,7 @@ def add_sealed(
 
     A pruned segment that is still there, or there again, has the same sums by its manifest.
     """
-    of_pruned = _add_pruned(ledger, question, totals, spread, gone)
+    of_pruned = add_pruned(ledger, question, totals, spread, gone)
     if not question.answerable:
         return of_pruned
     left = of_pruned.rest
@@ -73,7 +73,7 @@ def add_sealed(
     return of_pruned._replace(names=frozenset(found), rest=rest, open=started)
 
 
-def _add_pruned(
+def add_pruned(
     ledger: Snapshot,
     question: QuarterQuestion,
     totals: Totals,

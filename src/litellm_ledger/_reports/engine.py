@@ -69,6 +69,7 @@ __all__ = [
     "list_tags",
     "make_report",
     "open_report",
+    "with_pruned",
 ]
 
 _TRIES: Final = 5
@@ -288,21 +289,30 @@ def _answered(
     counts = [look.running.counted() for look in looks]
     in_flight, cut_off = (sum(numbers) for numbers in zip(*counts, strict=True))
     report = replace(report, in_flight=in_flight, cut_off=cut_off, adjusted=adjusted)
-    report = _with_fetched(_with_pruned(report, looks, selection), there)
+    report = with_pruned(report, [(look.gone, look.sealed) for look in looks], selection)
+    report = _with_fetched(report, there)
     return looks, dataclasses.replace(answer, report=report)
 
 
-def _with_pruned(report: Report, looks: Sequence[_Look], selection: Selection) -> Report:
-    """Say how much of the sums is known by them only, and how much is not in them."""
-    if not any(look.sealed.pruned or look.sealed.untold for look in looks):
+def with_pruned(
+    report: Report, looks: Sequence[tuple[Gone, Sealed]], selection: Selection
+) -> Report:
+    """Say how much of the sums is known by them only, and how much is not in them.
+
+    Args:
+        report: of the sums.
+        looks: of each ledger what was pruned, and what manifests have told.
+        selection: which outcomes.
+    """
+    if not any(sealed.pruned or sealed.untold for _, sealed in looks):
         return report
     since, until = selection.since, selection.until
-    told = [one for look in looks for one in look.gone.values() if overlaps(one, since, until)]
-    untold = [one for look in looks for one in look.sealed.untold]
+    told = [one for gone, _ in looks for one in gone.values() if overlaps(one, since, until)]
+    untold = [one for _, sealed in looks for one in sealed.untold]
     return replace(
         report,
-        aggregated=sum(look.sealed.pruned for look in looks),
-        unmeasured=sum(look.sealed.unmeasured for look in looks),
+        aggregated=sum(sealed.pruned for _, sealed in looks),
+        unmeasured=sum(sealed.unmeasured for _, sealed in looks),
         pruned=expired(untold).records,
         pruned_until=expired(told).latest,
     )

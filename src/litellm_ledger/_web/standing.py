@@ -2,42 +2,44 @@
 
 Owns, for each kind of question (its keys and conditions, whatever the time asked for), the sums of
 every segment by quarter of an hour.  A sealed segment is added up once, from its manifest where
-that tells, else from its lines; an open one from where it was read to.  What cannot be told exactly
-in this way is left to the lines.  Memory is bounded; what was not asked for longest goes first.
+that tells, else from its lines; an open one from where it was read to.  Of each question the sum
+over what does not grow is kept as a whole (``Fixed``).  What cannot be told exactly in this way is
+left to the lines.  Memory is bounded; what was not asked for longest goes first.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
-
-from msgspec.structs import replace
+from typing import Any, Final
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
-from litellm_ledger._aggregates.durations import Durations, DurationTable
-from litellm_ledger._aggregates.groups import MISSING, key_of
-from litellm_ledger._aggregates.quantiles import MEASURED, Spread
+from litellm_ledger._aggregates.groups import MISSING
+from litellm_ledger._aggregates.quantiles import Spread
+from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
-from litellm_ledger._aggregates.totals import FIELDS, Totals
-from litellm_ledger._reading.lines import Problem, everything
+from litellm_ledger._aggregates.totals import Totals
+from litellm_ledger._reading.lines import Problem, archive_problems, entries, everything
 from litellm_ledger._reading.listing import Snapshot, by_writer
-from litellm_ledger._reading.sealed import manifests
-from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
-from litellm_ledger._records.record import KEYS, Fields
+from litellm_ledger._reading.pruned import Pruned
+from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._records.line import Line
+from litellm_ledger._records.ranges import Spans
 from litellm_ledger._reports.adjusted import add_adjustments
-from litellm_ledger._reports.by_manifest import alone
-from litellm_ledger._reports.report import MAX_GROUPS, Report, build, finish
+from litellm_ledger._reports.by_manifest import Sealed, add_pruned
+from litellm_ledger._reports.engine import with_pruned
+from litellm_ledger._reports.report import Report, build
 from litellm_ledger._storage.manifest import Manifest, read
 
+from .fixed import Fixed
 from .lines import Matches, new_lines
-from .sums import Growing, Question, Shape, Sums
+from .state import Family, Looker, State, of_names
+from .sums import Adder, Growing, Question, Shape, Sums
+from .tables import add_durations, sums_of
 
 __all__ = ["Standing"]
 
@@ -45,33 +47,74 @@ _MOST: Final = 2_000_000
 """Sums by group and quarter that are kept in all: about 200 MB."""
 _LARGEST: Final = 20_000
 """The same of one segment: beyond, it is left to the lines."""
-_SHAPES: Final = 64
+_SHAPES: Final = 4_096
+_GROUPS: Final = 200_000
+"""Groups of questions whose sums are kept as a whole, in all: about 200 MB."""
 _ZONES: Final = 32
-_ANSWERS: Final = 8
-"""Questions of one kind whose sums are kept as a whole, if these are of few groups."""
-_FEW: Final = 2_000
-_LOOK: Final = 0.25
-"""Seconds for which a look at the directory does; open segments are read to their end anyway."""
-
-
-_Answer = tuple[
-    dict[SegmentName, Manifest], list[SegmentName], Totals, Spread | None, set[SegmentName]
-]
-"""The sums of sealed segments, and of which state of the ledger they are."""
+_ANSWERS: Final = 16
+"""Questions of one kind whose sums are kept as a whole."""
+_NOTHING: Final = Sealed(frozenset(), [], frozenset())
 
 
 class _Kept:
-    """What is kept of one shape."""
+    """What is kept of one shape.
+
+    Attributes:
+        sealed: the sums of sealed segments, by the SHA-256 of each.
+        empty: those of them in which is nothing.
+        size: of ``sealed``.
+        families: what the lines of a writer's segments come to, that no manifest tells.
+        answers: the sums of whole questions; those that were asked last at the end.
+        counted: its part in what ``Standing`` bounds.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.sealed: dict[SegmentName, tuple[str, Sums | None]] = {}
+        self.empty: dict[SegmentName, str] = {}
+        self.size = 0
         self.growing: dict[SegmentName, Growing] = {}
-        self.answers: dict[Any, _Answer] = {}
+        self.families: dict[tuple[SegmentName, ...], tuple[Any, Sums | None, list[Problem]]] = {}
+        self.answers: OrderedDict[Any, Fixed] = OrderedDict()
+        self.counted = 0, 0
 
-    def size(self) -> int:
-        sealed = sum(sums.size for _, sums in self.sealed.values() if sums is not None)
-        return sealed + sum(one.sums.size for one in self.growing.values())
+    def clear(self, *, answers: bool) -> None:
+        """Drop what takes the memory; ``answers``: also the sums of whole questions."""
+        self.sealed, self.size, self.growing, self.families = {}, 0, {}, {}
+        if answers:
+            self.answers.clear()
+
+    def keep(self, name: SegmentName, sha256: str, sums: Sums | None) -> Sums | None:
+        """Keep the sums of a sealed segment; too many are not worth it."""
+        sums = None if sums is None or sums.size > _LARGEST else sums.pack()
+        self.drop(name)
+        self.sealed[name] = sha256, sums
+        self.size += 0 if sums is None else sums.size
+        if sums is not None and not sums.size:
+            self.empty[name] = sha256
+        return sums
+
+    def drop(self, name: SegmentName) -> None:
+        _, sums = self.sealed.pop(name, ("", None))
+        self.size -= sums.size if sums is not None else 0
+
+    def held(self) -> int:
+        """Return how many sums by group and quarter there are."""
+        families = sum(sums.size for _, sums, _ in self.families.values() if sums is not None)
+        return self.size + families + sum(one.sums.size for one in self.growing.values())
+
+    def forget(self, state: State) -> None:
+        """Drop the sums of segments that are gone."""
+        there = set(state.ledger.segments)
+        for name in set(self.sealed) - there:
+            self.drop(name)
+        for name in set(self.empty) - there:
+            del self.empty[name]
+        for name in set(self.growing) - there:
+            del self.growing[name]
+        known = {family.names for family in state.rest}
+        for names in set(self.families) - known:
+            del self.families[names]
 
 
 class Standing:
@@ -83,12 +126,12 @@ class Standing:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._looker = Looker(root)
         self._shapes: OrderedDict[Shape, _Kept] = OrderedDict()
         self._lock = threading.Lock()
         self._matches = Matches(root)
         self._numbers: dict[Any, dict[tuple[int, int], tuple[int, ...] | None]] = {}
-        self._looked: tuple[float, Snapshot] = (-_LOOK, Snapshot(root, [], {}, []))
-        self._told: tuple[Any, Any, dict[SegmentName, Manifest]] = (None, None, {})
+        self._size = self._groups = 0
 
     def report(
         self,
@@ -106,56 +149,57 @@ class Standing:
             quantiles: as for ``Ledger.report``.
             ledger: a look at the ledger that was taken for several questions.
         """
-        ledger = ledger or self.look()
-        totals, spread, told = self._add(ledger, by, selection, quantiles=quantiles)
-        problems: list[Problem] = []
-        adjusted = 0
-        if ledger.adjustments:
-            adjusted = add_adjustments(
-                ledger, by, selection, totals, problems, "newest", lambda _: set()
-            )
-        rest = [name for name in ledger.segments if name not in told]
-        report = self._rest(ledger, rest, by, selection, totals, spread, problems)
-        return report if not adjusted else replace(report, adjusted=adjusted)
+        state = self._looker.state(ledger or self.look())
+        shape = Shape.of(by, selection, timed=quantiles)
+        question = Question(by, shape, selection, self._numbered(by, selection.calendar))
+        kept = self._kept(shape)
+        with kept.lock:
+            fixed = self._fixed(kept, state, by, selection, shape, question)
+            totals, spread = fixed.none()
+            problems = [*fixed.problems]
+            left = [*fixed.left]
+            for name in state.growing:
+                grown = self._grown(kept, shape, name)
+                if grown is None or not question.put(grown, totals, spread):
+                    left.append(name)
+            if left:
+                self._read_lines(state, left, by, selection, totals, spread, problems)
+            else:
+                problems += archive_problems(state.ledger)
+            self._bound(kept)
+            return fixed.report(totals, spread, problems)
 
-    def _rest(
+    def _read_lines(
         self,
-        ledger: Snapshot,
-        rest: list[SegmentName],
+        state: State,
+        left: list[SegmentName],
         by: Sequence[str],
         selection: Selection,
         totals: Totals,
         spread: Spread | None,
         problems: list[Problem],
-    ) -> Report:
-        if not rest:
-            return finish(totals, by, problems, spread.quantiles if spread else None)
-        lines = everything(ledger.of(rest), problems, dict(by_writer(ledger.segments)))
-        outcomes = (e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line))
-        dates = selection.calendar
-        return build(outcomes, by, problems, calendar=dates, totals=totals, spread=spread)
+    ) -> None:
+        """Add the lines of segments that cannot be told otherwise."""
+        families = dict(by_writer(state.ledger.segments))
+        lines = everything(of_names(state.ledger, left), problems, families)
+        build(
+            (e.line for e in lines if e.line.kind == "usage" and selection.fits(e.line)),
+            by,
+            problems,
+            calendar=selection.calendar,
+            totals=totals,
+            spread=spread,
+        )
 
-    # -- segments ------------------------------------------------------------------------------
+    # -- the ledger ----------------------------------------------------------------------------
 
     def look(self) -> Snapshot:
         """Return a look at the ledger; the last one, if that was just now."""
-        with self._lock:
-            if time.monotonic() - self._looked[0] > _LOOK:
-                self._looked = time.monotonic(), Snapshot.take(self._root)
-            return self._looked[1]
+        return self._looker.look()
 
     def told(self, ledger: Snapshot) -> dict[SegmentName, Manifest]:
         """Return the manifests to believe, which are read again when a file has changed."""
-        known = self._told
-        if known[0] is ledger:
-            return known[2]
-        sealed = [name for name in ledger.segments if not name.open]
-        state = (sealed, _state(self._root / MANIFESTS), [*ledger.archive], self._states(sealed))
-        told = known[2]
-        if known[1] != state:
-            told = manifests(self._root, sealed, ledger.archive)
-        self._told = ledger, state, told
-        return told
+        return self._looker.state(ledger).told
 
     def without(self, ledger: Snapshot, selection: Selection) -> set[SegmentName]:
         """Return sealed segments that hold none of the outcomes asked for."""
@@ -165,81 +209,136 @@ class Standing:
             self.report([], selection, ledger=ledger)
             kept = self._kept(Shape.of([], selection, timed=False))
             with kept.lock:
-                for name, (sha256, sums) in kept.sealed.items():
-                    none = sums is not None and not sums.size
-                    if none and name in told and told[name].sha256 == sha256:
+                for name, sha256 in kept.empty.items():
+                    if name in told and told[name].sha256 == sha256:
                         found.add(name)
         return found
 
-    def _states(self, names: Sequence[SegmentName]) -> list[Any]:
-        """Return what tells whether a file has changed; those in the archive have none."""
-        found = {}
-        with contextlib.suppress(OSError), os.scandir(self._root / SEGMENTS) as files:
-            for file in files:
-                with contextlib.suppress(OSError):  # renamed just now
-                    found[file.name] = _signature(file.stat(follow_symlinks=False))
-        return [found.get(str(name)) for name in names]
+    # -- what does not grow --------------------------------------------------------------------
 
-    def _add(
-        self, ledger: Snapshot, by: Sequence[str], selection: Selection, *, quantiles: bool
-    ) -> tuple[Totals, Spread | None, set[SegmentName]]:
-        """Add up what is told of segments; return which these are, too."""
-        shape = Shape.of(by, selection, timed=quantiles)
-        question = Question(by, shape, selection, self._numbered(by, selection.calendar))
-        told = self.told(ledger)
-        kept = self._kept(shape)
-        with kept.lock:
-            totals, spread, found = self._sum_of_sealed(
-                kept, ledger, by, selection, shape, question, told
-            )
-            for _, family in by_writer(ledger.segments):
-                last = family[-1]
-                if last.open and all((n.last or last.first) < last.first for n in family[:-1]):
-                    grown = self._grown(kept, shape, last)
-                    if grown is not None and question.put(grown, totals, spread):
-                        found.add(last)
-            for gone in set(kept.growing).difference(ledger.segments):
-                del kept.growing[gone]
-            if len(kept.sealed) > len(ledger.segments):
-                for name in set(kept.sealed).difference(ledger.segments):
-                    del kept.sealed[name]
-        return totals, spread, found
-
-    def _sum_of_sealed(
+    def _fixed(
         self,
         kept: _Kept,
-        ledger: Snapshot,
+        state: State,
         by: Sequence[str],
         selection: Selection,
         shape: Shape,
         question: Question,
-        told: dict[SegmentName, Manifest],
-    ) -> tuple[Totals, Spread | None, set[SegmentName]]:
-        """Return the sums of sealed segments, to be added to; and which these are.
-
-        Those of the last few questions are kept until a segment is sealed.
-        """
+    ) -> Fixed:
         dates = selection.calendar
         key = (tuple(by), selection.since, selection.until, dates.zone, dates.week_start)
-        known = kept.answers.get(key)
-        if known is None or known[0] is not told or known[1] != ledger.segments:
-            totals = Totals(by, max_groups=MAX_GROUPS, calendar=dates)
-            spread = Spread(by, dates) if shape.timed else None
-            found = {
-                name
-                for _, family in by_writer(ledger.segments)
-                for name in alone(family, told)
-                if _outside(told[name], selection)
-                or self._put(kept, shape, name, told[name], question, totals, spread)
-            }
-            known = told, ledger.segments, totals, spread, found
-            kept.answers.pop(key, None)
-            if totals.groups <= _FEW:
-                kept.answers[key] = known
-                while len(kept.answers) > _ANSWERS:
-                    del kept.answers[next(iter(kept.answers))]
-        _, _, totals, spread, found = known
-        return totals.copy(), spread and spread.copy(), set(found)
+        fixed = kept.answers.pop(key, None) or Fixed(by, dates, timed=shape.timed)
+        if fixed.state is not state:
+            kept.forget(state)
+            if not fixed.names.items() <= state.alone.items():
+                fixed.begin()
+            totals, spread = fixed.none()
+            pruned = self._add_pruned(state, by, selection, totals, spread)
+            if not pruned.names.isdisjoint(fixed.names):
+                fixed.begin()
+            self._add_sealed(kept, state, selection, shape, question, fixed, pruned.names)
+            self._add_rest(kept, state, shape, question, fixed, totals, spread, pruned.names)
+            adjusted = self._add_adjustments(state, by, selection, totals, pruned.untold, fixed)
+            told = with_pruned(
+                Report(by=tuple(by), rows=[], total=fixed.sealed.total(), adjusted=adjusted),
+                [(state.gone, pruned)],
+                selection,
+            )
+            members = ("adjusted", "aggregated", "unmeasured", "pruned", "pruned_until")
+            fixed.told = {name: getattr(told, name) for name in members}
+            fixed.finish(state, totals, spread)
+        kept.answers[key] = fixed
+        while len(kept.answers) > _ANSWERS:
+            kept.answers.popitem(last=False)
+        return fixed
+
+    def _add_pruned(
+        self,
+        state: State,
+        by: Sequence[str],
+        selection: Selection,
+        totals: Totals,
+        spread: Spread | None,
+    ) -> Sealed:
+        """Add what manifests tell of segments that were pruned."""
+        if not state.gone:
+            return _NOTHING
+        asked = QuarterQuestion(by, selection)
+        return add_pruned(state.ledger, asked, totals, spread, state.gone)
+
+    def _add_sealed(
+        self,
+        kept: _Kept,
+        state: State,
+        selection: Selection,
+        shape: Shape,
+        question: Question,
+        fixed: Fixed,
+        but: frozenset[SegmentName],
+    ) -> None:
+        """Add segments that stand alone and are not in the sums yet."""
+        fixed.left = []
+        for name, sha256 in state.alone.items():
+            if name in fixed.names or name in but:
+                continue
+            manifest = state.told[name]
+            if _outside(manifest, selection) or self._put(
+                kept, shape, name, manifest, question, fixed.sealed, fixed.spread
+            ):
+                fixed.names[name] = sha256
+            else:
+                fixed.left.append(name)
+
+    def _add_rest(
+        self,
+        kept: _Kept,
+        state: State,
+        shape: Shape,
+        question: Question,
+        fixed: Fixed,
+        totals: Totals,
+        spread: Spread | None,
+        but: frozenset[SegmentName],
+    ) -> None:
+        """Add the lines of segments that no manifest tells, and that nobody writes to."""
+        fixed.problems = []
+        for family in state.rest:
+            sums = problems = None
+            if but.isdisjoint(family.names):
+                sums, problems = self._of_family(kept, shape, family)
+            if sums is not None and question.put(sums, totals, spread):
+                fixed.problems += problems or ()
+            else:
+                fixed.left += [name for name in family.names if name not in but]
+
+    def _add_adjustments(
+        self,
+        state: State,
+        by: Sequence[str],
+        selection: Selection,
+        totals: Totals,
+        untold: Sequence[Pruned],
+        fixed: Fixed,
+    ) -> int:
+        ledger = state.ledger
+        if not ledger.adjustments:
+            return 0
+        without: dict[str, Spans] = {}
+        for one in untold:
+            span = without.setdefault(one.name.writer, Spans())
+            span.add_range(one.name.first, one.name.last or 0)
+        return add_adjustments(
+            ledger,
+            by,
+            selection,
+            totals,
+            fixed.problems,
+            "newest",
+            lambda _: set(),  # nothing is compared
+            without,
+        )
+
+    # -- memory --------------------------------------------------------------------------------
 
     def _numbered(
         self, by: Sequence[str], dates: Calendar
@@ -250,6 +349,37 @@ class Standing:
             if len(self._numbers) > _ZONES:
                 self._numbers.clear()
             return self._numbers.setdefault((periods, dates.zone, dates.week_start), {})
+
+    def _kept(self, shape: Shape) -> _Kept:
+        with self._lock:
+            kept = self._shapes.pop(shape, None) or _Kept()
+            self._shapes[shape] = kept
+            return kept
+
+    def _bound(self, kept: _Kept) -> None:
+        """Bound what is kept of all shapes, after one of them, whose lock is held, has grown."""
+        with self._lock:
+            self._count(kept)
+            for shape, other in [*self._shapes.items()]:
+                many = len(self._shapes) > _SHAPES or self._groups > _GROUPS
+                if not many and self._size <= _MOST:
+                    break
+                if other is not kept and other.lock.acquire(blocking=False):
+                    try:
+                        other.clear(answers=many)
+                        self._count(other)
+                        if many:
+                            del self._shapes[shape]
+                    finally:
+                        other.lock.release()
+
+    def _count(self, kept: _Kept) -> None:
+        size, groups = kept.held(), sum(fixed.size for fixed in kept.answers.values())
+        self._size += size - kept.counted[0]
+        self._groups += groups - kept.counted[1]
+        kept.counted = size, groups
+
+    # -- segments ------------------------------------------------------------------------------
 
     def _put(
         self,
@@ -272,17 +402,6 @@ class Standing:
         sums = self._from_lines(kept, shape, name, manifest)
         return sums is not None and question.put(sums, totals, spread)
 
-    def _kept(self, shape: Shape) -> _Kept:
-        with self._lock:
-            kept = self._shapes.pop(shape, None) or _Kept()
-            self._shapes[shape] = kept
-            size = 0
-            for number, (one, those) in enumerate(reversed([*self._shapes.items()])):
-                size += those.size()
-                if number and (size > _MOST or number >= _SHAPES):
-                    del self._shapes[one]
-            return kept
-
     def _sealed(
         self, kept: _Kept, shape: Shape, name: SegmentName, manifest: Manifest
     ) -> Sums | None:
@@ -292,8 +411,7 @@ class Standing:
         sums = self._from_manifest(shape, name, manifest)
         if sums is None:
             return self._from_lines(kept, shape, name, manifest)
-        kept.sealed[name] = manifest.sha256, sums.pack() if sums.size <= _LARGEST else None
-        return kept.sealed[name][1]
+        return kept.keep(name, manifest.sha256, sums)
 
     def _from_manifest(self, shape: Shape, name: SegmentName, manifest: Manifest) -> Sums | None:
         tags = shape.tags
@@ -310,19 +428,9 @@ class Standing:
         durations = whole.duration_table() if shape.timed else None
         if table is None or (shape.timed and durations is None):
             return None
-        selection = Selection(where=dict(shape.where), where_not=dict(shape.where_not))
-        keys = [key_of(key) for key in shape.keys]
-        sums = Sums(table.step, timed=shape.timed)
-        for group in table.groups:
-            one = _outcome(group.of, tag)
-            if not selection.fits(one):
-                continue
-            key = (one.status, one.usage_source, *[of(one) for of in keys])
-            columns = [group.sums.get(field) for field in FIELDS]
-            for at, quarter in enumerate(group.quarters):
-                sums.add(key, quarter, [c[at] if c is not None else 0 for c in columns])
+        sums = sums_of(table, shape, tag)
         if durations is not None:
-            sums.timed = _timed(durations, shape)
+            add_durations(sums, durations, shape)
         return sums
 
     def _from_lines(
@@ -333,9 +441,38 @@ class Standing:
             self._search(growing, name, manifest, needles)
         else:
             self._read(growing, name)
-        fits = not growing.odd and growing.sums.size <= _LARGEST
-        kept.sealed[name] = manifest.sha256, growing.sums.pack() if fits else None
-        return kept.sealed[name][1]
+        return kept.keep(name, manifest.sha256, None if growing.odd else growing.sums)
+
+    def _of_family(
+        self, kept: _Kept, shape: Shape, family: Family
+    ) -> tuple[Sums | None, list[Problem]]:
+        """Return what the lines of segments that nobody writes to come to, and what is wrong there.
+
+        ``None``: they are to be read again each time.
+        """
+        if family.signature is None:
+            return None, []
+        known = kept.families.get(family.names)
+        if known is not None and known[0] == family.signature:
+            return known[1], known[2]
+        sums, problems = Sums(1, timed=shape.timed, exact=True), list[Problem]()
+        adder = Adder(shape, sums)
+        grows = any(name.open for name in family.all)
+        fits = True
+        for line in self._lines(family, problems):
+            if line.status == "unsettled" and grows:  # its outcome may be there one day
+                fits = False
+                break
+            adder.add(line)
+        adder.flush()
+        fits = fits and sums.size <= _LARGEST * len(family.names)
+        found = sums.pack() if fits else None
+        kept.families[family.names] = family.signature, found, problems
+        return found, problems
+
+    def _lines(self, family: Family, problems: list[Problem]) -> Iterator[Line]:
+        found = entries(self._root, family.names, problems, family=family.all)
+        return (entry.line for entry in found)
 
     def _grown(self, kept: _Kept, shape: Shape, name: SegmentName) -> Sums | None:
         growing = kept.growing.get(name)
@@ -381,49 +518,15 @@ def _needles(shape: Shape) -> list[bytes]:
     return []
 
 
-def _outcome(of: Sequence[str | None], tag: str | None) -> Fields:
-    values = dict(zip(KEYS, of, strict=False))
-    value = of[-1] if len(of) > len(KEYS) else None
-    tags = {} if value is None or tag is None else {tag: value}
-    return Fields(**cast("Any", values), tags=tags)
-
-
-def _timed(table: DurationTable, shape: Shape) -> Durations:
-    """Return the durations of a manifest for a shape without tags."""
-    selection = Selection(where=dict(shape.where), where_not=dict(shape.where_not))
-    keys = [key_of(key) for key in shape.keys]
-    found = Durations(table.step)
-    for group in table.groups:
-        one = _outcome(group.of, None)
-        if selection.fits(one):
-            of_group = tuple([of(one) for of in keys])
-            for name in MEASURED:
-                for at, quarter in enumerate(group.quarters):
-                    for sketch in group.sketches(name, at, at + 1):
-                        found.add(of_group, quarter, name, sketch)
-    return found
-
-
 def _outside(manifest: Manifest, selection: Selection) -> bool:
     """Whether no outcome of a segment is of the time asked for."""
     if selection.since is None and selection.until is None:
         return False
     if manifest.earliest is None or manifest.latest is None:
         return manifest.earliest is manifest.latest  # none has a time
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         first, last = map(datetime.fromisoformat, (manifest.earliest, manifest.latest))
         return (selection.until is not None and first >= selection.until) or (
             selection.since is not None and last < selection.since
         )
     return False
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    try:
-        return _signature(path.lstat())
-    except OSError:
-        return ()
-
-
-def _signature(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

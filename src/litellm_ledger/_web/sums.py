@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import add
 from typing import Any, Final, NamedTuple
 
 from litellm_ledger._aggregates.calendar import PERIODS
@@ -27,6 +28,8 @@ __all__ = ["HOUR", "Adder", "Growing", "Question", "Shape", "Sums"]
 
 HOUR: Final = 4
 """Quarters over which durations are kept."""
+_FOLD: Final = 4_096
+"""Groups and quarters that lines are added up in before they go into sums."""
 
 
 class Shape(NamedTuple):
@@ -59,7 +62,14 @@ class Shape(NamedTuple):
 _Key = tuple[Any, ...]
 _Column = tuple[int, Sequence[int]]
 """Which of ``FIELDS``, and its sums by quarter; those that are 0 throughout are left out."""
-_Whole = tuple[int | None, int | None, list[tuple[_Key, dict[str, int]]]]
+
+
+class _Group(NamedTuple):
+    """The sums of a group: its quarters, which ascend, its columns, and what each comes to."""
+
+    quarters: Sequence[int | None]
+    columns: list[_Column]
+    whole: dict[str, int]
 
 
 class Sums:
@@ -68,59 +78,64 @@ class Sums:
     ``exact``: made from the lines, by the quarter; a manifest may have them over longer times.
     """
 
-    __slots__ = ("_groups", "_packed", "_rows", "_whole", "exact", "step", "timed")
+    __slots__ = ("_ends", "_groups", "_rows", "_size", "exact", "step", "timed")
 
     def __init__(self, step: int, *, timed: bool, exact: bool = False) -> None:
         self.exact = exact
         self.step = step
         self.timed: Durations | None = Durations(HOUR) if timed else None
         self._rows = Rows(step)
-        self._packed = 0
-        self._groups: list[tuple[_Key, list[int | None], list[_Column]]] | None = None
-        self._whole: _Whole | None = None
+        self._groups: dict[_Key, _Group] = {}
+        self._size = 0
+        self._ends: tuple[int | None, int | None] | None = None
 
     def add(self, key: _Key, quarter: int | None, sums: list[int]) -> None:
         """Add the sums of a group in a quarter; not after ``pack``."""
         self._rows.add(key, quarter, sums)
-        self._groups = self._whole = None
+        self._groups.pop(key, None)
+        self._ends = None
+
+    def put(self, key: _Key, parts: Sequence[tuple[Sequence[int | None], list[_Column]]]) -> None:
+        """Put a group there, of parts with their own quarters; nothing is added to it any more."""
+        quarters, columns = parts[0] if len(parts) == 1 else _joined(parts)
+        columns = [(at, _array(column)) for at, column in columns]
+        self._groups[key] = _Group(quarters, columns, summed(columns, 0, len(quarters)))
+        self._size += len(quarters)
+        self._ends = None
 
     def pack(self) -> Sums:
         """Return it in a fifth of the memory: nothing is added any more."""
         self.groups()
-        self._packed, self._rows = self._rows.size, Rows(self.step)
+        self._size, self._rows = self._size + self._rows.size, Rows(self.step)
         return self
 
-    def groups(self) -> list[tuple[_Key, list[int | None], list[_Column]]]:
-        """Return each group with its quarters, which ascend, and its columns."""
-        if self._groups is None:
-            self._groups = []
-            for key, rows in self._rows.groups.items():
+    def groups(self) -> dict[_Key, _Group]:
+        """Return each group."""
+        for key, rows in self._rows.groups.items():
+            if key not in self._groups:
                 quarters = sorted(rows, key=lambda q: (q is not None, q or 0))
                 columns = zip(*(rows[quarter] for quarter in quarters), strict=True)
                 kept = [(at, _array(c)) for at, c in enumerate(columns) if any(c)]
-                self._groups.append((key, quarters, kept))
+                self._groups[key] = _Group(quarters, kept, summed(kept, 0, len(quarters)))
         return self._groups
 
-    def whole(self) -> _Whole:
-        """Return the first and the last quarter, and the sums of each group over all of them.
+    def ends(self) -> tuple[int | None, int | None]:
+        """Return the first and the last quarter.
 
-        The quarters are ``None`` where outcomes without a time are among them.
+        ``None`` where outcomes without a time are among them.
         """
-        if self._whole is None:
+        if self._ends is None:
             times: set[int | None] = set()
-            found = []
-            for key, quarters, columns in self.groups():
-                times.update((quarters[0], quarters[-1]))
-                found.append((key, summed(columns, 0, len(quarters))))
+            for group in self.groups().values():
+                times.update((group.quarters[0], group.quarters[-1]))
             known = [quarter for quarter in times if quarter is not None]
-            ends = (None, None) if None in times or not known else (min(known), max(known))
-            self._whole = *ends, found
-        return self._whole
+            self._ends = (None, None) if None in times or not known else (min(known), max(known))
+        return self._ends
 
     @property
     def size(self) -> int:
         """Sums by group and quarter; four buckets of durations count as one."""
-        return self._packed + self._rows.size + (self.timed.size // 4 if self.timed else 0)
+        return self._size + self._rows.size + (self.timed.size // 4 if self.timed else 0)
 
 
 def _array(column: Sequence[int]) -> Sequence[int]:
@@ -130,12 +145,38 @@ def _array(column: Sequence[int]) -> Sequence[int]:
         return column
 
 
+def _joined(
+    parts: Sequence[tuple[Sequence[int | None], list[_Column]]],
+) -> tuple[Sequence[int | None], list[_Column]]:
+    """Return parts as one, with the quarters of all of them."""
+    first = parts[0][0]
+    if all(quarters == first for quarters, _ in parts[1:]):
+        found: dict[int, Sequence[int]] = {}
+        for _, columns in parts:
+            for at, column in columns:
+                there = found.get(at)
+                found[at] = column if there is None else [*map(add, there, column)]
+        return first, [(at, found[at]) for at in sorted(found)]
+    rows: dict[int | None, list[int]] = {}
+    for quarters, columns in parts:
+        for place, quarter in enumerate(quarters):
+            row = rows.setdefault(quarter, [0] * len(FIELDS))
+            for at, column in columns:
+                row[at] += column[place]
+    ordered = sorted(rows, key=lambda q: (q is not None, q or 0))
+    whole = enumerate(zip(*(rows[quarter] for quarter in ordered), strict=True))
+    return ordered, [(at, column) for at, column in whole if any(column)]
+
+
 def summed(columns: Sequence[_Column], start: int, end: int) -> dict[str, int]:
     """Return the sums of columns from one quarter to another, by the names of ``FIELDS``."""
-    found = dict.fromkeys(FIELDS, 0)
+    found = _NOTHING.copy()
     for at, column in columns:
         found[FIELDS[at]] = sum(column[start:end])
     return found
+
+
+_NOTHING: Final = dict.fromkeys(FIELDS, 0)
 
 
 class Question(QuarterQuestion):
@@ -162,7 +203,7 @@ class Question(QuarterQuestion):
         return tuple([of(one) if of else key[at or 0] for of, at in self._columns])
 
     def _cut(
-        self, quarters: list[int | None], step: int
+        self, quarters: Sequence[int | None], step: int
     ) -> list[tuple[datetime | None, int, int]] | None:
         runs = self._runs(quarters, step)
         if runs is None:
@@ -190,7 +231,8 @@ class Question(QuarterQuestion):
 
     def _put_whole(self, sums: Sums, totals: Totals) -> bool:
         """Add all of a segment at once, if it is wanted whole and in one period; tell whether."""
-        first, last, groups = sums.whole()
+        first, last = sums.ends()
+        groups = sums.groups()
         times, step = self._times, sums.step
         if first is None or last is None:
             if groups and (self._periods or times.since or times.until):
@@ -211,17 +253,17 @@ class Question(QuarterQuestion):
                 return False
         one = Fields(ts=ts)
         said = [None if of is None else of(one) for of, _ in self._columns]
-        for key, column in groups:
+        for key, of_key in groups.items():
             group = tuple(
                 [key[at or 0] if text is None else text
                  for text, (_, at) in zip(said, self._columns, strict=True)]
             )  # fmt: skip
-            totals.add_sums(key[0], key[1], group, column)
+            totals.add_sums(key[0], key[1], group, of_key.whole)
         return True
 
     def _found(self, sums: Sums) -> list[tuple[_Key, tuple[str, ...], dict[str, int]]] | None:
         found = []
-        for key, quarters, columns in sums.groups():
+        for key, (quarters, columns, _) in sums.groups().items():
             runs = self._cut(quarters, sums.step)
             if runs is None:
                 return None
@@ -275,32 +317,47 @@ class Growing:
 
 
 class Adder:
-    """Adds lines to sums."""
+    """Adds lines to sums; what was added is there after ``flush``."""
 
     def __init__(self, shape: Shape, sums: Sums) -> None:
         self._selection = Selection(where=dict(shape.where), where_not=dict(shape.where_not))
         self._keys = [key_of(key) for key in shape.keys]
         self._sums = sums
         self._measured: dict[tuple[Any, ...], list[float]] = {}
+        self._totals = self._begin()
+        self._key: _Key = ()
+
+    def _begin(self) -> Totals:
+        return Totals(key=self._combination, max_groups=2 * _FOLD)
+
+    def _combination(self, line: Fields) -> _Key:
+        ts = line.ts
+        quarter = None if ts is None else (ts - EPOCH) // QUARTER
+        group = [of(line) for of in self._keys]
+        self._key = key = (line.status, line.usage_source, *group, quarter)
+        return key
 
     def add(self, line: Line) -> None:
+        """Add a line, if it is wanted."""
         if line.kind != "usage" or not self._selection.fits(line):
             return
-        quarter = None if line.ts is None else (line.ts - EPOCH) // QUARTER
-        group = tuple([of(line) for of in self._keys])
-        one = Totals(by=[])
-        one.add(line, line.cost)
-        ((_, sums),) = one.sums()
-        self._sums.add((line.status, line.usage_source, *group), quarter, sums)
+        self._totals.add(line, line.cost)
         if self._sums.timed is not None and line.status == "ok":
+            _, _, *group, quarter = self._key
             for name in MEASURED:
                 value = getattr(line, name)
                 if value is not None:
-                    self._measured.setdefault((group, quarter, name), []).append(value)
+                    self._measured.setdefault((tuple(group), quarter, name), []).append(value)
+        if self._totals.groups >= _FOLD:
+            self.flush()
 
     def flush(self) -> None:
-        """Add the durations that were collected."""
-        measured, self._measured = self._measured, {}
+        """Put what was added into the sums."""
+        totals, measured = self._totals, self._measured
+        if totals.groups:
+            self._totals, self._measured = self._begin(), {}
+            for (*key, quarter), sums in totals.sums():
+                self._sums.add(tuple(key), quarter, sums)
         if self._sums.timed is not None:
             for (group, quarter, name), values in measured.items():
                 self._sums.timed.add(group, quarter, name, Sketch.of(values))
