@@ -113,7 +113,8 @@ class QuarterQuestion:
         self._selection = selection
         self._keys = [key_of(name, selection.calendar) for name in by]
         asked = {*by, *selection.where, *selection.where_not}
-        self._periods = sorted(asked.intersection(PERIODS))
+        self.periods = sorted(asked.intersection(PERIODS))
+        """The periods that outcomes are told apart by."""
         tags = sorted(name.removeprefix("tag:") for name in asked if name.startswith("tag:"))
         self.tag = tags[0] if tags else None
         self.answerable = len(tags) < 2 and not selection.compared
@@ -217,7 +218,7 @@ class QuarterQuestion:
         self, times: Sequence[int], start: int, end: int, step: int
     ) -> list[tuple[int, int]] | None:
         """Part the quarters from ``start`` to ``end`` by the periods that were asked for."""
-        if not self._periods:
+        if not self.periods:
             return [(start, end)]
         first, last = self._number(times[start], step), self._number(times[end - 1], step)
         if first is None or last is None:
@@ -245,7 +246,7 @@ class QuarterQuestion:
             calendar, start = self._selection.calendar, EPOCH + quarter * QUARTER
             edges = (start, start + (step * QUARTER - _TICK))
             first, last = (
-                tuple(calendar.number(every, ts) for every in self._periods) for ts in edges
+                tuple(calendar.number(every, ts) for every in self.periods) for ts in edges
             )
             # Where a clock goes back over midnight, a day may come twice within an hour.
             before, after = (_offset(calendar.local(ts)) for ts in edges)

@@ -6,6 +6,7 @@ Owns the check of the arguments and the test of one record.  Pure.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,12 @@ class Selection:
         return self.since is self.until is None and not (
             self._tests or self._begun or self.compared
         )
+
+    def at_any_time(self) -> Selection:
+        """Return the same selection without its bounds in time."""
+        other = copy(self)
+        other.since = other.until = None
+        return other
 
     def tags(self, *, passing_without: bool) -> set[str]:
         """Return the tags in the conditions; ``passing_without`` those that a call may lack."""

@@ -157,6 +157,12 @@ class Totals:
         for name in FIELDS:
             setattr(into, name, getattr(into, name) + sums[name])
 
+    def add_all(self, other: Totals) -> None:
+        """Add what other totals by the same keys have."""
+        self.folded += other.folded
+        for (status, source, *group), sums in other.sums():
+            self.add_sums(status, source, group, dict(zip(FIELDS, sums, strict=True)))
+
     def copy(self) -> Totals:
         """Return totals of their own that go on from these."""
         other = copy(self)
@@ -170,6 +176,11 @@ class Totals:
             of_one = {name: getattr(sums, name) for name in FIELDS}
             self.add_sums(status, source, group, of_one)
         self.folded += other.folded
+
+    @property
+    def limit(self) -> int:
+        """How many combinations are kept apart."""
+        return self._max
 
     @property
     def groups(self) -> int:

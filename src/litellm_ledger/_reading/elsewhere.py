@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._errors import LedgerPathError
@@ -54,8 +53,8 @@ class Wanted(NamedTuple):
     Attributes:
         kinds: the kinds of lines; none: only adjustments and audits, and what there is beside.
         selection: which outcomes; by default all.
-        sums: where they are added up: what is asked, and the totals.  Whoever fetches may add the
-            sums of outcomes there, in place of their lines.
+        sums: where they are added up: the group keys, and the totals.  Whoever fetches may add
+            the sums of outcomes there, in place of their lines.
         newest: only as many outcomes matter, the newest by ``ts`` and id.
         key: only the operation matters that has this id, ``call_id`` or ``response_id``.
         near: only operations matter of which an id begins or ends like this, or is short for it.
@@ -65,7 +64,7 @@ class Wanted(NamedTuple):
 
     kinds: frozenset[str] = frozenset({"usage"})
     selection: Selection = Selection()
-    sums: tuple[QuarterQuestion, Totals] | None = None
+    sums: tuple[Sequence[str], Totals] | None = None
     newest: int | None = None
     key: str | None = None
     near: str | None = None

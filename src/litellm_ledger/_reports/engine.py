@@ -233,7 +233,7 @@ def _answered(
             Wanted(
                 kinds=frozenset({"started", "usage"}),
                 selection=selection,
-                sums=None if quantiles else (asked, totals),
+                sums=None if quantiles else (by, totals),
                 slim=True,
             ),
         )

@@ -1,0 +1,177 @@
+"""A question to a database from code that has no event loop, or is in the middle of one.
+
+Owns the private thread with a loop of its own, the one connection in it, how long a silent server is
+waited for, and what is said of a failure: never a password.  Imports asyncpg only in that thread's
+work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as NotYet
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from litellm_ledger._errors import LedgerError, LedgerPathError
+
+if TYPE_CHECKING:
+    import asyncpg
+
+__all__ = ["SILENCE", "Link", "place_in_words"]
+
+_T = TypeVar("_T")
+
+SILENCE: Final = 300.0
+"""Seconds for which a server that owes us an answer may send nothing: it may be adding up."""
+_STATEMENT: Final = 3_600.0
+"""Seconds that one statement may take in all: a long answer that is still coming is no failure."""
+_LOOK: Final = 0.5
+
+
+def place_in_words(url: str) -> str:
+    """Return where a URL leads, without the user, the password and the parameters.
+
+    Raises:
+        ValueError: it is no URL of a database.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        raise ValueError("this is no URL of a database: postgresql://HOST[:PORT]/NAME") from None
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    said = f"postgresql://{host}{port}{parts.path}"
+    socket = parse_qs(parts.query).get("host", [""])[0]
+    return said if host or not socket else f"{said}?host={socket}"
+
+
+class Link:
+    """One connection, on a thread of its own; a context manager.
+
+    Args:
+        url: of the database.
+        silence: seconds after which a server that sends nothing is given up.
+
+    Attributes:
+        place: where it is, in words.
+    """
+
+    def __init__(self, url: str, *, silence: float = SILENCE) -> None:
+        self.place = place_in_words(url)
+        self._url = url
+        self._silence = silence
+        self._heard = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._work, name="litellm-ledger-database", daemon=True
+        )
+        self._connection: asyncpg.Connection | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection and end the thread; waits for no server."""
+        if self._loop.is_closed():
+            return
+        if self._thread.ident is not None:
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=1)
+        if self._connection is not None:
+            self._connection.terminate()
+            await asyncio.sleep(0)  # for the socket to be closed
+
+    def heard(self) -> None:
+        """Note that the server has sent something; called in the thread."""
+        self._heard = True
+
+    def ask(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
+        """Put a question in one read-only transaction, in which nothing changes; wait for it.
+
+        Raises:
+            LedgerPathError: the database cannot be reached, is silent, or answers with an error.
+            LedgerError: whatever the question raises itself.
+        """
+        return self._run(self._asked(question))
+
+    async def _asked(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
+        from .database import connect
+
+        if self._connection is None:
+            self._connection = await connect(self._url, statement_timeout=_STATEMENT)
+            self.heard()
+        transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
+        async with transaction:
+            return await question(self._connection)
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        waited = 0.0
+        try:
+            while True:
+                try:
+                    return future.result(_LOOK)
+                except NotYet:
+                    if future.done():  # the time-out is that of the work
+                        raise
+                waited = 0.0 if self._heard else waited + _LOOK
+                self._heard = False
+                if waited >= self._silence:
+                    raise LedgerPathError(
+                        f"{self.place} has sent nothing for {waited:.0f} seconds; see whether the "
+                        "server runs, or ask for less (--since, --where)"
+                    )
+        except LedgerError:
+            raise
+        except CancelledError:
+            raise LedgerPathError(f"the question to {self.place} was given up") from None
+        except Exception as exc:
+            if not _is_theirs(exc):
+                raise
+            raise LedgerPathError(f"cannot read {self.place}: {_said(exc)}") from None
+        finally:
+            future.cancel()
+
+
+def _is_theirs(exc: Exception) -> bool:
+    """Whether an error is of the connection or the server, and no mistake of ours."""
+    if isinstance(exc, OSError | TimeoutError):
+        return True
+    return type(exc).__module__.partition(".")[0] == "asyncpg"
+
+
+def _said(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError):
+        return "it does not answer"
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno)
+    return " ".join(str(exc).split()) or type(exc).__name__
