@@ -14,7 +14,7 @@ from litellm_ledger._archive.columns import OF_RECORD
 __all__ = ["line_of_row"]
 
 _HEAD: Final = ("id", "seq", "kind")
-_INTEGERS: Final = frozenset(
+_NUMBERS: Final = frozenset(
     {
         "attempt",
         "audio_seconds",
@@ -77,7 +77,7 @@ def line_of_row(*, slim: bool) -> str:
     """
     head = (
         "'{\"v\":1,\"id\":\"', w.writer, '-', pg_catalog.lpad(c.seq::text, 16, '0'), "
-        "'\",\"seq\":', c.seq, ',\"kind\":\"usage\"'"
+        '\'","seq":\', c.seq, \',"kind":"usage"\''
     )
     members = [
         _member(name) for name in OF_RECORD if name not in _HEAD and (not slim or name in _SUMMED)
@@ -98,8 +98,6 @@ def _member(name: str) -> str:
             f"CASE WHEN c.operation_seq IS NOT NULL THEN {said} || '\"' || {own} || '\"' "
             f"ELSE {said} || pg_catalog.to_json({column})::text END"
         )
-    if name in _FLAGS:
-        return f"CASE {column} WHEN true THEN {said} || 'true' WHEN false THEN {said} || 'false' END"
-    if name in _INTEGERS or name in _JSON:
+    if name in _NUMBERS or name in _FLAGS or name in _JSON:
         return f"{said} || {column}::text"
     return f"{said} || pg_catalog.to_json({column})::text"

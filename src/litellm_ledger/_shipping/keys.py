@@ -67,9 +67,7 @@ async def near(connection: asyncpg.Connection, part: str, limit: int) -> Conditi
         rows = await connection.fetch(_BY_PART, part, limit)
     if not rows:
         return None
-    text = (
-        "(c.writer_id, c.seq) IN (SELECT * FROM unnest($1::int[], $2::bigint[]) AS found (w, n))"
-    )
+    text = "(c.writer_id, c.seq) IN (SELECT * FROM unnest($1::int[], $2::bigint[]) AS found (w, n))"
     return Condition(text, [[row[0] for row in rows], [row[1] for row in rows]], exact=True)
 
 

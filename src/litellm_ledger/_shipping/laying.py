@@ -92,9 +92,7 @@ class Laid:
         beside: rows, sorted as well, that go in between those that are put.
     """
 
-    def __init__(
-        self, root: Path, names: Mapping[int, str], beside: Iterator[Row] = iter(())
-    ) -> None:
+    def __init__(self, root: Path, names: Mapping[int, str], beside: Iterator[Row]) -> None:
         self.root = root
         self._names = names
         self._beside = beside

@@ -1,8 +1,8 @@
 """A question to a database from code that has no event loop, or is in the middle of one.
 
-Owns the private thread with a loop of its own, the one connection in it, how long a silent server is
-waited for, and what is said of a failure: never a password.  Imports asyncpg only in that thread's
-work.
+Owns the private thread with a loop of its own, the one connection in it, how long a silent server
+is waited for, and what is said of a failure: never a password.  Imports asyncpg only in that
+thread's work.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``Ledger("postgresql://…")``: what a question needs of a database, as a ledger of this machine.
 
-Owns which rows are fetched, as lines of a temporary ledger, and which sums are asked of the database
-in their place.  All of one question is of one moment: it runs in one transaction that changes
-nothing.
+Owns which rows are fetched, as lines of a temporary ledger, and which sums are asked of the
+database in their place.  All of one question is of one moment: it runs in one transaction that
+changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -24,8 +24,8 @@ from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.ranges import Spans
 
 from . import sums
-from .asked import Condition, condition, of_time
 from .as_lines import line_of_row
+from .asked import Condition, condition, of_time
 from .laying import Laid, Row, Rows, spooled
 from .link import Link, place_in_words
 
@@ -223,7 +223,7 @@ class _Fetching:
         await connection.copy_from_query(text, *asked.values, output=take, format="binary")
 
     async def _of_key(self, connection: asyncpg.Connection) -> Condition | None:
-        """Return the condition of the operation that has a key, or may be meant by a part of one."""
+        """Return the condition of what has a key, or of what may be meant by a part of one."""
         from .keys import near, of_operation
 
         if self._wanted.key is not None:
@@ -287,12 +287,7 @@ class _Fetching:
 
     async def _damaged(self, connection: asyncpg.Connection) -> list[Problem]:
         return [
-            Problem(
-                self._place,
-                "damaged",
-                lines=last - first + 1,
-                detail=f"numbers {first} to {last} of {writer}",
-            )
+            Problem(writer, "damaged", lines=last - first + 1, detail=f"numbers {first} to {last}")
             for writer, first, last in await connection.fetch(query("damaged"))
         ]
 
@@ -323,10 +318,14 @@ def _without_what_is_here(line: bytes, gone: dict[str, Spans]) -> bytes:
         name = SegmentName.parse(one.segment)
         if name is None or numbers is None:
             continue
-        missing = sum(last - first + 1 for first, last in numbers.missing(name.first, name.last or 0))
+        missing = sum(
+            last - first + 1 for first, last in numbers.missing(name.first, name.last or 0)
+        )
         if missing < (name.last or 0) - name.first + 1:
             kept.append(one)
-    return line if len(kept) == len(audit.segments) else encode_addition(replace(audit, segments=kept))
+    return (
+        line if len(kept) == len(audit.segments) else encode_addition(replace(audit, segments=kept))
+    )
 
 
 def _unshipped(writers: Sequence[_Writer]) -> Unshipped | None:

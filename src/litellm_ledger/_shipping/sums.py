@@ -100,9 +100,7 @@ async def _grouped(
     step: int,
 ) -> AsyncIterator[Table]:
     """Yield the sums of each group."""
-    keys = [
-        f"c.{key}" if key in _needed(by, selection) else "NULL::text" for key in KEYS
-    ]
+    keys = [f"c.{key}" if key in _needed(by, selection) else "NULL::text" for key in KEYS]
     values = [*asked.values]
     if question.tag is not None:
         values.append(question.tag)
@@ -134,9 +132,7 @@ async def _tables(
 
 def _table(rows: Sequence[Any], width: int, step: int) -> Table:
     quarters = [None if row[width] == _NO_QUARTER else row[width] for row in rows]
-    sums = {
-        name: [int(row[at] or 0) for row in rows] for at, name in enumerate(FIELDS, width + 1)
-    }
+    sums = {name: [int(row[at] or 0) for row in rows] for at, name in enumerate(FIELDS, width + 1)}
     return Table([Group(list(rows[0][:width]), quarters, sums)], step)
 
 
@@ -161,4 +157,3 @@ async def tags(connection: asyncpg.Connection, asked: Condition) -> frozenset[st
         f"WHERE c.line IS NULL AND c.tags IS NOT NULL AND {asked.text}"
     )
     return frozenset(row[0] for row in await connection.fetch(text + _COUNTS, *asked.values))
-

@@ -235,7 +235,7 @@ class Question(QuarterQuestion):
         groups = sums.groups()
         times, step = self._times, sums.step
         if first is None or last is None:
-            if groups and (self._periods or times.since or times.until):
+            if groups and (self.periods or times.since or times.until):
                 return False
             ts = None
         else:
@@ -244,10 +244,10 @@ class Question(QuarterQuestion):
                 within = (times.since is None or times.since <= ts) and (
                     times.until is None or end <= times.until
                 )
-                number = self._number(first, step) if self._periods else ()
+                number = self._number(first, step) if self.periods else ()
                 if not within or number is None:
                     return False
-                if self._periods and number != self._number(last, step):
+                if self.periods and number != self._number(last, step):
                     return False
             except OverflowError:  # a time that no calendar has
                 return False
