@@ -7,7 +7,6 @@ knows are not kept, and the order of tags is not; everything else reads the same
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, Final
 from zlib import crc32
 
@@ -19,24 +18,31 @@ from litellm_ledger._records.line import SEALED
 
 __all__ = ["SELECTED", "line_back"]
 
-_NOT_COLUMNS: Final = ("id", "seq", "kind", "operation")
-_PLAIN: Final = tuple(name for name in OF_RECORD if name not in _NOT_COLUMNS)
-_TS: Final = "NULLIF(ts, '-infinity') AS ts"
+_FIRST: Final = ("id", "seq", "kind", "ts", "operation")
+_JSON: Final = ("tags", "meta", "content")
+_PLAIN: Final = tuple(name for name in OF_RECORD if name not in (*_FIRST, *_JSON))
 
 SELECTED: Final = (
+    "line",
     "seq",
     "operation_seq",
+    "NULLIF(ts, '-infinity') AS ts",
     "operation",
-    "line",
-    *(_TS if name == "ts" else name for name in _PLAIN),
+    *_PLAIN,
+    *_JSON,
 )
 """What to select, in this order, for ``line_back``."""
 
-_BEFORE: Final = 4
-_JSON: Final = frozenset({"tags", "meta", "content"})
-_AT: Final = tuple((at, name) for at, name in enumerate(_PLAIN, _BEFORE) if name not in _JSON)
-_JSON_AT: Final = tuple((at, name) for at, name in enumerate(_PLAIN, _BEFORE) if name in _JSON)
-
+_Stored: Final[Any] = msgspec.defstruct(
+    "_Stored",
+    [(name, Any, None) for name in (*_FIRST, *_PLAIN, *_JSON)],
+    omit_defaults=True,
+    gc=False,
+    tag_field="v",
+    tag=1,
+)
+_BEFORE: Final = 5
+_BEHIND: Final = -len(_JSON)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -45,30 +51,26 @@ def line_back(writer: str, row: Sequence[Any]) -> bytes:
 
     Args:
         writer: the name of its writer.
-        row: the values of ``SELECTED``.
+        row: the values of ``SELECTED``; times are in UTC.
     """
-    seq, operation_seq, operation, kept = row[:_BEFORE]
+    kept, seq, operation_seq, ts, operation = row[:_BEFORE]
     if kept is not None:
         return bytes(kept)
-    members: dict[str, Any] = {
-        "v": 1,
-        "id": record_id(writer, seq),
-        "seq": seq,
-        "kind": "usage",
-    }
     if operation_seq is not None:
-        members["operation"] = record_id(writer, operation_seq)
-    elif operation is not None:
-        members["operation"] = operation
-    for at, name in _AT:
-        value = row[at]
-        if value is not None:
-            members[name] = value
-    ts: datetime | None = members.get("ts")
-    if ts is not None:
-        members["ts"] = ts.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    for at, name in _JSON_AT:
-        if row[at] is not None:
-            members[name] = msgspec.Raw(row[at].encode())
-    body = _encode(members)[:-1]
+        operation = record_id(writer, operation_seq)
+    if ts is not None and not ts.microsecond:  # else the encoder leaves out the fraction
+        ts = ts.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    tags, meta, content = row[_BEHIND:]
+    stored = _Stored(
+        record_id(writer, seq),
+        seq,
+        "usage",
+        ts,
+        operation,
+        *row[_BEFORE:_BEHIND],
+        None if tags is None else msgspec.Raw(tags.encode()),
+        None if meta is None else msgspec.Raw(meta.encode()),
+        None if content is None else msgspec.Raw(content.encode()),
+    )
+    body = _encode(stored)[:-1]
     return SEALED % (body, crc32(body))
