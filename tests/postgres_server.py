@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from tests.ports import free_port
 
-__all__ = ["Server", "programs"]
+__all__ = ["Server", "as_user", "programs", "unprivileged"]
 
 _UNPRIVILEGED = ("postgres", "nobody")
 """Whom it runs as where the tests are run by root, which PostgreSQL refuses."""
@@ -88,8 +88,7 @@ class Server:
     """One server with its data in a temporary directory; ``close()`` ends it."""
 
     def __init__(self) -> None:
-        as_root = os.getuid() == 0
-        self.user = next(filter(_exists, _UNPRIVILEGED)) if as_root else None
+        self.user = unprivileged()
         place = os.environ.get("PYTEST_DEBUG_TEMPROOT", _MEMORY if Path(_MEMORY).is_dir() else "")
         self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir=place or None))
         self._copied = None
@@ -124,7 +123,7 @@ class Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                **self._as_user(),
+                **as_user(self.user, self.directory),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -171,24 +170,35 @@ class Server:
         """Return its address on the socket."""
         return f"postgresql://{user}@/{database}?host={self.directory}&port={self.port}"
 
-    def _as_user(self) -> dict[str, Any]:
-        if self.user is None:
-            return {"cwd": self.directory}
-        who = pwd.getpwnam(self.user)
-        return {
-            "user": who.pw_uid,
-            "group": who.pw_gid,
-            "extra_groups": [],
-            "cwd": self.directory,
-            "env": {**os.environ, "HOME": str(self.directory)},
-        }
-
     def _run(self, command: list[Any]) -> None:
         done = subprocess.run(
-            command, **self._as_user(), capture_output=True, text=True, check=False
+            command,
+            **as_user(self.user, self.directory),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+
+def unprivileged() -> str | None:
+    """Return whom servers run as that refuse to be root's; ``None``: as the tests do."""
+    return next(filter(_exists, _UNPRIVILEGED)) if os.getuid() == 0 else None
+
+
+def as_user(user: str | None, directory: Path) -> dict[str, Any]:
+    """Return what starts a process as ``user``, with a home in ``directory``."""
+    if user is None:
+        return {"cwd": directory}
+    who = pwd.getpwnam(user)
+    return {
+        "user": who.pw_uid,
+        "group": who.pw_gid,
+        "extra_groups": [],
+        "cwd": directory,
+        "env": {**os.environ, "HOME": str(directory)},
+    }
 
 
 def _exists(user: str) -> bool:

@@ -15,7 +15,7 @@ This file owns the exception tree and the wording rule: an error says *what* hap
         │   └── DrainTimeout            ``aclose`` ran out of time; carries the counts
         ├── WrongLoop                   a client belongs to one event loop (and one process)
         ├── InvalidRecord               (also a ValueError) a field that cannot be right
-        ├── LedgerPathError             (also an OSError) the directory cannot be used
+        ├── LedgerPathError             (also an OSError) the directory or database cannot be used
         ├── UnsupportedFormat           a ledger of a newer format version: refused, untouched
         ├── UnsupportedPlatform         opening to write where the guarantees cannot be kept
         └── MissingExtra                (also an ImportError) an optional package is not installed
@@ -211,7 +211,7 @@ class InvalidRecord(LedgerError, ValueError):
 
 
 class LedgerPathError(LedgerError, OSError):
-    """The ledger directory cannot be used; the text names it and says what to do."""
+    """The ledger, a directory or a database, cannot be used; the text says which and what to do."""
 
 
 class UnsupportedFormat(LedgerError):
