@@ -186,7 +186,7 @@ def _split(where: str) -> tuple[str, str]:
         if one.startswith("["):
             host, closed, rest = one[1:].partition("]")
             if not closed or (rest and not rest.startswith(":")):
-                raise ValueError("an IPv6 address in a URL stands in brackets: [::1]:5432")
+                raise ValueError("an IPv6 address in a URL is written in brackets: [::1]:5432")
             port = rest[1:]
         else:
             host, _, port = one.partition(":")
