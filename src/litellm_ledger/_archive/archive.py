@@ -26,8 +26,9 @@ import msgspec
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import ARCHIVE, SegmentName
 from litellm_ledger._storage.checked_files import CheckedFiles
-from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.filesystem import names_of, open_file
 from litellm_ledger._storage.format_version import newer_format
+from litellm_ledger._storage.partial import bring, footer, size_of
 
 from .columns import COLUMNS, quoted
 from .database import connect, literally, module, refuse_without, statement
@@ -163,7 +164,7 @@ def list_archive(
     refuse_without()
     found = []
     try:
-        paths = sorted(root / ARCHIVE / name for name in os.listdir(root / ARCHIVE))
+        paths = sorted(root / ARCHIVE / name for name in names_of(root / ARCHIVE))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as exc:
@@ -175,13 +176,7 @@ def list_archive(
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue
-        state = path.lstat()
-        file = None
-        if S_ISREG(state.st_mode):  # the database would follow a link
-            key = str(path), state.st_size, state.st_mtime_ns
-            if afresh or key not in _known:
-                _known[key] = _opened(path, match[1], None if afresh else checked)
-            file = _known[key]
+        file = _looked_at(path, match[1], checked, afresh=afresh)
         if file is not None:
             found.append(file)
         elif broken is not None:
@@ -189,6 +184,27 @@ def list_archive(
     checked.keep()
     replaced = {name for file in found for name in file.replaces}
     return [file for file in found if file.path.name not in replaced] if replaced else found
+
+
+def _looked_at(
+    path: Path, sha256: str, checked: CheckedFiles, *, afresh: bool
+) -> ArchiveFile | None:
+    """Return a file of the archive as it was found to be, once; ``None`` if it is not whole."""
+    if afresh and not path.exists():
+        bring([path])
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        key = str(path), size_of(path), 0  # it is elsewhere: checked when it is brought
+        if key not in _known:
+            _known[key] = _of_footer(path, footer(path) or b"")
+        return _known[key]
+    if not S_ISREG(state.st_mode):  # the database would follow a link
+        return None
+    key = str(path), state.st_size, state.st_mtime_ns
+    if afresh or key not in _known:
+        _known[key] = _opened(path, sha256, None if afresh else checked)
+    return _known[key]
 
 
 def _size(path: Path) -> int:
@@ -210,9 +226,12 @@ def _opened(path: Path, sha256: str, checked: CheckedFiles | None) -> ArchiveFil
         if not known.startswith(sha256):
             return None
         with open_file(path) as file:
-            footer = read_footer(file) or b""
+            return _of_footer(path, read_footer(file) or b"")
     except OSError as exc:
         raise LedgerPathError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def _of_footer(path: Path, footer: bytes) -> ArchiveFile | None:
     version = value_of(footer, FORMAT_KEY)
     if version != _FORMAT:
         if version is not None:
@@ -330,6 +349,8 @@ def read_archived(root: Path, name: SegmentName) -> bytes | None:
         size += file.sources[end].bytes
         end += 1
     few = sum(source.lines for source in file.sources[number:end]) <= _FEW
+    if not file.path.exists():
+        bring([file.path])
     state = _state(file.path)
     read: dict[SegmentName, list[bytes]] = {key: [] for key in file.names[number:end]}
     with _reader() as database:

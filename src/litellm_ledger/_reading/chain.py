@@ -12,7 +12,7 @@ from pathlib import Path
 
 from litellm_ledger._records.layout import MANIFESTS, SegmentName
 from litellm_ledger._records.line import newer_version
-from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.filesystem import names_of, open_file
 from litellm_ledger._storage.format_version import newer_format
 from litellm_ledger._storage.manifest import TOO_LARGE, Manifest, identity, read
 
@@ -36,7 +36,7 @@ class Link:
 def list_manifests(root: Path) -> list[SegmentName]:
     """List the segments that there is a manifest of, by writer and first number."""
     try:
-        files = os.listdir(root / MANIFESTS)
+        files = names_of(root / MANIFESTS)
     except OSError:
         return []
     names = (

@@ -25,7 +25,7 @@ from litellm_ledger._records.layout import (
     live_name,
     writer_of_live,
 )
-from litellm_ledger._storage.filesystem import open_file, refuse_links
+from litellm_ledger._storage.filesystem import names_of, open_file, refuse_links
 from litellm_ledger._storage.format_version import refuse_newer
 from litellm_ledger._storage.live_file import LiveCounters, is_locked, read_live
 
@@ -226,7 +226,8 @@ def _order(name: SegmentName) -> tuple[str, int, int]:
 
 def _names(root: Path) -> list[SegmentName]:
     try:
-        listed = [SegmentName.parse(path.name) for path in (root / SEGMENTS).iterdir()]
+        parsed = map(SegmentName.parse, names_of(root / SEGMENTS))
+        return [name for name in parsed if name is not None]
     except FileNotFoundError:
         if (root / LIVE).is_dir() or (root / ARCHIVE).is_dir():
             return []
@@ -239,7 +240,6 @@ def _names(root: Path) -> list[SegmentName]:
         raise LedgerPathError(
             f"cannot list {root / SEGMENTS}: {exc.strerror}; read it as the user who owns it"
         ) from exc
-    return [name for name in listed if name is not None]
 
 
 def _no_ledger(root: Path) -> str:

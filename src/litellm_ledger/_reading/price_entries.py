@@ -17,7 +17,7 @@ from litellm_ledger._prices.entry import Entry
 from litellm_ledger._prices.own import AMOUNTS, ModelPrice
 from litellm_ledger._records.layout import LARGEST_ENTRY, PRICES, entry_name, version_of_entry
 from litellm_ledger._records.nesting import nests_deeper
-from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.filesystem import names_of, open_file
 
 from .lines import Problem
 
@@ -68,7 +68,7 @@ class PriceEntries:
     def check(self) -> None:
         """Read every entry that is there."""
         try:
-            names = sorted(path.name for path in (self._root / PRICES).iterdir())
+            names = sorted(names_of(self._root / PRICES))
         except OSError:
             return
         for version in filter(None, map(version_of_entry, names)):

@@ -18,6 +18,7 @@ from litellm_ledger._archive.archive import Place, source_of
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
 from litellm_ledger._storage.checked_files import CheckedFiles
 from litellm_ledger._storage.manifest import Manifest, read_head
+from litellm_ledger._storage.partial import size_of
 
 __all__ = ["manifests"]
 
@@ -56,12 +57,14 @@ def manifests(
 
 
 def _holds(checked: CheckedFiles, path: Path, manifest: Manifest) -> bool:
-    """Whether a segment has the size and the checksum that its manifest says."""
+    """Whether a segment has the size and the checksum that its manifest says.
+
+    Of one that is elsewhere, the size; its bytes are checked when it is brought.
+    """
     try:
-        return (
-            path.lstat().st_size == manifest.size
-            and checked.checksum(path, _checksum) == manifest.crc32
-        )
+        if size_of(path) != manifest.size:
+            return False
+        return not path.exists() or checked.checksum(path, _checksum) == manifest.crc32
     except OSError:
         return False
 

@@ -43,6 +43,7 @@ from litellm_ledger._storage.live_file import (
     same_boot,
 )
 from litellm_ledger._storage.manifest import Manifest, read
+from litellm_ledger._storage.partial import blocks
 
 from .adjustments import adjusted_segments, read_additions
 from .anchor import Anchor, check
@@ -481,8 +482,12 @@ def _digests(
 def _digest(path: Path) -> _Digest:
     """Return the SHA-256 of a file and how many line feeds it has."""
     sha256, lines = hashlib.sha256(), 0
-    with open_file(path) as file:
-        while block := file.read(_BLOCK):
+    with contextlib.ExitStack() as opened:
+        data = blocks(path)
+        if data is None:
+            file = opened.enter_context(open_file(path))
+            data = iter(lambda: file.read(_BLOCK), b"")
+        for block in data:
             sha256.update(block)
             lines += block.count(b"\n")
     return sha256.hexdigest(), lines

@@ -22,6 +22,7 @@ from litellm_ledger._reading.pruned import Gone, Pruned
 from litellm_ledger._reading.sealed import manifests
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
 from litellm_ledger._storage.manifest import Manifest, read, read_head
+from litellm_ledger._storage.partial import size_of
 
 __all__ = ["Sealed", "add_pruned", "add_sealed", "alone"]
 
@@ -136,7 +137,7 @@ def _is_there(ledger: Snapshot, name: SegmentName, one: Pruned) -> bool:
     if name in ledger.archive:
         return source_of(ledger.archive[name])[0] == was.sha256
     try:
-        return (ledger.root / SEGMENTS / str(name)).lstat().st_size == was.size
+        return size_of(ledger.root / SEGMENTS / str(name)) == was.size
     except OSError:
         return False
 

@@ -50,6 +50,7 @@ from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._storage.manifest import read_head
+from litellm_ledger._storage.partial import size_of
 
 from .answer import Answer, of_report
 from .by_manifest import Sealed, add_sealed
@@ -495,7 +496,7 @@ def _is_large(*ledgers: Snapshot) -> bool:
         for paths, worth in ((compacted, _ARCHIVED), (plain, 1)):
             for path in paths:
                 with contextlib.suppress(OSError):  # renamed, or moved into the archive, just now
-                    size += worth * path.lstat().st_size
+                    size += worth * size_of(path)
                 if size > _LARGE:
                     return available()
     return False

@@ -42,6 +42,7 @@ from litellm_ledger._reading.listing import (
 from litellm_ledger._reading.sealed import manifests
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._storage.manifest import Manifest
+from litellm_ledger._storage.partial import bring, listed
 
 from .survey import Surveyed, survey
 from .surveyors import survey_ahead
@@ -169,6 +170,7 @@ class Relation:
         looks: list[_Look] = []
         for ledger in take_each(root):
             one = ledger.root
+            bring(_absent(ledger, without))
             self.problems += archive_problems(ledger)
             names = [name for name in ledger.segments if name not in without]
             sure = trusting and _can_name(one)
@@ -200,6 +202,7 @@ class Relation:
                     others = [_Piece(n, n.first) for n in ledger.segments if n in without]
                     pieces = [*parts.plain, *(others if sure else ())]
                     near = [piece for piece in pieces if _may_settle(piece.name, oldest)]
+                    bring(_absent(ledger.of([piece.name for piece in near]), ()))
                     lines += _queries(ledger.root, near, ledger.archive)
                 settle = statement("settle").replace("{lines}", _UNION.join(lines))
                 self.database.execute(settle)
@@ -425,6 +428,16 @@ def _compacted(place: Place) -> Surveyed:
     return Surveyed(
         not (source.unsettled or source.odd), file.names[number].last or 0, source.bytes
     )
+
+
+def _absent(ledger: Snapshot, without: Collection[SegmentName]) -> Iterator[Path]:
+    """Yield the files of a ledger that the database is to read and that are elsewhere."""
+    if listed(ledger.root / SEGMENTS) is None:
+        return
+    names = [name for name in ledger.segments if name not in without]
+    paths = {ledger.archive[name][0].path for name in names if name in ledger.archive}
+    paths |= {ledger.root / SEGMENTS / str(name) for name in names if name not in ledger.archive}
+    yield from (path for path in sorted(paths) if not path.exists())
 
 
 def _text(entry: Entry) -> str:

@@ -12,11 +12,11 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import (
@@ -38,8 +38,10 @@ __all__ = [
     "create_file",
     "give_rights",
     "make_directories",
+    "names_of",
     "open_file",
     "open_regular",
+    "partial",
     "read_file",
     "refuse_links",
     "rights_beside",
@@ -59,6 +61,9 @@ _PARTS: Final = (
 
 PRIVATE: Final = 0o700
 """The mode of a directory that is shared with nobody."""
+
+partial: Final[dict[Path, Any]] = {}
+"""Directories that have only a part of a ledger, each with the ``partial.Source`` of the rest."""
 
 _AT: Final = os.open in os.supports_dir_fd
 _PATH: Final = getattr(os, "O_PATH", os.O_RDONLY)  # enough to look names up: needs no right to list
@@ -124,8 +129,28 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a regular file inside a ledger to read.  Raises like ``open_regular``."""
+    """Open a regular file inside a ledger to read; one that is elsewhere is brought.
+
+    Raises like ``open_regular``, and if it cannot be brought.
+    """
+    try:
+        return os.fdopen(open_regular(path), "rb")
+    except FileNotFoundError:
+        source = partial.get(path.parent.parent)
+        if source is None:
+            raise
+    source.bring(path.parent.name, [path.name])
     return os.fdopen(open_regular(path), "rb")
+
+
+def names_of(directory: Path) -> Collection[str]:
+    """List a part of a ledger, wherever its files are.
+
+    Raises:
+        OSError: as ``os.listdir``.
+    """
+    source = partial.get(directory.parent)
+    return os.listdir(directory) if source is None else source.names(directory.name)
 
 
 def read_file(path: Path) -> bytes:

@@ -6,7 +6,6 @@ Owns the check and its wording.  Reads a few bytes, writes nothing.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -22,7 +21,7 @@ from litellm_ledger._records.layout import (
 )
 from litellm_ledger._records.line import newer_version
 
-from .filesystem import open_file
+from .filesystem import names_of, open_file, partial
 
 __all__ = ["newer_format", "refuse_newer"]
 
@@ -66,6 +65,8 @@ def refuse_newer(
         names += [SegmentName(*name) for name in sealed[-_NEWEST:]]
         for name in names:
             path = directory / SEGMENTS / str(name)
+            if directory in partial and not name.adjusts:
+                continue  # not brought for that: what is elsewhere says itself of which version
             with contextlib.suppress(OSError), open_file(path) as segment:
                 version = newer_version(segment.readline(_LONGEST))
                 if version is not None and version > known:
@@ -82,6 +83,6 @@ def newer_format(path: Path, version: object, known: int = 1) -> UnsupportedForm
 
 def _list(directory: Path) -> list[str]:
     try:
-        return os.listdir(directory)
+        return list(names_of(directory))
     except (FileNotFoundError, NotADirectoryError):
         return []
