@@ -7,7 +7,7 @@ nothing of those who write; a segment that is sealed or one that begins is seen 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from litellm_ledger._records.layout import SegmentName
@@ -35,12 +35,15 @@ class Follower:
         for name in list_segments(root):
             self._skip(name)
 
-    def look(self) -> Iterator[UsageRecord]:
+    def look(self, names: Sequence[SegmentName] | None = None) -> Iterator[UsageRecord]:
         """Yield the records that came since the last look, file by file, each number once.
 
         Damaged lines are passed over; a line that is not whole yet comes with a later look.
+
+        Args:
+            names: the segments of the ledger, where they are known.
         """
-        for name in list_segments(self._root):
+        for name in list_segments(self._root) if names is None else names:
             key = name.writer, name.first
             if key not in self._whole:
                 yield from self._news(name)

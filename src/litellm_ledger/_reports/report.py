@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -349,13 +349,22 @@ def added(rows: Iterable[Row], start: Row | None = None, sign: int = 1) -> Row:
 
     The sum has no group and no quantiles.
     """
-    names = [name for name in Row.__struct_fields__ if name != "group" and name not in MEASURED]
-    sums: dict[str, Any] = dict.fromkeys(names, 0)
-    for times, row in chain([(1, start or Row())], ((sign, row) for row in rows)):
-        for name in names:
-            value = getattr(row, name)
-            sums[name] += times * (whole(value) if name in MONEY else value)
-    return Row(**sums | {name: usd(sums[name]) for name in MONEY})
+    each = [*rows]
+    begin = start or Row()
+    sums: dict[str, Any] = {}
+    for name, of in _SUMMED:
+        sums[name] = of(begin) + sign * sum(map(of, each))
+    for name, of in _MONEY:
+        sums[name] = usd(whole(of(begin)) + sign * sum(map(whole, map(of, each))))
+    return Row(**sums)
+
+
+_MONEY: Final = [(name, attrgetter(name)) for name in MONEY]
+_SUMMED: Final = [
+    (name, attrgetter(name))
+    for name in Row.__struct_fields__
+    if name not in ("group", *MEASURED, *MONEY)
+]
 
 
 def by_tag(report: Report) -> Report:

@@ -31,6 +31,7 @@ from litellm_ledger._reports.report import Report, added, row_dict
 
 from .asks import Ask
 from .calls import OpenCalls, call_dict, newest, one_operation
+from .recent import Recent
 from .standing import Standing
 
 __all__ = ["Answers", "NotFound"]
@@ -67,6 +68,7 @@ class Answers:
         self.root = root
         self.standing = Standing(root)
         self._open = OpenCalls(root)
+        self._recent = Recent(root, self.standing)
         self._tags: dict[bytes, tuple[float, dict[str, Any]]] = {}
         self._all: Mapping[str, Callable[[Ask], dict[str, Any]]] = {
             "summary": self.summary,
@@ -165,7 +167,12 @@ class Answers:
         limit = ask.limit or _CALLS
         records: list[UsageRecord] = []
         complete = True
-        if not ask.impossible:
+        known = None
+        if not ask.impossible and ask.before is None:
+            known = self._recent.last(ask.selection(), limit + 1)
+        if known is not None:
+            records = known
+        elif not ask.impossible:
             try:
                 records, complete = newest(
                     self.standing,
@@ -221,7 +228,7 @@ class Answers:
 
     def live(self, ask: Ask) -> dict[str, Any]:
         """The newest calls, the rate of the last minute, those in flight, and the processes."""
-        last = last_written(self.root, ask.selection(), _COUNTED) or []
+        last = (self._recent.last(ask.selection(), _COUNTED) or [])[::-1]
         recent = [one for one in last if ended(one)[0] > ask.now - _MINUTE]
         rate = float(len(recent))
         if len(recent) == _COUNTED:  # more than were read

@@ -26,6 +26,8 @@ from .state import State
 __all__ = ["Fixed"]
 
 _place: Final = itemgetter(0)
+_LARGE: Final = 20_000
+"""Groups of which no rows are kept."""
 
 Figures = dict[str, int]
 
@@ -74,6 +76,11 @@ class Fixed:
         self.sealed, self.spread = self.none()
 
     @property
+    def is_large(self) -> bool:
+        """Whether there are too many groups to keep them."""
+        return self._whole[0].groups > _LARGE
+
+    @property
     def size(self) -> int:
         """Groups that are kept."""
         return len(self._rows) + self._whole[0].groups
@@ -93,13 +100,15 @@ class Fixed:
             measured = measured.copy()
             measured.merge_all(spread)
         self._whole = whole, measured
+        self.state = state
+        if self.is_large:
+            return
         self._figures = whole.figures(self._by)
         (self._sum,) = whole.figures([]).values() or (dict.fromkeys(FIGURES, 0),)
         made = finish(whole, self._by, [], measured.quantiles if measured else None)
         place = in_order(self._by)
         self._rows = [(place(row), row) for row in made.rows]
         self._report = msgspec.structs.replace(made, **self.told)
-        self.state = state
 
     def report(self, totals: Totals, spread: Spread | None, problems: list[Problem]) -> Report:
         """Return the report of these sums and of what has grown.
@@ -109,7 +118,7 @@ class Fixed:
             problems: of all that was read.
         """
         whole, measured = self._whole
-        if whole.groups + totals.groups > MAX_GROUPS:  # who is folded into (other) is said there
+        if self.is_large or totals.groups > _LARGE:
             whole = whole.copy()
             whole.merge(totals)
             if measured is not None and spread is not None:

@@ -197,6 +197,10 @@ class Standing:
         """Return a look at the ledger; the last one, if that was just now."""
         return self._looker.look()
 
+    def state(self, ledger: Snapshot) -> State:
+        """Return what a look says; the same object while no file has changed that never grows."""
+        return self._looker.state(ledger)
+
     def told(self, ledger: Snapshot) -> dict[SegmentName, Manifest]:
         """Return the manifests to believe, which are read again when a file has changed."""
         return self._looker.state(ledger).told
@@ -247,7 +251,8 @@ class Standing:
             members = ("adjusted", "aggregated", "unmeasured", "pruned", "pruned_until")
             fixed.told = {name: getattr(told, name) for name in members}
             fixed.finish(state, totals, spread)
-        kept.answers[key] = fixed
+        if not fixed.is_large:
+            kept.answers[key] = fixed
         while len(kept.answers) > _ANSWERS:
             kept.answers.popitem(last=False)
         return fixed
