@@ -120,10 +120,10 @@ class Selection:
             self._tests or self._begun or self.compared
         )
 
-    def at_any_time(self) -> Selection:
-        """Return the same selection without its bounds in time."""
+    def between(self, since: datetime | None, until: datetime | None) -> Selection:
+        """Return the same selection with other bounds in time."""
         other = copy(self)
-        other.since = other.until = None
+        other.since, other.until = since, until
         return other
 
     def tags(self, *, passing_without: bool) -> set[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -28,6 +27,7 @@ from .as_lines import line_of_row
 from .asked import Condition, condition, of_time
 from .laying import Laid, Row, Rows, spooled
 from .link import Link, place_in_words
+from .queries import query
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from litellm_ledger._reading.verdict import Verification
 
-__all__ = ["Database", "elsewhere", "query"]
+__all__ = ["Database", "elsewhere"]
 
 _T = TypeVar("_T")
 
@@ -48,12 +48,6 @@ _NEAR: Final = 2_000
 def elsewhere(url: str) -> Database:
     """Return the ledger that a URL names."""
     return Database(url)
-
-
-@cache
-def query(name: str) -> str:
-    """Return the text of ``queries/<name>.sql``, its places in braces still open."""
-    return (Path(__file__).parent / "queries" / f"{name}.sql").read_text("utf-8")
 
 
 class Database(Elsewhere):
@@ -197,7 +191,10 @@ class _Fetching:
         if wanted.newest is None or not asked.exact:
             await self._copy(connection, "outcomes", asked, laid)
             return 0, frozenset()
-        number = await sums.count(connection, asked)
+        number = await sums.count(connection, selection, asked)
+        since = await sums.newest_since(connection, selection, wanted.newest)
+        if since is not None:
+            asked = condition(selection.between(since, None))
         await self._copy(connection, "newest", asked, laid, limit=wanted.newest)
         return max(0, number - wanted.newest), frozenset()
 

@@ -1,17 +1,19 @@
 """Sums that the database makes: by group and quarter of an hour, so that any period can be told.
 
-Owns which columns of ``calls`` each sum is of, and how rows of sums become tables, which answer as
-those of manifests do (``_aggregates.quarters``): exactly or not at all.
+Owns the questions: to the sums that are kept (``rollup``), as far as these have come and to whole
+quarters; to ``calls`` for all else.  Their rows become tables, which answer as those of manifests
+do (``_aggregates.quarters``): exactly or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litellm_ledger._aggregates.quarters import Group, QuarterQuestion, Table
 from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._aggregates.totals import FIELDS, Totals
 from litellm_ledger._records.record import KEYS
 
@@ -20,9 +22,9 @@ from .asked import Condition, condition
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["SUMS", "add", "count", "quarter_of", "tags"]
+__all__ = ["add", "count", "newest_since", "quarter_of", "series_of", "tags"]
 
-SUMS: Final = {
+_SUMS: Final = {
     "cache_hits": "count(*) FILTER (WHERE c.cache_hit)",
     "calls": "count(*)",
     "pico": "sum(c.cost_picousd)",
@@ -41,14 +43,20 @@ _ROWS: Final = 2_000
 _NO_QUARTER: Final = -(2**31)
 
 
-class _TooCoarse(Exception):
+class _TooCoarseError(Exception):
     """Sums are over times that are in several periods."""
+
+
+def series_of(tag: str | None) -> str:
+    """Return the name of the series that has the sums by a tag, or without any."""
+    return "" if tag is None else f"tag:{tag}"
 
 
 def quarter_of(ts: str, step: int = 1) -> str:
     """Return the expression for the quarter of an hour that a time is in, ``-2**31`` for none.
 
     Args:
+        ts: the expression for the time.
         step: over how many quarters sums are; the first one of them is the result.
     """
     seconds = 900 * step
@@ -67,17 +75,19 @@ async def add(
     What is kept as the line that it was, or set aside, is not among it.  Where it could not be
     told, nothing is added.
     """
-    question = QuarterQuestion(by, selection.at_any_time())
-    asked = condition(selection)
+    question = QuarterQuestion(by, selection.between(None, None))
     if not question.answerable:
         return False
+    asking = _Asking(by, selection, question.tag)
+    rolled = await _is_rolled(connection, asking.series)
     for step in _steps(question, selection):
         part = Totals(by, max_groups=totals.limit, calendar=selection.calendar)
         try:
-            async for table in _grouped(connection, by, selection, question, asked, step):
-                if not question.add_to(part, table):
-                    raise _TooCoarse
-        except _TooCoarse:
+            for text, values in asking.questions(step, rolled=rolled):
+                async for table in _tables(connection, text, values, asking.width, step or 1):
+                    if not question.add_to(part, table):
+                        raise _TooCoarseError
+        except _TooCoarseError:
             continue
         totals.add_all(part)
         return True
@@ -91,29 +101,157 @@ def _steps(question: QuarterQuestion, selection: Selection) -> Sequence[int]:
     return (96, 4, 1) if selection.calendar.zone is UTC else (4, 1)
 
 
-async def _grouped(
-    connection: asyncpg.Connection,
-    by: Sequence[str],
-    selection: Selection,
-    question: QuarterQuestion,
-    asked: Condition,
-    step: int,
-) -> AsyncIterator[Table]:
-    """Yield the sums of each group."""
-    keys = [f"c.{key}" if key in _needed(by, selection) else "NULL::text" for key in KEYS]
-    values = [*asked.values]
-    if question.tag is not None:
-        values.append(question.tag)
-        keys.append(f"c.tags ->> ${len(values)}::text")
-    quarter = quarter_of("c.ts", step) if step else f"{_NO_QUARTER}"
-    columns = ", ".join(SUMS.get(name, f"sum(c.{name})") for name in FIELDS)
-    places = ", ".join(str(at + 1) for at in range(len(keys) + 1))
-    text = (
-        f"SELECT {', '.join(keys)}, {quarter}, {columns} FROM litellm_ledger.calls c "
-        f"WHERE c.line IS NULL AND {asked.text} {_COUNTS} GROUP BY {places} ORDER BY {places}"
+async def _is_rolled(connection: asyncpg.Connection, series: str) -> bool:
+    """Whether there are sums of a series."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM litellm_ledger.rollup_marks WHERE series = $1)", series
+        )
     )
-    async for table in _tables(connection, text, values, len(keys), step or 1):
-        yield table
+
+
+class _Span(NamedTuple):
+    """The whole quarters in a time that is asked for; ``None``: without end.
+
+    Attributes:
+        first, after: the first of them, and the one after the last.
+        edges: what is asked for apart from these.
+    """
+
+    first: int | None
+    after: int | None
+    edges: list[tuple[datetime, datetime]]
+
+    @classmethod
+    def of(cls, since: datetime | None, until: datetime | None) -> _Span | None:
+        """Return it; ``None``: no whole quarter is asked for."""
+        edges = []
+        first = after = None
+        if since is not None:
+            first = -((EPOCH - since) // QUARTER)
+            if (start := EPOCH + first * QUARTER) > since:
+                edges.append((since, start))
+        if until is not None:
+            after = (until - EPOCH) // QUARTER
+            if (end := EPOCH + after * QUARTER) < until:
+                edges.append((end, until))
+        if first is not None and after is not None and first >= after:
+            return None
+        return cls(first, after, edges)
+
+    @property
+    def since(self) -> datetime | None:
+        """When the first quarter begins."""
+        return None if self.first is None else EPOCH + self.first * QUARTER
+
+    @property
+    def until(self) -> datetime | None:
+        """When the last one ends."""
+        return None if self.after is None else EPOCH + self.after * QUARTER
+
+
+class _Asking:
+    """One question, in the words of the database."""
+
+    def __init__(self, by: Sequence[str], selection: Selection, tag: str | None) -> None:
+        self._selection = selection
+        self._tag = tag
+        self._needed = _needed(by, selection)
+        self.series = series_of(tag)
+        self.width = len(KEYS) + (tag is not None)
+
+    def questions(self, step: int, *, rolled: bool) -> Iterator[tuple[str, list[Any]]]:
+        """Yield statements and their values: together they add up what is asked for."""
+        selection = self._selection
+        try:
+            span = _Span.of(selection.since, selection.until) if rolled else None
+        except OverflowError:  # the first or the last moments that there are
+            span = None
+        if span is None:
+            yield self._of_calls(_ALL, selection, step)
+            return
+        yield self._of_rollup(span, step)
+        yield self._of_calls(_NOT_YET, selection, step)
+        for since, until in span.edges:
+            yield self._of_calls(_ROLLED, selection.between(since, until), step)
+        whole = selection.between(span.since, span.until)
+        yield self._of_calls(_BEATEN, whole, step, sign=-1)
+
+    def _of_calls(
+        self, rows: str, selection: Selection, step: int, *, sign: int = 1
+    ) -> tuple[str, list[Any]]:
+        """Return the statement that adds rows of ``calls`` up, or (``sign`` -1) takes them away."""
+        asked = condition(selection)
+        values = [*asked.values]
+        keys = [f"c.{key}" if key in self._needed else "NULL::text" for key in KEYS]
+        if self._tag is not None:
+            values.append(self._tag)
+            keys.append(f"c.tags ->> ${len(values)}::text")
+        if rows != _ALL:
+            values.append(self.series)
+            rows = rows.replace("{series}", f"${len(values)}::text")
+        quarter = quarter_of("c.ts", step) if step else f"{_NO_QUARTER}"
+        columns = ", ".join(
+            f"{'-' if sign < 0 else ''}{_SUMS.get(name, f'sum(c.{name})')}" for name in FIELDS
+        )
+        places = ", ".join(str(at + 1) for at in range(len(keys) + 1))
+        counts = _COUNTS if sign > 0 else ""
+        text = (
+            f"SELECT {', '.join(keys)}, {quarter}, {columns} FROM {rows} "
+            f"WHERE c.line IS NULL AND {asked.text} {counts} GROUP BY {places} ORDER BY {places}"
+        )
+        return text, values
+
+    def _of_rollup(self, span: _Span, step: int) -> tuple[str, list[Any]]:
+        """Return the statement that adds up the sums of whole quarters."""
+        asked = condition(self._selection.between(None, None))
+        values = [*asked.values, self._tag]
+        keys = [f"c.{key}" if key in self._needed else "NULL::text" for key in KEYS]
+        if self._tag is not None:
+            keys.append("c.tag_value")
+        quarter = f"{_NO_QUARTER}"
+        if step:
+            first = f"t.quarter - ((t.quarter % {step}) + {step}) % {step}"
+            quarter = f"CASE WHEN t.quarter > {quarter} THEN {first} ELSE {quarter} END"
+        times = "true"
+        if span.first is not None:
+            times += f" AND t.quarter >= {span.first:d}"
+        if span.after is not None:
+            times += f" AND t.quarter < {span.after:d} AND t.quarter > {_NO_QUARTER}"
+        columns = ", ".join(f"sum(t.{name})" for name in FIELDS)
+        places = ", ".join(str(at + 1) for at in range(len(keys) + 1))
+        text = (
+            f"SELECT {', '.join(keys)}, {quarter}, {columns} FROM {_GROUPS} "
+            f"JOIN litellm_ledger.rollup_15m t USING (group_id) "
+            f"WHERE c.tag_name IS NOT DISTINCT FROM ${len(values)}::text AND {times} "
+            f"AND {asked.text} GROUP BY {places} HAVING sum(t.calls) <> 0 ORDER BY {places}"
+        )
+        return text, values
+
+
+_ALL: Final = "litellm_ledger.calls c"
+_NOT_YET: Final = """(
+    SELECT w.writer_id, coalesce(m.rolled, 0) AS rolled
+    FROM litellm_ledger.writers w
+    LEFT JOIN litellm_ledger.rollup_marks m ON m.writer_id = w.writer_id AND m.series = {series}
+    WHERE w.shipped > coalesce(m.rolled, 0)
+) AS r JOIN litellm_ledger.calls c ON c.writer_id = r.writer_id AND c.seq > r.rolled"""
+_ROLLED: Final = """litellm_ledger.calls c JOIN litellm_ledger.rollup_marks m
+    ON m.writer_id = c.writer_id AND m.series = {series} AND m.rolled >= c.seq"""
+_BEATEN: Final = """litellm_ledger.beaten u
+JOIN litellm_ledger.rollup_marks m
+    ON m.writer_id = u.writer_id AND m.series = {series} AND m.rolled >= u.seq
+    AND NOT EXISTS (
+        SELECT FROM litellm_ledger.rollup_beaten d
+        WHERE d.writer_id = u.writer_id AND d.series = m.series AND d.seq = u.seq
+    )
+JOIN litellm_ledger.calls c ON c.writer_id = u.writer_id AND c.seq = u.seq"""
+_GROUPS: Final = """(
+    SELECT *, pg_catalog.jsonb_strip_nulls(
+        CASE WHEN tag_name IS NOT NULL THEN pg_catalog.jsonb_build_object(tag_name, tag_value) END
+    ) AS tags
+    FROM litellm_ledger.rollup_groups
+) AS c"""
 
 
 async def _tables(
@@ -144,10 +282,35 @@ def _needed(by: Sequence[str], selection: Selection) -> set[str]:
     return asked.intersection(KEYS)
 
 
-async def count(connection: asyncpg.Connection, asked: Condition) -> int:
+async def count(connection: asyncpg.Connection, selection: Selection, asked: Condition) -> int:
     """Return how many outcomes there are, those apart that are kept as the lines that they were."""
+    totals = Totals((), max_groups=1_000)
+    if await add(connection, (), totals, selection):
+        return totals.calls()
     text = f"SELECT count(*) FROM litellm_ledger.calls c WHERE c.line IS NULL AND {asked.text}"
     return int(await connection.fetchval(text + _COUNTS, *asked.values))
+
+
+async def newest_since(
+    connection: asyncpg.Connection, selection: Selection, limit: int
+) -> datetime | None:
+    """Return a time since when there are ``limit`` outcomes, by the sums; ``None``: unknown."""
+    asked = condition(selection.between(None, None))
+    tags = [key for key in (*selection.where, *selection.where_not) if key.startswith("tag:")]
+    if tags or not asked.exact or not await _is_rolled(connection, ""):
+        return None
+    if selection.since is not None or selection.until is not None:
+        return None
+    values = [*asked.values, limit]
+    quarter = await connection.fetchval(
+        "SELECT max(quarter) FROM (SELECT t.quarter, sum(sum(t.calls)) OVER (ORDER BY t.quarter "
+        f"DESC) AS running FROM {_GROUPS} JOIN litellm_ledger.rollup_15m t USING (group_id) "
+        f"WHERE c.tag_name IS NULL AND t.quarter > {_NO_QUARTER} AND {asked.text} GROUP BY 1) "
+        f"AS q WHERE running >= ${len(values)}::bigint "
+        "+ (SELECT count(*) FROM litellm_ledger.beaten)",
+        *values,
+    )
+    return None if quarter is None else EPOCH + quarter * QUARTER
 
 
 async def tags(connection: asyncpg.Connection, asked: Condition) -> frozenset[str]:

@@ -212,11 +212,36 @@ CREATE TABLE litellm_ledger.rollup_15m (
 );
 COMMENT ON TABLE litellm_ledger.rollup_15m IS 'Sums of outcomes by quarter of an hour since 1970 and group';
 
+CREATE INDEX rollup_15m_of_group ON litellm_ledger.rollup_15m (group_id);
+
+-- Sums by the values of a tag are a series of their own, and so are those without ('').
+CREATE TABLE litellm_ledger.rollup_tags (
+    tag_name text PRIMARY KEY,
+    chosen boolean NOT NULL,
+    too_many boolean NOT NULL DEFAULT false,
+    distinct_values bigint NOT NULL,
+    outcomes bigint NOT NULL,
+    measured_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE litellm_ledger.rollup_tags IS 'Tags as measured on the newest outcomes; chosen: there are sums by their values';
+COMMENT ON COLUMN litellm_ledger.rollup_tags.too_many IS 'It was chosen once and had too many values; it is not chosen again';
+
 CREATE TABLE litellm_ledger.rollup_marks (
-    writer_id int PRIMARY KEY REFERENCES litellm_ledger.writers,
-    rolled bigint NOT NULL
+    writer_id int NOT NULL REFERENCES litellm_ledger.writers,
+    series text NOT NULL,
+    rolled bigint NOT NULL,
+    PRIMARY KEY (writer_id, series)
 );
 COMMENT ON TABLE litellm_ledger.rollup_marks IS 'Up to which number a writer is part of the sums';
+COMMENT ON COLUMN litellm_ledger.rollup_marks.series IS 'Empty: the sums without a tag; tag:NAME: those by its values';
+
+CREATE TABLE litellm_ledger.rollup_beaten (
+    writer_id int NOT NULL,
+    series text NOT NULL,
+    seq bigint NOT NULL,
+    PRIMARY KEY (writer_id, series, seq)
+);
+COMMENT ON TABLE litellm_ledger.rollup_beaten IS 'Beaten outcomes that were taken out of the sums again';
 
 -- What was done to this database by hand: retention, erasure.
 CREATE TABLE litellm_ledger.deeds (
@@ -252,6 +277,9 @@ BEGIN
     EXECUTE format('CREATE INDEX %I ON litellm_ledger.%I USING gin (tags jsonb_path_ops)',
                    name || '_tags', name);
     EXECUTE format('CREATE INDEX %I ON litellm_ledger.%I USING brin (ts)', name || '_brin', name);
+    -- Nearly empty: what sums leave out.
+    EXECUTE format('CREATE INDEX %I ON litellm_ledger.%I (writer_id, seq) WHERE line IS NOT NULL',
+                   name || '_lines', name);
     -- Attaching a table that is made so takes no lock that a report or a shipper would wait for.
     EXECUTE format('ALTER TABLE litellm_ledger.calls ATTACH PARTITION litellm_ledger.%I FOR VALUES IN (%s)',
                    name, of_month);
@@ -353,4 +381,5 @@ GRANT INSERT (writer, host, accepted) ON litellm_ledger.writers TO ledger_writer
 GRANT UPDATE (host, shipped, usage, started, added, gaps, damaged, rejected, unsettled, cost_picousd,
     accepted, closed, updated_at) ON litellm_ledger.writers TO ledger_writer;
 GRANT INSERT, UPDATE, DELETE ON litellm_ledger.rollup_groups, litellm_ledger.rollup_15m,
-    litellm_ledger.rollup_marks TO ledger_writer;
+    litellm_ledger.rollup_tags, litellm_ledger.rollup_marks, litellm_ledger.rollup_beaten
+    TO ledger_writer;
