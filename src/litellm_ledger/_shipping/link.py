@@ -8,21 +8,21 @@ thread's work.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotYet
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 from litellm_ledger._errors import LedgerError, LedgerPathError
+
+from .address import Address
 
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["SILENCE", "Link", "place_in_words"]
+__all__ = ["SILENCE", "Link"]
 
 _T = TypeVar("_T")
 
@@ -33,39 +33,16 @@ _STATEMENT: Final = 3_600.0
 _LOOK: Final = 0.5
 
 
-def place_in_words(url: str) -> str:
-    """Return where a URL leads, without the user, the password and the parameters.
-
-    Raises:
-        ValueError: it is no URL of a database.
-    """
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        raise ValueError("this is no URL of a database: postgresql://HOST[:PORT]/NAME") from None
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    said = f"postgresql://{host}{port}{parts.path}"
-    socket = parse_qs(parts.query).get("host", [""])[0]
-    return said if host or not socket else f"{said}?host={socket}"
-
-
 class Link:
     """One connection, on a thread of its own; a context manager.
 
     Args:
-        url: of the database.
+        address: of the database.
         silence: seconds after which a server that sends nothing is given up.
-
-    Attributes:
-        place: where it is, in words.
     """
 
-    def __init__(self, url: str, *, silence: float = SILENCE) -> None:
-        self.place = place_in_words(url)
-        self._url = url
+    def __init__(self, address: Address, *, silence: float = SILENCE) -> None:
+        self._address = address
         self._silence = silence
         self._heard = False
         self._loop = asyncio.new_event_loop()
@@ -124,13 +101,13 @@ class Link:
         return self._run(self._asked(question))
 
     async def _asked(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
-        from .database import connect
+        from .database import connect, transaction
 
         if self._connection is None:
-            self._connection = await connect(self._url, statement_timeout=_STATEMENT)
+            self._connection = await connect(self._address, statement_timeout=_STATEMENT)
             self.heard()
-        transaction = self._connection.transaction(isolation="repeatable_read", readonly=True)
-        async with transaction:
+        kind = {"isolation": "repeatable_read", "readonly": True}
+        async with transaction(self._connection, timeout=_STATEMENT, **kind):
             return await question(self._connection)
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -147,31 +124,18 @@ class Link:
                 self._heard = False
                 if waited >= self._silence:
                     raise LedgerPathError(
-                        f"{self.place} has sent nothing for {waited:.0f} seconds; see whether the "
-                        "server runs, or ask for less (--since, --where)"
+                        f"{self._address} has sent nothing for {waited:.0f} seconds; see whether "
+                        "the server runs, or ask for less (--since, --where)"
                     )
         except LedgerError:
             raise
         except CancelledError:
-            raise LedgerPathError(f"the question to {self.place} was given up") from None
+            raise LedgerPathError(f"the question to {self._address} was given up") from None
         except Exception as exc:
-            if not _is_theirs(exc):
+            from .database import is_theirs, unusable
+
+            if not is_theirs(exc):
                 raise
-            raise LedgerPathError(f"cannot read {self.place}: {_said(exc)}") from None
+            raise unusable(self._address, exc) from exc
         finally:
             future.cancel()
-
-
-def _is_theirs(exc: Exception) -> bool:
-    """Whether an error is of the connection or the server, and no mistake of ours."""
-    if isinstance(exc, OSError | TimeoutError):
-        return True
-    return type(exc).__module__.partition(".")[0] == "asyncpg"
-
-
-def _said(exc: Exception) -> str:
-    if isinstance(exc, TimeoutError):
-        return "it does not answer"
-    if isinstance(exc, OSError) and exc.errno:
-        return os.strerror(exc.errno)
-    return " ".join(str(exc).split()) or type(exc).__name__

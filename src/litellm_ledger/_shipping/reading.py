@@ -23,10 +23,11 @@ from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.ranges import Spans
 
 from . import sums
+from .address import Address
 from .as_lines import line_of_row
 from .asked import Condition, condition, of_time
 from .laying import Laid, Row, Rows, spooled
-from .link import Link, place_in_words
+from .link import Link
 from .queries import query
 
 if TYPE_CHECKING:
@@ -61,20 +62,19 @@ class Database(Elsewhere):
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._place = place_in_words(url)
+        self._address = Address.of(url)
 
     def __str__(self) -> str:
-        return self._place
+        return self._address.place
 
     def __repr__(self) -> str:
-        return f"Database({self._place!r})"
+        return f"Database({self._address.place!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Database) and self._place == other._place
+        return isinstance(other, Database) and str(self) == str(other)
 
     def __hash__(self) -> int:
-        return hash(self._place)
+        return hash(str(self))
 
     @contextlib.contextmanager
     def fetch(self, wanted: Wanted) -> Iterator[Fetched]:
@@ -82,14 +82,14 @@ class Database(Elsewhere):
         with contextlib.ExitStack() as opened:
             where = tempfile.TemporaryDirectory(prefix=_PREFIX)
             here = Path(opened.enter_context(where))
-            with Link(self._url) as link:
-                fetching = _Fetching(self._place, here, wanted, opened, link.heard)
+            with Link(self._address) as link:
+                fetching = _Fetching(here, wanted, opened, link.heard)
                 fetched = link.ask(fetching.run)
             yield fetched
 
     def segments(self) -> list[SegmentName]:
         """Return what there is of each writer, as one segment; see ``Elsewhere.segments``."""
-        with Link(self._url) as link:
+        with Link(self._address) as link:
             found = link.ask(_writers)
         return sorted(
             SegmentName(one.writer, 1, one.shipped)
@@ -103,7 +103,7 @@ class Database(Elsewhere):
 
     def ask(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
         """Put a question of its own, in a transaction that changes nothing; as ``Link.ask``."""
-        with Link(self._url) as link:
+        with Link(self._address) as link:
             return link.ask(question)
 
 
@@ -130,13 +130,11 @@ class _Fetching:
 
     def __init__(
         self,
-        place: str,
         here: Path,
         wanted: Wanted,
         opened: contextlib.ExitStack,
         heard: Callable[[], None],
     ) -> None:
-        self._place = place
         self._here = here
         self._wanted = wanted
         self._opened = opened
