@@ -28,7 +28,7 @@ from .as_lines import line_of_row
 from .asked import Condition, condition, of_time
 from .laying import Laid, Row, Rows, spooled
 from .link import Link
-from .queries import query
+from .query import query
 
 if TYPE_CHECKING:
     from datetime import datetime

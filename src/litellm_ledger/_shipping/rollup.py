@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .queries import query
+from .query import query
 from .sums import quarter_of, series_of
 
 if TYPE_CHECKING:

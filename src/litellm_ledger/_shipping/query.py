@@ -1,4 +1,4 @@
-"""The queries that reading a database takes, each in a file of its own.
+"""Statements that reading a database takes, each in a file of ``queries/``.
 
 Owns how their text is found.
 """
@@ -17,5 +17,5 @@ def query(name: str) -> str:
 
     Its comments are left out: what is put in their places may have line feeds, which end a comment.
     """
-    text = (Path(__file__).parent / f"{name}.sql").read_text("utf-8")
+    text = (Path(__file__).parent / "queries" / f"{name}.sql").read_text("utf-8")
     return "".join(line for line in text.splitlines(True) if not line.startswith("--"))
