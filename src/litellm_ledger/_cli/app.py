@@ -61,6 +61,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "erase": ("erasures", ("json",)),
     "backup": ("backups", ("json",)),
     "prune": ("prunes", ("json",)),
+    "database": ("database", ("json",)),
     "path": ("health", ()),
     "ask": ("health", ("json",)),
     "completion": ("completion", ()),
@@ -68,6 +69,11 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 """Where a command's function is, which has its name, and the forms that it prints in."""
 _MORE: Final[dict[str, dict[str, tuple[str, tuple[str, ...]]]]] = {
     "budgets": {"release": ("budgets", ("json",)), "simulate": ("budgets", ("json",))},
+    "database": {
+        "init": ("database", ("json",)),
+        "migrate": ("database", ("json",)),
+        "check": ("database", ("json",)),
+    },
 }
 """Commands that begin with the word of another: ``budgets simulate``."""
 

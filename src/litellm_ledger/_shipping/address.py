@@ -65,6 +65,7 @@ class Address:
             where its sockets usually are.
         said: the other words, by libpq's names.
         password: ``None``: the password file is asked.
+        shown: whether the URL itself has a password.
         place: where it is, in words: without the user, the password and what else was given.
         local: whether every host is this machine.
         sslmode: what was said, or what the rule is.
@@ -73,6 +74,7 @@ class Address:
     hosts: tuple[tuple[str, int], ...]
     said: Mapping[str, str] = field(repr=False)
     password: str | None = field(repr=False)
+    shown: bool = False
 
     @classmethod
     def of(cls, url: str) -> Address:
@@ -88,13 +90,14 @@ class Address:
         }
         if service:
             found |= _of_service(service)
+        shown = bool(given.get("password"))
         found |= given
         password = found.pop("password", None)
         hosts = _hosts(found.pop("host", ""), found.pop("port", ""))
         mode = found.get("sslmode")
         if mode is not None and mode not in _MODES:
             raise ValueError(f"sslmode is one of {', '.join(_MODES)}")
-        return cls(hosts, found, password)
+        return cls(hosts, found, password, shown)
 
     @property
     def local(self) -> bool:

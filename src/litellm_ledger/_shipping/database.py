@@ -167,7 +167,7 @@ def unusable(address: Address, exc: BaseException) -> LedgerPathError:
 
 def _why(exc: BaseException) -> str:
     state = getattr(exc, "sqlstate", None)
-    said = " ".join(str(exc).split())
+    said = " ".join(str(getattr(exc, "message", None) or exc).split())
     if isinstance(exc, TimeoutError):
         return "it does not answer; see whether the server runs and can be reached from here"
     if isinstance(exc, ssl.SSLCertVerificationError):
@@ -185,7 +185,8 @@ def _why(exc: BaseException) -> str:
         return f"no such host ({exc.strerror})"
     if isinstance(exc, OSError) and exc.errno:
         return f"{os.strerror(exc.errno)}; see whether the server runs and can be reached from here"
-    hint = _HINTS.get(state or "") or _HINTS.get((state or "")[:2], "")
+    hint = getattr(exc, "hint", None)
+    hint = f"; {hint}" if hint else _HINTS.get(state or "", "")
     return f"{said or type(exc).__name__}{hint}"
 
 
@@ -195,6 +196,7 @@ _HINTS: Final = {
     "3D000": "; create it first: createdb",
     "3F000": "; run litellm-ledger database init URL",
     "42P01": "; run litellm-ledger database init URL",
+    "42P06": "; it is not one that litellm-ledger made: rename it, or take another database",
     "42501": (
         "; the role of this URL may not do that: GRANT ledger_writer (ships), ledger_reader "
         "(reads) to it, or come as the owner (database init, migrate, prune, erase)"
@@ -202,7 +204,7 @@ _HINTS: Final = {
     "53300": "; raise its max_connections, or put PgBouncer before it",
     "57014": "; it took too long",
 }
-"""What to do, by SQLSTATE or its class."""
+"""What to do, by SQLSTATE."""
 
 
 def _raised_by(driver: Any) -> tuple[type[BaseException], ...]:

@@ -1,27 +1,44 @@
-"""The schema in the database: which version it has, and how it is brought to ours.
+"""The schema in the database: which version it has, how it is brought to ours, what it lacks.
 
-Owns the numbered files in ``sql/`` and the rule that they only go forward, one at a time, whoever
-else starts now.  Never touches what a newer version made.
+Owns the numbered files in ``sql/`` and the rule that they only go forward, one process at a time.
+Never touches what a newer version made.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from litellm_ledger._errors import LedgerError, UnsupportedFormat
+from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["SCHEMA", "Migration", "check", "init", "latest", "migrate", "migrations", "version"]
+__all__ = [
+    "AHEAD",
+    "SCHEMA",
+    "Migration",
+    "Standing",
+    "check",
+    "init",
+    "latest",
+    "migrate",
+    "migrations",
+    "standing",
+    "statement",
+    "version",
+]
 
 SCHEMA: Final = "litellm_ledger"
+AHEAD: Final = 3
+"""Months after this one that have a partition already."""
 
 _LOCK: Final = (5512117, 1)
 """Of those who change the schema: one at a time in a database."""
+_FILES: Final = Path(__file__).parent / "sql"
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql", re.ASCII)
 
 
@@ -37,11 +54,17 @@ class Migration(NamedTuple):
 def migrations() -> tuple[Migration, ...]:
     """Return the files in ``sql/`` that have a number, in their order."""
     found = []
-    for path in sorted((Path(__file__).parent / "sql").iterdir()):
+    for path in sorted(_FILES.iterdir()):
         match = _NAME.fullmatch(path.name)
         if match:
             found.append(Migration(int(match[1]), match[2], path.read_text("utf-8")))
     return tuple(found)
+
+
+@cache
+def statement(name: str) -> str:
+    """Return the text of ``sql/<name>.sql``."""
+    return (_FILES / f"{name}.sql").read_text("utf-8")
 
 
 def latest() -> int:
@@ -50,9 +73,11 @@ def latest() -> int:
 
 
 async def version(connection: asyncpg.Connection) -> int:
-    """Return the version that the database has; 0: there is no schema of ours."""
+    """Return the version that the database has; 0: there is no schema of this library."""
     there = await connection.fetchval(
-        "SELECT pg_catalog.to_regclass('litellm_ledger.schema_version') IS NOT NULL"
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c "
+        "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'litellm_ledger' AND c.relname = 'schema_version')"
     )
     if not there:
         return 0
@@ -65,33 +90,36 @@ async def check(connection: asyncpg.Connection) -> None:
 
     Raises:
         UnsupportedFormat: it is newer.
-        LedgerError: it is older, or there is none.
+        LedgerPathError: it is older, or there is none.
     """
-    has = await version(connection)
+    _refuse(await version(connection))
+
+
+def _refuse(has: int) -> None:
     if has > latest():
         raise UnsupportedFormat(
             f"the database has schema version {has}; this library knows {latest()}: upgrade it"
         )
     if has == 0:
-        raise LedgerError(
-            "the database has no schema of litellm-ledger: run `litellm-ledger database init URL`"
+        raise LedgerPathError(
+            "the database has no schema of litellm-ledger: run litellm-ledger database init URL"
         )
     if has < latest():
-        raise LedgerError(
+        raise LedgerPathError(
             f"the database has schema version {has}, and this library needs {latest()}: "
-            "run `litellm-ledger database migrate URL`"
+            "run litellm-ledger database migrate URL"
         )
 
 
 async def init(connection: asyncpg.Connection) -> list[Migration]:
-    """Make the schema, or bring it to the version that this library knows."""
+    """Make the schema, or bring it to the version that this library knows; as ``migrate``."""
     return await migrate(connection, 0)
 
 
 async def migrate(connection: asyncpg.Connection, lowest: int = 1) -> list[Migration]:
-    """Bring the schema to the version that this library knows, in one transaction.
+    """Bring the schema to the version that this library knows, and make partitions ahead.
 
-    Any number of processes may do this at once.
+    It is one transaction, which any number of processes may begin at once.
 
     Args:
         connection: of the owner of the schema.
@@ -105,7 +133,7 @@ async def migrate(connection: asyncpg.Connection, lowest: int = 1) -> list[Migra
         await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
         has = await version(connection)
         if has > latest() or has < lowest:
-            await check(connection)
+            _refuse(has)
         for migration in migrations():
             if migration.version > has:
                 await connection.execute(migration.text)
@@ -115,4 +143,71 @@ async def migrate(connection: asyncpg.Connection, lowest: int = 1) -> list[Migra
                     migration.name,
                 )
                 applied.append(migration)
+        await connection.execute("SELECT FROM litellm_ledger.make_partitions_ahead()")
     return applied
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a database is, for those who ask whether it is fit.
+
+    Attributes:
+        server: its version.
+        user: who asks.
+        version, known: of the schema there, and of this library.
+        ships, reads, owns: what the user may do.
+        months: those that have a partition, as 202611.
+        outside: rows whose month has none, or that have no time.
+        writers: how many have shipped; ``records``: how many of their outcomes are there.
+        faults: what needs attention, and what to do.
+    """
+
+    server: str
+    user: str
+    version: int
+    known: int
+    ships: bool = False
+    reads: bool = False
+    owns: bool = False
+    months: list[int] = field(default_factory=list)
+    outside: int = 0
+    writers: int = 0
+    records: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+async def standing(connection: asyncpg.Connection) -> Standing:
+    """Look at a database, and change nothing."""
+    async with connection.transaction(readonly=True):
+        server, user = await connection.fetchrow(
+            "SELECT pg_catalog.current_setting('server_version'), CURRENT_USER::text"
+        )
+        has = await version(connection)
+        try:
+            _refuse(has)
+        except (LedgerPathError, UnsupportedFormat) as exc:
+            return Standing(server, user, has, latest(), faults=[str(exc)])
+        row = await connection.fetchrow(statement("standing"), AHEAD)
+    faults = [f"{table}: {what}" for table, what in zip(row["tables"], row["wrongs"], strict=True)]
+    if row["missing"]:
+        months = ", ".join(f"{month // 100}-{month % 100:02}" for month in row["missing"])
+        faults.append(
+            f"no partition for {months}: run litellm-ledger database migrate URL; records of these "
+            "months are kept outside of all until then"
+        )
+    if not row["reads"]:
+        faults.append(f"{user} may not read it: GRANT ledger_reader TO {user}")
+    return Standing(
+        server,
+        user,
+        has,
+        latest(),
+        row["ships"],
+        row["reads"],
+        row["owns"],
+        row["months"],
+        row["outside"],
+        row["writers"],
+        row["records"],
+        faults,
+    )

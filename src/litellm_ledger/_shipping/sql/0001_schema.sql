@@ -4,7 +4,7 @@
 -- qualified.  What plain SQL lacks (partitions, GIN, BRIN, functions) is here, never in the road
 -- that a record takes: that is UPDATE ... WHERE, COPY and COMMIT.
 
-CREATE SCHEMA litellm_ledger;
+CREATE SCHEMA litellm_ledger;  -- fails if anybody else has made one of this name
 COMMENT ON SCHEMA litellm_ledger IS 'litellm-ledger: what language model calls used and cost';
 
 CREATE TABLE litellm_ledger.schema_version (
@@ -49,6 +49,21 @@ COMMENT ON COLUMN litellm_ledger.writers.unsettled IS 'How many of the outcomes 
 COMMENT ON COLUMN litellm_ledger.writers.cost_picousd IS 'Sum over its outcomes as shipped, in 10^-12 US dollars';
 COMMENT ON COLUMN litellm_ledger.writers.accepted IS 'The last number that its live file was seen to count';
 COMMENT ON COLUMN litellm_ledger.writers.closed IS 'It ended, and all its numbers are shipped';
+
+-- What is shipped stays shipped: no role can have it shipped again.
+CREATE FUNCTION litellm_ledger.keep_checkpoint() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'the checkpoint of % goes from % to %, and may only go forward',
+        OLD.writer, OLD.shipped, NEW.shipped USING ERRCODE = 'check_violation';
+END
+$$;
+COMMENT ON FUNCTION litellm_ledger.keep_checkpoint IS 'Refuse a checkpoint that goes back';
+CREATE TRIGGER checkpoint_goes_forward BEFORE UPDATE ON litellm_ledger.writers
+    FOR EACH ROW WHEN (NEW.shipped < OLD.shipped)
+    EXECUTE FUNCTION litellm_ledger.keep_checkpoint();
 
 -- What was shipped in one transaction.  Its counts are those of the day; writers has those of today.
 CREATE TABLE litellm_ledger.batches (
@@ -260,6 +275,8 @@ CREATE FUNCTION litellm_ledger.make_partition(of_month int) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
+SET datestyle = 'ISO'
+SET timezone = 'UTC'
 AS $$
 DECLARE
     name text := CASE of_month WHEN 0 THEN 'calls_outside' ELSE 'calls_' || of_month END;
@@ -272,7 +289,7 @@ BEGIN
         -- Lets the planner leave out a month by ts alone.
         starts := make_timestamptz(of_month / 100, of_month % 100, 1, 0, 0, 0, 'UTC');
         EXECUTE format('ALTER TABLE litellm_ledger.%I ADD CONSTRAINT %I CHECK (ts >= %L AND ts < %L)',
-                       name, name || '_ts', starts, starts AT TIME ZONE 'UTC' + interval '1 month' || 'Z');
+                       name, name || '_ts', starts, starts + interval '1 month');
     END IF;
     EXECUTE format('CREATE INDEX %I ON litellm_ledger.%I USING gin (tags jsonb_path_ops)',
                    name || '_tags', name);
@@ -360,7 +377,13 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = role) THEN
             BEGIN
                 EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', role);
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+            EXCEPTION
+                WHEN duplicate_object OR unique_violation THEN NULL;
+                WHEN insufficient_privilege THEN
+                    RAISE EXCEPTION 'there is no role %, and % may not create it', role, CURRENT_USER
+                        USING ERRCODE = 'insufficient_privilege', HINT = 'have an administrator of '
+                        'the server say CREATE ROLE ledger_writer NOLOGIN; CREATE ROLE '
+                        'ledger_reader NOLOGIN; and begin again';
             END;
         END IF;
     END LOOP;
