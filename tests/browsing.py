@@ -23,6 +23,8 @@ from tests.chromium import chromium_path
 from tests.ledger_by_hand import OTHER_WRITER, HandMade
 from tests.ports import free_port
 
+from litellm_ledger import Budget
+from litellm_ledger._budgets.known import remember
 from litellm_ledger._maintenance.seal import seal
 
 NOW = datetime.now(UTC)
@@ -30,6 +32,12 @@ EVIL = "<img src=x onerror=window.evil=1><script>window.evil=1</script>\"'&\u202
 LONG = "W" * 300
 SECRET = "zq9-secret"
 """In every text of the records of the other tenant."""
+
+BUDGETS = [
+    Budget("20.00", window="total", name="everything", warn=[0.8]),
+    Budget("40.00", window="30d", per="tag:tenant"),
+    Budget(500, unit="calls", window="total", where={"tenant": f"{SECRET}-tenant"}),
+]
 
 VIEWER = """
 from litellm_ledger.web import Viewer
@@ -70,6 +78,8 @@ def answered(number: int, **more: Any) -> dict[str, Any]:
 def fill(root: Path) -> HandMade:
     """Sealed: calls of two tenants, failures, an operation of two attempts.  Open: the same again.
 
+    Budgets: of everything, of each tenant, and one of the other tenant alone.
+
     Returns what the open segment is of; ``append`` continues it.
     """
     sealed = HandMade(root)
@@ -94,6 +104,7 @@ def fill(root: Path) -> HandMade:
     second = answered(0, model="gpt-4o", ts=NOW - timedelta(minutes=1))
     first_line = hand.line(1, operation=hand.id(1), attempt=1, **first)
     hand.open(1, [first_line, hand.line(2, operation=hand.id(1), attempt=2, **second)])
+    remember(root, hand.writer, BUDGETS)
     return hand
 
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,26 @@ from typing import Any
 import httpx
 import pytest
 from benchmarks.reading import make
-from tests.browsing import EVIL, LONG, SECRET, Axe, Server, Window, answered, append, fill, served
+from tests.browsing import (
+    BUDGETS,
+    EVIL,
+    LONG,
+    SECRET,
+    Axe,
+    Server,
+    Window,
+    answered,
+    append,
+    fill,
+    served,
+)
 from tests.browsing import browser as started_browser
 from tests.ledger_by_hand import HandMade
 
 from litellm_ledger import Ledger
+from litellm_ledger._budgets.status import standing
 from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._records.money import usd
 
 PAGES = {
     "overview": "",
@@ -481,6 +496,24 @@ def test_a_call_that_ends_appears_and_again_after_the_server_was_away(
     assert last.all_headers()["last-event-id"], "it did not say where it had stopped"
     assert all("ERR_" in said for said in one.complaints)  # the server was away
     one.complaints.clear()
+
+
+def test_budgets_are_shown_with_what_is_left_and_move(
+    window: Callable[..., Window], hand: HandMade
+) -> None:
+    page = window().go("live")
+    rows = page.get_by_role("table", name="Budgets").locator("tbody tr")
+    shown = {row[0] + row[1]: row for row in (one.split("\t") for one in rows.all_inner_texts())}
+    told = standing(hand.root, BUDGETS, datetime.now(UTC))
+    assert len(shown) == len(told) > 3
+    page.wait_for_selector("text=Connected")
+    (spent,) = (usd(one.settled) for one in told if one.budget.name == "everything")
+    assert shown["everythingall calls"][3] == f"${spent:,.2f}"
+    append(hand, hand.line(905, **answered(0, ts=datetime.now(UTC), cost=Decimal(7))))
+    page.wait_for_selector(f"text=${spent + 7:,.2f}")
+    other = window(who="acme").go("live")
+    (row,) = other.get_by_role("table", name="Budgets").locator("tbody tr").all()
+    assert row.inner_text().split("\t")[:2] == ["usd 30d", "tenant=acme"]
 
 
 def test_verify_tells_its_result_where_a_screen_reader_hears_it(

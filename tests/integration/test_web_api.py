@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.routing import Mount
 from tests.ledger_by_hand import OTHER_WRITER, HandMade
 
-from litellm_ledger import Ledger
+from litellm_ledger import Budget, Ledger
+from litellm_ledger._budgets.known import remember
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._web.asks import ASKS
 from litellm_ledger.web import Viewer, usage_app
@@ -73,7 +74,19 @@ def fill(root: Path, *, sealed: bool = True) -> None:
     if sealed:
         seal(root)
     other = HandMade(root, OTHER_WRITER)
+    remember(root, other.writer, BUDGETS)
     other.open(1, [other.line(1, **mine[0]), other.line(2, **theirs[0]), other.line(3, **mine[1])])
+
+
+BUDGETS = [
+    Budget("777.9", window="total", name=f"{SECRET}-all"),
+    Budget("700.5", window="total", per="tag:tenant"),
+    Budget(701, unit="calls", window="total", per="tag:user"),
+    Budget(702, unit="calls", window="total", per=["tenant", "user"]),
+    Budget("777.3", window="total", where={"tenant": f"{SECRET}-tenant"}),
+    Budget("777.2", window="total", per="tenant", where={"tenant": ["acme", f"{SECRET}-tenant"]}),
+    Budget(703, unit="calls", window="total", per="tenant", where={"user": [f"{SECRET}-u", "u1"]}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +344,7 @@ def test_nothing_of_another_tenant_is_in_any_answer(
     root: Path, query: dict[str, Any], who: str
 ) -> None:
     paths = []
-    for what in ("report", "calls", "summary", "tags", "live"):
+    for what in ("report", "calls", "summary", "tags", "live", "budgets"):
         own = {key: value for key, value in query.items() if key in ASKS[what]}
         paths.append(str(httpx.URL(f"/api/{what}", params=own)))
     paths += [str(httpx.URL(page, params=query)) if "?" not in page else page for page in PAGES]
@@ -342,6 +355,21 @@ def test_nothing_of_another_tenant_is_in_any_answer(
         for word in re.findall(rf"{SECRET}[-\w]*", text):
             assert word in given_words, (found.url, word)  # what they have typed themselves
         assert "777." not in text
+
+
+def test_a_tenant_sees_its_own_budgets(root: Path) -> None:
+    mine = answer(root, "/api/budgets", who="acme")
+    assert mine["ready"]
+    assert {one["scope"].partition(" ")[0] for one in mine["budgets"]} == {"tenant=acme"}
+    assert {one["budget"] for one in mine["budgets"]} == {"usd total", "calls total"}
+    assert {one["limit"] for one in mine["budgets"]} == {"700.5", 702, 703}
+    assert answer(root, "/api/budgets", who="nobody-has-this")["budgets"] == []
+    every = answer(root, "/api/budgets")
+    assert {one["budget"] for one in every["budgets"]} == {one.label for one in BUDGETS}
+    (page,) = asked(root, "/live", who="acme")
+    assert "$700.50" in page.text
+    (page,) = asked(root, "/live", who="nobody-has-this")
+    assert "Budgets" not in page.text
 
 
 def test_the_operations_of_others_are_not_there(root: Path) -> None:

@@ -41,6 +41,7 @@ _MOST: Final = {"usd": MAX_PICOUSD, "tokens": MAX_INT, "calls": MAX_INT}
 _MOST_WARNED: Final = 10
 _LONGEST_NAME: Final = 200
 _MOST_KEYS: Final = 8
+_JSON: Final = json.JSONDecoder()
 _PLAIN: Final = re.compile(r"[\w.:/@+-]+")
 
 
@@ -158,6 +159,34 @@ class Budget:
                 for key, word in self._per
             ]
         )
+
+    def tags_of(self, scope: str) -> dict[str, frozenset[str]]:
+        """Return what is certain of each call that counts in one of its balances: tag to values.
+
+        A call without the tag has the value ``(none)``.
+
+        Args:
+            scope: as ``scope_of`` returns it.
+
+        Raises:
+            ValueError: it returns no such text.
+        """
+        found = {key: values for key, values in self._where if key is not None}
+        left = scope
+        for number, (key, word) in enumerate(self._per):
+            if number:
+                left = left.removeprefix(" ")
+            if not left.startswith(word):
+                raise ValueError(f"{scope!r} is no scope of the budget {self.label}")
+            left = left[len(word) :]
+            if left.startswith('"'):
+                value, end = _JSON.raw_decode(left)
+            else:
+                value, end = left.partition(" ")[0], (left + " ").index(" ")
+            left = left[end:]
+            if key is not None:
+                found[key] = frozenset({value})
+        return found
 
     def window_at(self, moment: datetime) -> Window:
         """Return the window that a timezone-aware moment is in."""

@@ -6,26 +6,37 @@ puts what is found into the table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from litellm_ledger._reading.adjustments import each_addition
-from litellm_ledger._reading.lines import Problem, entries
+from litellm_ledger._reading.lines import Line, Problem, entries
 from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._records.adjustment import Adjustment
+from litellm_ledger._records.audit import Audit
 from litellm_ledger._records.layout import ADJUSTMENTS, SEGMENTS, SegmentName
 from litellm_ledger._storage.live_file import lives
 from litellm_ledger._storage.manifest import read_head, utc_text
 
 from .amounts import UNITS, Amounts, held_by, spent_by
 from .budget import Budget
-from .jobs import what_began, what_it_settles
+from .jobs import Began, what_began, what_it_settles
 from .pruned import check_all_is_there
 from .table import DONE, POSTS, UPTO, Spot, Table
 
-__all__ = ["Found", "figures", "names_of", "survey"]
+__all__ = [
+    "Counted",
+    "Found",
+    "count",
+    "counted_since",
+    "figures",
+    "may_count",
+    "names_of",
+    "survey",
+]
 
 Figures = dict[Spot, tuple[int, int]]
 
@@ -134,42 +145,38 @@ def figures(
     Args:
         every: the segments of each writer, by ``names_of``.
     """
-    adding = _Adding(budgets, now)
+    counted = count(root, writer, every, budgets, now)
+    return counted.figures(alive=alive, began=partial(what_began, root, every)), counted.last
+
+
+def count(
+    root: Path,
+    writer: str,
+    every: Mapping[str, Sequence[SegmentName]],
+    budgets: Mapping[int, Budget],
+    now: datetime,
+) -> Counted:
+    """Read what the lines of a writer count; as for ``figures``."""
+    counted = Counted(budgets, now)
     names = every.get(writer, ())
-    if writer.startswith(ADJUSTMENTS):
-        return _additions(root, names, adding)
-    last = 0
-    since = min(budget.window_at(now).start for budget in budgets.values())
-    running: dict[tuple[str, int], tuple[str | None, Mapping[str, str], datetime, Amounts]] = {}
-    settled: dict[str, str | None] = {}
     ignored: list[Problem] = []
-    wanted = [name for name in names if _may_count(root, name, since)]
+    if writer.startswith(ADJUSTMENTS):
+        for one in each_addition(root, names, ignored):
+            counted.add(one)
+        return counted
+    since = counted_since(budgets.values(), now)
+    wanted = [name for name in names if may_count(root, name, since)]
     for entry in entries(root, wanted, ignored, family=names):
-        line = entry.line
-        last = max(last, line.seq, line.gap_until or 0)
-        if line.kind == "gap" or line.ts is None:
-            continue
-        key = line.operation or line.id, line.attempt or 1
-        tags: Mapping[str, str] = line.tags or {}
-        if line.kind == "started":
-            running[key] = line.model, tags, line.ts, held_by(line)
-            continue
-        running.pop(key, None)
-        cost: Any = line.cost  # a line has picodollars
-        adding.add(line.model, tags, line.ts, spent_by(line, cost))
-        job = what_it_settles(line.meta)
-        if job is not None:
-            settled[job] = line.response_id
-    for record, response in settled.items():
-        began = what_began(root, every, record, response)
-        if began is not None:
-            adding.add(began.model, began.tags, began.ts, began.counts)
-    for model, tags, ts, held in running.values():
-        adding.add(model, tags, ts, held, held=alive)
-    return adding.figures, last
+        counted.take(entry.line)
+    return counted
 
 
-def _may_count(root: Path, name: SegmentName, since: datetime) -> bool:
+def counted_since(budgets: Iterable[Budget], now: datetime) -> datetime:
+    """Return when the first of the windows of now began."""
+    return min(budget.window_at(now).start for budget in budgets)
+
+
+def may_count(root: Path, name: SegmentName, since: datetime) -> bool:
     """Whether a segment may hold something from this moment on, as far as its manifest tells."""
     if name.open or since.year < 1000:
         return True
@@ -185,32 +192,91 @@ def _may_count(root: Path, name: SegmentName, since: datetime) -> bool:
     return head.latest is not None and head.latest >= utc_text(since.astimezone(UTC))
 
 
-def _additions(root: Path, names: Sequence[SegmentName], adding: _Adding) -> tuple[Figures, int]:
-    last = 0
-    ignored: list[Problem] = []
-    for one in each_addition(root, names, ignored):
-        last = max(last, one.seq)
-        if isinstance(one, Adjustment):
-            if one.ts is not None:
-                adding.add(one.model, one.tags or {}, one.ts, Amounts(one.difference, 0, 0))
-        else:
-            for let in one.released:
-                amounts = Amounts(-let.picousd, -let.tokens, 0)
-                adding.add(let.model, let.tags or {}, let.ts, amounts)
-    return adding.figures, last
+class Counted:
+    """What the lines of one writer count for budgets, as far as they were read.
 
+    Args:
+        budgets: by their numbers.
+        now: what counts in no window from then on is left out.
 
-class _Adding:
-    """Sums of one writer."""
+    Attributes:
+        last: the last number.
+        running: calls without an outcome: their ``started`` lines.
+        refused: how many calls were refused, by this budget or by another one that is for them.
+    """
 
     def __init__(self, budgets: Mapping[int, Budget], now: datetime) -> None:
-        self.figures: Figures = {}
+        self.last = 0
+        self.running: dict[tuple[str, int], Line] = {}
+        self.refused: dict[Spot, int] = {}
+        self._settled: dict[str, str | None] = {}
+        self._figures: Figures = {}
         self._now = now.timestamp()
         self._budgets = [(number, one, UNITS[one.unit]) for number, one in budgets.items()]
         self._leaves: dict[tuple[int, int], int] = {}
 
-    def add(
+    def take(self, line: Line) -> None:
+        """Count a line: by number, each number once, of unsettled calls only those that count."""
+        self.last = max(self.last, line.seq, line.gap_until or 0)
+        if line.kind == "gap" or line.ts is None:
+            return
+        key = line.operation or line.id, line.attempt or 1
+        if line.kind == "started":
+            self.running[key] = line
+            return
+        self.running.pop(key, None)
+        if line.status == "refused":
+            for spot, _ in self._spots(line.model, line.tags or {}, line.ts, _ONE):
+                self.refused[spot] = self.refused.get(spot, 0) + 1
+        cost: Any = line.cost  # a line has picodollars
+        self._count(self._figures, line.model, line.tags or {}, line.ts, spent_by(line, cost))
+        job = what_it_settles(line.meta)
+        if job is not None:
+            self._settled[job] = line.response_id
+
+    def add(self, one: Adjustment | Audit) -> None:
+        """Count an adjustment, or what an audit lets go."""
+        self.last = max(self.last, one.seq)
+        if isinstance(one, Adjustment):
+            if one.ts is not None:
+                amounts = Amounts(one.difference, 0, 0)
+                self._count(self._figures, one.model, one.tags or {}, one.ts, amounts)
+        else:
+            for let in one.released:
+                amounts = Amounts(-let.picousd, -let.tokens, 0)
+                self._count(self._figures, let.model, let.tags or {}, let.ts, amounts)
+
+    def figures(
+        self, *, alive: bool, began: Callable[[str, str | None], Began | None]
+    ) -> dict[Spot, tuple[int, int]]:
+        """Return spent and held, by account.
+
+        Args:
+            alive: whether the process lives: else what its calls held is spent.
+            began: finds the outcome that began a job, by its id and the job's.
+        """
+        found = dict(self._figures)
+        for record, response in self._settled.items():
+            one = began(record, response)
+            if one is not None:
+                self._count(found, one.model, one.tags, one.ts, one.counts)
+        for line in self.running.values():
+            if line.ts is not None:
+                amounts = held_by(line)
+                self._count(found, line.model, line.tags or {}, line.ts, amounts, held=alive)
+        return found
+
+    def forget(self, now: datetime) -> None:
+        """Let go of what counts in no window from now on."""
+        self._now = now.timestamp()
+        self._leaves.clear()
+        for counts in (self._figures, self.refused):
+            for spot in [spot for spot in counts if spot.leaves <= self._now]:
+                del counts[spot]
+
+    def _count(
         self,
+        into: Figures,
         model: str | None,
         tags: Mapping[str, str],
         ts: datetime,
@@ -219,6 +285,14 @@ class _Adding:
         held: bool = False,
     ) -> None:
         """Count an amount, as spent or as held."""
+        for spot, amount in self._spots(model, tags, ts, amounts):
+            spent, holds = into.get(spot, (0, 0))
+            into[spot] = (spent, holds + amount) if held else (spent + amount, holds)
+
+    def _spots(
+        self, model: str | None, tags: Mapping[str, str], ts: datetime, amounts: Amounts
+    ) -> Iterator[tuple[Spot, int]]:
+        """Yield where an amount counts, and how much."""
         for number, budget, unit in self._budgets:
             amount = amounts[unit]
             if not amount:
@@ -232,12 +306,8 @@ class _Adding:
             if leaves is None:
                 leaves = int(budget.leaves_at(key).timestamp())
                 self._leaves[number, key] = leaves
-            if leaves <= self._now:
-                continue
-            spot = Spot(number, budget.counts, scope, key, leaves, window.since != key)
-            spent, holds = self.figures.get(spot, (0, 0))
-            if held:
-                holds += amount
-            else:
-                spent += amount
-            self.figures[spot] = spent, holds
+            if leaves > self._now:
+                yield Spot(number, budget.counts, scope, key, leaves, window.since != key), amount
+
+
+_ONE: Final = Amounts(1, 1, 1)

@@ -6,25 +6,27 @@ is made from.  Never writes, and blocks: for a thread, or the command line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from litellm_ledger._reading.lines import Line, Problem, entries
-from litellm_ledger._records.layout import ADJUSTMENTS, SegmentName
+from litellm_ledger._reading.lines import Line
 from litellm_ledger._records.money import usd
 from litellm_ledger._storage.live_file import lives
 
 from .amounts import UNITS
 from .budget import Budget
-from .rebuild import figures, names_of
+from .jobs import what_began
+from .rebuild import Counted, count, names_of
+from .table import Spot
 from .windows import Window
 
-__all__ = ["BudgetStatus", "Standing", "standing", "status_of"]
+__all__ = ["BudgetStatus", "Gathered", "Standing", "standing", "status_of"]
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _LEAST: Final = 50
@@ -37,6 +39,7 @@ class Standing(NamedTuple):
     Attributes:
         at_risk: what calls in flight may cost beyond what is held for them; ``None``: no bound is
             known.
+        refused: calls that were refused, by this budget or by another one that is for them, too.
     """
 
     budget: Budget
@@ -45,6 +48,7 @@ class Standing(NamedTuple):
     settled: int
     held: int
     at_risk: int | None
+    refused: int = 0
 
 
 class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +68,8 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
         worst_overspend: by how much the calls in flight now can exceed the limit at most: ``settled
             + held - limit``, and what they may cost beyond what is held for them; ``None``: a call
             without a bound is in flight.
+        refused: calls of the window that were refused, by this budget or by another one that is
+            for them, too.
         warned: the thresholds that are reached, as ``warn`` gives them.
         start: when the window began; ``None``: there was no beginning.
         resets_at: when it ends; ``None``: never, or it is a rolling one.
@@ -79,6 +85,7 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     free: Decimal | int
     projected: Decimal | int | None
     worst_overspend: Decimal | int | None
+    refused: int
     warned: tuple[Decimal, ...]
     start: datetime | None
     resets_at: datetime | None
@@ -107,6 +114,7 @@ def status_of(found: Standing, now: datetime) -> BudgetStatus:
         free=said(max(0, -over)),
         projected=None if projected is None else said(projected),
         worst_overspend=None if found.at_risk is None else said(max(0, over + found.at_risk)),
+        refused=found.refused,
         warned=tuple(part for part, units in warned if units <= found.settled),
         start=None if window.start.year <= 1 else window.start,
         resets_at=None if budget.rolling or window.end == _NEVER else window.end,
@@ -135,66 +143,91 @@ def standing(root: Path, budgets: Sequence[Budget], now: datetime) -> list[Stand
         MissingExtra: some of it is in the archive, and DuckDB is not installed.
     """
     measured = dict(enumerate(budgets))
-    windows = [budget.window_at(now) for budget in budgets]
-    sums: dict[tuple[int, str], tuple[int, int]] = {
-        (number, ""): (0, 0) for number, budget in measured.items() if budget.per is None
-    }
-    risks: dict[tuple[int, str], int | None] = {}
     if not measured:
         return []
     every = names_of(root)
+    began = partial(what_began, root, every)
+    gathered = Gathered(measured, now)
     for writer, names in every.items():
         alive = any(name.open for name in names) and lives(root, writer)
-        found, _ = figures(root, writer, every, measured, now, alive=alive)
-        for spot, (spent, held) in found.items():
-            window = windows[spot.measure]
-            if window.since <= spot.window <= window.key:
-                before = sums.get((spot.measure, spot.scope), (0, 0))
-                sums[spot.measure, spot.scope] = before[0] + spent, before[1] + held
-        if alive and not writer.startswith(ADJUSTMENTS):
-            _add_risks(risks, measured, windows, _in_flight(root, names))
-    standings = [
-        Standing(measured[number], scope, windows[number], *both, risks.get((number, scope), 0))
-        for (number, scope), both in sums.items()
-    ]
-    order = {budget.label: number for number, budget in measured.items()}
-    standings.sort(key=lambda one: (order[one.budget.label], -one.settled - one.held, one.scope))
-    return standings
+        counted = count(root, writer, every, measured, now)
+        gathered.add(counted, counted.figures(alive=alive, began=began), alive=alive)
+    return gathered.standings()
 
 
-def _in_flight(root: Path, names: Sequence[SegmentName]) -> Iterator[Line]:
-    """Yield the ``started`` lines of calls that have no outcome."""
-    running: dict[tuple[str, int], Line] = {}
-    ignored: list[Problem] = []
-    for entry in entries(root, names, ignored, family=names):
-        line = entry.line
-        key = line.operation or line.id, line.attempt or 1
-        if line.kind == "started":
-            running[key] = line
-        elif line.kind == "usage":
-            running.pop(key, None)
-    yield from running.values()
+class Gathered:
+    """What all writers count for budgets, in their windows of now.
 
+    Args:
+        budgets: by their numbers.
+        now: the moment.
+    """
 
-def _add_risks(
-    risks: dict[tuple[int, str], int | None],
-    budgets: dict[int, Budget],
-    windows: Sequence[Window],
-    lines: Iterator[Line],
-) -> None:
-    for line in lines:
-        if line.ts is None:
-            continue
-        for number, budget in budgets.items():
+    def __init__(self, budgets: Mapping[int, Budget], now: datetime) -> None:
+        self._budgets = budgets
+        self._windows = {number: budget.window_at(now) for number, budget in budgets.items()}
+        self._sums: dict[tuple[int, str], tuple[int, int]] = {
+            (number, ""): (0, 0) for number, budget in budgets.items() if budget.per is None
+        }
+        self._risks: dict[tuple[int, str], int | None] = {}
+        self._refused: dict[tuple[int, str], int] = {}
+
+    def add(
+        self, counted: Counted, figures: Mapping[Spot, tuple[int, int]], *, alive: bool
+    ) -> None:
+        """Add what one writer counts.
+
+        Args:
+            counted: as far as its lines were read.
+            figures: what these come to.
+            alive: whether its process lives.
+        """
+        for spot, (spent, held) in figures.items():
+            if self._is_now(spot.measure, spot.window):
+                before = self._sums.get((spot.measure, spot.scope), (0, 0))
+                self._sums[spot.measure, spot.scope] = before[0] + spent, before[1] + held
+        for spot, number_of in counted.refused.items():
+            if self._is_now(spot.measure, spot.window):
+                at = spot.measure, spot.scope
+                self._sums.setdefault(at, (0, 0))
+                self._refused[at] = self._refused.get(at, 0) + number_of
+        if alive:
+            for line in counted.running.values():
+                self._add_risk(line)
+
+    def _is_now(self, number: int, key: int) -> bool:
+        window = self._windows[number]
+        return window.since <= key <= window.key
+
+    def _add_risk(self, line: Line) -> None:
+        """Add what a call in flight may cost beyond what is held for it."""
+        for number, budget in self._budgets.items():
             scope = budget.scope_of(line.model, line.tags)
-            if scope is None or UNITS[budget.unit] == UNITS["calls"]:
+            if scope is None or line.ts is None or UNITS[budget.unit] == UNITS["calls"]:
                 continue
-            key = budget.window_at(line.ts).key
-            if not windows[number].since <= key <= windows[number].key:
-                continue
-            before = risks.get((number, scope), 0)
-            more = _beyond(line, budget.unit)
-            risks[number, scope] = None if before is None or more is None else before + more
+            if self._is_now(number, budget.window_at(line.ts).key):
+                before = self._risks.get((number, scope), 0)
+                more = _beyond(line, budget.unit)
+                self._risks[number, scope] = (
+                    None if before is None or more is None else before + more
+                )
+
+    def standings(self) -> list[Standing]:
+        """Return what stands against each budget; those with the most spent first."""
+        found = [
+            Standing(
+                self._budgets[number],
+                scope,
+                self._windows[number],
+                *both,
+                self._risks.get((number, scope), 0),
+                self._refused.get((number, scope), 0),
+            )
+            for (number, scope), both in self._sums.items()
+        ]
+        order = {budget.label: number for number, budget in self._budgets.items()}
+        found.sort(key=lambda one: (order[one.budget.label], -one.settled - one.held, one.scope))
+        return found
 
 
 def _beyond(line: Line, unit: str) -> int | None:

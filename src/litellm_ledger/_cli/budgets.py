@@ -279,6 +279,11 @@ def _print_statuses(
             Column("held", [_said(one, one.held) for one in shown], whole=True, keep=6),
             Column("free", [_said(one, one.free) for one in shown], whole=True),
             Column("projected", [_said(one, _rounded(one.projected)) for one in shown], keep=3),
+            *(
+                [Column("refused", [f"{one.refused:,}" for one in shown], keep=2)]
+                if any(one.refused for one in shown)
+                else []
+            ),
             Column("worst overspend", [_worst(one) for one in shown], keep=4),
             Column("resets", [_resets(one) for one in shown], left=True, keep=5),
         ],

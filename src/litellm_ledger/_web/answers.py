@@ -30,6 +30,7 @@ from litellm_ledger._reports.plain import operation_dict, prices_of
 from litellm_ledger._reports.report import Report, added, row_dict
 
 from .asks import Ask
+from .budgets import Budgets
 from .calls import OpenCalls, call_dict, newest, one_operation
 from .recent import Recent
 from .standing import Standing
@@ -39,6 +40,7 @@ __all__ = ["Answers", "NotFound"]
 _ROWS: Final = 100
 _CALLS: Final = 50
 _LATEST: Final = 30
+_BALANCES: Final = 20
 _MINUTE: Final = timedelta(minutes=1)
 _COUNTED: Final = 100
 """Calls that a rate is taken from at most."""
@@ -68,6 +70,7 @@ class Answers:
         self.root = root
         self.standing = Standing(root)
         self._open = OpenCalls(root)
+        self._budgets = Budgets(root, self.standing)
         self._recent = Recent(root, self.standing)
         self._tags: dict[bytes, tuple[float, dict[str, Any]]] = {}
         self._all: Mapping[str, Callable[[Ask], dict[str, Any]]] = {
@@ -76,6 +79,7 @@ class Answers:
             "calls": self.calls,
             "tags": self.tags,
             "live": self.live,
+            "budgets": self.budgets,
             "operation": self.operation,
             "ledger": self.ledger,
         }
@@ -246,6 +250,10 @@ class Answers:
         if ask.scope is None:
             found["processes"] = self.processes()
         return found
+
+    def budgets(self, ask: Ask) -> dict[str, Any]:
+        """What stands against the budgets that the clients of the ledger say they enforce."""
+        return {"as_of": _utc(ask.now), **self._budgets.look(ask.scope, ask.limit or _BALANCES)}
 
     def processes(self) -> list[dict[str, Any]]:
         """The queue and the sync of each process that has a live file."""

@@ -133,6 +133,9 @@ ASKS: Final[dict[str, dict[str, Parameter]]] = {
     },
     "tags": {},
     "live": {"tz": FILTERS["tz"]},
+    "budgets": {
+        "limit": Parameter(about="Rows of each budget at most; default 20.", least=1, most=1_000)
+    },
     "operation": {"id": _ID, "tz": FILTERS["tz"]},
     "ledger": {},
 }

@@ -71,6 +71,26 @@ _PROCESS: Final = _object(
         "unsynced": {**_COUNT, "description": "Written and not synced."},
     },
 )
+_LIMITED: Final = {
+    "anyOf": [_AMOUNT, {"type": "integer"}],
+    "description": "US dollars as decimal text; tokens or calls as a whole number.",
+}
+_BUDGET: Final = _object(
+    "One budget, for one scope, in its window of now: as litellm-ledger budgets prints it.",
+    {
+        "budget": {**_TEXT, "description": "Its name, or its unit and window."},
+        "scope": {**_TEXT, "description": "Whose money it is; empty: one limit for all."},
+        "unit": {"type": "string", "enum": ["usd", "tokens", "calls"]},
+        "mode": {"type": "string", "enum": ["strict", "adaptive", "soft"]},
+        **dict.fromkeys(("limit", "settled", "held", "free"), _LIMITED),
+        "projected": _or_null(_LIMITED),
+        "worst_overspend": _or_null(_LIMITED),
+        "refused": {**_COUNT, "description": "Calls refused, by this budget or another one."},
+        "warned": {**_list(_TEXT), "description": "Parts of the limit that are reached."},
+        "start": _or_null(_TIME),
+        "resets_at": _or_null(_TIME),
+    },
+)
 _ATTEMPT: Final = _object(
     "One request to a provider.",
     {
@@ -179,6 +199,19 @@ def _schemas() -> dict[str, Any]:
             },
             ("processes",),
         ),
+        "budgets": _object(
+            "What stands against budgets.",
+            {
+                "as_of": _TIME,
+                "ready": {
+                    "type": "boolean",
+                    "description": "False: it is being added up; ask again.",
+                },
+                "budgets": _list(_BUDGET),
+                "more": {**_COUNT, "description": "Rows beyond the limit."},
+                "problems": _list(_TEXT),
+            },
+        ),
         "operation": _object(
             "One operation with its attempts.",
             {"as_of": _TIME, "id": _TEXT, "attempts": _list(_ATTEMPT)},
@@ -193,6 +226,7 @@ _ABOUT: Final = {
     "calls": "Single calls",
     "tags": "Names of tags",
     "live": "This moment",
+    "budgets": "What stands against budgets: those of which each call is the viewer's",
     "operation": "One operation with its attempts and the terms of their prices",
     "ledger": "The ledger itself; for operators",
 }

@@ -15,9 +15,9 @@ import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from litellm_ledger import __version__
-from litellm_ledger._aggregates.formatting import clean, money
+from litellm_ledger._aggregates.formatting import clean, money, percent
 from litellm_ledger._aggregates.groups import MONEY
-from litellm_ledger._page.drawing import SIDE
+from litellm_ledger._page.drawing import SIDE, rounded_cost
 
 from .asks import Invalid
 from .assets import named
@@ -162,7 +162,14 @@ def _members(record: dict[str, Any], tz: str) -> list[tuple[str, str]]:
 def _live(given: Given, api: Api) -> dict[str, Any]:
     told = api("live", **passed_on("live", given, to="live"))
     tz = told["tz"]
+    budgets = api("budgets")
     return {
+        "budgets": {
+            "ready": budgets["ready"],
+            "rows": [_budget(one, tz) for one in budgets["budgets"]],
+            "more": f"{budgets['more']:,}" if budgets["more"] else "",
+            "problems": [clean(problem, 600) for problem in budgets["problems"]],
+        },
         "per_minute": f"{told['per_minute']:,.0f}",
         "in_flight": f"{told['in_flight']:,}",
         "since": time_of(told["in_flight_since"], tz) if told["in_flight_since"] else None,
@@ -170,6 +177,32 @@ def _live(given: Given, api: Api) -> dict[str, Any]:
         "processes": told.get("processes"),
         "as_of": told["as_of"],
         "tz": tz,
+    }
+
+
+def _budget(one: dict[str, Any], tz: str) -> dict[str, Any]:
+    """A budget as a row of the table."""
+    unit = one["unit"]
+
+    def said(name: str) -> str:
+        amount = Decimal(one[name])
+        return rounded_cost(amount) if unit == "usd" else f"{int(amount):,}"
+
+    limit, settled, held = (Decimal(one[name]) for name in ("limit", "settled", "held"))
+    whole = max(limit, settled + held)
+    parts = [float(100 * max(part, Decimal(0)) / whole) if whole else 0.0
+             for part in (settled, held)]  # fmt: skip
+    return {
+        "name": clean(one["budget"], 120),
+        "scope": clean(one["scope"], 120) or "all calls",
+        **{name: said(name) for name in ("settled", "held", "free")},
+        "limit": said("limit") if unit == "usd" else f"{said('limit')} {unit}",
+        "refused": f"{one['refused']:,}",
+        "resets": time_of(one["resets_at"], tz) if one["resets_at"] else "–",
+        "warned": percent(Decimal(one["warned"][-1])) if one["warned"] else "",
+        "state": "bad" if settled >= limit else "spent",
+        "spent_part": parts[0],
+        "held_part": parts[1],
     }
 
 

@@ -58,6 +58,7 @@ class State:
         growing: open segments whose lines all count.
         rest: the others.
         gone: what was pruned.
+        files: what tells whether a segment that does not grow has changed.
         signature: of all files; two states with equal ones are the same.
     """
 
@@ -67,6 +68,7 @@ class State:
     growing: list[SegmentName]
     rest: list[Family]
     gone: Gone
+    files: dict[SegmentName, Any]
     signature: Any
 
 
@@ -117,12 +119,15 @@ class Looker:
         sealed = [name for name in ledger.segments if not name.open]
         states = _states(self._root / SEGMENTS)
         places = {name: _signature_of(file.path) for name, (file, _) in ledger.archive.items()}
+        files = {
+            name: places.get(name) or states.get(str(name))
+            for name in (*sealed, *ledger.adjustments)
+        }
         signature = (
             ledger.segments,
             [*map(str, ledger.adjustments)],
             _signature_of(self._root / MANIFESTS),
-            [places.get(name) or states.get(str(name)) for name in sealed],
-            [states.get(str(name)) for name in ledger.adjustments],
+            [*files.values()],
             ledger.broken,
         )
         if last is not None and last.signature == signature:
@@ -141,12 +146,11 @@ class Looker:
             left = {*family} - {*vouched} - ({end} if grows else set())
             if left:
                 names = tuple(name for name in family if name in left)
-                keys = [places.get(name) or states.get(str(name)) for name in names]
-                open_now = any(name.open for name in names)
-                known = None if open_now or None in keys else (names, tuple(family), *keys)
+                keys = [files.get(name) for name in names]
+                known = None if None in keys else (names, tuple(family), *keys)
                 rest.append(Family(names, tuple(family), known))
         gone = read_pruned(self._root, ledger.adjustments)
-        return State(ledger, told, whole, growing, rest, gone, signature)
+        return State(ledger, told, whole, growing, rest, gone, files, signature)
 
 
 def _changed(path: Path) -> int:
