@@ -78,7 +78,7 @@ class FaultyStore:
         return self._do("get", name, lambda: self.below.get(name))
 
     def get_range(self, name: str, **how: Any) -> Any:
-        return self._do("get", name, lambda: self.below.get_range(name, **how))
+        return self._do("range", name, lambda: self.below.get_range(name, **how))
 
     def list(self, part: str) -> Iterator[Any]:
         return iter(self._do("list", part, lambda: [*self.below.list(part)]))

@@ -11,6 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from tests.object_stores import contents, files
 
+from litellm_ledger import Ledger
 from litellm_ledger._shipping.objects_ship import ObjectShipper
 from litellm_ledger._shipping.objects_store import Missing, ObjectStorageError, Taken, open_prefix
 
@@ -58,9 +59,15 @@ def test_a_ledger_is_shipped_and_nothing_is_put_over_anything(root: Path, bucket
         there.replace("versions/1", b"4\n", "0" * 64, old)
 
 
-def test_what_is_wrong_is_said_without_a_secret(
-    root: Path, bucket: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ledger_is_read_and_verified_there(root: Path, bucket: object) -> None:
+    url = "s3://ledgers/team/a"
+    ObjectShipper(root, open_prefix(url)).run()
+    assert Ledger(url).report(["model"]) == Ledger(root).report(["model"])
+    assert [*Ledger(url).records()] == [*Ledger(root).records()]
+    assert Ledger(url).verify(full=True).ok
+
+
+def test_what_is_wrong_is_said_without_a_secret(root: Path, bucket: object) -> None:
     with pytest.raises(Missing) as raised:
         open_prefix("s3://ledgers/team/a").get("nothing")
     assert SECRET not in str(raised.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier, Thread
@@ -35,6 +36,12 @@ ALL = Retention(keep=timedelta(days=1))
 def ship(root: Path, store: Any, **how: Any) -> Shipment:
     tries = how.pop("tries", 8)
     return ObjectShipper(root, prefix(store, tries=tries), **how).run()
+
+
+def compacted(root: Path) -> None:
+    """Compact what was shipped just now, as if that were a day ago."""
+    shutil.rmtree(root / "shipping", ignore_errors=True)
+    compact(root, until=LATER)
 
 
 def forget(root: Path) -> None:
@@ -82,6 +89,29 @@ def _steps(root: Path) -> int:
     ship(root, store)
     forget(root)
     return len(store.asked)
+
+
+def test_the_requests_are_those_that_the_guide_counts(root: Path, store: FaultyStore) -> None:
+    shipper = ObjectShipper(root, prefix(store))
+
+    def asked(run: Callable[[], object]) -> dict[str, int]:
+        before = len(store.asked)
+        run()
+        verbs = [verb for verb, _ in store.asked[before:]]
+        return {verb: verbs.count(verb) for verb in sorted(set(verbs))}
+
+    def follow() -> Shipment:
+        return shipper.run(listed=True)
+
+    assert asked(follow) == {"list": 5, "put": 6}
+    assert asked(follow) == {}
+    HandMade(root, WRITER).sealed(10, 12)
+    seal(root)
+    assert asked(follow) == {"put": 2}
+    assert asked(lambda: ship(root, store)) == {"list": 5}
+    read = Ledger("memory://there").report
+    assert asked(read) == {"get": 3, "list": 5}
+    assert asked(read) == {"list": 5}
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["not done", "answer lost"])
@@ -226,7 +256,7 @@ def test_of_compacted_segments_the_archive_is_sent_and_the_objects_go_when_asked
 ) -> None:
     ship(root, store)
     before = contents(store)
-    compact(root, until=LATER)
+    compacted(root)
     done = ship(root, store)
     assert (done.files, done.removed) == (1, 0)
     assert before.items() <= contents(store).items()
@@ -238,7 +268,7 @@ def test_a_false_archive_removes_no_object(root: Path, store: FaultyStore) -> No
     """An attacker on the machine wants the objects gone that he cannot reach."""
     ship(root, store)
     copy = shutil.copytree(root, root.parent / "copy")
-    compact(copy, until=LATER)
+    compacted(copy)
     (archive,) = (copy / "archive").iterdir()
     import duckdb
     from tests.object_stores import sha256
@@ -266,7 +296,8 @@ def test_a_false_archive_removes_no_object(root: Path, store: FaultyStore) -> No
 def test_what_is_pruned_here_stays_there(root: Path, store: FaultyStore) -> None:
     ship(root, store)
     before = contents(store)
-    assert prune(root, ALL, who="x", why="old").segments == 2
+    assert prune(root, ALL, who="x", why="old").unshipped == 2, "not for a day"
+    assert prune(root, ALL, who="x", why="old", shipped=lambda _: 10**9).segments == 2
     for _ in range(2):
         assert not ship(root, store).problems
         assert contents(store) == before
@@ -321,7 +352,7 @@ def test_what_is_erased_here_is_erased_there_by_the_next_run(
     two_people(root, archive=not early)
     ship(root, store)
     if early:
-        compact(root, until=LATER)
+        compacted(root)
         ship(root, store)
     assert traces(written(store, tmp_path / "before"))
     erased(root)

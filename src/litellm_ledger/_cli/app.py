@@ -62,6 +62,7 @@ _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "backup": ("backups", ("json",)),
     "prune": ("prunes", ("json",)),
     "database": ("database", ("json",)),
+    "ship": ("shipping", ("json",)),
     "path": ("health", ()),
     "ask": ("health", ("json",)),
     "completion": ("completion", ()),

@@ -6,13 +6,16 @@ Owns those words.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from litellm_ledger._aggregates.formatting import clean, counted, dollars, money
 from litellm_ledger._reports.plain import utc
 
 from .audits import Who, user_name
-from .flags import Output, emit, refuse_misspelt
+from .flags import Output, emit, paths_dict, refuse_misspelt
 from .parameters import option
 from .progress import working
 from .tables import tell
@@ -54,6 +57,15 @@ def erase(
         str, option(help="The reason; it is kept in the ledger, and must not name the person.")
     ] = "asked for",
     who: Who = None,
+    to: Annotated[
+        list[str],
+        option(
+            "--to",
+            metavar="URL",
+            help="Also erase from this object storage (s3://…), which the ledger is shipped to. "
+            "Repeatable.",
+        ),
+    ] = [],  # noqa: B006 - only read
     dry_run: Annotated[bool, option(help="Only show what there is of the person.")] = False,
     allow_missing: Annotated[
         bool,
@@ -69,7 +81,10 @@ def erase(
     from litellm_ledger._maintenance.person import Person
     from litellm_ledger._records.record import cut
 
+    how = {"keep": keep_amounts, "dry_run": dry_run, "yes": yes}
     person = Person(where)
+    if not isinstance(ledger.places[0], Path):
+        return _erase_there(output, ledger, person, cut(who or user_name()), cut(why), **how)
     counts = kept_back(ledger.path, datetime.now(UTC), keep=keep_amounts)
     by = None if dry_run else cut(who or user_name())
     if not (dry_run or yes):
@@ -87,8 +102,62 @@ def erase(
         done = erase_from(
             ledger.path, person, who=by, why=cut(why), keep=keep_amounts, has_to_stay=counts
         )
-    _check(ledger, where, done, allow_missing=allow_missing)
+    there = {} if dry_run else _erase_shipped(ledger, to, person, by or "", cut(why), keep_amounts)
+    if not there:
+        _check(ledger, where, done, allow_missing=allow_missing)
+    return max(
+        _end(output, ledger, person, done, dry_run=dry_run, there=there),
+        int(not all(one.done for one in there.values())),
+    )
+
+
+def _erase_there(
+    output: Output,
+    ledger: Ledger,
+    person: Person,
+    who: str,
+    why: str,
+    *,
+    keep: bool,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Erase from a ledger that is in object storage."""
+    from litellm_ledger._errors import LedgerPathError
+
+    place: Any = ledger.places[0]
+    if not hasattr(place, "erase"):
+        raise LedgerPathError(f"{place}: erase from it where the ledger is written")
+    if not (dry_run or yes):
+        if not sys.stdin.isatty():
+            raise ValueError("erase asks before it does anything; in a pipe, give --yes")
+        with working(f"searching {place}"):
+            found: Erased = place.erase(person)
+        if found.nothing:
+            return _end(output, ledger, person, found, dry_run=True)
+        if not _agreed(found, keep=keep):
+            tell("Nothing was erased.")
+            return 1
+    with working(f"{'searching' if dry_run else 'erasing from'} {place}"):
+        done: Erased = place.erase(person, who=None if dry_run else who, why=why, keep=keep)
     return _end(output, ledger, person, done, dry_run=dry_run)
+
+
+def _erase_shipped(
+    ledger: Ledger, urls: Sequence[str], person: Person, who: str, why: str, keep: bool
+) -> dict[str, Erased]:
+    """Erase from where the ledger is shipped to: what it has as well, then what is only there."""
+    from litellm_ledger._shipping.objects_erase import erase_objects
+    from litellm_ledger._shipping.objects_ship import ObjectShipper
+    from litellm_ledger._shipping.objects_store import open_prefix
+
+    done = {}
+    for url in urls:
+        prefix = open_prefix(url)
+        with working(f"erasing from {url}"):
+            ObjectShipper(ledger.path, prefix).run()
+            done[url], _ = erase_objects(prefix, person, who=who, why=why, keep=keep)
+    return done
 
 
 def _check(ledger: Ledger, where: list[str], found: Erased, *, allow_missing: bool) -> None:
@@ -121,22 +190,43 @@ def _agreed(found: Erased, *, keep: bool) -> bool:
     return sys.stdin.readline().strip().lower() == "yes"
 
 
-def _end(output: Output, ledger: Ledger, person: Person, done: Erased, *, dry_run: bool) -> int:
+def _end(
+    output: Output,
+    ledger: Ledger,
+    person: Person,
+    done: Erased,
+    *,
+    dry_run: bool,
+    there: Mapping[str, Erased] = MappingProxyType({}),
+) -> int:
     import msgspec
 
     def plain() -> dict[str, Any]:
         found = msgspec.to_builtins(done)
+        elsewhere = {
+            "there": {
+                url: {**msgspec.to_builtins(one), "cost": dollars(_dollars(one))}
+                for url, one in there.items()
+            }
+        }
         return {
-            "path": str(ledger.path),
+            **paths_dict(ledger),
             "dry_run": dry_run,
             **found,
             "cost": dollars(_dollars(done)),
+            **(elsewhere if there else {}),
         }
+
+    def table() -> None:
+        _print(done, person, dry_run=dry_run)
+        for url, one in there.items():
+            tell(f"{url}:")
+            _print(one, person, dry_run=dry_run)
 
     return emit(
         output,
         plain,
-        lambda: _print(done, person, dry_run=dry_run),
+        table,
         status=int(not dry_run and not done.done),
     )
 

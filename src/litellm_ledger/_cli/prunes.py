@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from litellm_ledger._maintenance.prune import Pruning
     from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._storage.shipping_marks import Shipped
 
 __all__ = ["prune"]
 
@@ -48,6 +49,14 @@ def prune(
             help="How long reports still know the sums of removed records: 7y, forever.",
         ),
     ] = _FOR_EVER,
+    shipped_to: Annotated[
+        str | None,
+        option(
+            metavar="URL",
+            help="Remove only what is in this object storage for certain: what litellm-ledger ship "
+            "did not just send is read there and compared.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, option("--dry-run", help="Only say what would be removed.")] = False,
     why: Annotated[
         str | None, option(help="The reason; it is kept in the ledger. Default: the rule.")
@@ -77,6 +86,7 @@ def prune(
             why=cut(why or str(rule)),
             dry_run=dry_run,
             counted_since=counted_since,
+            shipped=None if shipped_to is None else _shipped_to(ledger.path, shipped_to),
         )
     return emit(
         output,
@@ -84,6 +94,13 @@ def prune(
         lambda: _print_pruning(ledger.path, done),
         status=int(bool(done.left or done.over)),
     )
+
+
+def _shipped_to(root: Path, url: str) -> Shipped:
+    from litellm_ledger._shipping.objects_proof import shipped_to
+    from litellm_ledger._shipping.objects_store import open_prefix
+
+    return shipped_to(root, open_prefix(url))
 
 
 def _plain(path: Path, done: Pruning, members: dict[str, Any]) -> dict[str, Any]:

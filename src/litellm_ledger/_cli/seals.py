@@ -52,11 +52,20 @@ def _print_sealing(path: Path, done: Sealing) -> None:
 
 def anchor(output: Output, ledger: Ledger) -> int:
     """Print one line that later proves what the sealed segments held; keep it elsewhere."""
+    from pathlib import Path
+
     import msgspec
 
     from litellm_ledger._reading.anchor import anchor as anchor_of
+    from litellm_ledger._reading.elsewhere import Wanted, at_hand
+    from litellm_ledger._reading.listing import each
 
-    found = anchor_of(ledger.path)
+    where = ledger.places[0]
+    if not (isinstance(where, Path) or where.has_manifests):
+        raise ValueError(f"{where} has no manifests: anchor the ledger where it is written")
+    with at_hand(where, Wanted(kinds=frozenset())) as there:
+        (root,) = each(there.roots)
+        found = anchor_of(root)
     if found.missing:
         complain(
             f"{counted(found.missing, 'sealed segment')} not covered, for want of a manifest; "
@@ -64,6 +73,6 @@ def anchor(output: Output, ledger: Ledger) -> int:
         )
     return emit(
         output,
-        lambda: {"path": str(ledger.path), **msgspec.to_builtins(found), "line": str(found)},
+        lambda: {"path": str(where), **msgspec.to_builtins(found), "line": str(found)},
         lambda: put_text(f"{found}\n"),
     )

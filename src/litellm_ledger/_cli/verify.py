@@ -13,10 +13,11 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import BALANCES, BUDGETS
 from litellm_ledger._reports.plain import utc
+from litellm_ledger._shipping.objects_names import is_prefix
 
 from .audits import audit_line
 from .erasures import erasure_line
-from .flags import Output, emit, one_by_one
+from .flags import Output, emit, one_by_one, place
 from .parameters import option
 from .progress import working
 from .tables import Column, show, tell, write
@@ -65,14 +66,16 @@ def verify(
     ] = False,
 ) -> int:
     """Check that no record is lost; exit 1 if acknowledged records are lost or files damaged."""
-    if len(ledger.paths) > 1:
+    if len(ledger.places) > 1:
         if anchors is not None:
             raise ValueError("--anchor is of one ledger; give one PATH")
         how: dict[str, Any] = {"every": every, "strict": strict, "full": full, "prices": prices}
         return one_by_one(ledger, output, lambda one: verify(output, one, **how))
-    with working(f"verifying {ledger.path}"):
+    if prices and not isinstance(ledger.places[0], Path):
+        raise ValueError("--prices is of a directory: verify the ledger where it is written")
+    with working(f"verifying {place(ledger)}"):
         result = ledger.verify(full=full, anchors=anchors)
-    balances = _balances(ledger.path)
+    balances = _balances(ledger.path) if isinstance(ledger.places[0], Path) else None
     sound = (result.complete if strict else result.ok) and not balances
     said = {} if balances is None else {"budgets": balances}
 
@@ -190,8 +193,14 @@ def _print_rest(found: Verification) -> None:
     write()
     for one in found.anchors:
         tell(_anchored(one))
-    for sentence in found.cannot_prove():
+    for sentence in [*_cannot_prove(found), *found.cannot_prove()]:
         tell(f"Cannot prove: {sentence}")
+
+
+def _cannot_prove(found: Verification) -> list[str]:
+    if not is_prefix(found.path):
+        return []
+    return ["that everything was sent: what is not sealed, or not sent, is on its machine only."]
 
 
 def _pruned(run: Prune) -> str:

@@ -97,7 +97,13 @@ class Fetched(NamedTuple):
 
 
 class Elsewhere(ABC):
-    """Such a ledger.  ``str`` says where it is, without a password; equal ones are the same."""
+    """Such a ledger.  ``str`` says where it is, without a password; equal ones are the same.
+
+    Attributes:
+        has_manifests: whether ``verify`` takes ``anchors=``, which are of manifests.
+    """
+
+    has_manifests = False
 
     @abstractmethod
     def fetch(self, wanted: Wanted) -> AbstractContextManager[Fetched]:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from litellm_ledger._aggregates.calendar import PERIODS, calendar
 from litellm_ledger._aggregates.groups import check_by
@@ -32,6 +32,7 @@ from .places import place_of
 from .report import Report
 
 if TYPE_CHECKING:
+    from litellm_ledger._reading.anchor import Anchor
     from litellm_ledger._reading.verdict import Verification
 
     from .sql import Table
@@ -405,18 +406,29 @@ class Ledger:
         """
         if len(self.places) > 1:
             raise ValueError("verify one ledger at a time: Ledger(path).verify() for each of paths")
-        if isinstance(self.places[0], Elsewhere):
-            if anchors is not None:
+        place = self.places[0]
+        if isinstance(place, Elsewhere):
+            directories = tuple(map(Path, against))
+            if anchors is None:
+                return place.verify(full=full, against=directories)
+            if not place.has_manifests:
                 raise ValueError("anchors are of a directory; verify that one")
-            return self.places[0].verify(full=full, against=tuple(map(Path, against)))
+            verify_there: Any = place.verify
+            found: Verification = verify_there(
+                full=full, against=directories, anchors=_anchors_in(anchors)
+            )
+            return found
         if against:
             raise ValueError("against= goes with a database")
-        from litellm_ledger._reading.anchor import read_anchors
         from litellm_ledger._reading.verify import (
             verify,  # needs file locks, which reading does not
         )
 
-        if anchors is None:
-            return verify(self.path, full=full)
-        with Path(anchors).open(encoding="utf-8", errors="replace") as lines:
-            return verify(self.path, full=full, anchors=read_anchors(lines))
+        return verify(self.path, full=full, anchors=() if anchors is None else _anchors_in(anchors))
+
+
+def _anchors_in(file: str | os.PathLike[str]) -> list[Anchor]:
+    from litellm_ledger._reading.anchor import read_anchors
+
+    with Path(file).open(encoding="utf-8", errors="replace") as lines:
+        return read_anchors(lines)

@@ -17,9 +17,15 @@ if TYPE_CHECKING:  # a command line that reads nothing needs only is_url
 __all__ = ["is_url", "place_of"]
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_OBJECTS: Final = "_shipping.objects_reading"
 _READERS: Final = {
+    "az": _OBJECTS,
+    "file": _OBJECTS,
+    "gs": _OBJECTS,
+    "memory": _OBJECTS,
     "postgres": "_shipping.reading",
     "postgresql": "_shipping.reading",
+    "s3": _OBJECTS,
 }
 """Scheme to the module whose ``elsewhere(url)`` reads such a ledger."""
 
@@ -42,7 +48,7 @@ def place_of(given: str | os.PathLike[str] | Elsewhere) -> Place:
         return Path(given)
     module = _READERS.get(match[1].lower())
     if module is None:
-        known = ", ".join(f"{scheme}://" for scheme in sorted(_READERS))
+        known = ", ".join(f"{scheme}://" for scheme in sorted(_READERS) if scheme != "memory")
         raise ValueError(f"no ledger is read from {match[0]}; give a directory, or {known}")
     reader: Any = import_module(f"litellm_ledger.{module}")
     return cast("Elsewhere", reader.elsewhere(given))

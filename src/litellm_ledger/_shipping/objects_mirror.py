@@ -15,19 +15,21 @@ import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 from threading import Lock
 from typing import Final
 from zlib import crc32
 
-from litellm_ledger._archive.footer import read_footer
+import msgspec
+
+from litellm_ledger._archive.archive import SOURCES_KEY, Source
+from litellm_ledger._archive.footer import read_footer, value_of
 from litellm_ledger._records.layout import ARCHIVE, MANIFESTS, SEGMENTS, SegmentName
 from litellm_ledger._storage.filesystem import open_file
-from litellm_ledger._storage.manifest import read_head, utc_text
+from litellm_ledger._storage.manifest import Manifest, read_head
 
 from .objects_names import PARTS, VERSIONS, is_name, refuse_newer_objects, segment_of
-from .objects_store import Missing, ObjectStorageError, Prefix, Stored
+from .objects_store import Missing, NotFetched, ObjectStorageError, Prefix, Stored
 
 __all__ = ["Mirror", "View"]
 
@@ -36,7 +38,8 @@ _LARGE_AT_ONCE: Final = 3
 _LARGE: Final = 2**22
 _TRIES: Final = 3
 _FOOTERS: Final = "footers"
-_FOOTER: Final = 64 * 2**10
+_FOOTER: Final = ".footer"
+_AT_FIRST: Final = 64 * 2**10
 """Bytes from the end of a Parquet file that are fetched at first for its footer."""
 _ARCHIVED: Final = re.compile(r"[0-9-]{10}\.([0-9a-f]{16})\.parquet", re.ASCII)
 
@@ -77,7 +80,7 @@ class Mirror:
                 for file in files:
                     if not file.name.endswith(".tmp") and not self._is_here(part, file.name):
                         (self.directory / part / file.name).unlink(missing_ok=True)
-        known = set(there[ARCHIVE])
+        known = {f"{name}{_FOOTER}" for name in there[ARCHIVE]}
         for name in os.listdir(self.directory / _FOOTERS):
             if name not in known:
                 (self.directory / _FOOTERS / name).unlink(missing_ok=True)
@@ -144,7 +147,8 @@ class Mirror:
                     file.write(block)
                 file.flush()
                 os.fsync(file.fileno())
-            self._check(part, name, sha256.hexdigest(), checksum)
+            if not self.proving:  # who proves is to see what is there
+                self._check(part, name, sha256.hexdigest(), checksum)
             there = self._there[part].get(name)
             if there is not None and there.modified is not None:
                 # The time in the answer may have fewer digits than that in the listing.
@@ -171,21 +175,30 @@ class Mirror:
 
     def footer(self, name: str) -> bytes | None:
         """Return the footer of a file of the archive, which is kept."""
-        kept = self.directory / _FOOTERS / name
+        kept = self.directory / _FOOTERS / f"{name}{_FOOTER}"
         if not kept.exists():
             there = self._there[ARCHIVE].get(name)
             if there is None:
                 return None
-            start = max(0, there.size - _FOOTER)
+            start = max(0, there.size - _AT_FIRST)
             data = self.prefix.ending(f"{ARCHIVE}/{name}", there.size, start)
             length = int.from_bytes(data[-8:-4], "little") + 8
             if len(data) < length <= there.size:
                 data = self.prefix.ending(f"{ARCHIVE}/{name}", there.size, there.size - length)
-            temporary = kept.with_name(f"{name}.{secrets.token_hex(8)}.tmp")
+            temporary = kept.with_suffix(f".{secrets.token_hex(8)}.tmp")
             temporary.write_bytes(b"PAR1" + data[-length:])
             temporary.replace(kept)
         with open_file(kept) as file:
             return read_footer(file)
+
+    def sources(self, name: str) -> list[str]:
+        """Return the names of the segments that a file of the archive holds."""
+        footer = self.footer(name) or b""
+        try:
+            found = msgspec.json.decode(value_of(footer, SOURCES_KEY) or b"[]", type=list[Source])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return []
+        return [source.name for source in found]
 
     def blocks(self, part: str, name: str) -> Iterator[bytes] | None:
         """Return the content of an object; ``None``: that of the file here will do."""
@@ -193,29 +206,24 @@ class Mirror:
             return None
         return self.prefix.opened(f"{part}/{name}")[2]
 
-    # -- what matters to a question --------------------------------------------------------------
+    # -- what they say ---------------------------------------------------------------------------
 
-    def outside(self, since: datetime | None, until: datetime | None) -> dict[str, set[str]]:
-        """Return the files that have no outcome of a time, as the manifests say."""
-        if since is None and until is None:
-            return {}
-        begin, end = (None if one is None else utc_text(one) for one in (since, until))
-        hidden: set[str] = set()
+    def manifests(self) -> Iterator[tuple[SegmentName, Manifest]]:
+        """Yield the manifests, without their tables, that are of a segment as it is there."""
         there = self._there[SEGMENTS]
         for text in self._there[MANIFESTS]:
             name = segment_of(text)
             manifest = None if name is None else read_head(self.directory, name)
             if name is None or manifest is None:
                 continue
-            if str(name) in there and there[str(name)].size != manifest.size:
-                continue
-            first, last = manifest.earliest, manifest.latest
-            is_outside = first is None or last is None
-            is_outside |= begin is not None and last is not None and last < begin
-            is_outside |= end is not None and first is not None and first >= end
-            if is_outside:
-                hidden.add(str(name))
-        return {SEGMENTS: hidden}
+            if str(name) not in there or there[str(name)].size == manifest.size:
+                yield name, manifest
+
+    def writers(self) -> frozenset[str]:
+        """Return the writers that have records there."""
+        found = {segment_of(text) for text in self._there[MANIFESTS]}
+        found |= {SegmentName.parse(text) for text in self._there[SEGMENTS]}
+        return frozenset(name.writer for name in found if name is not None and not name.adjusts)
 
     # -- its size --------------------------------------------------------------------------------
 
@@ -252,18 +260,27 @@ class Mirror:
 
 
 class View:
-    """What one question sees of a mirror: a ``Source``."""
+    """What one question sees of a mirror: a ``partial.Source``.
 
-    def __init__(self, mirror: Mirror, hidden: Mapping[str, set[str]]) -> None:
+    Args:
+        mirror: of what.
+        hidden: the segments that do not matter to it.
+    """
+
+    def __init__(self, mirror: Mirror, hidden: Collection[str]) -> None:
         self._mirror = mirror
-        self._hidden = hidden
-        self._names: dict[str, list[str]] = {}
+        self._hidden = frozenset(hidden)
 
     def names(self, part: str) -> Collection[str]:
         """Return the names in a part, but those that are hidden."""
         there = self._mirror.there.get(part, {})
-        hidden = self._hidden.get(part)
-        return [name for name in there if name not in hidden] if hidden else list(there)
+        hidden = self._hidden
+        if not hidden or part not in (SEGMENTS, ARCHIVE):
+            return list(there)
+        if part == SEGMENTS:
+            return [name for name in there if name not in hidden]
+        sources = ((name, self._mirror.sources(name)) for name in there)
+        return [name for name, segments in sources if not hidden.issuperset(segments or ("",))]
 
     def size(self, part: str, name: str) -> int | None:
         """Return the size of an object."""
@@ -272,17 +289,37 @@ class View:
 
     def bring(self, part: str, names: Collection[str]) -> None:
         """Fetch objects."""
-        self._mirror.bring(part, names)
+        with _told():
+            self._mirror.bring(part, names)
         if part in (SEGMENTS, ARCHIVE):
             self._mirror.touch(part, names)
 
     def footer(self, part: str, name: str) -> bytes | None:
         """Return the footer of a file of the archive."""
-        return self._mirror.footer(name) if part == ARCHIVE else None
+        with _told():
+            return self._mirror.footer(name) if part == ARCHIVE else None
 
     def blocks(self, part: str, name: str) -> Iterator[bytes] | None:
         """Return the content of an object, where it is to be proved."""
-        return self._mirror.blocks(part, name)
+        with _told():
+            found = self._mirror.blocks(part, name)
+        return None if found is None else _each(found)
+
+
+def _each(found: Iterator[bytes]) -> Iterator[bytes]:
+    with _told():
+        yield from found
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Have a store that fails be no error of a file, which a reader would note and pass over."""
+    try:
+        yield
+    except Missing:
+        raise
+    except ObjectStorageError as exc:
+        raise NotFetched(str(exc)) from None
 
 
 _NONE: Final = SegmentName("", 1, 1)

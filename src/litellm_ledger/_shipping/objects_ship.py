@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ from litellm_ledger._records.ranges import Spans
 from litellm_ledger._records.scan import scan
 from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.filesystem import open_file
+from litellm_ledger._storage.shipping_marks import note
 
 from .objects_names import PARTS, VERSION, VERSIONS, is_name, refuse_newer_objects
 from .objects_sent import Sent, Stamp, stamp_of
@@ -125,6 +127,8 @@ class ObjectShipper:
         self._lock = Lock()
         self._erasures = Erasures()
         self._prunes: list[Changed] = []
+        self._only_here: set[SegmentName] = set()  # gaps for what is there
+        self._remember = remember
         self._ledger: Snapshot
 
     def run(self, *, finish: bool = True, listed: bool = False) -> Shipment:
@@ -152,14 +156,52 @@ class ObjectShipper:
                 if not (listed and self._there):
                     self._list()
                 self._send_all(set(live))
-            except ObjectStorageError:
+            except ObjectStorageError as exc:
                 self._there = {}  # who knows
+                self._tell({}, str(exc))
                 raise
             finally:
                 self._sent.keep()
+        problems = self._done.problems
+        self._tell(self._upto(), f"{problems[0].file}: {problems[0].detail}" if problems else None)
         self._done.requests = dict(self._prefix.requests)
         self._done.keeps_versions = self._prefix.keeps_versions
         return self._done
+
+    def _upto(self) -> dict[str, int]:
+        """Return up to which number the sealed segments of each writer are there."""
+        found = {}
+        for writer, family in by_writer(self._ledger.segments):
+            last = 0
+            for name in family:
+                if name.last is None or not self._is_there(name):
+                    break
+                last = max(last, name.last)
+            found[writer] = last
+        return found
+
+    def _is_there(self, name: SegmentName) -> bool:
+        place = self._ledger.archive.get(name)
+        part, file = (SEGMENTS, str(name)) if place is None else (ARCHIVE, place[0].path.name)
+        try:
+            stamp = stamp_of((self._root / part / file).lstat())
+        except FileNotFoundError:
+            return True  # pruned or compacted just now: it may go, and it did
+        there = self._there[part].get(file)
+        return name in self._only_here or self._sent.is_known(part, file, stamp, there)
+
+    def _tell(self, upto: dict[str, int], error: str | None) -> None:
+        """Note beside the ledger how far it is shipped, for retention and ``doctor``."""
+        if self._remember:
+            with contextlib.suppress(OSError):  # it may only be read
+                note(
+                    self._root,
+                    self._prefix.url,
+                    upto,
+                    now=time.time(),
+                    error=error,
+                    there={name.writer for name in self._ledger.segments},
+                )
 
     # -- what is there -------------------------------------------------------------------------
 
@@ -302,6 +344,7 @@ class ObjectShipper:
         told = manifests.read_head(self._root, name)
         if _is_expired(name, data):
             if self._covers(name):
+                self._only_here.add(name)
                 return
         elif told is None and name.writer in live:
             self._done.waiting += 1
@@ -371,7 +414,9 @@ class ObjectShipper:
             self._note(part, name, known, sha256, stamp, proven=False)
         elif self._erasures.came_from(sha256, theirs):
             self._replace(part, name, data, sha256, known, stamp)
-        elif not (part == SEGMENTS and _is_expired_text(name, data)):
+        elif part == SEGMENTS and _is_expired_text(name, data):
+            self._only_here.update(filter(None, [SegmentName.parse(name)]))
+        else:
             self._problem(
                 part,
                 name,

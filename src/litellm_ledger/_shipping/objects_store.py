@@ -22,11 +22,20 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from litellm_ledger._errors import LedgerPathError, MissingExtra
+from litellm_ledger._errors import LedgerError, LedgerPathError, MissingExtra
 
 from .objects_names import SCHEMES, refuse_secrets, scheme_of
 
-__all__ = ["Denied", "Missing", "ObjectStorageError", "Prefix", "Stored", "Taken", "open_prefix"]
+__all__ = [
+    "Denied",
+    "Missing",
+    "NotFetched",
+    "ObjectStorageError",
+    "Prefix",
+    "Stored",
+    "Taken",
+    "open_prefix",
+]
 
 CHECKSUM: Final = "litellm-ledger-sha256"
 """The metadata of an object that tells the SHA-256 of what was sent."""
@@ -41,6 +50,8 @@ _DENIED: Final = ("PermissionDeniedError", "UnauthenticatedError")
 _TAKEN: Final = ("AlreadyExistsError", "PreconditionError", "NotModifiedError")
 _QUERY: Final = re.compile(r"\?[^\s\"')]*")
 _USER: Final = re.compile(r"://[^/\s@]*@")
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_REFUSED: Final = frozenset(range(300, 500)) - {408, 409, 425, 429}
 _LOOPBACK: Final = re.compile(r"http://(localhost|127(\.\d+){3}|\[::1\])(:|/|$)", re.IGNORECASE)
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT")
 _SECRETS: Final = re.compile(r"SECRET|TOKEN|PASSWORD|ACCOUNT_KEY|SAS|CREDENTIAL|ACCESS_KEY")
@@ -60,8 +71,16 @@ class Taken(ObjectStorageError):
     """There is an object of this name already, or another one than that to be replaced."""
 
 
+class Refused(ObjectStorageError):
+    """The request itself is wrong: another try has the same answer."""
+
+
 class Missing(ObjectStorageError, FileNotFoundError):
     """There is no such object, or no such bucket."""
+
+
+class NotFetched(LedgerError):
+    """A file could not be fetched: no reader may take that for one that is damaged or gone."""
 
 
 class Stored(NamedTuple):
@@ -129,7 +148,7 @@ memory: Final[dict[str, Any]] = {}
 
 def said(exc: BaseException) -> str:
     """Return the first line of a driver's error, without what may be a secret."""
-    text = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+    text = (str(exc).strip().splitlines() or [type(exc).__name__])[0].partition(": <")[0]
     text = _USER.sub("://…@", _QUERY.sub("?…", text))
     for name, value in os.environ.items():
         if len(value) >= 8 and _SECRETS.search(name.upper()):
@@ -357,7 +376,7 @@ class Prefix:
                 raise
             except Exception as exc:  # noqa: BLE001 - the driver's own, of many kinds
                 error = self._error(verb, name, exc)
-                if not left or type(error) is not ObjectStorageError or _kind(exc) in _FINAL:
+                if not left or type(error) is not ObjectStorageError:
                     raise error from None
             self.pause(wait * (0.5 + random.random() / 2))
             wait = min(2 * wait, _LONGEST)
@@ -366,12 +385,16 @@ class Prefix:
     def _error(self, verb: str, name: str, exc: Exception) -> ObjectStorageError:
         kind = _kind(exc)
         text = f"cannot {verb} {self.url}/{name}: {said(exc)}"
-        if kind in _DENIED or isinstance(exc, PermissionError):
+        status = _STATUS.search(text)
+        code = int(status[1]) if status else 0
+        if isinstance(exc, FileNotFoundError) or code == 404:
+            return Missing(text)
+        if kind in _DENIED or isinstance(exc, PermissionError) or code in (401, 403):
             return Denied(text)
         if kind in _TAKEN:
             return Taken(text)
-        if isinstance(exc, FileNotFoundError) or "NoSuchBucket" in text:
-            return Missing(text)
+        if kind in _FINAL or isinstance(exc, ValueError | TypeError) or code in _REFUSED:
+            return Refused(text)
         return ObjectStorageError(text)
 
 

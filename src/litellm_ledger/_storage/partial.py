@@ -31,14 +31,15 @@ class Source(Protocol):
         """Put files into the directory, those that there are.
 
         Raises:
-            OSError: one cannot be fetched, or is not what it was when it was sent.
+            LedgerError: one cannot be fetched, or is not what it was when it was sent; no
+                ``OSError``, which readers take for a damaged file.
         """
 
     def footer(self, part: str, name: str) -> bytes | None:
         """Return the footer of a Parquet file; ``None`` if it is none.
 
         Raises:
-            OSError: it cannot be fetched.
+            LedgerError: as ``bring``.
         """
 
     def blocks(self, part: str, name: str) -> Iterator[bytes] | None:
@@ -47,7 +48,7 @@ class Source(Protocol):
         ``None``: take the one in the directory.
 
         Raises:
-            OSError: it cannot be fetched.
+            LedgerError: as ``bring``; also between two blocks.
         """
 
 
@@ -70,7 +71,7 @@ def bring(paths: Iterable[Path]) -> bool:
     """Have files of ledgers here, those that are elsewhere; return whether any was brought.
 
     Raises:
-        OSError: one cannot be fetched.
+        LedgerError: one cannot be fetched.
     """
     if not sources:
         return False
@@ -102,7 +103,7 @@ def footer(path: Path) -> bytes | None:
     """Return the footer of a Parquet file that is elsewhere.
 
     Raises:
-        OSError: it cannot be fetched.
+        LedgerError: it cannot be fetched.
     """
     return _asked(path, lambda source, part, name: source.footer(part, name), None)
 
@@ -111,6 +112,6 @@ def blocks(path: Path) -> Iterator[bytes] | None:
     """Return the content of a file that is elsewhere, which is not kept; ``None``: it is here.
 
     Raises:
-        OSError: it cannot be fetched.
+        LedgerError: it cannot be fetched.
     """
     return _asked(path, lambda source, part, name: source.blocks(part, name), None)
