@@ -158,8 +158,28 @@ def test_the_sums_are_those_of_the_report(
     told = Ledger(root).report(
         by, every="day", where=where, tz=tz, since=since, quantiles=True
     ).to_dict()  # fmt: skip
-    assert found["rows"] == told["rows"]
+    newest = sorted(told["rows"], key=lambda row: row["group"]["day"], reverse=True)
+    assert found["rows"] == newest  # in a day as the report has them: the highest cost first
     assert found["total"] == told["total"]
+    found = answer(root, "/api/report", params={**params, "order": "asc"})
+    assert found["rows"] == told["rows"]
+
+
+def test_rows_of_periods_are_in_the_order_that_is_asked_for(root: Path) -> None:
+    def days(**asked: str) -> list[tuple[str, str]]:
+        given = {"by": "model", "every": "day", "last": "60d", "limit": "10000", **asked}
+        rows = answer(root, "/api/report", params=given)["rows"]
+        return [(row["group"]["day"], row["group"]["model"]) for row in rows]
+
+    every = sorted(days())
+    assert len(every) > 4
+    assert [day for day, _ in days()] == [day for day, _ in reversed(every)]
+    assert days(sort="group") == every
+    assert days(sort="group", order="desc") == every[::-1]
+    assert days(limit="3") == days()[:3]
+    by_cost = answer(root, "/api/report?by=model&every=day&last=60d&sort=cost")["rows"]
+    costs = [Decimal(row["cost"] or 0) for row in by_cost]
+    assert costs == sorted(costs, reverse=True)
 
 
 def test_what_is_written_meanwhile_is_in_the_next_answer(tmp_path: Path) -> None:

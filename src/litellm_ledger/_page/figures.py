@@ -251,7 +251,7 @@ def _sums(rows: Iterable[Row], key: str) -> dict[str, Row]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.group[key], []).append(row)
-    return {name: added(same) for name, same in found.items()}
+    return {name: same[0] if len(same) == 1 else added(same) for name, same in found.items()}
 
 
 class Axis(NamedTuple):

@@ -335,20 +335,22 @@ def _quality(found: Report, ask: Ask) -> dict[str, Any]:
 
 
 def _sorted(rows: list[Row], ask: Ask) -> list[Row]:
-    if ask.sort is None and ask.order is None:
-        return rows
+    """Sort rows as asked; by default the newest period first, and in it the highest cost."""
     period = ask.every if ask.every in PERIODS else None
+    if ask.sort is None and ask.order is None and period is None:
+        return rows
 
-    def place(row: Row) -> Any:
-        when = moment_of(period, row.group[period]) if period else ()
-        return when, tuple(row.group.values())
+    def when(row: Row) -> Any:
+        return moment_of(period, row.group[period]) if period else ()
 
-    sort = ask.sort or ("group" if ask.every else "cost")
-    up = (ask.order or ("asc" if sort == "group" else "desc")) == "asc"
-    rows = sorted(rows, key=place, reverse=sort == "group" and not up)
+    sort = ask.sort or ("group" if period else "cost")
+    up = ask.order == "asc" or (ask.order is None and ask.sort == "group")
     if sort != "group":
-        rows.sort(key=lambda row: getattr(row, sort), reverse=not up)
-    return rows
+        rows = sorted(rows, key=lambda row: (when(row), tuple(row.group.values())))
+        return sorted(rows, key=lambda row: getattr(row, sort), reverse=not up)
+    if ask.sort is None:  # in a period the report's order stays
+        return sorted(rows, key=when, reverse=not up)
+    return sorted(rows, key=lambda row: (when(row), tuple(row.group.values())), reverse=not up)
 
 
 def _days(first: date, after: date) -> list[str]:

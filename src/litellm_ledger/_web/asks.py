@@ -118,7 +118,7 @@ ASKS: Final[dict[str, dict[str, Parameter]]] = {
             about="1: also latency and time to first token.", choices=("0", "1")
         ),
         "sort": Parameter(
-            about="The column to sort by; by default the periods in order, else the cost.",
+            about="The column to sort by; by default the period, the newest first, else the cost.",
             choices=_SORTS,
         ),
         "order": Parameter(about="Default desc, of group asc.", choices=("asc", "desc")),

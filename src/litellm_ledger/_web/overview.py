@@ -58,11 +58,9 @@ def overview(given: Given, api: Api) -> dict[str, Any]:
     tags = [f"tag:{name}" for name in shown_tags(api)]
     stack = (given.get("stack") or ["model"])[0] or "model"
     top = (given.get("top") or [""])[0] or next(iter(tags), "provider")
-    whole = api("report", **passed)
+    whole = by_top = api("report", **passed, by=top, limit=ALL)
     every = _every(whole)
-    by_time = api("report", **passed, every=every, limit=ALL)
     stacked = api("report", **passed, every=every, by=stack, limit=ALL)
-    by_top = api("report", **passed, by=top, limit=ALL)
     errors = api(
         "report", **{**passed, "status": ["error"]}, by="error", sort="calls", limit=str(_TOP)
     )
@@ -71,7 +69,7 @@ def overview(given: Given, api: Api) -> dict[str, Any]:
         "report", **slow, every="hour" if every == "hour" else every, quantiles="1", limit=ALL
     )
     rows, total = [*map(row_of, stacked["rows"])], row_of(whole["total"])
-    charts = _charts(rows, [*map(row_of, by_time["rows"])], speeds, stack, every, summary["tz"])
+    charts = _charts(rows, speeds, stack, every, summary["tz"])
     key = stacked["by"][-1]
     top_key = by_top["by"][-1]
     tops = [_top_table(rows, key, total, given)]
@@ -114,7 +112,7 @@ def _every(told: dict[str, Any]) -> str:
 
 
 def _charts(
-    rows: list[Row], times: list[Row], speeds: dict[str, Any], stack: str, every: str, tz: str
+    rows: list[Row], speeds: dict[str, Any], stack: str, every: str, tz: str
 ) -> list[Chart]:
     if not rows:
         return []
@@ -122,11 +120,11 @@ def _charts(
     charts: list[Chart] = [spend(rows, rows_key(rows, every, stack), axis)]
     charts += [
         axis.counts(
-            times, TOKENS, id="tokens", title="Tokens", unit="tokens",
+            rows, TOKENS, id="tokens", title="Tokens", unit="tokens",
             about="Input and output, with what the provider's prompt cache and reasoning took.",
         ),
         axis.counts(
-            times, FAILURES, id="failures", title="Failed and abandoned attempts", unit="calls",
+            rows, FAILURES, id="failures", title="Failed and abandoned attempts", unit="calls",
             about="Errors, cancelled calls, streams left early, and calls whose process died.",
         ),
     ]  # fmt: skip

@@ -44,6 +44,7 @@ def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("litellm_ledger._web", "assets"),
         autoescape=True,
+        auto_reload=False,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
