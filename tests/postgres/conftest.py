@@ -47,7 +47,8 @@ def _template(postgres: Server) -> str:
     return "template_ledger"
 
 
-def _made(postgres: Server, template: str) -> Iterator[str]:
+def made(postgres: Server, template: str) -> Iterator[str]:
+    """Make a database like another one, and yield its URL; it goes afterwards."""
     name = f"ledger_{next(_number)}"
     asyncio.run(_run(postgres.socket_url(), f"CREATE DATABASE {name} TEMPLATE {template}"))
     yield postgres.socket_url(name)
@@ -57,16 +58,16 @@ def _made(postgres: Server, template: str) -> Iterator[str]:
 @pytest.fixture
 def database_url(postgres: Server, _template: str) -> Iterator[str]:
     """The URL, by socket and as superuser, of a new database with the schema in it."""
-    yield from _made(postgres, _template)
+    yield from made(postgres, _template)
 
 
 @pytest.fixture(scope="module")
 def module_database_url(postgres: Server, _template: str) -> Iterator[str]:
     """The same, one for all tests of a file."""
-    yield from _made(postgres, _template)
+    yield from made(postgres, _template)
 
 
 @pytest.fixture
 def empty_url(postgres: Server) -> Iterator[str]:
     """The URL of a new database with nothing in it."""
-    yield from _made(postgres, "template0")
+    yield from made(postgres, "template0")

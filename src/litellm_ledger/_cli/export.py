@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from litellm_ledger._aggregates.question import Question
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._archive.columns import quoted
+from litellm_ledger._reading.elsewhere import Wanted, at_hand
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.escaping import json_text
 from litellm_ledger._records.record import UsageRecord
@@ -53,13 +54,31 @@ def export_records(
         OSError: the file cannot be written; nothing is left of it.
         MissingExtra: Parquet without DuckDB.
     """
+    what = f"exporting {place(ledger)}"
+    wanted = Wanted(frozenset(kinds), Selection(**question.selection()))
+    with at_hand(ledger.places, wanted) as there:
+        here = Ledger(there.roots) if there.fetched else ledger
+        return there.problems + _export(here, question, kinds, form, out, what, raw=raw)
+
+
+def _export(
+    ledger: Ledger,
+    question: Question,
+    kinds: Sequence[str],
+    form: str,
+    out: Path | None,
+    what: str,
+    *,
+    raw: bool,
+) -> list[Problem]:
+    """Write records that are in directories of this machine."""
     if form == "parquet":
-        return _parquet(ledger, question, kinds, out)
+        return _parquet(ledger, question, kinds, out, what)
     if form == "csv" and set(kinds) == {"usage"} and is_large(ledger.paths) and not _seen(out):
-        return _csv(ledger, question, out, raw=raw)
+        return _csv(ledger, question, out, what, raw=raw)
     found = ledger.records(kinds=kinds, **question.selection())
     numbers = sum((name.last or name.first) - name.first + 1 for name in ledger.segments())
-    with progress(f"exporting {place(ledger)}", numbers) as advance:
+    with progress(what, numbers) as advance:
         records = _counted(found, advance)
         with target(out) as to:
             records = _kept_private(records, to)
@@ -76,7 +95,9 @@ def _seen(out: Path | None) -> bool:
     return (out is None or str(out) == "-") and sys.stdout.isatty()
 
 
-def _csv(ledger: Ledger, question: Question, out: Path | None, *, raw: bool) -> list[Problem]:
+def _csv(
+    ledger: Ledger, question: Question, out: Path | None, what: str, *, raw: bool
+) -> list[Problem]:
     """Have the database write the rows: what ``put_csv`` writes, several times sooner."""
     from litellm_ledger._reports.relation import ask
 
@@ -89,12 +110,12 @@ def _csv(ledger: Ledger, question: Question, out: Path | None, *, raw: bool) -> 
             to.writelines(rows)
         return relation.problems
 
-    with working(f"exporting {place(ledger)}"):
+    with working(what):
         return ask(ledger.paths, write)
 
 
 def _parquet(
-    ledger: Ledger, question: Question, kinds: Sequence[str], out: Path | None
+    ledger: Ledger, question: Question, kinds: Sequence[str], out: Path | None, what: str
 ) -> list[Problem]:
     """Have the database write the file: its views, so its columns; in no order."""
     from litellm_ledger._reports.in_duckdb import condition
@@ -119,7 +140,7 @@ def _parquet(
             )
         return relation.problems
 
-    with working(f"exporting {place(ledger)}"):
+    with working(what):
         return ask(ledger.paths, write)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted
 
-from .flags import Output, emit, zone_name
+from .flags import Output, emit, paths_dict, place, zone_name
 from .parameters import option
 from .tables import on_terminal, write
 
@@ -53,7 +53,7 @@ def statusline(output: Output, ledger: Ledger, tz: Zone = None) -> int:
     found = look(ledger, tz=tz)
     return emit(
         output,
-        lambda: {"path": str(ledger.path), "tz": tz, **found.to_dict()},
+        lambda: {**paths_dict(ledger), "tz": tz, **found.to_dict()},
         lambda: write(_line(found)),
     )
 
@@ -136,7 +136,7 @@ def _drawn(ledger: Ledger, found: Today, by: str, rows: Sequence[Row], rate: str
     for row, cost in zip(rows, _costs(*rows), strict=True):
         name = Text(clean(next(iter(row.group.values()))))  # not markup: others name models
         table.add_row(name, f"{row.calls:,}", f"{row.error:,}", cost)
-    path = Text(f"{clean(str(ledger.path))}  (Ctrl-C ends)", style="dim")
+    path = Text(f"{clean(place(ledger))}  (Ctrl-C ends)", style="dim")
     return Group(*(Text(text, style=style) for text, style in lines), Text(), table, Text(), path)
 
 

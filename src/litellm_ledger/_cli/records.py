@@ -19,7 +19,6 @@ from litellm_ledger._reports.plain import (
     MONEY,
     one_line,
     operation_dict,
-    prices_of,
     record_dict,
     utc,
 )
@@ -71,6 +70,7 @@ _ALIKE: Final = 10
 
 _LOOK: Final = 0.5
 """Seconds between two looks of ``tail -f``."""
+_LOOK_ELSEWHERE: Final = 2.0
 
 
 def calls(
@@ -109,13 +109,24 @@ def calls(
             notes.append(f"The newest {len(found):,} of {found.matched:,}; --limit 0 shows all.")
         notes += _estimated(found.records)
         notes += _repriced(ledger)
-        notes += pruned(ledger, question)
+        notes += missing(ledger, question)
         notes += damage(found.problems)
         if notes and not output.quiet:
             write()
             write_notes(notes, md=output.md)
 
     return emit(output, plain, table, csv=csv)
+
+
+def missing(ledger: Ledger, question: Question | None = None) -> list[str]:
+    """Return notes where records are not here: of the time asked for, pruned; or not shipped."""
+    from litellm_ledger._reports.report import unshipped_note
+
+    behind = ledger.unshipped()
+    return [
+        *pruned(ledger, question),
+        *([unshipped_note(behind)] if behind is not None else []),
+    ]
 
 
 def pruned(ledger: Ledger, question: Question | None = None) -> list[str]:
@@ -131,10 +142,9 @@ def pruned(ledger: Ledger, question: Question | None = None) -> list[str]:
 
 def _repriced(ledger: Ledger) -> list[str]:
     """Return a note where reports may have other costs than these."""
-    from litellm_ledger._reading.adjustments import are_there
-    from litellm_ledger._reading.listing import list_additions
+    from litellm_ledger._reports.engine import has_adjustments
 
-    if not any(are_there(path, list_additions(path)) for path in ledger.paths):
+    if not has_adjustments(ledger.places):
         return []
     return ["Costs as recorded; some were priced again, which reports and show ID tell."]
 
@@ -164,24 +174,20 @@ def show(
     ledger: Ledger,
 ) -> int:
     """Show one operation with all its attempts."""
-    from litellm_ledger._reports.short_ids import alike
+    from litellm_ledger._reports.short_ids import find
 
     refuse_directory(key, "show ID PATH")
     with working(f"looking for {key}"):
-        found = ledger.operation(key)
-        near = alike(ledger.path, key, _ALIKE + 1) if found is None and key else []
-        if len(near) == 1:
-            found = ledger.operation(near[0])
+        found, near, prices = find(ledger.places[0], key, _ALIKE + 1)
     if len(near) > 1:
         raise ValueError(
             f"{key!r} may be one of these operations; give more of the id: {listed(near, _ALIKE)}"
         )
     if found is None:
         raise ValueError(
-            f"no record with id, call_id or response_id {key!r} in {ledger.path}; "
-            "litellm-ledger calls --json lists them" + "".join(f". {n}" for n in pruned(ledger))
+            f"no record with id, call_id or response_id {key!r} in {place(ledger)}; "
+            "litellm-ledger calls --json lists them" + "".join(f". {n}" for n in missing(ledger))
         )
-    prices = prices_of(ledger.path, found)
     return emit(
         output, lambda: operation_dict(found, prices), lambda: _print_operation(found, prices)
     )
@@ -234,10 +240,14 @@ def tail(
 ) -> int:
     """Print the newest records, one per line, newest last."""
     from litellm_ledger._aggregates.selection import Selection
+    from litellm_ledger._reading.elsewhere import Elsewhere, Newcomers
     from litellm_ledger._reading.follow import Follower
     from litellm_ledger._reading.last_written import ended, last_written
 
-    follower = Follower(ledger.path)  # before the listing, so that nothing falls between the two
+    where = ledger.places[0]
+    elsewhere = isinstance(where, Elsewhere)
+    # before the listing, so that nothing falls between the two
+    follower = Newcomers(where) if isinstance(where, Elsewhere) else Follower(where)
     shown: set[str | None] = set()
 
     def put(record: UsageRecord) -> None:
@@ -248,7 +258,7 @@ def tail(
     if not follow:  # else the tag may come
         check_where(ledger, question)
     if limit:
-        begin = last_written(ledger.path, selection, limit)
+        begin = None if elsewhere else last_written(ledger.path, selection, limit)
         if begin is None:
             begin = sorted(ledger.calls(**question.selection(), limit=limit), key=ended)
         if not follow:
@@ -261,7 +271,7 @@ def tail(
             wanted = record.kind == "usage" or all_kinds
             if wanted and record.id not in shown and selection.fits(record):
                 put(record)
-        time.sleep(_LOOK)
+        time.sleep(_LOOK_ELSEWHERE if elsewhere else _LOOK)
     return 0
 
 
@@ -335,7 +345,7 @@ def records(
             write()
             write_notes(notes)
     _tell_problems(problems)
-    for note in pruned(ledger, question):
+    for note in missing(ledger, question):
         complain(note)
     return 0
 
@@ -387,7 +397,7 @@ def export(
     problems = export_records(ledger, question, kinds, (form or ["jsonl"])[0], out, raw=raw)
     tell_written(out)
     _tell_problems(problems)
-    for note in pruned(ledger, question):
+    for note in missing(ledger, question):
         complain(note)
     return 0
 

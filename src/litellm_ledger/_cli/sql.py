@@ -15,7 +15,7 @@ from litellm_ledger._reports.plain import one_line, plain_value
 from .flags import Output, complain, emit, paths_dict, place
 from .parameters import argument, option
 from .progress import working
-from .records import damage, pruned, refuse_directory
+from .records import damage, missing, refuse_directory
 from .tables import Column, show, show_upright, tell, too_wide, write, write_notes
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def sql(
         rows = (map(_cell, row) for row in found)
         put_rows(found.columns, rows, sys.stdout, raw=output.raw)
 
-    return emit(output, plain, lambda: _print(found, output, pruned(ledger)), csv=csv)
+    return emit(output, plain, lambda: _print(found, output, missing(ledger)), csv=csv)
 
 
 def _print(table: Table, output: Output, notes: Sequence[str]) -> None:

@@ -21,15 +21,26 @@ from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._errors import LedgerPathError
 
-from .lines import Problem
-from .listing import Roots, each
+from .lines import Problem, everything, whole
+from .listing import Roots, Snapshot, each, list_segments
 
 if TYPE_CHECKING:
     from litellm_ledger._records.layout import SegmentName
+    from litellm_ledger._records.record import UsageRecord
 
     from .verdict import Verification
 
-__all__ = ["AtHand", "Elsewhere", "Fetched", "Place", "Places", "Unshipped", "Wanted", "at_hand"]
+__all__ = [
+    "AtHand",
+    "Elsewhere",
+    "Fetched",
+    "Newcomers",
+    "Place",
+    "Places",
+    "Unshipped",
+    "Wanted",
+    "at_hand",
+]
 
 
 class Unshipped(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +71,7 @@ class Wanted(NamedTuple):
         near: only operations matter of which an id begins or ends like this, or is short for it.
         tags: only the names of their tags matter.
         slim: neither ``content`` nor ``meta`` nor the ids of answers matter.
+        after: of each writer only larger numbers matter; of others all.
     """
 
     kinds: frozenset[str] = frozenset({"usage"})
@@ -70,6 +82,7 @@ class Wanted(NamedTuple):
     near: str | None = None
     tags: bool = False
     slim: bool = False
+    after: Mapping[str, int] | None = None
 
 
 class Fetched(NamedTuple):
@@ -122,6 +135,35 @@ class Elsewhere(ABC):
     @abstractmethod
     def verify(self, *, full: bool = False, against: Sequence[Path] = ()) -> Verification:
         """Check what is there, with directories at hand also against their lines."""
+
+
+class Newcomers:
+    """What comes to a ledger elsewhere after this was made, look by look; see ``Follower``."""
+
+    def __init__(self, place: Elsewhere) -> None:
+        self._place = place
+        self._seen = self._ends()
+
+    def _ends(self) -> dict[str, int]:
+        return {name.writer: name.last or 0 for name in self._place.segments()}
+
+    def look(self) -> Iterator[UsageRecord]:
+        """Yield the records that came since the last look, writer by writer.
+
+        Raises:
+            LedgerPathError, UnsupportedFormat: as ``Elsewhere.fetch``.
+        """
+        before, self._seen = self._seen, self._ends()
+        if self._seen == before:
+            return
+        kinds = frozenset({"started", "usage"})
+        with self._place.fetch(Wanted(kinds=kinds, after=before)) as there:
+            found = everything(Snapshot.take(there.root), [])
+            for record in whole(found, []):
+                writer, number = (record.id or "")[:33], record.seq or 0
+                # What came between the two looks comes with the next one.
+                if before.get(writer, 0) < number <= self._seen.get(writer, 0):
+                    yield record
 
 
 Place = Path | Elsewhere
@@ -186,8 +228,6 @@ def at_hand(places: Places, wanted: Wanted) -> Iterator[AtHand]:
 
 def _refuse_shipped(here: tuple[Path, ...], fetched: Mapping[Elsewhere, Fetched]) -> None:
     """Refuse a directory beside the place that it is shipped to, and two such places of one."""
-    from .listing import list_segments
-
     owners: dict[str, Place] = {
         name.writer: root for root in each(here) for name in list_segments(root)
     }

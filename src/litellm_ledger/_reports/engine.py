@@ -444,10 +444,10 @@ def find_operation(place: Place, key: str) -> Operation | None:
     kinds = frozenset({"started", "usage"})
     with at_hand(place, Wanted(kinds=kinds, key=key)) as there:
         (root,) = each(there.roots)
-        return _find_operation(root, key)
+        return operation_in(root, key)
 
 
-def _find_operation(root: Path, key: str) -> Operation | None:
+def operation_in(root: Path, key: str) -> Operation | None:
     """Find an operation in a directory.
 
     Lines are searched for the bytes of the key, which is sooner than any database; rows of the

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, Self, TypeVar
@@ -447,6 +448,8 @@ def _text(entry: Entry) -> str:
         return entry.raw.decode()
     # Not the record, which is completed; and a gap may have been cut down.
     members = msgspec.json.decode(entry.raw) | msgspec.to_builtins(line)
+    if line.ts is not None:  # the database takes the clock of any zone for that of UTC
+        members["ts"] = line.ts.astimezone(UTC).isoformat().removesuffix("+00:00")
     return msgspec.json.encode(members).decode()
 
 

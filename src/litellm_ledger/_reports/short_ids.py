@@ -14,14 +14,20 @@ from typing import Final
 import msgspec
 
 from litellm_ledger._archive.database import statement
+from litellm_ledger._reading.elsewhere import Place, Wanted, at_hand
 from litellm_ledger._reading.lines import entries
-from litellm_ledger._reading.listing import Snapshot, by_writer
+from litellm_ledger._reading.listing import Snapshot, by_writer, each
 from litellm_ledger._records.layout import record_id, split_id
 from litellm_ledger._records.line import Line
 
+from .engine import operation_in
+from .history import Operation
+from .plain import Prices, prices_of
 from .relation import ask
 
-__all__ = ["alike", "shortened"]
+__all__ = ["alike", "find", "shortened"]
+
+_KINDS: Final = frozenset({"started", "usage"})
 
 _SHORT: Final = re.compile(r"([0-9a-f]{1,16})-(\d{1,16})", re.ASCII)
 _FEWEST: Final = 4
@@ -39,6 +45,30 @@ def shortened(ids: Sequence[str | None]) -> list[str]:
         f"{part[0][-digits:]}-{part[1]}" if part else one or "-"
         for part, one in zip(parts, ids, strict=True)
     ]
+
+
+def find(place: Place, key: str, limit: int) -> tuple[Operation | None, list[str], Prices]:
+    """Return the operation that a key or a part of one means, and the terms of its prices.
+
+    If it may be one of several: ``None``, and at most ``limit`` of these.
+
+    Raises:
+        LedgerPathError, UnsupportedFormat: the ledger cannot be read.
+    """
+    with at_hand(place, Wanted(kinds=_KINDS, key=key)) as there:
+        (root,) = each(there.roots)
+        found = operation_in(root, key)
+        if found is not None or not key:
+            return found, [], prices_of(root, found) if found is not None else {}
+    with at_hand(place, Wanted(kinds=_KINDS, near=key)) as there:
+        (root,) = each(there.roots)
+        near = alike(root, key, limit)
+    if len(near) != 1:
+        return None, near, {}
+    with at_hand(place, Wanted(kinds=_KINDS, key=near[0])) as there:
+        (root,) = each(there.roots)
+        found = operation_in(root, near[0])
+        return found, near, prices_of(root, found) if found is not None else {}
 
 
 def alike(root: Path, text: str, limit: int) -> list[str]:

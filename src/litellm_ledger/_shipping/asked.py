@@ -17,7 +17,7 @@ from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._records.record import KEYS
 
-__all__ = ["Condition", "condition", "of_time"]
+__all__ = ["Condition", "can_be", "condition", "of_time"]
 
 _MODEL: Final = "nullif(c.model, '')"
 _NONE: Final = f"'{MISSING}'"
@@ -71,8 +71,8 @@ def condition(selection: Selection) -> Condition:
         (selection.where_not, selection.not_begun, False),
     ):
         for key, named in asked.items():
-            known = sorted(filter(_can_be, named))
-            beginnings = [one for one in begun.get(key, ()) if _can_be(one)]
+            known = sorted(filter(can_be, named))
+            beginnings = [one for one in begun.get(key, ()) if can_be(one)]
             if key in PERIODS:
                 exact = False
                 continue
@@ -98,7 +98,7 @@ def _of_key(
     """Return the condition that a key has one of these values, or (not ``wanted``) none."""
     if key.startswith("tag:"):
         tag = key.removeprefix("tag:")
-        if not _can_be(tag):
+        if not can_be(tag):
             return "true" if (MISSING in known) is wanted else "false"
         if wanted and known and not beginnings and MISSING not in known:  # the index tells
             each = (msgspec.json.encode({tag: value}).decode() for value in known)
@@ -120,7 +120,7 @@ def _of_key(
     return f"({' OR '.join(parts)}) IS {'' if wanted else 'NOT '}TRUE"
 
 
-def _can_be(text: str) -> bool:
+def can_be(text: str) -> bool:
     """Whether a column can have this text: PostgreSQL has no U+0000, and no record half a pair."""
     try:
         text.encode()

@@ -6,16 +6,17 @@ Owns these searches.  By the id of a record they take an index; by any other the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._records.layout import split_id
 
-from .asked import Condition
+from .asked import Condition, can_be
 
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["near", "of_operation"]
+__all__ = ["after", "near", "of_operation"]
 
 _SHORT: Final = re.compile(r"([0-9a-f]{1,16})-(\d{1,16})", re.ASCII)
 _ID: Final = "(w.writer || '-' || pg_catalog.lpad(c.seq::text, 16, '0'))"
@@ -33,7 +34,7 @@ async def of_operation(connection: asyncpg.Connection, key: str) -> Condition | 
     row = None
     if known is not None:
         row = await connection.fetchrow(_BY_ID, *known, key)
-    elif "\0" not in key:
+    elif can_be(key):
         row = await connection.fetchrow(_BY_TEXT, key)
     if row is None:
         return None
@@ -57,13 +58,26 @@ def _of_name(operation: str) -> Condition:
     return Condition(text, [operation, *known], exact=True)
 
 
+async def after(connection: asyncpg.Connection, numbers: Mapping[str, int]) -> Condition | None:
+    """Return the condition of outcomes with larger numbers than their writers had."""
+    rows = await connection.fetch(_GROWN, list(numbers), list(numbers.values()))
+    if not rows:
+        return None
+    text = (
+        "c.writer_id = ANY($1::int[]) AND c.seq > $3::bigint AND EXISTS (SELECT FROM "
+        "unnest($1::int[], $2::bigint[]) AS s (w, n) WHERE s.w = c.writer_id AND c.seq > s.n)"
+    )
+    writers, seen = [row[0] for row in rows], [row[1] for row in rows]
+    return Condition(text, [writers, seen, min(seen)], exact=True)
+
+
 async def near(connection: asyncpg.Connection, part: str, limit: int) -> Condition | None:
     """Return the condition of records of which an id begins or ends so, or is short for it."""
     short = _SHORT.fullmatch(part)
     rows: list[Any] = []
     if short is not None:
         rows = await connection.fetch(_BY_SHORT, short[1], int(short[2]), limit)
-    if not rows and "\0" not in part:
+    if not rows and can_be(part):
         rows = await connection.fetch(_BY_PART, part, limit)
     if not rows:
         return None
@@ -71,6 +85,12 @@ async def near(connection: asyncpg.Connection, part: str, limit: int) -> Conditi
     return Condition(text, [[row[0] for row in rows], [row[1] for row in rows]], exact=True)
 
 
+_GROWN: Final = """
+SELECT w.writer_id, coalesce(s.n, 0)
+FROM litellm_ledger.writers w
+LEFT JOIN unnest($1::text[], $2::bigint[]) AS s (writer, n) ON s.writer = w.writer
+WHERE w.shipped > coalesce(s.n, 0)
+"""
 _BY_ID: Final = """
 SELECT c.writer_id, c.seq, c.operation_seq, c.operation
 FROM litellm_ledger.writers w JOIN litellm_ledger.calls c USING (writer_id)

@@ -179,7 +179,7 @@ class _Fetching:
         if wanted.sums is not None and await sums.add(connection, *wanted.sums, selection):
             return 0, frozenset()
         asked = condition(selection)
-        if wanted.key is not None or wanted.near is not None:
+        if wanted.key is not None or wanted.near is not None or wanted.after is not None:
             found = await self._of_key(connection)
             if found is None:
                 return 0, frozenset()
@@ -219,10 +219,12 @@ class _Fetching:
 
     async def _of_key(self, connection: asyncpg.Connection) -> Condition | None:
         """Return the condition of what has a key, or of what may be meant by a part of one."""
-        from .keys import near, of_operation
+        from .keys import after, near, of_operation
 
         if self._wanted.key is not None:
             return await of_operation(connection, self._wanted.key)
+        if self._wanted.after is not None:
+            return await after(connection, self._wanted.after)
         return await near(connection, self._wanted.near or "", _NEAR)
 
     # -- beside ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._aggregates.totals import FIELDS, Totals
 from litellm_ledger._records.record import KEYS
 
-from .asked import Condition, condition
+from .asked import Condition, can_be, condition
 
 if TYPE_CHECKING:
     import asyncpg
@@ -76,7 +76,7 @@ async def add(
     told, nothing is added.
     """
     question = QuarterQuestion(by, selection.between(None, None))
-    if not question.answerable:
+    if not question.answerable or not can_be(question.tag or ""):
         return False
     asking = _Asking(by, selection, question.tag)
     rolled = await _is_rolled(connection, asking.series)

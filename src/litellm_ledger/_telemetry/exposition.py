@@ -18,7 +18,9 @@ from .conventions import operation, provider
 
 if TYPE_CHECKING:
     from litellm_ledger._aggregates.groups import Row
+    from litellm_ledger._reading.elsewhere import Place
     from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._reports.report import Report
 
 __all__ = ["exposition"]
 
@@ -32,6 +34,7 @@ _TOKENS: Final = (
 )
 
 Sample = tuple[dict[str, str], int | Decimal]
+_Family = tuple[str, str, str, list[Sample]]
 
 
 def exposition(ledger: Ledger) -> str:
@@ -43,9 +46,7 @@ def exposition(ledger: Ledger) -> str:
     found = ledger.report(_KEYS)
     rows = [(_labels(row), row) for row in found.rows]
     cut_off = found.total.unsettled + found.cut_off
-    queued, unsynced, alive = _writers(ledger.path)
-    disk = os.statvfs(ledger.path)
-    families: tuple[tuple[str, str, str, list[Sample]], ...] = (
+    families: tuple[_Family, ...] = (
         (
             "calls_total",
             "counter",
@@ -78,6 +79,23 @@ def exposition(ledger: Ledger) -> str:
         ("unsettled", "gauge", "Calls that were cut off; cost unknown.", [({}, cut_off)]),
         ("in_flight", "gauge", "Calls of running processes.", [({}, found.in_flight)]),
         ("damaged", "gauge", "Places without a valid record.", [({}, len(found.problems))]),
+        *_of_place(ledger.places[0], found),
+    )
+    return "".join(
+        line
+        for name, kind, text, samples in families
+        for line in _text_of(f"litellm_ledger_{name}", kind, text, samples)
+    )
+
+
+def _of_place(place: Place, found: Report) -> tuple[_Family, ...]:
+    """Return what can be told where the ledger is: of a directory, or of a database."""
+    if not isinstance(place, Path):
+        behind = found.unshipped.records if found.unshipped is not None else 0
+        return (("unshipped", "gauge", "Records accepted and not yet shipped.", [({}, behind)]),)
+    queued, unsynced, alive = _writers(place)
+    disk = os.statvfs(place)
+    return (
         ("writers", "gauge", "Writers that are alive.", [({}, alive)]),
         ("queue_depth", "gauge", "Records accepted and not yet written.", [({}, queued)]),
         ("unsynced", "gauge", "Records written and not yet synced.", [({}, unsynced)]),
@@ -87,11 +105,6 @@ def exposition(ledger: Ledger) -> str:
             "Space left where the ledger is.",
             [({}, disk.f_bavail * disk.f_frsize)],
         ),
-    )
-    return "".join(
-        line
-        for name, kind, text, samples in families
-        for line in _family(f"litellm_ledger_{name}", kind, text, samples)
     )
 
 
@@ -109,7 +122,7 @@ def _each(rows: Iterable[tuple[dict[str, str], Row]], field: str) -> list[Sample
     return [(labels, getattr(row, field)) for labels, row in rows]
 
 
-def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:
+def _text_of(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterator[str]:
     yield f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
     # Two names of LiteLLM's may be one of the conventions': a series must stand here once.
     summed: dict[tuple[tuple[str, str], ...], int | Decimal] = {}
