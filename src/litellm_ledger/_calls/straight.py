@@ -95,7 +95,7 @@ async def straight_call(  # noqa: C901 - all of a call in one frame, for speed
         if request is not None:
             request.begins()
         sure = hold is not None
-        if not calls.acknowledged(started) or (sure and not calls.is_written(started)):
+        if not calls.begun(started) or (sure and not calls.is_written(started)):
             await calls.started(started, core.ack_timeout, request, sure=sure)
         try:
             with ours():

@@ -192,6 +192,8 @@ class Lookout:
                 self._changed.add(writer)
         if everything:
             self._open_alone = alone
+            for writer in self.standings.keys() - self._names.keys() - self._counters.keys():
+                del self.standings[writer]
 
     def family(self, writer: str) -> Family:
         """Return the segments of a writer."""

@@ -61,12 +61,13 @@ _LARGEST: Final = 10**15
 """A counter beyond it is no counter: names hold sixteen digits."""
 PID, ACCEPTED, WRITTEN, SYNCED, OLDEST = 2, 3, 4, 5, 6
 
-Durability = Literal["queued", "written", "synced"]
+Durability = Literal["queued", "written", "synced", "shipped"]
 
-WAITS_FOR: Final[dict[Durability, Literal["nothing", "write", "sync"]]] = {
+WAITS_FOR: Final[dict[Durability, Literal["nothing", "write", "sync", "ship"]]] = {
     "queued": "nothing",
     "written": "write",
     "synced": "sync",
+    "shipped": "ship",
 }
 """What an acknowledgement waits for.  All that depends on a level asks here, never its name.
 
@@ -223,7 +224,7 @@ def acked_until(counters: LiveCounters) -> int | None:
     if waited_for != "nothing":
         if same_boot(counters):
             return counters.written
-        if waited_for == "sync":
+        if waited_for in ("sync", "ship"):  # only what is synced is shipped
             return counters.synced
     return max(counters.accepted, counters.written)
 

@@ -132,7 +132,7 @@ class CallsInFlight:
         started = admission.take(record)
         if accepted is not None:
             accepted(started)
-        if not admission.acked(started) or (sure and not self.is_written(started)):
+        if not admission.begun(started) or (sure and not self.is_written(started)):
             await self.started(started, ack_timeout, request, sure=sure)
         return started
 
@@ -157,7 +157,7 @@ class CallsInFlight:
                     f"the ledger did not write the start of a call within {ack_timeout:g} s, which "
                     "its budgets need; nothing was sent"
                 )
-            if not await admission.ack(started, ack_timeout):
+            if not await admission.ack_begun(started, ack_timeout):
                 self._missed(*began)
         except BaseException:
             # Cancelled, or the writer died, before the request left: the call ends here.
@@ -207,6 +207,10 @@ class CallsInFlight:
             return await self._writer.admission.written(record, timeout)
         except LedgerError:
             return False
+
+    def begun(self, started: UsageRecord) -> bool:
+        """Whether a request may leave, as far as its ``started`` record is concerned."""
+        return self._writer.admission.begun(started)
 
     def acknowledged(self, record: UsageRecord) -> bool:
         """Whether there is nothing to wait for."""

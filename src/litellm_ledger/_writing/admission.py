@@ -48,6 +48,7 @@ class Admission:
         unacked: answers that were handed out before their record was acknowledged.
         loop, task: the event loop that opened the ledger, and the writer task.
         last_resort: saves records when that task is gone; there when ``opened`` is.
+        on_synced: called on the loop with the last number that is synced, when that has moved.
     """
 
     def __init__(self, settings: Settings, what: str) -> None:
@@ -66,7 +67,13 @@ class Admission:
         self.last_resort: LastResort
         self._written = Acks()
         self._synced = Acks()
-        self._acks = self._synced if self._waits_for == "sync" else self._written
+        self._shipped = Acks()
+        self._acks = {"sync": self._synced, "ship": self._shipped}.get(
+            self._waits_for, self._written
+        )
+        # A request need not wait for another machine: its start is on the disk.
+        self._begun = self._synced if self._waits_for == "ship" else self._acks
+        self.on_synced: Callable[[int], None] | None = None
         self._room = Room(self._places)
         self.room_now = self._room.at_once
         self._woken = False
@@ -233,9 +240,23 @@ class Admission:
         """Whether ``ack`` has nothing to wait for, as after a record that was written at once."""
         return (record.seq or 0) <= self._acks.passed
 
+    def begun(self, started: UsageRecord) -> bool:
+        """Whether ``ack_begun`` has nothing to wait for."""
+        return (started.seq or 0) <= self._begun.passed
+
+    async def ack_begun(self, started: UsageRecord, timeout: float | None = None) -> bool:
+        """Wait until a ``started`` record is safe enough for its request to leave.
+
+        Returns whether it is, within ``timeout`` seconds.
+        """
+        return await self._ack(self._begun, started, timeout)
+
     async def ack(self, record: UsageRecord, timeout: float | None = None) -> bool:
+        return await self._ack(self._acks, record, timeout)
+
+    async def _ack(self, acks: Acks, record: UsageRecord, timeout: float | None) -> bool:
         backlog = self.backlog
-        acks, number = self._acks, record.seq or 0
+        number = record.seq or 0
         if self._waits_for == "nothing":
             if not number % TURN:
                 await asyncio.sleep(0)
@@ -243,8 +264,10 @@ class Admission:
         if number <= acks.passed:
             return True
         if backlog.late:  # it was saved before it was returned, or will not be soon
-            if number <= self.safe(backlog):
+            if number <= max(acks.passed, self.safe(backlog)):
                 return True
+            if number <= self.saved(backlog):
+                raise LedgerFailed(f"record {record.id} is synced, and shipped by the next process")
             raise LedgerFailed(f"record {record.id} was not saved yet; it is tried every second")
         if self.task is None or self.task.done():
             raise self.refusal()
@@ -272,7 +295,15 @@ class Admission:
 
     def safe(self, backlog: Backlog) -> int:
         """The last number that is as safe as ``durability`` says."""
-        return backlog.log.synced if self._waits_for == "sync" else backlog.log.written
+        return self._shipped.passed if self._waits_for == "ship" else self.saved(backlog)
+
+    def saved(self, backlog: Backlog) -> int:
+        """The last number that is as safe here as ``durability`` needs it."""
+        return backlog.log.synced if self._waits_for in ("sync", "ship") else backlog.log.written
+
+    def shipped(self, number: int) -> None:
+        """On the loop: everything up to a number is where it is shipped to."""
+        self._shipped.passes(number)
 
     async def flush(self, timeout: float | None = None, *, sync: bool | None = None) -> None:  # noqa: C901 - the ways in which waiting ends, in order
         if timeout is not None:
@@ -288,8 +319,9 @@ class Admission:
         if self.state is State.FAILED:
             raise self.refusal()
         assert self.loop is not None
+        acks = self._synced if sync else self._written
         if sync is None:
-            sync = self._waits_for == "sync"
+            sync, acks = self._waits_for in ("sync", "ship"), self._acks
         if backlog.late:
             self.last_resort.save()
             self.progress()
@@ -302,16 +334,14 @@ class Admission:
                 backlog.queue.put_nowait(Signal.SYNC)
             elif backlog.queue.hand or not backlog.queue.empty():
                 backlog.queue.put_nowait(Signal.WAKE)
-        acks = self._synced if sync else self._written
         target = backlog.accepted
         await acks.wait_for(target, self.loop, timeout)
         if acks.passed < target:
             left = max(0, target - backlog.log.written)
-            raise FlushTimeout(
-                f"flush ran out of time ({timeout} s) with {left} records unwritten; "
-                "they stay queued and will be written",
-                unwritten=left,
-            )
+            words = f"{left} records unwritten; they stay queued and will be written"
+            if acks is self._shipped and not left:
+                words = f"{target - acks.passed} records not shipped; they are on the disk"
+            raise FlushTimeout(f"flush ran out of time ({timeout} s) with {words}", unwritten=left)
 
     def progress(self) -> None:
         """Tell everybody how far the log has come, in order."""
@@ -323,6 +353,8 @@ class Admission:
                 self._written.passed = max(self._written.passed, backlog.log.written)
             if backlog.log.synced > self._synced.passed:
                 self._synced.passes(backlog.log.synced)
+                if self.on_synced is not None:
+                    self.on_synced(backlog.log.synced)
         if self._room.waiting:
             self._room.admit()
 
@@ -337,7 +369,7 @@ class Admission:
     def refuse_all(self) -> None:
         """Turn away everybody who waits: the ledger is closed, or the writer has died."""
         error = self.refusal()
-        for waiting in (self._written, self._synced, self._room):
+        for waiting in (self._written, self._synced, self._shipped, self._room):
             waiting.fail(error)
 
     def refusal(self) -> LedgerClosed | LedgerFailed:

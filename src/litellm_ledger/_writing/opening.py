@@ -65,6 +65,7 @@ class Settings:
     fs: FileSystem = REAL
     recover: bool = True
     retention: Any = None
+    sink: str | None = None
 
     def __post_init__(self) -> None:
         if self.retention is not None:
@@ -75,6 +76,8 @@ class Settings:
             raise ValueError(
                 f"durability must be one of {', '.join(WAITS_FOR)}, not {self.durability!r}"
             )
+        if self.durability == "shipped" and self.sink is None:
+            raise ValueError('durability="shipped" needs a place: sink="postgresql://…"')
         if self.queue_size < 1:
             raise ValueError(f"queue_size must be at least 1, not {self.queue_size}")
         self.drain_timeout = seconds("drain_timeout", self.drain_timeout)

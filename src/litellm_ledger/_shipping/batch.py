@@ -1,0 +1,275 @@
+"""One batch of one writer, in the database or not: the transaction on which exactly-once rests.
+
+Owns that transaction and what is in it (docs/postgres.md, "Exactly once").  The first statement
+moves the writer's checkpoint, and only if nobody else has: numbers are dense and a line that is
+certain never changes, so the one who moves it from 100 to 200 writes the rows of 101 to 200, and
+the row lock has all others wait and then find that it was done.  Nothing here is tried again, and
+nothing is concluded from a COMMIT whose answer did not come: the caller drops the connection and
+reads the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from litellm_ledger._records.gaps import Gap
+
+from .rows import Addition, Rows, Started
+from .source import Stretch
+
+if TYPE_CHECKING:
+    import asyncpg
+
+__all__ = ["Parcel", "pack", "reject", "ship"]
+
+_STATEMENT: Final = 60_000
+_IDLE: Final = 30_000
+"""Milliseconds: a statement may take; a transaction may wait for us.  A machine that vanishes in
+the middle of one must not keep the writer's row locked for others."""
+_BREATH: Final = 64
+"""Lines after which others may run."""
+
+
+@dataclass(slots=True)
+class Parcel:
+    """What one transaction writes: the numbers ``first`` to ``last`` of a writer.
+
+    Attributes:
+        rows: what the lines are in the database.
+        damaged: ranges of numbers without a line that is a record.
+        rejected: number, line and reason of those that the database refuses.
+        sha256: over the lines that are records or gaps, by number, line feeds included.
+    """
+
+    first: int
+    last: int
+    rows: Rows
+    damaged: list[tuple[int, int]]
+    sha256: bytes
+    rejected: tuple[tuple[int, bytes, str], ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many numbers are what; their sum is that of the numbers."""
+        rows = self.rows
+        return {
+            "usage": rows.outcomes,
+            "started": len(rows.started),
+            "added": len(rows.additions),
+            "gaps": sum(gap.last - gap.first + 1 for gap in rows.gaps),
+            "damaged": sum(last - first + 1 for first, last in self.damaged),
+            "rejected": len(self.rejected),
+        }
+
+
+def pack(
+    stretch: Stretch,
+    writer_id: int,
+    months: Collection[int],
+    breathe: Callable[[], None] | None = None,
+) -> Parcel:
+    """Make the parcel of what was read; needs no database.
+
+    Args:
+        stretch: lines of one writer, and what is damaged among them.
+        writer_id: what the database calls the writer.
+        months: those that have a partition.
+        breathe: called again and again.
+    """
+    rows = Rows(stretch.writer, writer_id, months)
+    numbers, lines = stretch.numbers, stretch.lines
+    for at in range(0, len(lines), _BREATH):
+        rows.extend(numbers[at : at + _BREATH], lines[at : at + _BREATH])
+        if breathe is not None:
+            breathe()
+    damaged = set(rows.damaged)
+    if damaged:
+        lines = [raw for number, raw in zip(numbers, lines, strict=True) if number not in damaged]
+    spans = sorted([*stretch.damaged, *((number, number) for number in damaged)])
+    sha256 = hashlib.sha256(b"".join(lines)).digest()
+    return Parcel(stretch.first, stretch.last, rows, _joined(spans), sha256)
+
+
+def reject(stretch: Stretch, writer_id: int, why: str) -> Parcel:
+    """Make the parcel that sets the one line of a stretch aside."""
+    (number,), (raw,) = stretch.numbers, stretch.lines
+    rows = Rows(stretch.writer, writer_id, ())
+    sha256 = hashlib.sha256(raw).digest()
+    aside = ((number, raw, why),)
+    return Parcel(stretch.first, stretch.last, rows, list(stretch.damaged), sha256, aside)
+
+
+async def ship(
+    connection: asyncpg.Connection,
+    writer_id: int,
+    parcel: Parcel,
+    *,
+    accepted: int,
+    closed: bool = False,
+    unsettled: bool = False,
+) -> bool:
+    """Write a parcel in one transaction.
+
+    Returns ``False``, with nothing written, if the checkpoint is not where the parcel begins.
+
+    Args:
+        connection: which is to be dropped if this raises, whatever that is.
+        writer_id: whose.
+        accepted: the last number that its live file was seen to count.
+        closed: nothing comes after it.
+        unsettled: outcomes that recovery wrote are there already.
+    """
+    counts = parcel.counts
+    if sum(counts.values()) != parcel.last - parcel.first + 1:
+        raise AssertionError(f"not every number is accounted for: {parcel.first}, {counts}")
+    moved = await connection.execute(_begin(writer_id, parcel, counts, accepted, closed=closed))
+    if moved != "UPDATE 1":
+        await connection.execute("ROLLBACK")
+        return False
+    rows = parcel.rows
+    if rows.outcomes:
+        await connection.copy_to_table(
+            "calls",
+            schema_name="litellm_ledger",
+            columns=rows.columns,
+            source=b"".join(rows.chunks()),
+            format="binary",
+        )
+    await _copy_small(connection, writer_id, parcel)
+    if rows.unsettled or unsettled:
+        await connection.execute(_BEATEN, writer_id, 0 if unsettled else parcel.first)
+    named = [(name, attempt) for _, name, attempt in rows.settled if name is not None]
+    if named:
+        await connection.execute(_SETTLED_BY_NAME, writer_id, *zip(*named, strict=True))
+    ended = await connection.execute(_end(writer_id, parcel, counts))
+    if ended != "COMMIT":  # PostgreSQL rolls a failed transaction back without an error
+        raise ConnectionError(f"the database answered {ended} and not COMMIT")
+    return True
+
+
+# -- what it says ----------------------------------------------------------------------------------
+
+
+def _begin(
+    writer_id: int, parcel: Parcel, counts: dict[str, int], accepted: int, *, closed: bool
+) -> str:
+    """Write the statements up to the one that moves the checkpoint, as one message.
+
+    Everything in it is a whole number.
+    """
+    adds = ", ".join(f"{name} = {name} + {count}" for name, count in counts.items() if count)
+    return (
+        f"BEGIN; SET LOCAL statement_timeout = {_STATEMENT}; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {_IDLE}; "
+        f"UPDATE litellm_ledger.writers SET shipped = {parcel.last:d}, {adds}, "
+        f"cost_picousd = cost_picousd + ({parcel.rows.cost_picousd:d}), "
+        f"unsettled = unsettled + {len(parcel.rows.unsettled)}, "
+        f"accepted = greatest(accepted, {accepted:d}), closed = {closed}, "
+        "updated_at = pg_catalog.clock_timestamp() "
+        f"WHERE writer_id = {writer_id:d} AND shipped = {parcel.first - 1:d}"
+    )
+
+
+def _end(writer_id: int, parcel: Parcel, counts: dict[str, int]) -> str:
+    """Write the statements from the calls that ended to COMMIT, as one message."""
+    values = ", ".join(str(count) for count in counts.values())
+    return (
+        f"{_settled(writer_id, parcel)}"
+        f"INSERT INTO litellm_ledger.batches (writer_id, first, last, {', '.join(counts)}, "
+        f"cost_picousd, sha256) VALUES "
+        f"({writer_id:d}, {parcel.first:d}, {parcel.last:d}, {values}, "
+        f"{parcel.rows.cost_picousd:d}, '\\x{parcel.sha256.hex()}'); COMMIT"
+    )
+
+
+def _settled(writer_id: int, parcel: Parcel) -> str:
+    """Write the statement that takes calls out of flight which began in an earlier batch.
+
+    The ``started`` record of a call that began in this one is in this one.
+    """
+    ended = [
+        (number, attempt)
+        for number, _, attempt in parcel.rows.settled
+        if number is not None and number < parcel.first
+    ]
+    if not ended:
+        return ""
+    operations, attempts = (",".join(map(str, numbers)) for numbers in zip(*ended, strict=True))
+    return (
+        "DELETE FROM litellm_ledger.in_flight f USING "
+        f"unnest('{{{operations}}}'::bigint[], '{{{attempts}}}'::bigint[]) AS ended (seq, attempt) "
+        f"WHERE f.writer_id = {writer_id:d} AND f.operation IS NULL "
+        "AND coalesce(f.operation_seq, f.seq) = ended.seq "
+        "AND coalesce(f.attempt, 1) = ended.attempt; "
+    )
+
+
+_SETTLED_BY_NAME: Final = """
+DELETE FROM litellm_ledger.in_flight f
+USING unnest($2::text[], $3::bigint[]) AS ended (name, attempt)
+WHERE f.writer_id = $1 AND f.operation = ended.name AND coalesce(f.attempt, 1) = ended.attempt
+"""
+
+_BEATEN: Final = """
+WITH u AS (
+    SELECT seq, operation, coalesce(attempt, 1) AS attempt,
+        CASE WHEN operation IS NULL THEN coalesce(operation_seq, seq) END AS operation_seq
+    FROM litellm_ledger.calls WHERE writer_id = $1 AND seq >= $2 AND status = 'unsettled'
+)
+INSERT INTO litellm_ledger.beaten (writer_id, seq)
+SELECT $1, u.seq FROM u
+WHERE EXISTS (
+    SELECT FROM litellm_ledger.calls r
+    WHERE r.writer_id = $1 AND r.seq >= (SELECT min(coalesce(u.operation_seq, 0)) FROM u)
+      AND CASE WHEN r.operation IS NULL THEN coalesce(r.operation_seq, r.seq) END
+          IS NOT DISTINCT FROM u.operation_seq
+      AND r.operation IS NOT DISTINCT FROM u.operation AND coalesce(r.attempt, 1) = u.attempt
+      AND (r.status IS DISTINCT FROM 'unsettled' OR r.seq < u.seq)
+) AND NOT EXISTS (
+    SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = $1 AND b.seq = u.seq
+)
+"""
+
+
+async def _copy_small(connection: asyncpg.Connection, writer_id: int, parcel: Parcel) -> None:
+    """Copy what few batches have much of."""
+    rows = parcel.rows
+    ended = {(number or 0, name, attempt) for number, name, attempt in rows.settled}
+    running = [one for one in rows.started if _key(one) not in ended]
+    gaps: list[Sequence[Any]] = [
+        *rows.gaps,
+        *((first, last, "damaged", None) for first, last in parcel.damaged),
+    ]
+    for table, columns, records in (
+        ("in_flight", Started._fields, running),
+        ("gaps", Gap._fields, gaps),
+        ("additions", Addition._fields, rows.additions),
+        ("rejected", ("seq", "line", "why"), parcel.rejected),
+    ):
+        if records:
+            await connection.copy_records_to_table(
+                table,
+                schema_name="litellm_ledger",
+                columns=("writer_id", *columns),
+                records=[(writer_id, *record) for record in records],
+            )
+
+
+def _key(one: Started) -> tuple[int, str | None, int]:
+    """Return which attempt of which call began; without an operation, of its own."""
+    number = 0 if one.operation is not None else one.operation_seq or one.seq
+    return number, one.operation, one.attempt or 1
+
+
+def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join ranges, ascending, where one begins behind the one before."""
+    joined: list[tuple[int, int]] = []
+    for first, last in spans:
+        if joined and joined[-1][1] == first - 1:
+            joined[-1] = joined[-1][0], last
+        else:
+            joined.append((first, last))
+    return joined
