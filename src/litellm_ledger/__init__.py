@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ._maintenance.retention import Retention
     from ._prices.own import ModelPrice
     from ._records.record import UsageRecord
-    from ._records.statistics import CacheStatistics, Statistics
+    from ._records.statistics import CacheStatistics, SinkStatistics, Statistics
     from ._reports.ledger import Ledger
     from ._tracking.tracker import UsageTracker
     from ._writing.public import AsyncUsageWriter
@@ -81,6 +81,7 @@ __all__ = [
     "QueueFull",
     "ResponseCache",
     "Retention",
+    "SinkStatistics",
     "Statistics",
     "UnsupportedFormat",
     "UnsupportedPlatform",
@@ -106,6 +107,7 @@ _HOMES = {
     "ModelPrice": "_prices.own",
     "ResponseCache": "_cache.response_cache",
     "Retention": "_maintenance.retention",
+    "SinkStatistics": "_records.statistics",
     "Statistics": "_records.statistics",
     "UsageRecord": "_records.record",
     "UsageTracker": "_tracking.tracker",

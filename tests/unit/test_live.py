@@ -79,12 +79,12 @@ def test_the_durability_level_of_a_writer_is_on_record(root: Path, level: _live.
     file = LiveFile(QUICK, root, WRITER, durability=level)
     counters = read_live(file.path)
     assert (counters.durability, counters.pid) == (level, os.getpid())
-    number = {"queued": 1, "written": 2, "synced": 3}[level]  # as FORMAT.md has them
+    number = {"queued": 1, "written": 2, "synced": 3, "shipped": 4}[level]  # as FORMAT.md has them
     assert struct.unpack_from("=Q", file.path.read_bytes(), 16) == (os.getpid() + (number << 32),)
     file.remove()
 
 
-@pytest.mark.parametrize("number", [0, 4, 2**32 - 1])
+@pytest.mark.parametrize("number", [0, 5, 2**32 - 1])
 def test_a_level_that_is_not_known_is_not_on_record(root: Path, number: int) -> None:
     path = put_live(root, 3)
     data = bytearray(path.read_bytes())

@@ -44,6 +44,7 @@ PUBLIC = [
     "QueueFull",
     "ResponseCache",
     "Retention",
+    "SinkStatistics",
     "Statistics",
     "UnsupportedFormat",
     "UnsupportedPlatform",

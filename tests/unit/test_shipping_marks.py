@@ -20,10 +20,10 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 def test_what_was_shipped_is_safe_a_day_later() -> None:
     mark, now = Mark(), 1e9
-    mark.move(5, now)
+    mark = mark.moved(5, now)
     assert mark.safe_at(now) == 0
     for hour in range(1, 60):
-        mark.move(5 + hour, now + 3_600 * hour)
+        mark = mark.moved(5 + hour, now + 3_600 * hour)
         safe = mark.safe_at(now + 3_600 * hour)
         assert safe <= max(0, 5 + hour - 24)  # a day at least
         assert safe >= 5 + hour - 49 or hour < 24  # and two at most
@@ -31,18 +31,14 @@ def test_what_was_shipped_is_safe_a_day_later() -> None:
 
 
 def test_a_database_that_was_put_back_takes_the_word_back() -> None:
-    mark = Mark()
-    mark.move(10, 1e9)
-    mark.move(10, 1e9 + GRACE)
+    mark = Mark().moved(10, 1e9).moved(10, 1e9 + GRACE)
     assert mark.safe_at(1e9 + GRACE) == 10
-    mark.move(4, 1e9 + GRACE + 1)
+    mark = mark.moved(4, 1e9 + GRACE + 1)
     assert mark.safe_at(1e9 + 9 * GRACE) == 4
 
 
 def test_a_clock_that_was_set_back_makes_nothing_safe() -> None:
-    mark = Mark()
-    mark.move(10, 1e9)
-    mark.move(10, 1e9 - 5 * GRACE)
+    mark = Mark().moved(10, 1e9).moved(10, 1e9 - 5 * GRACE)
     assert mark.safe_at(1e9 - 5 * GRACE) == 0
     assert mark.safe_at(1e9 - 3 * GRACE) == 10
 
@@ -58,6 +54,10 @@ def test_marks_are_joined_and_forgotten_with_their_writers(tmp_path: Path) -> No
         WRITER: 5,
         OTHER_WRITER: 7,
     }
+    assert shipped_by(tmp_path, 1e9 + GRACE)(WRITER) == 5
+    note(tmp_path, TO, {WRITER: 6}, now=1e9 + GRACE, error="again")
+    (place,) = places(tmp_path)
+    assert (place.mark.error, place.writers[WRITER].shipped) == ("again", 6)
     assert shipped_by(tmp_path, 1e9 + GRACE)(WRITER) == 5
     note(tmp_path, "postgresql://other/x", {WRITER: 3}, now=1e9)  # two places: at both
     assert shipped_by(tmp_path, 1e9 + GRACE)(WRITER) == 3

@@ -56,8 +56,8 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
     Args:
         ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
         durability: what an answer waits for: its record is ``queued``, ``written`` (the operating
-            system has it: it survives SIGKILL) or ``synced`` (the disk has it: it survives a power
-            cut).
+            system has it: it survives SIGKILL), ``synced`` (the disk has it: it survives a power
+            cut) or ``shipped`` (``sink`` has it: it survives the loss of the machine).
         tags: text to text, added to every record.
         queue_size: records accepted and not yet written; when full, new calls wait.
         drain_timeout: seconds that ``aclose`` may take.
@@ -95,6 +95,10 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         retention: how long records are kept: ``400d``, a ``timedelta``, how large the ledger may
             be (``10G``), or a ``Retention``.  What is past that is removed in the background, as
             ``litellm-ledger prune`` does.  ``None``: everything is kept.
+        sink: ``postgresql://…``, a database that the ledger is shipped to in the background, each
+            record once; needs the extra ``postgres``.  While it is away the ledger grows, and calls
+            continue.  What is not shipped when the client closes is shipped by the next process.
+            Retention removes only what was shipped a day ago.  ``None``: nothing is shipped.
         fs: the file system to use; tests put a faulty one here.
 
     Attributes:
@@ -127,6 +131,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         budget_webhook: str | None = None,
         mode: int | None = None,
         retention: str | timedelta | Retention | None = None,
+        sink: str | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._options = CallOptions(
@@ -148,6 +153,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             handle_signals=handle_signals,
             mode=mode,
             retention=retention,
+            sink=sink,
             fs=fs,
         )
         self._core = ClientCore(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Literal
 
-__all__ = ["CacheStatistics", "Statistics"]
+__all__ = ["CacheStatistics", "SinkStatistics", "Statistics"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,36 @@ class CacheStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStatistics:
+    """How shipping to a database goes, as of a moment ago.
+
+    Attributes:
+        to: the database, without user and password.
+        backlog: records (and gaps) on the ledger that are certain and not known to be there: of
+            all its writers, other processes' too.
+        backlog_bytes: about how many bytes they have.
+        lag_s: seconds that the oldest of them has waited, as far as this process has seen (0: none
+            waits).
+        rate: records a second that this process has shipped, over the last 10 seconds.
+        shipped: records that this process has shipped.
+        last_success: when the database last took something, or said that it has it (UTC).
+        last_error: the text of the last failure (``None``: there was none).
+        failing: why nothing, or not everything, is shipped at the moment (``None``: nothing is in
+            the way).
+    """
+
+    to: str
+    backlog: int = 0
+    backlog_bytes: int = 0
+    lag_s: float = 0.0
+    rate: float = 0.0
+    shipped: int = 0
+    last_success: datetime | None = None
+    last_error: str | None = None
+    failing: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """The state of one writer at one moment.
 
@@ -80,6 +111,7 @@ class Statistics:
             cache and those of its views, as long as these caches exist (``None``: there is none).
         retention_error: why the last look for records past their time failed, or which of them
             stay (``None``: neither; ``retention`` of the client).
+        sink: how shipping to ``sink=`` goes (``None``: there is no sink).
         on_loop: writes made straight from the event loop; ``on_thread``: through the disk thread.
     """
 
@@ -110,3 +142,4 @@ class Statistics:
     duplicates: int = 0
     cache: CacheStatistics | None = None
     retention_error: str | None = None
+    sink: SinkStatistics | None = None

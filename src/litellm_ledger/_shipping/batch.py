@@ -11,12 +11,13 @@ reads the checkpoint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._records.gaps import Gap
 
+from .query import query
 from .rows import Addition, Rows, Started
 from .source import Stretch
 
@@ -29,6 +30,8 @@ _STATEMENT: Final = 60_000
 _IDLE: Final = 30_000
 """Milliseconds: a statement may take; a transaction may wait for us.  A machine that vanishes in
 the middle of one must not keep the writer's row locked for others."""
+_PIECE: Final = 2**19
+"""Bytes of rows that are sent at once."""
 _BREATH: Final = 64
 """Lines after which others may run."""
 
@@ -135,19 +138,32 @@ async def ship(
             "calls",
             schema_name="litellm_ledger",
             columns=rows.columns,
-            source=b"".join(rows.chunks()),
+            source=_pieces(rows),
             format="binary",
         )
     await _copy_small(connection, writer_id, parcel)
     if rows.unsettled or unsettled:
-        await connection.execute(_BEATEN, writer_id, 0 if unsettled else parcel.first)
+        await connection.execute(query("beaten"), writer_id, 0 if unsettled else parcel.first)
     named = [(name, attempt) for _, name, attempt in rows.settled if name is not None]
     if named:
-        await connection.execute(_SETTLED_BY_NAME, writer_id, *zip(*named, strict=True))
+        await connection.execute(query("settled"), writer_id, *zip(*named, strict=True))
     ended = await connection.execute(_end(writer_id, parcel, counts))
     if ended != "COMMIT":  # PostgreSQL rolls a failed transaction back without an error
         raise ConnectionError(f"the database answered {ended} and not COMMIT")
     return True
+
+
+async def _pieces(rows: Rows) -> AsyncIterator[bytes]:
+    """Yield the rows for COPY, in pieces of some size: each costs asyncpg a task."""
+    held: list[bytes] = []
+    size = 0
+    for chunk in rows.chunks():
+        held.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)
 
 
 # -- what it says ----------------------------------------------------------------------------------
@@ -205,33 +221,6 @@ def _settled(writer_id: int, parcel: Parcel) -> str:
         "AND coalesce(f.operation_seq, f.seq) = ended.seq "
         "AND coalesce(f.attempt, 1) = ended.attempt; "
     )
-
-
-_SETTLED_BY_NAME: Final = """
-DELETE FROM litellm_ledger.in_flight f
-USING unnest($2::text[], $3::bigint[]) AS ended (name, attempt)
-WHERE f.writer_id = $1 AND f.operation = ended.name AND coalesce(f.attempt, 1) = ended.attempt
-"""
-
-_BEATEN: Final = """
-WITH u AS (
-    SELECT seq, operation, coalesce(attempt, 1) AS attempt,
-        CASE WHEN operation IS NULL THEN coalesce(operation_seq, seq) END AS operation_seq
-    FROM litellm_ledger.calls WHERE writer_id = $1 AND seq >= $2 AND status = 'unsettled'
-)
-INSERT INTO litellm_ledger.beaten (writer_id, seq)
-SELECT $1, u.seq FROM u
-WHERE EXISTS (
-    SELECT FROM litellm_ledger.calls r
-    WHERE r.writer_id = $1 AND r.seq >= (SELECT min(coalesce(u.operation_seq, 0)) FROM u)
-      AND CASE WHEN r.operation IS NULL THEN coalesce(r.operation_seq, r.seq) END
-          IS NOT DISTINCT FROM u.operation_seq
-      AND r.operation IS NOT DISTINCT FROM u.operation AND coalesce(r.attempt, 1) = u.attempt
-      AND (r.status IS DISTINCT FROM 'unsettled' OR r.seq < u.seq)
-) AND NOT EXISTS (
-    SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = $1 AND b.seq = u.seq
-)
-"""
 
 
 async def _copy_small(connection: asyncpg.Connection, writer_id: int, parcel: Parcel) -> None:

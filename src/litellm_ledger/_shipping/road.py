@@ -7,6 +7,7 @@ transaction asks it again.  Never talks to a database itself.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from litellm_ledger._errors import LedgerError
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._records.layout import SEGMENTS
 from litellm_ledger._storage.location import is_network
@@ -84,6 +86,12 @@ class Road:
             process may ship it itself.
         recovers: finish what writers left behind that died.
         breathe: called again and again while lines are read.
+
+    Attributes:
+        known: the checkpoints; ``own``: what hears of those of this process's writers.
+        backlogs: the writers that have something to ship.
+        unrecovered: why writers that died could not be finished.
+        unreadable: why the ledger cannot be read.
     """
 
     def __init__(
@@ -110,6 +118,7 @@ class Road:
         self._told: str | None = None
         self._expected = self._expect()
         self.unrecovered: str | None = None
+        self.unreadable: str | None = None
 
     def _expect(self) -> Mapping[str, int]:
         """Return how far it was when that was last noted, for as long as the database is away."""
@@ -167,10 +176,12 @@ class Road:
 
     def unknown(self) -> list[str]:
         """Return the writers of which the database was not asked yet."""
-        return [writer for writer in self.source.lookout.standings if writer not in self.known]
+        standings = self.source.lookout.standings.values()
+        return [one.writer for one in standings if one.accepted and one.writer not in self.known]
 
     def knows(self, writer: str, checkpoint: Checkpoint) -> None:
         """Take what the database says of a writer."""
+        moved = checkpoint.shipped > self.shipped(writer)
         self.known[writer] = checkpoint
         hear = self.own.get(writer)
         if hear is not None:
@@ -179,7 +190,8 @@ class Road:
         if backlog is not None:
             while backlog.seen and backlog.seen[0][0] <= checkpoint.shipped:
                 backlog.seen.popleft()
-            backlog.lines = min(LINES, 2 * backlog.lines)
+            if moved:
+                backlog.lines = min(LINES, 2 * backlog.lines)
         standing = self.source.lookout.standings.get(writer)
         if standing is not None:
             self._compare(standing)
@@ -204,7 +216,11 @@ class Road:
                 continue
             if not all_now and self._is_another_s(backlog, standing, moment):
                 continue
-            stretch = self.source.read(writer, known.shipped + 1, backlog.lines)
+            try:
+                stretch = self.source.read(writer, known.shipped + 1, backlog.lines)
+            except (LedgerError, OSError) as exc:
+                self.failed(writer, str(exc), _HELD)
+                continue
             backlog.why = stretch.held
             if stretch.last < stretch.first:
                 backlog.after = now + _HELD  # held
@@ -212,9 +228,10 @@ class Road:
             closed = closed or standing.closed
             yield stretch
 
-    def _order(self, writer: str) -> tuple[bool, bool, str]:
+    def _order(self, writer: str) -> tuple[bool, bool, float]:
         standing = self.source.lookout.standings.get(writer)
-        return writer not in self.own, standing is not None and standing.closed, writer
+        closed = standing is not None and standing.closed
+        return writer not in self.own, closed, random.random()  # else those that race always meet
 
     def _is_another_s(self, backlog: _Backlog, standing: Standing, moment: float) -> bool:
         if not self._patience or standing.writer in self.own or not backlog.seen:
@@ -244,8 +261,8 @@ class Road:
 
     # -- what it says of itself ------------------------------------------------------------------
 
-    def ends(self) -> list[tuple[int, int, int]]:
-        """Return what the database was not told of writers: the id, accepted, and 1 if closed."""
+    def ends(self) -> list[tuple[int, int, bool]]:
+        """Return what the database was not told of writers: the id, accepted, whether it is closed."""
         found = []
         for writer, known in self.known.items():
             standing = self.source.lookout.standings.get(writer)
@@ -253,7 +270,7 @@ class Road:
                 continue
             closed = standing.closed and known.shipped >= standing.top
             if standing.accepted > known.accepted or (closed and not known.closed):
-                found.append((known.writer_id, standing.accepted, int(closed)))
+                found.append((known.writer_id, standing.accepted, closed))
         return found
 
     def held(self) -> dict[str, str]:

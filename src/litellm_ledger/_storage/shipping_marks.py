@@ -21,7 +21,7 @@ from litellm_ledger._records.layout import SHIPPING
 
 from .claims import read_shared, rewritten
 
-__all__ = ["GRACE", "Mark", "Place", "Shipped", "note", "places", "shipped_by"]
+__all__ = ["GRACE", "Mark", "Place", "Shipped", "begin", "note", "places", "shipped_by"]
 
 Shipped = Callable[[str], float]
 """Tells up to which number the records of a writer are somewhere else as well."""
@@ -34,7 +34,7 @@ _PLACE: Final = ""
 """The member that is about the place itself; the others are writers."""
 
 
-class Mark(msgspec.Struct, omit_defaults=True):
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far one writer was shipped, or how shipping to a place goes.
 
     Attributes:
@@ -53,14 +53,13 @@ class Mark(msgspec.Struct, omit_defaults=True):
     at: float = 0.0
     error: str = ""
 
-    def move(self, shipped: int, now: float) -> None:
-        """Note how far it is now; a database may know less than it did."""
-        self.shipped = shipped
-        self.safe, self.earlier = min(self.safe, shipped), min(self.earlier, shipped)
-        if not 0 <= now - self.since < GRACE:
-            if self.since <= now:
-                self.safe = self.earlier
-            self.earlier, self.since = shipped, now
+    def moved(self, shipped: int, now: float) -> Mark:
+        """Return what it becomes when that is how far it is; a database may know less than before."""
+        safe, earlier, since = min(self.safe, shipped), min(self.earlier, shipped), self.since
+        if not 0 <= now - since < GRACE:
+            safe = earlier if since <= now else safe
+            earlier, since = shipped, now
+        return Mark(shipped=shipped, earlier=earlier, since=since, safe=safe)
 
     def safe_at(self, now: float) -> int:
         """Return what has been there for longer than ``GRACE``."""
@@ -73,6 +72,16 @@ class Place(NamedTuple):
     path: Path
     mark: Mark
     writers: Mapping[str, Mark]
+
+
+def begin(root: Path, to: str) -> None:
+    """Note that a ledger is shipped to a place: from now on, nothing goes that is not there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with rewritten(_file(root, to), Mark) as marks:
+        marks.setdefault(_PLACE, Mark(to=to))
 
 
 def note(
@@ -98,12 +107,10 @@ def note(
         OSError: it cannot be written.
     """
     with rewritten(_file(root, to), Mark) as marks:
-        mark = marks.setdefault(_PLACE, Mark())
-        mark.to, mark.error = to, error or ""
-        if error is None:
-            mark.at = now
+        at = now if error is None else marks.get(_PLACE, Mark()).at
+        marks[_PLACE] = Mark(to=to, at=at, error=error or "")
         for writer, shipped in writers.items():
-            marks.setdefault(writer, Mark()).move(shipped, now)
+            marks[writer] = marks.get(writer, Mark()).moved(shipped, now)
         if there is not None:
             for writer in marks.keys() - {_PLACE, *there}:
                 del marks[writer]

@@ -63,7 +63,8 @@ class UsageTracker(AsyncOnly):
     Args:
         ledger: the directory; default ``$LITELLM_LEDGER_DIR``, else the user's data directory.
         durability: what ``record`` waits for: ``queued``, ``written`` (the operating system has it;
-            survives SIGKILL) or ``synced`` (the disk has it; survives a power cut).
+            survives SIGKILL), ``synced`` (the disk has it; survives a power cut) or ``shipped``
+            (``sink`` has it; survives the loss of the machine).
         tags: text to text, added to every record.
         queue_size: records accepted and not yet written; when full, ``record`` waits.
         drain_timeout: seconds that ``aclose`` may take.
@@ -72,6 +73,7 @@ class UsageTracker(AsyncOnly):
             ``statistics().signals``; ``True``: warn where it is not possible; ``False``: never.
         mode: mode of the ledger's directories, to share it with a group; see ``LiteLLMClient``.
         retention: how long records are kept; see ``LiteLLMClient``.
+        sink: a database that everything is shipped to; see ``LiteLLMClient``.
         fs: the file system to use; tests put a faulty one here.
     """
 
@@ -87,6 +89,7 @@ class UsageTracker(AsyncOnly):
         handle_signals: bool | Literal["auto"] = "auto",
         mode: int | None = None,
         retention: str | timedelta | Retention | None = None,
+        sink: str | None = None,
         fs: FileSystem = REAL,
     ) -> None:
         self._tags = Tags(tags)
@@ -99,6 +102,7 @@ class UsageTracker(AsyncOnly):
             sync_interval=sync_interval,
             mode=mode,
             retention=retention,
+            sink=sink,
             fs=fs,
         )
         self._writer = Writer(

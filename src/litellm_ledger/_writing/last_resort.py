@@ -63,6 +63,7 @@ class LastResort:
 
     Attributes:
         sync: sync what is saved before it counts.
+        ships: nothing that is saved here counts: it is not shipped yet.
         seal_when_idle: closed by the user; seal as soon as no call is in flight any more.
         apart: segments that were written past another thread, which hangs in the disk.
     """
@@ -71,6 +72,7 @@ class LastResort:
         self, backlog: Backlog, saved: Callable[[], None], gone: Callable[[], None]
     ) -> None:
         self.sync = False
+        self.ships = False
         self.seal_when_idle = False
         self.sealed = False
         self._backlog = backlog
@@ -152,8 +154,11 @@ class LastResort:
                 safe = self._log.synced if self.sync else self._log.written
                 for entry in waiting:
                     saved = (entry.record.seq or 0) <= safe
-                    what = f"record {entry.record.id} was not saved"
-                    entry.answer(None if saved else LedgerFailed(what))
+                    what = (
+                        "is synced, and shipped by the next process" if saved else "was not saved"
+                    )
+                    error = LedgerFailed(f"record {entry.record.id} {what}")
+                    entry.answer(None if saved and not self.ships else error)
                 if self.seal_when_idle:
                     self._finish(deadline, manifests)
             finally:

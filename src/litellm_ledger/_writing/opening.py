@@ -76,6 +76,10 @@ class Settings:
             raise ValueError(
                 f"durability must be one of {', '.join(WAITS_FOR)}, not {self.durability!r}"
             )
+        if self.sink is not None:
+            from litellm_ledger._shipping.sink import check
+
+            check(self.sink)
         if self.durability == "shipped" and self.sink is None:
             raise ValueError('durability="shipped" needs a place: sink="postgresql://…"')
         if self.queue_size < 1:
@@ -143,6 +147,11 @@ def _prepare(path: Path, settings: Settings) -> None:
         )
     elif settings.recover and any((path / LIVE).iterdir()):
         _recover(path, fs)
+    if settings.sink is not None:
+        from litellm_ledger._shipping.sink import check
+        from litellm_ledger._storage.shipping_marks import begin
+
+        begin(path, check(settings.sink))
 
 
 def _check_writable(path: Path) -> None:

@@ -29,13 +29,14 @@ class AsyncUsageWriter(AsyncOnly):
 
     Args:
         ledger: the directory (created if missing).
-        durability: what ``ack`` waits for: ``queued``, ``written`` or ``synced``.
+        durability: what ``ack`` waits for: ``queued``, ``written``, ``synced`` or ``shipped``.
         queue_size: records accepted and not yet written at which callers wait.
         sync_interval: seconds after a write by which it is synced in the background.
         drain_timeout: seconds that ``aclose`` may take unless it is told otherwise.
         mode: see ``UsageTracker``.
         fs: the file system to use; tests put a faulty one here.
         recover: finish what dead writers left behind when opening.
+        sink: a database that everything is shipped to; see ``LiteLLMClient``.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AsyncUsageWriter(AsyncOnly):
         mode: int | None = None,
         fs: FileSystem = REAL,
         recover: bool = True,
+        sink: str | None = None,
     ) -> None:
         settings = Settings(
             ledger,
@@ -59,6 +61,7 @@ class AsyncUsageWriter(AsyncOnly):
             mode=mode,
             fs=fs,
             recover=recover,
+            sink=sink,
         )
         self._writer = Writer(settings)
 

@@ -12,6 +12,7 @@ Never decides what a record says, never touches a file itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import os
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._errors import DrainTimeout
 from litellm_ledger._records.record import UsageRecord
@@ -38,6 +39,9 @@ from .opening import Settings, open_backlog
 from .queue import Signal
 from .state import State, advance
 from .write_loop import WriteLoop
+
+if TYPE_CHECKING:
+    from litellm_ledger._shipping.sink import Membership
 
 __all__ = ["Writer"]
 
@@ -68,7 +72,8 @@ class Writer:
         self._on_usage = [] if on_usage is None else [on_usage]
         self._on_started: list[Callable[[UsageRecord], None]] = []
         self._settings = settings
-        self._durable = WAITS_FOR[settings.durability] == "sync"
+        self._ships = WAITS_FOR[settings.durability] == "ship"
+        self._durable = WAITS_FOR[settings.durability] in ("sync", "ship")
         self._begin(what)
         _process.inherits(self.forget_parent)
 
@@ -85,6 +90,7 @@ class Writer:
             sync_interval=self._settings.sync_interval,
             progress=self.admission.progress,
         )
+        self.sink: Membership | None = None
         self.admission.write_at_once = self._writing.at_once
         self.disk = self._writing.disk
 
@@ -164,9 +170,12 @@ class Writer:
             backlog, admission.saved_late, partial(_process.leave, self)
         )
         admission.last_resort.sync = self._durable
+        admission.last_resort.ships = self._ships
         admission.opened = backlog
         admission.state = advance(admission.state, State.OPEN)
         _process.enter(self)
+        if self._settings.sink is not None:
+            self._join(self._settings.sink, backlog)
         if self._settings.retention is not None:
             from .upkeep import Upkeep
 
@@ -174,6 +183,23 @@ class Writer:
             backlog.upkeep.begin()
         admission.task = self._spawn(self._run(backlog), "litellm-ledger-writer")
         admission.task.add_done_callback(self._task_done)
+
+    def _join(self, url: str, backlog: Backlog) -> None:
+        """Have what is written here shipped, by a thread of its own."""
+        from litellm_ledger._shipping.sink import join
+
+        admission = self.admission
+
+        def hear(number: int) -> None:
+            if self._ships and admission.loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    admission.loop.call_soon_threadsafe(admission.shipped, number)
+
+        recovers = self._settings.recover
+        self.sink = join(url, backlog.directory, backlog.writer, hear, recovers=recovers)
+        if self._ships:
+            sink = self.sink
+            admission.on_synced = lambda _: sink.wake()
 
     def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
         assert self.admission.loop is not None
@@ -253,7 +279,7 @@ class Writer:
         backlog.queue.put_nowait(Signal.STOP)
         assert admission.task is not None
         await wait_until(admission.task, deadline - min(_LAST_RESORT, budget / 2))
-        unwritten = 0 if admission.task.done() else backlog.accepted - admission.safe(backlog)
+        unwritten = 0 if admission.task.done() else backlog.accepted - admission.saved(backlog)
         backlog.late = True  # from here on every record takes the synchronous path
         admission.task.cancel()
         # The task is gone or hangs in the disk; the rest is the same synchronous path that the
@@ -261,7 +287,7 @@ class Writer:
         # It waits for the file for half of what is left; the other half is to write past whoever
         # hangs in it.
         end = max(deadline, time.monotonic() + _OVERTIME)
-        left = self._off_loop(self.finish_now, (end - time.monotonic()) / 2)
+        left = self._off_loop(self._finish, (end - time.monotonic()) / 2)
         await wait_until(left, end)
         await wait_until(admission.task, time.monotonic() + _OVERTIME)
         if not admission.task.done():
@@ -269,8 +295,12 @@ class Writer:
             # more, no cancellation either, and whoever ends the loop would wait for it for ever.
             asyncio.Future.set_result(admission.task, None)
         admission.progress()
+        if self.sink is not None:
+            left_for_it = max(0.0, deadline - time.monotonic())
+            await wait_until(self._off_loop(self.sink.finish, left_for_it), deadline + _OVERTIME)
+            self.sink.leave()
         admission.refuse_all()
-        lost = backlog.accepted - admission.safe(backlog)
+        lost = backlog.accepted - admission.saved(backlog)
         if left.done() and not lost and not admission.last_resort.apart:
             unwritten = 0  # the disk was slow, and all is where it should be in time
         unwritten = max(unwritten, lost)
@@ -291,6 +321,12 @@ class Writer:
 
         Returns how many records could not be saved.  Never raises, never needs a loop.
         """
+        unsaved = self._finish(budget)
+        if self.sink is not None and self._pid == os.getpid():
+            self.sink.leave_at_exit()
+        return unsaved
+
+    def _finish(self, budget: float) -> int:
         admission = self.admission
         if self._pid != os.getpid():
             return 0
@@ -359,6 +395,7 @@ class Writer:
             unacked=admission.unacked,
             on_loop=writing.on_loop,
             on_thread=writing.on_thread,
+            sink=self.sink.figures() if self.sink is not None else None,
             retention_error=backlog.upkeep.error if backlog and backlog.upkeep else None,
         )
 
