@@ -262,7 +262,7 @@ class Road:
     # -- what it says of itself ------------------------------------------------------------------
 
     def ends(self) -> list[tuple[int, int, bool]]:
-        """Return what the database was not told of writers: the id, accepted, whether it is closed."""
+        """Return what the database was not told of writers: id, accepted, whether it is closed."""
         found = []
         for writer, known in self.known.items():
             standing = self.source.lookout.standings.get(writer)

@@ -54,7 +54,7 @@ class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
     def moved(self, shipped: int, now: float) -> Mark:
-        """Return what it becomes when that is how far it is; a database may know less than before."""
+        """Return what it becomes when it is so far; a database may know less than before."""
         safe, earlier, since = min(self.safe, shipped), min(self.earlier, shipped), self.since
         if not 0 <= now - since < GRACE:
             safe = earlier if since <= now else safe
