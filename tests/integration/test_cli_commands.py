@@ -527,8 +527,8 @@ def test_every_command_is_in_the_tables_of_this_file() -> None:
     asked = {command.split()[0] for command in READING if command}
     # they need an argument or a terminal, or no ledger, or do not end
     alone = {
-        "acknowledge", "ask", "backup", "budgets", "completion", "erase", "html", "path", "reprice",
-        "serve", "show", "sql", "watch",
+        "acknowledge", "ask", "backup", "budgets", "completion", "database", "erase", "html",
+        "path", "reprice", "serve", "ship", "show", "sql", "watch",
     }  # fmt: skip
     commands = re.findall(r"^  (\w+) ", told("--help").partition("Commands:")[2], re.MULTILINE)
     assert set(commands) == asked | alone

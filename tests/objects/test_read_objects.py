@@ -217,9 +217,9 @@ def test_processes_share_a_cache(root: Path, tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-c", code, f"file://{there}"], stdout=subprocess.PIPE, text=True
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
-    assert [child.communicate()[0] for child in children] == ["9 9\n"] * 3
+    assert [child.communicate()[0] for child in children] == ["9 9\n"] * 2
     left = [path for path in (tmp_path / "caches").rglob("*") if path.suffix == ".tmp"]
     assert not left
 

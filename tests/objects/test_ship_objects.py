@@ -374,9 +374,9 @@ def test_an_erasure_is_carried_on_wherever_the_shipper_is_killed(tmp_path: Path)
     ship(root, old)
     erased(root)
     forget(root)
-    before, nth = contents(old), 6
+    before, nth = contents(old), 5
     while True:
-        nth += 1
+        nth += 2
         store = FaultyStore()
         for name, data in before.items():
             store.below.put(name, data)
@@ -447,7 +447,7 @@ def test_an_erasure_in_objects_is_ended_by_the_next_run_wherever_it_is_killed(
         at for at, (verb, _) in enumerate(first.asked[asked:], 1) if verb in ("put", "delete")
     ]
     assert len(writes) > 6
-    for number in (0, 2, len(writes) // 2, len(writes) - 1):
+    for number in (0, len(writes) // 2, len(writes) - 1):
         store = FaultyStore()
         for name, data in before.items():
             store.below.put(name, data)

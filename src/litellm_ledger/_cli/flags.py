@@ -95,7 +95,7 @@ Wheres = Annotated[
     tuple[str, ...],
     argument(
         metavar="[PATH]...",
-        help="Ledger directory or postgresql://…, or several that are read as one. Default: "
+        help="Ledger directory, s3://… or postgresql://…, or several, read as one. Default: "
         "$LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your user data directory.",
         callback=lambda _context, _parameter, paths: tuple(map(_ledger, paths)),
         shell_complete=_directory,

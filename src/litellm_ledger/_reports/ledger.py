@@ -101,9 +101,10 @@ class Ledger:
     Nothing is read until a method is called; each call lists the directory again.
 
     Args:
-        path: the directory that the client writes to, or the URL of a database that ledgers are
-            shipped to (``postgresql://…``, extra ``postgres``); or several, which are read as one.
-            One that is given twice counts once; of a ledger and its copy, which have the same
+        path: the directory that the client writes to, or the URL of what ledgers are shipped to: a
+            database (``postgresql://…``, extra ``postgres``) or object storage (``s3://…``,
+            ``gs://…``, ``az://…``, ``file://…``, extra ``object``); or several, which are read as
+            one.  One that is given twice counts once; of a ledger and its copy, which have the same
             records, reading says ``LedgerPathError``.
 
     Attributes:
