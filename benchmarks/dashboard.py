@@ -1,22 +1,25 @@
 """The dashboard on a year of calls: how long answers take, and what the loop around it notices.
 
-``python -m benchmarks.dashboard --lines 5000000`` makes the year, serves it in this process, writes
-to it, and lets viewers in a process of their own click.  ``--ledger`` keeps the year for next time.
+``python -m benchmarks.dashboard`` makes a sealed year of five million calls, serves it in this
+process beside an application that records, and lets viewers in a process of their own click; some
+of them watch calls as they end.  ``--ledger`` keeps the year for next time.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
-import random
-import statistics
+import platform
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 import uvicorn
@@ -24,10 +27,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount
 
-from litellm_ledger import UsageRecord, UsageTracker
+from litellm_ledger import Budget, UsageRecord, UsageTracker
+from litellm_ledger._budgets.known import remember
 from litellm_ledger.web import Viewer, usage_app
 
-from .reading import make
+from ._table import Table, quantity
+from ._year import make_year
+
+__all__ = ["QUESTIONS", "measure"]
 
 DAYS = 364
 TENANTS = 5
@@ -38,28 +45,39 @@ QUESTIONS = (
     "/usage/explore?by=model&last=12mo&every=week",
     "/usage/explore?by=tag:user&last=30d",
     "/usage/explore?by=tag:feature&by=model&last=7d",
+    "/usage/explore?view=calls&status=ok",
+    "/usage/live",
     "/usage/api/summary",
     "/usage/api/report?by=model&last=12mo",
     "/usage/api/report?by=status&every=month",
     "/usage/api/calls?limit=20",
-    "/usage/live",
+    "/usage/api/budgets",
 )
 CLICKER = """
 import asyncio, json, random, sys, time
 import httpx
-base, viewers, clicks, questions = sys.argv[1], *map(json.loads, sys.argv[2:])
+base = sys.argv[1]
+viewers, watching, clicks, pause, questions = map(json.loads, sys.argv[2:7])
+names = json.loads(sys.argv[7])
+async def watch(client, who):
+    async with client.stream("GET", base + "/usage/api/events", headers=who, timeout=None) as told:
+        async for _ in told.aiter_raw():
+            pass
 async def viewer(client, number, found):
     pick = random.Random(number)
-    who = {"who": f"user-{number % 5}" if number % 2 else "operator"}
-    for _ in range(clicks):
-        path = pick.choice(questions)
-        await asyncio.sleep(pick.random() * 2)
+    who = {"who": names[number % len(names)]}
+    watched = asyncio.create_task(watch(client, who)) if number < watching else None
+    for click in range(clicks):
+        path = pick.choice(questions) if pause else questions[click]
+        await asyncio.sleep(pick.random() * pause)
         began = time.perf_counter()
-        answer = await client.get(base + path, headers=who, timeout=300)
+        answer = await client.get(base + path, headers=who, timeout=600)
         found.append((path, time.perf_counter() - began, answer.status_code, len(answer.content)))
+    if watched:
+        watched.cancel()
 async def main():
     found = []
-    limits = httpx.Limits(max_connections=200)
+    limits = httpx.Limits(max_connections=400)
     async with httpx.AsyncClient(limits=limits) as client:
         async with asyncio.TaskGroup() as group:
             for number in range(viewers):
@@ -68,6 +86,9 @@ async def main():
 asyncio.run(main())
 """
 
+Click = tuple[str, float, int, int]
+"""Which question, its seconds, the status and the bytes of the answer."""
+
 
 async def who(request: Request) -> Viewer:
     """An operator, or the user who is named."""
@@ -75,15 +96,15 @@ async def who(request: Request) -> Viewer:
     return Viewer(operator=True) if name == "operator" else Viewer(tags={"user": name})
 
 
-async def lag(found: list[float], stop: asyncio.Event) -> None:
-    """Note by how much a sleep of 5 ms is late."""
+async def _lag(found: list[float], stop: asyncio.Event) -> None:
+    """Note by how many ms a sleep of 5 ms is late."""
     while not stop.is_set():
         began = time.perf_counter()
         await asyncio.sleep(0.005)
         found.append(1000 * (time.perf_counter() - began - 0.005))
 
 
-async def write(root: Path, stop: asyncio.Event) -> None:
+async def _write(root: Path, stop: asyncio.Event) -> None:
     """Record ten calls a second, as the application around it would."""
     async with UsageTracker(root, handle_signals=False) as tracker:
         number = 0
@@ -96,91 +117,141 @@ async def write(root: Path, stop: asyncio.Event) -> None:
             await asyncio.sleep(0.1)
 
 
-def percentiles(values: list[float]) -> str:
-    """Write the median, p95, p99 and the largest."""
+def _part(values: Sequence[float], part: float) -> float:
     ordered = sorted(values)
-    at = [ordered[min(len(ordered) - 1, int(len(ordered) * p))] for p in (0.5, 0.95, 0.99)]
-    return "p50 {:.1f}, p95 {:.1f}, p99 {:.1f}, max {:.1f} ms".format(*at, ordered[-1])
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
 
 
-async def click(base: str, viewers: int, clicks: int, questions: tuple[str, ...]) -> list[list]:
-    """Let viewers click, in a process of their own."""
+async def _click(
+    base: str, names: Sequence[str], *, viewers: int, watching: int, clicks: int, pause: float
+) -> list[Click]:
+    """Let viewers click, in a process of their own; without a pause each question once."""
+    given = [viewers, watching, clicks, pause, QUESTIONS, names]
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CLICKER, base, str(viewers), str(clicks), json.dumps(questions),
-        stdout=subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable, "-c", CLICKER, base, *map(json.dumps, given), stdout=subprocess.PIPE
+    )
     out, _ = await child.communicate()
-    return json.loads(out)
+    return [(path, seconds, status, size) for path, seconds, status, size in json.loads(out)]
 
 
-async def measure(root: Path, viewers: int, clicks: int) -> None:
-    """Serve, warm up, click; print what it took."""
+@contextlib.asynccontextmanager
+async def _served(root: Path) -> AsyncIterator[str]:
     app = Starlette(routes=[Mount("/usage", usage_app(root, viewer=who))])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False))
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.05)
-    base = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    stop, lags = asyncio.Event(), list[float]()
-    idle = list[float]()
-    writing = asyncio.create_task(write(root, stop))
-    still = asyncio.Event()
-    alone = asyncio.create_task(lag(idle, still))
-    await asyncio.sleep(5)
-    still.set()
-    await alone
-    began = time.perf_counter()
-    for name in ("operator", *(f"user-{n}" for n in range(TENANTS))):
-        warm = CLICKER.replace('f"user-{number % 5}" if number % 2 else "operator"', repr(name))
-        warm = warm.replace("pick.choice(questions)", "questions[_]").replace(
-            "pick.random() * 2", "0"
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _children() -> float:
+    """Return the CPU seconds of the processes that this one has started and that run."""
+    found = 0
+    me = str(os.getpid())
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            _, _, rest = path.read_text().rpartition(") ")
+            fields = rest.split()
+            if fields[1] == me:
+                found += int(fields[11]) + int(fields[12])
+    return found / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(root: Path, viewers: int, watching: int, clicks: int) -> Table:
+    """Serve, warm up, click; return what it took."""
+    idle, clicked = list[float](), list[float]()
+    ending, still, quiet = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    tenants = [f"user-{number}" for number in range(TENANTS)]
+    budgets = [Budget("9000", window="month"), Budget("90", per="user", window="day")]
+    remember(root, "20250101T000000Z-00000000000000aa", budgets)
+    cold: dict[str, list[Click]] = {}
+    async with _served(root) as base:
+        writing = asyncio.create_task(_write(root, ending))
+        noting = asyncio.create_task(_lag(idle, still))
+        await asyncio.sleep(3)
+        still.set()
+        await noting
+        began = time.perf_counter()
+        for name in ("operator", *tenants):
+            cold[name] = await _click(
+                base, [name], viewers=1, watching=0, clicks=len(QUESTIONS), pause=0
+            )
+        warming = time.perf_counter() - began
+        noting = asyncio.create_task(_lag(clicked, quiet))
+        cpu, theirs = time.process_time(), _children()
+        found = await _click(
+            base, ["operator", *tenants], viewers=viewers, watching=watching, clicks=clicks, pause=2
         )
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", warm, base, "1", str(len(QUESTIONS)), json.dumps(QUESTIONS),
-            stdout=subprocess.PIPE,
+        cpu, theirs = time.process_time() - cpu, _children() - theirs
+        quiet.set()
+        ending.set()
+        await noting
+        await writing
+    return _table(found, cold, idle, clicked, watching, warming, (cpu, theirs))
+
+
+def _table(
+    found: Sequence[Click],
+    cold: dict[str, list[Click]],
+    idle: Sequence[float],
+    clicked: Sequence[float],
+    watching: int,
+    warming: float,
+    cpu: tuple[float, float],
+) -> Table:
+    wrong = sum(click[2] != 200 for click in chain(found, *cold.values()))
+    table = Table(
+        f"The dashboard: {len(found):,} clicks, {watching} more connections that watch",
+        ["ms", "clicks", "p50", "p95", "p99", "max", "cold, operator", "cold, a tenant", "bytes"],
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+        f"; {wrong} answers not 200. Cold: the first time in this process, in this order.",
+    )
+    for path in (*QUESTIONS, "all of them"):
+        every = [click for click in found if path in (click[0], "all of them")]
+        spent = [1000 * click[1] for click in every]
+        firsts = [
+            "" if path == "all of them" else quantity(1000 * click[1])
+            for name in ("operator", "user-0")
+            for click in cold[name]
+            if click[0] == path
+        ]
+        table.add(
+            path, f"{len(every):,}", *(quantity(_part(spent, p)) for p in (0.5, 0.95, 0.99, 1)),
+            *(firsts or ["", ""]), f"{max((click[3] for click in every), default=0):,}",
         )  # fmt: skip
-        out, _ = await child.communicate()
-        slow = sorted(json.loads(out), key=lambda row: -row[1])[:3]
-        print(f"cold, {name}: " + "; ".join(f"{row[1]:.1f} s {row[0]}" for row in slow))
-    print(f"warmed up in {time.perf_counter() - began:.0f} s")
-    noting = asyncio.create_task(lag(lags, stop))
-    cpu = time.process_time()
-    found = await click(base, viewers, clicks, QUESTIONS)
-    cpu = time.process_time() - cpu
-    stop.set()
-    await noting
-    await writing
-    wrong = [row for row in found if row[2] != 200]
-    print(f"load of the machine {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
-    print(f"{len(found)} clicks of {viewers} viewers, {len(wrong)} of them not 200")
-    print("answers: " + percentiles([1000 * row[1] for row in found]))
-    for path in QUESTIONS:
-        times = [1000 * row[1] for row in found if row[0] == path]
-        if times:
-            print(f"  {path}: median {statistics.median(times):.0f} ms of {len(times)}")
-    print("the loop was late: " + percentiles(lags))
-    print("  before anybody clicked: " + percentiles(idle))
-    print(f"CPU of the application per click: {1000 * cpu / len(found):.2f} ms")
-    server.should_exit = True
-    await serving
+    for name, values in (("late: the loop, idle", idle), ("late: the loop, clicked at", clicked)):
+        parts = (quantity(_part(values, part)) for part in (0.5, 0.95, 0.99, 1))
+        table.add(name, f"{len(values):,}", *parts)
+    per_click = [1000 * seconds / max(1, len(found)) for seconds in cpu]
+    table.add("CPU a click, the application", "", quantity(per_click[0]))
+    table.add("CPU a click, its children", "", quantity(per_click[1]))
+    table.add("warmed up, s", "", quantity(warming))
+    return table
 
 
 def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=200_000)
+    parser.add_argument("--lines", type=int, default=5_000_000)
     parser.add_argument("--viewers", type=int, default=50)
+    parser.add_argument("--watching", type=int, default=10)
     parser.add_argument("--clicks", type=int, default=20)
     parser.add_argument("--ledger", type=Path)
     given = parser.parse_args()
-    random.seed(1)
     with tempfile.TemporaryDirectory() as directory:
         root = given.ledger or Path(directory) / "year"
         if not (root / "segments").is_dir():
+            began = time.perf_counter()
             midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-            make(root, given.lines, DAYS, begin=midnight - timedelta(days=DAYS))
-            subprocess.run([sys.executable, "-m", "litellm_ledger", "seal", str(root)], check=True)
-        asyncio.run(measure(root, given.viewers, given.clicks))
+            make_year(root, given.lines, DAYS, midnight - timedelta(days=DAYS))
+            print(f"made {given.lines:,} calls in {time.perf_counter() - began:.0f} s", flush=True)
+        table = asyncio.run(measure(root, given.viewers, given.watching, given.clicks))
+    print(table.text())
+    print(f"\n{table.notes}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from benchmarks._peers import INSTALL, Langfuse, OpenTelemetry, missing
 from benchmarks._size import Size
 from benchmarks._table import Table
 from benchmarks._work import made
+from benchmarks._year import make_year
 from benchmarks.soak import Soak, report, soak
+from tests.terminal import run
 
-from litellm_ledger import UsageTracker
+from litellm_ledger import Ledger, UsageTracker
 
 ABSENT = [peer.name for peer in (OpenTelemetry, Langfuse) if missing(peer)]
 
@@ -46,6 +49,19 @@ def test_nothing_that_the_ledger_acknowledged_is_lost_in_the_loss_table() -> Non
         for title, cell in zip(table.head[1:], cells, strict=True):
             if name != "ledger, record_nowait()" or "SIGKILL" not in title:
                 assert cell.startswith(("0 of ", "not with --quick")), (name, title, cell)
+
+
+def test_a_year_that_was_made_quickly_is_what_its_manifests_say(tmp_path: Path) -> None:
+    begin = datetime(2025, 3, 1, tzinfo=UTC)
+    make_year(tmp_path, 800, 4, begin)
+    told = Ledger(tmp_path).report(["day"])
+    assert [row.calls for row in told.rows] == [200] * 4
+    found = run("verify", "--full", str(tmp_path))
+    assert found.exit_code == 0, found.output
+    assert "OK: 800 records found" in found.stdout
+    for path in tmp_path.glob("manifests/*"):
+        path.unlink()
+    assert Ledger(tmp_path).report(["day"]) == told
 
 
 def test_the_soak_loses_and_doubles_nothing(tmp_path: Path) -> None:

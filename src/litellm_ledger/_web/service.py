@@ -31,7 +31,11 @@ __all__ = ["Asked", "Reply", "Service", "complaint"]
 _log = logging.getLogger("litellm_ledger")
 
 _FRESH: Final = 1.0
-"""Seconds for which an answer is handed out again."""
+"""Seconds for which an answer is handed out again, at least."""
+_STALE: Final = 5.0
+"""And at most."""
+_TIMES: Final = 30
+"""That many times as long as it took, so that one process does for many viewers."""
 _KEPT: Final = 64 * 2**20
 """Bytes of answers that are held for that."""
 _WORTH_PACKING: Final = 1_000
@@ -94,6 +98,7 @@ class Service:
         self._root = root
         self._lock = threading.Lock()
         self._held: OrderedDict[bytes, tuple[float, Future[Reply]]] = OrderedDict()
+        """Until when an answer is handed out."""
 
     def __call__(self, asked: Asked) -> Reply:
         """Answer a request; one that is asked already waits for the same answer."""
@@ -101,7 +106,7 @@ class Service:
         now = time.monotonic()
         with self._lock:
             held = self._held.get(key)
-            if held is not None and (not held[1].done() or now - held[0] < _FRESH):
+            if held is not None and (not held[1].done() or now < held[0]):
                 future, mine = held[1], False
             else:
                 future, mine = Future(), True
@@ -115,19 +120,20 @@ class Service:
             future.set_exception(exc)
             raise
         with self._lock:
-            self._held[key] = time.monotonic(), future
+            end = time.monotonic()
+            self._held[key] = end + min(_STALE, max(_FRESH, _TIMES * (end - now))), future
             self._forget()
         future.set_result(reply)
         return reply
 
     def _forget(self) -> None:
         """Let go of what is not handed out any more."""
-        oldest = time.monotonic() - _FRESH
+        now = time.monotonic()
         size = 0
-        for key, (since, future) in reversed([*self._held.items()]):
+        for key, (until, future) in reversed([*self._held.items()]):
             if future.done():
                 size += len(key) + (len(future.result().body) if not future.exception() else 0)
-                if since < oldest or size > _KEPT:
+                if until < now or size > _KEPT:
                     del self._held[key]
 
     def _answer(self, asked: Asked) -> Reply:

@@ -397,33 +397,38 @@ class Standing:
         spread: Spread | None,
     ) -> bool:
         """Add a sealed segment; where longer times do not tell, its lines are read."""
-        sums = self._sealed(kept, shape, name, manifest)
-        if sums is None:
-            return False
-        if question.put(sums, totals, spread):
+        too_many = manifest.sha256, None
+        there = kept.sealed.get(name)
+        if there is None or there[0] != manifest.sha256:
+            sums = self._from_manifest(kept, shape, name, manifest, short=True)
+        else:
+            sums = there[1]
+        if sums is not None and question.put(sums, totals, spread):
             return True
-        if sums.exact:
+        if sums is not None and sums.short:
+            sums = self._from_manifest(kept, shape, name, manifest, short=False)
+            if sums is not None and question.put(sums, totals, spread):
+                return True
+        if (sums is not None and sums.exact) or kept.sealed.get(name) == too_many:
             return False
         sums = self._from_lines(kept, shape, name, manifest)
         return sums is not None and question.put(sums, totals, spread)
 
-    def _sealed(
-        self, kept: _Kept, shape: Shape, name: SegmentName, manifest: Manifest
+    def _from_manifest(
+        self, kept: _Kept, shape: Shape, name: SegmentName, manifest: Manifest, *, short: bool
     ) -> Sums | None:
-        there = kept.sealed.get(name)
-        if there is not None and there[0] == manifest.sha256:
-            return there[1]
-        sums = self._from_manifest(shape, name, manifest)
-        if sums is None:
-            return self._from_lines(kept, shape, name, manifest)
-        return kept.keep(name, manifest.sha256, sums)
-
-    def _from_manifest(self, shape: Shape, name: SegmentName, manifest: Manifest) -> Sums | None:
+        """Return the sums that a manifest tells; ``short``: its few rows, if they may do."""
         tags = shape.tags
         if manifest.tags is not None:  # of a tag that is on no call here nothing is to be told
             tags = tags.intersection(manifest.tags)
         if len(tags) > 1 or (tags and shape.timed):
             return None
+        if short and not tags and not shape.timed:
+            rows = manifest.short_table()
+            if rows is not None:
+                sums = sums_of(rows, shape, None)
+                sums.short = True
+                return kept.keep(name, manifest.sha256, sums)
         there = read(self._root, name)
         if there is None or there[0].sha256 != manifest.sha256:  # another one by now
             return None
@@ -436,7 +441,7 @@ class Standing:
         sums = sums_of(table, shape, tag)
         if durations is not None:
             add_durations(sums, durations, shape)
-        return sums
+        return kept.keep(name, manifest.sha256, sums)
 
     def _from_lines(
         self, kept: _Kept, shape: Shape, name: SegmentName, manifest: Manifest

@@ -76,12 +76,14 @@ class Sums:
     """The sums of one segment for one shape, by ``(status, usage_source, *keys)`` and quarter.
 
     ``exact``: made from the lines, by the quarter; a manifest may have them over longer times.
+    ``short``: made from the few rows at the beginning of a manifest, which may have more.
     """
 
-    __slots__ = ("_ends", "_groups", "_rows", "_size", "exact", "step", "timed")
+    __slots__ = ("_ends", "_groups", "_rows", "_size", "exact", "short", "step", "timed")
 
     def __init__(self, step: int, *, timed: bool, exact: bool = False) -> None:
         self.exact = exact
+        self.short = False
         self.step = step
         self.timed: Durations | None = Durations(HOUR) if timed else None
         self._rows = Rows(step)
