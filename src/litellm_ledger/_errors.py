@@ -83,6 +83,7 @@ class BudgetExceeded(LedgerError):
         held: what calls in flight may still cost.
         needed: what this call may cost.
         resets_at: when the window ends, UTC; ``None``: never.
+        because: where the limit is one of many machines, why no more could be asked for.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class BudgetExceeded(LedgerError):
         held: Decimal | int,
         needed: Decimal | int,
         resets_at: datetime | None,
+        because: str | None = None,
     ) -> None:
         self.budget = budget
         self.unit = unit
@@ -105,12 +107,13 @@ class BudgetExceeded(LedgerError):
         self.held = held
         self.needed = needed
         self.resets_at = resets_at
+        self.because = because
         resets = "it never resets" if resets_at is None else f"it resets at {resets_at.isoformat()}"
         of = f" of {scope}" if scope else ""
         super().__init__(
             f"the budget {budget}{of} has no room for this call: limit {self._said(limit)}, "
             f"settled {self._said(settled)}, held by calls in flight {self._said(held)}, needed "
-            f"{self._said(needed)}; {resets}"
+            f"{self._said(needed)}; {resets}{f'; {because}' if because else ''}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -131,6 +134,7 @@ class BudgetExceeded(LedgerError):
                 for name, value in amounts.items()
             },
             "resets_at": None if self.resets_at is None else self.resets_at.isoformat(),
+            **({"because": self.because} if self.because else {}),
         }
 
     @property

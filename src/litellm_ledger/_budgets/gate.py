@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -29,6 +30,7 @@ from .amounts import NOTHING, UNITS, Amounts
 from .books import Books, locked
 from .bound import Bound
 from .budget import Budget
+from .leasing import IDLE, Lease, Lending
 from .table import (
     BUSY,
     CHANGES,
@@ -89,8 +91,10 @@ class _Entry:
         "counts",
         "head",
         "held",
+        "lease",
         "leaves",
         "limit",
+        "room",
         "row",
         "scope",
         "spent",
@@ -103,6 +107,8 @@ class _Entry:
         self.window = window
         self.leaves = leaves
         self.spent = self.held = self.limit = 0
+        self.room = LARGEST  # what this process may spend of a limit that machines share
+        self.lease: Lease | None = None
         begins = window.since != window.key  # of a rolling window, the step
         self.begins = EPOCH + timedelta(seconds=window.key) if begins else window.start
         self.account = self.head = self.row = 0
@@ -137,16 +143,27 @@ class _Busy(Exception):
     """The lock is held."""
 
 
+class _Short(Exception):
+    """This process was not lent enough of a limit that machines share."""
+
+    def __init__(self, wants: list[_Want]) -> None:
+        self.wants = wants
+
+
 class Gate:
     """The budgets of one client.
 
     Args:
         root: the ledger.
         budgets: they all apply, each where its ``scope_of`` says so.
+        lending: where their limits are those of many machines: what this process was lent.
     """
 
-    def __init__(self, root: Path, budgets: Sequence[Budget]) -> None:
+    def __init__(
+        self, root: Path, budgets: Sequence[Budget], lending: Lending | None = None
+    ) -> None:
         self.root = root
+        self.lending = lending
         self._unit_of: dict[str, int] = {}
         self._current: dict[str, dict[str, _Entry]] = {}
         self._plan: list[_Plan] = []
@@ -176,12 +193,15 @@ class Gate:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._again: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._returning: asyncio.Task[None] | None = None
         self._looked = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def forget_parent(self) -> None:
         """In a forked child: the parent's holds are its own."""
+        if self.lending is not None:
+            self.lending.forget_parent()
         table = self._table
         self._begin()
         if table is not None:
@@ -199,6 +219,8 @@ class Gate:
         self._loop = asyncio.get_running_loop()
         self._looked = time.monotonic()
         self._enter(await self._in_thread(self._books.ready))
+        if self.lending is not None:
+            self._returning = self._task(self._return_what_is_idle())
 
     async def change(self, budgets: Sequence[Budget]) -> None:
         """Let these budgets apply from now on; what others count is read first.
@@ -230,7 +252,7 @@ class Gate:
             self._timer.cancel()
             self._timer = None
         self._waiting.close()
-        for task in (self._looking, self._again, self._freeing):
+        for task in (self._looking, self._again, self._freeing, self._returning):
             if task is not None:
                 task.cancel()
         self._locks.stop()
@@ -328,7 +350,7 @@ class Gate:
             return self._ticket(amounts, [])
         try:
             self._step(wants)
-        except (_Busy, Moved, Damaged, Full):
+        except (_Busy, _Short, Moved, Damaged, Full):
             return None
         return self._ticket(amounts, wants)
 
@@ -373,6 +395,8 @@ class Gate:
                     else:
                         settled, held = cells[account + SPENT], cells[account + HELD]
                     if cells[account + CLAIM] or settled + held + need > entry.limit:
+                        return None
+                    if entry.spent + entry.held + need > entry.room:
                         return None
                 at = NAMED
                 for _, entry in parts:
@@ -506,6 +530,8 @@ class Gate:
                 return self._step(wants, number)
             except _Busy:
                 await self._lock_is_free()
+            except _Short as exc:
+                await self._ask_for_more(exc.wants)
             except Full:
                 await self._renew(self._books.grow)
             except Forgotten:
@@ -556,6 +582,8 @@ class Gate:
                 entry = self._entry(budget, scope, window)
             if budget.mode != "soft":
                 entry.limit = budget.limit_units
+                if self.lending is not None and entry.lease is None:
+                    entry.lease, entry.room = Lease(), 0
                 self._current[budget.counts][scope] = entry
             wants.append((budget, entry, need, window))
         return wants
@@ -563,7 +591,7 @@ class Gate:
     def _entry(self, budget: Budget, scope: str, window: Window) -> _Entry:
         if len(self._entries) >= MOST_ENTRIES:
             for key, old in list(self._entries.items()):
-                if not old.held and old not in self._dirty and old.row:
+                if not old.held and old not in self._dirty and old.row and not old.lease:
                     del self._entries[key]
                     self._current.get(key[0], {}).pop(key[1], None)
         for _, current, _ in self._plan:
@@ -582,6 +610,7 @@ class Gate:
         Raises:
             BudgetExceeded: there is no room.
             Moved, Damaged, Full, _Busy: the table has to be seen to first.
+            _Short: more has to be asked for first.
         """
         table = self._acquire()
         try:
@@ -591,6 +620,9 @@ class Gate:
                 if number:
                     claim(cells, ((one.account, need) for _, one, need, _ in refused), number)
                 raise self._refusal(table, refused)
+            short = [one for one in wants if one[1].spent + one[1].held + one[2] > one[1].room]
+            if short:
+                raise _Short(short)
             table.begin([entry.account for _, entry, _, _ in wants])
             for _, entry, need, _ in wants:
                 entry.held += need
@@ -718,7 +750,7 @@ class Gate:
         try:
             if wants:
                 self._step(wants)
-        except (BudgetExceeded, _Busy, Moved, Damaged, Full):
+        except (BudgetExceeded, _Busy, _Short, Moved, Damaged, Full):
             return False
         self._add(ticket, more)
         return not ticket.settled
@@ -955,7 +987,66 @@ class Gate:
         unclaim(table.cells, [entry.account for _, entry, _, _ in wants], number)
         self._waiting.wake()
 
+    # -- a limit of many machines ------------------------------------------------------------------
+
+    async def _ask_for_more(self, wants: list[_Want]) -> None:
+        """Have room in this process's leases.
+
+        Raises:
+            BudgetExceeded: there is none.
+        """
+        assert self.lending is not None
+        assert self.writer is not None
+        for budget, entry, need, _ in wants:
+            await self.lending.more(self.writer, entry, budget, need, partial(self._ended, entry))
+
+    async def _ended(self, entry: _Entry) -> dict[str, int]:
+        """Return what other processes of this ledger have spent that ended."""
+        table = self._table
+        if table is None:
+            return {}
+
+        def look() -> dict[str, int]:
+            with contextlib.suppress(Moved, Damaged, FileNotFoundError):
+                self._books.look()
+            with self._mutex, locked(table):
+                return table.ended(entry.account, self.writer)
+
+        with contextlib.suppress(Moved, Damaged):
+            return await self._in_thread(look)
+        return {}
+
+    async def _return_what_is_idle(self) -> None:
+        while True:
+            await asyncio.sleep(IDLE)
+            await self._give_back()
+
+    async def give_back(self) -> None:
+        """Return what this process was lent and has not used: it ends."""
+        if self._returning is not None:
+            self._returning.cancel()
+        await self._give_back(all_=True)
+
+    async def _give_back(self, *, all_: bool = False) -> None:
+        if self.lending is None or self.writer is None:
+            return
+        self._post()
+        now = {one.counts: one for one in self.budgets}
+        for key, entry in list(self._entries.items()):
+            budget = now.get(entry.counts)
+            if entry.lease is None or budget is None:
+                continue
+            await self.lending.give_back(self.writer, entry, budget, all_=all_)
+            over = entry.leaves <= time.time() and not entry.held and entry not in self._dirty
+            if over and self._entries.get(key) is entry:
+                del self._entries[key]
+
     # -- figures -----------------------------------------------------------------------------------
+
+    def lease(self, budget: Budget, scope: str, now: datetime) -> tuple[int, Lease] | None:
+        """Return what this process may spend, and what it was told; ``None``: it did not ask."""
+        entry = self._entries.get((budget.counts, scope, budget.window_at(now).key))
+        return None if entry is None or entry.lease is None else (entry.room, entry.lease)
 
     def balance(self, budget: Budget, scope: str, now: datetime) -> Balance:
         """Return what stands against a budget for a scope, as the table has it."""

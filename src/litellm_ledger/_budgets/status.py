@@ -26,7 +26,7 @@ from .rebuild import Counted, count, names_of
 from .table import Spot
 from .windows import Window
 
-__all__ = ["BudgetStatus", "Gathered", "Standing", "standing", "status_of"]
+__all__ = ["BudgetStatus", "Gathered", "SharedLimit", "Standing", "standing", "status_of"]
 
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _LEAST: Final = 50
@@ -51,6 +51,22 @@ class Standing(NamedTuple):
     refused: int = 0
 
 
+class SharedLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process knows of a limit that many machines share.  Amounts as in ``BudgetStatus``.
+
+    Attributes:
+        leased: what this process may spend, of which it has spent some.
+        lent: what all processes may spend, as the database said last.
+        used: what all processes have spent or hold, as they said last.
+        away: why the database cannot be asked; ``None``: it can.
+    """
+
+    leased: Decimal | int
+    lent: Decimal | int
+    used: Decimal | int
+    away: str | None = None
+
+
 class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How much of a budget is spent, for one scope.  Amounts: US dollars, or whole numbers.
 
@@ -73,6 +89,8 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
         warned: the thresholds that are reached, as ``warn`` gives them.
         start: when the window began; ``None``: there was no beginning.
         resets_at: when it ends; ``None``: never, or it is a rolling one.
+        shared: where many machines share the limit: what is known of the others.  The other
+            figures are those of this ledger.
     """
 
     budget: str
@@ -89,6 +107,7 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     warned: tuple[Decimal, ...]
     start: datetime | None
     resets_at: datetime | None
+    shared: SharedLimit | None = None
 
     @property
     def is_spent(self) -> bool:

@@ -568,6 +568,22 @@ class Table:
             row = cells[row + _NEXT]
         raise Damaged("the rows of a writer have no end")
 
+    def ended(self, account: int, own: str | None) -> dict[str, int]:
+        """Return what writers have in an account that count no more for themselves, by name."""
+        cells = self.cells
+        bit = 1 << cells[account + MEASURE] if account else 0
+        self.writer("")  # reads the names that are new
+        names = {
+            (at - _HEADER) // _WRITER: name
+            for name, at in self.writers.items()
+            if name != own and bit and not cells[at + POSTS] & bit
+        }
+        found: dict[str, int] = {}
+        for row in self.each_row() if names else ():
+            if cells[row + _OF] == account and cells[row + _BY] in names:
+                found[names[cells[row + _BY]]] = cells[row + ROW_SPENT] + cells[row + ROW_HELD]
+        return found
+
     def add_row(self, writer: int, account: int) -> int:
         """Begin a row of a writer in an account.  Under the lock.  Raises ``Full``."""
         cells = self.cells

@@ -226,6 +226,10 @@ class ClientCore:
                 await self.tracker.aclose(max(0.1, deadline - time.monotonic()))
             finally:
                 if self.holding is not None:
+                    if self.holding.lending is not None:  # all outcomes are written now
+                        back = self._loop.create_task(self.holding.give_back())
+                        await wait_until(back, max(deadline, time.monotonic() + _HTTP))
+                        back.cancel()
                     self.holding.close()
                 self._rest()
                 closing = self._loop.create_task(self._release(self._loop))

@@ -20,6 +20,7 @@ from litellm_ledger._budgets.budget import Budget, check_budgets
 from litellm_ledger._budgets.budgets_file import BudgetsFile
 from litellm_ledger._budgets.gate import Gate, Ticket
 from litellm_ledger._budgets.jobs import Began, what_it_settles
+from litellm_ledger._budgets.leasing import Lending
 from litellm_ledger._errors import BudgetExceeded, BudgetUnbounded
 from litellm_ledger._litellm.calls import Asked
 from litellm_ledger._records.money import PICO, whole
@@ -74,13 +75,20 @@ class Holding:
     Args:
         core: the client's.
         budgets: they all apply; or the file that has them.
+        lending: where many machines share their limits.
 
     Raises:
         OSError, TypeError, ValueError: they cannot be read, or are no budgets.
     """
 
-    def __init__(self, core: Core, budgets: Sequence[Budget] | str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        budgets: Sequence[Budget] | str | os.PathLike[str],
+        lending: Lending | None = None,
+    ) -> None:
         self._core = core
+        self.lending = lending
         self.needs = Needs(Bounds(core.pricing))
         self._tickets: dict[int, Ticket] = {}
         self._jobs: dict[str, Began] = {}
@@ -103,7 +111,7 @@ class Holding:
     async def ready(self) -> None:
         """Begin to count, once the ledger is open."""
         calls = self._core.calls
-        gate = Gate(calls.directory, self.budgets)
+        gate = Gate(calls.directory, self.budgets, self.lending)
         await gate.open(calls.writer)
         if self.gate is None:  # not by another task meanwhile
             self.gate = gate
@@ -140,6 +148,13 @@ class Holding:
             self._rereading.cancel()
         if self.gate is not None:
             self.gate.close(self._core.calls.accepted)
+        if self.lending is not None:
+            self.lending.close()
+
+    async def give_back(self) -> None:
+        """The client closes: what it was lent and has not used goes back."""
+        if self.gate is not None:
+            await self.gate.give_back()
 
     def forget_parent(self) -> None:
         """In a forked child: nothing is held."""

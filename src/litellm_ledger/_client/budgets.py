@@ -16,15 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from litellm_ledger._budgets.alerts import BudgetAlert, BudgetAlerts
 from litellm_ledger._budgets.known import remember
-from litellm_ledger._budgets.status import BudgetStatus, standing, status_of
+from litellm_ledger._budgets.status import BudgetStatus, SharedLimit, standing, status_of
+from litellm_ledger._records.money import usd
 from litellm_ledger._runtime.disk_thread import DiskThread
 from litellm_ledger._runtime.webhook import check_webhook
 
 if TYPE_CHECKING:
     from litellm_ledger._budgets.budget import Budget
     from litellm_ledger._calls.core import ClientCore
+    from litellm_ledger._calls.holding import Holding
     from litellm_ledger._records.record import UsageRecord
 
 __all__ = ["ClientBudgets"]
@@ -77,9 +81,28 @@ class ClientBudgets:
         thread = DiskThread("litellm-ledger-budget-status")
         try:
             root = self._core.calls.directory
-            return await asyncio.wrap_future(thread.submit(_statuses, root, holding.budgets))
+            found = await asyncio.wrap_future(thread.submit(_statuses, root, holding.budgets))
         finally:
             thread.stop()
+        if holding.lending is None:
+            return found
+        return [self._shared(holding, one) for one in found]
+
+    def _shared(self, holding: Holding, one: BudgetStatus) -> BudgetStatus:
+        """Say what is known of the other machines."""
+        gate, lending = holding.gate, holding.lending
+        budget = next(budget for budget in holding.budgets if budget.label == one.budget)
+        if gate is None or lending is None or budget.mode == "soft":
+            return one
+        said: Callable[[int], Any] = usd if budget.unit == "usd" else int
+        room, lease = gate.lease(budget, one.scope, datetime.now(UTC)) or (0, None)
+        shared = SharedLimit(
+            leased=said(room),
+            lent=said(lease.lent if lease else 0),
+            used=said(lease.used if lease else 0),
+            away=lending.away,
+        )
+        return msgspec.structs.replace(one, shared=shared)
 
     # -- who hears what ------------------------------------------------------------------------
 

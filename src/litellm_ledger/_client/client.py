@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from litellm_ledger._budgets.alerts import BudgetAlert
     from litellm_ledger._budgets.budget import Budget
+    from litellm_ledger._budgets.leasing import Unavailable
     from litellm_ledger._cache.caching import Caching
     from litellm_ledger._cache.response_cache import ResponseCache
     from litellm_ledger._calls.capture import Capture
@@ -85,6 +86,12 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             ``BudgetExceeded`` before it is sent.  ``track_in_flight`` is on then.
         wait_for_budget: such a call waits while only money of calls in flight is in the way, first
             come, first served, at most until its ``deadline``.
+        budgets_at: the limits of ``budgets`` are those of all machines that say the same:
+            ``postgresql://…`` (the extra ``postgres``), which lends each process a part of them
+            (docs/budgets.md).  Budgets in ``soft`` mode are not shared.
+        on_unavailable: what happens while that database is away: ``spend-the-lease-then-refuse``
+            refuses what goes beyond what this process was lent; ``allow`` sends it, and the
+            limits may be exceeded.
         on_budget_alert: called with a ``BudgetAlert`` when a threshold of a budget (``warn``) is
             reached, in a thread of the client's; once a window, for all processes of the ledger.
             The log has it too.
@@ -127,6 +134,8 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         capture: bool = False,
         budgets: Sequence[Budget] | str | os.PathLike[str] | None = None,
         wait_for_budget: bool = False,
+        budgets_at: str | None = None,
+        on_unavailable: Unavailable = "spend-the-lease-then-refuse",
         on_budget_alert: Callable[[BudgetAlert], object] | None = None,
         budget_webhook: str | None = None,
         mode: int | None = None,
@@ -168,7 +177,15 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
         if budgets is not None:
             from litellm_ledger._calls.holding import Holding
 
-            self._core.holding = Holding(self._core, budgets)
+            lending = None
+            if budgets_at is not None:
+                from litellm_ledger._budgets.leasing import Lending
+                from litellm_ledger._shipping.lender import DatabaseLender
+
+                lending = Lending(DatabaseLender(budgets_at), on_unavailable)
+            self._core.holding = Holding(self._core, budgets, lending)
+        elif budgets_at is not None:
+            raise TypeError("budgets_at needs budgets: the limits that machines share")
         self._parts = _Parts(self._core)
         if budgets is not None or on_budget_alert is not None or budget_webhook is not None:
             self._parts.begin_budgets(on_budget_alert, budget_webhook)
