@@ -35,6 +35,7 @@ SLICE: Final = 100
 """Calls like the one that asks, for which it asks as well: at most a quarter of what is free."""
 IDLE: Final = 2.0
 """Seconds after which what nobody used goes back."""
+_TRIES: Final = 3
 _AGAIN: Final = 0.25
 """Seconds for which a refusal, or a lender that is away, is not asked again."""
 
@@ -105,16 +106,16 @@ class Lease:
 
     Attributes:
         returned: what it has given back so far, in all.
-        told: what it has said last: used and returned.
+        told: what the lender knows: used and returned; -1: nobody can say.
         lent, used: as ``Lent`` has them, when it asked last.
-        refused: when it was refused last, by the monotonic clock.
+        refused: when it was refused last, by the monotonic clock, and how much.
     """
 
     __slots__ = ("_asking", "_seen", "lent", "refused", "returned", "told", "used")
 
     def __init__(self) -> None:
         self.returned = self.lent = self.used = self.told = 0
-        self.refused = float("-inf")
+        self.refused = float("-inf"), 0
         self._asking: asyncio.Lock | None = None
         self._seen = -1
 
@@ -201,11 +202,12 @@ class Lending:
             if account.spent + account.held + need <= account.room:
                 return  # another call has asked meanwhile
             now = time.monotonic()
-            if now >= lease.refused + _AGAIN or self.away is not None:
+            when, much = lease.refused
+            if now >= when + _AGAIN or need < much:
                 await self._ask(holder, account, budget, need, others, now)
             if account.spent + account.held + need <= account.room:
                 return
-            lease.refused = time.monotonic()
+            lease.refused = time.monotonic(), need
             raise self._refusal(account, budget, need)
 
     async def _ask(
@@ -223,47 +225,72 @@ class Lending:
             if now < self._until:
                 raise LedgerError(self.away or "")
             ended = await others()
-            wanted = need, min(need * SLICE, LARGEST)
-            answer = await self._lender.ask(holder, _ask_of(account, budget, *wanted, ended))
+            await self._told(holder, account, budget, need, ended)
         except LedgerError as exc:
             if now >= self._until:
                 self._is_away(str(exc))
             if self._on_unavailable == "allow":
                 account.room = max(account.room, account.spent + account.held + need)
-            return
-        self._is_back()
-        _take(account, answer)
+
+    async def _told(
+        self,
+        holder: str,
+        account: Account,
+        budget: Budget,
+        need: int = 0,
+        others: Mapping[str, int] | None = None,
+    ) -> None:
+        """Tell what is used and returned, ask for more, and take the answer."""
+        lease, window = account.lease, account.window
+        assert lease is not None
+        used, returned, lease.told = account.spent + account.held, lease.returned, -1
+        ask = Ask(
+            budget.label,
+            budget.unit,
+            account.counts,
+            account.scope,
+            window.since,
+            window.key,
+            min(account.leaves, _LAST),
+            budget.limit_units,
+            used,
+            returned,
+            need,
+            min(need * SLICE, LARGEST),
+            others or {},
+        )
+        answer = await self._lender.ask(holder, ask)
+        lease.told = used + returned
+        lease.lent, lease.used = answer.lent, answer.used
+        account.room = answer.granted - lease.returned
+        if self.away is not None:
+            _log.warning("the budgets of all machines can be asked again")
+        self.away, self._until = None, 0.0
 
     async def give_back(self, holder: str, account: Account, budget: Budget, *, all_: bool) -> None:
         """Return what is not used; all of it, or if nothing was used since the last time."""
         lease = account.lease
         assert lease is not None
         async with lease.asking:
-            used = account.spent + account.held
-            idle = lease.is_idle(used)
-            spare = account.room - used
-            if spare > 0 and (all_ or idle):
-                account.room -= spare  # first here: nobody spends it any more
-                lease.returned += spare
-            if lease.told == used + lease.returned or time.monotonic() < self._until:
-                return
-            try:
-                answer = await self._lender.ask(holder, _ask_of(account, budget, 0, 0, {}))
-            except LedgerError as exc:
-                self._is_away(str(exc))
-                return
-            self._is_back()
-            _take(account, answer)
+            for _ in range(_TRIES):  # an answer may tell of a grant that nobody had heard of
+                used = account.spent + account.held
+                idle = lease.is_idle(used)
+                spare = account.room - used
+                if spare > 0 and (all_ or idle):
+                    account.room -= spare  # first here: nobody spends it any more
+                    lease.returned += spare
+                if lease.told == used + lease.returned or time.monotonic() < self._until:
+                    return
+                try:
+                    await self._told(holder, account, budget)
+                except LedgerError as exc:
+                    self._is_away(str(exc))
+                    return
 
     def _is_away(self, why: str) -> None:
         if self.away is None:
             _log.warning("the budgets of all machines cannot be asked: %s", why)
         self.away, self._until = why, time.monotonic() + _AGAIN
-
-    def _is_back(self) -> None:
-        if self.away is not None:
-            _log.warning("the budgets of all machines can be asked again")
-        self.away, self._until = None, 0.0
 
     def _refusal(self, account: Account, budget: Budget, need: int) -> BudgetExceeded:
         lease = account.lease
@@ -285,38 +312,6 @@ class Lending:
             if self.away is None
             else f"this process has spent what it was lent, and can ask for no more: {self.away}",
         )
-
-
-def _ask_of(
-    account: Account, budget: Budget, need: int, more: int, others: Mapping[str, int]
-) -> Ask:
-    lease = account.lease
-    assert lease is not None
-    used = account.spent + account.held
-    lease.told = used + lease.returned
-    window = account.window
-    return Ask(
-        budget.label,
-        budget.unit,
-        account.counts,
-        account.scope,
-        window.since,
-        window.key,
-        min(account.leaves, _LAST),
-        budget.limit_units,
-        used,
-        lease.returned,
-        need,
-        more,
-        others,
-    )
-
-
-def _take(account: Account, answer: Lent) -> None:
-    lease = account.lease
-    assert lease is not None
-    account.room = answer.granted - lease.returned
-    lease.lent, lease.used = answer.lent, answer.used
 
 
 _LAST: Final = int(datetime(9000, 1, 1, tzinfo=UTC).timestamp())
