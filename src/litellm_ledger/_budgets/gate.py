@@ -620,7 +620,11 @@ class Gate:
                 if number:
                     claim(cells, ((one.account, need) for _, one, need, _ in refused), number)
                 raise self._refusal(table, refused)
-            short = [one for one in wants if one[1].spent + one[1].held + one[2] > one[1].room]
+            short = [
+                want
+                for want in wants
+                if want[1].lease and want[1].spent + want[1].held + want[2] > want[1].room
+            ]
             if short:
                 raise _Short(short)
             table.begin([entry.account for _, entry, _, _ in wants])
