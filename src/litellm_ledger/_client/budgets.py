@@ -81,7 +81,8 @@ class ClientBudgets:
         thread = DiskThread("litellm-ledger-budget-status")
         try:
             root = self._core.calls.directory
-            found = await asyncio.wrap_future(thread.submit(_statuses, root, holding.budgets))
+            work = thread.submit(_statuses, root, holding.budgets)
+            found: list[BudgetStatus] = await asyncio.wrap_future(work)
         finally:
             thread.stop()
         if holding.lending is None:
