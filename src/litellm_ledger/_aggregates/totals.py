@@ -158,10 +158,11 @@ class Totals:
             setattr(into, name, getattr(into, name) + sums[name])
 
     def add_all(self, other: Totals) -> None:
-        """Add what other totals by the same keys have."""
+        """Add what other totals by the same keys have; what has cancelled out is no group."""
         self.folded += other.folded
         for (status, source, *group), sums in other.sums():
-            self.add_sums(status, source, group, dict(zip(FIELDS, sums, strict=True)))
+            if any(sums):
+                self.add_sums(status, source, group, dict(zip(FIELDS, sums, strict=True)))
 
     def copy(self) -> Totals:
         """Return totals of their own that go on from these."""

@@ -1,0 +1,99 @@
+"""Ledgers put into a database for tests: all that is certain of them, batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._records.scan import scan
+from litellm_ledger._shipping import rollup
+from litellm_ledger._shipping.batch import pack, ship
+from litellm_ledger._shipping.database import connect
+from litellm_ledger._shipping.source import Source
+
+_MONTH = re.compile(rb'"ts":"(\d{4})-(\d\d)')
+_WRITERS = "SELECT writer_id, shipped, unsettled FROM litellm_ledger.writers WHERE writer = $1"
+
+
+def load(url: str, *roots: Path, lines: int = 500) -> None:
+    """Ship ledgers, so many lines in a batch."""
+    asyncio.run(_load(url, roots, lines))
+
+
+async def _load(url: str, roots: tuple[Path, ...], lines: int) -> None:
+    connection = await connect(url)
+    try:
+        for root in roots:
+            source = Source(root)
+            source.lookout.look(afresh=True)
+            for writer in list(source.lookout.standings):
+                await _ship_writer(connection, source, writer, lines)
+    finally:
+        await connection.close()
+
+
+async def _ship_writer(connection: Any, source: Source, writer: str, lines: int) -> None:
+    await connection.execute(
+        "INSERT INTO litellm_ledger.writers (writer) VALUES ($1) ON CONFLICT DO NOTHING", writer
+    )
+    writer_id, shipped, unsettled = await connection.fetchrow(_WRITERS, writer)
+    while True:
+        found = source.read(writer, shipped + 1, lines)
+        if found.last < found.first:
+            break
+        months = await _months(connection, found.lines)
+        parcel = pack(found, writer_id, months)
+        await ship(connection, writer_id, parcel, accepted=found.last, unsettled=bool(unsettled))
+        # Or another one has shipped it.
+        writer_id, shipped, unsettled = await connection.fetchrow(_WRITERS, writer)
+    closed = source.lookout.standings[writer].closed
+    await connection.execute(
+        "UPDATE litellm_ledger.writers SET closed = $2 WHERE writer_id = $1", writer_id, closed
+    )
+
+
+async def _months(connection: Any, lines: list[bytes]) -> list[int]:
+    """Return the months that have a partition, after those of these lines were made."""
+    found = {int(year + month) for raw in lines for year, month in _MONTH.findall(raw)}
+    rows = await connection.fetch("SELECT litellm_ledger.make_partitions($1)", sorted(found))
+    return [row[0] for row in rows]
+
+
+def seal_all(root: Path) -> None:
+    """Seal what is open, without what is torn: as if its writers had ended well."""
+    for path in sorted((root / SEGMENTS).glob("*.open")):
+        name = SegmentName.parse(path.name)
+        assert name is not None
+        lines = scan(path.read_bytes(), name.writer, name.first).lines
+        path.write_bytes(b"".join(raw for _, raw in lines))
+        path.rename(path.with_name(str(name.sealed(lines[-1][0].last))))
+
+
+def roll(url: str, most: int | None = None) -> int:
+    """Bring the sums forward; return how many numbers were added.
+
+    Args:
+        most: in one step, and of each writer at most this many.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if most is not None:
+            patch.setattr(rollup, "_SHARE", most)
+        return asyncio.run(_roll(url, once=most is not None))
+
+
+async def _roll(url: str, *, once: bool) -> int:
+    connection = await connect(url)
+    done = 0
+    try:
+        while more := await rollup.bring_forward(connection):
+            done += more
+            if once:
+                break
+    finally:
+        await connection.close()
+    return done
