@@ -28,7 +28,8 @@ ZONES = (
 )
 KEPT = "SELECT sum(t.calls)::bigint, sum(t.pico)::numeric FROM litellm_ledger.rollup_15m t JOIN "
 KEPT += "litellm_ledger.rollup_groups g USING (group_id) WHERE g.tag_name IS NOT DISTINCT FROM $1"
-TRUE = "SELECT count(*), coalesce(sum(c.cost_picousd), 0) FROM litellm_ledger.usage c WHERE c.line IS NULL"
+TRUE = "SELECT count(*), coalesce(sum(cost_picousd), 0) FROM litellm_ledger.usage"
+TRUE += " WHERE line IS NULL"
 TEAM = "team é'\""
 
 

@@ -247,7 +247,7 @@ def printed(place: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for args in COMMANDS:
         status, text = command(*args, place)
-        if args[0] in ("daily", "top") and status == 0:
+        if args[0] in ("daily", "top") and text.startswith("{"):
             text = json.dumps({**json.loads(text), "problems": None, "notes": None}, indent=1)
         lines = _MADE.sub("", text.replace(said, "HERE")).split("\n")
         lines = [_parsed(line) for line in lines if not _LOCAL.search(line)]
