@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,19 @@ def test_following_sends_what_comes_and_an_error_holds_it_up_only_while_it_lasts
     asked = len(store.asked)
     run("ship", root, "--to", URL, "--follow")
     assert {verb for verb, _ in store.asked[asked:]} == {"list"}
+
+
+def test_a_follower_ends_cleanly_when_it_is_told(root: Path, tmp_path: Path) -> None:
+    there = tmp_path / "store"
+    words = ["-m", "litellm_ledger", "ship", str(root), "--to", f"file://{there}", "--follow"]
+    with subprocess.Popen(
+        [sys.executable, *words, "--every", "600"], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert "6 files" in child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+    assert child.returncode == 0
+    assert Ledger(there).verify(full=True).ok
 
 
 def test_verify_and_anchor_take_the_url(root: Path, store: FaultyStore, tmp_path: Path) -> None:

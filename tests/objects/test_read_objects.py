@@ -306,6 +306,18 @@ def test_a_file_of_the_archive_that_is_not_its_name_is_refused(
         [*Ledger(URL).records()]
 
 
+def test_an_object_that_is_larger_than_any_file_of_a_ledger_is_not_fetched(
+    root: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(root, store)
+    monkeypatch.setattr("litellm_ledger._shipping.objects_mirror.LARGEST", 1_200)
+    store.below.put(FIRST, bytes(2_000))
+    start = len(store.asked)
+    with pytest.raises(LedgerError, match="has 2,000 bytes, more than any file"):
+        [*Ledger(URL).records()]
+    assert ("get", FIRST) not in store.asked[start:]
+
+
 def test_where_nothing_is_or_a_newer_version_was_it_is_said(store: FaultyStore) -> None:
     prefix(store)
     with pytest.raises(LedgerPathError, match="litellm-ledger ship --to"):

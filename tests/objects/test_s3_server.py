@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from tests.object_stores import contents, files
 
-from litellm_ledger import Ledger
+from litellm_ledger import Ledger, LedgerPathError
+from litellm_ledger._shipping import objects_store
 from litellm_ledger._shipping.objects_ship import ObjectShipper
 from litellm_ledger._shipping.objects_store import Missing, ObjectStorageError, Taken, open_prefix
 
@@ -65,6 +67,17 @@ def test_a_ledger_is_read_and_verified_there(root: Path, bucket: object) -> None
     assert Ledger(url).report(["model"]) == Ledger(root).report(["model"])
     assert [*Ledger(url).records()] == [*Ledger(root).records()]
     assert Ledger(url).verify(full=True).ok
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up(
+    bucket: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_store, "ANSWER", 1)
+    monkeypatch.setattr(objects_store, "_PATIENCE", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(LedgerPathError, match="cannot list s3://ledgers/a/versions/"):
+            Ledger("s3://ledgers/a").report([])
 
 
 def test_what_is_wrong_is_said_without_a_secret(root: Path, bucket: object) -> None:

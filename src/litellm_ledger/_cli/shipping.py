@@ -112,10 +112,19 @@ def _follow_objects(shippers: Sequence[ObjectShipper], paths: Sequence[Path], ev
 
 @contextmanager
 def _until_told() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C and SIGTERM set: what is being sent is sent first."""
+    """Give an event that Ctrl-C and SIGTERM set: what is being sent is sent first.
+
+    A second one ends the process at once: the next run sends the rest.
+    """
     told = threading.Event()
+
+    def tell_it(*_: object) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: told.set()) for number in numbers]
+    before = [signal.signal(number, tell_it) for number in numbers]
     try:
         yield told
     finally:

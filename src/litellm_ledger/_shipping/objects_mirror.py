@@ -28,7 +28,7 @@ from litellm_ledger._records.layout import ARCHIVE, MANIFESTS, SEGMENTS, Segment
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.manifest import Manifest, read_head
 
-from .objects_names import PARTS, VERSIONS, is_name, refuse_newer_objects, segment_of
+from .objects_names import LARGEST, PARTS, VERSIONS, is_name, refuse_newer_objects, segment_of
 from .objects_store import Missing, NotFetched, ObjectStorageError, Prefix, Stored
 
 __all__ = ["Mirror", "View"]
@@ -136,6 +136,12 @@ class Mirror:
                 return
 
     def _fetch_once(self, part: str, name: str) -> None:
+        size = self._there[part][name].size
+        if size > LARGEST:
+            raise ObjectStorageError(
+                f"{self.prefix.url}/{part}/{name} has {size:,} bytes, more than any file of a "
+                "ledger; remove it"
+            )
         known, checksum, blocks = self.prefix.opened(f"{part}/{name}")
         path = self.directory / part / name
         temporary = path.with_name(f"{name}.{secrets.token_hex(8)}.tmp")

@@ -21,6 +21,7 @@ from litellm_ledger._records.layout import (
 )
 
 __all__ = [
+    "LARGEST",
     "PARTS",
     "SCHEMES",
     "VERSION",
@@ -44,6 +45,9 @@ VERSIONS: Final = "versions"
 VERSION: Final = "1"
 """The name of an object in ``versions/``: what is under the prefix needs a reader of this version
 of the format of objects."""
+
+LARGEST: Final = 2**30
+"""Bytes of a file that is sent; a larger object is none of a ledger."""
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII | re.IGNORECASE)
 _SECRET: Final = re.compile(r"://[^/?#]*@|[?#]")

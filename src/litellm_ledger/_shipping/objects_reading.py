@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from stat import S_ISDIR
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -198,8 +199,11 @@ def _kept(url: str) -> Path | None:
         if given:
             raise
         return None
-    if directory.stat().st_uid != os.geteuid():
-        raise LedgerPathError(f"{directory} belongs to another user; set {DIRECTORY} to another")
+    state = directory.lstat()
+    if state.st_uid != os.geteuid() or not S_ISDIR(state.st_mode):
+        raise LedgerPathError(
+            f"{directory} belongs to another user, or is a link; set {DIRECTORY} to another one"
+        )
     return directory
 
 

@@ -52,14 +52,12 @@ from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.shipping_marks import note
 
-from .objects_names import PARTS, VERSION, VERSIONS, is_name, refuse_newer_objects
+from .objects_names import LARGEST, PARTS, VERSION, VERSIONS, is_name, refuse_newer_objects
 from .objects_sent import Sent, Stamp, stamp_of
 from .objects_store import Missing, ObjectStorageError, Prefix, Stored, Taken
 
 __all__ = ["ObjectShipper", "Shipment", "is_expired"]
 
-_LARGEST: Final = 2**30
-"""Bytes of a file that is sent: it is held in memory."""
 _GAPS: Final = 2**20
 """Bytes that no segment of nothing but gaps has."""
 _LARGE: Final = 2**22
@@ -280,10 +278,9 @@ class ObjectShipper:
                 continue
             (large if state.st_size > _LARGE else small).append((part, name))
         for some, at_once in ((small, _AT_ONCE), (large, _LARGE_AT_ONCE)):
-            if len(some) < 2:
-                for one in some:
-                    send(*one)
+            if not some:
                 continue
+            # Also of a single one: a signal is seen while a thread waits, and not by the driver.
             with ThreadPoolExecutor(min(at_once, len(some))) as threads:
                 futures = [threads.submit(send, *one) for one in some]
                 try:
@@ -298,8 +295,8 @@ class ObjectShipper:
         try:
             with open_file(self._root / part / name) as file:
                 state = os.fstat(file.fileno())
-                if state.st_size > _LARGEST:
-                    self._problem(part, name, f"is larger than {_LARGEST:,} bytes")
+                if state.st_size > LARGEST:
+                    self._problem(part, name, f"is larger than {LARGEST:,} bytes")
                     return None
                 return file.read(), stamp_of(state)
         except FileNotFoundError:

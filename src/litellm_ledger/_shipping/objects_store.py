@@ -17,7 +17,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -44,6 +44,11 @@ TRIES: Final = 8
 _FIRST: Final = 0.1
 _LONGEST: Final = 10.0
 """Seconds between two tries."""
+_PATIENCE: Final = 120.0
+"""Seconds after which a request is not made again."""
+ANSWER: Final = 20
+CONTENT: Final = 300
+"""Seconds within which a listing must be there, and an object; a store may accept and be silent."""
 
 _FINAL: Final = ("NotSupportedError", "InvalidPathError", "UnknownConfigurationKeyError")
 _DENIED: Final = ("PermissionDeniedError", "UnauthenticatedError")
@@ -132,14 +137,16 @@ def open_prefix(url: str, *, create: bool = False) -> Prefix:
             path = Path(unquote(urlsplit(url).path))
             return Prefix(LocalStore(path, mkdir=create), url)
         endpoint = next(filter(None, map(os.environ.get, _ENDPOINTS)), "")
-        client: Any = {"connect_timeout": "10s", "timeout": "300s"}
-        if _LOOPBACK.match(endpoint):
-            client["allow_http"] = True
-        retry: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
-        store: Any = from_url(url, client_options=client, retry_config=retry)
+        local = {"allow_http": True} if _LOOPBACK.match(endpoint) else {}
+        once: Any = {"max_retries": 0}  # we try again ourselves
+
+        def opened(seconds: int) -> Any:
+            how: Any = {"connect_timeout": "10s", "timeout": f"{seconds}s", **local}
+            return from_url(url, client_options=how, retry_config=once)
+
+        return Prefix(opened(CONTENT), url, quick=opened(ANSWER))
     except Exception as exc:  # noqa: BLE001 - the driver's own, of many kinds
         raise LedgerPathError(f"cannot open {url}: {said(exc)}") from None
-    return Prefix(store, url)
 
 
 memory: Final[dict[str, Any]] = {}
@@ -164,6 +171,7 @@ class Prefix:
         url: for messages.
         tries: how often a request is made, at most.
         pause: waits this many seconds.
+        quick: the same store, for requests with a short answer.
 
     Attributes:
         requests: how many were made of each kind: ``list`` (a page of a thousand names), ``get``,
@@ -178,6 +186,7 @@ class Prefix:
         *,
         tries: int = TRIES,
         pause: Callable[[float], object] = time.sleep,
+        quick: Any = None,
     ) -> None:
         self.url = url
         self.tries = tries
@@ -185,6 +194,7 @@ class Prefix:
         self.requests = dict.fromkeys(("list", "get", "put", "delete"), 0)
         self.keeps_versions = False
         self._store = store
+        self._quick = store if quick is None else quick
 
     def list(self, part: str) -> dict[str, Stored]:
         """Return the objects in ``part/``, by their names there; none of deeper levels.
@@ -196,7 +206,7 @@ class Prefix:
         def listed() -> dict[str, Stored]:
             found = {}
             self.requests["list"] += 1
-            for number, page in enumerate(self._store.list(part)):
+            for number, page in enumerate(self._quick.list(part)):
                 self.requests["list"] += bool(number)
                 for meta in page:
                     name = str(meta["path"]).removeprefix(f"{part}/")
@@ -289,7 +299,7 @@ class Prefix:
 
         def got() -> bytes:
             self.requests["get"] += 1
-            data = bytes(self._store.get_range(name, start=start, end=size))
+            data = bytes(self._quick.get_range(name, start=start, end=size))
             if len(data) != size - start:
                 raise ConnectionError(f"{len(data)} of {size - start} bytes came")
             return data
@@ -359,7 +369,7 @@ class Prefix:
 
         def deleted() -> None:
             self.requests["delete"] += 1
-            self._store.delete(name)
+            self._quick.delete(name)
 
         try:
             self._tried("remove", name, deleted)
@@ -368,7 +378,7 @@ class Prefix:
 
     def _tried(self, verb: str, name: str, request: Callable[[], _T]) -> _T:
         """Make a request until it is answered."""
-        wait = _FIRST
+        wait, end = _FIRST, time.monotonic() + _PATIENCE
         for left in reversed(range(self.tries)):
             try:
                 return request()
@@ -376,7 +386,8 @@ class Prefix:
                 raise
             except Exception as exc:  # noqa: BLE001 - the driver's own, of many kinds
                 error = self._error(verb, name, exc)
-                if not left or type(error) is not ObjectStorageError:
+                given_up = not left or time.monotonic() > end
+                if given_up or type(error) is not ObjectStorageError:
                     raise error from None
             self.pause(wait * (0.5 + random.random() / 2))
             wait = min(2 * wait, _LONGEST)
