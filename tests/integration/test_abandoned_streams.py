@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +32,8 @@ INPUT = 4
 """Words in the question, which is what the server counts."""
 MESSAGES = [{"role": "user", "content": "a question of words"}]
 HANGS = Behaviour(chunks=12, hang_after=LEFT_AT)
-SLOW = Behaviour(chunks=12, chunk_delay=0.01)
-STEADY = Behaviour(chunks=12, chunk_delay=0.1)  # not over before a busy machine has left it
-ENDLESS = Behaviour(chunks=500, chunk_delay=0.02)
+"""Until the server is told to go on."""
+ENDLESS = Behaviour(chunks=10_000, chunk_delay=0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +119,7 @@ def only(path: Path) -> UsageRecord:
 async def ended(server: OpenAIServer, count: int = 1) -> list[ServedRequest]:
     """Wait until the server has noticed the end of so many requests."""
     return await asyncio.to_thread(
-        server.wait_for, lambda served: sum(r.ended is not None for r in served) >= count, 10.0
+        server.wait_for, lambda served: sum(r.ended is not None for r in served) >= count, 40.0
     )
 
 
@@ -215,16 +214,17 @@ async def test_draining_reads_on_for_the_providers_own_usage(
     server: OpenAIServer, tmp_path: Path, leave: Way
 ) -> None:
     async with client(tmp_path, "drain") as ours:
-        await leave(ours, server, STEADY)
+        await leave(ours, server, HANGS)
         assert not server.requests[0].finished  # leaving does not wait for the rest
         assert ours.statistics().in_flight == 1
+        server.release()
         (request,) = await ended(server)
         assert request.finished
     record = only(tmp_path)
     assert record.status == ("cancelled" if leave is by_cancellation else "abandoned")
     assert record.usage_source == "provider"
     assert request.usage is not None
-    assert (record.input_tokens, record.output_tokens) == (INPUT, STEADY.chunks)
+    assert (record.input_tokens, record.output_tokens) == (INPUT, HANGS.chunks)
     assert record.output_tokens == request.usage["completion_tokens"]
     assert record.cost
 
@@ -233,8 +233,9 @@ async def test_a_drained_stream_costs_what_it_costs_when_it_is_read(
     server: OpenAIServer, tmp_path: Path
 ) -> None:
     async with client(tmp_path, "drain") as ours:
-        await by_aclose(ours, server, SLOW)
-        async for _ in await opened(ours, server, SLOW):
+        await by_aclose(ours, server, HANGS)
+        server.release()
+        async for _ in await opened(ours, server, Behaviour(chunks=12)):
             pass
     drained, whole = sorted(Ledger(tmp_path).records(), key=lambda record: record.status or "")
     assert (drained.status, whole.status) == ("abandoned", "ok")
@@ -246,12 +247,13 @@ async def test_a_reader_that_left_may_still_look_at_the_record_later(
     server: OpenAIServer, tmp_path: Path
 ) -> None:
     async with client(tmp_path, "drain") as ours:
-        stream = await opened(ours, server, SLOW)
+        stream = await opened(ours, server, HANGS)
         await read(stream)
         await stream.aclose()
         assert stream.usage_record is None
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
+        server.release()
     assert stream.usage_record is not None
     assert stream.usage_record.usage_source == "provider"
 
@@ -283,13 +285,16 @@ async def test_more_streams_than_may_be_drained_are_closed(
 ) -> None:
     async with client(tmp_path, "drain") as ours:
         ours._core.draining = Draining(streams=2)
-        streams = [await opened(ours, server, SLOW) for _ in range(5)]
+        streams = [await opened(ours, server, HANGS) for _ in range(5)]
         await asyncio.gather(*map(read, streams))
         await asyncio.gather(*(stream.aclose() for stream in streams))
+        await ended(server, 3)
+        server.release()
         served = await ended(server, 5)
         assert Counter(request.ended for request in served) == {"finished": 2, "disconnected": 3}
         await until(lambda: ours._core.draining._free == 2)  # the places are free again
-        await by_aclose(ours, server, SLOW)
+        await by_aclose(ours, server, HANGS)
+        server.release()
         assert (await ended(server, 6))[-1].finished
     found = Counter(record.usage_source for record in Ledger(tmp_path).records())
     assert found == {"provider": 3, "estimated": 3}
@@ -310,12 +315,11 @@ async def test_the_clients_close_has_the_last_word_on_a_stream_that_does_not_end
     server: OpenAIServer, tmp_path: Path, leave: Way
 ) -> None:
     ours = client(tmp_path, "drain")
+    ours._core.draining = Draining(seconds=math.inf)
     for _ in range(3):
         await leave(ours, server, HANGS)
     await leave(ours, server, ENDLESS)
-    begun = time.monotonic()
     await ours.aclose(timeout=1.0)
-    assert time.monotonic() - begun < 1.5
     assert {request.ended for request in await ended(server, 4)} == {"disconnected"}
     records = list(Ledger(tmp_path).records())
     assert len(records) == 4

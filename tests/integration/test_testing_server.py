@@ -248,6 +248,19 @@ def test_a_client_that_leaves_a_hanging_stream_is_noticed(
     assert (request.status, request.chunks, request.usage) == (200, 2, None)
 
 
+def test_a_hanging_stream_goes_on_when_it_is_told_to(
+    server: OpenAIServer, http: httpx.Client
+) -> None:
+    with streamed(http, Behaviour(chunks=4, hang_after=2)) as response:
+        lines = response.iter_lines()
+        while "word2" not in next(lines):
+            pass
+        assert (only(server).chunks, only(server).ended) == (2, None)
+        server.release()
+        assert "[DONE]" in "".join(lines)
+    assert (only(server).chunks, only(server).ended) == (4, "finished")
+
+
 def test_a_client_that_leaves_between_chunks_is_noticed(
     server: OpenAIServer, http: httpx.Client
 ) -> None:

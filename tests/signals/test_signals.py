@@ -165,6 +165,32 @@ def test_a_second_signal_ends_it_at_once_and_saves(tmp_path: Path, loop: str) ->
     check(tmp_path, code, "ready", TERM, "no", TERM, ends=(-TERM,), loop=loop)
 
 
+@both_loops
+def test_a_second_signal_in_the_middle_of_a_write_waits_for_it(tmp_path: Path, loop: str) -> None:
+    """What has the lock of the segment is the interrupted thread itself, and not a disk that hangs.
+
+    On a busy machine most signals strike there: behind a system call.
+    """
+    code = """
+class Disk(FileSystem):
+    def write(self, fd, data):
+        written = super().write(fd, data)
+        if threading.current_thread() is threading.main_thread() and len(data) > 10_000:
+            say("writing")
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return written
+async def main():
+    async with UsageTracker(PATH, queue_size=100_000, fs=Disk()) as tracker:
+        await tracker.record(usage(0))  # makes the file: a thread's work
+        for number in range(1, 3_000):
+            tracker.record_nowait(usage(number))
+        await asyncio.Event().wait()
+run(main())
+"""
+    check(tmp_path, code, "writing", ends=(-TERM,), loop=loop)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_signal_while_a_thread_is_being_started_is_no_deadlock(
     tmp_path: Path, times: int

@@ -22,7 +22,8 @@ class Member(Protocol):
         """Write what is held and seal, synchronously; return how many records were not saved."""
 
     def saving_here(self) -> bool:
-        """Tell whether this very thread is in the middle of that: a signal handler struck there."""
+        """Tell whether this very thread is in the middle of that, or of a write: a signal handler
+        struck there."""
 
 
 _open: dict[Member, weakref.finalize[..., Any]] = {}

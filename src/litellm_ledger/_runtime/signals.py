@@ -42,7 +42,7 @@ _GRACE: Final = 2.0
 """Seconds beyond the drain time after which a process that was told to end is made to."""
 _LAST_BUDGET: Final = 2.0
 _AGAIN: Final = 0.05
-"""Seconds after which a signal that came in the middle of the last resort is looked at again."""
+"""Seconds after which a signal that came in the middle of a write is looked at again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -191,8 +191,8 @@ class _Coordinator:
 
     def _die(self, number: int) -> None:
         if any(writer.saving_here() for writer in _process.writers()):
-            # We struck in the middle of the last resort: it ends first.  At exit, where no thread
-            # may start any more, ``at_exit`` follows it.
+            # We struck in the middle of a write or of the last resort: that ends first.  At exit,
+            # where no thread may start any more, ``at_exit`` follows it.
             self._dying_of = number
             _later(_AGAIN, os.kill, os.getpid(), number)
             return

@@ -164,6 +164,11 @@ class SegmentLog:
         """Sync, give the open segment its final name, make that name durable.  Idempotent."""
         self._locked(timeout, self._seal)
 
+    def busy_here(self) -> bool:
+        """Whether this very thread is in the middle of an operation, further up its stack."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - RLock has no public question for it
+        return owned
+
     def abandon(self) -> None:
         """Give the log up while another thread is stuck in it; every later operation refuses."""
         self._abandoned = True
@@ -186,7 +191,7 @@ class SegmentLog:
         Raises:
             Stuck: it was not free in time, or the log was given up.
         """
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - RLock has no public question for it
+        if self.busy_here():
             raise Stuck(errno.EDEADLK, "this thread is in the middle of it", str(self._dir))
         try:
             if not self._lock.acquire(timeout != 0, timeout if timeout > 0 else -1):

@@ -344,9 +344,11 @@ class Writer:
         return unsaved
 
     def saving_here(self) -> bool:
-        """Tell whether this very thread is in the middle of the last resort."""
+        """Tell whether this very thread is in the middle of the last resort, or of a write."""
         admission = self.admission
-        return admission.opened is not None and admission.last_resort.saving_here()
+        return admission.opened is not None and (
+            admission.last_resort.saving_here() or admission.opened.log.busy_here()
+        )
 
     def _silence_task(self) -> None:
         """Spare the user asyncio's "Task was destroyed but it is pending" for a task we gave up."""

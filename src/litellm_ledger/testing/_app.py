@@ -86,6 +86,10 @@ class App:
     def clear(self) -> None:
         self._failed.clear()
 
+    def release(self) -> None:
+        for exchange in self._under_way:
+            exchange.release()
+
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
         content = await _read(receive)
@@ -192,11 +196,17 @@ class _Exchange:
         self._journal = journal
         self._send = send
         self._over = asyncio.Event()
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        """Hang no more."""
+        self._released.set()
 
     def end(self, how: str, **changes: Any) -> None:
         """Note how it ended; the first to call this is right."""
         if not self._over.is_set():
             self._over.set()
+            self._released.set()
             self._journal.update(self.number, ended=how, **changes)
 
     async def watch(self, receive: Receive) -> None:
@@ -206,8 +216,10 @@ class _Exchange:
         self.end("disconnected")
 
     async def pause(self, seconds: float | None) -> bool:
-        """Wait, for ever if None, or until the exchange is over; return whether it is."""
-        if seconds == 0:
+        """Wait, until `release` if None, or until the exchange is over; return whether it is."""
+        if seconds is None:
+            await self._released.wait()
+        elif seconds == 0:
             await asyncio.sleep(0)
         else:
             try:

@@ -27,11 +27,12 @@ class Behaviour:
         fail_first: The first N requests with the same header text fail with `status` (500 where
             `status` is 200), the later ones succeed.
         key: Any text; requests with different keys count their `fail_first` apart.
-        hang: Never answer, not even a status line.
+        hang: Never answer, not even a status line, or not before the server's `release()`.
         chunks: Chunks of a stream; `chunks * words_per_chunk` is the length of every answer.
         words_per_chunk: Words in one chunk.
         chunk_delay: Seconds before each chunk.
-        hang_after: Send N chunks of the stream, then stay silent for ever.
+        hang_after: Send N chunks of the stream, then stay silent, for ever or until the server's
+            `release()`.
         cut_after: Send N chunks of the stream, then close the connection, without `[DONE]`. An
             answer that is no stream is cut in the middle of its body, whatever N is.
         error_after: Send N chunks of the stream, then an error event, and end.

@@ -97,6 +97,11 @@ class OpenAIServer:
         if self._running is not None:
             self._running.app.clear()
 
+    def release(self) -> None:
+        """Let the requests under way that `hang`, or will, go on as if they did not."""
+        if self._running is not None:
+            self._running.release()
+
     def wait_for(
         self, condition: Callable[[list[ServedRequest]], object], timeout: float = 5.0
     ) -> list[ServedRequest]:
@@ -137,6 +142,9 @@ class _Running:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="openai-test-server", daemon=True)
         self._thread.start()
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self.app.release)
 
     def stop(self) -> None:
         self._server.should_exit = True
