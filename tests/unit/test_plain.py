@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -224,6 +224,16 @@ _USAGE: Any = {
         },
     ),
     model=st.sampled_from(["gpt-4o-mini", "gemini/gemini-2.5-pro", "unheard-of", ""]),
+)
+@example(  # reasoning on top of the output: more than a record can hold
+    usage={
+        "num_search_queries": 0,
+        "completion_tokens_details": {"reasoning_tokens": MAX_INT},
+    },
+    hidden={},
+    annotations=None,
+    members={},
+    model="gpt-4o-mini",
 )
 def test_both_ways_say_the_same_of_an_answer(
     usage: dict[str, Any],

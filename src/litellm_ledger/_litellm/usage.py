@@ -105,7 +105,9 @@ def _read_usage(usage: Any, fields: dict[str, Any]) -> None:  # noqa: C901 - one
     reasoning = None if out_details is None else count(view(out_details).get("reasoning_tokens"))
     if on_top := _researched(get, reasoning):
         reasoning = on_top
-        fields["output_tokens"] = fields.get("output_tokens", 0) + on_top
+        output = fields.pop("output_tokens", 0) + on_top
+        if count(output) is not None:
+            fields["output_tokens"] = output
     if reasoning is not None:
         fields["reasoning_tokens"] = reasoning
     apart = _priced_apart(in_details, "input") | _priced_apart(out_details, "output")
