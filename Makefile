@@ -35,9 +35,15 @@ JOBS := auto
 # `user = true` in somebody's pip configuration has no meaning inside a virtual environment.
 export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Bytecode is written, whoever has that switched off: each process would compile what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
+# pip would compile each file of an environment, and a fifth of them is ever imported.
+INSTALL := $(PIP) install --no-compile
+# An environment whose packages a new one begins with, where both have the same Python.
+SEED :=
 # pyright --verifytypes looks at the `python` on the PATH and nowhere else.
 ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
 LOG := $(VENV)/install.log
@@ -71,11 +77,13 @@ help: ## Show this list
 demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no network needed
 	@$(PY) examples/demo.py
 
-# Bytecode is written, whoever has that switched off: each process would compile all tests anew.
 .PHONY: test
 test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium pgbouncer ## Run the test suite against the built wheel
-	@PYTEST_DEBUG_TEMPROOT="$(SCRATCH)" PYTHONDONTWRITEBYTECODE= \
+	@PYTEST_DEBUG_TEMPROOT="$(SCRATCH)" \
 		$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+.PHONY: environment
+environment: $(STEPS)/lint $(STEPS)/test $(STEPS)/docs chromium pgbouncer ## Install what the checks and tests need, and run none
 
 # LiteLLM's own proxy pins an older LiteLLM than the newest: it has an environment of its own.
 .PHONY: proxy
@@ -155,7 +163,7 @@ test-litellm: ## Run what touches LiteLLM on VERSION=1.108.14, or any other (def
 		requirements/constraints.txt >build/litellm-$(VERSION).txt.new
 	@cmp -s build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt && rm build/litellm-$(VERSION).txt.new || \
 		mv build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt
-	@$(MAKE) test VENV=.venv-litellm-$(VERSION) CONSTRAINTS=build/litellm-$(VERSION).txt \
+	@$(MAKE) test VENV=.venv-litellm-$(VERSION) SEED=$(VENV) CONSTRAINTS=build/litellm-$(VERSION).txt \
 		TEST_GROUPS="--group test --group peers" PYTEST_ARGS="-W default $(filter-out $(INEXACT),$(TOUCHES_LITELLM)) $(PYTEST_ARGS)"
 
 .PHONY: matrix
@@ -247,12 +255,18 @@ $(STEPS)/python:
 		done; \
 		PYTHONPATH=$(VENV)/pip $(PY) -m pip install --quiet --ignore-installed pip && rm -rf $(VENV)/pip; \
 	} || exit 1
+	@for to in $(VENV)/lib/python*/site-packages; do \
+		from="$(SEED)$${to#$(VENV)}"; \
+		if [ -n "$(SEED)" ] && [ -e "$(SEED)/.steps/test" ] && [ -d "$$from" ]; then \
+			echo "==> $(VENV): copying the packages of $(SEED)"; cp -R "$$from/." "$$to/" || exit 1; \
+		fi; \
+	done
 	@mkdir -p $(STEPS)
-	@$(PIP) install --upgrade "pip>=25.1" $(quietly)
+	@$(INSTALL) --upgrade "pip>=25.1" $(quietly)
 	@touch $@
 
 $(STEPS)/build: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
-	@$(PIP) install -c $(CONSTRAINTS) --group build $(quietly)
+	@$(INSTALL) -c $(CONSTRAINTS) --group build $(quietly)
 	@touch $@
 
 $(STEPS)/wheel: $(STEPS)/build $(SOURCES) $(METADATA)
@@ -269,7 +283,8 @@ define install_wheel
 	else \
 		echo "==> $(VENV): installing $(1) (the first time takes a minute)"; \
 		$(PIP) install --force-reinstall --no-deps $(VENV)/wheel/*.whl $(quietly); \
-		$(PIP) install -c $(CONSTRAINTS) $(2) $(quietly); \
+		$(INSTALL) -c $(CONSTRAINTS) $(2) $(quietly); \
+		LITELLM_LOCAL_MODEL_COST_MAP=True $(PY) -c "import litellm" $(quietly); \
 	fi
 	@touch $@
 endef
@@ -282,7 +297,8 @@ $(STEPS)/test: $(STEPS)/wheel
 
 $(STEPS)/proxy: $(STEPS)/python requirements/proxy.txt
 	@echo "==> $(VENV): installing LiteLLM's own proxy (the first time takes a minute)"
-	@$(PIP) install -c requirements/proxy.txt --group proxy $(quietly)
+	@$(INSTALL) -c requirements/proxy.txt --group proxy $(quietly)
+	@LITELLM_LOCAL_MODEL_COST_MAP=True $(PY) -c "import litellm.proxy.proxy_server" $(quietly)
 	@touch $@
 
 $(STEPS)/framework: $(STEPS)/wheel
@@ -290,17 +306,17 @@ $(STEPS)/framework: $(STEPS)/wheel
 
 $(STEPS)/bench: $(STEPS)/test
 	@echo "==> $(VENV): installing what we are measured against"
-	@$(PIP) install -c $(CONSTRAINTS) --group bench $(quietly)
+	@$(INSTALL) -c $(CONSTRAINTS) --group bench $(quietly)
 	@touch $@
 
 $(STEPS)/docs: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
 	@echo "==> $(VENV): installing what builds the pages"
-	@$(PIP) install -c $(CONSTRAINTS) --group docs $(quietly)
+	@$(INSTALL) -c $(CONSTRAINTS) --group docs $(quietly)
 	@touch $@
 
 $(STEPS)/lint: $(STEPS)/python pyproject.toml $(CONSTRAINTS)
 	@echo "==> $(VENV): installing the lint and type tools"
-	@$(PIP) install -c $(CONSTRAINTS) --group lint $(quietly)
+	@$(INSTALL) -c $(CONSTRAINTS) --group lint $(quietly)
 	@touch $@
 
 comma := ,
