@@ -36,8 +36,8 @@ def ship(
         option(
             "--to",
             metavar="URL",
-            help="Where to: s3://BUCKET/PREFIX, gs://, az:// or file:///DIRECTORY. Credentials are "
-            "taken from the environment.",
+            help="Where to: postgresql://HOST/DATABASE, s3://BUCKET/PREFIX, gs://, az:// or "
+            "file:///DIRECTORY. Credentials are taken from the environment.",
         ),
     ],
     follow: Annotated[bool, option("--follow", "-f", help="Continue until Ctrl-C.")] = False,
@@ -57,7 +57,16 @@ def ship(
 
     if is_prefix(to):
         return _ship_objects(output, ledger, to, follow=follow, every=every, tidy=remove_compacted)
-    raise ValueError("--to: give s3://BUCKET/PREFIX, gs://, az:// or file:///DIRECTORY")
+    if to.startswith(("postgresql:", "postgres:")):
+        from litellm_ledger._reading.listing import each
+
+        from .shipping_database import ship_database
+
+        return ship_database(output, each(ledger.paths), to, follow=follow)
+    raise ValueError(
+        "--to: give postgresql://HOST/DATABASE, s3://BUCKET/PREFIX, gs://, az:// or "
+        "file:///DIRECTORY"
+    )
 
 
 def _ship_objects(

@@ -29,6 +29,7 @@ from litellm_ledger._records.layout import (
     MANIFESTS,
     RECOVERY,
     SEGMENTS,
+    SHIPPING,
     SegmentName,
     entry_name,
     live_name,
@@ -37,10 +38,11 @@ from litellm_ledger._records.layout import (
 from litellm_ledger._records.money import FAR
 from litellm_ledger._storage.live_file import read_live
 from litellm_ledger._storage.location import file_system_of, is_network
+from litellm_ledger._storage.shipping_marks import Mark, places
 
 from .ledger import Ledger
 
-__all__ = ["Finding", "examine", "place", "writers"]
+__all__ = ["Finding", "examine", "place", "shipping", "writers"]
 
 LOOK_BACK: Final = timedelta(days=30)
 """What is older is history: it does not make ``doctor`` complain for ever."""
@@ -53,6 +55,7 @@ _UNSEALED: Final = 16 * 2**20
 _CLOCK: Final = timedelta(seconds=60)
 _PAUSE: Final = 0.3
 """Seconds between two looks at a backlog: a writer that gets on has written by then."""
+_SHIPPED_LATE: Final = timedelta(minutes=10)
 _NAMED: Final = 5
 _BY_ENTRY: Final = ("user", "price_map")
 """Sources of a cost by an entry of the price book."""
@@ -83,7 +86,7 @@ def examine(ledger: Ledger) -> list[Finding]:
     """
     names = ledger.segments()
     owners = {name.writer for name in names}
-    found = [*place(ledger.path), *writers(ledger.path)]
+    found = [*place(ledger.path), *writers(ledger.path), *shipping(ledger.path)]
     live = {*list_live(ledger.path)}
     orphans = sorted({name.writer for name in names if name.open and name.writer not in live})
     if orphans:
@@ -212,6 +215,35 @@ def _written(path: Path, writer: str) -> int:
         return read_live(path / LIVE / live_name(writer)).written
     except OSError:
         return -1  # closed meanwhile: it made progress
+
+
+def shipping(path: Path) -> Iterator[Finding]:
+    """Look at each place that the ledger is shipped to: backlog, and what went wrong last."""
+    known = places(path)
+    if not known:
+        return
+    from litellm_ledger._shipping.standing import Lookout
+
+    lookout = Lookout(path)
+    lookout.look()
+    for one in known:
+        behind = sum(
+            max(0, standing.top - one.writers.get(writer, Mark()).shipped)
+            for writer, standing in lookout.standings.items()
+        )
+        ago = timedelta(seconds=max(0, round(time.time() - one.mark.at)))
+        when = f"it answered {ago} ago" if one.mark.at else "it never answered"
+        said = f"{counted(behind, 'record')} not shipped to {one.mark.to or one.path.name}; {when}"
+        if one.mark.error:
+            said += f"; {one.mark.error}"
+        if behind and (one.mark.error or ago > _SHIPPED_LATE):
+            yield _warning(
+                "shipping",
+                f"{said}. A client with sink=, or litellm-ledger ship, sends them; to stop "
+                f"shipping there for good, remove {SHIPPING}/{one.path.name}",
+            )
+        else:
+            yield _ok("shipping", said)
 
 
 def _clock(path: Path, writers: set[str]) -> Finding:

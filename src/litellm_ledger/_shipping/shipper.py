@@ -83,6 +83,7 @@ class Shipper:
 
     Attributes:
         stopping: ends ``follow`` and ``step`` after the batch that is being shipped.
+        shipping: a batch is being shipped.
         records, batches: what this shipper has shipped.
         failing: why nothing is shipped at the moment; ``None``: the database answers.
         last_error, last_success: the text of the last failure; when the database last answered.
@@ -101,6 +102,7 @@ class Shipper:
         self._breathe = breathe
         self.roads: list[Road] = list(roads)
         self.stopping = False
+        self.shipping = False
         self.records = 0
         self.batches = 0
         self.failing: str | None = None
@@ -186,7 +188,11 @@ class Shipper:
         moved = False
         for road in self.roads:
             for stretch in road.round(all_now=all_now):
-                moved = await self._ship(road, stretch) or moved
+                self.shipping = True
+                try:
+                    moved = await self._ship(road, stretch) or moved
+                finally:
+                    self.shipping = False
                 if self.stopping:
                     return moved
         return moved
@@ -354,7 +360,9 @@ class Shipper:
 
     def _bad(self, exc: Exception) -> None:
         self._drop()
-        self._note_error(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+        named = type(exc).__name__
+        said = str(exc) if isinstance(exc, LedgerError) else f"{named}: {exc}"
+        self._note_error(said if str(exc) else named)
         self.failing = self.last_error
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause or _FIRST_PAUSE)
         self._again_at = time.monotonic() + self._pause * random.uniform(0.5, 1.0)

@@ -95,6 +95,30 @@ def observe(meter: Meter, look: Look, before: Callable[[], None]) -> None:
         lambda now, _: now.retries,
     )
     gauge(
+        "litellm_ledger.sink.backlog",
+        "{record}",
+        "Records on the ledger that are not shipped to the sink.",
+        lambda now, _: None if now.sink is None else now.sink.backlog,
+    )
+    gauge(
+        "litellm_ledger.sink.lag",
+        "s",
+        "How long the oldest of them has waited.",
+        lambda now, _: None if now.sink is None else now.sink.lag_s,
+    )
+    counter(
+        "litellm_ledger.sink.shipped",
+        "{record}",
+        "Records that this process has shipped.",
+        lambda now, _: None if now.sink is None else now.sink.shipped,
+    )
+    gauge(
+        "litellm_ledger.sink.failing",
+        "1",
+        "1 while nothing, or not everything, can be shipped.",
+        lambda now, _: None if now.sink is None else int(bool(now.sink.failing)),
+    )
+    gauge(
         "litellm_ledger.unsettled",
         "{call}",
         "Calls on the ledger, of all processes, that were cut off: their cost is unknown.",

@@ -1,0 +1,59 @@
+"""``litellm-ledger ship --to postgresql://…``: what it says, and what it exits with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+from tests.ledger_by_hand import WRITER, HandMade
+from tests.shipped import ask, assert_exactly_once
+
+from litellm_ledger._cli.app import app
+
+AWAY = "postgresql://user:secret@127.0.0.1:9/none"
+
+
+def test_several_ledgers_are_shipped_and_the_second_run_has_nothing_to_do(
+    tmp_path: Path, database_url: str
+) -> None:
+    roots = [tmp_path / "one", tmp_path / "two"]
+    for number, root in enumerate(roots):
+        HandMade(root, f"20250103T000000Z-{number:016x}").sealed(1, 5)
+    args = ["ship", *map(str, roots), "--to", database_url]
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 0, done.output
+    assert "10 records shipped to postgresql://" in done.output
+    assert asyncio.run(assert_exactly_once(database_url, roots)) == 10
+    again = json.loads(CliRunner().invoke(app, [*args, "--json"]).stdout)
+    assert (again["ok"], again["shipped"], again["backlog"]) == (True, 0, 0)
+
+
+def test_a_database_that_is_away_is_said_without_a_password(tmp_path: Path) -> None:
+    HandMade(tmp_path).sealed(1, 5)
+    done = CliRunner().invoke(app, ["ship", str(tmp_path), "--to", AWAY])
+    assert done.exit_code == 1
+    assert "5 records not shipped yet" in done.output
+    assert "secret" not in done.output + done.stderr
+    doctor = CliRunner().invoke(app, ["doctor", str(tmp_path)])
+    assert doctor.exit_code == 1
+    assert "5 records not shipped to postgresql://127.0.0.1:9/none" in doctor.output
+
+
+def test_a_follower_ends_between_batches_when_it_is_told(tmp_path: Path, database_url: str) -> None:
+    hand = HandMade(tmp_path)
+    hand.sealed(1, 5)
+    command = [sys.executable, "-m", "litellm_ledger", "ship", str(tmp_path), "--to", database_url]
+    with subprocess.Popen([*command, "--follow"], stdout=subprocess.PIPE) as follower:
+        query = "SELECT shipped FROM litellm_ledger.writers WHERE writer = $1"
+        while not asyncio.run(ask(database_url, query, WRITER)):
+            pass
+        follower.send_signal(signal.SIGTERM)
+        out, _ = follower.communicate()
+    assert follower.returncode == 0
+    assert b"shipped to postgresql://" in out
+    assert asyncio.run(assert_exactly_once(database_url, [tmp_path])) == 5
