@@ -86,6 +86,7 @@ class Road:
             process may ship it itself.
         recovers: finish what writers left behind that died.
         breathe: called again and again while lines are read.
+        lines: of one batch, at most.
 
     Attributes:
         known: the checkpoints; ``own``: what hears of those of this process's writers.
@@ -102,7 +103,9 @@ class Road:
         patience: float = 0.0,
         recovers: bool = True,
         breathe: Callable[[], None] | None = None,
+        lines: int = LINES,
     ) -> None:
+        self._lines = lines
         self.root = root
         self.to = to
         self.source = Source(root, breathe=breathe)
@@ -149,7 +152,7 @@ class Road:
             return
         backlog = self.backlogs.get(writer)
         if backlog is None:
-            backlog = self.backlogs[writer] = _Backlog()
+            backlog = self.backlogs[writer] = _Backlog(lines=self._lines)
         if not backlog.seen or backlog.seen[-1][0] < top:
             if len(backlog.seen) >= _TIMES:
                 backlog.seen.pop()
@@ -191,7 +194,7 @@ class Road:
             while backlog.seen and backlog.seen[0][0] <= checkpoint.shipped:
                 backlog.seen.popleft()
             if moved:
-                backlog.lines = min(LINES, 2 * backlog.lines)
+                backlog.lines = min(self._lines, 2 * backlog.lines)
         standing = self.source.lookout.standings.get(writer)
         if standing is not None:
             self._compare(standing)
