@@ -136,6 +136,7 @@ async def test_one_line_that_the_database_refuses_is_set_aside_and_all_others_ar
     rows = await ask(database_url, "SELECT seq, line, why FROM litellm_ledger.rejected")
     assert [(row["seq"], row["line"]) for row in rows] == [(42, lines[41])]
     assert "CheckViolation" in rows[0]["why"]
+    assert "refused" not in rows[0]["why"], "no value of the record in an error or a log"
     assert shipper.batches < 30
 
 

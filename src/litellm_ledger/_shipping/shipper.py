@@ -310,14 +310,15 @@ class Shipper:
     async def _refused(self, road: Road, stretch: Stretch, exc: Exception) -> None:
         """Find the line that the database does not take, and set it aside."""
         self._drop()  # whatever it was, this connection is not used again
-        why = f"{type(exc).__name__}: {exc}"[:_WHY]
+        # Its first line: the next one has the values.
+        why = f"{type(exc).__name__}: {str(exc).partition(chr(10))[0]}"[:_WHY]
         state = str(getattr(exc, "sqlstate", ""))
         alone = _is_about_data(exc) and road.refused(stretch)
         if not _is_about_data(exc) or not stretch.lines or (alone and state == _TOO_SLOW):
             if state == _TWICE:
                 why = (
                     f"rows of {stretch.writer} from number {stretch.first} are there already, "
-                    f"and its checkpoint says that they are not ({exc})"
+                    "and its checkpoint says that they are not"
                 )
             pause = _BRIEFLY if state.startswith(_IN_THE_WAY) else _OWN_PAUSE
             road.failed(stretch.writer, why, pause)
