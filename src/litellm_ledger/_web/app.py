@@ -21,6 +21,7 @@ try:
     import jinja2
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.requests import Request
     from starlette.responses import RedirectResponse, Response, StreamingResponse
     from starlette.routing import Route
@@ -31,6 +32,7 @@ except ModuleNotFoundError as exc:
 from .asks import ASKS
 from .assets import ASSETS, assets
 from .events import Broadcast, stream
+from .mounting import Mounted
 from .openapi import description
 from .service import JSON, Asked, Reply, complaint
 from .verifying import Verifier, progress_page
@@ -112,6 +114,7 @@ class _Dashboard:
                 Route("/health", UsageHealth(ledger=root)),
                 Route(f"/{ASSETS}/{{name}}", self._asset),
             ],
+            middleware=[Middleware(Mounted)],
             exception_handlers={HTTPException: self._refused},
             lifespan=self._lifespan,
         )
