@@ -278,6 +278,13 @@ SABOTAGE: Final = (
         f"{_POWER}::test_a_compaction_that_syncs_nothing_is_caught",
     ),
     (
+        "readers that do not look again when records went meanwhile",
+        (
+            "tests/integration/test_reading_while_records_go.py::"
+            "test_a_reader_that_does_not_look_again_is_caught"
+        ),
+    ),
+    (
         "an erasure whose audit comes after the files",
         (
             "tests/crash/test_erase_kills.py::"

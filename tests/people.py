@@ -40,6 +40,7 @@ class People(HandMade):
             "provider": "openai",
             "tags": {"user": who, "team": f"team of {who}"},
             "call_id": f"call-{who}-{self.writer}-{seq}",
+            **fields,
         }
         outcome = {
             "cost": Decimal(pico).scaleb(-12),
@@ -52,8 +53,8 @@ class People(HandMade):
             "content": {"request": {"messages": [{"content": f"I am {who}"}]}},
         }
         return [
-            self.line(seq, kind="started", **given, **fields),
-            self.line(seq + 1, **given, **outcome, **fields),
+            self.line(seq, kind="started", **given),
+            self.line(seq + 1, **given, **outcome),
         ]
 
 

@@ -113,7 +113,7 @@ def test_the_nearest_file_is_in_force_up_to_the_repository_then_the_users_own(
         ('columns = ["calls", "prize"]', 1, "no column 'prize'; there are calls, ok, "),
         ("columns = []", 1, "no column is given"),
         ('zone = "UTC', 1, "at line 1"),
-        ('zone = "\udcff"', 0, "utf-8"),
+        ('zone = "\udcff"', 0, "UTF-8"),
     ],
 )
 def test_what_cannot_be_is_said_with_file_and_line(
@@ -220,3 +220,69 @@ def test_times_without_a_zone_are_those_of_the_table(there: Path) -> None:
     assert as_json("statusline", there / "usage")["tz"] == "UTC"
     page = on_a_terminal("html", "-", there / "usage")  # a file is for others
     assert "time zone UTC" in page
+
+
+def test_a_file_that_cannot_be_read_is_named_with_what_to_do(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there / "directory").mkdir()
+    (there / "latin").write_bytes(b"zone = 'UTC'\n# \xe9t\xe9")
+    for name, said in {
+        "none.toml": "there is no file of settings none.toml; name another in LITELLM_LEDGER",
+        "directory": "directory is no file of settings",
+        "latin/x": "the file of settings latin/x cannot be read: Not a directory; name another",
+        "latin": "latin: it is not UTF-8: byte 0xe9 in line 2; save it as UTF-8",
+    }.items():
+        monkeypatch.setenv("LITELLM_LEDGER_CONFIG", name)
+        done = run("daily")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert "Errno" not in done.stderr
+    monkeypatch.delenv("LITELLM_LEDGER_CONFIG")
+    (there / _settings.FILE).mkdir()
+    assert f"{there / _settings.FILE} is no file of settings" in run("daily").stderr
+
+
+def test_one_that_this_user_may_not_read_is_left_out_and_said(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(there / _settings.FILE, 'zone = "Asia/Tokyo"')
+    real = os.open
+
+    def refused(path: str, *args: int, **more: int) -> int:
+        if path == str(file):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", refused)
+    done = run("daily", there / "usage")
+    assert done.exit_code == 0
+    assert f"{file} is left out, because it cannot be read: Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize(("flag", "command"), [("--budgets", "budgets"), ("--anchor", "verify")])
+def test_a_file_that_a_flag_names_and_nobody_can_read_is_said_so(
+    there: Path, flag: str, command: str
+) -> None:
+    what = command if command == "budgets" else "anchors"
+    (there / "binary").write_bytes(b"\xff\xfe\n")
+    for name, said in {
+        "none": f"there is no file of {what} none; give ",
+        "usage": f"usage is a directory, and no file of {what}; give ",
+        "binary/x": f"the file of {what} binary/x cannot be read: Not a directory; give ",
+        "binary": "not UTF-8: byte 0xff in line 1" if what == "budgets" else "no anchor found in",
+    }.items():
+        done = run(command, "usage", flag, name)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert "Errno" not in done.stderr
+
+
+def test_a_word_that_is_nearly_a_command_is_suggested(there: Path) -> None:
+    for words, meant in {("budgets", "relase"): "budgets release", ("bugdets",): "budgets"}.items():
+        done = run(*words)
+        assert done.exit_code == 2
+        assert f"there is no command {' '.join(words)}; did you mean {meant}?" in done.stderr
+    (there / "relase").mkdir()
+    assert "no ledger at relase" in run("budgets", "relase").stderr
+    assert "No such command 'zzz'" in run("zzz").stderr

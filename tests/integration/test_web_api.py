@@ -22,6 +22,8 @@ from tests.ledger_by_hand import OTHER_WRITER, HandMade
 
 from litellm_ledger import Budget, Ledger
 from litellm_ledger._budgets.known import remember
+from litellm_ledger._maintenance.prune import prune
+from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._web.asks import ASKS
 from litellm_ledger.web import Viewer, usage_app
@@ -204,6 +206,39 @@ def test_what_is_written_meanwhile_is_in_the_next_answer(tmp_path: Path) -> None
 
     first, second, third = asyncio.run(run())
     assert (second, third) == (first + 1, first + 2)
+
+
+def test_what_was_pruned_is_in_the_sums_and_tenants_hear_no_number_of_others(
+    tmp_path: Path,
+) -> None:
+    hand = HandMade(tmp_path)
+    for first, days in ((1, 20), (4, 0)):
+        ts = NOW - timedelta(days=days, hours=1)
+        lines = [
+            hand.line(
+                first + n,
+                **record(n, ts=ts, tags={"tenant": ("acme", "other")[n % 2], "user": "u"}),
+            )
+            for n in range(3)
+        ]
+        hand.sealed(first, first + 2, lines)
+    seal(tmp_path)
+    rule = Retention(keep=timedelta(days=10))
+    assert prune(tmp_path, rule, who="x", why="y").records == 3
+    for who, calls, pruned in (("operator", 6, 3), ("acme", 4, 2)):
+        found = answer(tmp_path, "/api/report?last=12mo", who)
+        assert (found["total"]["calls"], found["is_floor"]) == (calls, False)
+        assert f"of {pruned} calls in these sums only aggregates are kept" in str(found["notes"])
+    by = "/api/report?last=12mo&by=tag:user&by=tag:tenant"
+    for who, calls, said in (
+        ("operator", 3, "3 records not included"),
+        ("acme", 2, "may be missing"),
+    ):
+        found = answer(tmp_path, by, who)
+        assert (found["total"]["calls"], found["is_floor"]) == (calls, True)
+        (note,) = (note for note in found["notes"] if note.startswith("Pruned"))
+        assert said in note
+        assert who == "operator" or not re.search(r"\d", note)
 
 
 def test_the_summary_has_today_the_month_and_where_it_leads(root: Path) -> None:

@@ -253,6 +253,31 @@ def test_a_backup_that_was_used_or_is_another_ledgers_is_refused(
     assert path.exists()
 
 
+def test_with_no_records_to_tell_them_apart_ledgers_are_told_by_their_path(
+    hand: HandMade, to: Path, tmp_path: Path
+) -> None:
+    stranger = HandMade(tmp_path / "stranger", OTHER_WRITER)
+    for root in (hand.root, stranger.root):
+        (root / "segments").mkdir(parents=True, exist_ok=True)
+    back_up(hand.root, to)
+    for _ in range(2):  # without records, then with some
+        with pytest.raises(LedgerPathError, match="of another ledger"):
+            again(stranger.root, to)
+        stranger.sealed(1, 2)
+    hand.sealed(1, 2)
+    assert again(hand.root, to).segments == 1
+    with pytest.raises(LedgerPathError, match=f"made of {hand.root}"):
+        again(stranger.root, to)
+    empty = tmp_path / "empty"
+    (empty / "segments").mkdir(parents=True)
+    with pytest.raises(LedgerPathError, match="of another ledger"):
+        again(empty, to)
+    hand.root.rename(tmp_path / "moved")
+    hand = HandMade(tmp_path / "moved")
+    hand.sealed(3, 4)
+    assert again(hand.root, to).segments == 2
+
+
 def test_links_are_refused_and_one_file_that_cannot_be_read_stops_nothing(
     hand: HandMade, to: Path, tmp_path: Path
 ) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from tests.disks import QUICK
-from tests.ledger_by_hand import OTHER_WRITER, WRITER, HandMade, spoil
+from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, spoil
 from tests.ledgers import contents
-from tests.people import JOHN, LATER, MARY, People, says, traces, two_people
+from tests.people import JOHN, LATER, MARY, People, adjusted, says, traces, two_people
 
 from litellm_ledger import Ledger, LedgerPathError
 from litellm_ledger._archive.archive import list_archive
@@ -25,7 +25,9 @@ from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.erase import Erased, erase
 from litellm_ledger._maintenance.erasing import alone, finish_pending
 from litellm_ledger._maintenance.person import Person
+from litellm_ledger._maintenance.prune import prune
 from litellm_ledger._maintenance.recover import recover
+from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.rewriting import anonymous
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.anchor import anchor
@@ -338,6 +340,50 @@ def test_tables_of_lines_that_are_gone_name_nobody_and_come_to_the_same(tmp_path
     done = out(tmp_path)
     assert done.files == 1
     assert traces(tmp_path) == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_of_what_was_pruned_nothing_names_her_and_the_sums_stay(tmp_path: Path, keep: bool) -> None:
+    root, old = tmp_path / "usage", {"ts": NOON - timedelta(days=100)}
+    hand = People(root)
+    expired = [*hand.call(1, MARY, **old), *hand.call(3, JOHN, **old), *hand.call(5, MARY, **old)]
+    hand.sealed(1, 6, expired)
+    hand.sealed(7, 10, [*hand.call(7, MARY), *hand.call(9, JOHN)])
+    adjusted(root, expired[1], expired[3])
+    seal(root)
+    anchors = [anchor(root)]
+    prune(root, Retention(keep=timedelta(days=50)), who="x", why="y", now=NOON)
+    anchors.append(anchor(root))
+    (before, his) = (Ledger(root).report([]), says(root, JOHN))
+    assert (before.total.calls, before.aggregated, before.adjusted) == (5, 3, 2)
+
+    done = out(root, keep=keep)
+    assert (done.records, done.waiting) == (2, 0)
+    assert traces(root) == []
+    assert says(root, JOHN) == his
+    for large in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_engine, "_is_large", lambda *_, large=large: large)
+            report = Ledger(root).report(["user"])
+        mine = [row for row in report.rows if row.group["tag:user"] == "(none)"]
+        assert [row.calls for row in mine] == [3 if keep else 2]
+        gone = Decimal(0) if keep else Decimal("0.00000123")
+        assert report.total.cost == before.total.cost - gone
+        assert report.adjusted == 2
+    anchors.append(anchor(root))
+    found = verify(root, full=True, anchors=anchors)
+    assert found.ok
+    assert all(one.ok for one in found.anchors)
+    state = contents(root)
+    assert not out(root, keep=keep).records
+    assert contents(root) == state
+    copy = tmp_path / "copy"
+    back_up(root, copy)
+    assert traces(copy) == []
+    rule = Retention(keep=timedelta(days=50), keep_aggregates=timedelta(days=60))
+    assert prune(root, rule, who="x", why="y", now=NOON).manifests == 1
+    assert verify(root, full=True, anchors=anchors).ok
+    assert Ledger(root).report([]).total.calls == (2 if keep else 1)
 
 
 # -- what is on record -----------------------------------------------------------------------------

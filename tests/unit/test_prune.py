@@ -6,71 +6,30 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade, framed, spoil
+from tests.pruned import DAY, adjusted, days, filled, of_day, pruned
 from tests.terminal import run, told
 
 from litellm_ledger import Ledger, LedgerPathError, UsageRecord, UsageTracker
 from litellm_ledger._maintenance.backup import back_up
 from litellm_ledger._maintenance.compact import compact
-from litellm_ledger._maintenance.prune import Pruning, prune
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._maintenance.retention import Retention, retention
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.anchor import anchor
 from litellm_ledger._reading.verify import verify
-from litellm_ledger._records.adjustment import Adjustment, encode_addition
 from litellm_ledger._records.layout import ADJUSTMENTS, SEGMENTS, SegmentName
 from litellm_ledger._reports import engine
 from litellm_ledger._storage.live_file import lock_directory, unlock
 from litellm_ledger._writing.upkeep import Upkeep
 
-DAY = timedelta(days=1)
-NOW = NOON + 100 * DAY
 QUESTIONS: list[list[str]] = [[], ["model"], ["day", "status"], ["user"], ["hour", "user", "model"]]
-
-
-def days(keep: float, **more: Any) -> Retention:
-    return Retention(keep=keep * DAY, **more)
-
-
-def pruned(root: Path, rule: Retention | None = None, **more: Any) -> Pruning:
-    given = {"who": "alice", "why": "the rule", "now": NOW, **more}
-    return prune(root, rule or days(50), **given)
-
-
-def of_day(hand: HandMade, first: int, last: int, day: int, **more: Any) -> list[bytes]:
-    return [
-        hand.line(
-            seq,
-            ts=NOON + day * DAY,
-            cost=Decimal(seq) / 1000,
-            status="ok",
-            input_tokens=seq,
-            latency_ms=float(seq),
-            tags={"user": f"u{seq % 3}"},
-            **more,
-        )
-        for seq in range(first, last + 1)
-    ]
-
-
-def filled(root: Path) -> HandMade:
-    """Two writers; what is older than 50 days: 1 to 12 of the one, 1 and 2 of the other."""
-    hand, other = HandMade(root), HandMade(root, OTHER_WRITER)
-    hand.sealed(1, 3, of_day(hand, 1, 3, 0))
-    hand.sealed(4, 8, of_day(hand, 4, 8, 1))
-    hand.sealed(9, 12, of_day(hand, 9, 12, 40))
-    hand.sealed(13, 14, of_day(hand, 13, 14, 90))
-    other.sealed(1, 2, of_day(other, 1, 2, 2))
-    other.sealed(3, 4, of_day(other, 3, 4, 95))
-    seal(root)
-    return hand
 
 
 @pytest.fixture
@@ -153,6 +112,31 @@ def test_the_oldest_go_until_the_ledger_is_small_enough(hand: HandMade) -> None:
     assert done.segments == 5
     assert done.over
     assert says(hand.root) == before
+
+
+def test_later_ones_go_in_place_of_those_that_may_not(hand: HandMade) -> None:
+    """The oldest is damaged, and the next ones have numbers in common."""
+    lines = of_day(hand, 15, 20, 0)
+    hand.sealed(15, 18, lines[:4])
+    hand.sealed(17, 20, lines[2:])
+    seal(hand.root)
+    spoil(hand.root / SEGMENTS / str(SegmentName(WRITER, 1, 3)), line=1)
+    before = says(hand.root)
+    size = sum(path.stat().st_size for path in hand.root.rglob("*") if path.is_file())
+    newest = (hand.root / SEGMENTS / str(SegmentName(OTHER_WRITER, 3, 4))).stat().st_size
+    rule = Retention(max_size=size - sum(
+        (hand.root / SEGMENTS / str(name)).stat().st_size
+        for name in (SegmentName(WRITER, 4, 8), SegmentName(OTHER_WRITER, 1, 2))
+    ))  # fmt: skip
+    done = pruned(hand.root, rule, dry_run=True)
+    assert done == replace(pruned(hand.root, rule), dry_run=True)
+    assert (done.segments, done.records, done.over) == (2, 7, 0)
+    assert sorted(problem.file for problem in done.left) == [
+        f"segments/{SegmentName(WRITER, *numbers)}" for numbers in ((1, 3), (15, 18), (17, 20))
+    ]
+    assert says(hand.root) == before
+    done = pruned(hand.root, Retention(max_size=newest))
+    assert (done.segments, bool(done.over)) == (3, True), "all that may go"
 
 
 def test_what_was_lost_stays_lost(tmp_path: Path) -> None:
@@ -282,17 +266,6 @@ def test_what_manifests_cannot_tell_is_said(hand: HandMade) -> None:
     assert ledger.tags() == ["user"]
 
 
-def adjusted(root: Path, of: int, writer: str = WRITER) -> None:
-    """Say that a record has no cost of 1 picodollar, but of 7."""
-    adder = f"{ADJUSTMENTS}{of:016x}"
-    line = Adjustment(
-        v=2, id=f"{adder}-{1:016d}", seq=1, kind="adjustment", adjusts=f"{writer}-{of:016d}",
-        at=datetime(2026, 1, 1, tzinfo=UTC), who="a", why="b", old_cost=1, new_cost=7, ts=NOON,
-        model="m", status="ok", tags={"user": f"u{of % 3}"},
-    )  # fmt: skip
-    (root / SEGMENTS / f"{adder}.{1:016d}-{1:016d}.jsonl").write_bytes(encode_addition(line))
-
-
 def test_adjustments_stay_in_the_sums_as_long_as_these(hand: HandMade) -> None:
     recorded = says(hand.root)
     adjusted(hand.root, 2)
@@ -394,7 +367,12 @@ def test_one_run_waits_for_no_other(hand: HandMade, part: str) -> None:
     assert pruned(hand.root).segments == 4
 
 
-def test_a_backup_of_it_is_whole_and_one_from_before_stays(hand: HandMade, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_backup_of_it_is_whole_and_one_from_before_stays(
+    hand: HandMade, tmp_path: Path, packed: bool
+) -> None:
+    if packed:
+        compact(hand.root, until=date(2030, 1, 1))
     before = says(hand.root)
     old, new = tmp_path / "old", tmp_path / "new"
     back_up(hand.root, old)
@@ -402,8 +380,10 @@ def test_a_backup_of_it_is_whole_and_one_from_before_stays(hand: HandMade, tmp_p
     assert not back_up(hand.root, new).problems
     assert says(new) == before
     is_fine(new)
-    done = back_up(hand.root, old, incremental=True)
-    assert not done.problems
+    for _ in range(2):
+        done = back_up(hand.root, old, incremental=True)
+        assert not done.problems
+    assert not done.files
     assert says(old) == before
     is_fine(old)
     assert len(list(Ledger(old).records())) == 18

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from tests.generated import make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade
+from tests.pruned import filled, pruned
 
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.calendar import calendar
 from litellm_ledger._aggregates.groups import check_by
 from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._maintenance.erase import erase
+from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.prune import prune
 from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
@@ -192,6 +195,18 @@ def test_what_was_pruned_stays_in_the_sums(
         assert prune(hand.root, rule, who="alice", why="the rule", now=now).records == gone
     found = standing.report([], Selection(), ledger=Snapshot.take(hand.root))
     assert (found.aggregated, found.total.calls) == (9, 13)
+
+
+def test_of_a_pruned_person_who_was_erased_nothing_is_kept(tmp_path: Path) -> None:
+    root = tmp_path / "usage"
+    filled(root)
+    pruned(root)
+    standing = Standing(root)
+    same(standing, root, ["tag:user"])
+    erase(root, Person(["user=u1"]), who="officer", why="asked for")
+    same(standing, root, ["tag:user"])
+    report = standing.report(["tag:user"], Selection(), ledger=Snapshot.take(root))
+    assert "u1" not in {row.group["tag:user"] for row in report.rows}
 
 
 def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,10 @@ def list_archive(
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue
-        file = _looked_at(path, match[1], checked, afresh=afresh)
+        try:
+            file = _looked_at(path, match[1], checked, afresh=afresh)
+        except FileNotFoundError:  # pruned, or written anew, just now
+            continue
         if file is not None:
             found.append(file)
         elif broken is not None:
@@ -227,6 +230,8 @@ def _opened(path: Path, sha256: str, checked: CheckedFiles | None) -> ArchiveFil
             return None
         with open_file(path) as file:
             return _of_footer(path, read_footer(file) or b"")
+    except FileNotFoundError:
+        raise
     except OSError as exc:
         raise LedgerPathError(f"cannot read {path}: {exc.strerror}") from exc
 

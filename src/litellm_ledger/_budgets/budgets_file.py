@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from litellm_ledger._records.escaping import escaped
+from litellm_ledger._storage.named_file import open_named, text_of
 
 from .budget import Budget
 from .definitions import budgets_of_toml
@@ -104,14 +105,14 @@ class BudgetsFile:
 
 
 def _read(path: Path) -> tuple[tuple[Budget, ...], _Signature]:
-    with path.open("rb") as file:
+    with open_named(path, "file of budgets", "give a budgets.toml") as file:
         seen = _signature(os.fstat(file.fileno()))
         data = file.read(_MOST + 1)
     if len(data) > _MOST:
         raise ValueError(f"{path} is larger than a megabyte, so it is no file of budgets")
     try:
-        return budgets_of_toml(data.decode()), seen
-    except ValueError as exc:  # of text that is not UTF-8 as well
+        return budgets_of_toml(text_of(data)), seen
+    except ValueError as exc:
         raise ValueError(f"{path} cannot be used: {exc}") from None
 
 

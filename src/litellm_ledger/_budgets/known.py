@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from litellm_ledger._errors import LedgerPathError
+from litellm_ledger._reading.listing import list_segments
 from litellm_ledger._records.escaping import escaped
 from litellm_ledger._records.layout import BUDGETS
 from litellm_ledger._storage.claims import read_shared, rewritten
@@ -64,16 +65,20 @@ def known_budgets(root: Path) -> tuple[list[Budget], list[str]]:
     not be understood.
 
     Raises:
-        LedgerPathError: no client has said any, or the file cannot be read.
+        LedgerPathError: there is no ledger, no client has said any, or the file cannot be read.
     """
     file = root / BUDGETS / _FILE
     try:
         known = read_shared(file, _Said)
     except OSError as exc:
-        raise LedgerPathError(exc.errno, f"{file} cannot be read: {exc.strerror}") from exc
+        raise LedgerPathError(
+            f"{file} cannot be read: {exc.strerror}; read it as the user who owns it, or give a "
+            "file of budgets: --budgets budgets.toml"
+        ) from exc
     living = [one for name, one in known.items() if lives(root, name)]
     chosen = living or sorted(known.values(), key=lambda one: one.seen)[-1:]
     if not chosen:
+        list_segments(root)  # says so if there is no ledger at all
         raise LedgerPathError(
             f"no client of the ledger at {root} has said which budgets it enforces; give a file of "
             "budgets: --budgets budgets.toml"

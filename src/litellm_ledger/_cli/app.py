@@ -24,6 +24,8 @@ from litellm_ledger._reports.places import is_url
 from .flags import FORMS, HELP, command, complain, home
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from click.shell_completion import CompletionItem
 
 __all__ = ["app"]
@@ -110,6 +112,9 @@ class _Commands(click.Group):
         elif not completing and len(path.parts) + first.endswith("/") > 1:  # looks like no command
             complain(f"there is no directory {first}; litellm-ledger --help lists the commands")
             raise Exit(2)
+        elif not completing and (near := _near(first, _COMMANDS)) is not None:
+            complain(f"there is no command {first}; did you mean {near}?")
+            raise Exit(2)
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -154,8 +159,13 @@ class _Several(click.Group):
         **extra: Any,
     ) -> click.Context:
         """Without a second word, it is the first command that runs."""
-        if args and args[0] in self._more:
+        first = args[0] if args else ""
+        if first in self._more:
             return super().make_context(info_name, args, parent, **extra)
+        near = None if first.startswith("-") or Path(first).exists() else _near(first, self._more)
+        if near is not None and not extra.get("resilient_parsing"):
+            complain(f"there is no command {self.name} {first}; did you mean {self.name} {near}?")
+            raise Exit(2)
         return self._first.make_context(info_name, args, parent, **extra)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -164,6 +174,13 @@ class _Several(click.Group):
             *super().shell_complete(ctx, incomplete),
             *self._first.shell_complete(click.Context(self._first, parent=ctx), incomplete),
         ]
+
+
+def _near(word: str, names: Iterable[str]) -> str | None:
+    """Return the name that somebody may have meant."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, [*names], n=1)), None)
 
 
 def _made(name: str, module: str, forms: tuple[str, ...]) -> click.Command:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from litellm_ledger._storage.location import ENVIRONMENT, default_directory
+from litellm_ledger._storage.named_file import cannot_read, text_of
 
 __all__ = ["CONFIG", "FILE", "Settings", "foreign", "forget", "ledger_directory", "settings"]
 
@@ -119,17 +120,25 @@ def _read(path: str, *, trusted: bool = False) -> Settings | None:
     """Read a file; ``None`` if there is none, it does not concern us, or is not to be trusted."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
+    except OSError as exc:
         if trusted:
-            raise
+            do = f"name another in {CONFIG}, or unset that"
+            raise cannot_read(exc, path, "file of settings", do) from None
+        if path.endswith(FILE) and os.path.lexists(path):
+            foreign.append(f"{path} is left out, because it cannot be read: {exc.strerror}")
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
             if trusted or path.endswith(FILE):
-                raise ValueError(f"{path} is no file of settings: not regular, or beyond 1 MiB")
+                raise ValueError(
+                    f"{path} is no file of settings: not regular, or beyond 1 MiB; remove it, or "
+                    f"name another in {CONFIG}"
+                )
             return None
-        text = file.read(_LARGEST)
+        text = os.read(descriptor, _LARGEST)
+    finally:
+        os.close(descriptor)
     project = path.endswith(_PROJECT)
     if project and _TABLE.encode() not in text:
         return None
@@ -152,7 +161,7 @@ def _parsed(path: str, text: bytes, *, project: bool) -> Settings:
     import tomllib
 
     try:
-        decoded = text.decode("utf-8")
+        decoded = text_of(text)
         values: Any = tomllib.loads(decoded)
     except ValueError as exc:  # of TOML it says the line
         raise ValueError(f"{path}: {exc}") from None

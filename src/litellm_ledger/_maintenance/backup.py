@@ -25,7 +25,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from litellm_ledger._archive.archive import archived, digest, read_archived
+from litellm_ledger._archive.archive import archived, digest, read_archived, source_of
 from litellm_ledger._errors import LedgerPathError, UnsupportedPlatform
 from litellm_ledger._reading.adjustments import read_additions
 from litellm_ledger._reading.chain import list_manifests
@@ -155,23 +155,28 @@ def _claim(to: Path, root: Path, there: list[SegmentName], *, incremental: bool)
         with contextlib.suppress(FileNotFoundError):
             if is_locked(to / LIVE / live_name(writer)):
                 raise LedgerPathError(f"{to} is in use as a ledger: writer {writer} is alive there")
-    if (to / SEGMENTS).is_dir():
-        _refuse_others(to, root, there)
+    _refuse_others(to, root, there, marker.of)
     return marker
 
 
-def _refuse_others(to: Path, root: Path, there: list[SegmentName]) -> None:
-    """Refuse a copy of another ledger, and one that was recovered: its numbers mean other calls."""
-    copied = list_segments(to)
+def _refuse_others(to: Path, root: Path, there: list[SegmentName], of: str) -> None:
+    """Refuse a copy of another ledger, and one that was recovered: its numbers mean other calls.
+
+    Args:
+        of: the path of the ledger that was copied first, which may have been moved since.
+    """
+    copied = list_segments(to) if (to / SEGMENTS).is_dir() else []
     known: dict[str, list[SegmentName]] = {}
     for name in there:
         known.setdefault(name.writer, []).append(name)
     writers = {name.writer for name in copied}
-    if writers and known and not writers & known.keys():
+    both_have_some = bool(writers and known)
+    if not writers & known.keys() and (both_have_some or of != str(root)):
         raise LedgerPathError(
-            f"{to} is a backup of another ledger than {root}: no writer is in both"
+            f"{to} is a backup of another ledger than {root}: it was made of {of}, and no writer "
+            "is in both; give another directory"
         )
-    pruned = _pruned(root)
+    pruned = {name for name, _ in read_pruned(root, list_additions(root))}
     for name in {name for name in copied if name not in pruned}.difference(there):
         for other in known.get(name.writer, ()):
             last = name.last or 0  # what is open in the copy is a part of what the ledger has
@@ -193,6 +198,7 @@ class _Copy:
         self._erasures = Erasures(read_additions(root, list_additions(root), []))
         self._erased = self._erasures.replaced()
         self._problems: list[Problem] = []
+        self._gone: dict[SegmentName | None, set[str]] = {}  # the copy keeps what it has of that
 
     def work(self, marker: _Marker) -> Backup:
         root, to = self._root, self._to
@@ -204,6 +210,8 @@ class _Copy:
         self._whole_files(ARCHIVE, ".parquet")
         copied: set[SegmentName] = set()
         while new := [name for name in names_in(root) if name not in copied]:
+            for name, sha256 in read_pruned(root, [name for name in new if name.adjusts]):
+                self._gone.setdefault(name, set()).add(sha256)
             # What tells of other files comes first: until these are copied it says so.
             for name in sorted(new, key=lambda name: (not name.adjusts, name.writer, name.first)):
                 if name.open:
@@ -266,13 +274,23 @@ class _Copy:
                 return
             size = os.fstat(file.fileno()).st_size
             there = _size(target)
+            if there is None and part == SEGMENTS and self._has_packed(name):
+                return  # what is gaps in the ledger now
             if there is None:
                 self._write(file, size, target)
             elif (part, name) in self._erased and self._was_erased_from(part, name):
                 self._write(file, size, target)
                 self._renewed += 1
-            elif there != size and SegmentName.parse(name) not in _pruned(self._root):
+            elif there != size and SegmentName.parse(name) not in self._gone:
                 self._differs(part, name, f"is {size:,} bytes long, in the backup {there:,}")
+
+    def _has_packed(self, name: str) -> bool:
+        """Whether the archive of the copy has a segment that was pruned from the ledger."""
+        segment = SegmentName.parse(name)
+        if segment is None or segment not in self._gone:
+            return False
+        place = archived(self._to).get(segment)
+        return place is not None and source_of(place)[0] in self._gone[segment]
 
     def _was_erased_from(self, part: str, name: str) -> bool:
         """Whether an audit says that a file took the place of the one that the copy has."""
@@ -403,11 +421,6 @@ class _Copy:
         view = memoryview(data)
         while view:
             view = view[self._fs.write(fd, view) :]
-
-
-def _pruned(root: Path) -> set[SegmentName | None]:
-    """Return the segments that were pruned: the copy keeps those that it has."""
-    return {name for name, _ in read_pruned(root, list_additions(root))}
 
 
 def _size(path: Path) -> int | None:

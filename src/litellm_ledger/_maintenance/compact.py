@@ -30,7 +30,8 @@ from litellm_ledger._archive.archive import (
 from litellm_ledger._archive.database import connect, module
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._reading.lines import Problem
-from litellm_ledger._reading.listing import by_writer, list_segments
+from litellm_ledger._reading.listing import by_writer, list_additions, list_segments
+from litellm_ledger._reading.pruned import read_pruned
 from litellm_ledger._records.layout import (
     ARCHIVE,
     SEGMENTS,
@@ -358,6 +359,7 @@ def finish(root: Path, fs: FileSystem, broken: list[Path], left: list[Problem]) 
     """
     done = 0
     here = set(os.listdir(root / SEGMENTS))
+    gone = read_pruned(root, list_additions(root))
     for file in list_archive(root, broken):
         for source in file.sources:
             path = root / SEGMENTS / source.name
@@ -373,7 +375,7 @@ def finish(root: Path, fs: FileSystem, broken: list[Path], left: list[Problem]) 
             if same:
                 fs.unlink(path)
                 done += 1
-            else:
+            elif (SegmentName.parse(source.name), source.sha256) not in gone:  # else it is gaps
                 why = f"is not what {ARCHIVE}/{file.path.name} holds of it"
                 left.append(_left(source.name, "misnamed", why))
     if done:

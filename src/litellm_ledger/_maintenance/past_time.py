@@ -22,9 +22,10 @@ import msgspec
 
 from litellm_ledger._archive.archive import ArchiveFile, digest
 from litellm_ledger._reading.chain import list_manifests
+from litellm_ledger._reading.erasures import Erasures
 from litellm_ledger._reading.lines import Problem, real_outcomes, settled
 from litellm_ledger._reading.listing import Snapshot, by_writer, open_segment
-from litellm_ledger._reading.pruned import Gone, read_pruned
+from litellm_ledger._reading.pruned import Gone, read_audits, read_pruned
 from litellm_ledger._records.audit import Changed, Sums, Was
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import ARCHIVE, MANIFESTS, SEGMENTS, SegmentName
@@ -40,6 +41,8 @@ from .retention import Retention
 __all__ = ["Due", "Gaps", "Plan", "Shipped", "plan"]
 
 _BLOCK: Final = 2**20
+_ROUNDS: Final = 100
+"""How often others are chosen in place of what may not go, until the ledger is small enough."""
 _GAPS: Final = 2**20
 """Bytes that no segment of nothing but gaps has."""
 
@@ -161,24 +164,22 @@ class _Choice:
         self.only_gaps: set[SegmentName] = set()
         self.settled: dict[str, set[tuple[str, int]]] = {}
         self.near: dict[str, Mapping[SegmentName, list[SegmentName]]] = {}
+        self.erasures: Erasures | None = None
 
     def made(self) -> Plan:
         found = self.plan
         units = sorted(self._units(), key=lambda unit: (unit.latest, str(unit.members[0].name)))
-        chosen: list[_Unit] = []
-        freed = 0
-        for unit in units:
-            if self._is_past(unit.latest) or self._is_over(found.size - freed):
-                if self.counted is not None and unit.latest >= self.counted:
-                    found.counted += len(unit.members)
-                    continue
-                if not self._is_shipped(unit):
-                    found.unshipped += len(unit.members)
-                    continue
-                chosen.append(unit)
-                freed += unit.size
-        chosen = self._checked(chosen)
-        for unit in chosen:
+        units.reverse()
+        asked: list[_Unit] = []
+        going: list[_Unit] = []
+        for _ in range(_ROUNDS):  # in place of what may not go, later ones do
+            more = self._next(units, found.size - sum(unit.size for unit in going))
+            if not more:
+                break
+            asked += more
+            going = self._parted(asked)
+        self._note_stay(asked, going)
+        for unit in going:
             found.due += unit.members
             found.freed += unit.size
             if unit.file is not None:
@@ -189,6 +190,33 @@ class _Choice:
 
     def _is_shipped(self, unit: _Unit) -> bool:
         return all(one.end <= self.shipped(one.name.writer) for one in unit.members)
+
+    def _next(self, units: list[_Unit], size: int) -> list[_Unit]:
+        """Take those that the rule lets go from the end, the oldest first, and check each.
+
+        Args:
+            units: the newest first.
+            size: of the ledger without what goes already.
+        """
+        found: list[_Unit] = []
+        while units and (self._is_past(units[-1].latest) or self._is_over(size)):
+            unit = units.pop()
+            if self.counted is not None and unit.latest >= self.counted:
+                self.plan.counted += len(unit.members)
+                continue
+            if not self._is_shipped(unit):
+                self.plan.unshipped += len(unit.members)
+                continue
+            self.breathe()
+            bad = self._damage(unit)
+            for one in unit.members if bad is None else ():
+                bad = bad or self._sums(one)
+            if bad is None:
+                found.append(unit)
+                size -= unit.size
+            else:
+                self.plan.left.append(bad)
+        return found
 
     def _is_past(self, latest: datetime) -> bool:
         return self.rule.keep is not None and self.now - latest > self.rule.keep
@@ -318,25 +346,24 @@ class _Choice:
 
     # -- which may really go -----------------------------------------------------------------------
 
-    def _checked(self, chosen: list[_Unit]) -> list[_Unit]:
-        """Return the units whose segments may go; note the others, and why."""
-        kept: list[_Unit] = []
-        for unit in chosen:
-            self.breathe()
-            bad = self._damage(unit)
-            for one in unit.members if bad is None else ():
-                bad = bad or self._sums(one)
-            if bad is None:
-                kept.append(unit)
-            else:
-                self.plan.left.append(bad)
+    def _parted(self, chosen: list[_Unit]) -> list[_Unit]:
+        """Return the units that nothing which stays needs."""
+        kept = chosen
         while True:
-            going = {one.name: one for unit in kept for one in unit.members}
+            going = _members(kept)
             asked = self._calls_that_stay(going)
-            stay = [unit for unit in kept if not self._may_part(unit, going, asked)]
-            if not stay:
+            left = [unit for unit in kept if self._stays(unit, going, asked) is None]
+            if len(left) == len(kept):
                 return kept
-            kept = [unit for unit in kept if unit not in stay]
+            kept = left
+
+    def _note_stay(self, chosen: list[_Unit], kept: list[_Unit]) -> None:
+        """Say of units that would go by the rule why they stay, where that is not as usual."""
+        going = _members(kept)
+        asked = self._calls_that_stay(going)
+        for unit in chosen:
+            if unit.members[0].name not in going:
+                self.plan.left += self._stays(unit, going, asked) or []
 
     def _damage(self, unit: _Unit) -> Problem | None:
         """Compare every byte with what the manifests say."""
@@ -462,29 +489,28 @@ class _Choice:
             self.near[writer] = near
         return self.near[writer]
 
-    def _may_part(
+    def _stays(
         self,
         unit: _Unit,
         going: Mapping[SegmentName, Due],
         asked: Mapping[str, set[tuple[str, int]]],
-    ) -> bool:
-        """Whether nothing that stays needs what goes; say which sums stand for which numbers.
+    ) -> list[Problem] | None:
+        """Return ``None`` if nothing that stays needs what goes, else what there is to say.
 
         A recovery that found the beginning of a call, and not its outcome, would take it for
-        unsettled.
+        unsettled.  Of what goes, also say which sums stand for which numbers.
         """
         for one in unit.members:
             near = self._near(one.name.writer).get(one.name, ())
             if any(name not in going or not _nested(name, one.name) for name in near):
                 detail = "its numbers are in another segment too, which stays"
-                self.plan.left.append(Problem(f"{SEGMENTS}/{one.name}", "altered", detail=detail))
-                return False
+                return [Problem(f"{SEGMENTS}/{one.name}", "altered", detail=detail)]
             twice = any(_is_in(one, going[name]) for name in near)
             if twice and one.changed is not None and one.changed.sums == "kept":
                 one.changed = msgspec.structs.replace(one.changed, sums="elsewhere")
             if not asked.get(one.name.writer, set()).isdisjoint(one.manifest.closed):
-                return False
-        return True
+                return []
+        return None
 
     def _expire(self) -> None:
         """Find the manifests of what was pruned before, whose sums are past their time too."""
@@ -492,12 +518,31 @@ class _Choice:
         for one in self.plan.gone.values():
             was = one.changed.was
             if one.told and was.latest is not None and self._expires(was.latest):
-                self.plan.expired.append(msgspec.structs.replace(one.changed, sums="removed"))
+                self.plan.expired.append(self._as_it_is(one.changed))
             elif one.changed.sums == "removed" and one.name in there and was.manifest is not None:
-                path = self.root / MANIFESTS / one.name.manifest
-                with suppress(OSError):  # a run was killed before it had removed it
-                    if digest(path) == was.manifest:
-                        self.plan.expired.append(one.changed)
+                now = self._as_it_is(one.changed)  # a run was killed before it had removed it
+                if self._manifest(one.name) == now.was.manifest:
+                    self.plan.expired.append(now)
+
+    def _as_it_is(self, changed: Changed) -> Changed:
+        """Say that a manifest goes, by what it is known by since ``erase`` wrote it anew."""
+        name, was = SegmentName.parse(changed.segment), changed.was
+        now = self._manifest(name) if name is not None and was.manifest is not None else ""
+        if now and now != was.manifest and self._erasures().came_from(now, was.manifest or ""):
+            was = msgspec.structs.replace(was, manifest=now)
+        return msgspec.structs.replace(changed, was=was, sums="removed")
+
+    def _manifest(self, name: SegmentName) -> str:
+        """Return what a manifest is known by; empty: there is none."""
+        try:
+            return digest(self.root / MANIFESTS / name.manifest)
+        except OSError:
+            return ""
+
+    def _erasures(self) -> Erasures:
+        if self.erasures is None:
+            self.erasures = Erasures(read_audits(self.root, self.ledger.adjustments))
+        return self.erasures
 
 
 def _was(manifest: Manifest, known_by: str) -> Was:
@@ -521,6 +566,10 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return None if found is None or found.tzinfo is None else found.astimezone(UTC)
+
+
+def _members(units: list[_Unit]) -> dict[SegmentName, Due]:
+    return {one.name: one for unit in units for one in unit.members}
 
 
 def _overlap(one: SegmentName, other: SegmentName) -> bool:

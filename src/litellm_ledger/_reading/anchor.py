@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import PRICES
 from litellm_ledger._storage.live_file import lock_directory, unlock
 from litellm_ledger._storage.manifest import SLOW, utc_text
+from litellm_ledger._storage.named_file import open_named
 
 from .adjustments import Adjusted, adjusted_segments, read_additions
 from .chain import Link, chained, is_being_written, list_manifests, read_links
@@ -174,13 +175,17 @@ def _root(
     return records, sha256.hexdigest()
 
 
-def read_anchors(lines: Iterable[str]) -> list[Anchor]:
+def read_anchors(path: Path) -> list[Anchor]:
     """Read anchors: one a line, text around it (a date, a name) is ignored.
 
     Raises:
         ValueError: there is none.
+        OSError: the file cannot be read.
     """
-    found = [match for line in lines if (match := _LINE.search(line)) is not None]
+    do = "give one with lines that litellm-ledger anchor has printed"
+    with open_named(path, "file of anchors", do) as file:
+        lines = (line.decode(errors="replace") for line in file)
+        found = [match for line in lines if (match := _LINE.search(line)) is not None]
     if not found:
-        raise ValueError("no anchor found: give lines that litellm-ledger anchor has printed")
+        raise ValueError(f"no anchor found in {path}; {do}")
     return [Anchor(match["at"], int(match["records"]), match["root"]) for match in found]

@@ -91,11 +91,8 @@ class Snapshot:
         """
         refuse_links(root)
         live = list_live(root) if live is None else live
-        plain = names_in(root, idle=not live)
         broken: list[Path] = []
-        archive = archived(
-            root, broken, afresh=afresh
-        )  # listed last: a segment is there before it leaves here
+        plain, archive = _both(root, broken, idle=not live, afresh=afresh)
         refuse_newer(root, live, plain)
         segments = {name for name in (*plain, *archive) if not name.adjusts}
         adjustments = {name for name in plain if name.adjusts}
@@ -178,8 +175,27 @@ def list_segments(root: Path) -> list[SegmentName]:
         LedgerPathError: there is no ledger, or it cannot be read; the text says what to do.
     """
     refuse_links(root)
-    plain = names_in(root)
-    return sorted({n for n in (*plain, *archived(root)) if not n.adjusts}, key=_order)
+    plain, archive = _both(root, [])
+    return sorted({n for n in (*plain, *archive) if not n.adjusts}, key=_order)
+
+
+def _both(
+    root: Path, broken: list[Path], *, idle: bool = False, afresh: bool = False
+) -> tuple[list[SegmentName], dict[SegmentName, Place]]:
+    """List ``segments/``, then ``archive/``: a segment is there before it leaves here.
+
+    What ``prune`` takes out of the archive has gaps and an audit here before, and what ``erase``
+    writes anew an audit: where one came between the two, it is listed once more.
+    """
+    plain = names_in(root, idle=idle)
+    archive = archived(root, broken, afresh=afresh)
+    if not (root / ARCHIVE).is_dir():
+        return plain, archive
+    while {name for name in plain if name.adjusts} != {*list_additions(root)}:
+        broken.clear()
+        plain = names_in(root)
+        archive = archived(root, broken, afresh=afresh)
+    return plain, archive
 
 
 def list_additions(root: Path) -> list[SegmentName]:

@@ -12,26 +12,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.adjustment import Adjustment
-from litellm_ledger._records.audit import PRUNE, Audit, Changed, audit_of
+from litellm_ledger._records.audit import ERASE, PRUNE, Audit, Changed, audit_of
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.manifest import Manifest
 
 from .adjustments import each_addition
 from .chain import Link
-from .listing import list_additions
+from .listing import Snapshot, list_additions
 
 __all__ = [
     "Expired",
     "Gone",
     "Pruned",
+    "busy",
     "expired",
     "overlaps",
     "pruned_in",
     "read_audits",
     "read_pruned",
     "stubs",
+    "was_changed_since",
     "what_was_pruned",
 ]
 
@@ -95,6 +98,26 @@ def read_pruned(root: Path, names: Sequence[SegmentName]) -> Gone:
         UnsupportedFormat: a newer version wrote an audit.
     """
     return pruned_in(read_audits(root, names)) if names else {}
+
+
+def was_changed_since(ledger: Snapshot) -> bool:
+    """Whether records that a look at the ledger still had were pruned or erased since.
+
+    Their audit is there before the first of them goes.
+
+    Raises:
+        UnsupportedFormat: a newer version wrote an audit.
+    """
+    new = [name for name in list_additions(ledger.root) if name not in ledger.adjustments]
+    return any(one.did in (PRUNE, ERASE) for one in read_audits(ledger.root, new)) if new else False
+
+
+def busy(root: Path) -> LedgerPathError:
+    """Say that a ledger was changed whenever it was read."""
+    return LedgerPathError(
+        f"the ledger at {root} is pruned or erased from again and again while it is read, so no "
+        "figure is that of one moment; try again when prune and erase have ended"
+    )
 
 
 def stubs(gone: Gone, writer: str, there: Collection[str]) -> Iterator[Link]:

@@ -60,7 +60,7 @@ from .listing import (
     names_in,
     open_segment,
 )
-from .pruned import Gone, Pruned, pruned_in, read_pruned, stubs
+from .pruned import Gone, Pruned, busy, pruned_in, read_pruned, stubs, was_changed_since
 from .verdict import Proof, State, Verification, WriterVerdict
 
 __all__ = ["verify"]
@@ -68,7 +68,7 @@ __all__ = ["verify"]
 _BLOCK: Final = 2**20
 _THREADS: Final = 8
 
-_LOOKS: Final = 5
+_LOOKS: Final = 10
 """Looks at a ledger that is pruned meanwhile."""
 
 _TRIES: Final = 3
@@ -93,18 +93,17 @@ def verify(
         anchors: what the manifests must have been at some time.
 
     Raises:
-        LedgerPathError: there is no ledger, or it cannot be read.
+        LedgerPathError: there is no ledger, or it cannot be read, or it is pruned all the time.
         UnsupportedFormat: it was written by a newer version.
     """
-    found, ledger = _look(root, full=full, anchors=anchors, advance=advance)
     for _ in range(_LOOKS):
-        if not _was_pruned_since(ledger):
-            break
         found, ledger = _look(root, full=full, anchors=anchors, advance=advance)
-    return found
+        if not _have_gone(ledger) and (found.ok or not was_changed_since(ledger)):
+            return found
+    raise busy(root)
 
 
-def _was_pruned_since(ledger: Snapshot) -> bool:
+def _have_gone(ledger: Snapshot) -> bool:
     """Whether files went that a look at the ledger had, and gaps came for them that it had not."""
     gone = read_pruned(ledger.root, list_additions(ledger.root))
     there = {*names_in(ledger.root)} if gone else set()
@@ -274,7 +273,7 @@ class _Found:
             if manifest is not None:
                 digest = source_of(archive[name]) if name in archive else digests.get(name)
                 erased = digest is not None and erasures.are_one(digest[0], manifest.sha256)
-                if erased or self._is_pruned(root, name, manifest, digest):
+                if erased or self._is_pruned(root, name, manifest):
                     manifest = None  # written anew already, or just now, or before
                 elif not self._is_as_sealed(name, manifest, digest):
                     manifest = None
@@ -293,11 +292,12 @@ class _Found:
         self.unsettled = len(self._unsettled)
         self.in_flight = len(self._running)
 
-    def _is_pruned(
-        self, root: Path, name: SegmentName, manifest: Manifest, digest: _Digest | None
-    ) -> bool:
-        """Whether a manifest is of a segment that was pruned, and gaps have its name now."""
-        if digest == (manifest.sha256, manifest.lines) or (name, manifest.sha256) not in self._gone:
+    def _is_pruned(self, root: Path, name: SegmentName, manifest: Manifest) -> bool:
+        """Whether a manifest is of a segment that was pruned, and gaps have its name now.
+
+        The archive may still have it.
+        """
+        if (name, manifest.sha256) not in self._gone:
             return False
         try:
             file, _ = open_segment(root, name)
@@ -365,6 +365,8 @@ class _Found:
         except (NotWholeError, OSError):
             return  # that is said already
         wrong = [member for member in said if said[member] != true[member]]
+        if "sha256" in wrong and is_erased_from(root):
+            return  # one of the two was written anew just now
         if wrong:
             where = f"{MANIFESTS}/{name.manifest}"
             detail = f"is not what the lines say: {', '.join(wrong)}"

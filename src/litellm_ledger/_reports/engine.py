@@ -33,7 +33,6 @@ from litellm_ledger._reading.listing import (
     Snapshot,
     by_writer,
     each,
-    list_additions,
     list_live,
     refuse_copies,
     take_each,
@@ -42,9 +41,11 @@ from litellm_ledger._reading.open_calls import Running
 from litellm_ledger._reading.pruned import (
     Gone,
     Pruned,
+    busy,
     expired,
     overlaps,
     read_pruned,
+    was_changed_since,
 )
 from litellm_ledger._records.layout import SEGMENTS, SegmentName, split_id
 from litellm_ledger._records.ranges import Spans
@@ -73,8 +74,8 @@ __all__ = [
     "with_pruned",
 ]
 
-_TRIES: Final = 5
-"""Readings of a ledger that is pruned while it is read."""
+_TRIES: Final = 10
+"""Readings of a ledger that is pruned, or erased from, while it is read."""
 
 _LARGE: Final = 8 * 2**20
 """Bytes that are read line by line in the time that the database takes to be there."""
@@ -198,18 +199,14 @@ def open_report(
             )
 
         looks, answer = answered()
-        for _ in range(_TRIES):
-            if not any(_was_pruned_since(look.ledger) for look in looks):
-                break
+        left = _TRIES
+        while changed := [look.ledger for look in looks if was_changed_since(look.ledger)]:
             opened.pop_all().close()
+            left -= 1
+            if not left:
+                raise busy(changed[0].root)
             looks, answer = answered()
         yield answer
-
-
-def _was_pruned_since(ledger: Snapshot) -> bool:
-    """Whether segments were pruned that a look at the ledger still had."""
-    new = [name for name in list_additions(ledger.root) if name not in ledger.adjustments]
-    return bool(new and read_pruned(ledger.root, new))
 
 
 def _answered(

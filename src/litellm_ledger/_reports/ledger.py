@@ -431,5 +431,4 @@ class Ledger:
 def _anchors_in(file: str | os.PathLike[str]) -> list[Anchor]:
     from litellm_ledger._reading.anchor import read_anchors
 
-    with Path(file).open(encoding="utf-8", errors="replace") as lines:
-        return read_anchors(lines)
+    return read_anchors(Path(file))

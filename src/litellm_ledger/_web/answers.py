@@ -51,6 +51,7 @@ _TAGS_FOR: Final = 30.0
 _VIEWERS: Final = 1_000
 _DAYS: Final = 28
 """Whole days that a projection rests on at most."""
+_PRUNED: Final = "Pruned: calls of this time may be missing; their records are not kept any more."
 _SPREAD: Final = 1.2816
 """80 % of a normal distribution is within this many standard deviations."""
 
@@ -326,12 +327,16 @@ def _size(directory: Path) -> int:
 
 
 def _quality(found: Report, ask: Ask) -> dict[str, Any]:
-    """How exact the figures are; of the ledger's files only an operator is told."""
+    """How exact the figures are; of the ledger's files only an operator is told.
+
+    How many records were pruned, and may be of others, is for an operator too.
+    """
     told: dict[str, Any] = {"is_floor": found.is_floor, "adjusted": found.adjusted}
     kept = msgspec.structs.replace(found, missing_tags=(), known_tags=(), instead={})
-    if ask.scope is not None:
-        kept = msgspec.structs.replace(kept, problems=[])
-    return told | {"notes": kept.notes()}
+    if ask.scope is None:
+        return told | {"notes": kept.notes()}
+    notes = msgspec.structs.replace(kept, problems=[], pruned=0).notes()
+    return told | {"notes": [*notes, *([_PRUNED] if found.pruned else [])]}
 
 
 def _sorted(rows: list[Row], ask: Ask) -> list[Row]:

@@ -25,7 +25,7 @@ from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.totals import Totals
 from litellm_ledger._reading.lines import Problem, archive_problems, entries, everything
 from litellm_ledger._reading.listing import Snapshot, by_writer
-from litellm_ledger._reading.pruned import Pruned
+from litellm_ledger._reading.pruned import Pruned, busy, was_changed_since
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import Line
 from litellm_ledger._records.ranges import Spans
@@ -50,6 +50,8 @@ _LARGEST: Final = 20_000
 _SHAPES: Final = 4_096
 _GROUPS: Final = 200_000
 """Groups of questions whose sums are kept as a whole, in all: about 200 MB."""
+_TRIES: Final = 10
+"""Readings of a ledger that is pruned, or erased from, while it is read."""
 _ZONES: Final = 32
 _ANSWERS: Final = 16
 """Questions of one kind whose sums are kept as a whole."""
@@ -148,13 +150,29 @@ class Standing:
             selection: no periods among its conditions.
             quantiles: as for ``Ledger.report``.
             ledger: a look at the ledger that was taken for several questions.
+
+        Raises:
+            LedgerPathError: it is pruned, or erased from, whenever it is read.
         """
-        state = self._looker.state(ledger or self.look())
+        ledger = ledger or self.look()
+        for _ in range(_TRIES):
+            report, is_known = self._report(ledger, by, selection, quantiles=quantiles)
+            # Sums that are kept are right, whatever went since; what was read now may not be.
+            if is_known or not was_changed_since(ledger):
+                return report
+            ledger = self._looker.look(afresh=True)
+        raise busy(self._root)
+
+    def _report(
+        self, ledger: Snapshot, by: Sequence[str], selection: Selection, *, quantiles: bool
+    ) -> tuple[Report, bool]:
+        """Add up outcomes; tell whether nothing was read for it that could have gone meanwhile."""
+        state = self._looker.state(ledger)
         shape = Shape.of(by, selection, timed=quantiles)
         question = Question(by, shape, selection, self._numbered(by, selection.calendar))
         kept = self._kept(shape)
         with kept.lock:
-            fixed = self._fixed(kept, state, by, selection, shape, question)
+            fixed, is_known = self._fixed(kept, state, by, selection, shape, question)
             totals, spread = fixed.none()
             problems = [*fixed.problems]
             left = [*fixed.left]
@@ -167,7 +185,7 @@ class Standing:
             else:
                 problems += archive_problems(state.ledger)
             self._bound(kept)
-            return fixed.report(totals, spread, problems)
+            return fixed.report(totals, spread, problems), is_known and not left
 
     def _read_lines(
         self,
@@ -228,11 +246,13 @@ class Standing:
         selection: Selection,
         shape: Shape,
         question: Question,
-    ) -> Fixed:
+    ) -> tuple[Fixed, bool]:
+        """Return the sums of what does not grow; and whether they had been kept."""
         dates = selection.calendar
         key = (tuple(by), selection.since, selection.until, dates.zone, dates.week_start)
         fixed = kept.answers.pop(key, None) or Fixed(by, dates, timed=shape.timed)
-        if fixed.state is not state:
+        is_known = fixed.state is state
+        if not is_known:
             kept.forget(state)
             if not fixed.names.items() <= state.alone.items():
                 fixed.begin()
@@ -255,7 +275,7 @@ class Standing:
             kept.answers[key] = fixed
         while len(kept.answers) > _ANSWERS:
             kept.answers.popitem(last=False)
-        return fixed
+        return fixed, is_known
 
     def _add_pruned(
         self,

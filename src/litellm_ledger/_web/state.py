@@ -85,19 +85,22 @@ class Looker:
         self._looked: tuple[float, Any, Snapshot] | None = None
         self._state: tuple[float, Snapshot, State] | None = None
 
-    def look(self) -> Snapshot:
+    def look(self, *, afresh: bool = False) -> Snapshot:
         """Return a look at the ledger; the last one, if that was just now or nothing has changed.
+
+        Args:
+            afresh: look again in any case.
 
         Raises:
             LedgerPathError, UnsupportedFormat, MissingExtra: as for ``Snapshot.take``.
         """
         with self._lock:
             known, now = self._looked, time.monotonic()
-            if known is not None and now - known[0] <= _LOOK:
+            if known is not None and now - known[0] <= _LOOK and not afresh:
                 return known[2]
             changes = [_changed(self._root / part) for part in ("", SEGMENTS, LIVE, ARCHIVE)]
             settled = time.time_ns() - max(changes) > _SETTLED
-            if known is None or not settled or known[1] != changes:
+            if known is None or afresh or not settled or known[1] != changes:
                 ledger = Snapshot.take(self._root)
             else:
                 ledger = known[2]
