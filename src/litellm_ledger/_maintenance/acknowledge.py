@@ -55,7 +55,7 @@ def acknowledge(
     need_locks("changed")
     Snapshot.take(root)  # before anything is made there
     with one_run(fs, root, PRICES, "acknowledge a loss in", "changed"):
-        found = {one.writer: one for one in verify(root, full=True).writers}.get(writer)
+        found = next(iter(verify(root, full=True, only=writer).writers), None)
         if found is None:
             raise ValueError(
                 f"no writer {writer} in {root}; litellm-ledger verify --all lists them"

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -197,8 +198,7 @@ class _Run:
     def __init__(self, root: Path, fs: FileSystem, found: Plan) -> None:
         self.root, self.fs, self.found = root, fs, found
         self.stands: list[_Stand] = []
-        for writer in dict.fromkeys(one.name.writer for one in found.due):
-            due = [one for one in found.due if one.name.writer == writer]
+        for writer, due in groupby(found.due, key=lambda one: one.name.writer):  # it is sorted
             self.stands += _stands(writer, due, found.gaps.get(writer, []))
 
     def work(self, who: str, why: str) -> None:

@@ -22,7 +22,7 @@ from litellm_ledger._reading.chain import list_manifests, read_links, tail
 from litellm_ledger._reading.erasures import Erasures
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.listing import Snapshot, by_writer, list_live
-from litellm_ledger._reading.pruned import Gone, pruned_in, stubs
+from litellm_ledger._reading.pruned import Gone, by_pruned_writer, pruned_in, stubs
 from litellm_ledger._records.layout import MANIFESTS, SEGMENTS, SegmentName
 from litellm_ledger._storage.contents import NotWholeError, make, write
 from litellm_ledger._storage.filesystem import (
@@ -82,14 +82,20 @@ def _seal(root: Path, fs: FileSystem, ledger: Snapshot, live: Sequence[str]) -> 
     written += _restore(root, fs, ledger)
     there = dict(by_writer(list_manifests(root)))
     additions = read_additions(root, ledger.adjustments, [])
-    erasures, gone = Erasures(additions), pruned_in(additions)
+    erasures, gone = Erasures(additions), by_pruned_writer(pruned_in(additions))
     segments = records = 0
     for writer, family in by_writer(ledger.segments):
         names = [name for name in family if not name.open and name not in ledger.archive]
         if writer not in live:
             _remove_temporaries(root, fs, writer)
             written += _seal_writer(
-                root, fs, writer, names, there.get(writer, []), gone, problems, erasures
+                root,
+                fs,
+                names,
+                there.get(writer, []),
+                gone.get(writer, {}),
+                problems,
+                erasures,
             )
         links = read_links(root, names, [])
         segments += len(links)
@@ -128,7 +134,6 @@ _decode: Final = msgspec.json.Decoder(_Named).decode
 def _seal_writer(
     root: Path,
     fs: FileSystem,
-    writer: str,
     names: Sequence[SegmentName],
     there: Sequence[SegmentName],
     gone: Gone,
@@ -142,10 +147,9 @@ def _seal_writer(
     Args:
         root: the ledger.
         fs: where all writing goes through.
-        writer: its name.
         names: the segments.
         there: segments of the writer that there is a manifest of, compacted ones too.
-        gone: what was pruned.
+        gone: what was pruned of the writer.
         problems: where what is the matter is noted.
         erasures: what was written anew.
 
@@ -157,7 +161,7 @@ def _seal_writer(
     links = read_links(root, names, problems)
     others = read_links(root, {*there} - {*names}, [])
     known = [*links.values(), *others.values()]
-    removed = stubs(gone, writer, {link.identity for link in known})
+    removed = stubs(gone, {link.identity for link in known})
     last = tail([*known, *removed], erasures)
     previous, after = (last.identity, last.manifest.sealed) if last else (None, "")
     for name in names:

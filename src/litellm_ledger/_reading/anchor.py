@@ -27,7 +27,7 @@ from .adjustments import Adjusted, adjusted_segments, read_additions
 from .chain import Link, chained, is_being_written, list_manifests, read_links
 from .erasures import NONE, NOW, AsOf, Erasure, Erasures, is_erased_from, is_unfinished
 from .listing import Snapshot, by_writer, list_additions, list_live
-from .pruned import read_pruned, stubs
+from .pruned import by_pruned_writer, read_pruned, stubs
 
 __all__ = ["Anchor", "AnchorCheck", "anchor", "check", "read_anchors"]
 
@@ -96,11 +96,11 @@ def anchor(root: Path, *, now: datetime | None = None) -> Anchor:
     listed = list_manifests(root)  # also those that were made before one of the first look
     missing = sum(not name.open and name not in first for name in ledger.segments)
     manifests = dict(by_writer(listed))
-    gone = read_pruned(root, list_additions(root))
+    gone = by_pruned_writer(read_pruned(root, list_additions(root)))
     chains = {}
-    for writer in {*manifests, *(name.writer for name, _ in gone)}:
+    for writer in {*manifests, *gone}:
         links = list(read_links(root, manifests.get(writer, ()), []).values())
-        links += stubs(gone, writer, {link.identity for link in links})
+        links += stubs(gone.get(writer, {}), {link.identity for link in links})
         chains[writer] = chained(links, [], erasures)
     if _is_repriced(root):
         raise LedgerPathError(

@@ -28,6 +28,7 @@ __all__ = [
     "Gone",
     "Pruned",
     "busy",
+    "by_pruned_writer",
     "expired",
     "overlaps",
     "pruned_in",
@@ -120,18 +121,25 @@ def busy(root: Path) -> LedgerPathError:
     )
 
 
-def stubs(gone: Gone, writer: str, there: Collection[str]) -> Iterator[Link]:
+def by_pruned_writer(gone: Gone) -> dict[str, Gone]:
+    """Return what was pruned of each writer."""
+    found: dict[str, dict[tuple[SegmentName, str], Pruned]] = {}
+    for key, one in gone.items():
+        found.setdefault(one.name.writer, {})[key] = one
+    return {**found}
+
+
+def stubs(gone: Gone, there: Collection[str]) -> Iterator[Link]:
     """Yield what audits tell of a writer's manifests that were removed.
 
     Args:
-        gone: what was pruned.
-        writer: whose.
+        gone: what was pruned of the writer.
         there: the identities of the manifests that are there.
     """
     for name, sha256 in gone:
         changed = gone[name, sha256].changed
         was = changed.was
-        if name.writer != writer or was.manifest is None or was.manifest in there:
+        if was.manifest is None or was.manifest in there:
             continue
         if changed.sums == "removed" and was.sealed is not None:
             yield Link(name, _stub(changed, was.sealed), was.manifest)

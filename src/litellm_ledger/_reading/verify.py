@@ -60,7 +60,16 @@ from .listing import (
     names_in,
     open_segment,
 )
-from .pruned import Gone, Pruned, busy, pruned_in, read_pruned, stubs, was_changed_since
+from .pruned import (
+    Gone,
+    Pruned,
+    busy,
+    by_pruned_writer,
+    pruned_in,
+    read_pruned,
+    stubs,
+    was_changed_since,
+)
 from .verdict import Proof, State, Verification, WriterVerdict
 
 __all__ = ["verify"]
@@ -82,11 +91,13 @@ def verify(
     full: bool = False,
     anchors: Sequence[Anchor] = (),
     advance: Callable[[SegmentName], None] = lambda _: None,
+    only: str | None = None,
 ) -> Verification:
     """Judge every writer of a ledger.
 
     Args:
         root: the ledger.
+        only: judge this writer alone.
         advance: called with each segment that has been read, perhaps on another thread.
         full: read every line, also of segments that are what their manifest says, and compare the
             manifests with the lines.
@@ -97,7 +108,7 @@ def verify(
         UnsupportedFormat: it was written by a newer version.
     """
     for _ in range(_LOOKS):
-        found, ledger = _look(root, full=full, anchors=anchors, advance=advance)
+        found, ledger = _look(root, full=full, anchors=anchors, advance=advance, only=only)
         if not _have_gone(ledger) and (found.ok or not was_changed_since(ledger)):
             return found
     raise busy(root)
@@ -115,9 +126,14 @@ def _have_gone(ledger: Snapshot) -> bool:
 
 
 def _look(
-    root: Path, *, full: bool, anchors: Sequence[Anchor], advance: Callable[[SegmentName], None]
+    root: Path,
+    *,
+    full: bool,
+    anchors: Sequence[Anchor],
+    advance: Callable[[SegmentName], None],
+    only: str | None,
 ) -> tuple[Verification, Snapshot]:
-    """Judge every writer by one look at a ledger."""
+    """Judge every writer, or one, by one look at a ledger."""
     refused: dict[str, Problem] = {}
     writers = list_live(root)
     live = _live(root, writers, refused)
@@ -133,19 +149,21 @@ def _look(
             recovery = sorted(path.name for path in (root / RECOVERY).iterdir())
     before = read_pruned(root, ledger.adjustments)
     known = {*segments, *live, *sealed, *(name.writer for name, _ in before)}
-    noted: dict[str, list[Problem]] = {writer: [] for writer in sorted(known)}
+    judged = known if only is None else known & {only}
+    noted: dict[str, list[Problem]] = {writer: [] for writer in sorted(judged)}
     linked = {writer: read_links(root, sealed.get(writer, ()), noted[writer]) for writer in noted}
     there = {name for links in linked.values() for name in links if name not in ledger.archive}
     digests = _digests(root, sorted(there.intersection(ledger.segments), key=str), advance)
     among_additions: list[Problem] = []
     additions = read_additions(root, list_additions(root), among_additions)  # what is done by now
     audits = by_audited_writer(additions)
-    erasures, gone = Erasures(additions), pruned_in(additions)
+    erasures, gone = Erasures(additions), by_pruned_writer(pruned_in(additions))
     verdicts = []
     chains: dict[str, list[Link]] = {}
     for writer, problems in noted.items():
         links = linked[writer]
-        there_too = stubs(gone, writer, {link.identity for link in links.values()})
+        of_writer = gone.get(writer, {})
+        there_too = stubs(of_writer, {link.identity for link in links.values()})
         chains[writer] = chained([*links.values(), *there_too], problems, erasures)
         found = _Found(
             root,
@@ -154,7 +172,7 @@ def _look(
             digests=digests,
             archive=ledger.archive,
             erasures=erasures,
-            gone={key: one for key, one in gone.items() if key[0].writer == writer},
+            gone=of_writer,
             alive=_alive(live.get(writer)),
             full=full,
         )
@@ -263,6 +281,7 @@ class _Found:
         self.problems: list[Problem] = []
         self.torn_bytes = 0
         self.last = 0
+        self.recorded = 0  # the last number of a record; gaps may stand for some before it
         self.open = False
         self._running: set[tuple[str, int]] = set()
         self._early: set[tuple[str, int]] = set()  # outcomes whose `started` has not been seen
@@ -277,7 +296,9 @@ class _Found:
                     manifest = None  # written anew already, or just now, or before
                 elif not self._is_as_sealed(name, manifest, digest):
                     manifest = None
-            if manifest is None or full or name.first <= self.last:  # a number twice counts once
+            if (
+                manifest is None or full or name.first <= self.recorded
+            ):  # a number twice counts once
                 self._read(root, name, alive=alive)
             else:
                 self._believe(name, manifest)
@@ -341,6 +362,7 @@ class _Found:
             start = last + 1
         self.records.add_range(start, name.last or 0)
         self.last = max(self.last, name.last or 0)
+        self.recorded = max(self.recorded, (name.last or 0) if manifest.records else 0)
         for call in manifest.unsettled:
             self._unsettled.add(call)
             self._running.discard(call)
@@ -442,6 +464,7 @@ class _Found:
         if head.kind == "gap":
             self.gaps.append(Gap.of(head))
             return
+        self.recorded = max(self.recorded, head.seq)
         if not self.records.add(head.seq):
             return
         key = head.operation or head.id, head.attempt or 1

@@ -33,6 +33,7 @@ from litellm_ledger._reading.listing import (
     Snapshot,
     by_writer,
     each,
+    list_additions,
     list_live,
     refuse_copies,
     take_each,
