@@ -220,11 +220,10 @@ def command(*args: str) -> tuple[int, str]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            app.main(list(args), "litellm-ledger", standalone_mode=False)
-            status = 0
+            status = app.main(list(args), "litellm-ledger", standalone_mode=False)
         except Exit as exc:
             status = exc.exit_code
-    return status, out.getvalue()
+    return status or 0, out.getvalue()
 
 
 _LOCAL = re.compile(

@@ -25,7 +25,7 @@ from .tables import Column, show, tell, write
 if TYPE_CHECKING:
     from litellm_ledger._reading.anchor import AnchorCheck
     from litellm_ledger._reading.lines import Problem
-    from litellm_ledger._reading.verdict import Prune, Verification, WriterVerdict
+    from litellm_ledger._reading.verdict import Compared, Prune, Verification, WriterVerdict
     from litellm_ledger._reports.ledger import Ledger as Ledgers
 
 __all__ = ["lost_records", "verify"]
@@ -64,17 +64,28 @@ def verify(
             "differs.",
         ),
     ] = False,
+    against: Annotated[
+        list[str],
+        option(
+            "--against",
+            metavar="PATH",
+            help="Of a database: compare every batch with the ledger in this directory, which is "
+            "shipped to it. Repeatable.",
+        ),
+    ] = [],  # noqa: B006 - read by flags.command, never changed
 ) -> int:
     """Check that no record is lost; exit 1 if acknowledged records are lost or files damaged."""
     if len(ledger.places) > 1:
         if anchors is not None:
             raise ValueError("--anchor is of one ledger; give one PATH")
+        if against:
+            raise ValueError("--against is of one database; give its URL alone")
         how: dict[str, Any] = {"every": every, "strict": strict, "full": full, "prices": prices}
         return one_by_one(ledger, output, lambda one: verify(output, one, **how))
     if prices and not isinstance(ledger.places[0], Path):
         raise ValueError("--prices is of a directory: verify the ledger where it is written")
     with working(f"verifying {place(ledger)}"):
-        result = ledger.verify(full=full, anchors=anchors)
+        result = ledger.verify(full=full, anchors=anchors, against=against)
     balances = _balances(ledger.path) if isinstance(ledger.places[0], Path) else None
     sound = (result.complete if strict else result.ok) and not balances
     said = {} if balances is None else {"budgets": balances}
@@ -191,16 +202,36 @@ def _print_rest(found: Verification) -> None:
     for problem in found.archive:
         tell(f"{problem.file}: {problem.detail}")
     write()
-    for one in found.anchors:
-        tell(_anchored(one))
+    _print_proofs(found)
     for sentence in [*_cannot_prove(found), *found.cannot_prove()]:
         tell(f"Cannot prove: {sentence}")
+
+
+def _print_proofs(found: Verification) -> None:
+    """Print what it was compared with."""
+    for one in found.anchors:
+        tell(_anchored(one))
+    if found.compared is not None:
+        tell(_compared(found.compared))
 
 
 def _cannot_prove(found: Verification) -> list[str]:
     if not is_prefix(found.path):
         return []
     return ["that everything was sent: what is not sealed, or not sent, is on its machine only."]
+
+
+def _compared(found: Compared) -> str:
+    batches = counted(found.batches, "batch", "batches")
+    said = f"Compared with the lines of the ledger: {found.same:,} of {batches} have the same hash"
+    if found.beyond:
+        said += (
+            f"; {counted(found.beyond, 'record')} here that the ledger has no more: erased, pruned "
+            "or damaged there since"
+        )
+    if found.unshipped:
+        said += f"; {counted(found.unshipped, 'record')} there that are not shipped yet"
+    return f"{said}."
 
 
 def _pruned(run: Prune) -> str:

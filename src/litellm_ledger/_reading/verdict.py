@@ -19,9 +19,9 @@ from .anchor import AnchorCheck
 from .erasures import Erasure
 from .lines import Problem
 
-__all__ = ["Proof", "Prune", "State", "Verification", "WriterVerdict"]
+__all__ = ["Compared", "Proof", "Prune", "State", "Verification", "WriterVerdict"]
 
-State = Literal["alive", "closed", "recovered", "died", "orphaned"]
+State = Literal["alive", "closed", "recovered", "died", "orphaned", "shipping"]
 Proof = Literal["exact", "at_least", "nothing"]
 
 
@@ -30,7 +30,8 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         state: ``alive``; ``closed`` (cleanly); ``recovered`` (it died, and ``recover`` has sealed
-            its segments); ``died`` (not recovered yet); ``orphaned`` (open segments, no counters).
+            its segments); ``died`` (not recovered yet); ``orphaned`` (open segments, no counters);
+            ``shipping`` (in a database: not closed, as far as that was told).
         proves: ``exact``: ``lost`` is the number.  ``at_least``: it may be more.  ``nothing``.
         pid: of the process, while its counters are there.
         recoverer: pid of the process that is recovering it at this moment.
@@ -46,6 +47,8 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         removed: numbers erased or expired on purpose.
         unexplained: how many of ``removed`` expired, as gaps say, and no audit says so.
         unwritten: (alive) accepted and not on disk yet.
+        unshipped: (in a database) accepted, as far as is known, and not there: if the machine is
+            gone, this many numbers are lost.
         torn_bytes: the invalid end of an open segment; ``recover`` cuts it off and keeps a copy.
         unsettled: calls on record as unsettled: their process died.
         in_flight: calls started and without an outcome yet (of a dead writer: ``recover`` will
@@ -75,6 +78,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
     removed: int = 0
     unexplained: int = 0
     unwritten: int = 0
+    unshipped: int = 0
     torn_bytes: int = 0
     unsettled: int = 0
     in_flight: int = 0
@@ -124,6 +128,8 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         say = [_OPENINGS[self.state].format(pid=self.pid), self._balance()]
         if self.state == "alive" and self.unwritten:
             say.append(f"{self.unwritten:,} more accepted and not written yet")
+        if self.unshipped:
+            say.append(f"{self.unshipped:,} more accepted and not shipped yet")
         if self.quarantined:
             say.append(f"{self.quarantined:,} set aside in recovery/ as damaged")
         if self.removed:
@@ -154,7 +160,7 @@ class WriterVerdict(msgspec.Struct, frozen=True, kw_only=True):
         return _looked_into([self])
 
     def _balance(self) -> str:
-        base = self.accepted - self.unwritten
+        base = self.accepted - self.unwritten - self.unshipped
         if not self.lost:
             if self.proves == "nothing":
                 return "no record and no counter, so nothing is known"
@@ -194,6 +200,7 @@ _OPENINGS = {
     "recovered": "died, recovered since",
     "died": "died without closing",
     "orphaned": "not closed, and its counters are missing",
+    "shipping": "not closed yet",
 }
 
 
@@ -214,6 +221,22 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
     latest: datetime | None = None
 
 
+class Compared(msgspec.Struct, kw_only=True):
+    """How a database compares with ledgers that are shipped to it.
+
+    Attributes:
+        batches: that were compared; ``same``: whose hash is that of the lines in the ledger.
+        beyond: outcomes that the database has, and the ledger has no more: erased, pruned or
+            damaged where they were written.
+        unshipped: numbers that were accepted there and are not shipped.
+    """
+
+    batches: int = 0
+    same: int = 0
+    beyond: int = 0
+    unshipped: int = 0
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """The whole ledger.
 
@@ -226,6 +249,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         anchors: those that were given, and whether they hold.
         erasures: what was erased, run by run.
         undone: files that are as they were before an erasure: it was killed, or they were restored.
+        compared: of a database, how it compares with the ledgers that were at hand.
     """
 
     path: str
@@ -236,6 +260,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     anchors: list[AnchorCheck] = []
     erasures: list[Erasure] = []
     undone: list[str] = []
+    compared: Compared | None = None
 
     @property
     def ok(self) -> bool:
@@ -292,7 +317,13 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
                 "machine, or unreadable: more records may have been accepted just before the end "
                 "than they show."
             )
-        orphaned = len(least) - died
+        shipping = sum(1 for writer in least if writer.state == "shipping")
+        if shipping:
+            open_ends.append(
+                f"{counted(shipping, 'writer')} not closed: more records may have been accepted "
+                "than their machines have told."
+            )
+        orphaned = len(least) - died - shipping
         if orphaned:
             open_ends.append(
                 f"{counted(orphaned, 'writer')} without counters: records after the last one "
@@ -334,4 +365,5 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
             "undone": self.undone,
             "pruned": [msgspec.to_builtins(one) for one in self.prunes()],
             "cannot_prove": self.cannot_prove(),
+            **({"compared": msgspec.to_builtins(self.compared)} if self.compared else {}),
         }

@@ -18,7 +18,7 @@ from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_nam
 from litellm_ledger._records.line import SEALED
 from litellm_ledger._storage.live_file import lock, unlock
 
-__all__ = ["Laid", "Row", "Rows", "spooled"]
+__all__ = ["Laid", "Row", "Rows", "sealed", "spooled"]
 
 _HEADER: Final = 11
 _AFTER: Final = 8
@@ -81,6 +81,11 @@ def spooled(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
             yield from rows.take(piece)
+
+
+def sealed(line: bytes) -> bytes:
+    """Return the line of a row with its checksum."""
+    return line if line[-1] == _LINE_FEED else SEALED % (line, crc32(line))
 
 
 class Laid:
@@ -154,7 +159,7 @@ class Laid:
             self._writer_id, self._first, self._size = writer_id, first, 0
             self._file = (self.root / SEGMENTS / ".open").open("wb")
         self._last = last
-        self._lines.append(line if line[-1] == _LINE_FEED else SEALED % (line, crc32(line)))
+        self._lines.append(sealed(line))
         self._waiting += len(line)
         if self._waiting > _PIECE:
             self._write()
