@@ -99,7 +99,8 @@ class Wire:
             tasks.add(task)
             writers.append(writer)
             self.connections += 1
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            # cancelled by us alone, and asyncio of Python 3.11 complains of it
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._serve(reader, writer, writers)
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)

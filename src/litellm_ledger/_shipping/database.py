@@ -13,7 +13,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +31,7 @@ __all__ = [
     "STATEMENT_TIMEOUT",
     "close",
     "connect",
+    "copy",
     "is_theirs",
     "module",
     "transaction",
@@ -146,6 +147,42 @@ async def transaction(
             f"SET LOCAL idle_in_transaction_session_timeout = {round(_IDLE * 1_000)}"
         )
         yield
+
+
+async def copy(
+    connection: asyncpg.Connection,
+    table: str,
+    columns: Sequence[str],
+    pieces: Iterable[bytes],
+    *,
+    timeout: float = STATEMENT_TIMEOUT,
+) -> None:
+    """Copy rows into a table of the schema.
+
+    Args:
+        connection: which is to be dropped if this raises.
+        table: its name.
+        columns: those that the rows have.
+        pieces: the rows, as ``COPY … FROM STDIN (FORMAT binary)`` reads them.
+        timeout: seconds for all of it.  While asyncpg waits until a server reads on, no time-out
+            of its own runs: on a dead line it would wait without end.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+
+    async def source() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    how = {"schema_name": "litellm_ledger", "columns": columns, "format": "binary"}
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.copy_to_table(table, source=source(), **how)
+    except AttributeError:  # asyncpg says goodbye on a connection that it has dropped itself
+        if connection.is_closed():
+            raise TimeoutError from None
+        raise
 
 
 # -- what went wrong -----------------------------------------------------------------------------
