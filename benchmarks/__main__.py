@@ -34,6 +34,7 @@ SECTIONS = {
     "processes": "Several processes",
     "starting": "Start",
     "reading": "Reading a history",
+    "rows": "Rows in PostgreSQL",
     "loss": "What is lost",
 }
 LIMIT = 400.0
