@@ -18,10 +18,10 @@ from tests.realistic import writer_name
 
 from litellm_ledger._archive.columns import COLUMNS as MEMBERS
 from litellm_ledger._records.layout import record_id
-from litellm_ledger._records.line import checked, decode, line_of
+from litellm_ledger._records.line import SEALED, checked, decode, line_of
 from litellm_ledger._records.record import MAX_INT, Status
 from litellm_ledger._shipping import database
-from litellm_ledger._shipping.lines_back import SELECTED, line_back
+from litellm_ledger._shipping.as_lines import line_of_row
 from litellm_ledger._shipping.rows import COLUMNS, MARK, Rows
 
 WRITER = writer_name(7)
@@ -54,7 +54,23 @@ class Table:
     def run(self, coroutine: Any) -> Any:
         return self._runner.run(coroutine)
 
-    def through(self, rows: Rows, columns: Sequence[str] = SELECTED) -> list[Any]:
+    def lines(self, rows: Rows, writer: str = WRITER) -> list[bytes]:
+        """Copy rows into the table, and return them as lines."""
+        self.through(rows, ["seq"])
+        asked = (
+            f"SELECT c.line, {line_of_row(slim=False)} FROM litellm_ledger.calls c, "
+            "(SELECT $1 AS writer) AS w ORDER BY c.seq"
+        )
+        found = self.run(self._connection.fetch(asked, writer))
+        bodies = [body.encode() for _, body in found]
+        return [
+            kept or SEALED % (body, crc32(body))
+            for (kept, _), body in zip(found, bodies, strict=True)
+        ]
+
+    def through(self, rows: Rows, columns: Sequence[str]) -> list[Any]:
+        """Copy rows into the table, and return what is there then."""
+
         async def source() -> AsyncIterator[bytes]:
             for chunk in rows.chunks():
                 yield chunk
@@ -163,7 +179,7 @@ def test_any_line_reads_the_same_when_it_comes_back(
     rows = rows_of(lines)
     valid = {seq: line for seq, line in enumerate(lines, 1) if line_of(line) is not None}
     assert rows.damaged == sorted(set(range(1, len(lines) + 1)) - set(valid))
-    back = [line_back(WRITER, row) for row in table.through(rows)]
+    back = table.lines(rows)
     assert all(map(checked, back))
     assert list(map(line_of, back)) == list(map(line_of, valid.values()))
     assert list(map(decode, back)) == list(map(decode, valid.values()))
@@ -176,7 +192,7 @@ def test_lines_of_a_busy_service_read_the_same(table: Table) -> None:
     lines = list(realistic_lines(writer, 500))
     rows = Rows(writer, 3, {202609, 202610})
     rows.extend(range(1, 501), lines)
-    back = [line_back(writer, row) for row in table.through(rows, SELECTED)]
+    back = table.lines(rows, writer)
     assert list(map(line_of, back)) == list(map(line_of, lines))
 
 

@@ -253,6 +253,7 @@ async def test_rights_that_somebody_added_are_told(owner: object) -> None:
     ]
 
 
+@pytest.mark.usefixtures("_template")  # the roles are there
 async def test_an_owner_without_the_right_to_make_roles_is_told_what_to_do(
     postgres: Server, empty_url: str
 ) -> None:

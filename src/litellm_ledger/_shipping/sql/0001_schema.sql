@@ -176,9 +176,14 @@ CREATE TABLE litellm_ledger.gaps (
     last bigint NOT NULL,
     reason text NOT NULL,
     acked_until bigint,
+    here boolean NOT NULL DEFAULT false,
+    usage bigint NOT NULL DEFAULT 0,
+    cost_picousd numeric NOT NULL DEFAULT 0,
     PRIMARY KEY (writer_id, first)
 );
 COMMENT ON TABLE litellm_ledger.gaps IS 'Numbers without a record';
+COMMENT ON COLUMN litellm_ledger.gaps.here IS 'The records were taken away in this database; false: they were gone before';
+COMMENT ON COLUMN litellm_ledger.gaps.usage IS 'How many of the numbers were outcomes here, of which the cost was cost_picousd; the others were started records';
 COMMENT ON COLUMN litellm_ledger.gaps.reason IS 'lost, quarantined, erased or expired, as in the ledger; damaged: bytes that hold no record';
 
 CREATE TABLE litellm_ledger.additions (
@@ -257,6 +262,45 @@ CREATE TABLE litellm_ledger.rollup_beaten (
     PRIMARY KEY (writer_id, series, seq)
 );
 COMMENT ON TABLE litellm_ledger.rollup_beaten IS 'Beaten outcomes that were taken out of the sums again';
+
+-- What outcomes came to whose rows are gone: part of every total, as long as anybody asks.  No role
+-- may write it, for nothing could bring it back.  Without what told a person: NULL in its place.
+CREATE TABLE litellm_ledger.expired_sums (
+    quarter int NOT NULL,
+    model text,
+    provider text,
+    call text,
+    status text,
+    response_model text,
+    error text,
+    usage_source text,
+    cost_source text,
+    tag_name text,
+    tag_value text,
+    cache_hits bigint NOT NULL,
+    cache_read_tokens numeric NOT NULL,
+    cache_write_tokens numeric NOT NULL,
+    calls bigint NOT NULL,
+    input_tokens numeric NOT NULL,
+    output_tokens numeric NOT NULL,
+    pico numeric NOT NULL,
+    priced bigint NOT NULL,
+    reasoning_tokens numeric NOT NULL,
+    retries bigint NOT NULL,
+    saved numeric NOT NULL,
+    total_tokens numeric NOT NULL
+);
+CREATE INDEX expired_sums_of_tag ON litellm_ledger.expired_sums (tag_name, quarter);
+COMMENT ON TABLE litellm_ledger.expired_sums IS 'Sums of outcomes that retention took away, by quarter of an hour; as rollup_15m with its groups';
+
+CREATE TABLE litellm_ledger.expired_months (
+    month int PRIMARY KEY,
+    tags text[] NOT NULL,
+    outcomes bigint NOT NULL,
+    at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE litellm_ledger.expired_months IS 'Months whose outcomes are gone; what comes late of one has a row all the same';
+COMMENT ON COLUMN litellm_ledger.expired_months.tags IS 'Tags by which there are sums of its outcomes; there always are those without a tag';
 
 -- What was done to this database by hand: retention, erasure.
 CREATE TABLE litellm_ledger.deeds (
