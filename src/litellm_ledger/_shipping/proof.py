@@ -110,7 +110,7 @@ def _check_counts(one: _Writer) -> None:
     """Check that a writer's numbers are dense, and that its counts are those of its rows."""
     said = one.said
     if sum(said[name] for name in _COUNTS) != said["shipped"]:
-        one.note("altered", "its counts do not come to the numbers that are shipped")
+        one.note("altered", "its counts are not, in total, the numbers that are shipped")
     if said["rows"] != said["usage"]:
         one.note(
             "altered",
