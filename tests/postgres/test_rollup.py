@@ -11,6 +11,7 @@ import pytest
 from tests.generated import make_ledger
 from tests.ledger_by_hand import HandMade
 from tests.postgres.shipped import load, roll, seal_all
+from tests.postgres.test_same_answers import command
 
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.totals import FIELDS
@@ -167,6 +168,22 @@ def test_tags_of_few_values_are_chosen(database_url: str, tmp_path: Path) -> Non
     here, there = Ledger(hand.root), Ledger(database_url)
     for by in (["env"], ["request"], ["env", "request"]):
         assert there.report(by).rows == here.report(by).rows
+
+
+def test_a_shipper_brings_them_forward_with_its_own_rights(
+    postgres: Any, database_url: str, tmp_path: Path
+) -> None:
+    root = ledger(tmp_path, 200)
+    name = database_url.partition("@/")[2].partition("?")[0]
+    user = f"shipper_{name}"
+    ask(database_url, f"CREATE ROLE {user} LOGIN IN ROLE ledger_writer")
+    url = postgres.socket_url(name, user)
+    assert command("ship", str(root), "--to", url)[0] == 0
+    assert ask(database_url, KEPT, None)[0][0] > 0
+    assert_same(database_url, root, ZONES[:1])
+    status, said = command("database", "rebuild", database_url)
+    assert (status, "sums made anew" in said) == (0, True), said
+    assert_same(database_url, root, ZONES[:1])
 
 
 @pytest.mark.parametrize("without", ["the marks", "what is beaten"])

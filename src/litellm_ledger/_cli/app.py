@@ -76,6 +76,7 @@ _MORE: Final[dict[str, dict[str, tuple[str, tuple[str, ...]]]]] = {
         "init": ("database", ("json",)),
         "migrate": ("database", ("json",)),
         "check": ("database", ("json",)),
+        "rebuild": ("database", ("json",)),
     },
 }
 """Commands that begin with the word of another: ``budgets simulate``."""

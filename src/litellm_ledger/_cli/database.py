@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from litellm_ledger._shipping.address import Address
     from litellm_ledger._shipping.schema import Migration, Standing
 
-__all__ = ["URL", "address_of", "check", "database", "init", "migrate", "with_connection"]
+__all__ = [
+    "URL",
+    "address_of",
+    "check",
+    "database",
+    "init",
+    "migrate",
+    "rebuild",
+    "with_connection",
+]
 
 _T = TypeVar("_T")
 
@@ -74,6 +83,19 @@ def migrate(output: Output, url: URL = None) -> int:
 
     address = address_of(url)
     return _applied(output, address, with_connection(address, bring))
+
+
+def rebuild(output: Output, url: URL = None) -> int:
+    """Make the sums by quarter of an hour anew; reports are exact meanwhile, and slower."""
+    from litellm_ledger._shipping import rollup
+
+    address = address_of(url)
+    done = with_connection(address, rollup.rebuild)
+    return emit(
+        output,
+        lambda: {"database": address.place, "added": done},
+        lambda: write(f"{clean(address.place)}: sums made anew, {counted(done, 'number')} added."),
+    )
 
 
 def address_of(url: str | None) -> Address:

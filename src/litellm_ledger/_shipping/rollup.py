@@ -56,18 +56,22 @@ class _OvertakenError(Exception):
     """Somebody else has moved a mark."""
 
 
-async def bring_forward(connection: asyncpg.Connection) -> int:
+async def bring_forward(connection: asyncpg.Connection, most: int = _NUMBERS) -> int:
     """Add what was shipped since to the sums, in one transaction; return how many numbers that was.
 
     0: there was nothing to do, or somebody else is doing it.  As long as it is more, there may be
     more to do.  Rights of ``ledger_writer`` are enough.  If this raises, nothing has happened.
+
+    Args:
+        connection: in no transaction.
+        most: how many numbers are added at most.
     """
     try:
         async with connection.transaction():
             if not await _lead(connection):
                 return 0
             await _choose_tags(connection)
-            parts = await _behind(connection)
+            parts = await _behind(connection, most)
             done = sum(part.upto - part.since for part in parts)
             if parts:
                 await _move(connection, parts)
@@ -114,10 +118,9 @@ async def _lead(connection: asyncpg.Connection) -> bool:
     return bool(led)
 
 
-async def _behind(connection: asyncpg.Connection) -> list[_Part]:
+async def _behind(connection: asyncpg.Connection, room: int) -> list[_Part]:
     """Return what is to be added now: a bounded part of each writer and series, as many as fit."""
     parts: list[_Part] = []
-    room = _NUMBERS
     for writer_id, series, rolled, shipped in await connection.fetch(
         query("rollup_behind"), _WRITERS
     ):

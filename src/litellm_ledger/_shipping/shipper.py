@@ -27,6 +27,7 @@ from . import batch, database, schema
 from .address import Address
 from .query import query
 from .road import Checkpoint, Road
+from .rollup import bring_forward
 from .source import Stretch
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ _LOOK_WHILE_AWAY: Final = 1.0
 """Seconds between two looks at ledgers on which nothing waits, or can be shipped now."""
 _TELL: Final = 10.0
 """Seconds between two words to the database about writers that have nothing to ship."""
+_SUMS: Final = 5.0
+"""Seconds between two looks at the sums by quarter of an hour: some shipper brings them forward."""
+_SUMMED: Final = 10_000
+"""Numbers that are added to them at once: what is to be shipped waits for that."""
 _MONTHS: Final = 3_600.0
 """Seconds after which partitions are made ahead again."""
 _AT_ONCE: Final = 1_000
@@ -114,6 +119,7 @@ class Shipper:
         self._months_at = 0.0
         self._makes = True
         self._tell_at = 0.0
+        self._sums_at = 0.0
         self._pause = 0.0
         self._again_at = 0.0
         self._shipped: deque[tuple[float, int]] = deque()
@@ -182,7 +188,23 @@ class Shipper:
             moved = await self._round(all_now=all_now)
             self._good()
         await self._tell()
+        await self._bring_sums_forward(all_now=all_now and not moved)
         return moved
+
+    async def _bring_sums_forward(self, *, all_now: bool) -> None:
+        """Bring the sums forward, if it is time; nothing that goes wrong there stops shipping."""
+        if self._connection is None or (time.monotonic() < self._sums_at and not all_now):
+            return
+        self._sums_at = time.monotonic() + _SUMS
+        try:
+            while await bring_forward(self._connection, _SUMMED) and not self.stopping:
+                if not all_now:  # soon again, after what is to be shipped
+                    self._sums_at = time.monotonic()
+                    return
+        except Exception as exc:  # noqa: BLE001 - whatever it is: they are brought forward later
+            self._drop()
+            self._sums_at = time.monotonic() + _OWN_PAUSE
+            _log.warning("sums in %s: %s: %s", self._address.place, type(exc).__name__, exc)
 
     async def _round(self, *, all_now: bool) -> bool:
         moved = False
