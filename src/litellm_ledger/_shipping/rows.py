@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, get_type_hints
 from zlib import crc32
 
 import msgspec
+from msgspec.structs import astuple
 
 from litellm_ledger._records.adjustment import erased_of
 from litellm_ledger._records.audit import addition_of
@@ -94,8 +95,8 @@ _LONGEST: Final = 512
 _length: Final = struct.Struct(">i").pack
 _int: Final = struct.Struct(">iq").pack
 _float: Final = struct.Struct(">id").pack
-_packed: Final = struct.Struct(">iiiiiqiqiqiqiqiqiqiqid").pack
-_first: Final = struct.Struct(">iiiiiqiq").pack
+_first: Final = struct.Struct(">iiii").pack
+_packed: Final = struct.Struct(">iqiqiqiqiqiqiqiqid").pack
 _NULLS: Final = _NULL * (len(_RARE) + len(_LAST))
 _BOOL: Final = {None: _NULL, False: b"\0\0\0\1\0", True: b"\0\0\0\1\1"}
 _ABSENT: Final = msgspec.Raw(b"")
@@ -120,13 +121,23 @@ _Members: Final[Any] = msgspec.defstruct(
     "_Members", _members(), kw_only=True, frozen=True, gc=False, tag_field="v", tag=1
 )
 _decode: Final = msgspec.json.Decoder(_Members).decode
+# Where members are in the tuple of them all; ``extend`` unpacks it.
+_ORDER: Final = {name: at for at, (name, _, _) in enumerate(_members())}
+_STATUS: Final = _ORDER["status"]
+_NAMES: Final = slice(_ORDER["call"], _ORDER["error"] + 1)
+_UNITS: Final = slice(_ORDER["images"], _ORDER["search_units"] + 1)
+_HOLDS: Final = slice(_ORDER["saved_cost_picousd"], _ORDER["most_tokens"] + 1)
+_REST: Final = slice(_ORDER["content"], len(_ORDER))
+_NO_UNITS: Final = (None,) * (_UNITS.stop - _UNITS.start)
+_NO_HOLDS: Final = (None,) * (_HOLDS.stop - _HOLDS.start)
+_NO_REST: Final = (_ABSENT, None, None)
+
 _tags: Final = msgspec.json.Decoder(dict[str, str] | None).decode
 _object: Final = msgspec.json.Decoder(dict[str, Any] | None).decode
 _head: Final = msgspec.json.Decoder(Head).decode
 _words: Final = attrgetter(*_WORDS)
-_rare: Final = attrgetter(*_RARE, "content", "gap_until", "reason")
+_rare: Final = attrgetter(*_RARE)
 _NO_RARE: Final = (None,) * len(_RARE)
-_NOTHING: Final = (*_NO_RARE, _ABSENT, None, None)
 _FLOATS: Final = frozenset({"audio_seconds"})
 
 
@@ -203,18 +214,24 @@ class Rows:
 
         Nearly all lines are outcomes without anything unusual; those never leave this frame.
         """
-        decode, pack, rare, words_of = _decode, _packed, _rare, _words
-        prefix, writer_id, months, epoch = self._prefix, self._writer_id, self._months, _EPOCH
+        decode, pack, fields, combined = _decode, _packed, astuple, _combinations
+        prefix, months, epoch = self._prefix, self._months, _EPOCH
         append, settle, join = self._rows.append, self.settled.append, b"".join
         null, length, integer, real, flags = _NULL, _length, _int, _float, _BOOL
         size, cost_picousd = len(prefix), 0
+        begun: dict[int, bytes] = {}
         for number, raw in zip(numbers, lines, strict=True):
-            if self._adds or b"\\u0000" in raw:
+            if self._adds or b"\\" in raw:
                 self._add(number, raw)
                 continue
             try:
-                found = decode(raw)
-                ts, name, operation = found.ts, found.id, found.operation
+                values = fields(decode(raw))
+                (
+                    name, seq, kind, ts, operation, attempt, _, _, _, _, _, _,
+                    read, written, total, from_cache, to_cache, reasoned, _, _, _, _, _,
+                    counted, cost, priced, version, hit, _, _, _, _, _,
+                    latency, waited, stream, tagged, one, two, detail, _, _, _,
+                ) = values  # fmt: skip
                 month = ts.year * 100 + ts.month
                 own = number
                 if operation != name:  # of a record before: prefix and 16 digits, nothing else
@@ -229,53 +246,51 @@ class Rows:
                         self._add(number, raw)
                         continue
                 if (
-                    found.kind != "usage"
+                    kind != "usage"
                     or month not in months
                     or ts.tzinfo is not UTC
-                    or found.seq != number
+                    or seq != number
                     or name != f"{prefix}{number:016d}"
-                    or found.status == "unsettled"
-                    or rare(found) != _NOTHING
+                    or values[_STATUS] == "unsettled"
+                    or values[_UNITS] != _NO_UNITS
+                    or values[_HOLDS] != _NO_HOLDS
+                    or values[_REST] != _NO_REST
                 ):
                     self._add(number, raw)
                     continue
                 since = ts - epoch
                 moment = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-                cost, attempt = found.cost_picousd, found.attempt
-                # fmt: off
-                fixed = pack(
-                    4, writer_id, 4, month, 8, number, 8, moment, 8, own, 8, attempt, 8, cost,
-                    8, found.input_tokens, 8, found.output_tokens, 8, found.total_tokens,
-                    8, found.latency_ms,
-                )
-                # fmt: on
-                data = bytes(found.tags)
+                amounts = pack(
+                    8, number, 8, moment, 8, own, 8, attempt, 8, cost, 8, read, 8, written,
+                    8, total, 8, latency,
+                )  # fmt: skip
+                data = bytes(tagged)
                 tags = _known_tags.get(data) or _of_tags(data)
-                data = bytes(found.meta)
+                data = bytes(detail)
                 meta = _known_objects.get(data) or _of_object(data)
             except (AttributeError, TypeError, ValueError, struct.error):  # not as nearly all are
                 self._add(number, raw)
                 continue
-            words = words_of(found)
-            one, two = found.call_id, found.response_id
+            words = values[_NAMES]
+            sources = counted, priced, version
             if one is None or two is None:
                 ids = _text(one) + _text(two)
             else:
                 first, second = one.encode(), two.encode()
                 ids = join((length(len(first)), first, length(len(second)), second))
-            read, write = found.cache_read_tokens, found.cache_write_tokens
-            reasoned, waited = found.reasoning_tokens, found.ttft_ms
             append(
                 join(
                     (
-                        fixed,
-                        null if read is None else integer(8, read),
-                        null if write is None else integer(8, write),
+                        begun.get(month) or self._begin(begun, month),
+                        amounts,
+                        null if from_cache is None else integer(8, from_cache),
+                        null if to_cache is None else integer(8, to_cache),
                         null if reasoned is None else integer(8, reasoned),
                         null if waited is None else real(8, waited),
-                        flags[found.cache_hit],
-                        flags[found.stream],
-                        _combinations.get(words) or _combination(words),
+                        flags[hit],
+                        flags[stream],
+                        combined.get(words) or _combination(words),
+                        combined.get(sources) or _combination(sources),
                         null,
                         ids,
                         tags,
@@ -286,6 +301,11 @@ class Rows:
             settle((own, None, attempt))
             cost_picousd += cost
         self.cost_picousd += cost_picousd
+
+    def _begin(self, begun: dict[int, bytes], month: int) -> bytes:
+        """Return what rows of a month begin with."""
+        begun[month] = made = _first(4, self._writer_id, 4, month)
+        return made
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the rows of ``calls`` as ``COPY … FROM STDIN (FORMAT binary)`` reads them."""
@@ -368,29 +388,22 @@ class Rows:
         self.settled.append(key)
         if found.status == "unsettled":
             self.unsettled.append((number, key))
-        first = 4, self._writer_id, 4, month, 8, number, 8, moment
-        numbers = own, found.attempt, cost, found.input_tokens, found.output_tokens
-        total, latency = found.total_tokens, found.latency_ms
-        try:
-            a, b, c, d, e = numbers
-            fixed = _packed(*first, 8, a, 8, b, 8, c, 8, d, 8, e, 8, total, 8, latency)
-        except struct.error:  # one of them is not known
-            fixed = b"".join(
-                (_first(*first), *map(_number, numbers), _number(total), _real(latency))
-            )
-        words = _words(found)
-        known = _combinations.get(words)
+        numbers = number, moment, own, found.attempt, cost
+        counts = found.input_tokens, found.output_tokens, found.total_tokens
         self._rows.append(
             b"".join(
                 (
-                    fixed,
+                    _first(4, self._writer_id, 4, month),
+                    *map(_number, numbers),
+                    *map(_number, counts),
+                    _real(found.latency_ms),
                     _number(found.cache_read_tokens),
                     _number(found.cache_write_tokens),
                     _number(found.reasoning_tokens),
                     _real(found.ttft_ms),
                     _BOOL[found.cache_hit],
                     _BOOL[found.stream],
-                    known or _combination(words),
+                    *map(_text, _words(found)),
                     _text(other),
                     _text(found.call_id),
                     _text(found.response_id),
@@ -399,7 +412,7 @@ class Rows:
                 )
             )
         )
-        rare = _rare(found)[: len(_RARE)]
+        rare = _rare(found)
         if rare != _NO_RARE or json[2] is not _NULL or kept is not None:
             self._extras[len(self._rows) - 1] = b"".join(
                 (
