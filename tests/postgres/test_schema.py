@@ -308,7 +308,8 @@ async def test_the_command_makes_checks_and_names_what_is_wrong(
     assert status == 0
     assert "may ship, read, migrate" in out
     status, out, _ = await ran("check", "--json")
-    assert (status, json.loads(out)["ok"], json.loads(out)["version"]) == (0, True, 1)
+    assert (status, json.loads(out)["ok"]) == (0, True)
+    assert json.loads(out)["version"] == schema.latest()
     monkeypatch.delenv("LITELLM_LEDGER_DATABASE")
     assert "say which database" in (await ran("check"))[2]
 
