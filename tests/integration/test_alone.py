@@ -54,7 +54,8 @@ async def test_a_record_that_comes_alone_is_written_before_the_loop_turns(tmp_pa
         assert tracker.statistics().written == 2
 
 
-@pytest.mark.parametrize("durability", get_args(Durability))
+# "shipped" is "synced" here: what it waits for beyond is in another thread (tests/postgres).
+@pytest.mark.parametrize("durability", sorted({*get_args(Durability)} - {"shipped"}))
 async def test_a_loop_of_records_does_not_keep_the_event_loop(
     tmp_path: Path, durability: Durability
 ) -> None:

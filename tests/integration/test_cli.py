@@ -444,7 +444,7 @@ def test_the_help_explains_arguments_before_options() -> None:
         "Arguments:\n"
         "  WHAT       users, models, providers, tags, or any group key. Default:\n"
         "             models.\n"
-        "  [PATH]...  Ledger directory or postgresql://…, or several that are read as\n"
+        "  [PATH]...  Ledger directory, s3://… or postgresql://…, or several, read as\n"
         "             one. Default: $LITELLM_LEDGER_DIR, that of litellm-ledger.toml,\n"
         "             or your user data directory.\n\n"
         "Options:\n"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -108,6 +108,10 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime | None
     resets_at: datetime | None
     shared: SharedLimit | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """Return the fields that are of this ledger, all but ``shared``."""
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name != "shared"}
 
     @property
     def is_spent(self) -> bool:

@@ -251,9 +251,7 @@ def _is_reached(one: BudgetStatus) -> bool:
 
 
 def _plain(one: BudgetStatus) -> dict[str, Any]:
-    import msgspec
-
-    return {name: plain_value(value) for name, value in msgspec.structs.asdict(one).items()}
+    return {name: plain_value(value) for name, value in one.figures().items()}
 
 
 def _print_statuses(

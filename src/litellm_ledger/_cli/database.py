@@ -5,7 +5,6 @@ Owns its words, and what it prints.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -129,6 +128,8 @@ def with_connection(
     Raises:
         LedgerPathError: the network, the server or the rights of the user do not allow it.
     """
+    import asyncio  # what only reads never does
+
     from litellm_ledger._shipping.database import close, connect, is_theirs, unusable
 
     async def run() -> _T:

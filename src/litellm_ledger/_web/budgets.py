@@ -248,7 +248,7 @@ class Budgets:
 
 def _plain(one: Standing, now: datetime, scope: Scope) -> dict[str, Any]:
     status = status_of(one, now)
-    found = {name: plain_value(getattr(status, name)) for name in status.__struct_fields__}
+    found = {name: plain_value(value) for name, value in status.figures().items()}
     budget = one.budget
     if scope is not None and budget.name is None:  # the one that was made names what is in where
         found["budget"] = f"{budget.unit} {budget.window}"
