@@ -64,7 +64,7 @@ class Wanted(NamedTuple):
     Attributes:
         kinds: the kinds of lines; none: only adjustments and audits, and what there is beside.
         selection: which outcomes; by default all.
-        sums: where they are added up: the group keys, and the totals.  Whoever fetches may add
+        sums: where they are added up: the group keys, and the totals.  Who fetches may add
             the sums of outcomes there, in place of their lines.
         newest: only as many outcomes matter, the newest by ``ts`` and id.
         key: only the operation matters that has this id, ``call_id`` or ``response_id``.

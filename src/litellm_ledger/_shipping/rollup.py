@@ -1,9 +1,9 @@
 """Sums by quarter of an hour, kept in the database and brought forward as records come.
 
-Owns how they are brought forward, by whoever has the time: per writer and series from a mark of
-numbers, not of time, so that what comes late is counted like everything else.  One leader works at
-a time, by an advisory lock of its transaction; where two think that they lead, each mark moves once
-all the same.  The sums are never the truth: ``rebuild`` makes them anew from ``calls``.
+Owns how they are brought forward, by the process that has the time: per writer and series from a
+mark of numbers, not of time, so that what comes late is counted like everything else.  One leader
+works at a time, by an advisory lock of its transaction; where two think that they lead, each mark
+moves once all the same.  The sums are never the truth: ``rebuild`` makes them anew from ``calls``.
 
 A *series* is the sums without tags (its name is empty), or those by the values of one tag
 (``tag:NAME``).  Which tags have one is measured: those of few values.  A tag that is chosen later
@@ -86,7 +86,7 @@ async def take_away(
 ) -> None:
     """Take outcomes out of the sums that are about to be deleted, in the caller's transaction.
 
-    Waits for whoever brings the sums forward now.
+    Waits for the process that brings the sums forward now.
 
     Args:
         writer_ids, numbers: of each outcome its writer and its number.
@@ -98,7 +98,7 @@ async def take_away(
 async def rebuild(connection: asyncpg.Connection) -> int:
     """Make the sums anew from the outcomes; return how many numbers of writers they are made of.
 
-    Whoever asks meanwhile gets answers as exact, and later.
+    Who asks meanwhile gets answers as exact, and later.
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
