@@ -26,7 +26,17 @@ from litellm_ledger import Ledger, UsageTracker
 ABSENT = [peer.name for peer in (OpenTelemetry, Langfuse) if missing(peer)]
 
 
-@pytest.mark.parametrize("section", sorted({*SECTIONS} - {"loss"}))
+LONG = {"cache", "calls", "memory", "prices", "recording"}
+"""These take most of the time of all of them, and run in the matrix."""
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param(section, marks=pytest.mark.matrix if section in LONG else ())
+        for section in sorted({*SECTIONS} - {"loss"})
+    ],
+)
 def test_every_section_runs_and_says_what_is_not_installed(section: str) -> None:
     tables: list[Table] = import_module(f"benchmarks.{section}").run(Size(quick=True))
     assert tables
