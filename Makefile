@@ -151,7 +151,7 @@ TOUCHES_LITELLM := $(addprefix tests/integration/test_,abandoned_streams.py adap
 	budget_jobs.py budgets.py cache.py calls.py capture.py connections.py examples.py fastapi.py fees.py \
 	further_calls.py holds.py litellm_check.py litellm_seam.py otel.py price_options.py prices.py privacy.py proxy.py realtime.py server_costs.py \
 	unit_prices.py wire.py) \
-	$(addprefix tests/unit/test_,calls.py internals.py outcome.py packing.py plain.py retry.py) tests/acceptance \
+	$(addprefix tests/unit/test_,calls.py internals.py outcome.py packing.py plain.py retry.py) \
 	tests/cancellation/test_calls.py tests/cancellation/test_cached_calls.py
 # Before 1.106 LiteLLM's own arithmetic is not exact: of 1,161 prices of cached tokens it misses 580.
 INEXACT = $(if $(filter 1.101.% 1.102.% 1.103.% 1.104.% 1.105.%,$(VERSION)),tests/integration/test_prices.py)
