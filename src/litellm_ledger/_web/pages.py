@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Final
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from litellm_ledger import __version__
 from litellm_ledger._aggregates.formatting import clean, money, percent
@@ -42,7 +42,9 @@ _NAV: Final = (("", "Overview"), ("explore", "Explore"), ("live", "Live"), ("led
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("litellm_ledger._web", "assets"),
+        loader=ChoiceLoader(
+            [PackageLoader(f"litellm_ledger.{room}", "assets") for room in ("_web", "_page")]
+        ),
         autoescape=True,
         auto_reload=False,
         undefined=StrictUndefined,
