@@ -30,7 +30,7 @@ __all__ = ["count", "write"]
 
 _MODELS: Final = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4")
 _PAUSE: Final = 0.02
-_QUESTIONS: Final[tuple[list[str], ...]] = ([], ["month", "model"], ["day", "status"], ["user"])
+_QUESTIONS: Final[tuple[list[str], ...]] = (["month", "model"], ["user"])
 
 
 def _record(chance: random.Random, ts: datetime) -> UsageRecord:

@@ -18,6 +18,7 @@ from benchmarks._size import Size
 from benchmarks._table import Table
 from benchmarks._work import made
 from benchmarks._year import make_year
+from benchmarks.operate import operate
 from benchmarks.soak import Soak, report, soak
 from tests.terminal import run
 
@@ -81,6 +82,12 @@ def test_the_soak_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert found.kills == len(found.cycles) == 3
     assert found.compacted
     assert "Nothing lost" in report(found, tmp_path)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("archive", [False, True])
+def test_the_trial_of_operation_finds_nothing_wrong(tmp_path: Path, archive: bool) -> None:
+    assert operate(tmp_path, 6_000, 20_000, archive=archive).problems == []
 
 
 def test_the_census_notices_what_is_missing_and_what_is_there_twice(tmp_path: Path) -> None:

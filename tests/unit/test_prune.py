@@ -22,9 +22,11 @@ from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._maintenance.retention import Retention, retention
 from litellm_ledger._maintenance.seal import seal
+from litellm_ledger._reading import verify as _verify
 from litellm_ledger._reading.anchor import anchor
 from litellm_ledger._reading.verify import verify
 from litellm_ledger._records.layout import ADJUSTMENTS, SEGMENTS, SegmentName
+from litellm_ledger._records.scan import Scan, scan
 from litellm_ledger._reports import engine
 from litellm_ledger._storage.live_file import lock_directory, unlock
 from litellm_ledger._writing.upkeep import Upkeep
@@ -387,6 +389,27 @@ def test_a_backup_of_it_is_whole_and_one_from_before_stays(
     assert says(old) == before
     is_fine(old)
     assert len(list(Ledger(old).records())) == 18
+
+
+def test_in_a_backup_that_keeps_what_was_pruned_manifests_are_believed(
+    hand: HandMade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    back_up(hand.root, copy)
+    pruned(hand.root)
+    back_up(hand.root, copy, incremental=True)
+    read: list[int] = []
+
+    def counted(data: bytes, writer: str, first: int) -> Scan:
+        found = scan(data, writer, first)
+        read.extend(head.seq for head, _ in found.lines if head.kind != "gap")
+        return found
+
+    monkeypatch.setattr(_verify, "scan", counted)
+    found = verify(copy)
+    assert found.ok
+    assert sum(writer.found for writer in found.writers) == 18
+    assert read == [], "gaps stand for numbers whose records are there"
 
 
 def test_a_segment_that_was_restored_counts_once(hand: HandMade) -> None:
