@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 from tests import tally as tallies
 from tests.ledger_by_hand import HandMade
 from tests.ledgers import directory
+
+from litellm_ledger._runtime import process
+from litellm_ledger._writing.writer import Writer
 
 # Otherwise `import litellm` fetches its price map over the network and swaps it while tests run.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -73,6 +77,18 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(autouse=True)
+def no_writer_outlives_its_test() -> Iterator[None]:
+    """A writer stays open after its close while a call is in flight, until the process ends.  Here
+    that is the end of the test: when the interpreter ends, its directory is gone."""
+    before = set(process.writers())
+    yield
+    for writer in set(process.writers()) - before:
+        process.leave(writer)
+        if isinstance(writer, Writer):
+            writer.forget_parent()  # as a child does, which has no part in it
 
 
 @pytest.fixture

@@ -119,10 +119,18 @@ async def test_cancelled_while_the_provider_works_it_is_cancelled_on_record(
             seen.append(exc.usage_record)  # type: ignore[attr-defined]
             raise
 
+    async def run_out(limit: asyncio.Timeout) -> None:
+        await fake.gate.entered.wait()
+        limit.reschedule(asyncio.get_running_loop().time())
+
+    async def limited() -> None:
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+            group.create_task(run_out(limit))
+            await caller()
+
     if how == "asyncio.timeout()":
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await caller()
+            await limited()
     else:
         call = asyncio.create_task(caller())
         await fake.gate.entered.wait()
