@@ -67,6 +67,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Recko
     shutil.rmtree(root)
 
 
+@pytest.fixture(autouse=True)
+def copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have segments of that ledger copied where a line is damaged; elsewhere they are larger."""
+    monkeypatch.setattr(_relation, "_WORTH_A_COPY", 64 * 1024)
+
+
 Both = Callable[[Callable[[], Any]], list[Any]]
 
 
@@ -165,7 +171,7 @@ def test_the_database_reads_most_of_it_by_itself(made: tuple[Path, Reckoning]) -
     with Relation(made[0]) as relation:
         ((odd,),) = relation.rows("SELECT count(*) FROM line_by_line")
         ((all_,),) = relation.rows("SELECT count(*) FROM records")
-    assert 0 < odd < all_ / 1.2
+    assert 0 < odd < all_ / 20
 
 
 @pytest.mark.usefixtures("engine")
