@@ -42,7 +42,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
 # pip would compile each file of an environment, and a fifth of them is ever imported.
 INSTALL := $(PIP) install --no-compile
-# An environment whose packages a new one begins with, where both have the same Python.
+# An environment whose packages a new one begins with, where both have the same Python. They are the
+# same files: pip writes none anew, it puts others in their place.
 SEED :=
 # pyright --verifytypes looks at the `python` on the PATH and nowhere else.
 ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
@@ -258,7 +259,8 @@ $(STEPS)/python:
 	@for to in $(VENV)/lib/python*/site-packages; do \
 		from="$(SEED)$${to#$(VENV)}"; \
 		if [ -n "$(SEED)" ] && [ -e "$(SEED)/.steps/test" ] && [ -d "$$from" ]; then \
-			echo "==> $(VENV): copying the packages of $(SEED)"; cp -R "$$from/." "$$to/" || exit 1; \
+			echo "==> $(VENV): beginning with the packages of $(SEED)"; \
+			cp -Rl "$$from/." "$$to/" 2>/dev/null || cp -R "$$from/." "$$to/" || exit 1; \
 		fi; \
 	done
 	@mkdir -p $(STEPS)
