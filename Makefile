@@ -165,7 +165,7 @@ test-litellm: ## Run what touches LiteLLM on VERSION=1.108.14, or any other (def
 	@cmp -s build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt && rm build/litellm-$(VERSION).txt.new || \
 		mv build/litellm-$(VERSION).txt.new build/litellm-$(VERSION).txt
 	@$(MAKE) test VENV=.venv-litellm-$(VERSION) SEED=$(VENV) CONSTRAINTS=build/litellm-$(VERSION).txt \
-		TEST_GROUPS="--group test --group peers" PYTEST_ARGS="-W default $(filter-out $(INEXACT),$(TOUCHES_LITELLM)) $(PYTEST_ARGS)"
+		TEST_GROUPS="--group test --group peers" PYTEST_ARGS="-W default -m 'not matrix and not alike' $(filter-out $(INEXACT),$(TOUCHES_LITELLM)) $(PYTEST_ARGS)"
 
 .PHONY: matrix
 matrix: $(STEPS)/test ## Run the long tests: every crash point, many seeds; write docs/MATRIX.md

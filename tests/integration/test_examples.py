@@ -68,6 +68,7 @@ def test_there_are_examples() -> None:
     assert {"quickstart.py", "streaming.py", "tags.py", "tracker_only.py"} <= {*PROGRAMS}
 
 
+@pytest.mark.alike
 def test_the_demo_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ async def test_the_installed_litellm_passes(tmp_path: Path) -> None:
     assert not (tmp_path / "usage").exists()  # the client's own ledger is left alone
 
 
+@pytest.mark.alike
 def test_doubled_records_are_named(tmp_path: Path) -> None:
     # As it was: LiteLLM from 1.109 on told of each answer twice.
     found = in_child(
@@ -82,6 +83,7 @@ def test_doubled_records_are_named(tmp_path: Path) -> None:
     assert not [way for way in doubled if way[0] == "client"]
 
 
+@pytest.mark.alike
 def test_records_that_are_missing_are_named(tmp_path: Path) -> None:
     found = in_child(
         tmp_path,
@@ -96,6 +98,7 @@ def test_records_that_are_missing_are_named(tmp_path: Path) -> None:
     assert not [way for way in missing if way[0].startswith("client")]
 
 
+@pytest.mark.alike
 def test_a_wrong_price_is_named(tmp_path: Path) -> None:
     found = in_child(
         tmp_path,
@@ -139,6 +142,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     assert [child.returncode for child in started if child.returncode is None] == []
 
 
+@pytest.mark.alike
 @pytest.mark.asyncio
 async def test_a_check_that_fails_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, children: list[Any]
@@ -150,6 +154,7 @@ async def test_a_check_that_fails_says_why(
     assert len(children) == 1
 
 
+@pytest.mark.alike
 @pytest.mark.asyncio
 async def test_a_check_that_hangs_is_ended(
     monkeypatch: pytest.MonkeyPatch, children: list[Any]
@@ -160,6 +165,7 @@ async def test_a_check_that_hangs_is_ended(
     assert children[0].returncode == -9
 
 
+@pytest.mark.alike
 @pytest.mark.asyncio
 async def test_a_check_that_is_cancelled_leaves_no_process(children: Started) -> None:
     task = asyncio.create_task(_seam_check.check_litellm())

@@ -530,6 +530,7 @@ def test_nothing_is_left_to_warn_about(server: OpenAIServer) -> None:
     assert (done.returncode, done.stdout + complaints(done.stderr)) == (0, "")
 
 
+@pytest.mark.alike
 def test_without_us_there_is_something_to_warn_about(server: OpenAIServer) -> None:
     """The control."""
     code = f"import litellm{textwrap.dedent(USES)}"
