@@ -95,8 +95,10 @@ class Fetched(NamedTuple):
         problems: places that hold no record.
         left: outcomes that are asked for and were not fetched, because newer ones are enough.
         tags: names of tags of outcomes that are asked for, if their lines were not fetched.
-        expired: outcomes that may be asked for, and of which nothing is there any more.
-        expired_until: the time of the last of these.
+        aggregated: outcomes in the sums that were added, of which there are only sums any more.
+        expired: outcomes that may be asked for, whose records are not there any more, and that are
+            in no sum.
+        expired_until: the time of the last of both.
     """
 
     root: Path
@@ -105,6 +107,7 @@ class Fetched(NamedTuple):
     problems: Sequence[Problem] = ()
     left: int = 0
     tags: frozenset[str] = frozenset()
+    aggregated: int = 0
     expired: int = 0
     expired_until: datetime | None = None
 

@@ -321,11 +321,12 @@ def _with_fetched(report: Report, there: AtHand) -> Report:
     """Say what a ledger elsewhere does not have: not yet, or not any more."""
     if not there.fetched:
         return report
-    gone = [one for one in there.fetched.values() if one.expired]
+    gone = [one for one in there.fetched.values() if one.expired or one.aggregated]
     moments = [report.pruned_until, *(one.expired_until for one in gone)]
     return replace(
         report,
         unshipped=there.unshipped,
+        aggregated=report.aggregated + sum(one.aggregated for one in gone),
         pruned=report.pruned + sum(one.expired for one in gone),
         pruned_until=max((moment for moment in moments if moment is not None), default=None),
     )

@@ -366,8 +366,15 @@ class Ledger:
         Raises:
             LedgerPathError, UnsupportedFormat: as for ``records``.
         """
-        with at_hand(self.places, Wanted(kinds=frozenset())) as there:
-            return what_was_pruned(each(there.roots), since, until)
+        wanted = Wanted(kinds=frozenset(), selection=Selection(since, until))
+        with at_hand(self.places, wanted) as there:
+            found = what_was_pruned(each(there.roots), since, until)
+            expired = [one for one in there.fetched.values() if one.expired]
+            if not expired:
+                return found
+            records = (found.records if found else 0) + sum(one.expired for one in expired)
+            moments = [found.latest if found else None, *(one.expired_until for one in expired)]
+            return Expired(records, max((m for m in moments if m is not None), default=None))
 
     def unshipped(self) -> Unshipped | None:
         """Return what a database is known not to have yet; ``None``: nothing, or no database.

@@ -143,6 +143,7 @@ class _Fetching:
         self._wanted = wanted
         self._opened = opened
         self._heard = heard
+        self._added: sums.Added | None = None
 
     async def run(self, connection: asyncpg.Connection) -> Fetched:
         wanted = self._wanted
@@ -157,6 +158,7 @@ class _Fetching:
         left, tags = 0, frozenset[str]()
         if "usage" in wanted.kinds:
             left, tags = await self._outcomes(connection, laid)
+        expired, expired_until = await sums.untold(connection, wanted.selection, self._added)
         laid.finish()
         if "started" in wanted.kinds:
             await self._run_in_flight(connection, laid, writers)
@@ -171,6 +173,9 @@ class _Fetching:
             problems=await self._damaged(connection),
             left=left,
             tags=tags,
+            aggregated=self._added.expired if self._added is not None else 0,
+            expired=expired,
+            expired_until=expired_until,
         )
 
     # -- outcomes --------------------------------------------------------------------------------
@@ -180,8 +185,10 @@ class _Fetching:
     ) -> tuple[int, frozenset[str]]:
         """Fetch outcomes, or what they come to; return how many more there are, and their tags."""
         wanted, selection = self._wanted, self._wanted.selection
-        if wanted.sums is not None and await sums.add(connection, *wanted.sums, selection):
-            return 0, frozenset()
+        if wanted.sums is not None:
+            self._added = await sums.add(connection, *wanted.sums, selection)
+            if self._added is not None:
+                return 0, frozenset()
         asked = condition(selection)
         if wanted.key is not None or wanted.near is not None or wanted.after is not None:
             found = await self._of_key(connection)
@@ -297,7 +304,7 @@ async def _expired(connection: asyncpg.Connection) -> dict[str, Spans]:
     """Return the numbers of each writer that were pruned before they were shipped."""
     rows = await connection.fetch(
         "SELECT writer, g.first, g.last FROM litellm_ledger.gaps g "
-        "JOIN litellm_ledger.writers USING (writer_id) WHERE reason = 'expired'"
+        "JOIN litellm_ledger.writers USING (writer_id) WHERE reason = 'expired' AND NOT here"
     )
     found: dict[str, Spans] = {}
     for writer, first, last in rows:

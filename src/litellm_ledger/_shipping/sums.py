@@ -22,7 +22,7 @@ from .asked import Condition, can_be, condition
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["add", "count", "newest_since", "quarter_of", "series_of", "tags"]
+__all__ = ["Added", "add", "count", "newest_since", "quarter_of", "series_of", "tags", "untold"]
 
 _SUMS: Final = {
     "cache_hits": "count(*) FILTER (WHERE c.cache_hit)",
@@ -67,31 +67,86 @@ def quarter_of(ts: str, step: int = 1) -> str:
     )
 
 
+class Added(NamedTuple):
+    """What was added up.
+
+    Attributes:
+        tag: the one that it was told by, if any.
+        expired: how many of the outcomes are known by their sums only.
+    """
+
+    tag: str | None
+    expired: int
+
+
 async def add(
     connection: asyncpg.Connection, by: Sequence[str], totals: Totals, selection: Selection
-) -> bool:
-    """Add up what a selection asks for, by group; tell whether it could be told exactly.
+) -> Added | None:
+    """Add up what a selection asks for, by group; ``None`` if it could not be told exactly.
 
-    What is kept as the line that it was, or set aside, is not among it.  Where it could not be
-    told, nothing is added.
+    What is kept as the line that it was, or set aside, is not among it, nor is what expired and
+    has no sums that tell (``untold``).  Where it could not be told, nothing is added.
     """
     question = QuarterQuestion(by, selection.between(None, None))
     if not question.answerable or not can_be(question.tag or ""):
-        return False
+        return None
     asking = _Asking(by, selection, question.tag)
     rolled = await _is_rolled(connection, asking.series)
     for step in _steps(question, selection):
         part = Totals(by, max_groups=totals.limit, calendar=selection.calendar)
+        expired = 0
         try:
             for text, values in asking.questions(step, rolled=rolled):
+                before = part.calls() if _EXPIRED in text else 0
                 async for table in _tables(connection, text, values, asking.width, step or 1):
                     if not question.add_to(part, table):
                         raise _TooCoarseError
+                expired += part.calls() - before if _EXPIRED in text else 0
         except _TooCoarseError:
             continue
         totals.add_all(part)
-        return True
-    return False
+        return Added(question.tag, expired)
+    return None
+
+
+async def untold(
+    connection: asyncpg.Connection, selection: Selection, added: Added | None
+) -> tuple[int, datetime | None]:
+    """Return how many outcomes expired that may be of the time asked for, and are in no sum.
+
+    And the time of the last that expired, to the quarter of an hour, of those that are.
+
+    Args:
+        added: what was added up; ``None``: nothing was.
+    """
+    since, until = selection.since, selection.until
+    try:
+        span = _Span.of(since, until) if added is not None else None
+        first = None if since is None else (since - EPOCH) // QUARTER
+        last = None if until is None else -((EPOCH - until) // QUARTER) - 1
+    except OverflowError:
+        span = first = last = None
+    told = "false"
+    values: list[Any] = [first, last]
+    if span is not None and added is not None:
+        told = _times(span)
+        if added.tag is not None:
+            values.append(added.tag)
+            told += " AND m.tags @> ARRAY[$3::text]"
+    text = f"""
+        SELECT coalesce(sum(t.calls) FILTER (WHERE NOT ({told})), 0), max(t.quarter)
+        FROM litellm_ledger.expired_sums t
+        LEFT JOIN litellm_ledger.expired_months m ON m.month = CASE WHEN t.quarter > {_NO_QUARTER}
+            THEN pg_catalog.to_char(
+                timestamp '1970-01-01' + t.quarter * interval '15 minutes', 'YYYYMM')::int
+            ELSE 0 END
+        WHERE t.tag_name IS NULL
+          AND ($1::int IS NULL OR t.quarter >= $1)
+          AND ($2::int IS NULL OR (t.quarter <= $2 AND t.quarter > {_NO_QUARTER}))"""
+    count, latest = await connection.fetchrow(text, *values)
+    if latest is None or latest == _NO_QUARTER:
+        return int(count), None
+    return int(count), EPOCH + latest * QUARTER
 
 
 def _steps(question: QuarterQuestion, selection: Selection) -> Sequence[int]:
@@ -167,15 +222,17 @@ class _Asking:
             span = _Span.of(selection.since, selection.until) if rolled else None
         except OverflowError:  # the first or the last moments that there are
             span = None
+        if (whole := _whole(selection)) is not None:
+            yield self._of_sums(_EXPIRED_GROUPS, whole, step)
         if span is None:
             yield self._of_calls(_ALL, selection, step)
             return
-        yield self._of_rollup(span, step)
+        yield self._of_sums(_ROLLUP, span, step)
         yield self._of_calls(_NOT_YET, selection, step)
         for since, until in span.edges:
             yield self._of_calls(_ROLLED, selection.between(since, until), step)
-        whole = selection.between(span.since, span.until)
-        yield self._of_calls(_BEATEN, whole, step, sign=-1)
+        within = selection.between(span.since, span.until)
+        yield self._of_calls(_BEATEN, within, step, sign=-1)
 
     def _of_calls(
         self, rows: str, selection: Selection, step: int, *, sign: int = 1
@@ -202,8 +259,8 @@ class _Asking:
         )
         return text, values
 
-    def _of_rollup(self, span: _Span, step: int) -> tuple[str, list[Any]]:
-        """Return the statement that adds up the sums of whole quarters."""
+    def _of_sums(self, table: str, span: _Span, step: int) -> tuple[str, list[Any]]:
+        """Return the statement that adds up sums of whole quarters."""
         asked = condition(self._selection.between(None, None))
         values = [*asked.values, self._tag]
         keys = [f"c.{key}" if key in self._needed else "NULL::text" for key in KEYS]
@@ -213,20 +270,32 @@ class _Asking:
         if step:
             first = f"t.quarter - ((t.quarter % {step}) + {step}) % {step}"
             quarter = f"CASE WHEN t.quarter > {quarter} THEN {first} ELSE {quarter} END"
-        times = "true"
-        if span.first is not None:
-            times += f" AND t.quarter >= {span.first:d}"
-        if span.after is not None:
-            times += f" AND t.quarter < {span.after:d} AND t.quarter > {_NO_QUARTER}"
         columns = ", ".join(f"sum(t.{name})" for name in FIELDS)
         places = ", ".join(str(at + 1) for at in range(len(keys) + 1))
         text = (
-            f"SELECT {', '.join(keys)}, {quarter}, {columns} FROM {_GROUPS} "
-            f"JOIN litellm_ledger.rollup_15m t USING (group_id) "
-            f"WHERE c.tag_name IS NOT DISTINCT FROM ${len(values)}::text AND {times} "
+            f"SELECT {', '.join(keys)}, {quarter}, {columns} FROM {table} "
+            f"WHERE c.tag_name IS NOT DISTINCT FROM ${len(values)}::text AND {_times(span)} "
             f"AND {asked.text} GROUP BY {places} HAVING sum(t.calls) <> 0 ORDER BY {places}"
         )
         return text, values
+
+
+def _whole(selection: Selection) -> _Span | None:
+    """Return the whole quarters that are asked for."""
+    try:
+        return _Span.of(selection.since, selection.until)
+    except OverflowError:
+        return None
+
+
+def _times(span: _Span) -> str:
+    """Return the condition that sums are of whole quarters that are asked for."""
+    times = "true"
+    if span.first is not None:
+        times += f" AND t.quarter >= {span.first:d}"
+    if span.after is not None:
+        times += f" AND t.quarter < {span.after:d} AND t.quarter > {_NO_QUARTER}"
+    return times
 
 
 _ALL: Final = "litellm_ledger.calls c"
@@ -251,6 +320,15 @@ _GROUPS: Final = """(
         CASE WHEN tag_name IS NOT NULL THEN pg_catalog.jsonb_build_object(tag_name, tag_value) END
     ) AS tags
     FROM litellm_ledger.rollup_groups
+) AS c"""
+_ROLLUP: Final = f"{_GROUPS} JOIN litellm_ledger.rollup_15m t USING (group_id)"
+_EXPIRED: Final = "litellm_ledger.expired_sums"
+_EXPIRED_GROUPS: Final = f"""{_EXPIRED} t CROSS JOIN LATERAL (
+    SELECT t.model, t.provider, t.call, t.status, t.response_model, t.error, t.usage_source,
+        t.cost_source, t.tag_name, t.tag_value, pg_catalog.jsonb_strip_nulls(
+            CASE WHEN t.tag_name IS NOT NULL
+            THEN pg_catalog.jsonb_build_object(t.tag_name, t.tag_value) END
+        ) AS tags
 ) AS c"""
 
 
@@ -285,8 +363,9 @@ def _needed(by: Sequence[str], selection: Selection) -> set[str]:
 async def count(connection: asyncpg.Connection, selection: Selection, asked: Condition) -> int:
     """Return how many outcomes there are, those apart that are kept as the lines that they were."""
     totals = Totals((), max_groups=1_000)
-    if await add(connection, (), totals, selection):
-        return totals.calls()
+    added = await add(connection, (), totals, selection)
+    if added is not None:
+        return totals.calls() - added.expired
     text = f"SELECT count(*) FROM litellm_ledger.calls c WHERE c.line IS NULL AND {asked.text}"
     return int(await connection.fetchval(text + _COUNTS, *asked.values))
 

@@ -8,8 +8,12 @@ SELECT
         SELECT coalesce(sum(least(g.last, b.last) - greatest(g.first, b.first) + 1), 0)
         FROM litellm_ledger.gaps g
         WHERE g.writer_id = b.writer_id AND g.first <= b.last AND g.last >= b.first
-          AND g.reason <> 'damaged'
+          AND g.reason <> 'damaged' AND NOT g.here
     ) AS gaps_now,
+    EXISTS (
+        SELECT FROM litellm_ledger.gaps g
+        WHERE g.writer_id = b.writer_id AND g.first <= b.last AND g.last >= b.first AND g.here
+    ) AS thinned,
     (
         SELECT coalesce(sum(least(g.last, b.last) - greatest(g.first, b.first) + 1), 0)
         FROM litellm_ledger.gaps g
