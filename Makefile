@@ -42,8 +42,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
 # pip would compile each file of an environment, and a fifth of them is ever imported.
 INSTALL := $(PIP) install --no-compile
-# An environment whose packages a new one begins with, where both have the same Python. They are the
-# same files: pip writes none anew, it puts others in their place.
+# An environment whose packages a new one begins with, where both have the same Python.
 SEED :=
 # pyright --verifytypes looks at the `python` on the PATH and nowhere else.
 ACTIVE := PATH="$(abspath $(VENV))/bin:$$PATH"
@@ -260,7 +259,7 @@ $(STEPS)/python:
 		from="$(SEED)$${to#$(VENV)}"; \
 		if [ -n "$(SEED)" ] && [ -e "$(SEED)/.steps/test" ] && [ -d "$$from" ]; then \
 			echo "==> $(VENV): beginning with the packages of $(SEED)"; \
-			cp -Rl "$$from/." "$$to/" 2>/dev/null || cp -R "$$from/." "$$to/" || exit 1; \
+			$(PY) .ci/seed.py "$$from" "$$to" || exit 1; \
 		fi; \
 	done
 	@mkdir -p $(STEPS)
