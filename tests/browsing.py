@@ -7,6 +7,7 @@ Playwright and axe-core are of the group ``peers``.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -173,7 +174,8 @@ def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")  # of the group `peers`
     flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     with sync_api.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=flags)
+        env: dict[str, str | float | bool] = {**os.environ, "TZ": "UTC"}
+        opened = driver.chromium.launch(executable_path=path, args=flags, env=env)
         try:
             yield opened
         finally:
@@ -190,12 +192,14 @@ class Window:
     def __init__(self, opened: Any, url: str, *, who: str = "operator", **more: Any) -> None:
         self.complaints: list[str] = []
         self.url = url
-        options = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "UTC", **more}
+        options = {"viewport": {"width": 1280, "height": 900}, **more}
         self.context = opened.new_context(extra_http_headers={"who": who}, **options)
+        self._is = who, ""
         self.context.set_default_timeout(60_000)
         self.context.expose_function("complain", self._complain)
         self.context.add_init_script(_COMPLAIN)
         self.page = self.context.new_page()
+        self._clock = self.context.new_cdp_session(self.page)
         self.page.on("console", lambda said: self._complain(f"console: {said.text}"))
         self.page.on("pageerror", lambda error: self._complain(f"error: {error}"))
         self.page.on("request", self._requested)
@@ -207,10 +211,22 @@ class Window:
         if not request.url.startswith(self.url):
             self._complain(f"request: {request.url}")
 
+    def become(self, *, who: str = "operator", timezone: str = "") -> Window:
+        """Be the browser of somebody else: who is asking, and the zone of their clock (else UTC).
+
+        A new profile would cost two seconds of a core.
+        """
+        if self._is != (who, timezone):
+            self._is = who, timezone
+            self.context.set_extra_http_headers({"who": who})
+            self._clock.send("Emulation.setTimezoneOverride", {"timezoneId": timezone})
+        return self
+
     def weigh(self) -> list[tuple[str, int]]:
-        """Note from now on what is fetched: address, and bytes over the wire with their head."""
+        """Forget what was fetched; note from now on what is: address, and bytes over the wire."""
         session = self.context.new_cdp_session(self.page)
         session.send("Network.enable")
+        session.send("Network.clearBrowserCache")
         found: list[tuple[str, int]] = []
         names: dict[str, str] = {}
         cached: set[str] = set()
