@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from benchmarks.reading import make
+from benchmarks._year import make_year
 from tests.browsing import (
     BUDGETS,
     EVIL,
@@ -36,7 +36,6 @@ from tests.ledger_by_hand import HandMade
 
 from litellm_ledger import Ledger
 from litellm_ledger._budgets.status import standing
-from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._records.money import usd
 
 PAGES = {
@@ -591,8 +590,7 @@ def test_a_million_records_are_shown(
     """Figures that it prints (``-s``) are in docs/dashboard.md; none is asserted."""
     root = tmp_path / "million"
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    make(root, 1_000_000, 360, begin=midnight - timedelta(days=360))
-    seal(root)
+    make_year(root, 1_000_000, 320, midnight - timedelta(days=320))
     with served(root, tmp_path) as server:
         one = Window(browser, server.url)
         one.context.set_default_timeout(300_000)
