@@ -18,4 +18,10 @@ def _same_file(source: str, copy: str) -> None:
 
 source, target = sys.argv[1:]
 shutil.rmtree(target)
-shutil.copytree(source, target, symlinks=True, copy_function=_same_file, ignore=shutil.ignore_patterns("*.pyc.*"))
+shutil.copytree(
+    source,
+    target,
+    symlinks=True,
+    copy_function=_same_file,
+    ignore=shutil.ignore_patterns("*.pyc.*"),
+)
