@@ -166,27 +166,28 @@ def test_a_thousand_callers_on_five_dollars(
 
 SABOTEURS = {
     "check, then act": """
+from litellm_ledger._budgets import gate
 from litellm_ledger._budgets.gate import Gate
 from litellm_ledger import BudgetExceeded
 step = Gate._step
 def place(self, table, wants, number):
-    for _, entry, _, _ in wants:
+    for _, entry, _ in wants:
         if not entry.row:
-            self._place(table, entry)
+            self._holdings.place(table, entry)
     return []
 async def take_step(self, wants, number):
     while True:
         try:
-            table = self._acquire()
+            table = self._holdings.acquire()
             break
         except Exception:
             await asyncio.sleep(0.001)
     try:
         refused = Gate.real_look(self, table, wants, number)
         if refused:
-            raise self._refusal(table, refused)
+            raise gate._refusal(table, refused)
     finally:
-        self._release(table)
+        self._holdings.release(table)
     while True:
         await asyncio.sleep(0.001)
         try:

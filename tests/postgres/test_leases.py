@@ -250,7 +250,7 @@ async def test_who_waits_goes_on_when_another_machine_gives_back(
     ):
         ticket = await first.take(amount(LIMIT), "m", {}, NOW)
         waiting = asyncio.create_task(second.take(TEN, "m", {}, NOW, wait=True))
-        while not second._waiting:  # noqa: ASYNC110 - nobody is told
+        while not second._holdings.waiting:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0)
         first.settle(ticket, amount(1))
         await first.give_back()

@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 )
 
 from litellm_ledger import Budget, BudgetExceeded, UsageRecord
+from litellm_ledger._budgets import background as _background
 from litellm_ledger._budgets import books as _books
 from litellm_ledger._budgets import gate as _gate
 from litellm_ledger._budgets.amounts import Amounts, spent_by
@@ -113,7 +114,7 @@ class Machine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         for module in (_books, _gate):
             self.patch.setattr(module, "datetime", Clock)
-        self.patch.setattr(_gate, "LOOK", 1e9)  # nobody looks at the dead behind our back
+        self.patch.setattr(_background, "LOOK", 1e9)  # nobody looks at the dead behind our back
         Clock.moment = START
         self.root = Path(tempfile.mkdtemp(dir=os.environ.get("TMPDIR")))
         for part in ("segments", "live"):
@@ -248,10 +249,10 @@ class Machine(RuleBasedStateMachine):
 
     def kill_one(self, process: Process) -> None:
         process.live.release()
-        table = process.gate._table
+        table = process.gate._holdings.table
         assert table is not None
         table.close()
-        process.gate._thread.stop()
+        process.gate._background._thread.stop()
         self.processes.remove(process)
         self.dead += process.calls
 
@@ -260,8 +261,8 @@ class Machine(RuleBasedStateMachine):
     def look(self, data: st.DataObject) -> None:
         """What a thread does now and then."""
         process = self.some(data)
-        process.gate._books._seen = ()
-        process.gate._books.look()
+        process.gate._background.books._seen = ()
+        process.gate._background.books.look()
         self.looked()
 
     @precondition(lambda self: self.processes and not self.dead)
@@ -276,7 +277,7 @@ class Machine(RuleBasedStateMachine):
         else:
             path.write_bytes(b"\0" * path.stat().st_size)
         for process in [self.some(data), *self.processes]:
-            self.runner.run(process.gate._renew())
+            self.runner.run(process.gate._background.renew())
 
     @precondition(lambda self: self.processes and not self.dead)
     @rule(data=st.data())
@@ -298,10 +299,11 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def grow(self, data: st.DataObject) -> None:
         """The table is moved to a larger file; each process finds it at its next step."""
-        self.some(data).gate._books.grow()
+        self.some(data).gate._background.books.grow()
         for process in self.processes:
-            process.gate._dirty.update(process.gate._entries.values())
-            self.runner.run(process.gate._renew())
+            holdings = process.gate._holdings
+            holdings._dirty.update(holdings._entries.values())
+            self.runner.run(process.gate._background.renew())
         self.looked()
 
     # -- what holds --------------------------------------------------------------------------------

@@ -61,13 +61,13 @@ def stands(one: Gate, number: int = 0, scope: str = "", now: datetime = NOW) -> 
 
 async def told(one: Gate) -> None:
     """Wait until the table knows what the gate knows."""
-    while one._inbox or one._dirty:  # noqa: ASYNC110 - nobody is told
+    while one._holdings._inbox or one._holdings._dirty:  # noqa: ASYNC110 - nobody is told
         await asyncio.sleep(0)
 
 
 async def waiting(one: Gate) -> None:
     """Wait until a call waits."""
-    while not one._waiting:  # noqa: ASYNC110 - nobody is told
+    while not one._holdings.waiting:  # noqa: ASYNC110 - nobody is told
         await asyncio.sleep(0)
 
 
@@ -79,7 +79,7 @@ async def test_a_process_that_died_before_it_wrote_anything_holds_nothing(root: 
     with pytest.raises(BudgetExceeded):
         await living.take(TEN, "m", {}, NOW)
     live.remove()  # as recovery does, which found no line of it
-    living._books.look()
+    living._background.books.look()
     assert stands(living) == (0, 0)
     await living.take(TEN, "m", {}, NOW)
 
@@ -99,8 +99,8 @@ async def test_an_outcome_of_a_window_that_is_gone_keeps_no_other_from_being_tol
     other = await gate(root, TWO, *one.budgets)
     await other.take(TEN, "m", {}, NOW)
     for each in (one, other):
-        each._books.grow()  # which drops the hour
-        await each._renew()
+        each._background.books.grow()  # which drops the hour
+        await each._background.renew()
     one.settle(ticket, Amounts(4, 4))
     await told(one)
     assert stands(one, 1) == (4, 10)
@@ -122,8 +122,8 @@ async def test_a_clock_that_goes_back_to_a_window_that_was_dropped_has_the_ledge
     one = await gate(root, ONE, Budget(usd(20), window="hour"))
     assert stands(one) == (15, 0)
     Clock.moment = NOW + timedelta(hours=2)
-    one._books.grow()
-    await one._renew()
+    one._background.books.grow()
+    await one._background.renew()
     assert stands(one) == (0, 0)
     Clock.moment = NOW
     with pytest.raises(BudgetExceeded):
