@@ -223,10 +223,9 @@ class Window:
         return self
 
     def weigh(self) -> list[tuple[str, int]]:
-        """Forget what was fetched; note from now on what is: address, and bytes over the wire."""
+        """Note from now on what is fetched: address, and bytes over the wire with their head."""
         session = self.context.new_cdp_session(self.page)
         session.send("Network.enable")
-        session.send("Network.clearBrowserCache")
         found: list[tuple[str, int]] = []
         names: dict[str, str] = {}
         cached: set[str] = set()

@@ -566,7 +566,7 @@ def test_without_javascript_everything_but_moving_works(
 def test_the_first_page_is_light_and_the_next_fetches_itself_alone(
     window: Callable[..., Window],
 ) -> None:
-    one = window()
+    one = window(locale="en-GB")  # a tab of its own, which has fetched nothing yet
     fetched = one.weigh()
     one.go("").wait_for_load_state("networkidle")
     assert len(fetched) <= 4, fetched  # the page, its style sheet, its script, its icon
