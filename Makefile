@@ -77,6 +77,10 @@ help: ## Show this list
 demo: $(STEPS)/demo ## See the ledger at work: examples/demo.py, no key and no network needed
 	@$(PY) examples/demo.py
 
+.PHONY: demo-fleet
+demo-fleet: $(STEPS)/demo-fleet ## See three machines and PostgreSQL through kills and cuts: examples/fleet
+	@$(PY) examples/fleet
+
 .PHONY: test
 test: $(STEPS)/test $(if $(findstring peers,$(TEST_GROUPS)),proxy) chromium pgbouncer ## Run the test suite against the built wheel
 	@PYTEST_DEBUG_TEMPROOT="$(SCRATCH)" \
@@ -292,6 +296,9 @@ endef
 
 $(STEPS)/demo: $(STEPS)/wheel
 	$(call install_wheel,what the demo needs,"$$(ls $(VENV)/wheel/*.whl)[cli$(comma)testing]")
+
+$(STEPS)/demo-fleet: $(STEPS)/wheel
+	$(call install_wheel,what the demo needs,"$$(ls $(VENV)/wheel/*.whl)[cli$(comma)postgres$(comma)testing]" --group fleet)
 
 $(STEPS)/test: $(STEPS)/wheel
 	$(call install_wheel,the wheel with all extras and the test tools,"$$(ls $(VENV)/wheel/*.whl)[all]" $(TEST_GROUPS))

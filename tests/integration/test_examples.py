@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests import forked
+from tests import forked, postgres_server
 from tests.children import complaints
 
 from litellm_ledger import Ledger
@@ -68,32 +70,68 @@ def test_there_are_examples() -> None:
     assert {"quickstart.py", "streaming.py", "tags.py", "tracker_only.py"} <= {*PROGRAMS}
 
 
-@pytest.mark.alike
-def test_the_demo_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Here in this process, and what it starts is forked."""
+@pytest.fixture
+def forks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What a demo in this process takes for ``subprocess``: Python is forked."""
     for name in [name for name in os.environ if name.endswith(("_API_KEY", "_API_BASE"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["demo.py", str(tmp_path / "usage")])
 
     def start(command: list[str], **popen: Any) -> subprocess.Popen[str]:
         assert command[0] == sys.executable
         return forked.Forked(command[1:], modules=forked.LITELLM, **popen)
 
-    def run(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
-        with start(command) as process:
+    def run(command: list[str], *, check: bool, **popen: Any) -> subprocess.CompletedProcess[str]:
+        with start(command, **popen) as process:
             return subprocess.CompletedProcess(command, process.wait())
 
+    return SimpleNamespace(PIPE=subprocess.PIPE, Popen=start, run=run)
+
+
+@pytest.mark.alike
+def test_the_demo_holds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    forks: SimpleNamespace,
+) -> None:
+    """Here in this process, and what it starts is forked."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(sys, "argv", ["demo.py", str(tmp_path / "usage")])
     demo = import_module("demo")
-    pieces = {"PIPE": subprocess.PIPE, "Popen": start, "run": run}
-    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(**pieces))
+    monkeypatch.setattr(demo, "subprocess", forks)
     status = demo.main()
     output, errors = capfd.readouterr()
     assert (status, complaints(errors)) == (0, ""), output
     assert "acked records lost: 0" in output
+    assert "All of it holds" in output
+    assert "NO   " not in output
+
+
+@pytest.fixture
+def story(monkeypatch: pytest.MonkeyPatch, forks: SimpleNamespace) -> Iterator[Any]:
+    """The demo of the fleet, in this process; what it starts is forked, but for PostgreSQL."""
+    postgres_server.programs()
+    # PostgreSQL runs as another user than root, and pytest's own directories are closed to it.
+    place = tempfile.mkdtemp(prefix="fleet-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT") or None)
+    Path(place).chmod(0o711)
+    monkeypatch.setattr(tempfile, "tempdir", place)
+    monkeypatch.syspath_prepend(EXAMPLES / "fleet")
+    told = import_module("story")
+    monkeypatch.setattr(told, "subprocess", forks)
+    monkeypatch.setattr(import_module("machines"), "subprocess", forks)
+    yield told
+    Path(place).rmdir()  # nothing is left behind
+
+
+@pytest.mark.alike
+def test_the_fleet_holds_and_leaves_nothing_behind(
+    story: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status = story.main(["--calls", "8"])
+    output, errors = capfd.readouterr()
+    assert (status, complaints(errors)) == (0, ""), output
+    assert "each once, none missing" in output
     assert "All of it holds" in output
     assert "NO   " not in output
