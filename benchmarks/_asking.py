@@ -1,7 +1,7 @@
 """Rounds of calls, of the client or of LiteLLM.
 
 A round ends when LiteLLM's logging is done, a third of a call's work, which it puts off to a
-worker: else whoever yields to the loop more often is charged for more of it.
+worker: else the one that yields to the loop more often is charged for more of it.
 """
 
 from __future__ import annotations

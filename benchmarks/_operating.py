@@ -1,6 +1,6 @@
 """The programs of the trial of operation: a writer that lives through it, and a count of a ledger.
 
-    write DIRECTORY RECORDS DAYS SEGMENT SEED    a history of so many days, then 50 records a second
+    write DIRECTORY RECORDS DAYS SEGMENT SEED    a history of DAYS days, then 50 records a second
     count DIRECTORY UNTIL lines|database         what reports say of the time before, as JSON
 
 A writer prints ``ready`` when its history is written, records until its standard input ends, and

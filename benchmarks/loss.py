@@ -237,7 +237,7 @@ def _once(
 
 
 def _strike(pid: int, number: signal.Signals, board: Path, marks: int) -> None:
-    """Send a signal when so many records are made."""
+    """Send a signal when this number of records is made."""
     until = time.monotonic() + 60
     while board.read_bytes().count(1) < marks and time.monotonic() < until:
         time.sleep(0.001)

@@ -58,7 +58,7 @@ def run(size: Size) -> list[Table]:
     table = Table(
         "Memory of one queued record",
         ["", "bytes", "× a dict"],
-        f"Growth of the resident memory of a process with so many in its queue ({_MOST:,}; "
+        f"Growth of the resident memory of a process with a full queue ({_MOST:,}; "
         f"{_MOST // 4:,} spans), nothing written yet, the record as the caller made it included; "
         "median and quartiles over fresh processes.",
     )

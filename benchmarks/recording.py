@@ -198,7 +198,7 @@ async def _levels(size: Size) -> Table:
     table = Table(
         "Durability and batch",
         ["", "records/s", "records a sync", "the limit's records/s", "share of the limit"],
-        "`await tracker.record(...)` in so many tasks at once, each waiting for its "
+        "`await tracker.record(...)` in this number of tasks at once, each waiting for its "
         "acknowledgement; a burst is `record_nowait` and one `flush`. The record has all that a "
         f"call writes ({line_bytes(long=True)} bytes) and is made before. The limit writes as many"
         "  lines at once and, at `synced`, calls `fdatasync` as often as ours did.",

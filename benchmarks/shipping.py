@@ -133,7 +133,7 @@ class Chaos:
         self.seen["restarts"] += 1
 
     def run(self, faults: int) -> None:
-        """Make so many faults, in a random order."""
+        """Make this number of faults, in a random order."""
         kinds = ["before"] * 2 + ["after"] * 2 + ["anywhere"] + ["shipper"] * 4 + ["writer"] * 2
         for number in range(faults):
             self.grow()

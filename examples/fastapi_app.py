@@ -62,7 +62,7 @@ async def stream(question: Question, client: UserClient) -> StreamingResponse:
     answer = await client.acompletion(MODEL, question.messages(), stream=True)
 
     async def text() -> AsyncIterator[str]:
-        async with answer:  # whoever leaves, and wherever: closed at the provider, and recorded
+        async with answer:  # however it ends: closed at the provider, and recorded
             async for chunk in answer:
                 yield chunk.choices[0].delta.content or ""
 

@@ -41,7 +41,9 @@ def serve() -> CodeType:
         selector.register(control, selectors.EVENT_READ)
         while True:
             (key, _), *_ = selector.select()
-            if key.fileobj in ended:  # whoever waited for it knows: only now may its id be reused
+            if (
+                key.fileobj in ended
+            ):  # the one that waited for it knows: only now may its id be reused
                 status = cast("socket.socket", key.fileobj)
                 selector.unregister(status)
                 status.close()

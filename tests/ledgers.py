@@ -155,7 +155,7 @@ def heads(content: Sequence[tuple[Head, bytes]]) -> list[int]:
 
 
 def outcomes(client: LiteLLMClient) -> list[UsageRecord]:
-    """The outcomes on an open client's ledger, whoever wrote them."""
+    """The outcomes on an open client's ledger, of all writers."""
     assert client.usage.directory is not None
     return list(Ledger(client.usage.directory).records())
 

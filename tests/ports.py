@@ -12,7 +12,7 @@ RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port() -> int:
-    """Return a port that is free, below those that the system gives to whoever connects.
+    """Return a port that is free, below those that the system gives to clients.
 
     One of the system's own could be taken by any connection before the server binds it: the tests
     of other processes make thousands.

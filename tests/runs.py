@@ -103,7 +103,7 @@ def assert_closed(root: Path) -> None:
 
 
 def at_once(work: Callable[[], object], count: int) -> None:
-    """Run it in so many threads, to their end."""
+    """Run it in a number of threads, to their end."""
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -112,7 +112,7 @@ def at_once(work: Callable[[], object], count: int) -> None:
 
 
 def ack_before_the_write(patch: pytest.MonkeyPatch) -> None:
-    """Sabotage: whoever waits for an acknowledgement has it at once."""
+    """Sabotage: the code that waits for an acknowledgement has it at once."""
 
     async def ack(self: object, record: object, timeout: float | None = None) -> bool:
         return True

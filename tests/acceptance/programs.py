@@ -212,7 +212,7 @@ def in_flight(ledger: str, url: str, calls: str) -> None:
 
 
 def equal(ledger: str, url: str, other: str, calls: str) -> None:
-    """Make so many equal calls at once; then some of which each differs in one thing, twice."""
+    """Make a number of equal calls at once; then some of which each differs in one thing, twice."""
     import litellm
 
     litellm.suppress_debug_info = True

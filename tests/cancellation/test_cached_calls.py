@@ -70,7 +70,7 @@ def outcomes(path: Path) -> list[UsageRecord]:
 
 
 async def begun(client: Any, fake: FakeLiteLLM, count: int) -> list[asyncio.Task[Any]]:
-    """So many equal calls, of which the first has made the request and is waiting for it."""
+    """A number of equal calls, of which the first has made the request and is waiting for it."""
     assert fake.gate is not None
     tasks = [asyncio.create_task(client.acompletion(**CALL, tags={"n": n})) for n in range(count)]
     async with asyncio.timeout(WAIT):

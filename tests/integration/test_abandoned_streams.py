@@ -117,7 +117,7 @@ def only(path: Path) -> UsageRecord:
 
 
 async def ended(server: OpenAIServer, count: int = 1) -> list[ServedRequest]:
-    """Wait until the server has noticed the end of so many requests."""
+    """Wait until the server has noticed the end of this number of requests."""
     return await asyncio.to_thread(
         server.wait_for, lambda served: sum(r.ended is not None for r in served) >= count, 40.0
     )

@@ -376,7 +376,7 @@ def test_where_nothing_matches_it_is_said_what_there_is(whole: HandMade, command
     assert plain["notes"] == ["No call matches. Existing values: model: m, big, new."]
 
 
-def test_top_gives_the_dearest_the_others_and_their_shares(whole: HandMade) -> None:
+def test_top_gives_the_most_expensive_the_others_and_their_shares(whole: HandMade) -> None:
     lines = told("top", "users", whole.root, "-n", "1").splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["bob", "(2", "total"]
     assert [line.split()[-1] for line in lines[1:4]] == ["80.0%", "20.0%", "100.0%"]

@@ -463,8 +463,8 @@ def test_the_example_answers_streams_and_knows_what_each_user_costs(
         for _ in range(2):
             text = HTTP.post(f"{server.url}/stream", headers=bob, json=question).text
             assert text == answer["text"]
-        dearest, cheapest = HTTP.get(f"{server.url}/usage").json()
-        assert (dearest["user"], dearest["calls"]) == ("bob", 2)
+        costly, cheapest = HTTP.get(f"{server.url}/usage").json()
+        assert (costly["user"], costly["calls"]) == ("bob", 2)
         assert (cheapest["user"], cheapest["calls"]) == ("alice", 1)
         assert Decimal(cheapest["cost"]) == Decimal(answer["cost"])
         server.send(TERM)

@@ -138,7 +138,7 @@ def test_what_could_not_be_priced_is_no_zero_in_the_figures(tmp_path: Path) -> N
     assert texts == {"priced": ["$1.00", "$1.00"], "odd (no price)": ["unknown", "–"]}
 
 
-def test_many_groups_are_the_dearest_apart_and_the_others_together(tmp_path: Path) -> None:
+def test_many_groups_are_the_most_expensive_apart_and_the_others_together(tmp_path: Path) -> None:
     named = [{"model": f"m{n:02}", "cost": Decimal(n), "tags": {"user": f"u{n}"}}
              for n in range(1, 21)]  # fmt: skip
     page = page_of(HandMade(tmp_path).filled(*named))

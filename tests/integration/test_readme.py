@@ -133,7 +133,7 @@ def test_the_snippets_about_fastapi_run(monkeypatch: pytest.MonkeyPatch) -> None
             main.app = names["app"]  # type: ignore[attr-defined]
     assert len(snippets) >= 4
     assert all(served)
-    # Two writers, begun in one second perhaps: their order on the ledger is then drawn by lot.
+    # Two writers, begun in one second perhaps: their order on the ledger is then random.
     assert {record.stream for record in Ledger("usage/").records()} == {True, False}
     assert len(list(Ledger("usage/").records())) == 2
 

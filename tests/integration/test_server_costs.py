@@ -114,7 +114,7 @@ async def test_a_fee_alone_is_not_the_cost_with_ones_own_key(
         ("xai/grok-3", {"cost_in_usd_ticks": 123456789}, "0.0123456789"),
     ],
 )
-async def test_a_cost_that_the_server_said_is_the_providers_whoever_the_server_is(
+async def test_a_cost_that_the_server_said_is_the_providers_no_matter_which_server(
     client: LiteLLMClient, model: str, said: dict[str, Any], cost: str, stream: bool
 ) -> None:
     record = await asked(client, model, {**COUNTS, **said}, stream)

@@ -21,7 +21,7 @@ _WRITERS = "SELECT writer_id, shipped, unsettled FROM litellm_ledger.writers WHE
 
 
 def load(url: str, *roots: Path, lines: int = 500) -> None:
-    """Ship ledgers, so many lines in a batch."""
+    """Ship ledgers, with this number of lines in a batch."""
     asyncio.run(_load(url, roots, lines))
 
 

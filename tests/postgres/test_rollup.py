@@ -1,4 +1,4 @@
-"""Sums that are kept: equal to what the outcomes come to, whoever brings them forward and when."""
+"""Sums that are kept: equal to what the outcomes come to, no matter which process brings them forward, and when."""
 
 from __future__ import annotations
 

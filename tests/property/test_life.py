@@ -99,7 +99,7 @@ class Lives(RuleBasedStateMachine):
         return self.loop.run_until_complete(asyncio.wait_for(what, 30))
 
     def keys(self, count: int) -> list[str]:
-        """So many new ones, each of a record that is about to be made."""
+        """A number of new ones, each of a record that is about to be made."""
         keys = [str(number) for number in range(self.count, self.count + count)]
         self.count += count
         self.numbers += count

@@ -1,4 +1,4 @@
-"""The price of any record by any entry, whoever wrote them: a sum of terms, or a plain refusal."""
+"""The price of any record by any entry, whichever they are: a sum of terms, or a plain refusal."""
 
 from __future__ import annotations
 

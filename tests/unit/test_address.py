@@ -13,7 +13,7 @@ from litellm_ledger._shipping.address import Address
 
 @pytest.fixture(autouse=True)
 def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of whoever runs the tests."""
+    """Nothing of the user that runs the tests."""
     import os
 
     for name in [name for name in os.environ if name.startswith("PG")]:

@@ -1,4 +1,4 @@
-"""The archive: what was compacted reads as before, byte for byte, whoever reads it."""
+"""The archive: what was compacted reads as before, byte for byte, in each way of reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request and its one outcome, whoever gets there first and whatever is in it."""
+"""One request and its one outcome, by whichever comes first, with anything in it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_the_outcome_belongs_to_its_start() -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_is_settled_once_whoever_comes_first() -> None:
+async def test_it_is_settled_once_by_whichever_comes_first() -> None:
     tracker = FakeTracker()
     one = attempt(tracker)
     await one.begin(write=True, ack_timeout=1)

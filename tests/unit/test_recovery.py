@@ -69,7 +69,7 @@ def counted(done: RecoveredWriter, names: Iterable[str]) -> dict[str, object]:
 
 
 def without(last: int, *gone: int) -> dict[int, bytes | str]:
-    """What is there of so many lines, of which some are given up."""
+    """What is there of a number of lines, of which some are given up."""
     return {**dict(enumerate(lines(1, last), 1)), **dict.fromkeys(gone, "quarantined")}
 
 

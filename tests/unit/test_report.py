@@ -47,7 +47,7 @@ def test_a_report_sums_outcomes_of_all_writers_by_group(hand: HandMade) -> None:
     ]
 
 
-def test_days_come_in_order_and_the_dearest_first_within_one(hand: HandMade) -> None:
+def test_days_come_in_order_and_the_most_expensive_first_within_one(hand: HandMade) -> None:
     day = timedelta(days=1)
     lines = [
         hand.line(1, ts=NOON + day, cost=Decimal(9)),

@@ -263,7 +263,7 @@ def test_what_cannot_be_read_is_not_given_up(tmp_path: Path) -> None:
     hand.sealed(1, 2)
     path = hand.sealed(3, 4)
     path.unlink()
-    path.symlink_to(tmp_path / "elsewhere")  # refused, whoever asks
+    path.symlink_to(tmp_path / "elsewhere")  # refused always
     made = source(tmp_path)
     assert raw([one := made.read(WRITER, 1)]) == hand.lines(1, 2)
     assert path.name in (one.held or "")

@@ -240,7 +240,7 @@ async def test_numbers_come_due_in_order_and_not_before() -> None:
 
 
 @pytest.mark.asyncio
-async def test_each_waits_as_long_as_it_said_whoever_came_first() -> None:
+async def test_each_waits_as_long_as_it_said_in_any_order() -> None:
     acks, loop = Acks(), asyncio.get_running_loop()
     patient, hasty = acks.wait_for(1, loop, 60), acks.wait_for(2, loop, 0.01)
     await asyncio.wait_for(hasty, 10)

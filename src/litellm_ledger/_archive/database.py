@@ -61,7 +61,7 @@ def connect(
 
     Args:
         memory: beyond it, sorting and grouping go to a temporary directory of the system's.
-        threads: at most so many; default one a core, at most four.
+        threads: at most this number; default one a core, at most four.
         ordered: read and write files in the order of their rows.
 
     Raises:

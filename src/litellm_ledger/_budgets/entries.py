@@ -11,7 +11,7 @@ from litellm_ledger._aggregates.steps import EPOCH
 
 from .amounts import Amounts
 from .leasing import Lease
-from .table import HELD, LARGEST, ROW_HELD, ROW_SPENT, SPENT, Table
+from .table import HELD, LARGEST, ROW_HELD, ROW_SPENT, SPENT, Table, fitting
 from .windows import Window
 
 __all__ = ["Entry", "Parts", "Ticket"]
@@ -71,11 +71,11 @@ class Entry:
         """Put what was spent and is held into the row; return how much the sum grew."""
         row, account = self.row, self.account
         row_spent, row_held = cells[row + ROW_SPENT], cells[row + ROW_HELD]
-        spent, held = _fitting(self.spent) - row_spent, _fitting(self.held) - row_held
+        spent, held = fitting(self.spent) - row_spent, fitting(self.held) - row_held
         cells[row + ROW_SPENT] = row_spent + spent
-        cells[account + SPENT] = _fitting(cells[account + SPENT] + spent)
+        cells[account + SPENT] = fitting(cells[account + SPENT] + spent)
         cells[row + ROW_HELD] = row_held + held
-        cells[account + HELD] = _fitting(cells[account + HELD] + held)
+        cells[account + HELD] = fitting(cells[account + HELD] + held)
         return spent + held
 
     def stands(self, table: Table) -> tuple[int, int]:
@@ -84,10 +84,6 @@ class Entry:
             return table.counted(self.head, self.window.since)
         cells = table.cells
         return cells[self.account + SPENT], cells[self.account + HELD]
-
-
-def _fitting(amount: int) -> int:
-    return max(-LARGEST, min(amount, LARGEST))
 
 
 Parts = list[tuple[int, Entry]]

@@ -56,6 +56,7 @@ __all__ = [
     "Moved",
     "Spot",
     "Table",
+    "fitting",
     "lock_budgets",
 ]
 
@@ -333,7 +334,7 @@ class Table:
         for account in self.each_account():
             if wanted is None or account in wanted:
                 spent, held = sums.get(account, (0, 0))
-                cells[account + SPENT], cells[account + HELD] = _fitting(spent), _fitting(held)
+                cells[account + SPENT], cells[account + HELD] = fitting(spent), fitting(held)
 
     def _chain_all(self) -> None:
         cells = self.cells
@@ -376,7 +377,7 @@ class Table:
             spent, before = sums[account]
             sums[account] = spent + cells[row + ROW_SPENT], before + held
         for account, (spent, held) in sums.items():
-            if (cells[account + SPENT], cells[account + HELD]) != (_fitting(spent), _fitting(held)):
+            if (cells[account + SPENT], cells[account + HELD]) != (fitting(spent), fitting(held)):
                 raise Damaged("a sum is not that of its rows")
             older, head = cells[account + OLDER], cells[account + _HEAD]
             if (older and older not in accounts) or (head and head not in accounts):
@@ -629,9 +630,9 @@ class Table:
     def _put(self, account: int, row: int, spent: int, held: int) -> None:
         cells = self.cells
         more_spent, more_held = spent - cells[row + ROW_SPENT], held - cells[row + ROW_HELD]
-        cells[row + ROW_SPENT], cells[row + ROW_HELD] = _fitting(spent), _fitting(held)
-        cells[account + SPENT] = _fitting(cells[account + SPENT] + more_spent)
-        cells[account + HELD] = _fitting(cells[account + HELD] + more_held)
+        cells[row + ROW_SPENT], cells[row + ROW_HELD] = fitting(spent), fitting(held)
+        cells[account + SPENT] = fitting(cells[account + SPENT] + more_spent)
+        cells[account + HELD] = fitting(cells[account + HELD] + more_held)
 
     # -- growing -----------------------------------------------------------------------------------
 
@@ -710,7 +711,8 @@ _LONGEST: Final = 4096
 """Steps of a chain: a rolling window has at most 97, and some may wait to be dropped."""
 
 
-def _fitting(amount: int) -> int:
+def fitting(amount: int) -> int:
+    """Return what a cell can hold of it."""
     return max(-LARGEST, min(amount, LARGEST))
 
 

@@ -1,7 +1,7 @@
 """One request to a provider, from the moment before it leaves to its outcome on the ledger.
 
 Owns what the client knows of the request (when, which model, whose tags) and the rule that it is
-settled exactly once, whoever gets there first: the answer, an error, a cancellation, a finalizer.
+settled exactly once, by whichever comes first: the answer, an error, a cancellation, a finalizer.
 Never imports LiteLLM and never waits for a provider.
 """
 

@@ -81,7 +81,7 @@ def refuse_ours(name: str, kwargs: Mapping[str, Any]) -> None:
 
 
 class _TrueZero(int):
-    """No retries, for whoever asks ``max_retries or 2``, as LiteLLM's embeddings do.
+    """No retries, for code that asks ``max_retries or 2``, as LiteLLM's embeddings do.
 
     With a plain 0 a failing ``aembedding`` sent 3 requests; with this, 1 (LiteLLM 1.106).
     """

@@ -9,7 +9,7 @@ user supplied.
 ``litellm.close_litellm_async_clients()`` is not used: it closes the clients of every loop and
 leaves them in the cache, closed, so that the next call fails.  Here only the *transport* below a
 client is closed.  LiteLLM's opens a new session, and httpcore's a new connection, when it is used
-again: whoever still holds the client can go on using it.
+again: code that still holds the client can go on using it.
 
 Owns the ``Strays``, too.  For some calls (``Call.strays``) LiteLLM makes a client of the provider's
 SDK that it keeps nowhere.  It is part of a reference cycle, so its connection stays open until the

@@ -56,7 +56,7 @@ class RecoveredWriter:
     Attributes:
         writer: whose segments they are.
         counters: ``exact`` (the machine has run on since: ``lost`` is exact), ``stale`` (it was
-            restarted: at least so many) or ``unknown`` (the live file was garbled).
+            restarted: at least this number) or ``unknown`` (the live file was garbled).
         sealed: names of the segments that were sealed or written.
         torn_bytes: bytes cut off the ends of segments; they are kept in ``recovery/``.
         quarantined: names of the damaged or redundant originals set aside in ``recovery/``.

@@ -295,14 +295,14 @@ class Axis(NamedTuple):
         return self.stack(named, "{:,}".format, **about)
 
 
-def _dearest(rows: Iterable[Row], key: str) -> list[tuple[str, Row]]:
+def _most_expensive(rows: Iterable[Row], key: str) -> list[tuple[str, Row]]:
     groups = _sums(rows, key).items()
     return sorted(groups, key=lambda pair: (-pair[1].cost, -pair[1].calls, pair[0]))
 
 
 def spend(rows: list[Row], by: str, axis: Axis) -> Chart:
     """Stack the cost by the values of a key, those beyond the first few as one."""
-    groups = _dearest(rows, by)
+    groups = _most_expensive(rows, by)
     apart = groups if len(groups) <= _APART + 1 else groups[:_APART]
     parts: list[tuple[str, int, dict[str, Any]]] = []
     for at, (name, group) in enumerate(apart):
@@ -356,6 +356,6 @@ def speed(rows: list[Row], axis: Axis) -> Chart:
 
 def top_of(rows: Iterable[Row], key: str) -> Top:
     """Return the most expensive values of a key, and all others as one."""
-    groups = _dearest(rows, key)
+    groups = _most_expensive(rows, key)
     rest = [row for _, row in groups[_TOP:]]
     return Top(key=key, rows=groups[:_TOP], others=(len(rest), added(rest)) if rest else None)

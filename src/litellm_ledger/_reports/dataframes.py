@@ -1,4 +1,4 @@
-"""Rows as columns, for Arrow, Polars and pandas: whoever of them is installed.
+"""Rows as columns, for Arrow, Polars and pandas: whichever is installed.
 
 Owns the columns and their types.  Money stays exact: ``decimal(38, 12)`` in Arrow and Polars,
 ``Decimal`` objects in pandas.  Imports each of them only when it is asked for.

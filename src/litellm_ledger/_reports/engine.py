@@ -1,4 +1,4 @@
-"""Questions about a whole ledger, answered by whoever answers sooner.
+"""Questions about a whole ledger, answered by the engine that answers sooner.
 
 Owns the choice: a small ledger is read line by line; a large one is given to the database, where
 that is installed.  Both use the same definitions and come to the same figures, to the picodollar.

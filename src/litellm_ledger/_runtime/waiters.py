@@ -33,7 +33,7 @@ class Acks:
     ) -> asyncio.Future[None]:
         """Return a future, done once ``number`` has been passed or ``timeout`` seconds have.
 
-        Whoever gives a timeout looks at ``passed`` afterwards.
+        Code that gives a timeout looks at ``passed`` afterwards.
         """
         future = loop.create_future()
         if number <= self.passed:

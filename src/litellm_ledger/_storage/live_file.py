@@ -1,7 +1,7 @@
 """The live file: a writer's counters in 64 bytes of shared memory, and the lock that says it lives.
 
 Owns ``live/<writer>.live``.  The counters outlive the process in any way it can die short of the
-machine itself (they are pages of a file), so whoever comes later knows exactly how many records
+machine itself (they are pages of a file), so a later process knows exactly how many records
 were accepted.  The ``flock`` is released by the kernel when the owner dies, however it dies.  Never
 holds a record.
 
