@@ -60,7 +60,7 @@ def resident() -> int:
 
 
 async def steady(directory: Path, records: int, cycle: int, seconds: float, seed: int) -> None:
-    """Write this number of records, a cycle between two openings; begin no cycle after ``seconds``."""
+    """Write records, a cycle between two openings; begin no cycle after ``seconds``."""
     chance = random.Random(seed)
     one = made(0)
     until = time.monotonic() + seconds

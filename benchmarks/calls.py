@@ -56,8 +56,8 @@ async def _table(size: Size) -> Table:
         "acknowledged at `written`), and bare with a `CustomLogger` that writes a line to a file. "
         "A mock answers inside LiteLLM; HTTP is `litellm_ledger.testing.OpenAIServer` in another "
         "process. A round ends when LiteLLM's logging, which it puts off to a task, is done: else "
-        "the one that yields to the loop more often is charged for more of it. *Two lines and nothing "
-        "else* (`_least.py`): the lines of a call are encoded and written around it by the "
+        "the one that yields to the loop more often is charged for more of it. *Two lines and "
+        "nothing else* (`_least.py`): the lines of a call are encoded and written around it by the "
         "shortest code there is, which promises nothing; by processor time too.",
     )
     messages = [{"role": "user", "content": "What is a ledger?"}]

@@ -1,7 +1,7 @@
 """Closing, flushing and opening, cancelled at every step and with the disk stuck at every call.
 
-Whatever happens to the code that waits: all that was accepted is written once, a cancellation is raised
-again at the end, and nobody waits past the deadline.
+Whatever happens to the code that waits: all that was accepted is written once, a cancellation is
+raised again at the end, and nobody waits past the deadline.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class Server:
                 self.log.append(line.rstrip("\n"))
 
     def get(self, path: str, lines: int | None = None) -> None:
-        """Fetch; with ``lines``, that number of them, and hold the rest open until the server ends."""
+        """Fetch; with ``lines``, only that many, and hold the rest open until the server ends."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=DEADLINE) as it:
             if lines is not None:
                 for _ in range(lines):

@@ -1,4 +1,4 @@
-"""Sums that are kept: equal to what the outcomes come to, no matter which process brings them forward, and when."""
+"""Sums that are kept: equal to what the outcomes come to, with any leader at any time."""
 
 from __future__ import annotations
 

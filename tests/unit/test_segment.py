@@ -68,7 +68,7 @@ def check(root: Path, log: SegmentLog, disk: ForgetfulDisk) -> None:
 
 
 def test_the_counter_is_stored_before_anybody_can_be_told(root: Path) -> None:
-    """Code that reads ``written`` or ``synced`` may acknowledge, and the process may die at once."""
+    """A reader of ``written`` or ``synced`` may acknowledge, and the process may die at once."""
     stored: dict[int, list[tuple[int, int]]] = {WRITTEN: [], SYNCED: []}
 
     class Watched(list[int]):

@@ -1,8 +1,8 @@
 """The archive: compacted segments, read back byte for byte as they were.
 
 Owns the names in ``archive/`` and the way from a row to the line that it was.  A segment in the
-archive is still a segment: it is listed and opened under its name, so that code that reads, verifies
-or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an archive,
+archive is still a segment: it is listed and opened under its name, so that code that reads,
+verifies or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an archive,
 and imports it to read a row.
 """
 

@@ -150,8 +150,8 @@ async def _in_time(made: Awaitable[Any], deadline: Deadline) -> Any:
 def _wait(state: RetryCallState, backoff: float) -> float:
     """Seconds until the next attempt: never sooner than the server asked for.
 
-    What it asked for is the same for all that it turned away: a little more, drawn at random, so that
-    they do not all come back at once.
+    What it asked for is the same for all that it turned away: a little more, drawn at random, so
+    that they do not all come back at once.
     """
     assert state.outcome is not None
     exc = state.outcome.exception()

@@ -39,7 +39,7 @@ class ours:  # noqa: N801 - read as a word: ``with ours():``
 
 
 def our_context() -> contextvars.Context:
-    """Return a context for a task of ours: the mark, and nothing of the code that starts the task."""
+    """Return a context for a task of ours: the mark, and nothing of the code that starts it."""
     context = contextvars.Context()
     context.run(_ours.set, True)
     return context

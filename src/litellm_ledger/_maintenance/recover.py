@@ -35,7 +35,7 @@ _log = logging.getLogger("litellm_ledger")
 _UNBORN: Final = ".new"
 _UNBORN_AGE: Final = 3600.0
 """Seconds after which a live file that never got its name is nobody's: making one takes less than
-a millisecond, and a process that was stopped in the middle of it gets an error and makes another."""
+a millisecond, and a process stopped in the middle of it gets an error and makes another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from .state import State, refusal
 __all__ = ["Admission"]
 
 TURN: Final = 256
-"""At ``queued`` nobody waits: after this number of records, about a millisecond, others have the loop."""
+"""At ``queued`` nobody waits: after this many, about a millisecond, others have the loop."""
 _OPEN: Final = State.OPEN  # a member looked up through its class costs the hot path 50 ns
 
 

@@ -213,8 +213,8 @@ class Writer:
         try:
             await self._writing.serve(backlog)
         except asyncio.CancelledError:
-            # Not ours: the code that runs the loop is tearing it down around us, and no later await is
-            # certain to return.  Save what there is now; what still comes is written as it comes.
+            # Not ours: the code that runs the loop is tearing it down around us, and no later
+            # await is certain to return.  Save what there is now; what still comes is written as it comes.
             if self.admission.state is State.OPEN:
                 self._save_on_thread()
             raise
@@ -284,15 +284,15 @@ class Writer:
         admission.task.cancel()
         # The task is gone or hangs in the disk; the rest is the same synchronous path that the
         # interpreter's exit takes, on a thread so that the loop goes on meanwhile.
-        # It waits for the file for half of what is left; the other half is to write past the process that
-        # hangs in it.
+        # It waits for the file for half of what is left; the other half is to write past
+        # the thread that hangs in it.
         end = max(deadline, time.monotonic() + _OVERTIME)
         left = self._off_loop(self._finish, (end - time.monotonic()) / 2)
         await wait_until(left, end)
         await wait_until(admission.task, time.monotonic() + _OVERTIME)
         if not admission.task.done():
             # The handler of a signal raised while asyncio was waking it: nothing reaches it any
-            # more, no cancellation either, and the code that ends the loop would wait for it for ever.
+            # more, no cancellation either, and the end of the loop would wait for it for ever.
             asyncio.Future.set_result(admission.task, None)
         admission.progress()
         if self.sink is not None:
