@@ -214,7 +214,8 @@ class Writer:
             await self._writing.serve(backlog)
         except asyncio.CancelledError:
             # Not ours: the code that runs the loop is tearing it down around us, and no later
-            # await is certain to return.  Save what there is now; what still comes is written as it comes.
+            # await is certain to return.  Save what there is now; what still comes is written as
+            # it comes.
             if self.admission.state is State.OPEN:
                 self._save_on_thread()
             raise
