@@ -58,8 +58,8 @@ async def outlive_cancellation(task: asyncio.Future[T]) -> T:
 async def wait_until(future: asyncio.Future[T], deadline: float) -> None:
     """Wait for ``future`` until the deadline (``time.monotonic``), swallowing cancellation.
 
-    For the close task alone: it ends at its deadline, even if it is cancelled; the code that
-    waits for it hears of the cancellation.  Does not cancel ``future`` and does not look at its result.
+    For the close task alone: it ends at its deadline, even if it is cancelled; the code that waits
+    for it hears of the cancellation.  Does not cancel ``future`` and does not look at its result.
     """
     while not future.done():
         left = deadline - time.monotonic()
