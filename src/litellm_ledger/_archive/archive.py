@@ -2,8 +2,8 @@
 
 Owns the names in ``archive/`` and the way from a row to the line that it was.  A segment in the
 archive is still a segment: it is listed and opened under its name, so that code that reads,
-verifies or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an archive,
-and imports it to read a row.
+verifies or recovers need not know where it is.  Never writes; needs DuckDB as soon as there is an
+archive, and imports it to read a row.
 """
 
 from __future__ import annotations
