@@ -18,3 +18,6 @@ for module in FIRST_CALL:
 # pydantic builds what checks a type when the first object of it is made.
 litellm.ModelResponse()
 litellm.ModelResponse(stream=True)
+
+# What counts the tokens of a stream that was left.
+litellm.token_counter(model="gpt-4o", text="one")

@@ -24,7 +24,7 @@ AT_ONCE = 8
 USERS = ("alice", "bob", "carol", "dave")
 MODELS = ("gpt-4o-mini", "gpt-4o")
 NIGHT = "night batch"
-LIMIT = "0.0080"  # US dollars, for the night batch of all machines together
+LIMIT = "0.0050"  # US dollars, for the night batch of all machines together
 LONG = 500  # words of one of its answers
 
 PATTERN = ("plain", "stream", "plain", "left", "stream", "plain", "error", "stream")

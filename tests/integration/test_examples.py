@@ -129,7 +129,7 @@ def story(monkeypatch: pytest.MonkeyPatch, forks: SimpleNamespace) -> Iterator[A
 def test_the_fleet_holds_and_leaves_nothing_behind(
     story: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    status = story.main(["--calls", "8"])
+    status = story.main(["--calls", "4"])
     output, errors = capfd.readouterr()
     assert (status, complaints(errors)) == (0, ""), output
     assert "each once, none missing" in output
