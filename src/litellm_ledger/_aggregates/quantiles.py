@@ -22,43 +22,52 @@ from litellm_ledger._records.record import Fields
 from .calendar import Calendar
 from .groups import Quantiles, check_by, key_of
 
-__all__ = ["BUCKETS", "MEASURED", "Sketch", "Spread", "bucket_of", "bucket_sql"]
+__all__ = [
+    "BUCKETS",
+    "LOWEST",
+    "MEASURED",
+    "PARTS",
+    "Sketch",
+    "Spread",
+    "bucket_of",
+    "bucket_sql",
+]
 
 MEASURED: Final = ("latency_ms", "ttft_ms")
 _PERCENT: Final = (50, 90, 99)
 
-_PARTS: Final = 64
+PARTS: Final = 64
 """Of a power of two; half of one is 1/128 of the smallest value in it, at most."""
-_LOWEST: Final = -4
+LOWEST: Final = -4
 """Below two to this power, 1/16 ms, values are counted as one."""
-BUCKETS: Final = 1 + (1024 - _LOWEST) * _PARTS
+BUCKETS: Final = 1 + (1024 - LOWEST) * PARTS
 """Buckets that finite values can be in."""
 
 
 def bucket_of(value: float) -> int:
     """Return the number of a value's bucket: larger ones are in larger buckets."""
     fraction, exponent = frexp(value)
-    if value <= 0 or exponent <= _LOWEST:
+    if value <= 0 or exponent <= LOWEST:
         return 0
-    return 1 + (exponent - 1 - _LOWEST) * _PARTS + int(fraction * 2 * _PARTS) - _PARTS
+    return 1 + (exponent - 1 - LOWEST) * PARTS + int(fraction * 2 * PARTS) - PARTS
 
 
 def bucket_sql(column: str) -> str:
     """Return the expression for ``bucket_of`` over a column of doubles; NULL where that is NULL."""
-    lowest = 2.0**_LOWEST
+    lowest = 2.0**LOWEST
     value = f"greatest({column}, {lowest})"
-    # Next to a power of two log2 may be off by one: then the part is -1 or _PARTS, which is right.
+    # Next to a power of two log2 may be off by one: then the part is -1 or PARTS, which is right.
     power = f"least(floor(log2({value})), 1023)"
-    part = f"floor(({value} / 2.0 ** {power} - 1) * {_PARTS})"
-    number = f"1 + ({power} - {_LOWEST}) * {_PARTS} + {part} - ({column} < {lowest})::INTEGER"
+    part = f"floor(({value} / 2.0 ** {power} - 1) * {PARTS})"
+    number = f"1 + ({power} - {LOWEST}) * {PARTS} + {part} - ({column} < {lowest})::INTEGER"
     return f"CAST({number} AS INTEGER)"
 
 
 def _middle(bucket: int) -> float:
     if not bucket:
         return 0.0
-    power, part = divmod(bucket - 1, _PARTS)
-    return ldexp((_PARTS + part + 0.5) / _PARTS, power + _LOWEST)
+    power, part = divmod(bucket - 1, PARTS)
+    return ldexp((PARTS + part + 0.5) / PARTS, power + LOWEST)
 
 
 class Sketch:

@@ -67,9 +67,9 @@ class Answers:
         root: the ledger.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, process: bool = False) -> None:
         self.root = root
-        self.standing = Standing(root)
+        self.standing = Standing(root, process=process)
         self._open = OpenCalls(root)
         self._budgets = Budgets(root, self.standing)
         self._recent = Recent(root, self.standing)

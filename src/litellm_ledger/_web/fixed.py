@@ -46,6 +46,7 @@ class Fixed:
         sealed, spread: what their manifests come to.
         left: segments whose lines are read for each answer.
         problems: of lines that were read for these sums.
+        grown: of open segments how many outcomes were added up, and what these come to.
         told: members of the report that follow from what was pruned or priced again.
     """
 
@@ -56,6 +57,7 @@ class Fixed:
         self.state: State | None = None
         self.left: list[SegmentName] = []
         self.problems: list[Problem] = []
+        self.grown: dict[SegmentName, tuple[int, Totals, Spread | None]] = {}
         self.told: dict[str, Any] = {}
         self.names: dict[SegmentName, str] = {}
         self.sealed, self.spread = self.none()
@@ -83,7 +85,11 @@ class Fixed:
     @property
     def size(self) -> int:
         """Groups that are kept."""
-        return len(self._rows) + self._whole[0].groups
+        return (
+            len(self._rows)
+            + self._whole[0].groups
+            + sum(totals.groups for _, totals, _ in self.grown.values())
+        )
 
     def finish(self, state: State, totals: Totals, spread: Spread | None) -> None:
         """Take what the rest comes to, and make rows of everything.
@@ -101,6 +107,8 @@ class Fixed:
             measured.merge_all(spread)
         self._whole = whole, measured
         self.state = state
+        for name in self.grown.keys() - {*state.growing}:
+            del self.grown[name]
         if self.is_large:
             return
         self._figures = whole.figures(self._by)

@@ -92,8 +92,8 @@ class Service:
         root: the ledger.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.answers = Answers(root)
+    def __init__(self, root: Path, *, process: bool = False) -> None:
+        self.answers = Answers(root, process=process)
         self._kinds = {"api": self._api, "page": self._page, "missed": self._missed}
         self._root = root
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -35,11 +35,13 @@ from litellm_ledger._reports.engine import with_pruned
 from litellm_ledger._reports.report import Report, build
 from litellm_ledger._storage.manifest import Manifest, read
 
+from .cube import Cube
 from .fixed import Fixed
 from .lines import Matches, new_lines
 from .state import Family, Looker, State, of_names
 from .sums import Adder, Growing, Question, Shape, Sums
 from .tables import add_durations, sums_of
+from .tally import Tally
 
 __all__ = ["Standing"]
 
@@ -124,10 +126,15 @@ class Standing:
 
     Args:
         root: the ledger.
+        process: whether processes may be started to load columns.
+
+    Attributes:
+        cube: the columns that questions are answered from, as far as they are loaded.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, process: bool = False) -> None:
         self._root = root
+        self.cube = Cube(root, process=process)
         self._looker = Looker(root)
         self._shapes: OrderedDict[Shape, _Kept] = OrderedDict()
         self._lock = threading.Lock()
@@ -167,16 +174,24 @@ class Standing:
         self, ledger: Snapshot, by: Sequence[str], selection: Selection, *, quantiles: bool
     ) -> tuple[Report, bool]:
         """Add up outcomes; tell whether nothing was read for it that could have gone meanwhile."""
-        state = self._looker.state(ledger)
+        state = self.state(ledger)
         shape = Shape.of(by, selection, timed=quantiles)
         question = Question(by, shape, selection, self._numbered(by, selection.calendar))
         kept = self._kept(shape)
         with kept.lock:
-            fixed, is_known = self._fixed(kept, state, by, selection, shape, question)
+
+            def tally() -> Tally:
+                """Plan the question, over what there is now."""
+                view = self.cube.view()
+                return Tally(view, by, shape, selection, question, self.cube.memory)
+
+            fixed, is_known = self._fixed(kept, state, by, selection, shape, question, tally)
             totals, spread = fixed.none()
             problems = [*fixed.problems]
             left = [*fixed.left]
             for name in state.growing:
+                if self._put_grown(fixed, name, tally, totals, spread):
+                    continue
                 grown = self._grown(kept, shape, name)
                 if grown is None or not question.put(grown, totals, spread):
                     left.append(name)
@@ -217,19 +232,28 @@ class Standing:
 
     def state(self, ledger: Snapshot) -> State:
         """Return what a look says; the same object while no file has changed that never grows."""
-        return self._looker.state(ledger)
+        state = self._looker.state(ledger)
+        self.cube.follow(state)
+        return state
 
     def told(self, ledger: Snapshot) -> dict[SegmentName, Manifest]:
         """Return the manifests to believe, which are read again when a file has changed."""
-        return self._looker.state(ledger).told
+        return self.state(ledger).told
 
     def without(self, ledger: Snapshot, selection: Selection) -> set[SegmentName]:
         """Return sealed segments that hold none of the outcomes asked for."""
         told = self.told(ledger)
         found = {name for name in told if _outside(told[name], selection)}
         if selection.where or selection.where_not:
+            shape = Shape.of([], selection, timed=False)
+            question = Question([], shape, selection, {})
             self.report([], selection, ledger=ledger)
-            kept = self._kept(Shape.of([], selection, timed=False))
+            view = self.cube.view()
+            tally = Tally(view, [], shape, selection, question, self.cube.memory)
+            for name, sha256 in tally.without(view.chunks):
+                if name in told and told[name].sha256 == sha256:
+                    found.add(name)
+            kept = self._kept(shape)
             with kept.lock:
                 for name, sha256 in kept.empty.items():
                     if name in told and told[name].sha256 == sha256:
@@ -246,6 +270,7 @@ class Standing:
         selection: Selection,
         shape: Shape,
         question: Question,
+        tally: Callable[[], Tally],
     ) -> tuple[Fixed, bool]:
         """Return the sums of what does not grow; and whether they had been kept."""
         dates = selection.calendar
@@ -260,7 +285,9 @@ class Standing:
             pruned = self._add_pruned(state, by, selection, totals, spread)
             if not pruned.names.isdisjoint(fixed.names):
                 fixed.begin()
-            self._add_sealed(kept, state, selection, shape, question, fixed, pruned.names)
+            self._add_sealed(
+                kept, state, selection, shape, question, fixed, pruned.names, tally
+            )
             self._add_rest(kept, state, shape, question, fixed, totals, spread, pruned.names)
             adjusted = self._add_adjustments(state, by, selection, totals, pruned.untold, fixed)
             told = with_pruned(
@@ -300,19 +327,71 @@ class Standing:
         question: Question,
         fixed: Fixed,
         but: frozenset[SegmentName],
+        tally: Callable[[], Tally],
     ) -> None:
-        """Add segments that stand alone and are not in the sums yet."""
+        """Add segments that stand alone and are not in the sums yet.
+
+        From columns; where they are not loaded yet, from manifests that tell; else it is waited
+        until they are loaded, which is sooner than reading the lines for one question after the
+        other.
+        """
         fixed.left = []
-        for name, sha256 in state.alone.items():
-            if name in fixed.names or name in but:
-                continue
+        wanted = {n: s for n, s in state.alone.items() if n not in fixed.names and n not in but}
+        if not wanted:
+            return
+        asked = tally()
+        self._add_columns(fixed, wanted, asked)
+        coming: dict[SegmentName, str] = {}
+        for name, sha256 in wanted.items():
             manifest = state.told[name]
-            if _outside(manifest, selection) or self._put(
-                kept, shape, name, manifest, question, fixed.sealed, fixed.spread
-            ):
+            given = kept, shape, name, manifest, question, fixed.sealed, fixed.spread
+            if _outside(manifest, selection) or self._put(*given):
+                fixed.names[name] = sha256
+            elif asked.possible and self.cube.is_coming(name, sha256):
+                coming[name] = sha256
+            elif self._put_lines(*given):
                 fixed.names[name] = sha256
             else:
                 fixed.left.append(name)
+        if not coming:
+            return
+        self.cube.wait(coming)
+        self._add_columns(fixed, coming, tally())
+        for name, sha256 in coming.items():
+            given = kept, shape, name, state.told[name], question, fixed.sealed, fixed.spread
+            if self._put_lines(*given):
+                fixed.names[name] = sha256
+            else:
+                fixed.left.append(name)
+
+    def _add_columns(self, fixed: Fixed, wanted: dict[SegmentName, str], tally: Tally) -> None:
+        """Add what columns tell; it is wanted no more."""
+        for name in tally.add(tally.chunks, wanted, fixed.sealed, fixed.spread):
+            fixed.names[name] = wanted.pop(name)
+
+    def _put_grown(
+        self,
+        fixed: Fixed,
+        name: SegmentName,
+        tally: Callable[[], Tally],
+        totals: Totals,
+        spread: Spread | None,
+    ) -> bool:
+        """Add what was written to an open segment, most of which was added up before."""
+        grown = self.cube.grown(name)
+        if grown is None:
+            return False
+        rows, known, measured = fixed.grown.get(name) or (0, *fixed.none())
+        if rows < grown.rows:
+            new, asked = grown.since(rows), tally()
+            if not asked.tells(new):
+                return False
+            asked.add(new, {name: ""}, known, measured)
+            fixed.grown[name] = grown.rows, known, measured
+        totals.merge(known)
+        if spread is not None and measured is not None:
+            spread.merge_all(measured)
+        return True
 
     def _add_rest(
         self,
@@ -416,8 +495,7 @@ class Standing:
         totals: Totals,
         spread: Spread | None,
     ) -> bool:
-        """Add a sealed segment; where longer times do not tell, its lines are read."""
-        too_many = manifest.sha256, None
+        """Add a sealed segment by its manifest, if that tells."""
         there = kept.sealed.get(name)
         if there is None or there[0] != manifest.sha256:
             sums = self._from_manifest(kept, shape, name, manifest, short=True)
@@ -425,12 +503,25 @@ class Standing:
             sums = there[1]
         if sums is not None and question.put(sums, totals, spread):
             return True
-        if sums is not None and sums.short:
-            sums = self._from_manifest(kept, shape, name, manifest, short=False)
-            if sums is not None and question.put(sums, totals, spread):
-                return True
-        if (sums is not None and sums.exact) or kept.sealed.get(name) == too_many:
+        if sums is None or not sums.short:
             return False
+        sums = self._from_manifest(kept, shape, name, manifest, short=False)
+        return sums is not None and question.put(sums, totals, spread)
+
+    def _put_lines(
+        self,
+        kept: _Kept,
+        shape: Shape,
+        name: SegmentName,
+        manifest: Manifest,
+        question: Question,
+        totals: Totals,
+        spread: Spread | None,
+    ) -> bool:
+        """Add a sealed segment by its lines, after its manifest did not tell."""
+        there = kept.sealed.get(name)
+        if there == (manifest.sha256, None) or (there and there[1] and there[1].exact):
+            return False  # too many, or read before
         sums = self._from_lines(kept, shape, name, manifest)
         return sums is not None and question.put(sums, totals, spread)
 

@@ -200,6 +200,10 @@ class Question(QuarterQuestion):
             for key in by
         ]
 
+    def number(self, quarter: int) -> tuple[int, ...] | None:
+        """Return the periods that a quarter of an hour is in; ``None`` if it is in others too."""
+        return self._number(quarter, 1)
+
     def _of(self, key: tuple[Any, ...], ts: datetime | None) -> tuple[str, ...]:
         one = Fields(ts=ts)
         return tuple([of(one) if of else key[at or 0] for of, at in self._columns])

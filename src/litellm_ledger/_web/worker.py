@@ -263,7 +263,8 @@ def _main() -> None:
             _put(out, number, msgspec.msgpack.encode(value))
 
     root = Path(sys.argv[1])
-    service, feed = Service(root), Feed(root, lambda news: put(_FEED, news))
+    service = Service(root, process=True)
+    feed = Feed(root, lambda news: put(_FEED, news))
     pool = ThreadPoolExecutor(_THREADS)
 
     def serve(number: int, data: bytes) -> None:

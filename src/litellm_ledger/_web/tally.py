@@ -1,0 +1,476 @@
+"""``Tally``: one question over chunks, whole columns at once.
+
+Owns which outcomes are wanted, their groups, and sums that are exact to the last digit.  What it
+cannot tell exactly (a time within a quarter of an hour, a tag with too many values) it leaves to
+others, segment by segment.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from litellm_ledger._aggregates.calendar import PERIODS
+from litellm_ledger._aggregates.groups import key_of
+from litellm_ledger._aggregates.quantiles import BUCKETS, LOWEST, MEASURED, PARTS, Sketch, Spread
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._aggregates.steps import EPOCH, QUARTER
+from litellm_ledger._aggregates.totals import FIELDS, Totals
+from litellm_ledger._records.record import KEYS, Fields
+
+from .blocks import SUMS, Array, Column
+from .chunks import Chunk, Part, View, column
+from .sums import Question, Shape
+
+__all__ = ["Memory", "Tally"]
+
+_BATCH: Final = 2**20
+"""Outcomes that are added up at once."""
+_DENSE: Final = 2**17
+"""Groups for which each has a place; beyond, only those that there are."""
+_EXACT: Final = 2**53
+"""Below, a float is every whole number."""
+_HALF: Final = 26
+_ASKED: Final = 256
+
+
+class Memory:
+    """What questions have found out about keys and periods; the values of keys only ever grow."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, ...], tuple[Array, list[tuple[Any, ...]]]] = {}
+        self._wanted: dict[Any, Array] = {}
+        self._runs: dict[Any, list[_Run]] = {}
+
+    def groups(
+        self, keys: tuple[str, ...], known: Sequence[tuple[Any, ...]]
+    ) -> tuple[Array, list[tuple[Any, ...]]]:
+        """Return the groups by some keys, and which of them each combination of ``KEYS`` is in."""
+        there = self._groups.get(keys)
+        if there is None or len(there[0]) < len(known):
+            of = [key_of(key) for key in keys]
+            codes: dict[tuple[Any, ...], int] = {}
+            found = []
+            for one in map(_outcome, known):
+                group = (one.status, one.usage_source, *[key(one) for key in of])
+                found.append(codes.setdefault(group, len(codes)))
+            there = np.array(found, np.int64), [*codes]
+            _keep(self._groups, keys, there)
+        return there
+
+    def wanted(self, conditions: Any, known: Sequence[tuple[Any, ...]]) -> Array:
+        """Return which combinations of ``KEYS`` meet conditions."""
+        there = self._wanted.get(conditions)
+        if there is None or len(there) < len(known):
+            where, where_not = conditions
+            selection = Selection(where=dict(where), where_not=dict(where_not))
+            there = np.array([selection.fits(_outcome(one)) for one in known], bool)
+            _keep(self._wanted, conditions, there)
+        return there
+
+    def runs(
+        self, question: Question, key: Any, first: int, last: int
+    ) -> list[_Run]:
+        """Part quarters so that each part is in one period."""
+        first, last = first - first % 96, last - last % 96 + 95
+        there = self._runs.get((key, first, last))
+        if there is None:
+            there = []
+            for run in _runs(question, first, last):
+                if there and run[2] is not None and run[2] == there[-1][2]:
+                    there[-1] = there[-1][0], run[1], run[2]
+                else:
+                    there.append(run)
+            _keep(self._runs, (key, first, last), there)
+        return there
+
+
+def _keep(into: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(into) >= _ASKED:
+        into.clear()
+    into[key] = value
+
+
+def _outcome(values: Sequence[Any]) -> Fields:
+    return Fields(**dict(zip(KEYS, values, strict=True)))
+
+
+_Run = tuple[int, int, tuple[int, ...] | None]
+"""From which quarter to which, and the numbers of the periods; ``None``: they are in several."""
+
+
+def _runs(question: Question, first: int, last: int) -> Iterator[_Run]:
+    number, after = question.number(first), question.number(last)
+    if (number is not None and number == after) or first == last:
+        yield first, last, number
+        return
+    middle = (first + last) // 2
+    yield from _runs(question, first, middle)
+    yield from _runs(question, middle + 1, last)
+
+
+class _Picked(NamedTuple):
+    """Some rows of a chunk; ``None``: all."""
+
+    chunk: Chunk
+    rows: Array | None
+
+    @property
+    def count(self) -> int:
+        return self.chunk.rows if self.rows is None else len(self.rows)
+
+
+class Tally:
+    """A question to chunks.
+
+    Args:
+        view: of which they are.
+        by: group keys.
+        shape: of the question.
+        selection: of the question.
+        question: tells the periods.
+        memory: kept from question to question.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        by: Sequence[str],
+        shape: Shape,
+        selection: Selection,
+        question: Question,
+        memory: Memory,
+    ) -> None:
+        self._view = view
+        self.chunks = view.chunks
+        self._by = by
+        self._question = question
+        self._memory = memory
+        self._timed = shape.timed
+        self.possible = all(view.tags.get(tag, ()) is not None for tag in shape.tags)
+        """Whether there are columns for the tags that it is about."""
+        if not self.possible:
+            return
+        self._dates = selection.calendar
+        self._lower, self._cut = _bound(selection.since)
+        upper, self._cut_end = _bound(selection.until)
+        # A quarter that is cut belongs to neither side: the parts that have it are left out.
+        self._upper = None if upper is None else upper - (self._cut_end is not None)
+        self._tags = [*self._conditions(shape)]
+        plain = tuple(
+            tuple(pair for pair in pairs if not pair[0].startswith("tag:"))
+            for pairs in (shape.where, shape.where_not)
+        )
+        self._keys = memory.wanted(plain, view.keys) if any(plain) else None
+        self._periods = [key for key in by if key in PERIODS]
+        self._split = [key.removeprefix("tag:") for key in by if key.startswith("tag:")]
+        plain_keys = tuple(key for key in by if key in KEYS)
+        self._of_keys, self._groups = memory.groups(plain_keys, view.keys)
+        self._plain = plain_keys
+        self._many = {tag: len((view.tags.get(tag) or ((0,),))[0]) for tag in self._split}
+
+    def _conditions(self, shape: Shape) -> Iterator[tuple[str, Array]]:
+        """Yield for each condition on a tag which of its values meet it."""
+        for pairs, wanted in ((shape.where, True), (shape.where_not, False)):
+            for key, values in pairs:
+                if not key.startswith("tag:"):
+                    continue
+                tag = key.removeprefix("tag:")
+                there, codes = self._view.tags.get(tag) or (["(none)"], {"(none)": 0})
+                fits = np.full(len(there), not wanted)
+                for value in values:
+                    code = codes.get(value)
+                    if code is not None and code < len(fits):
+                        fits[code] = wanted
+                yield tag, fits
+
+    # -- which outcomes ------------------------------------------------------------------------
+
+    def add(
+        self,
+        chunks: Sequence[Chunk],
+        wanted: Mapping[Any, str],
+        totals: Totals,
+        spread: Spread | None,
+    ) -> set[Any]:
+        """Add what outcomes come to; return the segments that are told, wholly or not at all.
+
+        Args:
+            chunks: of the view.
+            wanted: names of segments, the SHA-256 of each.
+            totals: by the keys of the question.
+            spread: as well, where durations are asked for.
+        """
+        told: set[Any] = set()
+        if not self.possible:
+            return told
+        parts = [[p for p in one.parts if wanted.get(p.name) == p.sha256] for one in chunks]
+        some = [part for each in parts for part in each if part.end > part.start]
+        runs = self._runs_of(some)
+        if runs is None:
+            return told
+        picked: list[_Picked] = []
+        count = 0
+        for chunk, mine in zip(chunks, parts, strict=True):
+            ours = [part for part in mine if self._tells(part, runs)]
+            told.update(part.name for part in ours)
+            for one in self._picked(chunk, ours):
+                picked.append(one)
+                count += one.count
+                if count >= _BATCH:
+                    self._put(picked, runs, totals, spread)
+                    picked, count = [], 0
+        self._put(picked, runs, totals, spread)
+        return told
+
+    def tells(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether columns tell all that is asked of some chunks."""
+        if not self.possible:
+            return False
+        parts = [part for one in chunks for part in one.parts]
+        runs = self._runs_of([part for part in parts if part.end > part.start])
+        return runs is not None and all(self._tells(part, runs) for part in parts)
+
+    def without(self, chunks: Sequence[Chunk]) -> set[tuple[Any, str]]:
+        """Return the segments that have no outcome that meets the conditions, whatever its time."""
+        found: set[tuple[Any, str]] = set()
+        for chunk in chunks if self.possible else ():
+            for part in chunk.parts:
+                rows = self._rows(chunk, part.start, part.end, timed=False)
+                if part.start == part.end or (rows is not None and not len(rows)):
+                    found.add((part.name, part.sha256))
+        return found
+
+    def _runs_of(self, parts: Sequence[Part]) -> list[_Run] | None:
+        """Return the periods that segments are in; ``None``: there are too many groups to tell."""
+        runs: list[_Run] = []
+        if self._periods and parts:
+            first, last = min(p.first for p in parts), max(p.last for p in parts)
+            first = first if self._lower is None else max(first, self._lower)
+            last = last if self._upper is None else min(last, self._upper)
+            if first <= last:
+                key = tuple(self._periods), self._dates.zone, self._dates.week_start
+                runs = self._memory.runs(self._question, key, first, last)
+        return runs if self._places(runs) < 2**62 else None
+
+    def _places(self, runs: Sequence[Any]) -> int:
+        places = len(self._groups) * max(1, len(runs))
+        for tag in self._split:
+            places *= self._many[tag]
+        return places
+
+    def _tells(self, part: Part, runs: Sequence[_Run]) -> bool:
+        """Whether columns tell all that is asked of a segment."""
+        if part.start == part.end:
+            return True
+        for cut in (self._cut, self._cut_end):
+            if cut is not None and part.first <= cut <= part.last:
+                return False
+        return all(n is not None or b < part.first or a > part.last for a, b, n in runs)
+
+    def _picked(self, chunk: Chunk, parts: Sequence[Part]) -> Iterator[_Picked]:
+        """Yield what is wanted of some parts of a chunk, neighbours together."""
+        at = 0
+        parts = [part for part in parts if part.end > part.start and not self._outside(part)]
+        while at < len(parts):
+            upto = at + 1
+            while upto < len(parts) and parts[upto].start == parts[upto - 1].end:
+                upto += 1
+            start, end = parts[at].start, parts[upto - 1].end
+            rows = self._rows(chunk, start, end, timed=any(map(self._is_cut, parts[at:upto])))
+            if rows is None and (start, end) != (0, chunk.rows):
+                rows = np.arange(start, end)
+            if rows is None or len(rows):
+                yield _Picked(chunk, rows)
+            at = upto
+
+    def _outside(self, part: Part) -> bool:
+        return (self._lower is not None and part.last < self._lower) or (
+            self._upper is not None and part.first >= self._upper
+        )
+
+    def _is_cut(self, part: Part) -> bool:
+        """Whether some outcomes of a part are of the time asked for, and others are not."""
+        return (self._lower is not None and part.first < self._lower) or (
+            self._upper is not None and part.last >= self._upper
+        )
+
+    def _rows(self, chunk: Chunk, start: int, end: int, *, timed: bool) -> Array | None:
+        """Return which rows of a span are wanted; ``None``: all."""
+        span = slice(start, end)
+        fits: Array | None = None
+        for tag, lot in self._tags:
+            if tag not in chunk.tags:
+                if not lot[0]:
+                    return np.zeros(0, np.int64)
+                continue
+            codes = chunk.tags[tag][span]
+            one = np.flatnonzero(lot)
+            this = codes == one[0] if len(one) == 1 else lot[codes]
+            fits = this if fits is None else fits & this
+        if self._keys is not None and not self._keys.all():
+            this = self._keys[chunk.of_keys[span]]
+            fits = this if fits is None else fits & this
+        if timed:
+            quarters = chunk.quarters[span]
+            for this in self._times(quarters, chunk.base):
+                fits = this if fits is None else fits & this
+        return None if fits is None else np.flatnonzero(fits) + start
+
+    def _times(self, quarters: Array, base: int) -> Iterator[Array]:
+        if self._lower is not None and self._lower > base:
+            yield quarters.astype(np.int64) >= self._lower - base
+        if self._upper is not None:
+            yield quarters.astype(np.int64) < self._upper - base
+
+    # -- sums ----------------------------------------------------------------------------------
+
+    def _put(
+        self,
+        picked: Sequence[_Picked],
+        runs: Sequence[_Run],
+        totals: Totals,
+        spread: Spread | None,
+    ) -> None:
+        if not picked:
+            return
+        groups = np.concatenate([self._group(one, runs) for one in picked])
+        places = self._places(runs)
+        there: Array | None = None
+        if places > max(_DENSE, 2 * len(groups)):
+            there, groups = np.unique(groups, return_inverse=True)
+            places = len(there)
+        calls = np.bincount(groups, minlength=places)
+        some = np.flatnonzero(calls)
+        columns = {"calls": calls[some].tolist()}
+        for name in SUMS:
+            sums = _summed(groups, places, picked, name)
+            columns[name] = [0] * len(some) if sums is None else sums[some].tolist()
+        ids = some if there is None else there[some]
+        labels = self._labels(ids, runs)
+        for (status, source, group), values in zip(
+            labels, zip(*(columns[name] for name in FIELDS), strict=True), strict=True
+        ):
+            totals.add_sums(status, source, group, dict(zip(FIELDS, values, strict=True)))
+        if spread is not None:
+            of_place = dict(zip(some.tolist(), labels, strict=True))
+            for name in MEASURED:
+                for place, sketch in _sketches(groups, picked, name):
+                    spread.merge(of_place[place][2], name, sketch)
+
+    def _group(self, picked: _Picked, runs: Sequence[_Run]) -> Array:
+        """Return the number of the group that each row is in."""
+        chunk, rows = picked
+        found: Array = self._of_keys[column(chunk.of_keys, rows, chunk.rows)]
+        for tag in self._split:
+            found = found * self._many[tag]
+            if tag in chunk.tags:
+                found += column(chunk.tags[tag], rows, chunk.rows)
+        if runs:
+            numbers = np.empty(runs[-1][1] - runs[0][0] + 1, np.int64)
+            for at, (first, last, _) in enumerate(runs):
+                numbers[first - runs[0][0] : last - runs[0][0] + 1] = at
+            quarters = column(chunk.quarters, rows, chunk.rows).astype(np.int64)
+            found = found * len(runs) + numbers[quarters + (chunk.base - runs[0][0])]
+        return found
+
+    def _labels(
+        self, ids: Array, runs: Sequence[_Run]
+    ) -> list[tuple[Any, Any, tuple[str, ...]]]:
+        """Return status, usage source and values of the keys of some groups."""
+        of: dict[str, list[str]] = {}
+        if runs:
+            ids, places = np.divmod(ids, len(runs))
+            times = [Fields(ts=EPOCH + first * QUARTER) for first, _, _ in runs]
+            for period in self._periods:
+                said = [*map(key_of(period, self._dates), times)]
+                of[period] = [said[at] for at in places.tolist()]
+        for tag in reversed(self._split):
+            values = (self._view.tags.get(tag) or (["(none)"],))[0]
+            ids, codes = np.divmod(ids, self._many[tag])
+            of[f"tag:{tag}"] = [values[code] for code in codes.tolist()]
+        whole = [self._groups[at] for at in ids.tolist()]
+        for at, key in enumerate(self._plain):
+            of[key] = [group[2 + at] for group in whole]
+        each = zip(*(of[key] for key in self._by), strict=True) if self._by else iter(())
+        return [(group[0], group[1], next(each, ())) for group in whole]
+
+
+def _bound(time: datetime | None) -> tuple[int | None, int | None]:
+    """Return the first quarter that begins at a time or later, and the one that it cuts."""
+    if time is None:
+        return None, None
+    quarter, rest = divmod(time - EPOCH, QUARTER)
+    return (quarter + 1, quarter) if rest else (quarter, None)
+
+
+def _summed(groups: Array, places: int, picked: Sequence[_Picked], name: str) -> Array | None:
+    """Return the sums of a column by group, exactly; ``None``: 0 throughout."""
+    each: list[Column] = [one.chunk.sums.get(name, 0) for one in picked]
+    if all(isinstance(one, int) and one == 0 for one in each):
+        return None
+    pieces = [column(of, one.rows, one.count) for of, one in zip(each, picked, strict=True)]
+    values = np.concatenate(pieces)
+    most = max(abs(int(values.min())), abs(int(values.max())))
+    if most * len(values) < _EXACT:
+        return np.bincount(groups, values, places).astype(np.int64)
+    values = values.astype(np.int64)
+    if most * len(values) < 2**63 and ((most >> _HALF) + 1) * len(values) < _EXACT:
+        high = np.bincount(groups, values >> _HALF, places).astype(np.int64)
+        low = np.bincount(groups, values & ((1 << _HALF) - 1), places).astype(np.int64)
+        return (high << _HALF) + low
+    sums = np.zeros(places, object)  # whole numbers of any size
+    np.add.at(sums, groups, values.astype(object))
+    return sums
+
+
+def _sketches(
+    groups: Array, picked: Sequence[_Picked], name: str
+) -> Iterator[tuple[int, Sketch]]:
+    """Yield what was measured, by group."""
+    nothing = np.float32(np.nan)
+    pieces = []
+    for chunk, rows in picked:
+        there = chunk.measured.get(name)
+        count = chunk.rows if rows is None else len(rows)
+        pieces.append(np.full(count, nothing) if there is None else column(there, rows, count))
+    values = np.concatenate(pieces).astype(np.float64)
+    known = ~np.isnan(values)
+    if not known.any():
+        return
+    groups, values = groups[known], values[known]
+    order = np.argsort(groups, kind="stable")
+    groups, values = groups[order], values[order]
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    least, most = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+    index = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(groups)]))
+    cells, counts = _counted(index * BUCKETS + _buckets(values))
+    of_cell, buckets = np.divmod(cells, BUCKETS)
+    ends = np.searchsorted(of_cell, np.arange(len(starts) + 1))
+    bucket_list, count_list = buckets.tolist(), counts.tolist()
+    for at, group in enumerate(groups[starts].tolist()):
+        span = slice(int(ends[at]), int(ends[at + 1]))
+        lot = dict(zip(bucket_list[span], count_list[span], strict=True))
+        yield group, Sketch(lot, float(least[at]), float(most[at]))
+
+
+def _counted(numbers: Array) -> tuple[Array, Array]:
+    """Return the different numbers, ascending, and how often each is there."""
+    first = int(numbers.min())
+    if int(numbers.max()) - first < max(_DENSE, 2 * len(numbers)):
+        counts = np.bincount(numbers - first)
+        there = np.flatnonzero(counts)
+        return there + first, counts[there]
+    return np.unique(numbers, return_counts=True)
+
+
+def _buckets(values: Array) -> Array:
+    """Return ``bucket_of`` of each value."""
+    fractions, exponents = np.frexp(values)
+    parts = (fractions * (2 * PARTS)).astype(np.int64) - PARTS
+    found: Array = 1 + (exponents.astype(np.int64) - 1 - LOWEST) * PARTS + parts
+    found[(values <= 0) | (exponents <= LOWEST)] = 0
+    return found
