@@ -3,6 +3,11 @@
 ``python -m benchmarks.dashboard`` makes a sealed year of five million calls, serves it in this
 process beside an application that records, and lets viewers in a process of their own click; some
 of them watch calls as they end.  ``--ledger`` keeps the year for next time.
+
+Warm means here: an operator has asked each question once, and so has one tenant, ``user-0``, in a
+process that has just begun.  Of the viewers who then click every sixth is an operator, the others
+are tenants, each a different one as far as the 50 of the year go; so most of their questions are
+asked for the first time by this tenant, which a row of its own tells.
 """
 
 from __future__ import annotations
@@ -37,7 +42,9 @@ from ._year import make_year
 __all__ = ["QUESTIONS", "measure"]
 
 DAYS = 364
-TENANTS = 5
+TENANTS = 50
+OPERATORS = 6
+"""Every such viewer is one."""
 QUESTIONS = (
     "/usage/",
     "/usage/?last=12mo",
@@ -65,14 +72,16 @@ async def watch(client, who):
             pass
 async def viewer(client, number, found):
     pick = random.Random(number)
-    who = {"who": names[number % len(names)]}
+    name = names[number % len(names)]
+    who = {"who": name}
     watched = asyncio.create_task(watch(client, who)) if number < watching else None
     for click in range(clicks):
         path = pick.choice(questions) if pause else questions[click]
         await asyncio.sleep(pick.random() * pause)
         began = time.perf_counter()
         answer = await client.get(base + path, headers=who, timeout=600)
-        found.append((path, time.perf_counter() - began, answer.status_code, len(answer.content)))
+        spent = time.perf_counter() - began
+        found.append((path, spent, answer.status_code, len(answer.content), name, began))
     if watched:
         watched.cancel()
 async def main():
@@ -86,8 +95,8 @@ async def main():
 asyncio.run(main())
 """
 
-Click = tuple[str, float, int, int]
-"""Which question, its seconds, the status and the bytes of the answer."""
+Click = tuple[str, float, int, int, str, float]
+"""Which question, its seconds, status and bytes of the answer; who asked, and when."""
 
 
 async def who(request: Request) -> Viewer:
@@ -131,7 +140,7 @@ async def _click(
         sys.executable, "-c", CLICKER, base, *map(json.dumps, given), stdout=subprocess.PIPE
     )
     out, _ = await child.communicate()
-    return [(path, seconds, status, size) for path, seconds, status, size in json.loads(out)]
+    return [(*click,) for click in json.loads(out)]
 
 
 @contextlib.asynccontextmanager
@@ -161,11 +170,26 @@ def _children() -> float:
     return found / os.sysconf("SC_CLK_TCK")
 
 
+def _peak() -> float:
+    """Return the most memory that one of those processes has had, in MiB."""
+    found = [0.0]
+    me = f"PPid:\t{os.getpid()}\n"
+    for path in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            text = path.read_text()
+            if me in text:
+                found += [int(n.split()[1]) / 1024 for n in text.splitlines() if "VmHWM" in n]
+    return max(found)
+
+
 async def measure(root: Path, viewers: int, watching: int, clicks: int) -> Table:
     """Serve, warm up, click; return what it took."""
-    idle, clicked = list[float](), list[float]()
-    ending, still, quiet = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    idle, first, clicked = list[float](), list[float](), list[float]()
+    ending, still, warm, quiet = (asyncio.Event() for _ in range(4))
     tenants = [f"user-{number}" for number in range(TENANTS)]
+    names = [*tenants]
+    for at in range(0, TENANTS + TENANTS // (OPERATORS - 1), OPERATORS):
+        names.insert(at, "operator")
     budgets = [Budget("9000", window="month"), Budget("90", per="user", window="day")]
     remember(root, "20250101T000000Z-00000000000000aa", budgets)
     cold: dict[str, list[Click]] = {}
@@ -176,32 +200,36 @@ async def measure(root: Path, viewers: int, watching: int, clicks: int) -> Table
         still.set()
         await noting
         began = time.perf_counter()
-        for name in ("operator", *tenants):
+        noting = asyncio.create_task(_lag(first, warm))
+        for name in ("operator", "user-0"):
             cold[name] = await _click(
                 base, [name], viewers=1, watching=0, clicks=len(QUESTIONS), pause=0
             )
         warming = time.perf_counter() - began
+        warm.set()
+        await noting
         noting = asyncio.create_task(_lag(clicked, quiet))
         cpu, theirs = time.process_time(), _children()
         found = await _click(
-            base, ["operator", *tenants], viewers=viewers, watching=watching, clicks=clicks, pause=2
+            base, names, viewers=viewers, watching=watching, clicks=clicks, pause=2
         )
         cpu, theirs = time.process_time() - cpu, _children() - theirs
         quiet.set()
         ending.set()
         await noting
         await writing
-    return _table(found, cold, idle, clicked, watching, warming, (cpu, theirs))
+    late = {"idle": idle, "warming up": first, "clicked at": clicked}
+    return _table(found, cold, late, watching, warming, (cpu, theirs), _peak())
 
 
 def _table(
     found: Sequence[Click],
     cold: dict[str, list[Click]],
-    idle: Sequence[float],
-    clicked: Sequence[float],
+    late: dict[str, list[float]],
     watching: int,
     warming: float,
     cpu: tuple[float, float],
+    peak: float,
 ) -> Table:
     wrong = sum(click[2] != 200 for click in chain(found, *cold.values()))
     table = Table(
@@ -210,11 +238,19 @@ def _table(
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
         f"; {wrong} answers not 200. Cold: the first time in this process, in this order.",
     )
-    for path in (*QUESTIONS, "all of them"):
-        every = [click for click in found if path in (click[0], "all of them")]
+    asked = {(name, click[0]) for name in cold for click in cold[name]}
+    firsts_of = list[Click]()
+    for click in sorted(found, key=lambda click: click[5]):
+        if (click[4], click[0]) not in asked:
+            asked.add((click[4], click[0]))
+            firsts_of.append(click)
+    whole = ("all of them", "of these asked by this viewer for the first time")
+    for path in (*QUESTIONS, *whole):
+        every = [click for click in found if path in (click[0], whole[0])]
+        every = firsts_of if path == whole[1] else every
         spent = [1000 * click[1] for click in every]
         firsts = [
-            "" if path == "all of them" else quantity(1000 * click[1])
+            quantity(1000 * click[1])
             for name in ("operator", "user-0")
             for click in cold[name]
             if click[0] == path
@@ -223,13 +259,14 @@ def _table(
             path, f"{len(every):,}", *(quantity(_part(spent, p)) for p in (0.5, 0.95, 0.99, 1)),
             *(firsts or ["", ""]), f"{max((click[3] for click in every), default=0):,}",
         )  # fmt: skip
-    for name, values in (("late: the loop, idle", idle), ("late: the loop, clicked at", clicked)):
+    for name, values in late.items():
         parts = (quantity(_part(values, part)) for part in (0.5, 0.95, 0.99, 1))
-        table.add(name, f"{len(values):,}", *parts)
+        table.add(f"late: the loop, {name}", f"{len(values):,}", *parts)
     per_click = [1000 * seconds / max(1, len(found)) for seconds in cpu]
     table.add("CPU a click, the application", "", quantity(per_click[0]))
     table.add("CPU a click, its children", "", quantity(per_click[1]))
     table.add("warmed up, s", "", quantity(warming))
+    table.add("the largest child, MiB", "", quantity(peak))
     return table
 
 
@@ -237,7 +274,7 @@ def main() -> None:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=5_000_000)
-    parser.add_argument("--viewers", type=int, default=50)
+    parser.add_argument("--viewers", type=int, default=60)
     parser.add_argument("--watching", type=int, default=10)
     parser.add_argument("--clicks", type=int, default=20)
     parser.add_argument("--ledger", type=Path)

@@ -57,6 +57,7 @@ def last_written(
     *,
     skip: Collection[SegmentName] = (),
     most: int = _MOST,
+    having: Sequence[bytes] = (),
 ) -> list[UsageRecord] | None:
     """Return the last ``limit`` outcomes that are asked for, the newest last.
 
@@ -68,6 +69,8 @@ def last_written(
         limit: how many.
         skip: segments that are known to hold none of them.
         most: bytes to read at most.
+        having: bytes of which each line that is asked for has some, where no character of it is
+            escaped; by default nothing is known of them.
 
     Raises:
         LedgerPathError: there is no ledger, or it cannot be read.
@@ -75,7 +78,7 @@ def last_written(
     """
     ledger = Snapshot.take(root)
     places = ledger.archive
-    ends = _Ends(root, selection, limit, most)
+    ends = _Ends(root, selection, limit, most, having)
     found: list[UsageRecord] = []
     try:
         for _, family in by_writer(ledger.segments):
@@ -93,11 +96,14 @@ def last_written(
 
 
 class _Ends:
-    def __init__(self, root: Path, selection: Fits, limit: int, most: int) -> None:
+    def __init__(
+        self, root: Path, selection: Fits, limit: int, most: int, having: Sequence[bytes]
+    ) -> None:
         self._root = root
         self._selection = selection
         self._limit = limit
         self._left = most
+        self._having = (*having, b"\\") if having else ()
 
     def of_writer(
         self, family: Sequence[SegmentName], names: Sequence[SegmentName]
@@ -132,6 +138,8 @@ class _Ends:
         with file:
             for block in self._backwards(file):
                 for raw in block:
+                    if self._having and not any(one in raw for one in self._having):
+                        continue
                     line = line_of(raw) if checked(raw) else None
                     if (
                         line is not None

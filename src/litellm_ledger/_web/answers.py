@@ -21,7 +21,7 @@ from litellm_ledger._aggregates.calendar import PERIODS, moment_of
 from litellm_ledger._aggregates.groups import MISSING, Row
 from litellm_ledger._aggregates.question import midnight
 from litellm_ledger._archive.archive import archived
-from litellm_ledger._reading.last_written import ended, last_written
+from litellm_ledger._reading.last_written import ended
 from litellm_ledger._reading.listing import live_writers
 from litellm_ledger._records.layout import ARCHIVE, LIVE, MANIFESTS, RECOVERY, SEGMENTS
 from litellm_ledger._records.record import UsageRecord
@@ -32,7 +32,7 @@ from litellm_ledger._reports.report import Report, added, row_dict
 from .asks import Ask
 from .budgets import Budgets
 from .calls import OpenCalls, call_dict, newest, one_operation
-from .recent import Recent
+from .recent import HELD, Recent
 from .standing import Standing
 
 __all__ = ["Answers", "NotFound"]
@@ -44,7 +44,7 @@ _BALANCES: Final = 20
 _MINUTE: Final = timedelta(minutes=1)
 _COUNTED: Final = 100
 """Calls that a rate is taken from at most."""
-_TAGGED: Final = 300
+_TAGGED: Final = HELD
 """Newest calls whose tags are listed."""
 _TAGS_FOR: Final = 30.0
 """Seconds for which they are handed out again."""
@@ -214,7 +214,7 @@ class Answers:
         if known is not None and time.monotonic() - known[0] < _TAGS_FOR:
             return known[1]
         seen: dict[str, list[str]] = {}
-        last = last_written(self.root, ask.selection(), _TAGGED) or []
+        last = self._recent.last(ask.selection(), _TAGGED) or []
         for record in last:
             for name, value in record.tags.items():
                 seen.setdefault(name, []).append(value)

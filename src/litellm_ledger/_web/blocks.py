@@ -6,7 +6,7 @@ no column can say (an outcome without a time, a sum beyond 64 bits).  Knows no q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -31,7 +31,7 @@ SUMS: Final = tuple(name for name in FIELDS if name != "calls")
 _TOKENS: Final = tuple(name for name in SUMS if name.endswith("_tokens"))
 _LONGEST: Final = 50_000
 """Quarters of an hour from the first to the last outcome of a block, at most: 17 months."""
-_TIMES: Final = range(0, 4_600_000)
+_TIMES: Final = range(4_600_000)
 """Quarters that calls are believed to be of: the years 1970 to 2101."""
 _TAGS: Final = 100
 """Names of tags of a block."""
@@ -201,8 +201,6 @@ def _tags(
 
 
 def _sums(outcomes: Sequence[Outcome]) -> dict[str, Column]:
-    one: Callable[[list[Any]], Column | None]
-
     def one(values: list[Any]) -> Column | None:
         column = np.array(values, np.int64)
         least, most = (int(column.min()), int(column.max())) if len(column) else (0, 0)

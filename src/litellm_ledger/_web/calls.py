@@ -24,7 +24,7 @@ from litellm_ledger._reports.engine import find_operation, list_calls
 from litellm_ledger._reports.history import Operation, OperationAttempt, operation
 from litellm_ledger._storage.live_file import LiveCounters
 
-from .lines import new_lines
+from .lines import needles, new_lines
 from .standing import Standing
 from .viewer import Scope, sees
 
@@ -78,7 +78,8 @@ def newest(
         bound = ended(there)
     wanted = _Before(selection, bound)
     skip = standing.without(ledger, selection)
-    found = last_written(root, wanted, limit, skip=skip, most=_MOST)
+    having = needles(selection.where.items())
+    found = last_written(root, wanted, limit, skip=skip, most=_MOST, having=having)
     if found is not None:
         return found[::-1], True
     if ledger.archive and bound is None:

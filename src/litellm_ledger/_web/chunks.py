@@ -1,7 +1,7 @@
 """``Chunk``: many outcomes as columns, with one code for each value throughout a ledger.
 
-Owns the dictionaries that codes are of, how blocks become chunks, and how chunks are joined and cut.
-Nothing is changed that somebody may be reading: what is new is a new object.  Pure.
+Owns the dictionaries that codes are of, how blocks become chunks, and how chunks are joined and
+cut.  Nothing is changed that somebody may be reading: what is new is a new object.  Pure.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class View(NamedTuple):
 
 
 class Codes:
-    """The dictionaries of one ledger.  Not safe for several threads; those who read need no lock."""
+    """The dictionaries of one ledger: one thread at a time; those who read need no lock."""
 
     def __init__(self) -> None:
         self.keys: list[tuple[Any, ...]] = []
@@ -131,7 +131,7 @@ class Codes:
         return sum(len(known[0]) for known in self.tags.values() if known is not None)
 
     def forget(self, chunks: Sequence[Chunk]) -> None:
-        """Let go of the values of tags that are in none of these chunks, which are all there are."""
+        """Let go of the values of tags that are in none of these chunks, which are all."""
         kept: dict[str, tuple[list[str], dict[str, int]] | None] = {}
         for tag, known in self.tags.items():
             if known is None:

@@ -191,7 +191,9 @@ class Cube:
                         block = load(self._root, name, checksum)
                 except Exception:  # noqa: BLE001 - logged; its lines are read instead
                     _log.warning("the dashboard could not load %s", name, exc_info=True)
-                    child = None if child is None else child.close()
+                    if child is not None:
+                        child.close()
+                    child = None
                 self._put(name, sha256, block)
         finally:
             if child is not None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._reading.listing import open_segment
 from litellm_ledger._records.layout import SegmentName, record_id
 from litellm_ledger._records.line import Line, checked, line_of
 
-__all__ = ["Matches", "new_lines"]
+__all__ = ["Matches", "needles", "new_lines"]
 
 _MOST: Final = 64 * 2**20
 """Bytes of lines that are held for the next question about the same values."""
@@ -110,3 +111,17 @@ def _having(data: bytes, needles: Sequence[bytes]) -> list[bytes]:
             spans[data.rfind(b"\n", 0, at) + 1] = end
             at = data.find(needle, end)
     return [data[start : spans[start]] for start in sorted(spans)]
+
+
+def needles(where: Iterable[tuple[str, Collection[str]]]) -> list[bytes]:
+    """Return bytes of which each line that is wanted has some; none if that cannot be told.
+
+    The values of a tag in quotes, as JSON without an escape has them.
+
+    Args:
+        where: group keys, and of each the values of which a call must have one.
+    """
+    for key, values in where:
+        if key.startswith("tag:") and MISSING not in values:
+            return [b'"%b"' % value.encode() for value in values]
+    return []

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from litellm_ledger._aggregates.calendar import PERIODS, Calendar
-from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.quantiles import Spread
 from litellm_ledger._aggregates.quarters import QuarterQuestion
 from litellm_ledger._aggregates.selection import Selection
@@ -37,7 +36,7 @@ from litellm_ledger._storage.manifest import Manifest, read
 
 from .cube import Cube
 from .fixed import Fixed
-from .lines import Matches, new_lines
+from .lines import Matches, needles, new_lines
 from .state import Family, Looker, State, of_names
 from .sums import Adder, Growing, Question, Shape, Sums
 from .tables import add_durations, sums_of
@@ -285,9 +284,7 @@ class Standing:
             pruned = self._add_pruned(state, by, selection, totals, spread)
             if not pruned.names.isdisjoint(fixed.names):
                 fixed.begin()
-            self._add_sealed(
-                kept, state, selection, shape, question, fixed, pruned.names, tally
-            )
+            self._add_sealed(kept, state, selection, shape, question, fixed, pruned.names, tally)
             self._add_rest(kept, state, shape, question, fixed, totals, spread, pruned.names)
             adjusted = self._add_adjustments(state, by, selection, totals, pruned.untold, fixed)
             told = with_pruned(
@@ -558,8 +555,8 @@ class Standing:
         self, kept: _Kept, shape: Shape, name: SegmentName, manifest: Manifest
     ) -> Sums | None:
         growing = Growing(shape)
-        if needles := _needles(shape):
-            self._search(growing, name, manifest, needles)
+        if sought := needles(shape.where):
+            self._search(growing, name, manifest, sought)
         else:
             self._read(growing, name)
         return kept.keep(name, manifest.sha256, None if growing.odd else growing.sums)
@@ -617,26 +614,15 @@ class Standing:
         growing.adder.flush()
 
     def _search(
-        self, growing: Growing, name: SegmentName, manifest: Manifest, needles: Sequence[bytes]
+        self, growing: Growing, name: SegmentName, manifest: Manifest, sought: Sequence[bytes]
     ) -> None:
         """Add the few lines that are wanted, of a segment whose manifest vouches for all."""
         try:
-            for line in self._matches.lines(name, manifest.sha256, needles):
+            for line in self._matches.lines(name, manifest.sha256, sought):
                 growing.take(line)
         except OSError:
             growing.odd = True
         growing.adder.flush()
-
-
-def _needles(shape: Shape) -> list[bytes]:
-    """Return bytes of which each line that is wanted has some; none if that cannot be told.
-
-    The values of a tag in quotes, as JSON without an escape has them.
-    """
-    for key, values in shape.where:
-        if key.startswith("tag:") and MISSING not in values:
-            return [b'"%b"' % value.encode() for value in values]
-    return []
 
 
 def _outside(manifest: Manifest, selection: Selection) -> bool:

@@ -71,9 +71,7 @@ class Memory:
             _keep(self._wanted, conditions, there)
         return there
 
-    def runs(
-        self, question: Question, key: Any, first: int, last: int
-    ) -> list[_Run]:
+    def runs(self, question: Question, key: Any, first: int, last: int) -> list[_Run]:
         """Part quarters so that each part is in one period."""
         first, last = first - first % 96, last - last % 96 + 95
         there = self._runs.get((key, first, last))
@@ -119,7 +117,7 @@ class _Picked(NamedTuple):
     rows: Array | None
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return self.chunk.rows if self.rows is None else len(self.rows)
 
 
@@ -219,7 +217,7 @@ class Tally:
             told.update(part.name for part in ours)
             for one in self._picked(chunk, ours):
                 picked.append(one)
-                count += one.count
+                count += one.size
                 if count >= _BATCH:
                     self._put(picked, runs, totals, spread)
                     picked, count = [], 0
@@ -377,9 +375,7 @@ class Tally:
             found = found * len(runs) + numbers[quarters + (chunk.base - runs[0][0])]
         return found
 
-    def _labels(
-        self, ids: Array, runs: Sequence[_Run]
-    ) -> list[tuple[Any, Any, tuple[str, ...]]]:
+    def _labels(self, ids: Array, runs: Sequence[_Run]) -> list[tuple[Any, Any, tuple[str, ...]]]:
         """Return status, usage source and values of the keys of some groups."""
         of: dict[str, list[str]] = {}
         if runs:
@@ -412,7 +408,7 @@ def _summed(groups: Array, places: int, picked: Sequence[_Picked], name: str) ->
     each: list[Column] = [one.chunk.sums.get(name, 0) for one in picked]
     if all(isinstance(one, int) and one == 0 for one in each):
         return None
-    pieces = [column(of, one.rows, one.count) for of, one in zip(each, picked, strict=True)]
+    pieces = [column(of, one.rows, one.size) for of, one in zip(each, picked, strict=True)]
     values = np.concatenate(pieces)
     most = max(abs(int(values.min())), abs(int(values.max())))
     if most * len(values) < _EXACT:
@@ -427,9 +423,7 @@ def _summed(groups: Array, places: int, picked: Sequence[_Picked], name: str) ->
     return sums
 
 
-def _sketches(
-    groups: Array, picked: Sequence[_Picked], name: str
-) -> Iterator[tuple[int, Sketch]]:
+def _sketches(groups: Array, picked: Sequence[_Picked], name: str) -> Iterator[tuple[int, Sketch]]:
     """Yield what was measured, by group."""
     nothing = np.float32(np.nan)
     pieces = []

@@ -27,7 +27,8 @@ from .service import Asked, Reply, Service, complaint
 
 __all__ = ["Workers"]
 
-_THREADS: Final = 8
+_THREADS: Final = 32
+"""Most of them wait, for columns or for each other."""
 _HEAD: Final = struct.Struct("!IQ")
 _FEED: Final = 2**64 - 1
 """Stands in place of a request's number in frames about the feed."""
