@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +60,8 @@ _PAGES: Final = {"": "overview", "explore": "explore", "live": "live", "ledger":
 _OPERATORS: Final = frozenset({"ledger"})
 _JINJA: Final = jinja2.__version__
 """Pages need it, in the process that makes them: what is missing is said here."""
+if find_spec("numpy") is None:  # so does what adds up; nothing here does
+    raise MissingExtra("numpy", "web")
 
 
 def usage_app(
