@@ -58,6 +58,7 @@ def last_written(
     skip: Collection[SegmentName] = (),
     most: int = _MOST,
     having: Sequence[bytes] = (),
+    ledger: Snapshot | None = None,
 ) -> list[UsageRecord] | None:
     """Return the last ``limit`` outcomes that are asked for, the newest last.
 
@@ -71,12 +72,13 @@ def last_written(
         most: bytes to read at most.
         having: bytes of which each line that is asked for has some, where no character of it is
             escaped; by default nothing is known of them.
+        ledger: a look at it, where the caller has one.
 
     Raises:
         LedgerPathError: there is no ledger, or it cannot be read.
         UnsupportedFormat: it was written by a newer version.
     """
-    ledger = Snapshot.take(root)
+    ledger = ledger or Snapshot.take(root)
     places = ledger.archive
     ends = _Ends(root, selection, limit, most, having)
     found: list[UsageRecord] = []

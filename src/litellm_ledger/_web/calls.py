@@ -32,6 +32,8 @@ __all__ = ["OpenCalls", "call_dict", "newest", "one_operation"]
 
 _MOST: Final = 64 * 2**20
 """Bytes that are searched for one list of calls."""
+_NEAR: Final = 8 * 2**20
+"""Bytes that are searched before it is asked which segments to leave out."""
 _LATER: Final = timedelta(days=3)
 """After the first attempt of an operation no other begins later than that."""
 
@@ -77,9 +79,15 @@ def newest(
             raise LookupError(before)
         bound = ended(there)
     wanted = _Before(selection, bound)
-    skip = standing.without(ledger, selection)
     having = needles(selection.where.items())
-    found = last_written(root, wanted, limit, skip=skip, most=_MOST, having=having)
+    found = last_written(
+        root, wanted, limit, most=_NEAR if having else _NEAR // 8, having=having, ledger=ledger
+    )
+    if found is None:  # they are rare, or long ago
+        skip = standing.without(ledger, selection)
+        found = last_written(
+            root, wanted, limit, skip=skip, most=_MOST, having=having, ledger=ledger
+        )
     if found is not None:
         return found[::-1], True
     if ledger.archive and bound is None:

@@ -243,6 +243,7 @@ class Cube:
             del self._there[name]
         open_ones = [chunk for one in self._growing.values() for chunk in one.told.chunks]
         self._codes.forget([*kept, *open_ones])
+        self.memory.forget()
 
     # -- what grows ----------------------------------------------------------------------------
 

@@ -246,12 +246,13 @@ class Standing:
         if selection.where or selection.where_not:
             shape = Shape.of([], selection, timed=False)
             question = Question([], shape, selection, {})
-            self.report([], selection, ledger=ledger)
             view = self.cube.view()
             tally = Tally(view, [], shape, selection, question, self.cube.memory)
-            for name, sha256 in tally.without(view.chunks):
-                if name in told and told[name].sha256 == sha256:
-                    found.add(name)
+            known, empty = tally.without(view.chunks)
+            found.update(name for name, manifest in told.items() if manifest.sha256 in empty)
+            if all(manifest.sha256 in known for manifest in told.values()):
+                return found
+            self.report([], selection, ledger=ledger)
             kept = self._kept(shape)
             with kept.lock:
                 for name, sha256 in kept.empty.items():
@@ -284,7 +285,9 @@ class Standing:
             pruned = self._add_pruned(state, by, selection, totals, spread)
             if not pruned.names.isdisjoint(fixed.names):
                 fixed.begin()
-            self._add_sealed(kept, state, selection, shape, question, fixed, pruned.names, tally)
+            unread = self._add_sealed(
+                kept, state, selection, shape, question, fixed, pruned.names, tally
+            )
             self._add_rest(kept, state, shape, question, fixed, totals, spread, pruned.names)
             adjusted = self._add_adjustments(state, by, selection, totals, pruned.untold, fixed)
             told = with_pruned(
@@ -295,6 +298,7 @@ class Standing:
             members = ("adjusted", "aggregated", "unmeasured", "pruned", "pruned_until")
             fixed.told = {name: getattr(told, name) for name in members}
             fixed.finish(state, totals, spread)
+            is_known = unread and not (state.gone or state.rest or state.ledger.adjustments)
         if not fixed.is_large:
             kept.answers[key] = fixed
         while len(kept.answers) > _ANSWERS:
@@ -325,20 +329,23 @@ class Standing:
         fixed: Fixed,
         but: frozenset[SegmentName],
         tally: Callable[[], Tally],
-    ) -> None:
-        """Add segments that stand alone and are not in the sums yet.
+    ) -> bool:
+        """Add segments that stand alone and are not in the sums yet; tell whether nothing was read.
 
         From columns; where they are not loaded yet, from manifests that tell; else it is waited
         until they are loaded, which is sooner than reading the lines for one question after the
         other.
         """
         fixed.left = []
-        wanted = {n: s for n, s in state.alone.items() if n not in fixed.names and n not in but}
-        if not wanted:
-            return
+        wanted = dict(state.alone)
+        if fixed.names or but:
+            wanted = {n: s for n, s in wanted.items() if n not in fixed.names and n not in but}
         asked = tally()
         self._add_columns(fixed, wanted, asked)
+        if not wanted:
+            return True
         coming: dict[SegmentName, str] = {}
+        of_lines: list[SegmentName] = []
         for name, sha256 in wanted.items():
             manifest = state.told[name]
             given = kept, shape, name, manifest, question, fixed.sealed, fixed.spread
@@ -346,25 +353,30 @@ class Standing:
                 fixed.names[name] = sha256
             elif asked.possible and self.cube.is_coming(name, sha256):
                 coming[name] = sha256
-            elif self._put_lines(*given):
-                fixed.names[name] = sha256
             else:
-                fixed.left.append(name)
-        if not coming:
-            return
-        self.cube.wait(coming)
-        self._add_columns(fixed, coming, tally())
-        for name, sha256 in coming.items():
-            given = kept, shape, name, state.told[name], question, fixed.sealed, fixed.spread
+                of_lines.append(name)
+        if coming:
+            self.cube.wait(coming)
+            self._add_columns(fixed, coming, tally())
+        for name in (*of_lines, *coming):
+            manifest = state.told[name]
+            given = kept, shape, name, manifest, question, fixed.sealed, fixed.spread
             if self._put_lines(*given):
-                fixed.names[name] = sha256
+                fixed.names[name] = manifest.sha256
             else:
                 fixed.left.append(name)
+        return False
 
     def _add_columns(self, fixed: Fixed, wanted: dict[SegmentName, str], tally: Tally) -> None:
         """Add what columns tell; it is wanted no more."""
-        for name in tally.add(tally.chunks, wanted, fixed.sealed, fixed.spread):
-            fixed.names[name] = wanted.pop(name)
+        told = tally.add(tally.chunks, {*wanted.values()}, fixed.sealed, fixed.spread)
+        if len(told) == len(wanted):
+            fixed.names = fixed.names | wanted if fixed.names else {**wanted}
+            wanted.clear()
+        elif told:
+            fixed.names.update((n, s) for n, s in wanted.items() if s in told)
+            for name in [n for n, s in wanted.items() if s in told]:
+                del wanted[name]
 
     def _put_grown(
         self,
@@ -383,7 +395,7 @@ class Standing:
             new, asked = grown.since(rows), tally()
             if not asked.tells(new):
                 return False
-            asked.add(new, {name: ""}, known, measured)
+            asked.add(new, {""}, known, measured, share=False)
             fixed.grown[name] = grown.rows, known, measured
         totals.merge(known)
         if spread is not None and measured is not None:
@@ -461,6 +473,8 @@ class Standing:
         """Bound what is kept of all shapes, after one of them, whose lock is held, has grown."""
         with self._lock:
             self._count(kept)
+            if max(len(self._shapes) / _SHAPES, self._groups / _GROUPS, self._size / _MOST) <= 1:
+                return
             for shape, other in [*self._shapes.items()]:
                 many = len(self._shapes) > _SHAPES or self._groups > _GROUPS
                 if not many and self._size <= _MOST:

@@ -7,8 +7,13 @@ others, segment by segment.  Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
+from itertools import accumulate
+from operator import is_
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,7 +27,7 @@ from litellm_ledger._aggregates.totals import FIELDS, Totals
 from litellm_ledger._records.record import KEYS, Fields
 
 from .blocks import SUMS, Array, Column
-from .chunks import Chunk, Part, View, column
+from .chunks import Chunk, Part, View, column, joined
 from .sums import Question, Shape
 
 __all__ = ["Memory", "Tally"]
@@ -35,6 +40,9 @@ _EXACT: Final = 2**53
 """Below, a float is every whole number."""
 _HALF: Final = 26
 _ASKED: Final = 256
+NARROWED: Final = 64 * 2**20
+"""Bytes of the outcomes that are kept for viewers who see a part of them."""
+_TOGETHER: Final = 2**18
 
 
 class Memory:
@@ -44,6 +52,9 @@ class Memory:
         self._groups: dict[tuple[str, ...], tuple[Array, list[tuple[Any, ...]]]] = {}
         self._wanted: dict[Any, Array] = {}
         self._runs: dict[Any, list[_Run]] = {}
+        self._lock = threading.Lock()
+        self._narrow: OrderedDict[Any, _Narrowed] = OrderedDict()
+        self._size = 0
 
     def groups(
         self, keys: tuple[str, ...], known: Sequence[tuple[Any, ...]]
@@ -84,6 +95,79 @@ class Memory:
                     there.append(run)
             _keep(self._runs, (key, first, last), there)
         return there
+
+    def narrowed(
+        self,
+        chunks: Sequence[Chunk],
+        conditions: Any,
+        narrow: Callable[[Chunk], Chunk | None],
+    ) -> Sequence[Chunk]:
+        """Return chunks of the outcomes that meet conditions on tags, if these are few.
+
+        They are kept for the next question of the same viewer.
+
+        Args:
+            chunks: of everything.
+            conditions: what chunks are kept by.
+            narrow: returns such a chunk; ``None``: most of it is wanted.
+        """
+        if not any(conditions):
+            return chunks
+        with self._lock:
+            known = self._narrow.pop(conditions, None) or _Narrowed()
+            self._narrow[conditions] = known
+        with known.lock:
+            found = known.of(chunks, narrow)
+            with self._lock:
+                if self._narrow.get(conditions) is known:
+                    self._size += known.size - known.counted
+                    known.counted = known.size
+                    while self._size > NARROWED and len(self._narrow) > 1:
+                        _, gone = self._narrow.popitem(last=False)
+                        self._size -= gone.counted
+            return found
+
+    def forget(self) -> None:
+        """Let go of the outcomes that are kept."""
+        with self._lock:
+            self._narrow.clear()
+            self._size = 0
+
+
+class _Narrowed:
+    """The outcomes that one viewer may see: of each chunk, and those of several as one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.size = self.counted = 0
+        self._of: dict[int, tuple[Chunk, Chunk | None]] = {}
+        self._chunks: tuple[Chunk, ...] = ()
+        self._found: tuple[Chunk, ...] = ()
+
+    def of(
+        self, chunks: Sequence[Chunk], narrow: Callable[[Chunk], Chunk | None]
+    ) -> Sequence[Chunk]:
+        if len(chunks) == len(self._chunks) and all(map(is_, chunks, self._chunks)):
+            return self._found
+        known = self._of
+        self._of = {}
+        for one in chunks:
+            there = known.get(id(one))
+            self._of[id(one)] = (
+                there if there is not None and there[0] is one else (one, narrow(one))
+            )
+        few = [some for _, some in self._of.values() if some is not None]
+        whole = [one for one, some in self._of.values() if some is None]
+        together: list[Chunk] = []
+        while few:
+            rows = [*accumulate(some.rows for some in few)]
+            count = max(1, bisect_right(rows, _TOGETHER))
+            tags = {tag: () for some in few[:count] for tag in some.tags}
+            together.append(joined(few[:count], tags))
+            few = few[count:]
+        self._chunks, self._found = tuple(chunks), (*together, *whole)
+        self.size = 2 * sum(one.size for one in together)
+        return self._found
 
 
 def _keep(into: dict[Any, Any], key: Any, value: Any) -> None:
@@ -158,6 +242,10 @@ class Tally:
         # A quarter that is cut belongs to neither side: the parts that have it are left out.
         self._upper = None if upper is None else upper - (self._cut_end is not None)
         self._tags = [*self._conditions(shape)]
+        self._tags_asked = tuple(
+            tuple(pair for pair in pairs if pair[0].startswith("tag:"))
+            for pairs in (shape.where, shape.where_not)
+        )
         plain = tuple(
             tuple(pair for pair in pairs if not pair[0].startswith("tag:"))
             for pairs in (shape.where, shape.where_not)
@@ -190,31 +278,37 @@ class Tally:
     def add(
         self,
         chunks: Sequence[Chunk],
-        wanted: Mapping[Any, str],
+        wanted: Collection[str],
         totals: Totals,
         spread: Spread | None,
-    ) -> set[Any]:
+        *,
+        share: bool = True,
+    ) -> set[str]:
         """Add what outcomes come to; return the segments that are told, wholly or not at all.
 
         Args:
             chunks: of the view.
-            wanted: names of segments, the SHA-256 of each.
+            wanted: the SHA-256 of segments; so is what is returned.
             totals: by the keys of the question.
             spread: as well, where durations are asked for.
+            share: whether the next question is to the same chunks.
         """
-        told: set[Any] = set()
+        told: set[str] = set()
         if not self.possible:
             return told
-        parts = [[p for p in one.parts if wanted.get(p.name) == p.sha256] for one in chunks]
+        if share:
+            chunks = self._memory.narrowed(chunks, self._tags_asked, self._narrow)
+        parts = [[p for p in one.parts if p.sha256 in wanted] for one in chunks]
         some = [part for each in parts for part in each if part.end > part.start]
         runs = self._runs_of(some)
         if runs is None:
             return told
         picked: list[_Picked] = []
         count = 0
+        unclear = [run for run in runs if run[2] is None]
         for chunk, mine in zip(chunks, parts, strict=True):
-            ours = [part for part in mine if self._tells(part, runs)]
-            told.update(part.name for part in ours)
+            ours = [part for part in mine if self._tells(part, unclear)]
+            told.update([part.sha256 for part in ours])
             for one in self._picked(chunk, ours):
                 picked.append(one)
                 count += one.size
@@ -230,17 +324,32 @@ class Tally:
             return False
         parts = [part for one in chunks for part in one.parts]
         runs = self._runs_of([part for part in parts if part.end > part.start])
-        return runs is not None and all(self._tells(part, runs) for part in parts)
+        if runs is None:
+            return False
+        unclear = [run for run in runs if run[2] is None]
+        return all(self._tells(part, unclear) for part in parts)
 
-    def without(self, chunks: Sequence[Chunk]) -> set[tuple[Any, str]]:
-        """Return the segments that have no outcome that meets the conditions, whatever its time."""
-        found: set[tuple[Any, str]] = set()
-        for chunk in chunks if self.possible else ():
+    def without(self, chunks: Sequence[Chunk]) -> tuple[set[str], set[str]]:
+        """Return the segments that are told, and those of them in which no outcome is wanted.
+
+        By the SHA-256 of each.
+        """
+        told: set[str] = set()
+        empty: set[str] = set()
+        if not self.possible:
+            return told, empty
+        for chunk in self._memory.narrowed(chunks, self._tags_asked, self._narrow):
+            rows = self._rows(chunk, 0, chunk.rows, timed=False)
             for part in chunk.parts:
-                rows = self._rows(chunk, part.start, part.end, timed=False)
-                if part.start == part.end or (rows is not None and not len(rows)):
-                    found.add((part.name, part.sha256))
-        return found
+                told.add(part.sha256)
+                if rows is None:
+                    some = part.end > part.start
+                else:
+                    first, last = np.searchsorted(rows, (part.start, part.end))
+                    some = first < last
+                if not some:
+                    empty.add(part.sha256)
+        return told, empty
 
     def _runs_of(self, parts: Sequence[Part]) -> list[_Run] | None:
         """Return the periods that segments are in; ``None``: there are too many groups to tell."""
@@ -260,14 +369,14 @@ class Tally:
             places *= self._many[tag]
         return places
 
-    def _tells(self, part: Part, runs: Sequence[_Run]) -> bool:
-        """Whether columns tell all that is asked of a segment."""
+    def _tells(self, part: Part, unclear: Sequence[_Run]) -> bool:
+        """Whether columns tell all of a segment; ``unclear``: times that are in two periods."""
         if part.start == part.end:
             return True
         for cut in (self._cut, self._cut_end):
             if cut is not None and part.first <= cut <= part.last:
                 return False
-        return all(n is not None or b < part.first or a > part.last for a, b, n in runs)
+        return all(last < part.first or first > part.last for first, last, _ in unclear)
 
     def _picked(self, chunk: Chunk, parts: Sequence[Part]) -> Iterator[_Picked]:
         """Yield what is wanted of some parts of a chunk, neighbours together."""
@@ -296,7 +405,9 @@ class Tally:
             self._upper is not None and part.last >= self._upper
         )
 
-    def _rows(self, chunk: Chunk, start: int, end: int, *, timed: bool) -> Array | None:
+    def _rows(
+        self, chunk: Chunk, start: int, end: int, *, timed: bool, keys: bool = True
+    ) -> Array | None:
         """Return which rows of a span are wanted; ``None``: all."""
         span = slice(start, end)
         fits: Array | None = None
@@ -309,7 +420,7 @@ class Tally:
             one = np.flatnonzero(lot)
             this = codes == one[0] if len(one) == 1 else lot[codes]
             fits = this if fits is None else fits & this
-        if self._keys is not None and not self._keys.all():
+        if keys and self._keys is not None and not self._keys.all():
             this = self._keys[chunk.of_keys[span]]
             fits = this if fits is None else fits & this
         if timed:
@@ -323,6 +434,26 @@ class Tally:
             yield quarters.astype(np.int64) >= self._lower - base
         if self._upper is not None:
             yield quarters.astype(np.int64) < self._upper - base
+
+    def _narrow(self, chunk: Chunk) -> Chunk | None:
+        """Return a chunk of the outcomes that meet the conditions on tags; ``None``: most do."""
+        rows = self._rows(chunk, 0, chunk.rows, timed=False, keys=False)
+        if rows is None or len(rows) > chunk.rows // 2:
+            return None
+        ends = np.searchsorted(rows, [edge for part in chunk.parts for edge in part[2:4]]).tolist()
+        parts = tuple(
+            part._replace(start=ends[2 * at], end=ends[2 * at + 1])
+            for at, part in enumerate(chunk.parts)
+        )
+        return chunk._replace(
+            parts=parts,
+            rows=len(rows),
+            quarters=chunk.quarters[rows],
+            of_keys=chunk.of_keys[rows],
+            tags={tag: codes[rows] for tag, codes in chunk.tags.items()},
+            sums={n: c if isinstance(c, int) else c[rows] for n, c in chunk.sums.items()},
+            measured={n: c[rows] for n, c in chunk.measured.items()},
+        )
 
     # -- sums ----------------------------------------------------------------------------------
 
