@@ -23,7 +23,7 @@ from litellm_ledger._records.record import MAX_INT, cut
 
 from .windows import Window, Windows
 
-__all__ = ["Budget", "Mode", "Unit", "check_budgets"]
+__all__ = ["Budget", "Mode", "Unit", "check_budgets", "scope_part"]
 
 Mode = Literal["strict", "adaptive", "soft"]
 Unbounded = Literal["refuse", "allow"]
@@ -373,6 +373,11 @@ def _made_name(
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
         name = f"{name[: _LONGEST_NAME - 20]}... {digest}"
     return name
+
+
+def scope_part(tag: str, value: str) -> str:
+    """Return what the scope of a budget with ``per`` a tag has in it of a value."""
+    return f"{_word(tag)}={_word(value)}"
 
 
 def _said(value: str | None) -> str:

@@ -122,7 +122,7 @@ def _erase_there(
     dry_run: bool,
     yes: bool,
 ) -> int:
-    """Erase from a ledger that is in object storage."""
+    """Erase from a ledger that is in object storage or in a database."""
     from litellm_ledger._errors import LedgerPathError
 
     place: Any = ledger.places[0]
@@ -184,7 +184,7 @@ def _check(ledger: Ledger, where: list[str], found: Erased, *, allow_missing: bo
 def _agreed(found: Erased, *, keep: bool) -> bool:
     """Ask on the terminal."""
     how = "their amounts stay, nothing else does" if keep else "nothing of them stays"
-    sys.stderr.write(f"{_amount(found)} of this person in {counted(found.files, 'file')}: {how}.\n")
+    sys.stderr.write(f"{_amount(found)} of this person in {_places(found)}: {how}.\n")
     sys.stderr.write("They cannot be brought back. Erase them? Type yes: ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() == "yes"
@@ -242,27 +242,36 @@ def _amount(done: Erased) -> str:
     return f"{counted(done.records, 'record')} ({calls}, {money(_dollars(done))})"
 
 
+def _places(done: Erased) -> str:
+    if done.tables:
+        return counted(len(done.tables), "table")
+    return counted(done.files, "file")
+
+
 def _what(done: Erased, *, dry_run: bool) -> str:
     if done.nothing:
         return "Nothing of this person is in sealed records."
     if not _changed(done):  # all of it has to wait
         return "Nothing would be erased yet." if dry_run else "Nothing was erased yet."
     adjustments = f", {counted(done.adjustments, 'adjustment')}" if done.adjustments else ""
-    files = counted(done.files, "file")
     if dry_run:
-        return f"{_amount(done)}{adjustments} would be erased from {files}."
-    what = f"{_amount(done)}{adjustments} erased; {files} written anew."
+        return f"{_amount(done)}{adjustments} would be erased from {_places(done)}."
+    how = f"from {_places(done)}" if done.tables else f"; {_places(done)} written anew"
+    what = f"{_amount(done)}{adjustments} erased{how if how[0] == ';' else ' ' + how}."
     return f"{what} verify says so from now on."
 
 
 def _changed(done: Erased) -> bool:
-    return bool(done.records or done.adjustments or done.files)
+    return bool(done.records or done.adjustments or done.files or done.tables)
 
 
 def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
     from litellm_ledger._maintenance.person import SHORT
 
     tell(_what(done, dry_run=dry_run))
+    if done.tables:
+        _print_there(done, dry_run=dry_run)
+        return
     if done.recovered:
         tell(f"{counted(done.recovered, 'record')} in recovery/ written over.")
     if done.hidden:
@@ -289,6 +298,30 @@ def _print(done: Erased, person: Person, *, dry_run: bool) -> None:
         tell("Backups and copies that were made before still hold the person.")
 
 
+def _print_there(done: Erased, *, dry_run: bool) -> None:
+    """Print what is peculiar to a database."""
+    if done.counted:
+        tell(
+            f"{counted(done.counted, 'window')} of budgets of this person not erased yet: they "
+            "still count. Run this again when they have ended."
+        )
+    waiting = done.waiting - done.counted
+    if waiting > 0:
+        tell(
+            f"{counted(waiting, 'call')} in flight not erased yet: the outcome may still be "
+            "shipped. Run this again when it is, or a day after the writer was last heard of."
+        )
+    if done.marks:
+        _print_marks(done)
+    if not dry_run:
+        tables = ", ".join(done.tables)
+        tell(
+            "The bytes stay in the server's files until they are written over: VACUUM (FULL, "
+            f"ANALYZE) {clean(tables, 4_096)}. Its archived WAL, replicas that lag and backups "
+            "that were made before still hold the person."
+        )
+
+
 def _print_marks(done: Erased) -> None:
     times = sum(one.times for one in done.marks)
     tell(
@@ -307,5 +340,5 @@ def erasure_line(run: Erasure) -> str:
     """Say what was erased, when, by whom and why."""
     who, why = clean(run.who), clean(run.why, 4_096)
     kept = ", their amounts kept" if run.kept else ""
-    records, files = counted(run.records, "record"), counted(run.files, "file")
-    return f"Erased on {utc(run.at)} by {who}: {records}{kept}; {files} written anew: {why}"
+    files = f"; {counted(run.files, 'file')} written anew" if run.files else ""
+    return f"Erased on {utc(run.at)} by {who}: {counted(run.records, 'record')}{kept}{files}: {why}"

@@ -5,22 +5,24 @@ Owns its words, and what it prints.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from litellm_ledger._aggregates.formatting import clean, counted
+from litellm_ledger._aggregates.formatting import clean, counted, dollars
+from litellm_ledger._records.money import usd
 from litellm_ledger._reports.plain import plain_value, utc
 
 from .audits import Who, user_name
-from .flags import Output, emit
+from .flags import Output, emit, paths_dict
 from .parameters import option
 from .progress import working
 from .tables import tell, write
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from litellm_ledger._maintenance.prune import Pruning
+    from litellm_ledger._maintenance.retention import Retention
     from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._shipping.retention import PruningThere
     from litellm_ledger._storage.shipping_marks import Shipped
 
 __all__ = ["prune"]
@@ -78,6 +80,11 @@ def prune(
         max_size=None if max_size is None else size(max_size),
         keep_aggregates=None if keep_aggregates == _FOR_EVER else age(keep_aggregates),
     )
+    if not isinstance(ledger.places[0], Path):
+        if shipped_to is not None:
+            raise ValueError("--shipped-to is of a directory; a database keeps what it has itself")
+        who, why = cut(who or user_name()), cut(why or str(rule))
+        return _prune_there(output, ledger, rule, who=who, why=why, dry_run=dry_run)
     with working(f"pruning {ledger.path}"):
         done = prune_ledger(
             ledger.path,
@@ -94,6 +101,75 @@ def prune(
         lambda: _print_pruning(ledger.path, done),
         status=int(bool(done.left or done.over)),
     )
+
+
+def _prune_there(
+    output: Output, ledger: Ledger, rule: Retention, *, who: str, why: str, dry_run: bool
+) -> int:
+    """Prune a database."""
+    import msgspec
+
+    from litellm_ledger._errors import LedgerPathError
+
+    place: Any = ledger.places[0]
+    if not hasattr(place, "prune"):
+        raise LedgerPathError(f"{place} is not pruned: prune the ledger where it is written")
+    with working(f"pruning {place}"):
+        done: PruningThere = place.prune(rule, who=who, why=why, dry_run=dry_run)
+
+    def plain() -> dict[str, Any]:
+        found = msgspec.to_builtins(done)
+        months = [
+            {**one, "cost": dollars(usd(month.cost))}
+            for one, month in zip(found["months"], done.months, strict=True)
+        ]
+        after = None if done.next is None else {"month": done.next[0], "at": utc(done.next[1])}
+        left = [one._asdict() for one in done.left]
+        return {**paths_dict(ledger), **found, "months": months, "next": after, "left": left}
+
+    return emit(
+        output,
+        plain,
+        lambda: _print_pruning_there(str(place), done),
+        status=int(bool(done.left or done.over)),
+    )
+
+
+def _print_pruning_there(place: str, done: PruningThere) -> None:
+    if done.months:
+        first, last = done.months[0].month, done.months[-1].month
+        span = first if first == last else f"{first} to {last}"
+        verb = "would be removed" if done.dry_run else "removed"
+        tell(
+            f"{counted(done.records, 'outcome')} of {counted(len(done.months), 'month')} ({span}) "
+            f"{verb}: {done.bytes:,} of {done.size:,} bytes. "
+            f"Reports {'would still' if done.dry_run else 'still'} have their sums."
+        )
+    if done.aggregates:
+        verb = "would go" if done.dry_run else "went"
+        tell(f"The sums of {counted(len(done.aggregates), 'month')} {verb} too.")
+    if not (done.months or done.aggregates or done.left):
+        write(f"Nothing to prune in {place}.")
+    if done.next is not None:
+        tell(
+            f"{done.next[0]} is past its time in part, and stays whole until {utc(done.next[1])}: "
+            "a database is pruned by months."
+        )
+    for month, reason in done.left:
+        tell(f"kept: {month}: {clean(reason, 400)}")
+    for count, what in (
+        (done.in_flight, "a call in flight|calls in flight"),
+        (done.untimed, "an outcome without a time|outcomes without a time"),
+        (done.rejected, "a line that the database refuses|lines that the database refuses"),
+    ):
+        if count:
+            one, many = what.split("|")
+            tell(f"No rule removes {one if count == 1 else f'{count:,} {many}'}.")
+    if done.over:
+        tell(
+            f"The months are {done.over:,} bytes larger than they may be: this month stays, and so "
+            "does what is named above."
+        )
 
 
 def _shipped_to(root: Path, url: str) -> Shipped:

@@ -226,16 +226,30 @@ def _compared(found: Compared) -> str:
     said = f"Compared with the lines of the ledger: {found.same:,} of {batches} have the same hash"
     if found.beyond:
         said += (
-            f"; {counted(found.beyond, 'record')} here that the ledger has no more: erased, pruned "
-            "or damaged there since"
+            f"; {counted(found.beyond, 'record')} here that the ledger has no more: pruned or "
+            "damaged there since"
         )
+    if found.gone:
+        said += f"; {counted(found.gone, 'record')} there that retention has removed here"
     if found.unshipped:
         said += f"; {counted(found.unshipped, 'record')} there that are not shipped yet"
-    return f"{said}."
+    said += "."
+    if found.not_erased:
+        said += (
+            f" NOT ERASED: {counted(found.not_erased, 'record')} here of what was erased in the "
+            "ledger; run litellm-ledger erase with the same --where on this URL."
+        )
+    if found.only_erased:
+        said += (
+            f" NOT ERASED: {counted(found.only_erased, 'record')} in the ledger of what was erased "
+            "here; run litellm-ledger erase with the same --where there."
+        )
+    return said
 
 
 def _pruned(run: Prune) -> str:
     last = f", the last of {utc(run.latest)}" if run.latest is not None else ""
+    last += f", {run.month}" if run.month is not None else ""
     return (
         f"Pruned on {utc(run.at)} by {clean(run.who)}: {counted(run.records, 'record')} of "
         f"{counted(run.writers, 'writer')}{last}: {clean(run.why, 4_096)}"
@@ -366,6 +380,7 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
         f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
         f"{counted(wrong, 'anchor')} not held" if wrong else "",
         f"{counted(len(found.undone), 'file')} not erased from" if found.undone else "",
+        "not erased in both places" if found.compared and not found.compared.ok else "",
     ]
     looked_into = f" (looked into: {known})" if known else ""
     return f"NOT OK: {', '.join(filter(None, parts))}{looked_into}."

@@ -63,6 +63,7 @@ class Erased:
         recovered: records in files in ``recovery/``.
         left: files that nothing was taken out of, and why.
         marks: where bytes like the person's marks are all the same, in records of others, say.
+        tables: of a database, those that something was taken out of.
     """
 
     records: int = 0
@@ -76,11 +77,13 @@ class Erased:
     recovered: int = 0
     left: tuple[Problem, ...] = ()
     marks: tuple[MarksLeft, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing of the person."""
-        return not (self.records or self.adjustments or self.files or self.waiting)
+        changed = self.records or self.adjustments or self.files or self.tables
+        return not (changed or self.waiting)
 
     @property
     def done(self) -> bool:

@@ -45,6 +45,7 @@ class Person:
 
     Attributes:
         marks: the values that say who it is: of tags and ids.
+        selection: the conditions but those of ids; ``ids``: these, by member.
         one_tag: a tag and its values, where nothing else was asked for.
 
     Raises:
@@ -67,8 +68,9 @@ class Person:
         read = read_conditions(rest)
         if read.times:
             raise ValueError("--where ts: an erasure takes no times; it takes all records")
-        self._selection = Selection(where=rest)
-        self._ids = [(_IDS[key], frozenset(values)) for key, values in ids.items()]
+        self.selection = Selection(where=rest)
+        self.ids = {key: frozenset(values) for key, values in ids.items()}
+        self._ids = [(_IDS[key], values) for key, values in self.ids.items()]
         tags = {
             key: frozenset((*read.wanted.get(key, ()), *read.begun.get(key, ())))
             for key in (*read.wanted, *read.begun)
@@ -95,13 +97,13 @@ class Person:
         """Whether a record is the person's."""
         if line.kind == "gap":
             return False
-        return all(of(line) in values for of, values in self._ids) and self._selection.fits(line)
+        return all(of(line) in values for of, values in self._ids) and self.selection.fits(line)
 
     def has_adjustment(self, one: Adjustment) -> bool:
         """Whether an adjustment says by itself that it is of the person."""
-        if self._ids or self._selection.compared:
+        if self._ids or self.selection.compared:
             return False
-        return self._selection.fits(one)  # type: ignore[arg-type]  # it has the members of a group
+        return self.selection.fits(one)  # type: ignore[arg-type]  # it has the members of a group
 
     def has_released(self, let: Released) -> bool:
         """Whether a release says by itself that it is of the person's call."""

@@ -205,12 +205,13 @@ _OPENINGS = {
 
 
 class Prune(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of ``prune``, as its audits say.
+    """One run of ``prune``, as its audits say; of a database one month, as its deeds do.
 
     Attributes:
         at: when, UTC; ``who`` did it, and ``why``.
         writers, records: of how many writers how many records were removed.
         latest: the time of the last of these records.
+        month: that went from a database, as ``2025-01``.
     """
 
     at: datetime
@@ -219,6 +220,7 @@ class Prune(msgspec.Struct, frozen=True, kw_only=True):
     writers: int
     records: int
     latest: datetime | None = None
+    month: str | None = None
 
 
 class Compared(msgspec.Struct, kw_only=True):
@@ -226,15 +228,26 @@ class Compared(msgspec.Struct, kw_only=True):
 
     Attributes:
         batches: that were compared; ``same``: whose hash is that of the lines in the ledger.
-        beyond: outcomes that the database has, and the ledger has no more: erased, pruned or
-            damaged where they were written.
+        beyond: outcomes that the database has, and the ledger has no more: pruned or damaged where
+            they were written.
+        not_erased: outcomes that the database has, and that were erased where they were written.
+        gone: outcomes in the ledger that retention has taken away in the database.
+        only_erased: outcomes in the ledger that were erased in the database.
         unshipped: numbers that were accepted there and are not shipped.
     """
 
     batches: int = 0
     same: int = 0
     beyond: int = 0
+    not_erased: int = 0
+    gone: int = 0
+    only_erased: int = 0
     unshipped: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether everybody who was erased in one of both was in the other, too."""
+        return not (self.not_erased or self.only_erased)
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,6 +262,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         anchors: those that were given, and whether they hold.
         erasures: what was erased, run by run.
         undone: files that are as they were before an erasure: it was killed, or they were restored.
+        months: of a database, what was pruned, month by month.
         compared: of a database, how it compares with the ledgers that were at hand.
     """
 
@@ -260,6 +274,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     anchors: list[AnchorCheck] = []
     erasures: list[Erasure] = []
     undone: list[str] = []
+    months: list[Prune] = []
     compared: Compared | None = None
 
     @property
@@ -267,6 +282,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         """Nothing acknowledged is lost, nothing is damaged or altered, as far as can be known."""
         whole = all(writer.ok for writer in self.writers)
         whole = whole and not (self.archive or self.adjustments or self.undone)
+        whole = whole and (self.compared is None or self.compared.ok)
         return whole and all(one.ok for one in self.anchors)
 
     @property
@@ -304,7 +320,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
                     latest=latest,
                 )
             )
-        return [one for one in found if one.records]
+        return [*self.months, *(one for one in found if one.records)]
 
     def cannot_prove(self) -> list[str]:
         """Return what this verification cannot prove."""

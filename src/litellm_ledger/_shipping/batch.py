@@ -24,7 +24,7 @@ from .source import Stretch
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["Parcel", "pack", "reject", "ship"]
+__all__ = ["Parcel", "pack", "pieces", "reject", "ship"]
 
 _STATEMENT: Final = 60_000
 _IDLE: Final = 30_000
@@ -138,7 +138,7 @@ async def ship(
             "calls",
             schema_name="litellm_ledger",
             columns=rows.columns,
-            source=_pieces(rows),
+            source=pieces(rows),
             format="binary",
         )
     await _copy_small(connection, writer_id, parcel)
@@ -153,7 +153,7 @@ async def ship(
     return True
 
 
-async def _pieces(rows: Rows) -> AsyncIterator[bytes]:
+async def pieces(rows: Rows) -> AsyncIterator[bytes]:
     """Yield the rows for COPY, in pieces of some size: each costs asyncpg a task."""
     held: list[bytes] = []
     size = 0

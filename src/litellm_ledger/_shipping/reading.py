@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from litellm_ledger._maintenance.erase import Erased
+    from litellm_ledger._maintenance.person import Person
+    from litellm_ledger._maintenance.retention import Retention
     from litellm_ledger._reading.verdict import Verification
+
+    from .retention import PruningThere
 
 __all__ = ["Database", "elsewhere"]
 
@@ -104,6 +109,24 @@ class Database(Elsewhere):
         del full  # everything is always looked at
         with Link(self._address) as link:
             return verify(link, str(self), against)
+
+    def prune(self, rule: Retention, *, who: str, why: str, dry_run: bool = False) -> PruningThere:
+        """Remove months that a rule lets go; see ``retention.prune``."""
+        from .removing import LONG
+        from .retention import prune
+
+        with Link(self._address, silence=LONG) as link:
+            return link.change(lambda there: prune(there, rule, who=who, why=why, dry_run=dry_run))
+
+    def erase(
+        self, person: Person, *, who: str | None = None, why: str = "", keep: bool = False
+    ) -> Erased:
+        """Look for a person's records; with ``who``, take them out; see ``erasure.erase``."""
+        from .erasure import erase
+        from .removing import LONG
+
+        with Link(self._address, silence=LONG) as link:
+            return link.change(lambda there: erase(there, person, who=who, why=why, keep=keep))
 
     def ask(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
         """Put a question of its own, in a transaction that changes nothing; as ``Link.ask``."""

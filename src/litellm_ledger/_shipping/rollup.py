@@ -21,7 +21,7 @@ from .sums import quarter_of, series_of
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["bring_forward", "rebuild", "take_away"]
+__all__ = ["bring_forward", "chosen_tags", "hold", "rebuild", "take_away", "tidy"]
 
 _LOCK: Final = (5512117, 3)
 """Of those who bring the sums forward: one at a time in a database."""
@@ -81,18 +81,48 @@ async def bring_forward(connection: asyncpg.Connection, most: int = _NUMBERS) ->
         return 0
 
 
-async def take_away(
-    connection: asyncpg.Connection, writer_ids: Sequence[int], numbers: Sequence[int]
-) -> None:
-    """Take outcomes out of the sums that are about to be deleted, in the caller's transaction.
+async def hold(connection: asyncpg.Connection) -> None:
+    """Have nobody else bring the sums forward until the end of the transaction."""
+    await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
 
-    Waits for the process that brings the sums forward now.
+
+async def take_away(
+    connection: asyncpg.Connection, which: str, values: Sequence[Any], *, back: bool = False
+) -> None:
+    """Take outcomes out of the sums that are about to be deleted, in a transaction that holds them.
 
     Args:
-        writer_ids, numbers: of each outcome its writer and its number.
+        which: the condition over ``c`` that they meet.
+        values: its parameters.
+        back: put them in again, as far as they would be there.
     """
-    await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
-    await _add(connection, _OF_NUMBERS, [list(writer_ids), list(numbers)])
+    await _add(connection, _OF_THESE.format(sign=1 if back else -1, which=which), values)
+
+
+async def tidy(connection: asyncpg.Connection, first: int, last: int) -> None:
+    """Remove sums of nothing, and groups without any, with the texts that they were told by.
+
+    Args:
+        first, last: the quarters that something was taken out of.
+    """
+    await connection.execute(
+        "DELETE FROM litellm_ledger.rollup_15m WHERE quarter BETWEEN $1 AND $2 AND calls = 0",
+        first,
+        last,
+    )
+    await connection.execute(
+        "DELETE FROM litellm_ledger.rollup_groups g WHERE NOT EXISTS "
+        "(SELECT FROM litellm_ledger.rollup_15m t WHERE t.group_id = g.group_id)"
+    )
+
+
+async def chosen_tags(connection: asyncpg.Connection) -> list[str]:
+    """Return the tags by which there are sums, measured if that was not done; hold them first."""
+    await _choose_tags(connection)
+    rows = await connection.fetch(
+        "SELECT tag_name FROM litellm_ledger.rollup_tags WHERE chosen ORDER BY 1"
+    )
+    return [row[0] for row in rows]
 
 
 async def rebuild(connection: asyncpg.Connection) -> int:
@@ -161,18 +191,14 @@ _OF_PARTS: Final = """
     JOIN litellm_ledger.calls c
         ON c.writer_id = r.w AND c.seq > r.since AND c.seq <= r.upto AND c.line IS NULL
 """
-_OF_NUMBERS: Final = """
-    (
-        SELECT m.writer_id, n.seq, m.series, -1 AS sign
-        FROM unnest($1::int[], $2::bigint[]) AS n (writer_id, seq)
-        JOIN litellm_ledger.rollup_marks m ON m.writer_id = n.writer_id AND m.rolled >= n.seq
-        WHERE NOT EXISTS (
-            SELECT FROM litellm_ledger.rollup_beaten b
-            WHERE b.writer_id = m.writer_id AND b.series = m.series AND b.seq = n.seq
-        )
-    ) AS r
+_OF_THESE: Final = """
+    (SELECT writer_id, series, rolled, {sign} AS sign FROM litellm_ledger.rollup_marks) AS r
     JOIN litellm_ledger.calls c
-        ON c.writer_id = r.writer_id AND c.seq = r.seq AND c.line IS NULL
+        ON c.writer_id = r.writer_id AND c.seq <= r.rolled AND c.line IS NULL AND {which}
+    AND NOT EXISTS (
+        SELECT FROM litellm_ledger.rollup_beaten b
+        WHERE b.writer_id = r.writer_id AND b.series = r.series AND b.seq = c.seq
+    )
 """
 _OF_BEATEN: Final = """
     (
@@ -196,7 +222,8 @@ RETURNING writer_id, series, seq
 
 
 async def _add(connection: asyncpg.Connection, rows: str, values: Sequence[Any]) -> None:
-    text = query("rollup_add").format(rows=rows, quarter=quarter_of("c.ts"))
+    found_text = query("rollup_found").format(rows=rows, quarter=quarter_of("c.ts"))
+    text = query("rollup_add").format(found=found_text)
     found, put = await connection.fetchrow(text, *values)
     if found != put:
         raise AssertionError(f"{found} sums went into {put} rows")

@@ -65,6 +65,7 @@ _WHY: Final = 1_000
 _BRIEFLY: Final = 1.0
 """The same, where others were in the way."""
 _TWICE: Final = "23505"
+_REFUSED: Final = "23514"
 _TOO_SLOW: Final = "57014"
 _IN_THE_WAY: Final = "40"
 _DATA: Final = ("22", "54", "23502", "23514", "57014")
@@ -347,7 +348,9 @@ class Shipper:
             self._note_error(why)
             await self._ask()
             return
-        await self._ask()  # which partitions there are, too: one may have been dropped
+        await self._ask()  # which partitions there are, too
+        if _is_without_partition(exc):  # retention has dropped it: nothing is wrong with the line
+            return
         known = road.known.get(stretch.writer)
         standing = road.source.lookout.standings.get(stretch.writer)
         if not alone or known is None or standing is None or known.shipped != stretch.first - 1:
@@ -457,6 +460,12 @@ def _is_the_writers(exc: Exception) -> bool:
         return str(state).startswith(_WRITERS)
     away = OSError, TimeoutError, EOFError, LedgerError
     return not isinstance(exc, away) and type(exc).__module__.partition(".")[0] != "asyncpg"
+
+
+def _is_without_partition(exc: Exception) -> bool:
+    """Whether rows are of a month that has no partition any more; of no constraint with a name."""
+    state, name = (getattr(exc, key, None) for key in ("sqlstate", "constraint_name"))
+    return state == _REFUSED and name is None
 
 
 def _is_about_data(exc: Exception) -> bool:

@@ -8,7 +8,7 @@ do (``_aggregates.quarters``): exactly or not at all.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litellm_ledger._aggregates.quarters import Group, QuarterQuestion, Table
@@ -144,9 +144,30 @@ async def untold(
           AND ($1::int IS NULL OR t.quarter >= $1)
           AND ($2::int IS NULL OR (t.quarter <= $2 AND t.quarter > {_NO_QUARTER}))"""
     count, latest = await connection.fetchrow(text, *values)
+    count = int(count) + await _without_sums(connection, selection)
     if latest is None or latest == _NO_QUARTER:
-        return int(count), None
-    return int(count), EPOCH + latest * QUARTER
+        return count, None
+    return count, EPOCH + latest * QUARTER
+
+
+async def _without_sums(connection: asyncpg.Connection, selection: Selection) -> int:
+    """Return how many outcomes expired in months of the time asked for whose sums went as well."""
+
+    def month(moment: datetime | None) -> int | None:
+        return None if moment is None else moment.year * 100 + moment.month
+
+    since, until = selection.since, selection.until
+    first = month(since and since.astimezone(UTC))
+    last = month(until and until.astimezone(UTC) - timedelta(microseconds=1))
+    return int(
+        await connection.fetchval(
+            "SELECT coalesce(sum(untold), 0) FROM litellm_ledger.expired_months "
+            "WHERE untold > 0 AND ($1::int IS NULL OR month >= $1) "
+            "AND ($2::int IS NULL OR month <= $2)",
+            first,
+            last,
+        )
+    )
 
 
 def _steps(question: QuarterQuestion, selection: Selection) -> Sequence[int]:
@@ -398,4 +419,8 @@ async def tags(connection: asyncpg.Connection, asked: Condition) -> frozenset[st
         "SELECT DISTINCT pg_catalog.jsonb_object_keys(c.tags) FROM litellm_ledger.calls c "
         f"WHERE c.line IS NULL AND c.tags IS NOT NULL AND {asked.text}"
     )
-    return frozenset(row[0] for row in await connection.fetch(text + _COUNTS, *asked.values))
+    rows = await connection.fetch(text + _COUNTS, *asked.values)
+    rows += await connection.fetch(
+        "SELECT DISTINCT tag_name FROM litellm_ledger.expired_sums WHERE tag_value IS NOT NULL"
+    )
+    return frozenset(row[0] for row in rows if row[0] is not None)

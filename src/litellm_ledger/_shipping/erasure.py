@@ -1,0 +1,412 @@
+"""``erase postgresql://…``: a person's records taken out of a database; deeds name nobody.
+
+Owns the order of the steps.  ``erasure_search`` looks for what is theirs, in one moment.  Then it
+goes part by part, each in one transaction with the adjustments of its records: gaps, or rows that
+name nobody, take its place, and it is taken out of the sums by quarter of an hour.  The values of a
+tag in sums of what expired go last.  Killed anywhere, the next run finds the rest.  Shippers never
+send it again: its numbers are below their checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from litellm_ledger._budgets.budget import scope_part
+from litellm_ledger._maintenance.erase import Erased
+from litellm_ledger._maintenance.person import Person
+from litellm_ledger._maintenance.rewriting import Rewriter
+from litellm_ledger._records.adjustment import Adjustment
+from litellm_ledger._records.audit import addition_of
+from litellm_ledger._records.layout import record_id
+from litellm_ledger._records.line import line_of
+
+from . import batch, rollup
+from .as_lines import line_of_row
+from .asked import can_be
+from .erasure_search import THESE, Found, Place, find, marks
+from .laying import Rows as Stream
+from .laying import sealed
+from .query import query
+from .removing import Removed, again, freeze, note_deed, only_the_owner, remove
+from .rows import Rows, Started
+from .sums import quarter_of
+
+if TYPE_CHECKING:
+    import asyncpg
+
+__all__ = ["erase"]
+
+_AT_ONCE: Final = 2_000
+"""Rows that one transaction takes out."""
+_GONE: Final = """
+    SELECT c.writer_id, c.seq, c.cost_picousd, 1 AS usage, 0 AS rejected
+    FROM litellm_ledger.calls c JOIN unnest($1::int[], $2::bigint[]) AS n (w, s)
+        ON c.writer_id = n.w AND c.seq = n.s
+    UNION ALL
+    SELECT f.writer_id, f.seq, NULL, 0, 0
+    FROM litellm_ledger.in_flight f JOIN unnest($3::int[], $4::bigint[]) AS n (w, s)
+        ON f.writer_id = n.w AND f.seq = n.s
+    UNION ALL
+    SELECT r.writer_id, r.seq, NULL, 0, 1
+    FROM litellm_ledger.rejected r JOIN unnest($5::int[], $6::bigint[]) AS n (w, s)
+        ON r.writer_id = n.w AND r.seq = n.s
+"""
+_TEXTS: Final = ("model", "provider", "call", "response_model", "error", "cost_source")
+"""What may have a mark in it, of sums of what expired."""
+
+
+class _Part(NamedTuple):
+    """What one transaction takes out."""
+
+    outcomes: list[Place]
+    started: list[Place]
+    rejected: list[Place]
+    additions: list[Place]
+
+    @property
+    def records(self) -> int:
+        return len(self.outcomes) + len(self.started) + len(self.rejected)
+
+    @property
+    def writers(self) -> list[int]:
+        return sorted({writer_id for places in self for writer_id, _ in places})
+
+
+async def erase(
+    connection: asyncpg.Connection,
+    person: Person,
+    *,
+    who: str | None = None,
+    why: str = "",
+    keep: bool = False,
+) -> Erased:
+    """Look for a person's records; with ``who``, take them out.
+
+    Cancelled, or killed, some have gone and others are there whole: run it again.
+
+    Args:
+        connection: of the owner of the schema, unless it is only to look; in no transaction.
+        person: whose.
+        who, why: stand on the deeds; they must not name the person.
+        keep: the records stay, with their amounts, and nothing in them that names somebody.
+
+    Raises:
+        ValueError: ``who`` or ``why`` has a mark of the person.
+        LedgerPathError: there is no schema; the user is not its owner; others were in the way.
+        UnsupportedFormat: a newer version made the schema.
+    """
+    from .schema import check
+
+    await check(connection)
+    rewriter = Rewriter(person, keep=keep)
+    if who is None:
+        return _told(await find(connection, person, rewriter))
+    for name, text in (("who", who), ("why", why)):
+        if person.is_in(text):
+            raise ValueError(
+                f"--{name} has a mark of the person, and stays in the database; write it without"
+            )
+    await only_the_owner(connection, "erase")
+    found = await find(connection, person, rewriter)
+    run = _Run(connection, rewriter, found, who, why)
+    for part in _parts(found):
+        await again(connection, partial(run.take_out, part))
+    await again(connection, run.forget_values)
+    waiting = len(found.waiting)
+    counted = await again(connection, run.forget_scopes)
+    done = replace(_told(found), adjustments=run.adjustments, waiting=waiting + counted)
+    left = tuple(await marks(connection, person))
+    return replace(done, counted=counted, marks=left, tables=tuple(sorted(run.tables)))
+
+
+def _told(found: Found) -> Erased:
+    return Erased(
+        records=len(found.outcomes) + len(found.started) + len(found.rejected),
+        calls=len(found.outcomes),
+        cost=sum(found.outcomes.values()),
+        adjustments=len(found.additions),
+        waiting=len(found.waiting),
+        tables=tuple(sorted(found.tables)),
+    )
+
+
+# -- taking out ------------------------------------------------------------------------------------
+
+
+def _parts(found: Found) -> Iterator[_Part]:
+    """Part what was found, by writer and number; adjustments go with their records."""
+    of_record = defaultdict(list)
+    for place, one in found.additions.items():
+        of_record[one.adjusts if isinstance(one, Adjustment) else ""].append(place)
+    started, rejected = sorted(found.started), sorted(found.rejected)
+    outcomes = sorted(found.outcomes)
+    for start in range(0, len(outcomes), _AT_ONCE):
+        piece = outcomes[start : start + _AT_ONCE]
+        yield _Part(piece, [], [], _of(of_record, found, piece))
+    if started or rejected:
+        yield _Part([], started, rejected, _of(of_record, found, [*started, *rejected]))
+    rest = sorted(place for places in of_record.values() for place in places)
+    for start in range(0, len(rest), _AT_ONCE):
+        yield _Part([], [], [], rest[start : start + _AT_ONCE])
+
+
+def _of(of_record: dict[str, list[Place]], found: Found, places: Iterable[Place]) -> list[Place]:
+    """Take out the places of the adjustments of some records."""
+    ids = (record_id(found.names[writer_id], seq) for writer_id, seq in places)
+    return sorted(place for key in ids for place in of_record.pop(key, ()))
+
+
+def _columns(places: Collection[Place]) -> list[list[int]]:
+    return [[writer_id for writer_id, _ in places], [seq for _, seq in places]]
+
+
+class _Run:
+    """One run, and the tally of it."""
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        rewriter: Rewriter,
+        found: Found,
+        who: str,
+        why: str,
+    ) -> None:
+        self._connection = connection
+        self._rewriter = rewriter
+        self._person = rewriter.person
+        self._found = found
+        self._ids = found.ids()
+        self._who = who
+        self._why = why
+        self._run = datetime.now(UTC).isoformat()
+        self.adjustments = len(found.additions)
+        self.tables = set(found.tables)
+
+    async def take_out(self, part: _Part) -> None:
+        """Take a part out; in the caller's transaction."""
+        await freeze(self._connection, part.writers)
+        places = _columns(part.outcomes)
+        edges = await self._connection.fetchrow(
+            f"SELECT min({quarter_of('c.ts')}), max({quarter_of('c.ts')}) "
+            f"FROM litellm_ledger.calls c WHERE {THESE}",
+            *places,
+        )
+        await rollup.take_away(self._connection, THESE, places)
+        if self._rewriter.keep:
+            removed = Removed(0, 0, 0, 0)
+            await self._strip(part)
+            await rollup.take_away(self._connection, THESE, places, back=True)
+        else:
+            removed = await self._delete(part)
+        if edges[0] is not None:
+            await rollup.tidy(self._connection, *edges)
+        await self._rewrite_additions(part.additions)
+        await self._note(
+            records=part.records,
+            outcomes=removed.outcomes,
+            numbers=removed.numbers,
+            cost_picousd=str(removed.cost),
+            writers=len(part.writers),
+            adjustments=len(part.additions),
+        )
+
+    async def _note(self, **detail: Any) -> None:
+        kept = self._rewriter.keep
+        how = {"run": self._run, "kept": kept, **detail}
+        await note_deed(self._connection, "erase", self._who, self._why, **how)
+
+    async def _delete(self, part: _Part) -> Removed:
+        columns = [_columns(places) for places in part[:3]]
+        removed = await remove(
+            self._connection, _GONE, [one for two in columns for one in two], "erased"
+        )
+        outcomes, started, rejected = columns
+        await self._delete_from("beaten", outcomes)
+        await self._delete_from("beaten", rejected)
+        await self._delete_from("rollup_beaten", outcomes)
+        await self._delete_from("calls", outcomes)
+        await self._delete_from("in_flight", started)
+        await self._delete_from("rejected", rejected)
+        return removed
+
+    async def _delete_from(self, table: str, columns: list[list[int]]) -> None:
+        if columns[0]:
+            await self._connection.execute(
+                f"DELETE FROM litellm_ledger.{table} c WHERE {THESE}", *columns
+            )
+
+    # -- amounts that stay -----------------------------------------------------------------------
+
+    async def _strip(self, part: _Part) -> None:
+        """Put rows that name nobody in the place of these."""
+        months = {
+            row[0]
+            for row in await self._connection.fetch("SELECT * FROM litellm_ledger.partitions()")
+        }
+        lines: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+        for writer_id, seq, raw in await self._lines(part):
+            lines[writer_id].append((seq, self._rewriter.kept(raw)))
+        columns = _columns(part.outcomes)
+        await self._connection.execute(
+            "UPDATE litellm_ledger.batches b SET rewritten = b.rewritten + 1 "
+            "WHERE EXISTS (SELECT FROM unnest($1::int[], $2::bigint[]) AS n (w, s) "
+            "WHERE b.writer_id = n.w AND n.s BETWEEN b.first AND b.last)",
+            *columns,
+        )
+        await self._delete_from("calls", columns)
+        await self._delete_from("in_flight", _columns(part.started))
+        for writer_id, kept in lines.items():
+            rows = Rows(self._found.names[writer_id], writer_id, months)
+            rows.extend([seq for seq, _ in kept], [raw for _, raw in kept])
+            await self._put(writer_id, rows)
+        for place in part.rejected:
+            raw = self._found.rejected[place]
+            kept_raw = self._rewriter.kept(raw) if line_of(raw) is not None else b""
+            await self._connection.execute(
+                "UPDATE litellm_ledger.rejected SET line = $3, why = 'written anew by an erasure' "
+                "WHERE writer_id = $1 AND seq = $2",
+                *place,
+                kept_raw,
+            )
+
+    async def _put(self, writer_id: int, rows: Rows) -> None:
+        if rows.outcomes:
+            await self._connection.copy_to_table(
+                "calls",
+                schema_name="litellm_ledger",
+                columns=rows.columns,
+                source=batch.pieces(rows),
+                format="binary",
+            )
+        if rows.started:
+            await self._connection.copy_records_to_table(
+                "in_flight",
+                schema_name="litellm_ledger",
+                columns=("writer_id", *Started._fields),
+                records=[(writer_id, *one) for one in rows.started],
+            )
+
+    async def _lines(self, part: _Part) -> list[tuple[int, int, bytes]]:
+        await self._connection.execute(
+            "SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO"
+        )
+        found: list[tuple[int, int, bytes]] = []
+        stream = Stream()
+
+        async def take(piece: bytes) -> None:
+            found.extend((row.writer_id, row.first, sealed(row.line)) for row in stream.take(piece))
+
+        if part.outcomes:
+            text = query("persons").format(line=line_of_row(slim=False), where=THESE)
+            await self._connection.copy_from_query(
+                text, *_columns(part.outcomes), output=take, format="binary"
+            )
+        rows = await self._connection.fetch(
+            f"SELECT writer_id, seq, line FROM litellm_ledger.in_flight c WHERE {THESE}",
+            *_columns(part.started),
+        )
+        return sorted([*found, *(tuple(row) for row in rows)])
+
+    # -- beside records --------------------------------------------------------------------------
+
+    async def _rewrite_additions(self, places: Iterable[Place]) -> None:
+        for place in places:
+            one = self._found.additions[place]
+            if isinstance(one, Adjustment):
+                # The sums of what expired stay, and so does what was added to them.
+                keep = one.adjusts not in self._ids
+                raw = self._rewriter.adjustment(one, keep=keep)
+            else:
+                raw = self._rewriter.release(one, self._has_released)
+            kind = one.kind if addition_of(raw) is not None else "gap"
+            await self._connection.execute(
+                "UPDATE litellm_ledger.additions SET line = $3, kind = $4 "
+                "WHERE writer_id = $1 AND seq = $2",
+                *place,
+                raw,
+                kind,
+            )
+
+    def _has_released(self, let: Any) -> bool:
+        return let.record in self._ids or self._person.has_released(let)
+
+    async def forget_values(self) -> None:
+        """Take the person's values out of sums of what expired; their amounts stay."""
+        if self._person.one_tag is None:
+            return
+        await freeze(self._connection, [])
+        tag, values = self._person.one_tag
+        changed = 0
+        rows = await self._connection.fetch(
+            "SELECT DISTINCT tag_name, tag_value FROM litellm_ledger.expired_sums "
+            "WHERE tag_value IS NOT NULL"
+        )
+        for name, value in rows:
+            if value in values if name == tag else self._person.without(value) is None:
+                changed += await self._forget(
+                    "tag_value", "tag_name = $2 AND tag_value = $1", value, name
+                )
+        for column in _TEXTS:
+            rows = await self._connection.fetch(
+                f"SELECT DISTINCT {column} FROM litellm_ledger.expired_sums "
+                f"WHERE {column} IS NOT NULL"
+            )
+            for (value,) in rows:
+                if self._person.without(value) is None:
+                    changed += await self._forget(column, f"{column} = $1", value)
+        if changed:
+            self.tables.add("litellm_ledger.expired_sums")
+            await self._note(records=0, outcomes=0, sums=changed)
+
+    async def _forget(self, column: str, where: str, *values: str) -> int:
+        done = await self._connection.execute(
+            f"UPDATE litellm_ledger.expired_sums SET {column} = NULL WHERE {where}", *values
+        )
+        return int(done.rpartition(" ")[2])
+
+    async def forget_scopes(self) -> int:
+        """Remove what was lent to budgets of the person; return how many windows still count."""
+        if self._person.one_tag is None:
+            return 0
+        tag, values = self._person.one_tag
+        parts = [scope_part(tag, value) for value in sorted(filter(can_be, values))]
+        scopes = await self._connection.fetch(
+            "SELECT s.counts, s.scope FROM litellm_ledger.budget_scopes s WHERE EXISTS ("
+            "SELECT FROM unnest($1::text[]) AS p WHERE pg_catalog.strpos("
+            "' ' || s.scope || ' ', ' ' || p || ' ') > 0) ORDER BY 1, 2 FOR UPDATE",
+            parts,
+        )
+        left = 0
+        for key in scopes:
+            self.tables |= {f"litellm_ledger.{name}" for name in _BUDGETS}
+            ended = await self._connection.fetch(
+                "DELETE FROM litellm_ledger.budget_windows WHERE (counts, scope) = ($1, $2) "
+                "AND leaves < pg_catalog.now() RETURNING key",
+                *key,
+            )
+            await self._connection.execute(
+                "DELETE FROM litellm_ledger.leases WHERE (counts, scope) = ($1, $2) "
+                "AND key = ANY($3::bigint[])",
+                *key,
+                [row[0] for row in ended],
+            )
+            windows = await self._connection.fetchval(
+                "SELECT count(*) FROM litellm_ledger.budget_windows "
+                "WHERE (counts, scope) = ($1, $2)",
+                *key,
+            )
+            if not windows:
+                await self._connection.execute(
+                    "DELETE FROM litellm_ledger.budget_scopes WHERE (counts, scope) = ($1, $2)",
+                    *key,
+                )
+            left += windows
+        return left
+
+
+_BUDGETS: Final = ("budget_scopes", "budget_windows", "leases")

@@ -1,0 +1,257 @@
+"""Erasing a person from a database: as from a directory, and no byte of a mark is left there."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.ledger_by_hand import NOON, HandMade
+from tests.postgres.shipped import load, roll
+from tests.postgres.test_retention import answers, ledger, prune, wrong
+from tests.postgres.test_rollup import ask
+from tests.postgres.test_same_answers import command
+from tests.postgres.test_verify_database import run
+
+from litellm_ledger import Ledger
+from litellm_ledger._maintenance.erase import erase as erase_here
+from litellm_ledger._maintenance.person import Person
+from litellm_ledger._shipping import erasure
+from litellm_ledger._shipping.database import connect
+from litellm_ledger._shipping.reading import Database
+
+PERSON = ["user=user-7", "user=user-42"]
+
+
+def texts(url: str) -> bytes:
+    """All that is in the tables, as COPY writes it, and bytea as it is."""
+    found: list[bytes] = []
+
+    async def take(piece: bytes) -> None:
+        found.append(piece)
+
+    async def work() -> None:
+        connection = await connect(url)
+        tables = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'litellm_ledger'::regnamespace "
+            "AND relkind IN ('r', 'p') AND NOT relispartition"
+        )
+        for (name,) in tables:
+            await connection.copy_from_query(
+                f"SELECT * FROM litellm_ledger.{name}", output=take, format="binary"
+            )
+        await connection.close()
+
+    asyncio.run(work())
+    return b"".join(found)
+
+
+def lines_of(url: str) -> list[Any]:
+    """Every record, without the order of its tags."""
+    return sorted((one.id, str(one)) for one in Ledger(url).records())
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_database_and_its_directory_answer_the_same_afterwards(
+    database_url: str, tmp_path: Path, keep: bool
+) -> None:
+    root = ledger(tmp_path, 500)
+    load(database_url, root, lines=90)
+    roll(database_url)
+    other = tmp_path / "copy"
+    shutil.copytree(root, other)
+    before = texts(database_url)
+    assert b"user-7\"" in before or b"user-42" in before
+    there = Database(database_url)
+    looked = there.erase(Person(PERSON))
+    done = there.erase(Person(PERSON), who="ops", why="ticket 4711", keep=keep)
+    assert (looked.records, looked.cost) == (done.records, done.cost)
+    assert done.records > 5
+    assert done.marks == ()
+    here = erase_here(root, Person(PERSON), who="ops", why="ticket 4711", keep=keep)
+    assert (here.calls, here.cost) == (done.calls, done.cost)
+    assert answers(database_url) == answers(root)
+    assert lines_of(database_url) == lines_of(str(root))
+    after = texts(database_url)
+    assert b"user-42" not in after
+    assert b"user-77" in after
+    verified = Ledger(database_url).verify(against=[root])
+    assert wrong(verified) == []
+    assert verified.compared is not None
+    assert verified.compared.ok
+    assert [(one.records, one.kept, one.why) for one in verified.erasures] == [
+        (done.records, keep, "ticket 4711")
+    ]
+    again = there.erase(Person(PERSON), who="ops", why="ticket 4711", keep=keep)
+    assert again.nothing
+    # The copy was never erased from: it is named, and nothing of it is shipped again.
+    load(database_url, other)
+    assert texts(database_url) == after
+    named = Ledger(database_url).verify(against=[other])
+    assert wrong(named) == []
+    assert named.compared is not None
+    assert (named.compared.only_erased, named.compared.not_erased) == (done.calls, 0)
+    assert not named.ok
+    roll(database_url)
+    assert answers(database_url) == answers(root)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_who_is_erased_where_it_was_written_alone_is_named(
+    database_url: str, tmp_path: Path, keep: bool
+) -> None:
+    root = ledger(tmp_path, 200)
+    load(database_url, root, lines=90)
+    done = erase_here(root, Person(PERSON), who="ops", why="t", keep=keep)
+    named = Ledger(database_url).verify(against=[root])
+    assert wrong(named) == []
+    assert named.compared is not None
+    assert named.compared.not_erased == done.calls > 0
+    assert not named.ok
+    status, text = command("verify", database_url, "--against", str(root))
+    assert (status, "NOT ERASED" in text, "on this URL" in text) == (1, True, True)
+    how = ["--where", PERSON[0], "--where", PERSON[1], "--yes", *(["--keep-amounts"] if keep else [])]
+    status, text = command("erase", database_url, *how)
+    assert (status, "VACUUM (FULL, ANALYZE) litellm_ledger." in text) == (0, True), text
+    found = Ledger(database_url).verify(against=[root])
+    assert wrong(found) == []
+    assert found.compared is not None
+    assert found.compared.ok
+
+
+def odd(root: Path) -> HandMade:
+    """A person everywhere: in flight, marked, set aside, unsettled, without a time."""
+    hand = HandMade(root)
+    tags = {"user": "mallory@x", "team": "a"}
+    running = {"kind": "started", "operation": hand.id(1), "attempt": 1, "tags": tags}
+    lines = [
+        hand.line(1, **running),
+        hand.line(2, tags=tags, cost=1, status="ok", meta={"mallory@x": 1}),
+        hand.line(3, tags={**tags, "n": "\0"}, cost=2, status="ok", content={"said": "mallory@x"}),
+        hand.line(4, tags=tags, ts=None, cost=4, status="ok", call_id="c-4"),
+        hand.line(5, tags={"user": "b"}, cost=8, status="ok", operation="op", attempt=1),
+        hand.line(6, tags=tags, cost=16, status="unsettled", operation=hand.id(7), attempt=1),
+        hand.line(7, tags=tags, cost=32, status="ok", operation=hand.id(7), attempt=1),
+        hand.line(8, tags=tags, cost=64, status="ok", model="of mallory@x"),
+    ]
+    hand.sealed(1, 8, lines)
+    return hand
+
+
+def test_every_table_is_without_the_person(database_url: str, tmp_path: Path) -> None:
+    hand = odd(tmp_path / "usage")
+    load(database_url, hand.root, lines=3)
+    roll(database_url)
+    extra = hand.line(9, tags={"user": "mallory@x"}, cost=128)
+    scope = "INSERT INTO litellm_ledger.budget_{} VALUES ('c', 'user={}', {})"
+    run(
+        database_url,
+        "UPDATE litellm_ledger.writers SET shipped = 9, rejected = 1, closed = false",
+        f"INSERT INTO litellm_ledger.rejected SELECT writer_id, 9, '\\x{extra.hex()}', 'x' "
+        "FROM litellm_ledger.writers",
+        "INSERT INTO litellm_ledger.batches SELECT writer_id, 9, 9, 0, 0, 0, 0, 0, 1, 0, '' "
+        "FROM litellm_ledger.writers",
+        scope.format("scopes", '"mallory@x"', "'b', 'usd'"),
+        scope.format("windows", '"mallory@x"', "1, '2020-01-01', 0, 0"),
+        "INSERT INTO litellm_ledger.leases VALUES ('c', 'user=\"mallory@x\"', 1, 'w')",
+        "INSERT INTO litellm_ledger.rollup_tags (tag_name, chosen, distinct_values, outcomes) "
+        "VALUES ('user', true, 1, 1) ON CONFLICT (tag_name) DO UPDATE SET chosen = true",
+    )
+    roll(database_url)
+    assert texts(database_url).count(b"mallory@x") > 12
+    there, person = Database(database_url), Person(["user=mallory@x"])
+    waits = there.erase(person, who="ops", why="t")
+    assert (waits.records, waits.waiting, waits.done) == (7, 1, False)
+    assert [one.file for one in waits.marks] == ["litellm_ledger.in_flight"]
+    run(database_url, "UPDATE litellm_ledger.writers SET updated_at = now() - interval '25 hours'")
+    done = there.erase(person, who="ops", why="t")
+    assert (done.records, done.waiting, done.marks) == (1, 0, ())
+    assert b"mallory" not in texts(database_url)
+    report = Ledger(database_url).report([])
+    assert (report.total.calls, report.total.cost, report.in_flight) == (1, 8, 0)
+    found = Ledger(database_url).verify()
+    assert wrong(found) == []
+    assert there.erase(person, who="ops", why="t").nothing
+    deeds = ask(database_url, "SELECT did, detail::text FROM litellm_ledger.deeds")
+    assert {one[0] for one in deeds} == {"erase"}
+
+
+def test_ids_name_a_person_too_and_why_must_not(database_url: str, tmp_path: Path) -> None:
+    hand = odd(tmp_path / "usage")
+    load(database_url, hand.root)
+    there = Database(database_url)
+    assert there.erase(Person(["call_id=c-4"])).records == 1
+    assert there.erase(Person(["operation=op"])).records == 1
+    assert there.erase(Person([f"operation={hand.id(7)}"])).records == 2
+    assert there.erase(Person(["user=mallory@x", "team=b"])).nothing
+    with pytest.raises(ValueError, match="--why has a mark"):
+        there.erase(Person(["user=mallory@x"]), who="ops", why="Mallory@x asked")
+    status, text = command("erase", database_url, "--where", "user=mallory@x", "--dry-run")
+    assert (status, "would be erased from" in text) == (0, True), text
+    assert there.erase(Person(["user=nobody"]), who="ops", why="t").nothing
+    assert ask(database_url, "SELECT count(*) FROM litellm_ledger.deeds") == [(0,)]
+
+
+def test_what_has_expired_keeps_its_amounts_and_not_the_value(
+    database_url: str, tmp_path: Path
+) -> None:
+    root = ledger(tmp_path, 300)
+    load(database_url, root)
+    run(
+        database_url,
+        "INSERT INTO litellm_ledger.rollup_tags (tag_name, chosen, distinct_values, outcomes) "
+        "VALUES ('user', true, 1, 1)",
+    )
+    roll(database_url)
+    prune(database_url, timedelta(days=150))
+    before = Ledger(database_url).report(["user"])
+    assert any(row.key == ("user-7",) or "user-7" in str(row) for row in before.rows)
+    done = Database(database_url).erase(Person(["user=user-7"]), who="ops", why="t")
+    after = Ledger(database_url).report(["user"])
+    assert after.total.calls == before.total.calls - done.calls
+    assert after.total.cost == before.total.cost - done.cost * type(before.total.cost)("1e-12")
+    assert not any("user-7'" in str(row) for row in after.rows)
+    assert wrong(Ledger(database_url).verify()) == []
+    assert done.marks == ()
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_killed_between_steps_the_next_run_ends_it(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    root = ledger(tmp_path, 200)
+    load(database_url, root, lines=50)
+    roll(database_url)
+    erase_here(root, Person(PERSON), who="ops", why="t", keep=keep)
+    monkeypatch.setattr(erasure, "_AT_ONCE", 2)
+    names = ["freeze", "note_deed", *(() if keep else ("remove",))]
+    there = Database(database_url)
+    for name in names:
+        done = getattr(erasure, name)
+        times = [0]
+
+        async def die(*args: Any, done: Any = done, times: Any = times, **how: Any) -> Any:
+            result = await done(*args, **how)
+            times[0] += 1
+            if times[0] > 1:
+                raise _KilledError
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(erasure, name, die)
+            with pytest.raises(_KilledError):
+                there.erase(Person(PERSON), who="ops", why="t", keep=keep)
+        assert wrong(Ledger(database_url).verify()) == [], name
+        for by in ([], ["month"]):  # the sums are those of the rows
+            report = Ledger(database_url).report(by)
+            assert report.total.calls == sum(1 for _ in Ledger(database_url).records())
+    there.erase(Person(PERSON), who="ops", why="t", keep=keep)
+    assert answers(database_url) == answers(root)
+    assert datetime.now(UTC) > NOON

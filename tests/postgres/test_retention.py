@@ -1,0 +1,385 @@
+"""Retention in a database: whole months go, and every total stays, whatever races or dies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.generated import make_ledger
+from tests.ledger_by_hand import OTHER_WRITER, HandMade
+from tests.postgres.shipped import load, roll, seal_all
+from tests.postgres.test_rollup import TEAM, ZONES, ask
+from tests.postgres.test_same_answers import command
+from tests.postgres.test_verify_database import run
+
+from litellm_ledger import Ledger
+from litellm_ledger._maintenance.retention import Retention
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._reading.verdict import Verification
+from litellm_ledger._shipping import retention
+from litellm_ledger._shipping.database import connect
+from litellm_ledger._shipping.retention import PruningThere
+from litellm_ledger._shipping.road import Road
+from litellm_ledger._shipping.shipper import Shipper
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SPAN = "SELECT count(*), coalesce(sum(cost_picousd), 0) FROM litellm_ledger.usage"
+ONE_LESS = (
+    "DELETE FROM litellm_ledger.calls WHERE (writer_id, seq) IN "
+    "(SELECT writer_id, min(seq) FROM litellm_ledger.calls GROUP BY 1)"
+)
+
+
+def prune(url: str, keep: timedelta | None, *, now: datetime = NOW, **how: Any) -> PruningThere:
+    rule = Retention(keep=keep, **how)
+
+    async def work() -> PruningThere:
+        connection = await connect(url)
+        try:
+            return await retention.prune(
+                connection, rule, who="ops", why=str(rule), now=now, patience=0.0
+            )
+        finally:
+            await connection.close()
+
+    return asyncio.run(work())
+
+
+def ledger(tmp_path: Path, lines: int = 1_200, seed: int = 5) -> Path:
+    root = tmp_path / "usage"
+    make_ledger(root, lines, seed=seed, segment=80_000)
+    seal_all(root)
+    return root
+
+
+def answers(place: Any) -> list[Any]:
+    """What sums tell: over all time, by one tag, by period, of some zones."""
+    there = Ledger(place)
+    found: list[Any] = []
+    for zone in ZONES[::6]:
+        one = there.report(["day", "model", "status"], tz=zone)
+        found.append((one.rows, one.total))
+    found.append(there.report([f"tag:{TEAM}", "month"]).rows)
+    found.append(there.report(["model"], where={"status": "ok"}).rows)
+    since = datetime(2025, 4, 3, 1, 15, tzinfo=UTC)
+    found.append(there.report([], since=since, until=since + timedelta(days=90)).total)
+    return found
+
+
+def wrong(found: Verification) -> list[Problem]:
+    """What is not as it was shipped; the ledgers that are made here have damage of their own."""
+    problems = [one for writer in found.writers for one in writer.problems]
+    return [one for one in problems if one.what != "damaged"]
+
+
+def assert_sound(url: str, root: Path) -> None:
+    beside = Ledger(url).verify(against=[root])
+    assert wrong(beside) == []
+    assert beside.compared is not None
+    assert beside.compared.ok
+    # Nothing in the sums that are kept is of what is gone.
+    kept = "SELECT coalesce(sum(calls), 0)::bigint, coalesce(sum(pico), 0) FROM "
+    kept += "litellm_ledger.rollup_15m JOIN litellm_ledger.rollup_groups USING (group_id) "
+    ((calls, pico),) = ask(url, kept + "WHERE tag_name IS NULL")
+    assert (calls, pico) == ask(url, SPAN + " WHERE line IS NULL")[0]
+    assert ask(url, "SELECT count(*) FROM litellm_ledger.rollup_15m WHERE calls <= 0") == [(0,)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_total_stays_whatever_goes_when(database_url: str, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    root = ledger(tmp_path, 300, seed=seed)
+    expected = answers(root)
+    load(database_url, root, lines=rng.choice((17, 120, 500)))
+    ((before,),) = ask(database_url, "SELECT count(*) FROM litellm_ledger.calls")
+    roll(database_url, most=rng.choice((None, 40)))  # all, or a part of it
+    gone = 0
+    for days in sorted(rng.sample(range(70, 420), 2), reverse=True):
+        done = prune(database_url, timedelta(days=days))
+        gone += done.records
+        assert not done.left
+        if rng.random() < 0.5:
+            roll(database_url)
+        assert prune(database_url, timedelta(days=days)).records == 0  # again does nothing
+        assert answers(database_url) == expected
+    assert 0 < gone < before
+    assert_sound(database_url, root)
+    ((left,),) = ask(database_url, "SELECT count(*) FROM litellm_ledger.calls")
+    assert left == before - gone
+    load(database_url, root, lines=50)  # nothing comes back
+    assert ask(database_url, "SELECT count(*) FROM litellm_ledger.calls") == [(left,)]
+    deeds = ask(
+        database_url, "SELECT did, who, (detail->>'outcomes')::int FROM litellm_ledger.deeds"
+    )
+    assert {one[:2] for one in deeds} == {("prune", "ops")}
+    assert sum(one[2] for one in deeds) == gone
+
+
+def test_only_whole_months_go_and_what_stays_is_named(database_url: str, tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    times = [
+        datetime(2025, 1, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        datetime(2025, 2, 1, tzinfo=UTC),
+        datetime(2009, 7, 1, tzinfo=UTC),  # outside of all months
+        None,
+    ]
+    lines = [hand.started(1)]
+    lines += [hand.line(seq, ts=ts, cost=seq, status="ok") for seq, ts in enumerate(times, 2)]
+    hand.sealed(1, 5, lines)
+    load(database_url, hand.root)
+    keep = timedelta(days=10)
+    early = prune(database_url, keep, now=datetime(2025, 2, 10, tzinfo=UTC))
+    assert [one.month for one in early.months] == ["2009-07"]
+    assert early.next == ("2025-01", datetime(2025, 2, 11, tzinfo=UTC))
+    done = prune(database_url, keep, now=datetime(2025, 2, 11, tzinfo=UTC))
+    assert ([one.month for one in done.months], done.records) == (["2025-01"], 1)
+    assert (done.untimed, done.in_flight) == (1, 1)
+    assert (202501,) not in ask(database_url, "SELECT litellm_ledger.partitions()")
+    assert Ledger(database_url).report([]).total.cost == 2 + 3 + 4 + 5
+    assert Ledger(database_url).verify().ok
+    gaps = ask(
+        database_url, "SELECT first, last, usage, reason FROM litellm_ledger.gaps ORDER BY 1"
+    )
+    assert gaps == [(2, 2, 1, "expired"), (4, 4, 1, "expired")]
+
+
+def test_the_command(database_url: str, tmp_path: Path) -> None:
+    root = ledger(tmp_path, 300)
+    load(database_url, root)
+    before = ask(database_url, SPAN)
+    for args in (["--keep", "30d", "--dry-run"], ["--keep", "30d", "--json", "--dry-run"]):
+        status, text = command("prune", database_url, *args)
+        assert status == 0, text
+        assert "2025-" in text
+    assert ask(database_url, SPAN) == before
+    status, text = command(
+        "prune", database_url, "--keep", "30d", "--why", "policy 7", "--who", "ops"
+    )
+    assert (status, "removed" in text, "Reports still have their sums" in text) == (0, True, True)
+    status, text = command("prune", database_url, "--keep", "30d")
+    assert (status, "Nothing to prune" in text) == (0, True)
+    _, text = command("verify", database_url)
+    assert "by ops" in text
+    assert "policy 7" in text
+    status, text = command("report", database_url)
+    assert "only aggregates are kept" in text
+    assert command("prune", database_url, "--max-size", "1T")[0] == 0
+    assert command("prune", database_url, "--keep", "1d", "--shipped-to", "s3://x/y")[0] == 2
+    # The sums go as well where that is asked for, and a report says so.
+    status, text = command("prune", database_url, "--keep", "30d", "--keep-aggregates", "30d")
+    assert (status, "The sums of" in text) == (0, True), text
+    report = Ledger(database_url).report([])
+    assert (report.total.calls, report.pruned) == (0, before[0][0])
+    assert wrong(Ledger(database_url).verify()) == []
+
+
+def test_the_oldest_go_while_it_is_too_large(database_url: str, tmp_path: Path) -> None:
+    load(database_url, ledger(tmp_path, 300))
+    before = prune(database_url, None, max_size=10**12)
+    assert (before.records, before.over) == (0, 0)
+    done = prune(database_url, None, max_size=before.size - 1)
+    assert len(done.months) == 1
+    assert done.size - done.bytes < before.size
+    assert prune(database_url, None, max_size=1).over > 0  # months ahead stay
+
+
+@pytest.mark.parametrize("role", ["ledger_writer", "ledger_reader"])
+def test_only_the_owner_may(database_url: str, tmp_path: Path, role: str) -> None:
+    load(database_url, ledger(tmp_path, 100))
+    user = f"{role}_who_prunes"
+    run(database_url, f"DROP ROLE IF EXISTS {user}", f"CREATE ROLE {user} LOGIN IN ROLE {role}")
+    other = database_url.replace("postgres@", f"{user}@")
+    try:
+        status, text = command("prune", other, "--keep", "30d")
+        assert (status, "only the owner of the schema may" in text) == (2, True), text
+        assert command("prune", other, "--keep", "30d", "--dry-run")[0] == 0
+        status, text = command("erase", other, "--where", "user=user-1", "--yes")
+        assert (status, "only the owner of the schema may" in text) == (2, True), text
+    finally:
+        run(database_url, f"DROP ROLE {user}")
+
+
+# -- others, and the end of the process ------------------------------------------------------------
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_killed_anywhere_a_month_is_whole_or_gone(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = ledger(tmp_path, 150)
+    expected = Ledger(root).report(["month", "model"])
+    load(database_url, root, lines=70)
+    roll(database_url)
+    steps = [
+        (retention, "uneven"),
+        (retention, "remove"),
+        (retention.rollup, "take_away"),
+        (retention.rollup, "tidy"),
+        (retention, "_keep_sums"),
+        (retention, "_delete"),
+        (retention, "_drop"),
+        (retention, "note_deed"),
+    ]
+    for module, name in steps:
+        done: Callable[..., Awaitable[Any]] = getattr(module, name)
+        months = [0]
+
+        async def die_after(*args: Any, done: Any = done, months: Any = months, **how: Any) -> Any:
+            await done(*args, **how)
+            months[0] += 1
+            if months[0] > 1:  # one month has gone
+                raise _KilledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, die_after)
+            with pytest.raises(_KilledError):
+                prune(database_url, timedelta())
+        there = Ledger(database_url).report(["month", "model"])
+        assert (there.rows, there.total) == (expected.rows, expected.total), name
+        assert wrong(Ledger(database_url).verify()) == [], name
+    prune(database_url, timedelta())
+    assert Ledger(database_url).report(["month", "model"]).rows == expected.rows
+    assert_sound(database_url, root)
+
+
+def test_beside_shippers_leaders_and_readers(database_url: str, tmp_path: Path) -> None:
+    root = ledger(tmp_path, 300)
+    expected = Ledger(root).report(["month"]).total
+    load(database_url, root, lines=200)
+    more = HandMade(root, OTHER_WRITER)
+    lines = [
+        more.line(seq, ts=datetime(2025, 1 + seq % 12, 3, tzinfo=UTC), cost=1, status="ok")
+        for seq in range(1, 200)
+    ]
+    more.sealed(1, 199, lines)
+    seen = []
+
+    async def race() -> None:
+        ended = asyncio.Event()
+
+        async def reads() -> None:
+            while not ended.is_set():
+                report = await asyncio.to_thread(Ledger(database_url).report, ["month"])
+                seen.append(report.total)
+
+        async def prunes() -> None:
+            for days in range(420, 40, -60):
+                await asyncio.to_thread(prune, database_url, timedelta(days=days))
+
+        async def leads() -> None:
+            while not ended.is_set():
+                await asyncio.to_thread(roll, database_url, 90)
+
+        async def ships() -> None:
+            shipper = Shipper(database_url, [Road(root, database_url, lines=21)])
+            while await shipper.step(all_now=True) or shipper.failing:
+                pass
+            await shipper.close()
+
+        async def works() -> None:
+            await asyncio.gather(prunes(), ships(), ships())
+            ended.set()
+
+        await asyncio.gather(works(), reads(), leads(), leads())
+
+    asyncio.run(race())
+    for total in seen:  # no total is of two moments: each call of the second writer costs a dollar
+        extra = total.calls - expected.calls
+        assert 0 <= extra <= 199
+        assert total.cost == expected.cost + extra
+    prune(database_url, timedelta(days=10))
+    roll(database_url)
+    whole = Ledger(root).report(["month"])
+    assert Ledger(database_url).report(["month"]).rows == whole.rows
+    assert_sound(database_url, root)
+
+
+def test_a_long_reader_is_not_hung_and_hangs_nobody(database_url: str, tmp_path: Path) -> None:
+    load(database_url, ledger(tmp_path, 120))
+    before = ask(database_url, SPAN)
+
+    async def work() -> None:
+        reader, owner = await connect(database_url), await connect(database_url)
+        async with reader.transaction(isolation="repeatable_read", readonly=True):
+            await reader.execute("LOCK TABLE ONLY litellm_ledger.calls IN ACCESS SHARE MODE")
+            found = await retention.prune(
+                owner, Retention(keep=timedelta()), who="w", why="y", now=NOW, patience=0.0
+            )
+            assert not found.months
+            assert {one.why.partition(",")[0] for one in found.left} == {
+                "somebody reads or ships without end"
+            }
+            assert [tuple(await reader.fetchrow(SPAN))] == before
+        for connection in (reader, owner):
+            await connection.close()
+
+    asyncio.run(work())
+    assert prune(database_url, timedelta()).records == before[0][0]
+
+
+def test_a_month_that_is_not_whole_stays(database_url: str, tmp_path: Path) -> None:
+    root = ledger(tmp_path, 120)
+    load(database_url, root)
+    run(database_url, ONE_LESS)
+    status, text = command("prune", database_url, "--keep", "1d")
+    assert status == 1, text
+    assert "run litellm-ledger verify" in text
+    assert wrong(Ledger(database_url).verify())
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        ONE_LESS,
+        "UPDATE litellm_ledger.gaps SET usage = usage - 1 WHERE here",
+        "UPDATE litellm_ledger.gaps SET cost_picousd = cost_picousd + 1 WHERE here",
+        "UPDATE litellm_ledger.gaps SET last = last + 1 WHERE here",
+        "DELETE FROM litellm_ledger.gaps WHERE here",
+        "DELETE FROM litellm_ledger.deeds",
+        "UPDATE litellm_ledger.writers SET usage = usage - 1, started = started + 1",
+    ],
+)
+def test_a_saboteur_is_seen_after_retention(
+    module_database: tuple[str, Path], sabotage: str
+) -> None:
+    url, _ = module_database
+
+    async def sabotaged() -> bool:
+        from litellm_ledger._shipping import proof
+
+        connection = await connect(url)
+        try:
+            change = connection.transaction()
+            await change.start()
+            await connection.execute(sabotage)
+
+            class Here:
+                def ask(self, question: Any) -> Any:
+                    return found
+
+            found = await proof._counted(connection)
+            await change.rollback()
+            return not wrong(proof.verify(Here(), url, ()))  # type: ignore[arg-type]
+        finally:
+            await connection.close()
+
+    assert not asyncio.run(sabotaged())
+    assert wrong(Ledger(url).verify()) == []
+
+
+@pytest.fixture(scope="module")
+def module_database(
+    module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    root = ledger(tmp_path_factory.mktemp("whole"), 200)
+    load(module_database_url, root, lines=90)
+    assert prune(module_database_url, timedelta(days=200)).records
+    return module_database_url, root
