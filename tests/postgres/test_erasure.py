@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ledger_by_hand import NOON, HandMade
+from tests.ledger_by_hand import HandMade
 from tests.postgres.shipped import load, roll
 from tests.postgres.test_retention import answers, ledger, prune, wrong
 from tests.postgres.test_rollup import ask
@@ -23,7 +23,7 @@ from litellm_ledger._shipping import erasure
 from litellm_ledger._shipping.database import connect
 from litellm_ledger._shipping.reading import Database
 
-PERSON = ["user=user-7", "user=user-42"]
+PERSON = [f"user=user-{number}" for number in (13, 27, 42, 55, 81, 90)]
 
 
 def texts(url: str) -> bytes:
@@ -64,7 +64,7 @@ def test_a_database_and_its_directory_answer_the_same_afterwards(
     other = tmp_path / "copy"
     shutil.copytree(root, other)
     before = texts(database_url)
-    assert b"user-7\"" in before or b"user-42" in before
+    assert b'user-7"' in before or b"user-42" in before
     there = Database(database_url)
     looked = there.erase(Person(PERSON))
     done = there.erase(Person(PERSON), who="ops", why="ticket 4711", keep=keep)
@@ -76,8 +76,8 @@ def test_a_database_and_its_directory_answer_the_same_afterwards(
     assert answers(database_url) == answers(root)
     assert lines_of(database_url) == lines_of(str(root))
     after = texts(database_url)
-    assert b"user-42" not in after
-    assert b"user-77" in after
+    assert not any(one.partition("=")[2].encode() in after for one in PERSON)
+    assert b"user-" in after
     verified = Ledger(database_url).verify(against=[root])
     assert wrong(verified) == []
     assert verified.compared is not None
@@ -113,7 +113,8 @@ def test_who_is_erased_where_it_was_written_alone_is_named(
     assert not named.ok
     status, text = command("verify", database_url, "--against", str(root))
     assert (status, "NOT ERASED" in text, "on this URL" in text) == (1, True, True)
-    how = ["--where", PERSON[0], "--where", PERSON[1], "--yes", *(["--keep-amounts"] if keep else [])]
+    how = ["--yes", *(["--keep-amounts"] if keep else [])]
+    how += [word for one in PERSON for word in ("--where", one)]
     status, text = command("erase", database_url, *how)
     assert (status, "VACUUM (FULL, ANALYZE) litellm_ledger." in text) == (0, True), text
     found = Ledger(database_url).verify(against=[root])
@@ -154,9 +155,9 @@ def test_every_table_is_without_the_person(database_url: str, tmp_path: Path) ->
         "FROM litellm_ledger.writers",
         "INSERT INTO litellm_ledger.batches SELECT writer_id, 9, 9, 0, 0, 0, 0, 0, 1, 0, '' "
         "FROM litellm_ledger.writers",
-        scope.format("scopes", '"mallory@x"', "'b', 'usd'"),
-        scope.format("windows", '"mallory@x"', "1, '2020-01-01', 0, 0"),
-        "INSERT INTO litellm_ledger.leases VALUES ('c', 'user=\"mallory@x\"', 1, 'w')",
+        scope.format("scopes", "mallory@x", "'b', 'usd'"),
+        scope.format("windows", "mallory@x", "1, '2020-01-01', 0, 0"),
+        "INSERT INTO litellm_ledger.leases VALUES ('c', 'user=mallory@x', 1, 'w')",
         "INSERT INTO litellm_ledger.rollup_tags (tag_name, chosen, distinct_values, outcomes) "
         "VALUES ('user', true, 1, 1) ON CONFLICT (tag_name) DO UPDATE SET chosen = true",
     )
@@ -208,12 +209,12 @@ def test_what_has_expired_keeps_its_amounts_and_not_the_value(
     roll(database_url)
     prune(database_url, timedelta(days=150))
     before = Ledger(database_url).report(["user"])
-    assert any(row.key == ("user-7",) or "user-7" in str(row) for row in before.rows)
-    done = Database(database_url).erase(Person(["user=user-7"]), who="ops", why="t")
+    gone = max(row.group["tag:user"] for row in before.rows)
+    done = Database(database_url).erase(Person([f"user={gone}"]), who="ops", why="t")
     after = Ledger(database_url).report(["user"])
     assert after.total.calls == before.total.calls - done.calls
     assert after.total.cost == before.total.cost - done.cost * type(before.total.cost)("1e-12")
-    assert not any("user-7'" in str(row) for row in after.rows)
+    assert gone not in {row.group["tag:user"] for row in after.rows}
     assert wrong(Ledger(database_url).verify()) == []
     assert done.marks == ()
 
@@ -226,11 +227,11 @@ class _KilledError(Exception):
 def test_killed_between_steps_the_next_run_ends_it(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
-    root = ledger(tmp_path, 200)
+    root = ledger(tmp_path, 300)
     load(database_url, root, lines=50)
     roll(database_url)
     erase_here(root, Person(PERSON), who="ops", why="t", keep=keep)
-    monkeypatch.setattr(erasure, "_AT_ONCE", 2)
+    monkeypatch.setattr(erasure, "_AT_ONCE", 1)
     names = ["freeze", "note_deed", *(() if keep else ("remove",))]
     there = Database(database_url)
     for name in names:
@@ -254,4 +255,3 @@ def test_killed_between_steps_the_next_run_ends_it(
             assert report.total.calls == sum(1 for _ in Ledger(database_url).records())
     there.erase(Person(PERSON), who="ops", why="t", keep=keep)
     assert answers(database_url) == answers(root)
-    assert datetime.now(UTC) > NOON

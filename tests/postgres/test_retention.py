@@ -233,10 +233,11 @@ def test_killed_anywhere_a_month_is_whole_or_gone(
         months = [0]
 
         async def die_after(*args: Any, done: Any = done, months: Any = months, **how: Any) -> Any:
-            await done(*args, **how)
+            result = await done(*args, **how)
             months[0] += 1
             if months[0] > 1:  # one month has gone
                 raise _KilledError
+            return result
 
         with monkeypatch.context() as patch:
             patch.setattr(module, name, die_after)
@@ -302,7 +303,10 @@ def test_beside_shippers_leaders_and_readers(database_url: str, tmp_path: Path) 
     assert_sound(database_url, root)
 
 
-def test_a_long_reader_is_not_hung_and_hangs_nobody(database_url: str, tmp_path: Path) -> None:
+def test_a_long_reader_is_not_hung_and_hangs_nobody(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_MOMENT", 20)
     load(database_url, ledger(tmp_path, 120))
     before = ask(database_url, SPAN)
 
@@ -314,9 +318,8 @@ def test_a_long_reader_is_not_hung_and_hangs_nobody(database_url: str, tmp_path:
                 owner, Retention(keep=timedelta()), who="w", why="y", now=NOW, patience=0.0
             )
             assert not found.months
-            assert {one.why.partition(",")[0] for one in found.left} == {
-                "somebody reads or ships without end"
-            }
+            ((_, why),) = found.left
+            assert "reads or ships without end" in why
             assert [tuple(await reader.fetchrow(SPAN))] == before
         for connection in (reader, owner):
             await connection.close()

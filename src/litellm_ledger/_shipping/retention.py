@@ -30,13 +30,17 @@ __all__ = ["KeptMonth", "PrunedMonth", "PruningThere", "prune"]
 
 _PATIENCE: Final = 60.0
 """Seconds in which a partition is tried to be dropped beside long reports …"""
-_MOMENT: Final = 1
-"""… and seconds for which others wait behind each attempt."""
+_MOMENT: Final = 1_000
+"""… and milliseconds for which others wait behind each attempt."""
 _PAUSE: Final = (0.2, 2.0)
 
 
 class _LeftError(Exception):
     """A month stays; the text says why."""
+
+
+class _BusyError(_LeftError):
+    """So do all others, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,8 @@ async def prune(
                 found = await _expire(connection, one, who, why, patience)
         except _LeftError as exc:
             left.append(KeptMonth(str(one), str(exc)))
+            if isinstance(exc, _BusyError):
+                break
             continue
         freed += one.bytes
         if found.records or one.partition:
@@ -359,7 +365,7 @@ async def _drop(
         try:
             async with connection.transaction():
                 await connection.execute(
-                    f"SET LOCAL lock_timeout = '{_MOMENT}s'; "
+                    f"SET LOCAL lock_timeout = {_MOMENT}; "
                     "LOCK TABLE ONLY litellm_ledger.calls IN ACCESS EXCLUSIVE MODE; "
                     f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"
                 )
@@ -368,9 +374,10 @@ async def _drop(
             if not is_busy(exc):
                 raise
             if loop.time() >= end:
-                raise _LeftError(
+                raise _BusyError(
                     "somebody reads or ships without end, and a month can only be dropped between "
-                    "two questions; run this again when the long ones have ended"
+                    "two questions; it stays with those after it: run this again when the long "
+                    "ones have ended"
                 ) from exc
         await asyncio.sleep(random.uniform(*_PAUSE))
     if set(await _writers(connection, month)) - set(writers):
