@@ -319,7 +319,7 @@ def test_a_long_reader_is_not_hung_and_hangs_nobody(
             )
             assert not found.months
             ((_, why),) = found.left
-            assert "reads or ships without end" in why
+            assert "hold the table without a pause" in why
             assert [tuple(await reader.fetchrow(SPAN))] == before
         for connection in (reader, owner):
             await connection.close()

@@ -309,7 +309,7 @@ def _print_there(done: Erased, *, dry_run: bool) -> None:
     if waiting > 0:
         tell(
             f"{counted(waiting, 'call')} in flight not erased yet: the outcome may still be "
-            "shipped. Run this again when it is, or a day after the writer was last heard of."
+            "shipped. Run this again when it is, or when the writer has been silent for a day."
         )
     if done.marks:
         _print_marks(done)

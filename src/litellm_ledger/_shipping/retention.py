@@ -375,9 +375,9 @@ async def _drop(
                 raise
             if loop.time() >= end:
                 raise _BusyError(
-                    "somebody reads or ships without end, and a month can only be dropped between "
-                    "two questions; it stays with those after it: run this again when the long "
-                    "ones have ended"
+                    "questions or shippers hold the table without a pause, and a month can only be "
+                    "dropped between two of them; it stays with those after it: run this again "
+                    "when the long ones have ended"
                 ) from exc
         await asyncio.sleep(random.uniform(*_PAUSE))
     if set(await _writers(connection, month)) - set(writers):
