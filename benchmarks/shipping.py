@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from tests.cuts import Cut, CuttingProxy
 from tests.ledger_by_hand import HandMade, spoil
@@ -28,7 +30,9 @@ from tests.shipped import ask, assert_exactly_once, ship
 
 from litellm_ledger import UsageRecord, UsageTracker
 from litellm_ledger._shipping import batch, database, schema
+from litellm_ledger._shipping.address import Address
 from litellm_ledger._shipping.road import Road
+from litellm_ledger._shipping.rollup import bring_forward
 from litellm_ledger._shipping.shipper import Shipper
 from litellm_ledger._shipping.source import Source
 
@@ -211,41 +215,112 @@ def _ledger(root: Path, records: int) -> HandMade:
     return hand
 
 
-async def copy(server: Server, records: int, rounds: int) -> None:
-    """Print how fast shipping is against COPY of the same rows into a table without an index."""
-    root = Path(tempfile.mkdtemp(prefix="copy-", dir=_PLACE))
-    try:
+class Copies:
+    """Shipping a ledger, and COPY of the same rows, packed before, in the same batches.
+
+    Each COPY is a transaction of its own, as a batch is.
+    """
+
+    def __init__(self, server: Server, root: Path, records: int) -> None:
+        self.server, self.root, self.records = server, root, records
         hand = _ledger(root, records)
         source = Source(root)
         source.lookout.look()
-        packed = []
+        self.packed = []
         first = 1
         while first <= records:
             stretch = source.read(hand.writer, first)
-            packed.append(batch.pack(stretch, 1, (202501,)))
+            self.packed.append(batch.pack(stretch, 1, (202501,)))
             first = stretch.last + 1
-        ratios = []
-        for turn in range(rounds):
-            url = await _make(server, f"copy_{turn}")
+        self.walls: dict[str, list[float]] = {}
+
+    async def round(self, number: int) -> None:
+        """Time each of them once, in an order that turns, each in a database of its own."""
+        kinds = [BARE, INDEXED, SHIPPED]
+        at = number % len(kinds)
+        for kind in kinds[at:] + kinds[:at]:
+            name = f"copy_{number}_{kinds.index(kind)}"
+            url = await _make(self.server, name)
             await ask(url, _MONTH)
-            await ask(url, "CREATE TABLE bare (LIKE litellm_ledger.calls)")
-            connection = await database.connect(url)
-            began = time.perf_counter()
-            for parcel in packed:
-                await connection.copy_to_table(
-                    "bare",
-                    columns=parcel.rows.columns,
-                    source=batch._pieces(parcel.rows),
-                    format="binary",
-                )
-            bare = time.perf_counter() - began
-            await connection.close()
-            began, cpu = time.perf_counter(), time.process_time()
-            await ship(url, root)
-            took, cpu = time.perf_counter() - began, time.process_time() - cpu
-            ratios.append(bare / took)
-            print(f"   {records / took:,.0f} records/s, {cpu / records * 1e6:.1f} us CPU a record")
-        print(f"shipping against a bare binary COPY: {statistics.median(ratios):.2f} (median)")
+            await (self._shipped(url) if kind == SHIPPED else self._copied(url, kind))
+            await ask(self.server.url(), f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _took(self, kind: str, wall: float, client: float, backend: float) -> None:
+        self.walls.setdefault(kind, []).append(wall)
+        each = 1e6 / self.records
+        print(
+            f"   {self.records / wall:9,.0f} records/s, CPU of the client {client * each:5.1f} us "
+            f"a record, of the server {backend * each:5.1f}: {kind}"
+        )
+
+    async def _copied(self, url: str, kind: str) -> None:
+        connection = await database.connect(url)
+        table = "calls"
+        if kind == BARE:
+            table = "bare"
+            await connection.execute("CREATE TABLE litellm_ledger.bare (LIKE litellm_ledger.calls)")
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+        before = _cpu(backend)
+        began, client = time.perf_counter(), time.process_time()
+        for parcel in self.packed:
+            await database.copy(connection, table, parcel.rows.columns, batch.pieces(parcel.rows))
+        took, client = time.perf_counter() - began, time.process_time() - client
+        self._took(kind, took, client, _cpu(backend) - before)
+        await connection.close()
+
+    async def _shipped(self, url: str) -> None:
+        backend = 0
+
+        async def connect(address: Address) -> Any:
+            nonlocal backend
+            connection = await database.connect(address)
+            backend = await connection.fetchval("SELECT pg_backend_pid()")
+            return connection
+
+        shipper = Shipper(url, [Road(self.root, url)], connect=connect)
+        shipper._sums_at = math.inf  # they are timed apart
+        began, client = time.perf_counter(), time.process_time()
+        while shipper.records < self.records:
+            await shipper.step()
+        took, client = time.perf_counter() - began, time.process_time() - client
+        self._took(SHIPPED, took, client, _cpu(backend))
+        connection = shipper._there
+        before, began = _cpu(backend), time.perf_counter()
+        while await bring_forward(connection):
+            pass
+        each = 1e6 / self.records
+        print(
+            f"   {'':24} sums by quarter of an hour, while nothing is shipped: "
+            f"{(time.perf_counter() - began) * each:.1f} us a record, "
+            f"CPU of the server {(_cpu(backend) - before) * each:.1f}"
+        )
+        await shipper.close()
+
+
+BARE = "COPY into a table without an index"
+INDEXED = "COPY into calls, with its indexes"
+SHIPPED = "shipping"
+
+
+def _cpu(process: int) -> float:
+    """Return the seconds of CPU that a process has had; 0 where nobody tells."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
+    except (OSError, ValueError):
+        return 0.0
+
+
+async def copy(server: Server, records: int, rounds: int) -> None:
+    """Print how fast shipping is against COPY of the same rows, with indexes and without."""
+    root = Path(tempfile.mkdtemp(prefix="copy-", dir=_PLACE))
+    try:
+        copies = Copies(server, root, records)
+        for number in range(rounds):
+            await copies.round(number)
+        for kind in (BARE, INDEXED):
+            pairs = zip(copies.walls[kind], copies.walls[SHIPPED], strict=True)
+            ratio = statistics.median(peer / ours for peer, ours in pairs)
+            print(f"shipping is {ratio:.2f} times as fast (median) as {kind}")
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -169,13 +169,7 @@ async def _second_transaction(
 ) -> bool:
     """Commit the rows, and the checkpoint in a transaction of its own."""
     writer_id, parcel = args
-    await connection.copy_to_table(
-        "calls",
-        schema_name="litellm_ledger",
-        columns=parcel.rows.columns,
-        source=batch._pieces(parcel.rows),
-        format="binary",
-    )
+    await database.copy(connection, "calls", parcel.rows.columns, batch.pieces(parcel.rows))
     parcel.rows._rows.clear()
     counts = dict(parcel.counts)
     counts["usage"] = parcel.last - parcel.first + 1 - sum(counts.values())

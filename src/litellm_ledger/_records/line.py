@@ -118,9 +118,7 @@ def checked(line: bytes) -> bool:
 
 def framed(line: bytes) -> bool:
     """Tell whether the suffix of ``line`` is well-formed, and its checksum true."""
-    if len(line) <= SUFFIX or line[-SUFFIX:-11] != b',"crc":"' or line[-3:] != b'"}\n':
-        return False
-    return b"%08x" % crc32(line[:-SUFFIX]) == line[-11:-3]
+    return len(line) > SUFFIX and line[-SUFFIX:] == b',"crc":"%08x"}\n' % crc32(line[:-SUFFIX])
 
 
 def decode(line: bytes) -> UsageRecord:

@@ -11,12 +11,13 @@ reads the checkpoint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._records.gaps import Gap
 
+from . import database
 from .query import query
 from .rows import Addition, Rows, Started
 from .source import Stretch
@@ -24,7 +25,7 @@ from .source import Stretch
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["Parcel", "pack", "pieces", "reject", "ship"]
+__all__ = ["Packing", "Parcel", "pack", "pieces", "reject", "ship"]
 
 _STATEMENT: Final = 60_000
 _IDLE: Final = 30_000
@@ -68,32 +69,46 @@ class Parcel:
         }
 
 
-def pack(
-    stretch: Stretch,
-    writer_id: int,
-    months: Collection[int],
-    breathe: Callable[[], None] | None = None,
-) -> Parcel:
-    """Make the parcel of what was read; needs no database.
+class Packing:
+    """Makes the parcel of what was read, piece by piece; needs no database.
 
     Args:
         stretch: lines of one writer, and what is damaged among them.
         writer_id: what the database calls the writer.
         months: those that have a partition.
-        breathe: called again and again.
     """
-    rows = Rows(stretch.writer, writer_id, months)
-    numbers, lines = stretch.numbers, stretch.lines
-    for at in range(0, len(lines), _BREATH):
-        rows.extend(numbers[at : at + _BREATH], lines[at : at + _BREATH])
-        if breathe is not None:
-            breathe()
-    damaged = set(rows.damaged)
-    if damaged:
-        lines = [raw for number, raw in zip(numbers, lines, strict=True) if number not in damaged]
-    spans = sorted([*stretch.damaged, *((number, number) for number in damaged)])
-    sha256 = hashlib.sha256(b"".join(lines)).digest()
-    return Parcel(stretch.first, stretch.last, rows, _joined(spans), sha256)
+
+    def __init__(self, stretch: Stretch, writer_id: int, months: Collection[int]) -> None:
+        self._stretch = stretch
+        self._rows = Rows(stretch.writer, writer_id, months)
+        self._sha256 = hashlib.sha256()
+        self._at = 0
+
+    def go_on(self) -> bool:
+        """Pack some lines; tell whether there are more."""
+        rows, at, end = self._rows, self._at, self._at + _BREATH
+        numbers, lines = self._stretch.numbers[at:end], self._stretch.lines[at:end]
+        known = len(rows.damaged)
+        rows.extend(numbers, lines)
+        if damaged := set(rows.damaged[known:]):
+            lines = [raw for one, raw in zip(numbers, lines, strict=True) if one not in damaged]
+        self._sha256.update(b"".join(lines))
+        self._at = end
+        return end < len(self._stretch.lines)
+
+    def parcel(self) -> Parcel:
+        """Return it, once there are no more lines."""
+        stretch, rows = self._stretch, self._rows
+        spans = sorted([*stretch.damaged, *((number, number) for number in rows.damaged)])
+        return Parcel(stretch.first, stretch.last, rows, _joined(spans), self._sha256.digest())
+
+
+def pack(stretch: Stretch, writer_id: int, months: Collection[int]) -> Parcel:
+    """Make the parcel of what was read in one go; see ``Packing``."""
+    packing = Packing(stretch, writer_id, months)
+    while packing.go_on():
+        pass
+    return packing.parcel()
 
 
 def reject(stretch: Stretch, writer_id: int, why: str) -> Parcel:
@@ -134,18 +149,11 @@ async def ship(
         return False
     rows = parcel.rows
     if rows.outcomes:
-        await connection.copy_to_table(
-            "calls",
-            schema_name="litellm_ledger",
-            columns=rows.columns,
-            source=pieces(rows),
-            format="binary",
-        )
+        await database.copy(connection, "calls", rows.columns, pieces(rows))
     await _copy_small(connection, writer_id, parcel)
     if rows.unsettled or unsettled:
         await connection.execute(query("beaten"), writer_id, 0 if unsettled else parcel.first)
-    named = [(name, attempt) for _, name, attempt in rows.settled if name is not None]
-    if named:
+    if named := rows.ended_by_name():
         await connection.execute(query("settled"), writer_id, *zip(*named, strict=True))
     ended = await connection.execute(_end(writer_id, parcel, counts))
     if ended != "COMMIT":  # PostgreSQL rolls a failed transaction back without an error
@@ -153,7 +161,7 @@ async def ship(
     return True
 
 
-async def pieces(rows: Rows) -> AsyncIterator[bytes]:
+def pieces(rows: Rows) -> Iterator[bytes]:
     """Yield the rows for COPY, in pieces of some size: each costs asyncpg a task."""
     held: list[bytes] = []
     size = 0
@@ -206,11 +214,7 @@ def _settled(writer_id: int, parcel: Parcel) -> str:
 
     The ``started`` record of a call that began in this one is in this one.
     """
-    ended = [
-        (number, attempt)
-        for number, _, attempt in parcel.rows.settled
-        if number is not None and number < parcel.first
-    ]
+    ended = parcel.rows.ended_before(parcel.first)
     if not ended:
         return ""
     operations, attempts = (",".join(map(str, numbers)) for numbers in zip(*ended, strict=True))
@@ -226,31 +230,19 @@ def _settled(writer_id: int, parcel: Parcel) -> str:
 async def _copy_small(connection: asyncpg.Connection, writer_id: int, parcel: Parcel) -> None:
     """Copy what few batches have much of."""
     rows = parcel.rows
-    ended = {(number or 0, name, attempt) for number, name, attempt in rows.settled}
-    running = [one for one in rows.started if _key(one) not in ended]
     gaps: list[Sequence[Any]] = [
         *rows.gaps,
         *((first, last, "damaged", None) for first, last in parcel.damaged),
     ]
     for table, columns, records in (
-        ("in_flight", Started._fields, running),
+        ("in_flight", Started._fields, rows.running()),
         ("gaps", Gap._fields, gaps),
         ("additions", Addition._fields, rows.additions),
         ("rejected", ("seq", "line", "why"), parcel.rejected),
     ):
         if records:
-            await connection.copy_records_to_table(
-                table,
-                schema_name="litellm_ledger",
-                columns=("writer_id", *columns),
-                records=[(writer_id, *record) for record in records],
-            )
-
-
-def _key(one: Started) -> tuple[int, str | None, int]:
-    """Return which attempt of which call began; without an operation, of its own."""
-    number = 0 if one.operation is not None else one.operation_seq or one.seq
-    return number, one.operation, one.attempt or 1
+            told = [(writer_id, *record) for record in records]
+            await database.copy_records(connection, table, ("writer_id", *columns), told)
 
 
 def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

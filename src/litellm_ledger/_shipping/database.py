@@ -13,7 +13,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +32,7 @@ __all__ = [
     "close",
     "connect",
     "copy",
+    "copy_records",
     "is_theirs",
     "module",
     "transaction",
@@ -176,9 +177,34 @@ async def copy(
             yield piece
 
     how = {"schema_name": "litellm_ledger", "columns": columns, "format": "binary"}
+    await _copied(
+        connection, connection.copy_to_table(table, source=source(), **how), timeout=timeout
+    )
+
+
+async def copy_records(
+    connection: asyncpg.Connection,
+    table: str,
+    columns: Sequence[str],
+    records: Iterable[Sequence[Any]],
+    *,
+    timeout: float = STATEMENT_TIMEOUT,
+) -> None:
+    """Copy rows into a table of the schema, given by their values; all else is as of ``copy``."""
+    how = {"schema_name": "litellm_ledger", "columns": columns}
+    await _copied(
+        connection,
+        connection.copy_records_to_table(table, records=records, **how),
+        timeout=timeout,
+    )
+
+
+async def _copied(
+    connection: asyncpg.Connection, copying: Coroutine[Any, Any, Any], *, timeout: float
+) -> None:
     try:
         async with asyncio.timeout(timeout):
-            await connection.copy_to_table(table, source=source(), **how)
+            await copying
     except AttributeError:  # asyncpg says goodbye on a connection that it has dropped itself
         if connection.is_closed():
             raise TimeoutError from None

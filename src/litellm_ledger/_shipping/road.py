@@ -37,6 +37,8 @@ _NOTE_AT_LEAST: Final = 60.0
 """Seconds after which it is noted although nothing changed."""
 _HELD: Final = 1.0
 """Seconds after which lines are looked for again that are there and cannot be shipped."""
+_PIECE: Final = 128
+"""Lines after which others may run: a third of a millisecond."""
 _TIMES: Final = 64
 """Moments that are kept of one writer's backlog, for how old it is."""
 
@@ -85,7 +87,6 @@ class Road:
         patience: seconds that the backlog of a living writer of another process waits first: that
             process may ship it itself.
         recovers: finish what writers left behind that died.
-        breathe: called again and again while lines are read.
         lines: of one batch, at most.
 
     Attributes:
@@ -102,16 +103,17 @@ class Road:
         *,
         patience: float = 0.0,
         recovers: bool = True,
-        breathe: Callable[[], None] | None = None,
         lines: int = LINES,
     ) -> None:
         self._lines = lines
         self.root = root
         self.to = to
-        self.source = Source(root, breathe=breathe)
+        self.source = Source(root)
         self.known: dict[str, Checkpoint] = {}
         self.own: dict[str, Callable[[int], None]] = {}
         self.backlogs: dict[str, _Backlog] = {}
+        self._out: dict[str, int] = {}
+        self._turn: str | None = None
         self._patience = patience
         self._recovers = recovers and not is_network(root)
         self._recover_at = 0.0
@@ -185,6 +187,8 @@ class Road:
     def knows(self, writer: str, checkpoint: Checkpoint) -> None:
         """Take what the database says of a writer."""
         moved = checkpoint.shipped > self.shipped(writer)
+        if checkpoint.shipped >= self._out.get(writer, 0):
+            self.back(writer)
         self.known[writer] = checkpoint
         hear = self.own.get(writer)
         if hear is not None:
@@ -199,8 +203,12 @@ class Road:
         if standing is not None:
             self._compare(standing)
 
-    def round(self, *, all_now: bool = False) -> Iterator[Stretch]:
+    def round(self, *, all_now: bool = False) -> Iterator[Stretch | None]:
         """Yield lines of each writer that has some: a batch of each that may still write.
+
+        In between, ``None`` again and again: others may run.  Of a writer whose lines are being
+        shipped (``shipped`` is not there yet) those are yielded that follow: ``back`` has them
+        yielded again.
 
         Of those that are closed only one has its turn, until it is shipped to its end: it may have
         to be read from the archive.
@@ -215,12 +223,17 @@ class Road:
             standing = self.source.lookout.standings.get(writer)
             if backlog is None or known is None or standing is None or backlog.after > now:
                 continue
-            if closed and standing.closed:
+            first = max(known.shipped, self._out.get(writer, 0)) + 1
+            if (closed and standing.closed) or first > standing.top:
                 continue
             if not all_now and self._is_another_s(backlog, standing, moment):
                 continue
+            stretch = Stretch(writer, first, first - 1)
             try:
-                stretch = self.source.read(writer, known.shipped + 1, backlog.lines)
+                while len(stretch.lines) < backlog.lines and self.source.read_on(
+                    stretch, min(len(stretch.lines) + _PIECE, backlog.lines)
+                ):
+                    yield None
             except (LedgerError, OSError) as exc:
                 self.failed(writer, str(exc), _HELD)
                 continue
@@ -228,13 +241,20 @@ class Road:
             if stretch.last < stretch.first:
                 backlog.after = now + _HELD  # held
                 continue
-            closed = closed or standing.closed
+            if standing.closed:
+                closed, self._turn = True, writer
+            self._out[writer] = stretch.last
             yield stretch
 
-    def _order(self, writer: str) -> tuple[bool, bool, float]:
+    def back(self, writer: str) -> None:
+        """Have lines yielded again that are not shipped."""
+        self._out.pop(writer, None)
+
+    def _order(self, writer: str) -> tuple[bool, bool, bool, float]:
         standing = self.source.lookout.standings.get(writer)
         closed = standing is not None and standing.closed
-        return writer not in self.own, closed, random.random()  # else those that race always meet
+        chance = random.random()  # else those that race always meet
+        return writer not in self.own, closed, writer != self._turn, chance
 
     def _is_another_s(self, backlog: _Backlog, standing: Standing, moment: float) -> bool:
         if not self._patience or standing.writer in self.own or not backlog.seen:
@@ -246,6 +266,7 @@ class Road:
 
     def refused(self, stretch: Stretch) -> bool:
         """Note that the database does not take a stretch; tell whether it is a single line."""
+        self.back(stretch.writer)
         backlog = self.backlogs.setdefault(stretch.writer, _Backlog())
         if len(stretch.lines) == 1:
             return True
@@ -254,6 +275,7 @@ class Road:
 
     def failed(self, writer: str, why: str, pause: float) -> None:
         """Note that a writer cannot be shipped now, for its own reasons."""
+        self.back(writer)
         backlog = self.backlogs.setdefault(writer, _Backlog())
         backlog.after, backlog.why = time.monotonic() + pause, why
 
@@ -261,6 +283,7 @@ class Road:
         """Believe nothing that the database said: the connection is another one now."""
         self._expected = {**self._expected, **{w: one.shipped for w, one in self.known.items()}}
         self.known.clear()
+        self._out.clear()
 
     # -- what it says of itself ------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, get_type_hints
 from zlib import crc32
@@ -48,7 +48,6 @@ _FIXED: Final = (
 )
 """Numbers that nearly every outcome has: packed in one go."""
 _NUMBERS: Final = ("cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "ttft_ms")
-_FLAGS: Final = ("cache_hit", "stream")
 _WORDS: Final = (
     "call",
     "model",
@@ -59,8 +58,10 @@ _WORDS: Final = (
     "usage_source",
     "cost_source",
     "price_version",
+    "cache_hit",
+    "stream",
 )
-"""Texts of which there are few: encoded once for each combination."""
+"""Of which there are few values: encoded once for each combination."""
 _TEXTS: Final = ("operation", "call_id", "response_id")
 _JSON: Final = ("tags", "meta")
 _RARE: Final = (
@@ -76,21 +77,25 @@ _RARE: Final = (
     "search_units",
 )
 _LAST: Final = ("content", "line")
-_COMMON: Final = (*_FIXED, *_NUMBERS, *_FLAGS, *_WORDS, *_TEXTS, *_JSON)
+_COMMON: Final = (*_FIXED, *_NUMBERS, *_WORDS, *_TEXTS, *_JSON)
 COLUMNS: Final = (*_COMMON, *_RARE, *_LAST)
 """The columns of ``calls``, in the order in which rows have them."""
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_FIRST_DAY: Final = -365 * 1_900
+_LAST_DAY: Final = 365 * 7_900
+"""Days since 2000 of which nobody need ask whether ``datetime`` has them."""
 _NO_TIME: Final = -(2**63)
 """What PostgreSQL calls ``-infinity``, in microseconds."""
 _NULL: Final = b"\xff\xff\xff\xff"
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
+_BELOW_1000: Final = [f"{number:03d}" for number in range(1_000)]
 _CHUNK: Final = 128
 """Rows in one piece of the stream."""
-_KEPT: Final = 4_096
+_KEPT: Final = 16_384
 """Encoded values that are kept, each of at most ``_LONGEST`` bytes."""
-_LONGEST: Final = 512
+_LONGEST: Final = 256
 
 _length: Final = struct.Struct(">i").pack
 _int: Final = struct.Struct(">iq").pack
@@ -100,37 +105,49 @@ _packed: Final = struct.Struct(">iqiqiqiqiqiqiqiqid").pack
 _NULLS: Final = _NULL * (len(_RARE) + len(_LAST))
 _BOOL: Final = {None: _NULL, False: b"\0\0\0\1\0", True: b"\0\0\0\1\1"}
 _ABSENT: Final = msgspec.Raw(b"")
+_HOLDS: Final = ("hold_picousd", "hold_tokens", "most_picousd", "most_tokens")
 
 
-def _members() -> list[tuple[str, Any, Any]]:
+def _members() -> dict[str, tuple[str, Any, Any]]:
     """The members of a line, those with JSON as it is."""
     hints = get_type_hints(Line, include_extras=True)
     needed = {"id", "seq", "kind"}
-    found: list[tuple[str, Any, Any]] = []
+    found: dict[str, tuple[str, Any, Any]] = {}
     for field in msgspec.structs.fields(Line):
         name = field.encode_name
         if field.name in ("tags", "meta", "content"):
-            found.append((name, msgspec.Raw, _ABSENT))
+            found[name] = name, msgspec.Raw, _ABSENT
         else:
             default = msgspec.NODEFAULT if name in needed else None
-            found.append((name, hints[field.name], default))
+            found[name] = name, hints[field.name], default
     return found
 
 
+_MEMBERS: Final = _members()
 _Members: Final[Any] = msgspec.defstruct(
-    "_Members", _members(), kw_only=True, frozen=True, gc=False, tag_field="v", tag=1
+    "_Members", _MEMBERS.values(), kw_only=True, frozen=True, gc=False, tag_field="v", tag=1
 )
 _decode: Final = msgspec.json.Decoder(_Members).decode
-# Where members are in the tuple of them all; ``extend`` unpacks it.
-_ORDER: Final = {name: at for at, (name, _, _) in enumerate(_members())}
-_STATUS: Final = _ORDER["status"]
-_NAMES: Final = slice(_ORDER["call"], _ORDER["error"] + 1)
-_UNITS: Final = slice(_ORDER["images"], _ORDER["search_units"] + 1)
-_HOLDS: Final = slice(_ORDER["saved_cost_picousd"], _ORDER["most_tokens"] + 1)
-_REST: Final = slice(_ORDER["content"], len(_ORDER))
-_NO_UNITS: Final = (None,) * (_UNITS.stop - _UNITS.start)
-_NO_HOLDS: Final = (None,) * (_HOLDS.stop - _HOLDS.start)
-_NO_REST: Final = (_ABSENT, None, None)
+# What nearly all lines have and nothing else, in the order of a line: that is read the fastest.
+_UNUSUAL: Final = {*_RARE, "content", "gap_until", "reason"}.difference(_HOLDS)
+_USUAL: Final = [name for name in _MEMBERS if name not in _UNUSUAL]
+_NAMES: Final = slice(_USUAL.index("call"), _USUAL.index("error") + 1)
+_HELD: Final = slice(_USUAL.index("hold_picousd"), _USUAL.index("most_tokens") + 1)
+_Usual: Final[Any] = msgspec.defstruct(
+    "_Usual",
+    [
+        *(_MEMBERS[name] for name in _USUAL),
+        ("crc", msgspec.Raw, _ABSENT),
+    ],
+    kw_only=True,
+    frozen=True,
+    gc=False,
+    tag_field="v",
+    tag=1,
+    forbid_unknown_fields=True,
+)
+_decode_usual: Final = msgspec.json.Decoder(_Usual).decode
+_NO_HOLDS: Final = (None,) * len(_HOLDS)
 
 _tags: Final = msgspec.json.Decoder(dict[str, str] | None).decode
 _object: Final = msgspec.json.Decoder(dict[str, Any] | None).decode
@@ -181,7 +198,6 @@ class Rows:
 
     Attributes:
         cost_picousd: the sum of their costs.
-        settled: of each outcome, in their order, which attempt it ends.
         unsettled: of each outcome that recovery wrote, its number and which attempt it ends.
         started: rows of ``in_flight``; ``gaps``, ``additions``: of the tables of these names.
         damaged: numbers of lines that hold no record, ascending.
@@ -195,8 +211,10 @@ class Rows:
         self._months = months
         self._rows: list[bytes] = []
         self._extras: dict[int, bytes] = {}
+        self._begins: dict[int, bytes] = {}
+        self._ended: tuple[list[int], list[int]] = [], []
+        self._named: list[Key] = []
         self.cost_picousd = 0
-        self.settled: list[Key | tuple[int, None, int]] = []
         self.unsettled: list[tuple[int, Key]] = []
         self.started: list[Started] = []
         self.gaps: list[Gap] = []
@@ -209,102 +227,138 @@ class Rows:
         """How many rows of ``calls`` there are."""
         return len(self._rows)
 
-    def extend(self, numbers: Iterable[int], lines: Iterable[bytes]) -> None:
+    @property
+    def settled(self) -> list[Key]:
+        """Of each outcome, which attempt it ends: first those that name it by its number."""
+        return [Key(own, None, attempt) for own, attempt in zip(*self._ended, strict=True)] + (
+            self._named
+        )
+
+    def ended_before(self, first: int) -> list[tuple[int, int]]:
+        """Return the calls that end and began before a number: that of each, and the attempt."""
+        return [one for one in zip(*self._ended, strict=True) if one[0] < first]
+
+    def ended_by_name(self) -> list[tuple[str, int]]:
+        """Return the calls that end and are not named by a number of this writer."""
+        return [(name, attempt) for _, name, attempt in self._named if name is not None]
+
+    def running(self) -> list[Started]:
+        """Return the calls that begin here and do not end here."""
+        if not self.started:
+            return []
+        ended: set[tuple[int, str | None, int]] = {
+            (own, None, attempt) for own, attempt in zip(*self._ended, strict=True)
+        }
+        ended.update((own or 0, name, attempt) for own, name, attempt in self._named)
+        return [one for one in self.started if _key(one) not in ended]
+
+    def extend(  # noqa: C901 - one member after the other, in one frame for speed
+        self, numbers: Iterable[int], lines: Iterable[bytes]
+    ) -> None:
         """Add lines whose checksums are true, and whose numbers the caller has found to be these.
 
-        Nearly all lines are outcomes without anything unusual; those never leave this frame.
+        Nearly all lines have nothing unusual; those never leave this frame.
         """
-        decode, pack, fields, combined = _decode, _packed, astuple, _combinations
-        prefix, months, epoch = self._prefix, self._months, _EPOCH
-        append, settle, join = self._rows.append, self.settled.append, b"".join
-        null, length, integer, real, flags = _NULL, _length, _int, _float, _BOOL
-        size, cost_picousd = len(prefix), 0
-        begun: dict[int, bytes] = {}
+        decode, pack, fields, combined = _decode_usual, _packed, astuple, _combinations
+        prefix, begins, epoch, known_tags = self._prefix, self._begins, _EPOCH, _known_tags
+        append, join, length, null, integer = self._rows.append, b"".join, _length, _NULL, _int
+        end, end_attempt = self._ended[0].append, self._ended[1].append
+        known_objects, names, held, no_holds = _known_objects, _NAMES, _HELD, _NO_HOLDS
+        below_1000, start, at, cost_picousd = _BELOW_1000, "", -1, 0
         for number, raw in zip(numbers, lines, strict=True):
-            if self._adds or b"\\" in raw:
+            if self._adds or (b"\\" in raw and b"\\u0000" in raw):
                 self._add(number, raw)
                 continue
             try:
                 values = fields(decode(raw))
                 (
                     name, seq, kind, ts, operation, attempt, _, _, _, _, _, _,
-                    read, written, total, from_cache, to_cache, reasoned, _, _, _, _, _,
-                    counted, cost, priced, version, hit, _, _, _, _, _,
-                    latency, waited, stream, tagged, one, two, detail, _, _, _,
+                    read, written, total, from_cache, to_cache, reasoned,
+                    counted, cost, priced, version, hit, hold_picousd, hold_tokens, _, _,
+                    latency, waited, stream, tagged, one, two, detail, _,
                 ) = values  # fmt: skip
-                month = ts.year * 100 + ts.month
-                own = number
-                if operation != name:  # of a record before: prefix and 16 digits, nothing else
-                    digits = operation[size:]
-                    own = int(digits)
-                    if (
-                        len(digits) != 16
-                        or not digits.isdecimal()
-                        or not digits.isascii()
-                        or not operation.startswith(prefix)
-                    ):
-                        self._add(number, raw)
-                        continue
-                if (
-                    kind != "usage"
-                    or month not in months
-                    or ts.tzinfo is not UTC
-                    or seq != number
-                    or name != f"{prefix}{number:016d}"
-                    or values[_STATUS] == "unsettled"
-                    or values[_UNITS] != _NO_UNITS
-                    or values[_HOLDS] != _NO_HOLDS
-                    or values[_REST] != _NO_REST
-                ):
+                thousands, below = divmod(number, 1_000)
+                if thousands != at:
+                    at, start = thousands, f"{prefix}{thousands:013d}"
+                own = number if operation == name else self._number_of(operation)
+                if seq != number or name != start + below_1000[below] or own is None:
                     self._add(number, raw)
                     continue
                 since = ts - epoch
-                moment = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+                days = since.days
+                begin = begins.get(days) or self._begin(days)
+                if not begin:
+                    self._add(number, raw)
+                    continue
+                data = bytes(tagged)
+                tags = known_tags.get(data) or _of_tags(data)
+                data = bytes(detail)
+                meta = known_objects.get(data) or _of_object(data)
+                if kind == "started":
+                    began = ts.astimezone(UTC)
+                    self.started.append(
+                        Started(number, began, own, None, attempt, hold_picousd, hold_tokens, raw)
+                    )
+                    continue
+                words = values[names]
+                said = combined.get(words) or _combination(words)
+                sources = counted, priced, version, hit, stream
+                told = combined.get(sources) or _combination(sources)
+                if kind != "usage" or words[4] == "unsettled" or values[held] != no_holds:
+                    self._add(number, raw)
+                    continue
+                moment = (days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+            except (AttributeError, TypeError, ValueError):  # not as nearly all are
+                self._add(number, raw)
+                continue
+            try:
                 amounts = pack(
                     8, number, 8, moment, 8, own, 8, attempt, 8, cost, 8, read, 8, written,
                     8, total, 8, latency,
                 )  # fmt: skip
-                data = bytes(tagged)
-                tags = _known_tags.get(data) or _of_tags(data)
-                data = bytes(detail)
-                meta = _known_objects.get(data) or _of_object(data)
-            except (AttributeError, TypeError, ValueError, struct.error):  # not as nearly all are
-                self._add(number, raw)
-                continue
-            words = values[_NAMES]
-            sources = counted, priced, version
-            if one is None or two is None:
-                ids = _text(one) + _text(two)
-            else:
-                first, second = one.encode(), two.encode()
-                ids = join((length(len(first)), first, length(len(second)), second))
+            except struct.error:  # one of them is not there
+                several = number, moment, own, attempt, cost, read, written, total
+                amounts = join((*map(_number, several), _real(latency)))
+            first, second = (one or "").encode(), (two or "").encode()
             append(
                 join(
                     (
-                        begun.get(month) or self._begin(begun, month),
+                        begin,
                         amounts,
                         null if from_cache is None else integer(8, from_cache),
                         null if to_cache is None else integer(8, to_cache),
                         null if reasoned is None else integer(8, reasoned),
-                        null if waited is None else real(8, waited),
-                        flags[hit],
-                        flags[stream],
-                        combined.get(words) or _combination(words),
-                        combined.get(sources) or _combination(sources),
+                        null if waited is None else _real(waited),
+                        said,
+                        told,
                         null,
-                        ids,
+                        null if one is None else length(len(first)),
+                        first,
+                        null if two is None else length(len(second)),
+                        second,
                         tags,
                         meta,
                     )
                 )
             )
-            settle((own, None, attempt))
-            cost_picousd += cost
+            end(own)
+            end_attempt(attempt or 1)
+            if cost is not None:
+                cost_picousd += cost
         self.cost_picousd += cost_picousd
 
-    def _begin(self, begun: dict[int, bytes], month: int) -> bytes:
-        """Return what rows of a month begin with."""
-        begun[month] = made = _first(4, self._writer_id, 4, month)
+    def _begin(self, days: int) -> bytes:
+        """Return what rows of a day begin with; nothing, where its month has no partition.
+
+        Args:
+            days: since 2000.
+        """
+        if not _FIRST_DAY <= days <= _LAST_DAY:
+            return b""
+        day = _EPOCH + timedelta(days)
+        month = day.year * 100 + day.month
+        made = _first(4, self._writer_id, 4, month) if month in self._months else b""
+        self._begins[days] = made
         return made
 
     def chunks(self) -> Iterator[bytes]:
@@ -385,7 +439,11 @@ class Rows:
         if cost is not None:
             self.cost_picousd += cost
         key = Key(own, other, found.attempt or 1)
-        self.settled.append(key)
+        if own is None:
+            self._named.append(key)
+        else:
+            self._ended[0].append(own)
+            self._ended[1].append(key.attempt)
         if found.status == "unsettled":
             self.unsettled.append((number, key))
         numbers = number, moment, own, found.attempt, cost
@@ -401,9 +459,7 @@ class Rows:
                     _number(found.cache_write_tokens),
                     _number(found.reasoning_tokens),
                     _real(found.ttft_ms),
-                    _BOOL[found.cache_hit],
-                    _BOOL[found.stream],
-                    *map(_text, _words(found)),
+                    *map(_word, _words(found)),
                     _text(other),
                     _text(found.call_id),
                     _text(found.response_id),
@@ -432,6 +488,13 @@ class Rows:
             return number, None
         if operation is None:
             return None, None
+        own = self._number_of(operation)
+        if own is not None:
+            return own, None
+        return None, str(operation)
+
+    def _number_of(self, operation: str) -> int | None:
+        """Return the number in an id of this writer: its prefix and 16 digits, nothing else."""
         prefix = self._prefix
         digits = operation[len(prefix) :]
         if (
@@ -440,8 +503,8 @@ class Rows:
             and digits.isdigit()
             and operation.startswith(prefix)
         ):
-            return int(digits), None
-        return None, str(operation)
+            return int(digits)
+        return None
 
     def _add_started(self, number: int, found: Any, raw: bytes) -> None:
         ts = found.ts
@@ -480,7 +543,13 @@ class Rows:
         return True
 
 
-_combinations: dict[tuple[str | None, ...], bytes] = {}
+def _key(one: Started) -> tuple[int, str | None, int]:
+    """Return which attempt of which call began; without an operation, of its own."""
+    number = 0 if one.operation is not None else one.operation_seq or one.seq
+    return number, one.operation, one.attempt or 1
+
+
+_combinations: dict[tuple[str | bool | None, ...], bytes] = {}
 _known_tags: dict[bytes, bytes] = {}
 _known_objects: dict[bytes, bytes] = {}
 
@@ -504,8 +573,12 @@ def _text(value: str | None) -> bytes:
     return _length(len(data)) + data
 
 
-def _combination(words: tuple[str | None, ...]) -> bytes:
-    made = b"".join(map(_text, words))
+def _word(value: str | bool | None) -> bytes:
+    return _text(value) if isinstance(value, str) else _BOOL[value]
+
+
+def _combination(words: tuple[str | bool | None, ...]) -> bytes:
+    made = b"".join(map(_word, words))
     if len(made) <= _LONGEST:
         if len(_combinations) >= _KEPT:
             _combinations.clear()
@@ -519,21 +592,24 @@ def _of_tags(data: bytes) -> bytes:
     Raises:
         msgspec.DecodeError, UnicodeDecodeError: they are no tags.
     """
-    absent = not data or _tags(data) is None
-    return _keep(_known_tags, data, _NULL if absent else _field(b"\1" + data))  # jsonb's version
+    if not data or _tags(data) is None:
+        return _NULL
+    made = _length(len(data) + 1) + b"\1" + data  # of jsonb there is one version
+    return made if len(data) > _LONGEST else _keep(_known_tags, data, made)
 
 
 def _of_object(data: bytes) -> bytes:
     """Return an object, JSON as in a line, as a field."""
-    absent = not data or _object(data) is None
-    return _keep(_known_objects, data, _NULL if absent else _field(data))
+    if not data or _object(data) is None:
+        return _NULL
+    made = _length(len(data)) + data
+    return made if len(data) > _LONGEST else _keep(_known_objects, data, made)
 
 
 def _keep(known: dict[bytes, bytes], data: bytes, made: bytes) -> bytes:
-    if len(made) <= _LONGEST:
-        if len(known) >= _KEPT:
-            known.clear()
-        known[data] = made
+    if len(known) >= _KEPT:
+        known.clear()
+    known[data] = made
     return made
 
 

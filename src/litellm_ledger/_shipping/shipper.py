@@ -15,8 +15,9 @@ import random
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +56,8 @@ _MONTHS: Final = 3_600.0
 """Seconds after which partitions are made ahead again."""
 _AT_ONCE: Final = 1_000
 """Writers that are asked for in one query."""
+_UNRESTED: Final = 4
+"""Pieces of work after which the loop is looked after, where no other threads are."""
 _WINDOW: Final = 10.0
 """Seconds over which the rate is taken."""
 _END: Final = 2.0
@@ -76,6 +79,21 @@ _WRITERS: Final = (*_DATA, "23", "40", "XX")
 _MAKE: Final = "SELECT * FROM litellm_ledger.make_partitions($1)"
 _PARTITIONS: Final = "SELECT * FROM litellm_ledger.partitions()"
 _MAKE_AHEAD: Final = "SELECT * FROM litellm_ledger.make_partitions_ahead()"
+
+
+@dataclass(slots=True)
+class _Ready:
+    """A batch that is packed.
+
+    Attributes:
+        parcel: what is to be shipped, or what went wrong with packing it.
+        later: it is the first of the next round.
+    """
+
+    road: Road
+    stretch: Stretch
+    parcel: batch.Parcel | Exception
+    later: bool
 
 
 class Shipper:
@@ -125,6 +143,8 @@ class Shipper:
         self._again_at = 0.0
         self._shipped: deque[tuple[float, int]] = deque()
         self._woken: asyncio.Event | None = None
+        self._ready: _Ready | None = None
+        self._worked = 0
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -208,17 +228,64 @@ class Shipper:
             _log.warning("sums in %s: %s: %s", self._address.place, type(exc).__name__, exc)
 
     async def _round(self, *, all_now: bool) -> bool:
+        """Ship a batch of each writer that has one; while one is shipped, the next is packed."""
         moved = False
-        for road in self.roads:
-            for stretch in road.round(all_now=all_now):
-                self.shipping = True
-                try:
-                    moved = await self._ship(road, stretch) or moved
-                finally:
-                    self.shipping = False
-                if self.stopping:
-                    return moved
+        turns = self._turns(all_now=all_now)
+        ready, self._ready = self._ready, None
+        if ready is None or ready.road not in self.roads:
+            ready = await self._prepare(turns)
+        while ready is not None:
+            coming = asyncio.create_task(self._prepare(turns))
+            self.shipping = True
+            try:
+                moved = await self._ship(ready) or moved
+            except BaseException:
+                coming.cancel()
+                raise
+            finally:
+                self.shipping = False
+            if self.stopping:
+                coming.cancel()
+                break
+            ready = await coming
+            if ready is not None and ready.later:
+                self._ready = ready
+                break
         return moved
+
+    def _turns(self, *, all_now: bool) -> Iterator[tuple[Road, Stretch | None, bool]]:
+        """Yield what is to be shipped in this round, and then the first of the next one."""
+        for later in (False, True):
+            for road in list(self.roads):
+                for stretch in road.round(all_now=all_now):
+                    yield road, stretch, later
+
+    async def _prepare(self, turns: Iterator[tuple[Road, Stretch | None, bool]]) -> _Ready | None:
+        """Read and pack a batch; asks the database nothing."""
+        for road, stretch, later in turns:
+            known = None if stretch is None else road.known.get(stretch.writer)
+            if stretch is None or known is None:
+                await self._rest()
+                continue
+            try:
+                return _Ready(road, stretch, await self._pack(stretch, known.writer_id), later)
+            except Exception as exc:  # noqa: BLE001 - one of its lines is more than we can take
+                return _Ready(road, stretch, exc, later)
+        return None
+
+    async def _pack(self, stretch: Stretch, writer_id: int) -> batch.Parcel:
+        packing = batch.Packing(stretch, writer_id, self._months)
+        while packing.go_on():
+            await self._rest()
+        return packing.parcel()
+
+    async def _rest(self) -> None:
+        """Let others run: other threads, and what this loop has to send."""
+        if self._breathe is not None:
+            self._breathe()
+        self._worked += 1
+        if self._breathe is not None or self._worked % _UNRESTED == 0:
+            await asyncio.sleep(0)
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -279,19 +346,23 @@ class Shipper:
 
     # -- shipping ------------------------------------------------------------------------------
 
-    async def _ship(self, road: Road, stretch: Stretch) -> bool:
-        """Ship one stretch; tell whether it is shipped, by this shipper or by another.
+    async def _ship(self, ready: _Ready) -> bool:
+        """Ship one batch; tell whether it is shipped, by this shipper or by another.
 
         Raises:
             Exception: the connection is in doubt.
         """
+        road, stretch = ready.road, ready.stretch
         known = road.known.get(stretch.writer)
         standing = road.source.lookout.standings.get(stretch.writer)
         if known is None or standing is None:
             return False
+        if known.shipped != stretch.first - 1:  # what was before it was not shipped, or more was
+            road.back(stretch.writer)
+            return True
         closed = standing.closed and stretch.last >= standing.top
         try:
-            parcel = await self._pack(stretch, known.writer_id)
+            parcel = await self._with_months(ready, known.writer_id)
             done = await batch.ship(
                 self._there,
                 known.writer_id,
@@ -308,6 +379,7 @@ class Shipper:
             await self._refused(road, stretch, exc)
             return True
         if not done:  # somebody else did
+            road.back(stretch.writer)
             road.known.pop(stretch.writer)
             await self._ask_of(road, [stretch.writer])
             return True
@@ -321,13 +393,18 @@ class Shipper:
         self._good()
         return True
 
-    async def _pack(self, stretch: Stretch, writer_id: int) -> batch.Parcel:
-        parcel = batch.pack(stretch, writer_id, self._months, self._breathe)
-        missing = parcel.rows.missing - self._months - self._without
+    async def _with_months(self, ready: _Ready, writer_id: int) -> batch.Parcel:
+        """Return the parcel, packed again if months had to be made for it."""
+        parcel = ready.parcel
+        if isinstance(parcel, Exception):
+            raise parcel
+        missing = parcel.rows.missing - self._without
         if missing:
-            await self._ask_months(sorted(missing))
-            self._without |= missing - self._months
-            parcel = batch.pack(stretch, writer_id, self._months, self._breathe)
+            if new := missing - self._months:
+                await self._ask_months(sorted(new))
+                self._without |= new - self._months
+            if missing & self._months:
+                parcel = await self._pack(ready.stretch, writer_id)
         return parcel
 
     async def _refused(self, road: Road, stretch: Stretch, exc: Exception) -> None:

@@ -238,7 +238,7 @@ class _Sink:
             if road.root == root:
                 break
         else:
-            road = Road(root, self.to, patience=_PATIENCE, recovers=recovers, breathe=self._breathe)
+            road = Road(root, self.to, patience=_PATIENCE, recovers=recovers)
             self.shipper.roads.append(road)
         road.own[writer] = hear
         self.shipper.wake()

@@ -9,11 +9,12 @@ it was; only where a line does not fit is the file searched.  Never writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
+from zlib import crc32
 
 import msgspec
 
@@ -23,7 +24,8 @@ from litellm_ledger._records.adjustment import erased_of
 from litellm_ledger._records.audit import addition_of
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
-from litellm_ledger._records.line import checked, line_of, newer_version
+from litellm_ledger._records.line import LEVELS, SUFFIX, checked, line_of, newer_version
+from litellm_ledger._records.nesting import nests_deeper
 from litellm_ledger._records.scan import Head
 from litellm_ledger._storage.format_version import newer_format
 
@@ -38,8 +40,6 @@ SIZE: Final = 16 * 2**20
 """Bytes at which a batch ends, however few lines it has."""
 
 _BLOCK: Final = 2**20
-_BREATH: Final = 64
-"""Lines after which others may run: a tenth of a millisecond."""
 _GAP: Final = ord("g")
 _TRIES: Final = 3
 _KEPT: Final = 4
@@ -104,7 +104,6 @@ class Source:
 
     Args:
         root: the ledger.
-        breathe: called again and again while lines are read.
 
     Attributes:
         lookout: who has written, and up to where it is certain.
@@ -115,11 +114,9 @@ class Source:
         root: Path,
         *,
         lookout: Lookout | None = None,
-        breathe: Callable[[], None] | None = None,
     ) -> None:
         self.root = root
         self.lookout = lookout or Lookout(root)
-        self._breathe = breathe
         self._places: dict[str, _Place] = {}
         self._indexes: dict[SegmentName, Index] = {}
         self._kept: tuple[SegmentName, bytes] | None = None
@@ -140,11 +137,21 @@ class Source:
             LedgerPathError: the ledger, or its archive, cannot be read.
         """
         found = Stretch(writer, first, first - 1)
+        self.read_on(found, lines, size)
+        return found
+
+    def read_on(self, found: Stretch, lines: int, size: int = SIZE) -> bool:
+        """Read what follows, until there are so many lines; tell whether there may be more.
+
+        Raises:
+            UnsupportedFormat, LedgerPathError: as ``read``.
+        """
+        writer = found.writer
         standing = self.lookout.standings.get(writer)
         tries = 0
         while standing is not None and found.last < standing.top:
             if len(found.lines) >= lines or found.size >= size:
-                break
+                return found.size < size
             try:
                 if not self._straight(found, standing, lines, size):
                     self._search(found, standing, sure=tries > 0)
@@ -162,7 +169,7 @@ class Source:
                 break
         if standing is not None and found.held is None and found.last >= standing.top:
             found.held = standing.held
-        return found
+        return False
 
     # -- straight on -----------------------------------------------------------------------------
 
@@ -185,25 +192,27 @@ class Source:
             offset = self._find(file, name, inode, number, start)
             if offset is None:
                 return False
-            breathe, left = self._breathe, _BREATH
             begun = number
-            for raw in file:
+            numbers, kept = found.numbers, found.lines
+            for raw in islice(file, max(1, lines - len(kept))):
                 opening = start % (number, number)
-                if not raw.startswith(opening) or not checked(raw):
+                if (
+                    not raw.startswith(opening)
+                    or raw[-SUFFIX:] != b',"crc":"%08x"}\n' % crc32(raw[:-SUFFIX])
+                    or nests_deeper(raw, LEVELS)
+                ):
                     break
                 last = number if raw[len(opening)] != _GAP else _end_of(raw)
                 if not number <= last <= end:
                     break
-                found.add(last, raw)
+                numbers.append(number)
+                kept.append(raw)
+                found.last = last
                 offset += len(raw)
+                found.size += len(raw)
                 number = last + 1
-                if number > end or len(found.lines) >= lines or found.size >= size:
+                if number > end or found.size >= size:
                     break
-                if breathe is not None:
-                    left -= 1
-                    if not left:
-                        breathe()
-                        left = _BREATH
         self._places[name.writer] = _Place(name.first, inode, number, offset)
         return number > begun
 
