@@ -331,7 +331,7 @@ async def copy(server: Server, records: int, rounds: int) -> None:
 async def _lag(root: Path, sink: str | None, seconds: float, rate: int = 5_000) -> float:
     """Return the 99th percentile of how late the loop is, in seconds."""
     late = []
-    async with UsageTracker(root, sink=sink, handle_signals=False) as tracker:
+    async with UsageTracker(root, sink=sink, queue_size=100_000, handle_signals=False) as tracker:
         await asyncio.sleep(1.0)
         began = time.perf_counter()
         made = 0

@@ -31,10 +31,10 @@ _STATEMENT: Final = 60_000
 _IDLE: Final = 30_000
 """Milliseconds: a statement may take; a transaction may wait for us.  A machine that vanishes in
 the middle of one must not keep the writer's row locked for others."""
-_PIECE: Final = 2**19
+_PIECE: Final = 2**17
 """Bytes of rows that are sent at once."""
-_BREATH: Final = 64
-"""Lines after which others may run."""
+_BREATH: Final = 32
+"""Lines after which others may run: a quarter of a millisecond."""
 
 
 @dataclass(slots=True)

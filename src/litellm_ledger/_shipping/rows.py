@@ -281,7 +281,8 @@ class Rows:
                 if thousands != at:
                     at, start = thousands, f"{prefix}{thousands:013d}"
                 own = number if operation == name else self._number_of(operation)
-                if seq != number or name != start + below_1000[below] or own is None:
+                strange = own is None and operation is not None
+                if strange or seq != number or name != start + below_1000[below]:
                     self._add(number, raw)
                     continue
                 since = ts - epoch
@@ -341,8 +342,11 @@ class Rows:
                     )
                 )
             )
-            end(own)
-            end_attempt(attempt or 1)
+            if own is None:
+                self._named.append(Key(None, None, attempt or 1))
+            else:
+                end(own)
+                end_attempt(attempt or 1)
             if cost is not None:
                 cost_picousd += cost
         self.cost_picousd += cost_picousd
@@ -486,15 +490,15 @@ class Rows:
         operation = found.operation
         if operation == found.id:
             return number, None
-        if operation is None:
-            return None, None
         own = self._number_of(operation)
         if own is not None:
             return own, None
-        return None, str(operation)
+        return None, operation
 
-    def _number_of(self, operation: str) -> int | None:
+    def _number_of(self, operation: str | None) -> int | None:
         """Return the number in an id of this writer: its prefix and 16 digits, nothing else."""
+        if operation is None:
+            return None
         prefix = self._prefix
         digits = operation[len(prefix) :]
         if (

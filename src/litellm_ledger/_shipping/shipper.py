@@ -56,7 +56,7 @@ _MONTHS: Final = 3_600.0
 """Seconds after which partitions are made ahead again."""
 _AT_ONCE: Final = 1_000
 """Writers that are asked for in one query."""
-_UNRESTED: Final = 4
+_UNRESTED: Final = 8
 """Pieces of work after which the loop is looked after, where no other threads are."""
 _WINDOW: Final = 10.0
 """Seconds over which the rate is taken."""
