@@ -25,7 +25,7 @@ from litellm_ledger._records.audit import addition_of
 from litellm_ledger._records.layout import record_id
 from litellm_ledger._records.line import line_of
 
-from . import batch, rollup
+from . import batch, database, rollup
 from .as_lines import line_of_row
 from .asked import can_be
 from .erasure_search import THESE, Found, Place, find, marks
@@ -276,20 +276,11 @@ class _Run:
 
     async def _put(self, writer_id: int, rows: Rows) -> None:
         if rows.outcomes:
-            await self._connection.copy_to_table(
-                "calls",
-                schema_name="litellm_ledger",
-                columns=rows.columns,
-                source=batch.pieces(rows),
-                format="binary",
-            )
+            await database.copy(self._connection, "calls", rows.columns, batch.pieces(rows))
         if rows.started:
-            await self._connection.copy_records_to_table(
-                "in_flight",
-                schema_name="litellm_ledger",
-                columns=("writer_id", *Started._fields),
-                records=[(writer_id, *one) for one in rows.started],
-            )
+            records = [(writer_id, *one) for one in rows.started]
+            columns = ("writer_id", *Started._fields)
+            await database.copy_records(self._connection, "in_flight", columns, records)
 
     async def _lines(self, part: _Part) -> list[tuple[int, int, bytes]]:
         await self._connection.execute(

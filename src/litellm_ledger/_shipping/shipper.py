@@ -476,8 +476,14 @@ class Shipper:
         self.last_error = why
 
     def _drop(self) -> None:
-        """Give the connection up, without a word to the server and without waiting."""
+        """Give the connection up, without a word to the server and without waiting.
+
+        What was packed for it is read again: lines may be erased until there is another one.
+        """
         connection, self._connection = self._connection, None
+        if self._ready is not None:
+            self._ready.road.back(self._ready.stretch.writer)
+            self._ready = None
         if connection is not None:
             with suppress(Exception):
                 connection.terminate()
