@@ -23,6 +23,7 @@ from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.verdict import Verification
 from litellm_ledger._shipping import retention
 from litellm_ledger._shipping.database import connect
+from litellm_ledger._shipping.reading import Database
 from litellm_ledger._shipping.retention import PruningThere
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
@@ -306,26 +307,37 @@ def test_beside_shippers_leaders_and_readers(database_url: str, tmp_path: Path) 
 def test_a_long_reader_is_not_hung_and_hangs_nobody(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "_MOMENT", 20)
-    load(database_url, ledger(tmp_path, 120))
+    load(database_url, ledger(tmp_path, 60))
     before = ask(database_url, SPAN)
+    monkeypatch.setattr(retention, "_MOMENT", 20)
 
-    async def work() -> None:
-        reader, owner = await connect(database_url), await connect(database_url)
-        async with reader.transaction(isolation="repeatable_read", readonly=True):
-            await reader.execute("LOCK TABLE ONLY litellm_ledger.calls IN ACCESS SHARE MODE")
-            found = await retention.prune(
-                owner, Retention(keep=timedelta()), who="w", why="y", now=NOW, patience=0.0
-            )
-            assert not found.months
-            ((_, why),) = found.left
-            assert "hold the table without a pause" in why
-            assert [tuple(await reader.fetchrow(SPAN))] == before
-        for connection in (reader, owner):
-            await connection.close()
+    async def question(connection: Any) -> Any:
+        first = await connection.fetch("SELECT * FROM litellm_ledger.expired_sums")
+        found = await asyncio.to_thread(prune, database_url, timedelta())
+        return first, found, [tuple(await connection.fetchrow(SPAN))]
 
-    asyncio.run(work())
+    first, found, after = Database(database_url).ask(question)
+    assert (first, after) == ([], before)  # of one moment
+    assert not found.months
+    ((_, why),) = found.left
+    assert "hold the table without a pause" in why
     assert prune(database_url, timedelta()).records == before[0][0]
+
+
+def test_an_outcome_that_may_come_is_waited_for(database_url: str, tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    lines = [hand.started(1), hand.outcome(2, 1, status="unsettled", cost=1)]
+    hand.sealed(1, 2, lines)
+    load(database_url, hand.root)
+    run(database_url, "UPDATE litellm_ledger.writers SET closed = false")
+    ((_, why),) = prune(database_url, timedelta()).left
+    assert "unsettled" in why
+    hand.sealed(3, 3, [hand.outcome(3, 1, status="ok", cost=2)])
+    load(database_url, hand.root)
+    run(database_url, "UPDATE litellm_ledger.writers SET closed = false")
+    assert prune(database_url, timedelta()).records == 2
+    total = Ledger(database_url).report([]).total
+    assert (total.calls, total.cost) == (1, 2)
 
 
 def test_a_month_that_is_not_whole_stays(database_url: str, tmp_path: Path) -> None:

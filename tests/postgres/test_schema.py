@@ -6,15 +6,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from click.testing import CliRunner
+from tests.ledger_by_hand import HandMade
 from tests.postgres_server import Server
 
 from litellm_ledger import LedgerPathError, UnsupportedFormat
 from litellm_ledger._cli.app import app
 from litellm_ledger._shipping import database, schema
+from litellm_ledger._shipping.road import Road
+from litellm_ledger._shipping.shipper import Shipper
 
 pytestmark = pytest.mark.asyncio
 
@@ -319,3 +323,52 @@ async def test_the_command_warns_of_a_password_that_others_can_see(postgres: Ser
     assert status == 1
     assert "list of processes" in said
     assert "s3cret" not in out + said
+
+
+# -- changed by hand -----------------------------------------------------------------------------
+
+
+async def test_the_shape_is_what_the_files_make(owner: object) -> None:
+    assert await schema.changed_by_hand(owner) == []
+    rows = await owner.fetch(schema.statement("shape"))
+    known = Path(schema.__file__).with_name("sql") / "shape.txt"
+    assert known.read_text("utf-8").splitlines() == [row[0] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("ALTER TABLE litellm_ledger.calls DROP COLUMN latency_ms", "calls.latency_ms double"),
+        ("ALTER TABLE litellm_ledger.writers DROP CONSTRAINT every_number_is_accounted_for",
+         "constraint writers.every_number_is_accounted_for is missing"),
+        ("DROP TRIGGER checkpoint_goes_forward ON litellm_ledger.writers", "checkpoint_goes"),
+        ("ALTER TABLE litellm_ledger.in_flight DROP CONSTRAINT in_flight_pkey", "key in_flight"),
+        ("ALTER TABLE litellm_ledger.calls ADD COLUMN mine int NOT NULL", "calls.mine integer"),
+        ("ALTER TABLE litellm_ledger.calls ALTER attempt TYPE int", "column calls.attempt bigint"),
+        ("DROP TABLE litellm_ledger.beaten", "beaten.seq bigint not null is missing"),
+    ],
+)  # fmt: skip
+async def test_ship_refuses_a_schema_that_was_changed_by_hand(
+    owner: object, database_url: str, tmp_path: Path, change: str, said: str
+) -> None:
+    HandMade(tmp_path / "usage").filled({"status": "ok"})
+    await owner.execute("DROP VIEW litellm_ledger.usage")  # it rests on columns
+    view = "column usage."
+    await owner.execute(change)
+    wrong = [one for one in await schema.changed_by_hand(owner) if not one.startswith(view)]
+    assert any(said in one for one in wrong), wrong
+    shipper = Shipper(database_url, [Road(tmp_path / "usage", database_url)])
+    assert not await shipper.step(all_now=True)
+    assert "changed by hand" in str(shipper.failing)
+    await shipper.close()
+    assert await owner.fetchval("SELECT count(*) FROM litellm_ledger.writers") == 0
+    found = await asyncio.to_thread(CliRunner().invoke, app, ["database", "check", database_url])
+    assert said in found.output
+
+
+async def test_an_index_and_a_column_of_ones_own_are_nobodys_harm(owner: object) -> None:
+    await owner.execute(
+        "CREATE INDEX ON litellm_ledger.calls (model); CREATE TABLE litellm_ledger.mine ("
+        "x int NOT NULL CHECK (x > 0)); ALTER TABLE litellm_ledger.calls ADD COLUMN mine text"
+    )
+    assert await schema.changed_by_hand(owner) == []

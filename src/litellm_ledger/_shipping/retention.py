@@ -34,6 +34,18 @@ _MOMENT: Final = 1_000
 """… and milliseconds for which others wait behind each attempt."""
 _PAUSE: Final = (0.2, 2.0)
 
+_UNSETTLED: Final = """
+SELECT EXISTS (
+    SELECT FROM litellm_ledger.calls c JOIN litellm_ledger.writers w USING (writer_id)
+    WHERE {which} AND w.unsettled > 0 AND c.status = 'unsettled' AND NOT w.closed
+      AND w.updated_at > pg_catalog.now() - interval '1 day'
+      AND NOT EXISTS (
+        SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = c.writer_id AND b.seq = c.seq
+      )
+)
+"""
+"""Whether an outcome may still come that beats one of these: both would count."""
+
 
 class _LeftError(Exception):
     """A month stays; the text says why."""
@@ -269,6 +281,11 @@ async def _expire(
         await freeze(connection, writers)
         if wrong := await uneven(connection, writers):
             raise _LeftError(_uneven(wrong))
+        if await connection.fetchval(_UNSETTLED.format(which=month.which), writers):
+            raise _LeftError(
+                "a call in it is unsettled, and its writer may still ship the outcome; run this "
+                "again when all of it is shipped, or it has been silent for a day"
+            )
         removed = await remove(
             connection,
             "SELECT c.writer_id, c.seq, c.cost_picousd, 1 AS usage, 0 AS rejected "

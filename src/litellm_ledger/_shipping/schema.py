@@ -22,7 +22,9 @@ __all__ = [
     "SCHEMA",
     "Migration",
     "Standing",
+    "changed_by_hand",
     "check",
+    "check_shape",
     "init",
     "latest",
     "migrate",
@@ -38,6 +40,8 @@ AHEAD: Final = 3
 
 _LOCK: Final = (5512117, 1)
 """Of those who change the schema: one at a time in a database."""
+_TOLD: Final = 3
+"""Differences that an error names."""
 _FILES: Final = Path(__file__).parent / "sql"
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql", re.ASCII)
 
@@ -93,6 +97,44 @@ async def check(connection: asyncpg.Connection) -> None:
         LedgerPathError: it is older, or there is none.
     """
     _refuse(await version(connection))
+
+
+async def check_shape(connection: asyncpg.Connection) -> None:
+    """Refuse a schema of the version that this library knows that was changed by hand.
+
+    Raises:
+        LedgerPathError: it was; the text says what is missing, and what is new and may refuse rows.
+    """
+    if wrong := await changed_by_hand(connection):
+        more = f" and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
+        raise LedgerPathError(
+            f"the schema was changed by hand: {'; '.join(wrong[:_TOLD])}{more}; have its owner "
+            "undo that (litellm-ledger database check lists all)"
+        )
+
+
+async def changed_by_hand(connection: asyncpg.Connection) -> list[str]:
+    """Return how a schema differs from what the numbered files make, as far as that matters.
+
+    More columns that may be empty, indexes, functions and tables are nobody's harm; what a
+    constraint of somebody's own refuses is set aside (``rejected``).
+    """
+    found = {row[0] for row in await connection.fetch(statement("shape"))}
+    known = set((_FILES / "shape.txt").read_text("utf-8").splitlines())
+    tables = {_table(one) for one in known if one.startswith("column ")}
+    new = [
+        one
+        for one in found - known
+        if _table(one) in tables and one.startswith("column ") and one.endswith(" not null")
+    ]
+    return [
+        *(f"{one} is missing" for one in sorted(known - found)),
+        *(f"{one} is new" for one in sorted(new)),
+    ]
+
+
+def _table(thing: str) -> str:
+    return thing.split()[1].partition(".")[0]
 
 
 def _refuse(has: int) -> None:
@@ -187,6 +229,11 @@ async def standing(connection: asyncpg.Connection) -> Standing:
             _refuse(has)
         except (LedgerPathError, UnsupportedFormat) as exc:
             return Standing(server, user, has, latest(), faults=[str(exc)])
+        changed = await changed_by_hand(connection)
+        if changed:  # whatever else is asked might fail
+            return Standing(
+                server, user, has, latest(), faults=[f"changed by hand: {one}" for one in changed]
+            )
         row = await connection.fetchrow(statement("standing"), AHEAD)
     faults = [f"{table}: {what}" for table, what in zip(row["tables"], row["wrongs"], strict=True)]
     if row["missing"]:

@@ -296,6 +296,7 @@ class Shipper:
                 road.forget()
             self._connection = await self._connect(self._address)
             await schema.check(self._connection)
+            await schema.check_shape(self._connection)
             self._months_at = 0.0
         if time.monotonic() >= self._months_at:
             await self._ask_months()
