@@ -219,6 +219,38 @@ def test_what_has_expired_keeps_its_amounts_and_not_the_value(
     assert done.marks == ()
 
 
+def test_beside_shippers_and_leaders(database_url: str, tmp_path: Path) -> None:
+    root = ledger(tmp_path, 300)
+    there, person = Database(database_url), Person(PERSON)
+
+    async def race() -> None:
+        ended = asyncio.Event()
+
+        async def erases() -> None:
+            while not ended.is_set():
+                await asyncio.to_thread(there.erase, person, who="ops", why="t")
+
+        async def leads() -> None:
+            while not ended.is_set():
+                await asyncio.to_thread(roll, database_url, 90)
+
+        async def ships() -> None:
+            shipping = (asyncio.to_thread(load, database_url, root, lines=21) for _ in range(2))
+            await asyncio.gather(*shipping)
+            ended.set()
+
+        await asyncio.gather(ships(), erases(), leads())
+
+    asyncio.run(race())
+    there.erase(person, who="ops", why="t")
+    erase_here(root, person, who="ops", why="t")
+    roll(database_url)
+    assert answers(database_url) == answers(root)
+    found = Ledger(database_url).verify(against=[root])
+    assert wrong(found) == []
+    assert not any(one.partition("=")[2].encode() in texts(database_url) for one in PERSON)
+
+
 class _KilledError(Exception):
     pass
 

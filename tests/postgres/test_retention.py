@@ -304,6 +304,30 @@ def test_beside_shippers_leaders_and_readers(database_url: str, tmp_path: Path) 
     assert_sound(database_url, root)
 
 
+def test_a_line_of_a_month_that_has_gone_is_shipped(database_url: str, tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    hand.sealed(1, 1, [hand.line(1, cost=1, status="ok")])
+
+    async def work() -> None:
+        shipper = Shipper(database_url, [Road(hand.root, database_url)])
+        assert await shipper.step(all_now=True)
+        gone = await asyncio.to_thread(prune, database_url, timedelta())
+        assert gone.records == 1
+        hand.sealed(2, 2, [hand.line(2, cost=2, status="ok")])
+        while await shipper.step(all_now=True):  # alone in its batch, and not set aside for that
+            pass
+        assert shipper.records == 2
+        await shipper.close()
+
+    asyncio.run(work())
+    assert ask(database_url, "SELECT count(*) FROM litellm_ledger.rejected") == [(0,)]
+    assert ask(database_url, "SELECT seq FROM litellm_ledger.calls_202501") == [(2,)]
+    assert Ledger(database_url).report([]).total.cost == 3
+    assert prune(database_url, timedelta()).records == 1
+    assert Ledger(database_url).report([]).total.cost == 3
+    assert Ledger(database_url).verify().ok
+
+
 def test_a_long_reader_is_not_hung_and_hangs_nobody(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
