@@ -192,6 +192,8 @@ def test_ids_name_a_person_too_and_why_must_not(database_url: str, tmp_path: Pat
         there.erase(Person(["user=mallory@x"]), who="ops", why="Mallory@x asked")
     status, text = command("erase", database_url, "--where", "user=mallory@x", "--dry-run")
     assert (status, "would be erased from" in text) == (0, True), text
+    status, text = command("erase", database_url, "--where", "usr=mallory@x", "--yes")
+    assert (status, "usr" in text) == (2, True), text
     assert there.erase(Person(["user=nobody"]), who="ops", why="t").nothing
     assert ask(database_url, "SELECT count(*) FROM litellm_ledger.deeds") == [(0,)]
 

@@ -304,6 +304,21 @@ def test_beside_shippers_leaders_and_readers(database_url: str, tmp_path: Path) 
     assert_sound(database_url, root)
 
 
+def test_two_at_once_remove_a_month_once(database_url: str, tmp_path: Path) -> None:
+    root = ledger(tmp_path, 100)
+    expected = Ledger(root).report(["month"])
+    load(database_url, root)
+
+    async def both() -> list[PruningThere]:
+        rules = (asyncio.to_thread(prune, database_url, timedelta()) for _ in range(2))
+        return list(await asyncio.gather(*rules))
+
+    found = asyncio.run(both())
+    assert sum(one.records for one in found) == expected.total.calls
+    assert Ledger(database_url).report(["month"]).rows == expected.rows
+    assert wrong(Ledger(database_url).verify()) == []
+
+
 def test_a_line_of_a_month_that_has_gone_is_shipped(database_url: str, tmp_path: Path) -> None:
     hand = HandMade(tmp_path / "usage")
     hand.sealed(1, 1, [hand.line(1, cost=1, status="ok")])

@@ -78,12 +78,13 @@ def erase(
 
     from litellm_ledger._budgets.needs import kept_back
     from litellm_ledger._maintenance.erase import erase as erase_from
-    from litellm_ledger._maintenance.person import Person
+    from litellm_ledger._maintenance.person import Person, tags_in
     from litellm_ledger._records.record import cut
 
-    how = {"keep": keep_amounts, "dry_run": dry_run, "yes": yes}
+    how: dict[str, Any] = {"keep": keep_amounts, "dry_run": dry_run, "yes": yes}
     person = Person(where)
     if not isinstance(ledger.places[0], Path):
+        how["tags"] = () if allow_missing else sorted(tags_in(where))
         return _erase_there(output, ledger, person, cut(who or user_name()), cut(why), **how)
     counts = kept_back(ledger.path, datetime.now(UTC), keep=keep_amounts)
     by = None if dry_run else cut(who or user_name())
@@ -121,13 +122,21 @@ def _erase_there(
     keep: bool,
     dry_run: bool,
     yes: bool,
+    tags: Sequence[str],
 ) -> int:
-    """Erase from a ledger that is in object storage or in a database."""
+    """Erase from a ledger that is in object storage or in a database.
+
+    Args:
+        tags: refused if no call in a database has them, unless somebody was erased from it before.
+    """
+    from litellm_ledger._aggregates.question import Question
     from litellm_ledger._errors import LedgerPathError
 
     place: Any = ledger.places[0]
     if not hasattr(place, "erase"):
         raise LedgerPathError(f"{place}: erase from it where the ledger is written")
+    if tags and hasattr(place, "has_erased") and not place.has_erased():
+        refuse_misspelt(ledger, tags, Question())
     if not (dry_run or yes):
         if not sys.stdin.isatty():
             raise ValueError("erase asks before it does anything; in a pipe, give --yes")

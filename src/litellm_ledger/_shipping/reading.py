@@ -128,6 +128,11 @@ class Database(Elsewhere):
         with Link(self._address, silence=LONG) as link:
             return link.change(lambda there: erase(there, person, who=who, why=why, keep=keep))
 
+    def has_erased(self) -> bool:
+        """Whether anybody was erased here: the last call with a tag may have gone with them."""
+        text = "SELECT EXISTS (SELECT FROM litellm_ledger.deeds WHERE did = 'erase')"
+        return bool(self.ask(lambda there: there.fetchval(text)))
+
     def ask(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
         """Put a question of its own, in a transaction that changes nothing; as ``Link.ask``."""
         with Link(self._address) as link:

@@ -130,6 +130,10 @@ class _Month(NamedTuple):
         return datetime(year, month + 1, 1, tzinfo=UTC)
 
     @property
+    def table(self) -> str:
+        return f"litellm_ledger.calls_{self.number}"
+
+    @property
     def quarters(self) -> tuple[int, int]:
         """The first and the last quarter of an hour."""
         return (self.start - EPOCH) // QUARTER, (self.end - EPOCH) // QUARTER - 1
@@ -297,7 +301,7 @@ async def _expire(
         await rollup.tidy(connection, *month.quarters)
         await _keep_sums(connection, month, writers)
         await _delete(connection, month, writers)
-        if month.partition:
+        if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", month.table):
             await _drop(connection, month, writers, patience)
         done = PrunedMonth(str(month), removed.outcomes, removed.writers, removed.cost)
         if removed.outcomes:
@@ -375,7 +379,6 @@ async def _drop(
     Raises:
         _LeftError: somebody always did.
     """
-    name = f"litellm_ledger.calls_{month.number}"
     loop = asyncio.get_running_loop()
     end = loop.time() + patience
     while True:
@@ -384,7 +387,7 @@ async def _drop(
                 await connection.execute(
                     f"SET LOCAL lock_timeout = {_MOMENT}; "
                     "LOCK TABLE ONLY litellm_ledger.calls IN ACCESS EXCLUSIVE MODE; "
-                    f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"
+                    f"LOCK TABLE {month.table} IN ACCESS EXCLUSIVE MODE"
                 )
             break
         except Exception as exc:
@@ -399,7 +402,7 @@ async def _drop(
         await asyncio.sleep(random.uniform(*_PAUSE))
     if set(await _writers(connection, month)) - set(writers):
         raise _LeftError("outcomes of it were shipped just now; run this again")
-    await connection.execute(f"DROP TABLE {name}")
+    await connection.execute(f"DROP TABLE {month.table}")
 
 
 async def _forget_sums(
