@@ -32,16 +32,17 @@ _DAY = timedelta(days=1)
 _LINE = b'{"v":1,"id":"%b","seq":%d,"kind":"usage","ts":"%b%b"operation":"%b",'
 
 
-def make_year(root: Path, lines: int, days: int, begin: datetime) -> None:
+def make_year(root: Path, lines: int, days: int, begin: datetime, users: int = 50) -> None:
     """Write that many days of outcomes, one segment a day, each with its manifest.
 
     Args:
         root: where no ledger is yet.
         lines: in all; as many on each day.
         begin: midnight of the first, UTC.
+        users: values of the tag ``user``.
     """
     count = max(1, lines // days)
-    make(root, count, 1, begin=begin)
+    make(root, count, 1, users, begin)
     subprocess.run(
         [sys.executable, "-m", "litellm_ledger", "seal", str(root)], check=True, capture_output=True
     )

