@@ -20,9 +20,11 @@ from litellm_ledger._records.record import Fields, UsageRecord
 from .lines import real_outcomes
 from .listing import Snapshot, by_writer, open_segment
 
-__all__ = ["Fits", "ended", "last_written"]
+__all__ = ["Fits", "ended", "last_written", "lines_having"]
 
 _BLOCK: Final = 16 * 1024
+_FAR_BLOCK: Final = 16 * _BLOCK
+"""Of lines that are searched for bytes."""
 _MOST: Final = 32 * 2**20
 """Bytes after which a database, or reading everything once, is sooner."""
 
@@ -140,8 +142,6 @@ class _Ends:
         with file:
             for block in self._backwards(file):
                 for raw in block:
-                    if self._having and not any(one in raw for one in self._having):
-                        continue
                     line = line_of(raw) if checked(raw) else None
                     if (
                         line is not None
@@ -157,19 +157,39 @@ class _Ends:
                     return
 
     def _backwards(self, file: BinaryIO) -> Iterator[list[bytes]]:
-        """Yield the complete lines of a file block by block, the last one first."""
+        """Yield the complete lines of a file block by block, the last one first.
+
+        Where it is known what lines have that are asked for, others are left out.
+        """
         at = file.seek(0, os.SEEK_END)
         tail = b""
         while at:
-            size = min(_BLOCK, at)
+            size = min(_FAR_BLOCK if self._having else _BLOCK, at)
             self._left -= size
             if self._left < 0:
                 raise _GaveUpError
             at -= size
             file.seek(at)
-            *lines, _ = (file.read(size) + tail).split(b"\n")  # what is not complete is dropped
-            tail = lines.pop(0) + b"\n" if at and lines else b""
-            yield [line + b"\n" for line in reversed(lines)]
+            data = file.read(size) + tail
+            first = data.find(b"\n") + 1 if at else 0
+            tail = data[:first]
+            data = data[first : data.rfind(b"\n") + 1]  # what is not complete is dropped
+            if self._having:
+                yield lines_having(data, self._having)[::-1]
+            else:
+                yield [line + b"\n" for line in reversed(data.split(b"\n")[:-1])]
+
+
+def lines_having(data: bytes, needles: Sequence[bytes]) -> list[bytes]:
+    """Return the lines that have one of some bytes, in order."""
+    spans: dict[int, int] = {}
+    for needle in needles:
+        at = data.find(needle)
+        while at >= 0:
+            end = data.find(b"\n", at) + 1 or len(data)
+            spans[data.rfind(b"\n", 0, at) + 1] = end
+            at = data.find(needle, end)
+    return [data[start : spans[start]] for start in sorted(spans)]
 
 
 def _key(record: UsageRecord) -> tuple[str, int]:

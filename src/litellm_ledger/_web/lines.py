@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from litellm_ledger._aggregates.groups import MISSING
+from litellm_ledger._reading.last_written import lines_having
 from litellm_ledger._reading.listing import open_segment
 from litellm_ledger._records.layout import SegmentName, record_id
 from litellm_ledger._records.line import Line, checked, line_of
@@ -85,7 +86,7 @@ class Matches:
         if found is None:
             file, name = open_segment(self._root, name)
             with file:
-                found = _having(file.read(), [*needles, b"\\"])
+                found = lines_having(file.read(), [*needles, b"\\"])
             self._hold(key, found)
         for raw in found:
             yield _line(raw, name)
@@ -99,18 +100,6 @@ class Matches:
             while self._size > _MOST:
                 _, gone = self._held.popitem(last=False)
                 self._size -= sum(map(len, gone))
-
-
-def _having(data: bytes, needles: Sequence[bytes]) -> list[bytes]:
-    """Return the lines that have one of some bytes, in order."""
-    spans: dict[int, int] = {}
-    for needle in needles:
-        at = data.find(needle)
-        while at >= 0:
-            end = data.find(b"\n", at) + 1 or len(data)
-            spans[data.rfind(b"\n", 0, at) + 1] = end
-            at = data.find(needle, end)
-    return [data[start : spans[start]] for start in sorted(spans)]
 
 
 def needles(where: Iterable[tuple[str, Collection[str]]]) -> list[bytes]:

@@ -99,6 +99,7 @@ class Service:
         self._lock = threading.Lock()
         self._held: OrderedDict[bytes, tuple[float, Future[Reply]]] = OrderedDict()
         """Until when an answer is handed out."""
+        self._forgot = 0.0
 
     def __call__(self, asked: Asked) -> Reply:
         """Answer a request; one that is asked already waits for the same answer."""
@@ -127,8 +128,11 @@ class Service:
         return reply
 
     def _forget(self) -> None:
-        """Let go of what is not handed out any more."""
+        """Let go of what is not handed out any more, now and then."""
         now = time.monotonic()
+        if now < self._forgot + _FRESH / 4:
+            return
+        self._forgot = now
         size = 0
         for key, (until, future) in reversed([*self._held.items()]):
             if future.done():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import struct
@@ -33,6 +34,8 @@ _HEAD: Final = struct.Struct("!IQ")
 _FEED: Final = 2**64 - 1
 """Stands in place of a request's number in frames about the feed."""
 _NICE: Final = 5
+_GARBAGE: Final = 20_000
+"""Objects after which cycles are looked for: a page makes thousands, hardly any in one."""
 
 
 def _put(to: IO[bytes], number: int, data: bytes) -> None:
@@ -263,6 +266,8 @@ def _main() -> None:
         with lock, contextlib.suppress(OSError):
             _put(out, number, msgspec.msgpack.encode(value))
 
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
     root = Path(sys.argv[1])
     service = Service(root, process=True)
     feed = Feed(root, lambda news: put(_FEED, news))
