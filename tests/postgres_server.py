@@ -176,6 +176,11 @@ class Server:
         if self._copied is not None:
             shutil.rmtree(self._copied, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """The process that has started all others."""
+        return self._process.pid
+
     def url(self, database: str = "postgres", user: str = "postgres", password: str = "") -> str:
         """Return its address on the loopback."""
         word = f":{password}" if password else ""

@@ -1,0 +1,383 @@
+"""How shipping grows: slopes measured here, a model that a trial checks, and simulated fleets.
+
+``python -m benchmarks.scale [--quick] [--page docs/scale.md]`` takes some minutes on a machine that
+does nothing else, prints its tables, and writes them into the page between its marks.  Prices are
+the reader's: ``--core-hour``, ``--gib-month``, ``--object-gib-month``, ``--million-puts``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ._scale_model import Costs, Fleet, Outcome, simulate
+from ._scale_slopes import Slopes, measure, server
+from ._scale_trial import Plan, Seen, trial
+from ._size import Size
+from ._table import Table, quantity
+
+PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+DAY = 86_400.0
+MONTH = 30.4  # days
+GIB = 2**30
+BUSY_HOUR = 2.0  # its rate, over that of the day
+OUTAGE = 3_600.0
+KEPT = 90  # days of calls in the database
+SEGMENT = 64 * 2**20  # bytes at which a segment is sealed
+LOAD = 0.6  # the part of its cores that a server should use in the busy hour
+
+
+@dataclass(frozen=True)
+class Step:
+    """A fleet of some size, and the database for it."""
+
+    name: str
+    processes: int
+    calls: float  # a day
+    cores: int
+    every: float = 0.0
+    databases: int = 1
+
+    @property
+    def fleet(self) -> Fleet:
+        """One of its databases, in the busy hour."""
+        processes = self.processes // self.databases
+        rate = 2 * self.calls * BUSY_HOUR / DAY / self.processes
+        return Fleet(processes, processes, rate, self.cores, crossings=5, every=self.every)
+
+
+STEPS = (
+    Step("10 processes, 1 M calls a day", 10, 1e6, 2),
+    Step("100 processes, 10 M", 100, 1e7, 4),
+    Step("1,000 processes, 100 M", 1_000, 1e8, 16),
+    Step("1,000 processes, 100 M, once a minute", 1_000, 1e8, 8, every=60.0),
+    Step("10,000 processes, 1,000 M", 10_000, 1e9, 64),
+    Step("10,000 processes, 1,000 M, once a minute", 10_000, 1e9, 32, every=60.0),
+    Step("the same, 8 databases by writer", 10_000, 1e9, 8, every=60.0, databases=8),
+)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """US dollars: assumptions, and nobody's list prices."""
+
+    core_hour: float = 0.05
+    gib_month: float = 0.10
+    object_gib_month: float = 0.023
+    million_puts: float = 5.0
+
+
+def costs_of(slopes: Slopes) -> Costs:
+    """Return what the model takes, of what was measured."""
+    client, works = slopes.batch["client"], slopes.batch["server"]
+    return Costs(
+        client=(max(client.fixed, 0.0), client.slope),
+        server=(max(works.fixed, 0.0), works.slope),
+        sums=(slopes.look, max(slopes.call["sums"].slope, 0.0) / 2),
+        look=slopes.look,
+    )
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _slopes(slopes: Slopes) -> list[Table]:
+    call = Table(
+        "For each call",
+        ["", "for each call", "fixed", "off"],
+        "Measured. A call is two lines: `started` and its outcome, with tags, ids and durations. "
+        "*fixed* is what "
+        "the fit has at size 0, *off* the largest distance of a measurement from the line.",
+    )
+    for name, key, unit in (
+        ("processor of the process that records", "recorded", "µs"),
+        ("bytes in the ledger", "ledger", "B"),
+        ("processor of the shipper, batches of 5,000 lines", "client", "µs"),
+        ("processor of the server, batches of 5,000 lines", "server", "µs"),
+        ("WAL", "wal", "B"),
+        ("bytes in the database, indexes included", "stored", "B"),
+        ("processor of the server, sums by quarter of an hour", "sums", "µs"),
+        ("WAL of the sums", "sums wal", "B"),
+        ("bytes of the sums", "sums stored", "B"),
+        ("processor of the server, one `VACUUM ANALYZE`", "vacuum", "µs"),
+        ("WAL of that", "vacuum wal", "B"),
+        ("bytes in object storage, segments and manifests", "objects", "B"),
+        ("processor to send them", "sent", "µs"),
+        ("bytes in the archive (Parquet)", "archive", "B"),
+        ("processor of `compact`", "compacted", "µs"),
+    ):
+        fit = slopes.call[key]
+        times, fixed = (
+            (1e6, f"{fit.fixed * 1e3:,.0f} ms")
+            if unit == "µs"
+            else (
+                1.0,
+                f"{fit.fixed / 1024:,.0f} KiB",
+            )
+        )
+        call.add(name, f"{quantity(fit.slope * times)} {unit}", fixed, f"{100 * fit.off:.0f} %")
+    batch = Table(
+        "For each batch, by its lines",
+        ["", "a batch", "each line in it", "off"],
+        "Measured with batches of 4 to 5,000 lines of one writer. A transaction has one writer's "
+        "lines.",
+    )
+    for name, key in (
+        ("processor of the shipper", "client"),
+        ("processor of the server", "server"),
+    ):
+        fit = slopes.batch[key]
+        cells = f"{fit.fixed * 1e3:.2f} ms", f"{fit.slope * 1e6:.1f} µs", f"{100 * fit.off:.0f} %"
+        batch.add(name, *cells)
+    fit = slopes.batch["wal"]
+    batch.add("WAL", f"{fit.fixed:,.0f} B", f"{fit.slope:,.0f} B", f"{100 * fit.off:.0f} %")
+    groups = Table(
+        "Sums, by how many groups there are",
+        ["values of a tag", "rows in `rollup_15m`", "µs of the server for each call"],
+        "Measured: 20,000 calls of 30 days, so few calls share a quarter of an hour: a busy "
+        "database has fewer rows. "
+        f"A look when there is nothing to do takes {slopes.look * 1e3:.2f} ms of the server.",
+    )
+    for values, rows, taken in slopes.groups:
+        groups.add(f"{values:,}", f"{rows:,}", quantity(taken))
+    held = Table(
+        "Connections and partitions",
+        ["", "measured"],
+        "An idle connection of a shipper, and planning time by months. An empty month takes "
+        f"{slopes.partition / 1024:.0f} KiB.",
+    )
+    for name, fit in slopes.connection.items():
+        held.add(f"memory for an idle connection, {name}", f"{fit.slope / 2**20:.2f} MiB")
+    for months, day, everything in slopes.partitions:
+        held.add(
+            f"planning, {months} months: one day / all time", f"{day:.2f} / {everything:.2f} ms"
+        )
+    return [call, batch, groups, held]
+
+
+def _check(pairs: Sequence[tuple[Plan, Seen, Outcome, Outcome]]) -> Table:
+    table = Table(
+        "The model and a trial, side by side",
+        ["", "measured", "the model"],
+        "Each writer is a process, each shipper another one, and the database is on the same two "
+        "cores. The proxy between "
+        "them is cut. The model has the costs above, and nothing that was fitted to the trial.",
+    )
+    for plan, seen, usual, after in pairs:
+        name = f"{plan.writers} × {seen.rate:,.0f} lines/s, cut for {plan.cut[1]:.0f} s"
+        steady = [lines for _, lines in usual.backlog]
+        expected = sum(steady) / max(len(steady), 1)
+        table.add(f"{name}: usual backlog, lines", f"{seen.usual:,.0f}", f"{expected:,.0f}")
+        most = max(lines for _, lines in after.backlog)
+        table.add("   backlog when the network is back", f"{seen.most:,.0f}", f"{most:,.0f}")
+        table.add(
+            "   seconds until it is gone", f"{seen.caught_up:.1f}", f"{after.caught_up or -1:.1f}"
+        )
+    return table
+
+
+def _fleets(found: Sequence[tuple[Step, Outcome, Outcome]]) -> Table:
+    table = Table(
+        "Simulated fleets",
+        [
+            "",
+            "cores",
+            "batches/s",
+            "lines in one",
+            "cores used",
+            "lag p50 / p99, s",
+            "after an hour's cut: backlog",
+            "gone after",
+        ],
+        f"Simulated, in an hour of {BUSY_HOUR:.0f} times the daily mean. *Cores* are of each "
+        "database, as fast as those here; where "
+        "*cores used* is near them, the database is too small. A lag is that of the oldest line "
+        "of a batch; with `sink=`, lines "
+        "are synced once a second.",
+    )
+    for step, usual, after in found:
+        gone = "not in 6 hours" if after.caught_up is None else _duration(after.caught_up)
+        backlog = max((lines for _, lines in after.backlog), default=0)
+        table.add(
+            step.name,
+            f"{step.cores}",
+            f"{usual.batches / usual.seconds:,.0f}",
+            quantity(usual.lines / max(usual.batches, 1)),
+            f"{usual.busy / usual.seconds:.1f}",
+            f"{usual.lag(0.5):.1f} / {usual.lag(0.99):.1f}",
+            f"{backlog / 1e6:,.2f} M lines",
+            gone,
+        )
+    return table
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _money(
+    slopes: Slopes, found: Sequence[tuple[Step, Outcome, Outcome]], prices: Prices
+) -> list[Table]:
+    call = slopes.call
+    database = Table(
+        "A month in a database",
+        ["", "cores", "GiB kept", "WAL, GiB a day", "cores, $", "storage, $", "$ a million calls"],
+        f"Computed from the slopes and the simulation: cores for {100 * LOAD:.0f} % of load in "
+        f"the busy hour, {KEPT} days of calls, no standby "
+        "and no backup: multiply. The prices are assumptions and no offer of anybody: "
+        f"${prices.core_hour} a core and hour with its memory, ${prices.gib_month} a GiB and "
+        "month of block storage.",
+    )
+    objects = Table(
+        "A month in object storage",
+        ["", "GiB a month", "PUT a day", "PUT, $", "storage of a year, $", "as Parquet, $"],
+        "Computed from the slopes: two PUT a segment, which is sealed at 64 MiB or at the end of "
+        "the UTC day; twelve months kept. "
+        f"Assumed: ${prices.object_gib_month} a GiB and month, ${prices.million_puts} a million "
+        "PUT. Reading costs GET and traffic, and processor "
+        "time where you read.",
+    )
+    seen: set[float] = set()
+    for step, usual, _ in found:
+        cores = usual.busy / usual.seconds / LOAD * step.databases
+        kept = step.calls * KEPT * call["stored"].slope / GIB
+        wal = call["wal"].slope + call["sums wal"].slope + call["vacuum wal"].slope
+        # Small batches write more: their fixed part, for each of them.
+        fixed = usual.batches / usual.seconds * step.databases / BUSY_HOUR * DAY
+        logged = (step.calls * wal + fixed * slopes.batch["wal"].fixed) / GIB
+        pay, keep = cores * 24 * MONTH * prices.core_hour, kept * prices.gib_month
+        each = (pay + keep) / (step.calls * MONTH / 1e6)
+        database.add(
+            step.name,
+            f"{cores:.1f}",
+            f"{kept:,.0f}",
+            f"{logged:,.1f}",
+            f"{pay:,.0f}",
+            f"{keep:,.0f}",
+            f"{each:.3f}",
+        )
+        if step.calls in seen:
+            continue
+        seen.add(step.calls)
+        month = step.calls * MONTH * call["objects"].slope
+        year = 12 * step.calls * MONTH * call["archive"].slope / GIB
+        puts = (
+            2
+            * step.processes
+            * max(1.0, step.calls / step.processes * call["ledger"].slope / SEGMENT)
+        )
+        objects.add(
+            f"{step.processes:,} processes, {step.calls / 1e6:,.0f} M calls a day",
+            f"{month / GIB:,.1f}",
+            f"{puts:,.0f}",
+            f"{puts * MONTH / 1e6 * prices.million_puts:,.2f}",
+            f"{12 * month / GIB * prices.object_gib_month:,.2f}",
+            f"{year * prices.object_gib_month:,.2f}",
+        )
+    return [database, objects]
+
+
+# -- all of it -------------------------------------------------------------------------------------
+
+
+def _trials(one: object, slopes: Slopes, size: Size) -> list[tuple[Plan, Seen, Outcome, Outcome]]:
+    costs, found = costs_of(slopes), []
+    plans = size(
+        (Plan(2, 400.0, (16.0, 15.0)), Plan(4, 1_000.0, (16.0, 20.0))),
+        (Plan(2, 100.0, (3.0, 2.0), steady=2.0),),
+    )
+    for plan in plans:
+        seen = trial(one, plan)  # type: ignore[arg-type]
+        settle = plan.cut[0] - plan.steady + 1.5
+        cut = settle + plan.steady
+        busy = plan.writers * seen.rate * slopes.call["recorded"].slope / 2 / 2
+        fleet = Fleet(
+            plan.writers,
+            plan.writers,
+            seen.rate,
+            cores=len(os.sched_getaffinity(0)),
+            network=seen.crossing,
+            crossings=5,
+            look=0.25,
+            cut=(cut, cut + plan.cut[1]),
+            shared=True,
+            busy=min(max(busy, 0.0), 0.9),
+        )
+        usual, after = simulate(fleet, costs, settle=settle, steady=plan.steady, watch=0.25)
+        found.append((plan, seen, usual, after))
+    return found
+
+
+def _simulated(costs: Costs, steps: Sequence[Step]) -> list[tuple[Step, Outcome, Outcome]]:
+    found = []
+    for step in steps:
+        settle = max(10.0, 2 * step.every)
+        steady = max(20.0, 2 * step.every)
+        end = settle + steady
+        fleet = replace(step.fleet, cut=(end, end + OUTAGE))
+        began = time.monotonic()
+        usual, after = simulate(fleet, costs, settle=settle, steady=steady)
+        found.append((step, usual, after))
+        _say(f"simulated: {step.name}: {time.monotonic() - began:.0f} s")
+    return found
+
+
+def run(size: Size, prices: Prices) -> list[Table]:
+    """Measure, check and simulate; return the tables."""
+    with server() as one:
+        slopes = measure(one, size, _say)
+        checked = _trials(one, slopes, size)
+    found = _simulated(costs_of(slopes), size(STEPS, STEPS[:2]))
+    return [*_slopes(slopes), _check(checked), _fleets(found), *_money(slopes, found, prices)]
+
+
+def write(page: Path, tables: Sequence[Table], took: float) -> None:
+    """Put tables between the marks of a page."""
+    text = page.read_text("utf-8")
+    cores = len(os.sched_getaffinity(0))
+    said = (
+        f"Measured on {cores} shared cores of a virtual machine, {platform.system()}, Python "
+        f"{platform.python_version()}, PostgreSQL from its wheel, in {took / 60:.0f} minutes. Run "
+        "`python -m benchmarks.scale` for your own."
+    )
+    body = "\n".join([BEGIN, "", said, "", *(table.markdown() for table in tables), END])
+    new, count = re.subn(f"{BEGIN}.*{END}", lambda _: body, text, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"{page}: {BEGIN} and {END} are not there once")
+    page.write_text(new, "utf-8")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables, and write them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny counts: does it still run?")
+    parser.add_argument("--page", type=Path, help=f"default: {PAGE.name}, unless --quick")
+    for name, value in vars(Prices()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value)
+    given = parser.parse_args(arguments)
+    prices = Prices(**{name: getattr(given, name) for name in vars(Prices())})
+    began = time.monotonic()
+    tables = run(Size(quick=given.quick), prices)
+    for table in tables:
+        print(table.text())
+    page = given.page or (None if given.quick else PAGE)
+    if page is not None:
+        write(page, tables, time.monotonic() - began)
+        print(f"\nwritten: {page.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
