@@ -45,12 +45,14 @@ class Costs:
         client, server: of a batch (fixed, for each line).
         sums: of the server, to bring sums forward (fixed, for each number).
         look: of the server, when a shipper looks and there is nothing to bring forward.
+        refused: of the server, when another one leads.
     """
 
     client: tuple[float, float]
     server: tuple[float, float]
     sums: tuple[float, float]
     look: float
+    refused: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,7 @@ class _Run:
             self.at(self.dice.uniform(0, pause), self._round_of(number))
         if self.fleet.sums:
             self.at(SUMS, self._sums)
+            self.at(SUMS, self._look)
 
     def _round_of(self, number: int) -> Callable[[float], None]:
         """Return what a shipper does when its time has come: its writers, one after the other."""
@@ -294,8 +297,8 @@ class _Run:
     # -- sums --------------------------------------------------------------------------------------
 
     def _sums(self, now: float) -> None:
-        """Bring sums forward, as a leader does; all others look, and find it led."""
-        fleet, costs = self.fleet, self.costs
+        """Bring sums forward, as the one who leads does."""
+        costs = self.costs
         behind = self.shipped - self.rolled
         self.outcome.sums_behind = max(self.outcome.sums_behind, behind)
         cut = self._when_the_network_is_back(now)
@@ -303,14 +306,22 @@ class _Run:
             self.at(cut, self._sums)
             return
         numbers = min(SUMMED, behind)
-        if numbers:
-            done = self.server.serve(now, costs.sums[0] + costs.sums[1] * numbers)
-            self.rolled += numbers
-            self.at(done, self._sums)
+        if not numbers:
+            self.at(now + 1.0, self._sums)
             return
-        # The looks of all shippers in one second, together: one by one they would be most events.
-        self.server.serve(now, costs.look * fleet.shippers / SUMS)
-        self.at(now + 1.0, self._sums)
+        done = self.server.serve(now, costs.sums[0] + costs.sums[1] * numbers)
+        self.rolled += numbers
+        self.at(done, self._sums)
+
+    def _look(self, now: float) -> None:
+        """Have the shippers look; those of one second together, as they would be most events."""
+        if self._when_the_network_is_back(now) is None:
+            led = self.shipped - self.rolled > SUMMED
+            each = self.costs.refused if led else self.costs.look
+            looks = self.fleet.shippers / max(SUMS, self.fleet.every)
+            for _ in range(self.fleet.cores):
+                self.server.serve(now, each * looks / self.fleet.cores)
+        self.at(now + 1.0, self._look)
 
     # -- what is seen ------------------------------------------------------------------------------
 

@@ -82,20 +82,22 @@ class Slopes:
     Attributes:
         call: by name, for each call: seconds of a processor, or bytes.
         batch: by name, for a batch by its lines: seconds of a processor, or bytes of WAL.
-        groups: tag values, groups in the sums, and microseconds a call to bring them forward.
+        groups: values of a tag, days, rows of sums, and microseconds a call to bring them forward.
         partitions: months, milliseconds to plan one day, and to plan all time.
         connection: bytes of the server for each idle connection, and behind PgBouncer.
-        look: seconds of the server for a look at sums that are up to date.
+        look: seconds of the server for a look at sums that are up to date, by writers.
+        refused: the same where another one leads.
         partition: bytes of an empty month.
         machine: in general words.
     """
 
     call: dict[str, Fit] = field(default_factory=dict)
     batch: dict[str, Fit] = field(default_factory=dict)
-    groups: list[tuple[int, int, float]] = field(default_factory=list)
+    groups: list[tuple[int, float, int, float]] = field(default_factory=list)
     partitions: list[tuple[int, float, float]] = field(default_factory=list)
     connection: dict[str, Fit] = field(default_factory=dict)
-    look: float = 0.0
+    look: Fit = field(default_factory=lambda: Fit(0.0, 0.0, 0.0))
+    refused: float = 0.0
     partition: float = 0.0
     machine: str = ""
 
@@ -161,6 +163,23 @@ async def _ask(url: str, text: str, *args: Any) -> Any:
         await database.close(connection)
 
 
+class _Meter:
+    """What the server did since: everything that it had to write is written in that time, too."""
+
+    def __init__(self, one: Server, url: str) -> None:
+        self._one, self._url = one, url
+
+    async def begin(self) -> None:
+        await _ask(self._url, "CHECKPOINT")
+        self._cpu, self._wal = cpu_of(self._one.pid), await _wal(self._url)
+
+    async def end(self) -> tuple[float, int]:
+        """Return seconds of a processor, and bytes of WAL."""
+        wal = await _wal(self._url) - self._wal
+        await _ask(self._url, "CHECKPOINT")
+        return cpu_of(self._one.pid) - self._cpu, wal
+
+
 async def _wal(url: str) -> int:
     return int(await _ask(url, "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"))
 
@@ -184,10 +203,12 @@ async def _ship(url: str, root: Path, **options: Any) -> None:
 # -- ledgers ---------------------------------------------------------------------------------------
 
 
-def _lines(writer: str, calls: int, tags: Callable[[int], dict[str, str]] | None) -> list[bytes]:
+def _lines(
+    writer: str, calls: int, days: float, tags: Callable[[int], dict[str, str]] | None
+) -> list[bytes]:
     """Return the lines of calls: each as it begins, and as it ends."""
     found = []
-    for at, one in enumerate(records(writer, calls)):
+    for at, one in enumerate(records(writer, calls, days=days)):
         began, ended = record_id(writer, 2 * at + 1), record_id(writer, 2 * at + 2)
         tagged = one.tags if tags is None else tags(at)
         number = 2 * at + 1
@@ -214,13 +235,13 @@ def _lines(writer: str, calls: int, tags: Callable[[int], dict[str, str]] | None
 
 @contextmanager
 def _ledger(
-    calls: int, tags: Callable[[int], dict[str, str]] | None = None
+    calls: int, days: float = 0.25, tags: Callable[[int], dict[str, str]] | None = None
 ) -> Iterator[tuple[Path, int]]:
-    """Make a ledger of calls of 30 days; yield it and the bytes of its lines."""
+    """Make a ledger of calls of some hours; yield it and the bytes of its lines."""
     root = Path(tempfile.mkdtemp(prefix="scale-", dir=_PLACE))
     try:
         hand = HandMade(root, writer_name(1))
-        lines = _lines(hand.writer, calls, tags)
+        lines = _lines(hand.writer, calls, days, tags)
         hand.sealed(1, len(lines), lines)
         yield root, sum(map(len, lines))
     finally:
@@ -237,6 +258,7 @@ def measure(one: Server, size: Size, say: Callable[[str], object]) -> Slopes:
         ("calls at several sizes", _calls),
         ("batches of several sizes", _batches),
         ("groups of the sums", _groups),
+        ("looks at the sums", _looks),
         ("connections", _connections),
         ("partitions", _partitions),
         ("the machine that records", _recording),
@@ -255,28 +277,25 @@ def _calls(one: Server, size: Size, found: Slopes) -> None:
 
     async def run(calls: int) -> dict[str, float]:
         url = await _make(one, f"calls_{calls}")
+        meter, values = _Meter(one, url), {}
         with _ledger(calls) as (root, _):
             empty = await _ask(url, _RELATIONS, ".")
-            cpu, wal, ours = cpu_of(one.pid), await _wal(url), time.process_time()
+            await meter.begin()
+            ours = time.process_time()
             await _ship(url, root)
-            values = {
-                "client": time.process_time() - ours,
-                "server": cpu_of(one.pid) - cpu,
-                "wal": await _wal(url) - wal,
-            }
-        cpu, wal = cpu_of(one.pid), await _wal(url)
+            values["client"] = time.process_time() - ours
+            values["server"], values["wal"] = await meter.end()
+        await meter.begin()
         await _ask(url, "VACUUM ANALYZE litellm_ledger.calls")
-        values["vacuum"] = cpu_of(one.pid) - cpu
-        values["vacuum wal"] = await _wal(url) - wal
+        values["vacuum"], values["vacuum wal"] = await meter.end()
         values["stored"] = await _ask(url, _RELATIONS, ".") - empty
         before = await _ask(url, _RELATIONS, "^rollup")
-        cpu, wal = cpu_of(one.pid), await _wal(url)
         connection = await database.connect(url)
+        await meter.begin()
         while await rollup.bring_forward(connection, 10_000):
             pass
+        values["sums"], values["sums wal"] = await meter.end()
         await database.close(connection)
-        values["sums"] = cpu_of(one.pid) - cpu
-        values["sums wal"] = await _wal(url) - wal
         values["sums stored"] = await _ask(url, _RELATIONS, "^rollup") - before
         return values
 
@@ -293,12 +312,15 @@ def _batches(one: Server, size: Size, found: Slopes) -> None:
 
     async def run(lines: int, batches: int) -> None:
         url = await _make(one, f"batches_{lines}")
+        meter = _Meter(one, url)
         with _ledger(lines * batches // 2) as (root, _):
-            cpu, wal, ours = cpu_of(one.pid), await _wal(url), time.process_time()
+            await meter.begin()
+            ours = time.process_time()
             await _ship(url, root, lines=lines)
             seen["client"].append((time.process_time() - ours) / batches)
-            seen["server"].append((cpu_of(one.pid) - cpu) / batches)
-            seen["wal"].append((await _wal(url) - wal) / batches)
+            cpu, wal = await meter.end()
+            seen["server"].append(cpu / batches)
+            seen["wal"].append(wal / batches)
 
     for lines, batches in plan.items():
         asyncio.run(run(lines, batches))
@@ -320,34 +342,79 @@ def _weighted(lines: Sequence[int], values: Sequence[float]) -> Fit:
 
 
 def _groups(one: Server, size: Size, found: Slopes) -> None:
-    """Bring sums forward over few groups and over many; look when there is nothing to do."""
+    """Bring sums forward over few groups and over many."""
     calls = size(20_000, 400)
 
-    async def run(values: int) -> None:
-        url = await _make(one, f"groups_{values}")
+    async def run(values: int, days: float) -> None:
+        url = await _make(one, f"groups_{values}_{days:.0f}")
+        meter = _Meter(one, url)
 
         def tags(at: int) -> dict[str, str]:
             return {"team": f"team-{at * 7919 % values}", "env": "prod"}
 
-        with _ledger(calls, tags) as (root, _):
+        with _ledger(calls, days, tags) as (root, _):
             await _ship(url, root)
         connection = await database.connect(url)
-        cpu = cpu_of(one.pid)
+        await meter.begin()
         while await rollup.bring_forward(connection, 10_000):
             pass
-        taken = (cpu_of(one.pid) - cpu) / calls
-        groups = await _ask(url, "SELECT count(*) FROM litellm_ledger.rollup_15m")
-        found.groups.append((values, int(groups), taken * 1e6))
-        looks = size(400, 20)
-        await rollup.bring_forward(connection, 10_000)
-        cpu = cpu_of(one.pid)
-        for _ in range(looks):
-            await rollup.bring_forward(connection, 10_000)
-        found.look = (cpu_of(one.pid) - cpu) / looks
+        cpu, _ = await meter.end()
         await database.close(connection)
+        rows = await _ask(url, "SELECT count(*) FROM litellm_ledger.rollup_15m")
+        found.groups.append((values, days, int(rows), cpu / calls * 1e6))
 
-    for values in size((1, 10, 50, 100), (1, 10)):
-        asyncio.run(run(values))
+    for values, days in size(
+        ((1, 0.25), (10, 0.25), (50, 0.25), (50, 30.0)), ((1, 1.0), (10, 1.0))
+    ):
+        asyncio.run(run(values, days))
+
+
+_WRITERS = """
+WITH made AS (
+    INSERT INTO litellm_ledger.writers (writer, host, shipped, usage, closed)
+    SELECT 'writer-' || number, 'scale', 1, 1, true FROM generate_series($1::int, $2::int) AS number
+    RETURNING writer_id
+)
+INSERT INTO litellm_ledger.rollup_marks (writer_id, series, rolled)
+SELECT writer_id, series, 1 FROM made, unnest('{"", "tag:team", "tag:env"}'::text[]) AS series
+"""
+
+
+def _looks(one: Server, size: Size, found: Slopes) -> None:
+    """Look at sums that are up to date, among few writers and among many; and be refused."""
+    counts, times = size((1, 2_000, 10_000, 30_000), (1, 10, 20)), size(30, 5)
+    url = asyncio.run(_make(one, "looks"))
+
+    async def look(connection: Any) -> float:
+        cpu = cpu_of(one.pid)
+        for _ in range(times):
+            await rollup.bring_forward(connection, 10_000)
+        return (cpu_of(one.pid) - cpu) / times
+
+    async def run() -> list[float]:
+        with _ledger(200, tags=lambda at: {"team": f"{at % 2}", "env": "prod"}) as (root, _):
+            await _ship(url, root)
+        connection, other = await database.connect(url), await database.connect(url)
+        while await rollup.bring_forward(connection, 10_000):
+            pass
+        taken, last = [], 0
+        for count in counts:
+            await connection.execute(_WRITERS, last + 1, count)
+            await connection.execute("ANALYZE")
+            last = count
+            taken.append(await look(connection))
+        async with other.transaction():
+            await rollup._lead(other)
+            times_more = 10
+            cpu = cpu_of(one.pid)
+            for _ in range(times_more):
+                await look(connection)
+            found.refused = (cpu_of(one.pid) - cpu) / times / times_more
+        await database.close(connection)
+        await database.close(other)
+        return taken
+
+    found.look = Fit.of(counts, asyncio.run(run()))
 
 
 def _connections(one: Server, size: Size, found: Slopes) -> None:
@@ -423,7 +490,8 @@ def _recording(one: Server, size: Size, found: Slopes) -> None:
                 tracker.record_nowait(each)
                 if at % 100 == 99:
                     await asyncio.sleep(0)
-        return time.process_time() - began
+            await tracker.flush()
+            return time.process_time() - began
 
     for count in sizes:
         root = Path(tempfile.mkdtemp(prefix="scale-", dir=_PLACE))

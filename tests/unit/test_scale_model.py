@@ -49,7 +49,9 @@ def test_shipping_once_a_minute_takes_fewer_batches_and_looks_cost_by_the_shippe
     assert found[0].batches > 20 * found[1].batches
     assert found[0].lines == pytest.approx(found[1].lines, rel=0.1)
     assert found[1].busy < found[0].busy
-    assert found[1].busy > 240 * 100 * 0.001 / 5, "each looks at the sums every 5 s"
+    looks = 240 * 100 / 5
+    assert found[0].busy > looks * COSTS.look, "each looks at the sums every 5 s"
+    assert found[1].busy < looks * COSTS.look, "or when it ships"
 
 
 def test_a_line_is_fitted_and_how_far_it_is_off_is_told() -> None:
