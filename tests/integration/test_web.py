@@ -22,6 +22,7 @@ from tests.ledger_by_hand import HandMade
 
 from litellm_ledger._cli.serving import serve
 from litellm_ledger._reports.ledger import Ledger
+from litellm_ledger._web import worker
 from litellm_ledger._web.events import Broadcast, stream
 from litellm_ledger._web.feed import Feed, News, missed
 from litellm_ledger._web.service import Asked, Reply
@@ -290,3 +291,38 @@ def test_chromium_shows_it_without_a_complaint(
             said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
             assert said == []
             assert words in done.stdout
+
+
+def test_two_processes_answer_and_one_that_dies_is_replaced(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_LARGE", 0)
+    monkeypatch.setattr(worker.os, "cpu_count", lambda: 2)
+    hand.open(1, [hand.line(n, **outcome(f"t{n}")) for n in range(1, 5)])
+
+    async def ask(workers: worker.Workers, tenant: int) -> int:
+        scope = {"tenant": [f"t{tenant}"]}
+        asked = Asked(kind="api", what="report", given=[], scope=scope)
+        reply = await workers.ask(asked)
+        assert reply.status in (200, 503)
+        return json.loads(reply.body)["total"]["calls"] if reply.status == 200 else -1
+
+    async def run() -> None:
+        workers = worker.Workers(hand.root, process=True, hear=lambda _: None)
+        try:
+            assert [await ask(workers, n) for n in range(6)] == [0, 1, 1, 1, 1, 0]
+            running = workers._running
+            assert isinstance(running, worker._Processes)
+            first, second = running._each
+            assert first._number
+            assert second._number
+            second._child.kill()
+            while second.alive:  # noqa: ASYNC110 - it is told by a thread
+                await asyncio.sleep(0)
+            assert [await ask(workers, n) for n in range(6)] == [0, 1, 1, 1, 1, 0]
+            assert running._each[0] is first
+            assert running._each[1] is not second
+        finally:
+            await asyncio.to_thread(workers.close)
+
+    asyncio.run(run())

@@ -9,7 +9,6 @@ segment that was erased from, pruned or changed goes at once.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -37,8 +36,7 @@ _ROWS: Final = 2**17
 _PIECE: Final = 4_096
 """Outcomes of an open segment that are joined with those before them."""
 _WORTH_A_CHILD: Final = 32 * 2**20
-"""Bytes of segments that are loaded by processes of their own."""
-_CHILDREN: Final = 2
+"""Bytes of segments that are loaded by a process of its own."""
 
 
 class Grown(NamedTuple):
@@ -96,7 +94,7 @@ class Cube:
         self._refused: dict[SegmentName, str] = {}
         self._coming: OrderedDict[SegmentName, tuple[str, str, int]] = OrderedDict()
         self._loading: dict[SegmentName, str] = {}
-        self._threads = 0
+        self._is_loading = False
         self._growing: dict[SegmentName, _Growing] = {}
 
     # -- asking --------------------------------------------------------------------------------
@@ -158,18 +156,16 @@ class Cube:
             self._start()
 
     def _start(self) -> None:
+        if not self._coming or self._is_loading:
+            return
+        self._is_loading = True
         left = sum(size for _, _, size in self._coming.values())
-        wanted = 0
-        if self._coming:
-            wanted = min(_CHILDREN, os.cpu_count() or 1) if left > _WORTH_A_CHILD else 1
-        while self._threads < wanted:
-            self._threads += 1
-            threading.Thread(
-                target=self._load,
-                args=(self._process and left > _WORTH_A_CHILD,),
-                name="litellm-ledger-columns",
-                daemon=True,
-            ).start()
+        threading.Thread(
+            target=self._load,
+            args=(self._process and left > _WORTH_A_CHILD,),
+            name="litellm-ledger-columns",
+            daemon=True,
+        ).start()
 
     def _load(self, process: bool) -> None:
         """Load what is coming, until nothing is."""
@@ -178,7 +174,7 @@ class Cube:
             while True:
                 with self._lock:
                     if not self._coming:
-                        self._threads -= 1
+                        self._is_loading = False
                         return
                     name, (sha256, checksum, _) = self._coming.popitem()
                     full = self._size >= BYTES

@@ -1,4 +1,4 @@
-"""The process that answers: requests on its standard input, answers on its output.
+"""The processes that answer: requests on their standard input, answers on their output.
 
 Owns the frames (a length in four bytes, then JSON) and both ends of the pipes.  The process ends
 with its parent, however that ends.  Where there is no Python to start (a frozen program), threads
@@ -20,8 +20,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, Final
+from zlib import crc32
 
 import msgspec
+
+from litellm_ledger._records.layout import SEGMENTS
 
 from .feed import Feed, News
 from .service import Asked, Reply, Service, complaint
@@ -34,6 +37,8 @@ _HEAD: Final = struct.Struct("!IQ")
 _FEED: Final = 2**64 - 1
 """Stands in place of a request's number in frames about the feed."""
 _NICE: Final = 5
+_LARGE: Final = 256 * 2**20
+"""Bytes of segments for which two processes answer, where there are two cores."""
 _GARBAGE: Final = 20_000
 """Objects after which cycles are looked for: a page makes thousands, hardly any in one."""
 
@@ -69,7 +74,7 @@ class Workers:
         self._hear = hear
         self._lock = threading.Lock()
         self._pid = 0
-        self._running: _Process | _Here | None = None
+        self._running: _Processes | _Here | None = None
         self._listening = False
         self._waiting: dict[bytes, list[Callable[[Reply], None]]] = {}
 
@@ -131,15 +136,19 @@ class Workers:
         running = self._running
         return running is None or self._pid != os.getpid() or not running.alive
 
-    def _there(self) -> _Process | _Here:
+    def _there(self) -> _Processes | _Here:
         with self._lock:
             if self._starts():
+                mine = self._running if self._pid == os.getpid() else None
                 if self._pid != os.getpid():  # a fork: nobody will answer the parent's questions
                     self._waiting = {key: self._waiting[key] for key in [*self._waiting][-1:]}
-                kind = _Process if self._process else _Here
-                self._running = kind(self._root, self._hear)
-                self._pid = os.getpid()
-                if self._listening:
+                if isinstance(mine, _Processes):
+                    mine.mend()
+                else:
+                    kind = _Processes if self._process else _Here
+                    self._running = kind(self._root, self._hear)
+                    self._pid = os.getpid()
+                if self._listening and self._running is not None:
                     self._running.listen(True)
             assert self._running is not None
             return self._running
@@ -164,6 +173,50 @@ class _Here:
         self.alive = False
         self._feed.run(False)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Processes:
+    """One process, or two for a large ledger: half of the viewers ask the one, half the other.
+
+    The questions of one viewer go to the same one, which keeps what they have in common.
+    """
+
+    def __init__(self, root: Path, hear: Callable[[News], None]) -> None:
+        self._root = root
+        self._hear = hear
+        self._each = [self._begun(at) for at in range(_wanted(root))]
+
+    def _begun(self, at: int) -> _Process:
+        return _Process(self._root, self._hear if at == 0 else lambda _: None)
+
+    @property
+    def alive(self) -> bool:
+        return all(one.alive for one in self._each)
+
+    def mend(self) -> None:
+        """Begin a process in place of each that has ended."""
+        for at, one in enumerate(self._each):
+            if not one.alive:
+                self._each[at] = self._begun(at)
+
+    def send(self, asked: Asked, done: Callable[[Reply], None]) -> None:
+        whose = asked.what if asked.scope is None else asked.scope
+        self._each[crc32(msgspec.json.encode(whose)) % len(self._each)].send(asked, done)
+
+    def listen(self, wanted: bool) -> None:
+        self._each[0].listen(wanted)
+
+    def close(self) -> None:
+        for one in self._each:
+            one.close()
+
+
+def _wanted(root: Path) -> int:
+    """Return how many processes are worth it."""
+    size = 0
+    with contextlib.suppress(OSError), os.scandir(root / SEGMENTS) as files:
+        size = sum(file.stat(follow_symlinks=False).st_size for file in files)
+    return 2 if size > _LARGE and (os.cpu_count() or 1) > 1 else 1
 
 
 class _Process:
@@ -218,6 +271,10 @@ class _Process:
                     done(msgspec.msgpack.decode(data, type=Reply))
         self._fail()
         self._child.wait()
+        with self._lock, contextlib.suppress(OSError):
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+        self._child.stdout.close()
 
     def _fail(self) -> None:
         self.alive = False
