@@ -22,6 +22,7 @@ from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.listing import Snapshot, list_segments
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._web import chunks, cube, tally
+from litellm_ledger._web import standing as module
 from litellm_ledger._web.loading import Child, load
 from litellm_ledger._web.standing import Standing
 
@@ -221,7 +222,9 @@ def every() -> Any:
     return Selection()
 
 
-def test_records_that_were_priced_again_are_told_so(tmp_path: Path) -> None:
+def test_records_that_were_priced_again_are_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.pruned import adjusted, filled
 
     root = tmp_path / "usage"
@@ -229,9 +232,12 @@ def test_records_that_were_priced_again_are_told_so(tmp_path: Path) -> None:
     standing = loaded(root)
     by = ["tag:user", "model"]
     same(standing, root, by)
-    adjusted(root, 10)
-    same(standing, root, by)
-    same(standing, root, by, where={"tag:user": "u1"})
+    monkeypatch.setattr(module, "add_adjustments", None)  # columns have them
+    for of in (10, 11, 2):
+        adjusted(root, of)
+        same(standing, root, by)
+        same(standing, root, ["day"], where={"tag:user": "u1"}, quantiles=True)
+        same(standing, root, [], since=NOON.replace(minute=0, second=0, microsecond=0))
 
 
 def test_what_is_written_is_added_once_and_stays_when_it_is_sealed(

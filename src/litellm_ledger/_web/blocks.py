@@ -20,7 +20,17 @@ from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._aggregates.totals import FIELDS
 from litellm_ledger._records.record import KEYS
 
-__all__ = ["SUMS", "Array", "Block", "Column", "Outcome", "block_of", "narrow", "outcomes_of"]
+__all__ = [
+    "SUMS",
+    "Array",
+    "Block",
+    "Column",
+    "Outcome",
+    "block_of",
+    "column_of",
+    "narrow",
+    "outcomes_of",
+]
 
 Array = npt.NDArray[Any]
 Column = Array | int
@@ -200,14 +210,21 @@ def _tags(
     return found
 
 
-def _sums(outcomes: Sequence[Outcome]) -> dict[str, Column]:
-    def one(values: list[Any]) -> Column | None:
-        column = np.array(values, np.int64)
-        least, most = (int(column.min()), int(column.max())) if len(column) else (0, 0)
-        if least == most:
-            return least or None
-        return narrow(column)
+def column_of(values: Sequence[int]) -> Column | None:
+    """Return whole numbers as a column; ``None``: 0 throughout.
 
+    Raises:
+        OverflowError: one has more than 64 bits.
+    """
+    column = np.array(values, np.int64)
+    least, most = (int(column.min()), int(column.max())) if len(column) else (0, 0)
+    if least == most:
+        return least or None
+    return narrow(column)
+
+
+def _sums(outcomes: Sequence[Outcome]) -> dict[str, Column]:
+    one = column_of
     columns = {
         "cache_hits": one([1 if o.cache_hit else 0 for o in outcomes]),
         "pico": one([o.cost_picousd or 0 for o in outcomes]),

@@ -15,10 +15,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from litellm_ledger._reading.adjustments import each_addition
+from litellm_ledger._reading.lines import Problem
+from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import Line
+from litellm_ledger._records.record import KEYS
 
-from .blocks import Block, Outcome, block_of
+from .blocks import Block, Outcome, block_of, column_of
 from .chunks import Chunk, Codes, View, cut, joined
 from .lines import new_lines
 from .loading import Child, load
@@ -96,6 +100,8 @@ class Cube:
         self._loading: dict[SegmentName, str] = {}
         self._is_loading = False
         self._growing: dict[SegmentName, _Growing] = {}
+        self._adjusting = threading.Lock()
+        self._adjusted: tuple[Any, Chunk | None, list[Problem]] = None, None, []
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -207,7 +213,7 @@ class Cube:
                     self._there[name] = sha256
             self._moved.notify_all()
 
-    def _chunk(self, block: Block, name: SegmentName, sha256: str) -> Chunk | None:
+    def _chunk(self, block: Block, name: SegmentName | None, sha256: str) -> Chunk | None:
         """Return a block as a chunk; where a tag has too many values now, its columns go."""
         before = self._codes.tags
         chunk = self._codes.chunk(block, name, sha256)
@@ -238,8 +244,36 @@ class Cube:
         for name in gone:
             del self._there[name]
         open_ones = [chunk for one in self._growing.values() for chunk in one.told.chunks]
-        self._codes.forget([*kept, *open_ones])
+        adjusted = self._adjusted[1]
+        self._codes.forget([*kept, *open_ones, *([adjusted] if adjusted else [])])
         self.memory.forget()
+
+    # -- what was priced again -----------------------------------------------------------------
+
+    def adjusted(self, state: State) -> tuple[Chunk | None, list[Problem]]:
+        """Return what adjustments add, as outcomes of no call, and what is wrong with them.
+
+        ``None``: no column can say it.
+
+        Raises:
+            UnsupportedFormat: a newer version wrote one.
+        """
+        names = state.ledger.adjustments
+        key = [(name, state.files.get(name)) for name in names]
+        with self._adjusting:
+            if self._adjusted[0] != key:
+                problems: list[Problem] = []
+                each = each_addition(self._root, names, problems)
+                ones = [one for one in each if isinstance(one, Adjustment)]
+                block = block_of([_outcome(one, one.difference) for one in ones])
+                if block is not None:
+                    more = [column_of([getattr(o, n) for o in ones]) for n in _ADDED]
+                    sums = dict(zip(("pico", "priced"), more, strict=True))
+                    block = block._replace(sums={n: c for n, c in sums.items() if c is not None})
+                with self._lock:
+                    chunk = None if block is None else self._chunk(block, None, "")
+                self._adjusted = key, chunk, problems
+            return self._adjusted[1:]
 
     # -- what grows ----------------------------------------------------------------------------
 
@@ -262,7 +296,7 @@ class Cube:
                     break
                 growing.last, growing.offset = line.seq, after
                 if line.kind == "usage":
-                    found.append(_outcome(line))
+                    found.append(_outcome(line, line.cost))
         except OSError:
             growing.odd = True
         if found and not growing.odd:
@@ -315,30 +349,26 @@ def _is_plain(line: Line, last: int) -> bool:
     return line.kind != "gap" and line.status != "unsettled" and line.seq > last
 
 
-def _outcome(line: Line) -> Outcome:
-    ts: Any = None if line.ts is None else line.ts.isoformat()
+_ADDED: Final = ("difference", "priced")
+
+
+def _outcome(line: Line | Adjustment, cost: int | None) -> Outcome:
+    """Return what columns are made of; an adjustment has no more than the cost it adds."""
+    ts = None if line.ts is None else line.ts.isoformat()
+    plain = {name: getattr(line, name) for name in KEYS}
+    if isinstance(line, Adjustment):
+        return Outcome(kind="usage", ts=ts, cost_picousd=cost, tags=line.tags, **plain)
+    more = {name: getattr(line, name) for name in _MORE}
     return Outcome(
         kind=line.kind,
         ts=ts,
-        attempt=line.attempt,
-        call=line.call,
-        model=line.model,
-        response_model=line.response_model,
-        provider=line.provider,
-        status=line.status,
-        error=line.error,
-        input_tokens=line.input_tokens,
-        output_tokens=line.output_tokens,
-        total_tokens=line.total_tokens,
-        cache_read_tokens=line.cache_read_tokens,
-        cache_write_tokens=line.cache_write_tokens,
-        reasoning_tokens=line.reasoning_tokens,
-        usage_source=line.usage_source,
-        cost_picousd=line.cost,
-        cost_source=line.cost_source,
-        cache_hit=line.cache_hit,
+        cost_picousd=cost,
         saved_cost_picousd=line.saved_cost,
-        latency_ms=line.latency_ms,
-        ttft_ms=line.ttft_ms,
-        tags=line.tags,
+        **plain,
+        **more,
     )
+
+
+_MORE: Final = tuple(
+    {*Outcome.__struct_fields__} - {*KEYS, "kind", "ts", "cost_picousd", "saved_cost_picousd"}
+)

@@ -289,7 +289,9 @@ class Standing:
                 kept, state, selection, shape, question, fixed, pruned.names, tally
             )
             self._add_rest(kept, state, shape, question, fixed, totals, spread, pruned.names)
-            adjusted = self._add_adjustments(state, by, selection, totals, pruned.untold, fixed)
+            adjusted = self._add_adjustments(
+                state, by, selection, totals, pruned.untold, fixed, tally
+            )
             told = with_pruned(
                 Report(by=tuple(by), rows=[], total=fixed.sealed.total(), adjusted=adjusted),
                 [(state.gone, pruned)],
@@ -432,6 +434,7 @@ class Standing:
         totals: Totals,
         untold: Sequence[Pruned],
         fixed: Fixed,
+        tally: Callable[[], Tally],
     ) -> int:
         ledger = state.ledger
         if not ledger.adjustments:
@@ -440,6 +443,12 @@ class Standing:
         for one in untold:
             span = without.setdefault(one.name.writer, Spans())
             span.add_range(one.name.first, one.name.last or 0)
+        chunk, problems = self.cube.adjusted(state)
+        if chunk is not None and not without:
+            count = tally().add_adjusted(chunk, totals)
+            if count is not None:
+                fixed.problems += problems
+                return count
         return add_adjustments(
             ledger,
             by,

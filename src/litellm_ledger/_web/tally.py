@@ -329,6 +329,15 @@ class Tally:
         unclear = [run for run in runs if run[2] is None]
         return all(self._tells(part, unclear) for part in parts)
 
+    def add_adjusted(self, chunk: Chunk, totals: Totals) -> int | None:
+        """Add outcomes that are no calls of their own; return how many, ``None``: not told."""
+        if not self.tells([chunk]):
+            return None
+        picked = [*self._picked(chunk, chunk.parts)]
+        runs = self._runs_of([part for part in chunk.parts if part.end > part.start]) or []
+        self._put(picked, runs, totals, None, calls=False)
+        return sum(one.size for one in picked)
+
     def without(self, chunks: Sequence[Chunk]) -> tuple[set[str], set[str]]:
         """Return the segments that are told, and those of them in which no outcome is wanted.
 
@@ -463,6 +472,8 @@ class Tally:
         runs: Sequence[_Run],
         totals: Totals,
         spread: Spread | None,
+        *,
+        calls: bool = True,
     ) -> None:
         if not picked:
             return
@@ -472,9 +483,9 @@ class Tally:
         if places > max(_DENSE, 2 * len(groups)):
             there, groups = np.unique(groups, return_inverse=True)
             places = len(there)
-        calls = np.bincount(groups, minlength=places)
-        some = np.flatnonzero(calls)
-        columns = {"calls": calls[some].tolist()}
+        counts = np.bincount(groups, minlength=places)
+        some = np.flatnonzero(counts)
+        columns = {"calls": (counts[some] * calls).tolist()}
         for name in SUMS:
             sums = _summed(groups, places, picked, name)
             columns[name] = [0] * len(some) if sums is None else sums[some].tolist()
