@@ -23,7 +23,17 @@ from litellm_ledger._shipping import erasure
 from litellm_ledger._shipping.database import connect
 from litellm_ledger._shipping.reading import Database
 
-PERSON = [f"user=user-{number}" for number in (13, 27, 42, 55, 81, 90)]
+EACH_OTHER = """
+    SELECT (SELECT sum(usage) FROM litellm_ledger.writers)
+            = (SELECT count(*) FROM litellm_ledger.calls),
+        (SELECT coalesce(sum((detail->>'outcomes')::int), 0) FROM litellm_ledger.deeds)
+            = (SELECT coalesce(sum(usage), 0) FROM litellm_ledger.gaps WHERE here),
+        (SELECT sum(t.calls) FROM litellm_ledger.rollup_15m t
+            JOIN litellm_ledger.rollup_groups USING (group_id) WHERE tag_name IS NULL)
+            = (SELECT count(*) FROM litellm_ledger.usage WHERE line IS NULL)
+"""
+"""What is there, what was taken and what the sums are made of is the same."""
+PERSON = [f"user=user-{number}" for number in (13, 27, 31)]
 
 
 def texts(url: str) -> bytes:
@@ -41,7 +51,9 @@ def texts(url: str) -> bytes:
         )
         for (name,) in tables:
             await connection.copy_from_query(
-                f"SELECT * FROM litellm_ledger.{name}", output=take, format="binary"
+                f"SELECT * FROM litellm_ledger.{name} t ORDER BY t::text",
+                output=take,
+                format="binary",
             )
         await connection.close()
 
@@ -58,18 +70,16 @@ def lines_of(url: str) -> list[Any]:
 def test_a_database_and_its_directory_answer_the_same_afterwards(
     database_url: str, tmp_path: Path, keep: bool
 ) -> None:
-    root = ledger(tmp_path, 500)
+    root = ledger(tmp_path, 300)
     load(database_url, root, lines=90)
     roll(database_url)
     other = tmp_path / "copy"
     shutil.copytree(root, other)
-    before = texts(database_url)
-    assert b'user-7"' in before or b"user-42" in before
     there = Database(database_url)
     looked = there.erase(Person(PERSON))
     done = there.erase(Person(PERSON), who="ops", why="ticket 4711", keep=keep)
     assert (looked.records, looked.cost) == (done.records, done.cost)
-    assert done.records > 5
+    assert done.records > 2
     assert done.marks == ()
     here = erase_here(root, Person(PERSON), who="ops", why="ticket 4711", keep=keep)
     assert (here.calls, here.cost) == (done.calls, done.cost)
@@ -201,7 +211,7 @@ def test_ids_name_a_person_too_and_why_must_not(database_url: str, tmp_path: Pat
 def test_what_has_expired_keeps_its_amounts_and_not_the_value(
     database_url: str, tmp_path: Path
 ) -> None:
-    root = ledger(tmp_path, 300)
+    root = ledger(tmp_path, 120)
     load(database_url, root)
     run(
         database_url,
@@ -209,7 +219,7 @@ def test_what_has_expired_keeps_its_amounts_and_not_the_value(
         "VALUES ('user', true, 1, 1)",
     )
     roll(database_url)
-    prune(database_url, timedelta(days=150))
+    prune(database_url, timedelta(days=350))
     before = Ledger(database_url).report(["user"])
     gone = max(row.group["tag:user"] for row in before.rows)
     done = Database(database_url).erase(Person([f"user={gone}"]), who="ops", why="t")
@@ -222,7 +232,7 @@ def test_what_has_expired_keeps_its_amounts_and_not_the_value(
 
 
 def test_beside_shippers_and_leaders(database_url: str, tmp_path: Path) -> None:
-    root = ledger(tmp_path, 300)
+    root = ledger(tmp_path, 160)
     there, person = Database(database_url), Person(PERSON)
 
     async def race() -> None:
@@ -261,7 +271,7 @@ class _KilledError(Exception):
 def test_killed_between_steps_the_next_run_ends_it(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
-    root = ledger(tmp_path, 300)
+    root = ledger(tmp_path, 240)
     load(database_url, root, lines=50)
     roll(database_url)
     erase_here(root, Person(PERSON), who="ops", why="t", keep=keep)
@@ -283,9 +293,7 @@ def test_killed_between_steps_the_next_run_ends_it(
             patch.setattr(erasure, name, die)
             with pytest.raises(_KilledError):
                 there.erase(Person(PERSON), who="ops", why="t", keep=keep)
-        assert wrong(Ledger(database_url).verify()) == [], name
-        for by in ([], ["month"]):  # the sums are those of the rows
-            report = Ledger(database_url).report(by)
-            assert report.total.calls == sum(1 for _ in Ledger(database_url).records())
+        (one,) = ask(database_url, EACH_OTHER)
+        assert all(one), (name, one)
     there.erase(Person(PERSON), who="ops", why="t", keep=keep)
     assert answers(database_url) == answers(root)
