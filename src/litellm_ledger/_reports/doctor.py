@@ -36,9 +36,9 @@ from litellm_ledger._records.layout import (
     version_of_entry,
 )
 from litellm_ledger._records.money import FAR
+from litellm_ledger._shipping.behind import behind as behind_places
 from litellm_ledger._storage.live_file import read_live
 from litellm_ledger._storage.location import file_system_of, is_network
-from litellm_ledger._storage.shipping_marks import Mark, places
 
 from .ledger import Ledger
 
@@ -219,24 +219,13 @@ def _written(path: Path, writer: str) -> int:
 
 def shipping(path: Path) -> Iterator[Finding]:
     """Look at each place that the ledger is shipped to: backlog, and what went wrong last."""
-    known = places(path)
-    if not known:
-        return
-    from litellm_ledger._shipping.standing import Lookout
-
-    lookout = Lookout(path)
-    lookout.look()
-    for one in known:
-        behind = sum(
-            max(0, standing.top - one.writers.get(writer, Mark()).shipped)
-            for writer, standing in lookout.standings.items()
-        )
+    for one, missing in behind_places(path):
         ago = timedelta(seconds=max(0, round(time.time() - one.mark.at)))
         when = f"it answered {ago} ago" if one.mark.at else "it never answered"
-        said = f"{counted(behind, 'record')} not shipped to {one.mark.to or one.path.name}; {when}"
+        said = f"{counted(missing, 'record')} not shipped to {one.mark.to or one.path.name}; {when}"
         if one.mark.error:
             said += f"; {one.mark.error}"
-        if behind and (one.mark.error or ago > _SHIPPED_LATE):
+        if missing and (one.mark.error or ago > _SHIPPED_LATE):
             yield _warning(
                 "shipping",
                 f"{said}. A client with sink=, or litellm-ledger ship, sends them; to stop "

@@ -321,11 +321,16 @@ def _times(span: _Span) -> str:
 
 _ALL: Final = "litellm_ledger.calls c"
 _NOT_YET: Final = """(
-    SELECT w.writer_id, coalesce(m.rolled, 0) AS rolled
+    SELECT w.writer_id, coalesce(m.rolled, 0) AS rolled, w.shipped
     FROM litellm_ledger.writers w
     LEFT JOIN litellm_ledger.rollup_marks m ON m.writer_id = w.writer_id AND m.series = {series}
     WHERE w.shipped > coalesce(m.rolled, 0)
-) AS r JOIN litellm_ledger.calls c ON c.writer_id = r.writer_id AND c.seq > r.rolled"""
+) AS r CROSS JOIN LATERAL (
+    SELECT * FROM litellm_ledger.calls o
+    WHERE o.writer_id = r.writer_id AND o.seq > r.rolled AND o.seq <= r.shipped
+    OFFSET 0
+) AS c"""
+"""By the primary key, as in ``rollup``: few rows, however many there are."""
 _ROLLED: Final = """litellm_ledger.calls c JOIN litellm_ledger.rollup_marks m
     ON m.writer_id = c.writer_id AND m.series = {series} AND m.rolled >= c.seq"""
 _BEATEN: Final = """litellm_ledger.beaten u

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from litellm_ledger._reading.listing import live_writers
+from litellm_ledger._shipping.behind import behind
 
 from .conventions import operation, provider
 
@@ -91,10 +92,11 @@ def exposition(ledger: Ledger) -> str:
 def _of_place(place: Place, found: Report) -> tuple[_Family, ...]:
     """Return what can be told where the ledger is: of a directory, or of a database."""
     if not isinstance(place, Path):
-        behind = found.unshipped.records if found.unshipped is not None else 0
-        return (("unshipped", "gauge", "Records accepted and not yet shipped.", [({}, behind)]),)
+        missing = found.unshipped.records if found.unshipped is not None else 0
+        return (("unshipped", "gauge", "Records accepted and not yet shipped.", [({}, missing)]),)
     queued, unsynced, alive = _writers(place)
     disk = os.statvfs(place)
+    waiting: list[Sample] = [({"to": one.mark.to}, missing) for one, missing in behind(place)]
     return (
         ("writers", "gauge", "Writers that are alive.", [({}, alive)]),
         ("queue_depth", "gauge", "Records accepted and not yet written.", [({}, queued)]),
@@ -105,6 +107,7 @@ def _of_place(place: Place, found: Report) -> tuple[_Family, ...]:
             "Space left where the ledger is.",
             [({}, disk.f_bavail * disk.f_frsize)],
         ),
+        ("unshipped", "gauge", "Records synced and not yet shipped.", waiting),
     )
 
 

@@ -6,7 +6,11 @@ FROM (
     SELECT writer_id, shipped FROM litellm_ledger.writers WHERE usage > 0
     ORDER BY updated_at DESC LIMIT $1
 ) AS w
-JOIN litellm_ledger.calls c ON c.writer_id = w.writer_id AND c.seq > w.shipped - $2
+CROSS JOIN LATERAL (
+    SELECT * FROM litellm_ledger.calls o
+    WHERE o.writer_id = w.writer_id AND o.seq > w.shipped - $2 AND o.seq <= w.shipped
+    OFFSET 0
+) AS c
 CROSS JOIN LATERAL pg_catalog.jsonb_each_text(c.tags) AS t
 WHERE c.line IS NULL
 GROUP BY 1
