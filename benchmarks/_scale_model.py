@@ -11,7 +11,7 @@ The model, part by part:
 - The *server* has some cores and serves whoever comes first, a batch on one core.  Disks are not in
   the model: what is written to them is in the table of slopes.
 - *Sums* are brought forward by one leader at a time, 10,000 numbers in one go, and each shipper
-  looks every 5 s whether it should: that costs the server something too.
+  looks every 5 s whether it should, one at a time: that costs the server something too.
 - While the *network is cut* no batch begins, and shippers try again after pauses that double from
   0.25 to 30 s, a random part of each.
 """
@@ -30,6 +30,8 @@ __all__ = ["Costs", "Fleet", "Outcome", "simulate"]
 LINES: Final = 5_000
 """Lines of one batch at most (``_shipping.source.LINES``)."""
 SUMMED: Final = 10_000
+LOOK: Final = 0.25
+"""Seconds between two steps of a shipper that has nothing to ship."""
 AWAY: Final = 1.0
 """Seconds between two looks of a shipper whose database is away."""
 SUMS: Final = 5.0
@@ -311,16 +313,24 @@ class _Run:
             return
         done = self.server.serve(now, costs.sums[0] + costs.sums[1] * numbers)
         self.rolled += numbers
-        self.at(done, self._sums)
+        # The same shipper goes on with its next step, or another one that looks meanwhile.
+        self.at(done + LOOK / min(self.fleet.shippers, 25), self._sums)
 
     def _look(self, now: float) -> None:
-        """Have the shippers look; those of one second together, as they would be most events."""
+        """Have the shippers look; those of one second together, as they would be most events.
+
+        A look holds the lock of the leader, so that who comes meanwhile is refused: of ``n`` a
+        second, each of ``s`` seconds, ``n / (1 + n s)`` look.
+        """
         if self._when_the_network_is_back(now) is None:
+            costs, cores = self.costs, self.fleet.cores
+            comes = self.fleet.shippers / max(SUMS, self.fleet.every)
             led = self.shipped - self.rolled > SUMMED
-            each = self.costs.refused if led else self.costs.look
-            looks = self.fleet.shippers / max(SUMS, self.fleet.every)
-            for _ in range(self.fleet.cores):
-                self.server.serve(now, each * looks / self.fleet.cores)
+            looks = 0.0 if led else comes / (1 + comes * costs.look)
+            for _ in range(cores):
+                self.server.serve(
+                    now, (looks * costs.look + (comes - looks) * costs.refused) / cores
+                )
         self.at(now + 1.0, self._look)
 
     # -- what is seen ------------------------------------------------------------------------------
