@@ -102,6 +102,7 @@ class Outcome:
         seconds: how long that time was.
         lags: ``(lines, seconds)``: how old the oldest line of a batch was when it was there.
         backlog: ``(moment, lines)``: how many lines were written and not shipped, now and then.
+        waiting: lines that were written and not shipped when the cut ended.
         caught_up: seconds after the end of the cut until the backlog was what it was before.
         sums_behind: most numbers that were shipped and not in the sums.
     """
@@ -112,6 +113,7 @@ class Outcome:
     seconds: float = 0.0
     lags: list[tuple[int, float]] = field(default_factory=list)
     backlog: list[tuple[float, float]] = field(default_factory=list)
+    waiting: float = 0.0
     caught_up: float | None = None
     sums_behind: float = 0.0
 
@@ -397,5 +399,6 @@ def simulate(
             break
     after = run.outcome
     after.seconds, after.busy = moment - end, run.server.used
-    after.backlog = [*looked, *usual.backlog, *after.backlog, (back, waiting)]
+    after.backlog = [*looked, *usual.backlog, *after.backlog]
+    after.waiting = waiting
     return usual, after

@@ -195,7 +195,7 @@ def _check(pairs: Sequence[tuple[Plan, Seen, Sequence[tuple[Outcome, Outcome]]]]
     for plan, seen, runs in pairs:
         name = f"{plan.writers} × {seen.rate:,.0f} lines/s, cut for {plan.cut[1]:.0f} s"
         usual = [sum(n for _, n in one.backlog) / max(len(one.backlog), 1) for one, _ in runs]
-        most = [max(lines for _, lines in after.backlog) for _, after in runs]
+        most = [after.waiting for _, after in runs]
         gone = [after.caught_up or -1.0 for _, after in runs]
         table.add(f"{name}: usual backlog, lines", f"{seen.usual:,.0f}", _range(usual, ",.0f"))
         table.add("backlog when the network is back", f"{seen.most:,.0f}", _range(most, ",.0f"))
@@ -229,7 +229,6 @@ def _fleets(found: Sequence[tuple[Step, Outcome, Outcome]]) -> Table:
     )
     for step, usual, after in found:
         gone = "not in 6 hours" if after.caught_up is None else _duration(after.caught_up)
-        backlog = max((lines for _, lines in after.backlog), default=0)
         table.add(
             step.name,
             f"{step.cores}",
@@ -237,7 +236,7 @@ def _fleets(found: Sequence[tuple[Step, Outcome, Outcome]]) -> Table:
             quantity(usual.lines / max(usual.batches, 1)),
             f"{usual.busy / usual.seconds:.1f}",
             f"{usual.lag(0.5):.1f} / {usual.lag(0.99):.1f}",
-            f"{backlog / 1e6:,.2f} M lines",
+            f"{after.waiting / 1e6:,.2f} M lines",
             gone,
         )
     return table

@@ -26,7 +26,7 @@ def test_a_backlog_is_gone_after_as_long_as_the_capacity_says() -> None:
     cut = (40.0, 640.0)
     fleet = Fleet(writers=8, shippers=8, rate=4_000.0, cores=1, sums=False, cut=cut)
     _, after = simulate(fleet, COSTS, settle=10.0, steady=30.0)
-    backlog = max(lines for _, lines in after.backlog)
+    backlog = after.waiting
     assert backlog == pytest.approx(8 * 4_000 * 600, rel=0.01)
     capacity = 5_000 / (0.002 + 5_000 * 0.00001)
     assert after.caught_up is not None
