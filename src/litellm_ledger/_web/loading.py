@@ -29,7 +29,7 @@ __all__ = ["Child", "load"]
 
 _PIECE: Final = 2**18
 """Bytes that are made of objects at once: a millisecond in which no other thread runs."""
-_NICE: Final = 3
+_NICE: Final = 1
 _SIZE: Final = struct.Struct("!I")
 
 
