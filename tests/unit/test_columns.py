@@ -353,6 +353,20 @@ def test_short_questions_do_not_wait_for_columns_and_long_ones_do(
     assert found == [None]
 
 
+def test_after_some_time_lines_are_read_in_place_of_columns(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, real = threading.Event(), cube.load
+    monkeypatch.setattr(cube, "load", lambda *given: going.wait() and real(*given))
+    monkeypatch.setattr(cube, "PATIENCE", 0.0)
+    standing = Standing(root)
+    same(standing, root, ["tag:user", "tag:env"])
+    assert not standing.cube._there
+    going.set()
+    standing.cube.settle()
+    same(standing, root, ["tag:user", "tag:env"], where={"tag:user": "u1"})
+
+
 def test_a_segment_that_cannot_be_loaded_holds_nobody_up(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

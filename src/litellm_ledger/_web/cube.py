@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ _log = logging.getLogger("litellm_ledger")
 
 BYTES: Final = 512 * 2**20
 """What columns take at most; what is older is not loaded."""
+PATIENCE: Final = 20.0
+"""Seconds that a question waits for columns before it reads lines: the machine may be busy."""
 _ROWS: Final = 2**17
 """Outcomes of a chunk, about: many small segments are asked at once."""
 _PIECE: Final = 4_096
@@ -118,13 +121,17 @@ class Cube:
             return sha256 in (known, self._there.get(name))
 
     def wait(self, names: Mapping[SegmentName, str]) -> None:
-        """Wait until segments are loaded, or refused; they come before others."""
+        """Wait until segments are loaded or refused, for some time; they come before others."""
+        end = time.monotonic() + PATIENCE
         with self._moved:
             for name in sorted(names, key=lambda n: (n.writer, n.first)):
                 if name in self._coming:
                     self._coming.move_to_end(name)
             while any(name in self._coming or name in self._loading for name in names):
-                self._moved.wait(1)
+                left = end - time.monotonic()
+                if left <= 0:
+                    return
+                self._moved.wait(left)
 
     def settle(self) -> None:
         """Wait until all is loaded."""

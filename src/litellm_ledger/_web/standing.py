@@ -335,8 +335,7 @@ class Standing:
         """Add segments that stand alone and are not in the sums yet; tell whether nothing was read.
 
         From columns; where they are not loaded yet, from manifests that tell; else it is waited
-        until they are loaded, which is sooner than reading the lines for one question after the
-        other.
+        for them, which is sooner than reading the lines for one question after the other.
         """
         fixed.left = []
         wanted = dict(state.alone)
