@@ -263,9 +263,8 @@ def test_killed_anywhere_a_month_is_whole_or_gone(
     steps = [
         (retention, "uneven"),
         (retention, "remove"),
-        (retention.rollup, "take_away"),
         (retention.rollup, "tidy"),
-        (retention, "_keep_sums"),
+        (retention, "_move_sums"),
         (retention, "_delete"),
         (retention, "_drop"),
         (retention, "note_deed"),

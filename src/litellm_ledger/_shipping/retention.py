@@ -45,6 +45,7 @@ SELECT EXISTS (
 )
 """
 """Whether an outcome may still come that beats one of these: both would count."""
+_CAME: Final = "outcomes of it were shipped just now; run this again"
 
 
 class _LeftError(Exception):
@@ -283,6 +284,8 @@ async def _expire(
     async def work() -> PrunedMonth:
         writers = await _writers(connection, month)
         await freeze(connection, writers)
+        if set(await _writers(connection, month)) - set(writers):
+            raise _LeftError(_CAME)
         if wrong := await uneven(connection, writers):
             raise _LeftError(_uneven(wrong))
         if await connection.fetchval(_UNSETTLED.format(which=month.which), writers):
@@ -297,9 +300,8 @@ async def _expire(
             [writers],
             "expired",
         )
-        await rollup.take_away(connection, month.which, [writers])
+        await _move_sums(connection, month, writers)
         await rollup.tidy(connection, *month.quarters)
-        await _keep_sums(connection, month, writers)
         await _delete(connection, month, writers)
         if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", month.table):
             await _drop(connection, month, writers, patience)
@@ -329,33 +331,58 @@ def _uneven(writers: list[str]) -> str:
     )
 
 
-async def _keep_sums(connection: asyncpg.Connection, month: _Month, writers: list[int]) -> None:
-    """Add what the outcomes come to, by the tags that the month is known by."""
+async def _move_sums(connection: asyncpg.Connection, month: _Month, writers: list[int]) -> None:
+    """Move the sums of a month, by the tags that it is known by, to those of what expired.
+
+    Quarters of an hour are of one month each.  So the sums that are kept of them are those of its
+    outcomes, as far as they have been brought forward; what is missing there is added.
+    """
     tags = await connection.fetchval(
         "SELECT tags FROM litellm_ledger.expired_months WHERE month = $1", month.number
     )
     if tags is None:
         tags = await rollup.chosen_tags(connection)
-    counts = (
-        f"{month.which} AND NOT EXISTS (SELECT FROM litellm_ledger.beaten b "
-        "WHERE b.writer_id = c.writer_id AND b.seq = c.seq)"
-    )
-    rows = (
-        "(SELECT unnest($2::text[]) AS series, 1 AS sign) AS r "
-        f"JOIN litellm_ledger.calls c ON {counts}"
-    )
-    found = query("rollup_found").format(rows=rows, quarter=quarter_of("c.ts"))
-    text = query("expire_sums").format(found=found)
-    await connection.execute(text, writers, [series_of(None), *map(series_of, tags)])
+    await connection.execute(query("expire_rolled"), tags, *month.quarters)
+    series = [series_of(None), *map(series_of, tags)]
+    for rows in (_NOT_ROLLED, _ROLLED_AND_BEATEN):
+        found = query("rollup_found").format(
+            rows=rows.format(which=month.which), quarter=quarter_of("c.ts")
+        )
+        await connection.execute(query("expire_sums").format(found=found), writers, series)
     await connection.execute(
         "INSERT INTO litellm_ledger.expired_months AS m (month, tags, outcomes) "
         f"SELECT {month.number}, $2::text[], count(*) FROM litellm_ledger.calls c "
-        f"WHERE {counts} HAVING count(*) > 0 "
+        f"WHERE {month.which} AND NOT {_BEATEN} HAVING count(*) > 0 "
         "ON CONFLICT (month) DO UPDATE SET outcomes = m.outcomes + EXCLUDED.outcomes, "
         "at = EXCLUDED.at",
         writers,
         tags,
     )
+
+
+_BEATEN: Final = """EXISTS (
+    SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = c.writer_id AND b.seq = c.seq
+)"""
+_MARKS: Final = """
+    SELECT w.writer_id, s.series, coalesce(m.rolled, 0) AS rolled
+    FROM unnest($1::int[]) AS w (writer_id) CROSS JOIN unnest($2::text[]) AS s (series)
+    LEFT JOIN litellm_ledger.rollup_marks m ON m.writer_id = w.writer_id AND m.series = s.series
+"""
+_NOT_ROLLED: Final = f"""
+    (SELECT *, 1 AS sign FROM ({_MARKS}) AS marks) AS r
+    JOIN litellm_ledger.calls c ON c.writer_id = r.writer_id AND {{which}}
+    AND (c.seq > r.rolled OR c.line IS NOT NULL) AND NOT {_BEATEN}
+"""
+_ROLLED_AND_BEATEN: Final = f"""
+    (SELECT *, -1 AS sign FROM ({_MARKS}) AS marks) AS r
+    JOIN litellm_ledger.beaten u ON u.writer_id = r.writer_id AND u.seq <= r.rolled
+    JOIN litellm_ledger.calls c ON c.writer_id = u.writer_id AND c.seq = u.seq
+    AND c.line IS NULL AND {{which}}
+    AND NOT EXISTS (
+        SELECT FROM litellm_ledger.rollup_beaten d
+        WHERE d.writer_id = r.writer_id AND d.series = r.series AND d.seq = c.seq
+    )
+"""
 
 
 async def _delete(connection: asyncpg.Connection, month: _Month, writers: list[int]) -> None:
@@ -401,7 +428,7 @@ async def _drop(
                 ) from exc
         await asyncio.sleep(random.uniform(*_PAUSE))
     if set(await _writers(connection, month)) - set(writers):
-        raise _LeftError("outcomes of it were shipped just now; run this again")
+        raise _LeftError(_CAME)
     await connection.execute(f"DROP TABLE {month.table}")
 
 
