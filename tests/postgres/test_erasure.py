@@ -15,6 +15,7 @@ from tests.postgres.test_retention import answers, ledger, prune, wrong
 from tests.postgres.test_rollup import ask
 from tests.postgres.test_same_answers import command
 from tests.postgres.test_verify_database import run
+from tests.postgres_server import Server
 
 from litellm_ledger import Ledger
 from litellm_ledger._maintenance.erase import erase as erase_here
@@ -59,6 +60,11 @@ def texts(url: str) -> bytes:
 
     asyncio.run(work())
     return b"".join(found)
+
+
+def on_disk(server: Server, oid: int) -> bytes:
+    """All that is in the files of a database."""
+    return b"".join(path.read_bytes() for path in (server.data / "base" / str(oid)).iterdir())
 
 
 def lines_of(url: str) -> list[Any]:
@@ -152,7 +158,9 @@ def odd(root: Path) -> HandMade:
     return hand
 
 
-def test_every_table_is_without_the_person(database_url: str, tmp_path: Path) -> None:
+def test_every_table_is_without_the_person(
+    postgres: Server, database_url: str, tmp_path: Path
+) -> None:
     hand = odd(tmp_path / "usage")
     load(database_url, hand.root, lines=3)
     roll(database_url)
@@ -188,6 +196,13 @@ def test_every_table_is_without_the_person(database_url: str, tmp_path: Path) ->
     assert there.erase(person, who="ops", why="t").nothing
     deeds = ask(database_url, "SELECT did, detail::text FROM litellm_ledger.deeds")
     assert {one[0] for one in deeds} == {"erase"}
+    # What is on the disk goes with the statement that the command prints.
+    ((oid,),) = ask(database_url, "SELECT oid FROM pg_database WHERE datname = current_database()")
+    run(database_url, "CHECKPOINT")
+    assert b"mallory" in on_disk(postgres, oid)
+    tables = ", ".join({*waits.tables, *done.tables})
+    run(database_url, f"VACUUM (FULL, ANALYZE) {tables}", "CHECKPOINT")
+    assert b"mallory" not in on_disk(postgres, oid)
 
 
 def test_ids_name_a_person_too_and_why_must_not(database_url: str, tmp_path: Path) -> None:

@@ -205,6 +205,7 @@ class _Run:
             removed = await self._delete(part)
         if edges[0] is not None:
             await rollup.tidy(self._connection, *edges)
+            self.tables.add("litellm_ledger.rollup_groups")
         await self._rewrite_additions(part.additions)
         await self._note(
             records=part.records,
