@@ -372,8 +372,9 @@ def write(page: Path, tables: Sequence[Table], took: float) -> None:
     cores = len(os.sched_getaffinity(0))
     said = (
         f"Measured on {cores} shared cores of a virtual machine, {platform.system()}, Python "
-        f"{platform.python_version()}, PostgreSQL from its wheel, in {took / 60:.0f} minutes. Run "
-        "`python -m benchmarks.scale` for your own."
+        f"{platform.python_version()}, PostgreSQL from its wheel, in {took / 60:.0f} minutes, at a "
+        f"load of {os.getloadavg()[0]:.0f}: of it, {max(os.getloadavg()[0] - cores, 0):.0f} was "
+        "other work. Run `python -m benchmarks.scale` for your own."
     )
     body = "\n".join([BEGIN, "", said, "", *(table.markdown() for table in tables), END])
     new, count = re.subn(f"{BEGIN}.*{END}", lambda _: body, text, flags=re.DOTALL)
