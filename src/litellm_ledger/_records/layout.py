@@ -36,6 +36,7 @@ __all__ = [
     "SHIPPING",
     "SegmentName",
     "entry_name",
+    "is_writer",
     "live_name",
     "record_id",
     "split_id",
@@ -61,6 +62,7 @@ ADJUSTMENT_VERSION: Final = 2
 """The format version of adjustments; that of all other lines is 1."""
 
 _WRITER: Final = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
+_NAME: Final = re.compile(_WRITER, re.ASCII)
 _SEGMENT: Final = re.compile(
     rf"({_WRITER})\.(\d{{16}})(?:-(\d{{16}})\.jsonl|\.jsonl\.open)", re.ASCII
 )
@@ -115,6 +117,11 @@ class SegmentName:
         if last is not None and int(last) < int(first):
             return None
         return cls(writer, int(first), None if last is None else int(last))
+
+
+def is_writer(name: str) -> bool:
+    """Whether a ledger gives such a name to a writer; any other may lead a file elsewhere."""
+    return _NAME.fullmatch(name) is not None
 
 
 def live_name(writer: str) -> str:

@@ -21,6 +21,7 @@ from litellm_ledger._records.line import Line, line_of
 from litellm_ledger._records.scan import Head
 
 from .as_lines import line_of_row
+from .copying import copy_out
 from .laying import Rows, sealed
 from .query import query
 from .source import Source
@@ -205,7 +206,7 @@ def _outcomes(link: Link, said: Any, first: int, last: int) -> dict[int, Line]:
         rows = Rows()
         text = query("verify_lines").format(line=line_of_row(slim=False))
 
-        async def take(piece: bytes) -> None:
+        def take(piece: bytes) -> None:
             link.heard()
             for row in rows.take(piece):
                 line = _outcome(sealed(row.line))
@@ -213,9 +214,7 @@ def _outcomes(link: Link, said: Any, first: int, last: int) -> dict[int, Line]:
                     found[row.first] = line
 
         await connection.execute("SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO")
-        await connection.copy_from_query(
-            text, said["writer_id"], first, last, output=take, format="binary"
-        )
+        await copy_out(connection, text, said["writer_id"], first, last, take=take)
 
     link.ask(ask)
     return found

@@ -28,6 +28,7 @@ from litellm_ledger._records.line import line_of
 from . import batch, database, rollup
 from .as_lines import line_of_row
 from .asked import can_be
+from .copying import copy_out
 from .erasure_search import THESE, Found, Place, find, marks
 from .laying import Rows as Stream
 from .laying import sealed
@@ -157,7 +158,8 @@ def _parts(found: Found) -> Iterator[_Part]:
 
 def _of(of_record: dict[str, list[Place]], found: Found, places: Iterable[Place]) -> list[Place]:
     """Take out the places of the adjustments of some records."""
-    ids = (record_id(found.names[writer_id], seq) for writer_id, seq in places)
+    names = found.names
+    ids = (record_id(names[one], seq) for one, seq in places if one in names)
     return sorted(place for key in ids for place in of_record.pop(key, ()))
 
 
@@ -290,14 +292,12 @@ class _Run:
         found: list[tuple[int, int, bytes]] = []
         stream = Stream()
 
-        async def take(piece: bytes) -> None:
+        def take(piece: bytes) -> None:
             found.extend((row.writer_id, row.first, sealed(row.line)) for row in stream.take(piece))
 
         if part.outcomes:
             text = query("persons").format(line=line_of_row(slim=False), where=THESE)
-            await self._connection.copy_from_query(
-                text, *_columns(part.outcomes), output=take, format="binary"
-            )
+            await copy_out(self._connection, text, *_columns(part.outcomes), take=take)
         rows = await self._connection.fetch(
             f"SELECT writer_id, seq, line FROM litellm_ledger.in_flight c WHERE {THESE}",
             *_columns(part.started),

@@ -20,6 +20,7 @@ from litellm_ledger._records.line import Line, line_of
 
 from .as_lines import line_of_row
 from .asked import can_be, condition
+from .copying import copy_out
 from .database import transaction
 from .laying import Rows, sealed
 from .query import query
@@ -61,7 +62,11 @@ class Found:
     def ids(self) -> set[str]:
         """Return the ids of the records."""
         places = (*self.outcomes, *self.started, *self.rejected)
-        return {record_id(self.names[writer_id], seq) for writer_id, seq in places}
+        return {
+            record_id(self.names[writer_id], seq)
+            for writer_id, seq in places
+            if writer_id in self.names
+        }
 
 
 async def find(connection: asyncpg.Connection, person: Person, rewriter: Rewriter) -> Found:
@@ -114,14 +119,14 @@ class _Search:
         rows = Rows()
         text = query("persons").format(line=line_of_row(slim=False), where=where)
 
-        async def take(piece: bytes) -> None:
+        def take(piece: bytes) -> None:
             for row in rows.take(piece):
                 raw = sealed(row.line)
                 line = line_of(raw)
                 if line is not None and self._is_theirs(line, raw):
                     self.found.outcomes[row.writer_id, row.first] = line.cost or 0
 
-        await self._connection.copy_from_query(text, *values, output=take, format="binary")
+        await copy_out(self._connection, text, *values, take=take)
 
     def _is_theirs(self, line: Line, raw: bytes) -> bool:
         if not self._person.has(line) or self._rewriter.is_kept(raw):
@@ -175,7 +180,7 @@ class _Search:
         ids = self.found.ids()
         stream = Rows()
 
-        async def take(piece: bytes) -> None:
+        def take(piece: bytes) -> None:
             for row in stream.take(piece):
                 one = addition_of(row.line)
                 if isinstance(one, Adjustment):
@@ -190,7 +195,7 @@ class _Search:
                     self.found.additions[row.writer_id, row.first] = one
                     self.found.tables.add("litellm_ledger.additions")
 
-        await self._connection.copy_from_query(query("additions"), output=take, format="binary")
+        await copy_out(self._connection, query("additions"), take=take)
 
 
 def _key(line: Line) -> tuple[str, int]:

@@ -14,7 +14,13 @@ from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
 from zlib import crc32
 
-from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, live_name
+from litellm_ledger._records.layout import (
+    LIVE,
+    SEGMENTS,
+    SegmentName,
+    is_writer,
+    live_name,
+)
 from litellm_ledger._records.line import SEALED
 from litellm_ledger._storage.live_file import lock, unlock
 
@@ -27,10 +33,11 @@ _FIXED: Final = Struct(">hiiiqiqi")
 """Columns, then of each its length and value: writer (4), first number (8), last (8), the line."""
 _SIZE: Final = _FIXED.size
 _COLUMNS: Final = 4
-_LINE_FEED: Final = 10
 _PIECE: Final = 2**20
 _SEGMENT: Final = 256 * 2**20
 """Bytes after which a segment ends."""
+_NUMBERS: Final = 10**16
+"""Numbers are below: an id has 16 digits."""
 
 
 class Row(NamedTuple):
@@ -84,8 +91,8 @@ def spooled(path: Path) -> Iterator[Row]:
 
 
 def sealed(line: bytes) -> bytes:
-    """Return the line of a row with its checksum."""
-    return line if line[-1] == _LINE_FEED else SEALED % (line, crc32(line))
+    """Return the line of a row with its checksum; of no bytes, one that is damaged."""
+    return line if line.endswith(b"\n") else SEALED % (line, crc32(line))
 
 
 class Laid:
@@ -95,11 +102,16 @@ class Laid:
         root: an empty directory.
         names: the names of writers by what the database calls them.
         beside: rows, sorted as well, that go in between those that are put.
+
+    Attributes:
+        strange: rows that no shipper writes, and that are left out: of no writer, or of one whose
+            name or number no ledger gives.  Names of files are made of these.
     """
 
     def __init__(self, root: Path, names: Mapping[int, str], beside: Iterator[Row]) -> None:
         self.root = root
-        self._names = names
+        self.strange = 0
+        self._names = {one: name for one, name in names.items() if is_writer(name)}
         self._beside = beside
         self._next = next(beside, None)
         self._file: BinaryIO | None = None
@@ -146,6 +158,8 @@ class Laid:
 
     def run(self, writer: str) -> None:
         """Have a writer look as if its process ran: for calls that are in flight."""
+        if not is_writer(writer):
+            return
         path = self.root / LIVE / live_name(writer)
         path.touch()
         held = lock(path)
@@ -154,6 +168,9 @@ class Laid:
 
     def _add(self, row: Row) -> None:
         writer_id, first, last, line = row
+        if writer_id not in self._names or not 0 < first <= last < _NUMBERS:
+            self.strange += 1
+            return
         if writer_id != self._writer_id or self._size > _SEGMENT or self._file is None:
             self._seal()
             self._writer_id, self._first, self._size = writer_id, first, 0

@@ -18,6 +18,7 @@ from litellm_ledger._reading.erasures import Erasure
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.verdict import Compared, Prune, Verification, WriterVerdict
 from litellm_ledger._records.gaps import Gap
+from litellm_ledger._records.layout import is_writer
 
 from .comparing import MOST, Examined, adds, compare
 from .query import query
@@ -47,9 +48,10 @@ def verify(link: Link, place: str, against: Sequence[Path]) -> Verification:
     Raises:
         LedgerPathError: the database cannot be read, or a directory is no ledger.
     """
-    writers, deeds = link.ask(_counted)
+    writers, deeds, others = link.ask(_counted)
     for one in writers:
         _check_counts(one)
+        _check_strange(one)
         _check_batches(one)
     _check_deeds(writers, deeds)
     compared = Compared() if against else None
@@ -61,14 +63,19 @@ def verify(link: Link, place: str, against: Sequence[Path]) -> Verification:
     return Verification(
         path=place,
         writers=[_verdict(one, locally) for one in writers if not adds(one)],
-        adjustments=[problem for one in writers if adds(one) for problem in one.problems],
+        adjustments=[
+            *(problem for one in writers if adds(one) for problem in one.problems),
+            *others,
+        ],
         erasures=_erasures(deeds),
         months=_pruned(deeds),
         compared=compared,
     )
 
 
-async def _counted(connection: asyncpg.Connection) -> tuple[list[Examined], list[_Deed]]:
+async def _counted(
+    connection: asyncpg.Connection,
+) -> tuple[list[Examined], list[_Deed], list[Problem]]:
     from .schema import check
 
     await check(connection)
@@ -80,15 +87,21 @@ async def _counted(connection: asyncpg.Connection) -> tuple[list[Examined], list
     for row in await connection.fetch(query("verify_gaps")):
         if row["writer_id"] in found:
             found[row["writer_id"]].gaps.append(row)
-    orphans = await connection.fetchval(query("verify_orphans"))
     writers = [*found.values()]
-    if orphans and writers:
-        writers[0].note("altered", f"{orphans} outcomes in calls are of no writer", orphans)
+    nobodys = [
+        Problem(
+            "litellm_ledger",
+            "altered",
+            lines=rows,
+            detail=f"{rows} rows of {table} are of no writer",
+        )
+        for table, rows in await connection.fetch(query("verify_orphans"))
+    ]
     deeds = [
         _Deed(row["at"], row["did"], row["who"], row["why"], msgspec.json.decode(row["detail"]))
         for row in await connection.fetch(query("deeds"))
     ]
-    return writers, deeds
+    return writers, deeds, nobodys
 
 
 # -- by itself -------------------------------------------------------------------------------------
@@ -113,13 +126,24 @@ def _check_counts(one: Examined) -> None:
         )
         if numbers != said[name]:
             one.note("altered", f"{said[name]} {name} are to be there, and {numbers} are")
-    if said["strange"]:
-        one.note("altered", f"{said['strange']} calls in flight have numbers that were not shipped")
     for row in one.gaps:
         if row["filled"]:
             one.note(
                 "altered", f"outcomes in the gap {row['first']} to {row['last']}", row["filled"]
             )
+
+
+def _check_strange(one: Examined) -> None:
+    """Check that a writer has nothing that no shipper writes."""
+    said = one.said
+    if not is_writer(said["writer"]):
+        one.note("altered", "no ledger gives a writer this name")
+    if said["beyond"]:
+        one.note("altered", f"{said['beyond']} lines have numbers that were not shipped")
+    if said["unbeaten"]:
+        one.note("altered", f"{said['unbeaten']} outcomes count nowhere, and nothing beats them")
+    if said["strange"]:
+        one.note("altered", f"{said['strange']} calls in flight have numbers that were not shipped")
 
 
 def _check_batches(one: Examined) -> None:

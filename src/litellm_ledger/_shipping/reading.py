@@ -19,13 +19,14 @@ from litellm_ledger._reading.elsewhere import Elsewhere, Fetched, Unshipped, Wan
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.adjustment import encode_addition
 from litellm_ledger._records.audit import PRUNE, audit_of
-from litellm_ledger._records.layout import SegmentName
+from litellm_ledger._records.layout import SegmentName, is_writer
 from litellm_ledger._records.ranges import Spans
 
 from . import sums
 from .address import Address
 from .as_lines import line_of_row
 from .asked import Condition, condition, of_time
+from .copying import copy_out
 from .laying import Laid, Row, Rows, spooled
 from .link import Link
 from .query import query
@@ -99,7 +100,7 @@ class Database(Elsewhere):
         return sorted(
             SegmentName(one.writer, 1, one.shipped)
             for one in found
-            if one.shipped and not SegmentName(one.writer, 1).adjusts
+            if one.shipped and is_writer(one.writer) and not SegmentName(one.writer, 1).adjusts
         )
 
     def verify(self, *, full: bool = False, against: Sequence[Path] = ()) -> Verification:
@@ -198,7 +199,7 @@ class _Fetching:
                 one.writer for one in writers if not SegmentName(one.writer, 1).adjusts
             ),
             unshipped=_unshipped(writers),
-            problems=await self._damaged(connection),
+            problems=[*_strange(laid.strange), *await self._damaged(connection)],
             left=left,
             tags=tags,
             aggregated=self._added.expired if self._added is not None else 0,
@@ -246,7 +247,7 @@ class _Fetching:
         """Lay outcomes out as they come."""
         rows = Rows()
 
-        async def take(piece: bytes) -> None:
+        def take(piece: bytes) -> None:
             self._heard()
             for row in rows.take(piece):
                 laid.put(row)
@@ -254,7 +255,7 @@ class _Fetching:
         text = query(name).format(
             line=line_of_row(slim=self._wanted.slim), where=asked.text, limit=int(limit)
         )
-        await connection.copy_from_query(text, *asked.values, output=take, format="binary")
+        await copy_out(connection, text, *asked.values, take=take)
 
     async def _of_key(self, connection: asyncpg.Connection) -> Condition | None:
         """Return the condition of what has a key, or of what may be meant by a part of one."""
@@ -283,11 +284,11 @@ class _Fetching:
         )
         with spool.open("wb") as file:
 
-            async def take(piece: bytes) -> None:
+            def take(piece: bytes) -> None:
                 self._heard()
                 file.write(piece)
 
-            await connection.copy_from_query(text, *time.values, output=take, format="binary")
+            await copy_out(connection, text, *time.values, take=take)
         return spooled(spool)
 
     async def _run_in_flight(
@@ -313,12 +314,12 @@ class _Fetching:
             before = row.writer_id, row.last
             laid.put(row._replace(line=_without_what_is_here(row.line, gone)))
 
-        async def take(piece: bytes) -> None:
+        def take(piece: bytes) -> None:
             self._heard()
             for row in rows.take(piece):
                 put(row)
 
-        await connection.copy_from_query(query("additions"), output=take, format="binary")
+        await copy_out(connection, query("additions"), take=take)
         laid.finish()
 
     async def _damaged(self, connection: asyncpg.Connection) -> list[Problem]:
@@ -362,6 +363,17 @@ def _without_what_is_here(line: bytes, gone: dict[str, Spans]) -> bytes:
     return (
         line if len(kept) == len(audit.segments) else encode_addition(replace(audit, segments=kept))
     )
+
+
+def _strange(rows: int) -> list[Problem]:
+    """Return what is said of rows that are no ledger's."""
+    if not rows:
+        return []
+    detail = (
+        "rows of no writer, or with a name or number that no ledger gives; "
+        "litellm-ledger verify URL says whose"
+    )
+    return [Problem("litellm_ledger", "damaged", lines=rows, detail=detail)]
 
 
 def _unshipped(writers: Sequence[_Writer]) -> Unshipped | None:

@@ -250,7 +250,7 @@ async def _months(connection: asyncpg.Connection) -> list[_Month]:
         for number, partition, size in await connection.fetch(query("months")):
             one = found.get(number, _Month(number))
             found[number] = _Month(number, one.partition or partition, one.bytes + size)
-    return [found[number] for number in sorted(found) if number < 999_900]
+    return [found[number] for number in sorted(found)]
 
 
 async def _writers(connection: asyncpg.Connection, month: _Month) -> list[int]:
@@ -476,7 +476,7 @@ async def _staying(
     limit = now - (rule.keep if rule.keep is not None else timedelta())
     row = await connection.fetchrow(
         "SELECT (SELECT count(*) FROM litellm_ledger.calls c "
-        "WHERE c.month = 0 AND c.ts = '-infinity'), "
+        "WHERE c.month = 0 AND (c.ts < '0001-01-01Z' OR c.ts >= '9999-12-01Z')), "
         "(SELECT count(*) FROM litellm_ledger.in_flight WHERE ts < $1), "
         "(SELECT count(*) FROM litellm_ledger.rejected)",
         limit,
