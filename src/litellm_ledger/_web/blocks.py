@@ -45,6 +45,8 @@ _TIMES: Final = range(4_600_000)
 """Quarters that calls are believed to be of: the years 1970 to 2101."""
 _TAGS: Final = 100
 """Names of tags of a block."""
+_CLUSTERS: Final = 1_000
+"""Values of a tag that outcomes are sorted by."""
 _WIDTHS: Final = (np.uint8, np.uint16, np.uint32, np.int8, np.int16, np.int32)
 
 
@@ -82,7 +84,7 @@ class Block(NamedTuple):
     Attributes:
         rows: how many.
         base: the first quarter of an hour.
-        quarters: of each outcome, from ``base`` on.
+        quarters: of each outcome, from ``base`` on; outcomes are in no order.
         keys: the values of ``KEYS`` that there are; ``of_keys`` says which of them each has.
         tags: the values that a tag has, the first of which is ``MISSING``; which each has.
         sums: by the names of ``SUMS``; those that are 0 throughout are left out.
@@ -134,7 +136,7 @@ def block_of(outcomes: Sequence[Outcome]) -> Block | None:
         sums = _sums(outcomes)
     except OverflowError:
         return None
-    return Block(
+    block = Block(
         len(outcomes),
         base,
         narrow(quarters - base),
@@ -143,6 +145,26 @@ def block_of(outcomes: Sequence[Outcome]) -> Block | None:
         tags,
         sums,
         _measured(outcomes),
+    )
+    return _sorted(block)
+
+
+def _sorted(block: Block) -> Block:
+    """Return it with outcomes of the same tags side by side.
+
+    What one viewer may see lies together then, and costs a part of the time to collect.
+    """
+    few = sorted((len(values), tag) for tag, (values, _) in block.tags.items())
+    by = [block.tags[tag][1] for count, tag in few if 1 < count <= _CLUSTERS]
+    if not by:
+        return block
+    order = np.lexsort(by[::-1])
+    return block._replace(
+        quarters=block.quarters[order],
+        of_keys=block.of_keys[order],
+        tags={tag: (values, codes[order]) for tag, (values, codes) in block.tags.items()},
+        sums={n: c if isinstance(c, int) else c[order] for n, c in block.sums.items()},
+        measured={name: values[order] for name, values in block.measured.items()},
     )
 
 
