@@ -120,6 +120,11 @@ class Cube:
             known = coming[0] if coming is not None else self._loading.get(name)
             return sha256 in (known, self._there.get(name))
 
+    def is_whole(self, state: State) -> bool:
+        """Whether all segments that stand alone are loaded."""
+        with self._lock:
+            return self._state is state and len(self._there) == len(state.alone)
+
     def wait(self, names: Mapping[SegmentName, str]) -> None:
         """Wait until segments are loaded or refused, for some time; they come before others."""
         end = time.monotonic() + PATIENCE

@@ -301,6 +301,8 @@ class Standing:
             fixed.told = {name: getattr(told, name) for name in members}
             fixed.finish(state, totals, spread)
             is_known = unread and not (state.gone or state.rest or state.ledger.adjustments)
+            if kept.sealed and self.cube.is_whole(state):  # manifests are asked no more
+                kept.sealed, kept.size = {}, 0
         if not fixed.is_large:
             kept.answers[key] = fixed
         while len(kept.answers) > _ANSWERS:
