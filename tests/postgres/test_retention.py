@@ -186,6 +186,21 @@ def test_only_whole_months_go_and_what_stays_is_named(database_url: str, tmp_pat
     assert gaps == [(2, 2, 1, "expired"), (4, 4, 1, "expired")]
 
 
+def test_a_gap_ends_where_a_batch_does(database_url: str, tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    lines = []
+    for seq in (1, 3, 5, 7):
+        lines += [hand.started(seq), hand.outcome(seq + 1, seq, status="ok", cost=seq)]
+    hand.sealed(1, 8, lines)
+    load(database_url, hand.root, lines=4)
+    assert prune(database_url, timedelta()).records == 4
+    gaps = "SELECT first, last, usage, cost_picousd / 1e12 FROM litellm_ledger.gaps ORDER BY 1"
+    assert ask(database_url, gaps) == [(2, 4, 2, 4), (6, 8, 2, 12)]
+    counts = "SELECT usage, started, gaps, shipped FROM litellm_ledger.writers"
+    assert ask(database_url, counts) == [(0, 2, 6, 8)]
+    assert Ledger(database_url).verify(against=[hand.root]).ok
+
+
 def test_the_command(database_url: str, tmp_path: Path) -> None:
     root = ledger(tmp_path, 60)
     load(database_url, root)
