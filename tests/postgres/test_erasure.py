@@ -115,7 +115,7 @@ def test_a_database_and_its_directory_answer_the_same_afterwards(
     assert answers(database_url) == answers(root)
 
 
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [False, pytest.param(True, marks=pytest.mark.matrix)])
 def test_who_is_erased_where_it_was_written_alone_is_named(
     database_url: str, tmp_path: Path, keep: bool
 ) -> None:
@@ -287,7 +287,7 @@ class _KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [False, pytest.param(True, marks=pytest.mark.matrix)])
 def test_killed_between_steps_the_next_run_ends_it(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
