@@ -33,6 +33,7 @@ _PARTS: Final = {
     "primary key (writer, number)": "c.relname LIKE '%_pkey'",
     "index of tags (GIN)": "c.relname LIKE '%_tags'",
     "index of time (BRIN)": "c.relname LIKE '%_brin'",
+    "index of marked lines": "c.relname LIKE '%_lines'",
 }
 _BYTES: Final = """
 SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::bigint FROM pg_class c

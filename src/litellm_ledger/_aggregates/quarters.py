@@ -28,6 +28,7 @@ __all__ = ["LARGEST", "Group", "Limits", "QuarterQuestion", "Table"]
 
 _TICK: Final = timedelta(microseconds=1)
 
+_HALF_A_DAY: Final = 48
 LARGEST: Final = 2**63 - 1
 """Sum that a table can have."""
 _FIELDS: Final = frozenset(FIELDS)
@@ -158,6 +159,29 @@ class QuarterQuestion:
         if earliest is None or latest is None:
             return since is None and until is None
         return (until is None or earliest < until) and (since is None or latest >= since)
+
+    def begins(self, first: int, last: int) -> list[int] | None:
+        """Return the quarters, of these, with which other periods begin, and the first of all.
+
+        ``None`` if a quarter is in several.
+        """
+        found = [first]
+        for start in range(first, last, _HALF_A_DAY):
+            if not self._part(start, min(start + _HALF_A_DAY, last), found):
+                return None
+        return found
+
+    def _part(self, start: int, end: int, found: list[int]) -> bool:
+        one, other = self._number(start, 1), self._number(end, 1)
+        if one is None or other is None:
+            return False
+        if one == other:
+            return True
+        if end == start + 1:
+            found.append(end)
+            return True
+        middle = (start + end) // 2
+        return self._part(start, middle, found) and self._part(middle, end, found)
 
     def _group(self, one: Fields) -> tuple[str, ...]:
         return tuple([of(one) for of in self._keys])

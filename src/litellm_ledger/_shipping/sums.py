@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from litellm_ledger._aggregates.quarters import Group, QuarterQuestion, Table
 from litellm_ledger._aggregates.selection import Selection
@@ -41,6 +41,8 @@ _COUNTS: Final = """
 """
 _ROWS: Final = 2_000
 _NO_QUARTER: Final = -(2**31)
+_LONGEST: Final = 96 * 366 * 30
+"""Quarters, thirty years: of how many it is asked at most where periods begin."""
 
 
 class _TooCoarseError(Exception):
@@ -92,13 +94,23 @@ async def add(
         return None
     asking = _Asking(by, selection, question.tag)
     rolled = await _is_rolled(connection, asking.series)
-    for step in _steps(question, selection):
+    steps: Sequence[_Step] = _steps(question, selection)
+    if rolled and question.periods and selection.calendar.zone is not UTC:
+        periods = await _periods(connection, question)
+        steps = [*([] if periods is None else [periods]), *steps]
+    for step in steps:
         part = Totals(by, max_groups=totals.limit, calendar=selection.calendar)
         expired = 0
         try:
             for text, values in asking.questions(step, rolled=rolled):
                 before = part.calls() if _EXPIRED in text else 0
-                async for table in _tables(connection, text, values, asking.width, step or 1):
+                async for table in _tables(
+                    connection,
+                    text,
+                    values,
+                    asking.width,
+                    step if isinstance(step, int) and step else 1,
+                ):
                     if not question.add_to(part, table):
                         raise _TooCoarseError
                 expired += part.calls() - before if _EXPIRED in text else 0
@@ -170,11 +182,60 @@ async def _without_sums(connection: asyncpg.Connection, selection: Selection) ->
     )
 
 
-def _steps(question: QuarterQuestion, selection: Selection) -> Sequence[int]:
+class _Periods(NamedTuple):
+    """The periods that are asked for: sums are over all quarters of one, under its first quarter.
+
+    Attributes:
+        first, last: the quarters for which that is so; of others, sums are over one.
+        begins: the quarters with which periods begin; the first of these, too.
+    """
+
+    first: int
+    last: int
+    begins: list[int]
+
+    def of(self, quarter: str, place: int) -> str:
+        """Return the expression for the first quarter of a period.
+
+        Args:
+            quarter: the expression for one that is in it.
+            place: of ``begins`` among the values.
+        """
+        return (
+            f"CASE WHEN {quarter} BETWEEN {self.first:d} AND {self.last:d} THEN "
+            f"(${place}::int[])[pg_catalog.width_bucket({quarter}, ${place}::int[])] "
+            f"ELSE {quarter} END"
+        )
+
+
+_Step: TypeAlias = int | _Periods
+
+
+async def _periods(connection: asyncpg.Connection, question: QuarterQuestion) -> _Periods | None:
+    """Return the periods of the sums that there are; ``None``: they are not worth it.
+
+    Where clocks are half an hour off, sums would otherwise come as quarters, a hundred for a day.
+    """
+    if "hour" in question.periods:
+        return None
+    first, last = await connection.fetchrow(
+        "SELECT min(quarter), max(quarter) FROM litellm_ledger.rollup_15m "
+        f"WHERE quarter > {_NO_QUARTER}"
+    )
+    if first is None or last - first > _LONGEST:
+        return None
+    try:
+        begins = question.begins(first, last)
+    except OverflowError:
+        return None
+    return None if begins is None else _Periods(first, last, begins)
+
+
+def _steps(question: QuarterQuestion, selection: Selection) -> list[int]:
     """Return over how many quarters sums may be, the most first; 0: time does not matter."""
     if not question.periods:
-        return (0,)
-    return (96, 4, 1) if selection.calendar.zone is UTC else (4, 1)
+        return [0]
+    return [96, 4, 1] if selection.calendar.zone is UTC else [4, 1]
 
 
 async def _is_rolled(connection: asyncpg.Connection, series: str) -> bool:
@@ -236,7 +297,7 @@ class _Asking:
         self.series = series_of(tag)
         self.width = len(KEYS) + (tag is not None)
 
-    def questions(self, step: int, *, rolled: bool) -> Iterator[tuple[str, list[Any]]]:
+    def questions(self, step: _Step, *, rolled: bool) -> Iterator[tuple[str, list[Any]]]:
         """Yield statements and their values: together they add up what is asked for."""
         selection = self._selection
         try:
@@ -256,7 +317,7 @@ class _Asking:
         yield self._of_calls(_BEATEN, within, step, sign=-1)
 
     def _of_calls(
-        self, rows: str, selection: Selection, step: int, *, sign: int = 1
+        self, rows: str, selection: Selection, step: _Step, *, sign: int = 1
     ) -> tuple[str, list[Any]]:
         """Return the statement that adds rows of ``calls`` up, or (``sign`` -1) takes them away."""
         asked = condition(selection)
@@ -268,7 +329,11 @@ class _Asking:
         if rows != _ALL:
             values.append(self.series)
             rows = rows.replace("{series}", f"${len(values)}::text")
-        quarter = quarter_of("c.ts", step) if step else f"{_NO_QUARTER}"
+        if isinstance(step, _Periods):
+            values.append(step.begins)
+            quarter = step.of(f"({quarter_of('c.ts')})", len(values))
+        else:
+            quarter = quarter_of("c.ts", step) if step else f"{_NO_QUARTER}"
         columns = ", ".join(
             f"{'-' if sign < 0 else ''}{_SUMS.get(name, f'sum(c.{name})')}" for name in FIELDS
         )
@@ -280,22 +345,26 @@ class _Asking:
         )
         return text, values
 
-    def _of_sums(self, table: str, span: _Span, step: int) -> tuple[str, list[Any]]:
+    def _of_sums(self, table: str, span: _Span, step: _Step) -> tuple[str, list[Any]]:
         """Return the statement that adds up sums of whole quarters."""
         asked = condition(self._selection.between(None, None))
         values = [*asked.values, self._tag]
         keys = [f"c.{key}" if key in self._needed else "NULL::text" for key in KEYS]
         if self._tag is not None:
             keys.append("c.tag_value")
+        tag = len(values)
         quarter = f"{_NO_QUARTER}"
-        if step:
+        if isinstance(step, _Periods):
+            values.append(step.begins)
+            quarter = step.of("t.quarter", len(values))
+        elif step:
             first = f"t.quarter - ((t.quarter % {step}) + {step}) % {step}"
             quarter = f"CASE WHEN t.quarter > {quarter} THEN {first} ELSE {quarter} END"
         columns = ", ".join(f"sum(t.{name})" for name in FIELDS)
         places = ", ".join(str(at + 1) for at in range(len(keys) + 1))
         text = (
             f"SELECT {', '.join(keys)}, {quarter}, {columns} FROM {table} "
-            f"WHERE c.tag_name IS NOT DISTINCT FROM ${len(values)}::text AND {_times(span)} "
+            f"WHERE c.tag_name IS NOT DISTINCT FROM ${tag}::text AND {_times(span)} "
             f"AND {asked.text} GROUP BY {places} HAVING sum(t.calls) <> 0 ORDER BY {places}"
         )
         return text, values
