@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.crash.test_reprice_kills import PRICES
 from tests.ledger_by_hand import OTHER_WRITER, WRITER, HandMade
 from tests.postgres.shipped import load, roll
 from tests.postgres.test_rollup import TEAM, ZONES, ask
@@ -18,7 +19,10 @@ from tests.postgres.test_same_answers import command
 from tests.postgres.test_verify_database import run
 
 from litellm_ledger import Ledger
+from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._maintenance.reprice import reprice
 from litellm_ledger._maintenance.retention import Retention
+from litellm_ledger._prices.price_list import PriceList
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.verdict import Verification
 from litellm_ledger._shipping import retention
@@ -39,6 +43,7 @@ ALL_OF_IT = """
         (SELECT count(*) FROM litellm_ledger.beaten),
         (SELECT sum(usage) FROM litellm_ledger.writers)
 """
+CHOSEN = "INSERT INTO litellm_ledger.rollup_tags VALUES ($1, true, false, 1, 1)"
 ONE_LESS = (
     "DELETE FROM litellm_ledger.calls WHERE (writer_id, seq) IN "
     "(SELECT writer_id, min(seq) FROM litellm_ledger.calls GROUP BY 1)"
@@ -133,8 +138,7 @@ def test_every_total_stays_whatever_goes_when(database_url: str, tmp_path: Path,
     expected = answers(root)
     load(database_url, root, lines=rng.choice((17, 120, 500)))
     ((before,),) = ask(database_url, "SELECT count(*) FROM litellm_ledger.calls")
-    chosen = "INSERT INTO litellm_ledger.rollup_tags VALUES ($1, true, false, 1, 1)"
-    ask(database_url, chosen, TEAM)
+    ask(database_url, CHOSEN, TEAM)
     roll(database_url, most=rng.choice((None, 40)))  # all, or a part of it
     gone = 0
     for days in sorted(rng.sample(range(320, 420), 2), reverse=True):
@@ -156,6 +160,21 @@ def test_every_total_stays_whatever_goes_when(database_url: str, tmp_path: Path,
     )
     assert {one[:2] for one in deeds} == {("prune", "ops")}
     assert sum(one[2] for one in deeds) == gone
+
+
+def test_what_was_priced_again_stays_priced_again(database_url: str, tmp_path: Path) -> None:
+    root = ledger(tmp_path, 80, seed=8)
+    assert reprice(root, Selection(), PriceList(PRICES), who="a", why="b").changed
+    expected, recorded = answers(root), Ledger(root).report(["month"], as_recorded=True).rows
+    assert Ledger(root).report(["month"]).rows != recorded
+    load(database_url, root)
+    ask(database_url, CHOSEN, TEAM)
+    roll(database_url)
+    assert answers(database_url) == expected
+    assert prune(database_url, timedelta(days=330)).records
+    assert answers(database_url) == expected
+    assert Ledger(database_url).report(["month"], as_recorded=True).rows == recorded
+    assert_sound(database_url, root)
 
 
 def test_only_whole_months_go_and_what_stays_is_named(database_url: str, tmp_path: Path) -> None:
