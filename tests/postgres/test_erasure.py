@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ledger_by_hand import HandMade
+from tests.ledger_by_hand import NOON, HandMade
 from tests.postgres.shipped import load, roll
 from tests.postgres.test_retention import answers, ledger, prune, wrong
 from tests.postgres.test_rollup import ask
@@ -249,6 +249,25 @@ def test_what_has_expired_keeps_its_amounts_and_not_the_value(
     assert gone not in {row.group["tag:user"] for row in after.rows}
     assert wrong(Ledger(database_url).verify()) == []
     assert done.marks == ()
+
+
+def test_the_planner_forgets_them_too(database_url: str, tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    tags = [{"user": "mallory@x"}] * 150 + [{"user": "bob"}] * 50
+    times = [NOON] * 100 + [NOON + timedelta(days=31)] * 100
+    given = zip(tags, times, strict=True)
+    hand.filled(*({"tags": one, "ts": ts, "cost": 1, "status": "ok"} for one, ts in given))
+    load(database_url, hand.root)
+    roll(database_url)
+    known = (
+        "SELECT tablename || inherited FROM pg_stats WHERE schemaname = 'litellm_ledger' "
+        "AND concat(most_common_vals::text, histogram_bounds::text) ~ 'mallory'"
+    )
+    run(database_url, "ANALYZE")
+    assert len(ask(database_url, known)) > 2  # a month, all months, a month of nobody else
+    done = Database(database_url).erase(Person(["user=mallory@x"]), who="ops", why="t")
+    assert done.records == 150
+    assert ask(database_url, known) == []
 
 
 def test_beside_shippers_and_leaders(database_url: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from tests.postgres.test_verify_database import filled, run
 from litellm_ledger import Ledger
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._maintenance.person import Person
-from litellm_ledger._shipping import laying
+from litellm_ledger._shipping import laying, proof
+from litellm_ledger._shipping.database import connect
 from litellm_ledger._shipping.reading import Database
 
 CALL = (
@@ -87,6 +89,69 @@ def test_outcomes_that_nothing_beats_and_that_count_nowhere_are_seen(evil: str) 
     run(evil, BEATEN)
     (writer,) = Ledger(evil).verify().writers
     assert "3 outcomes count nowhere" in writer.problems[0].detail
+
+
+SUMS = "UPDATE litellm_ledger.rollup_15m SET {}"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        SUMS.format("pico = 2 * pico"),
+        SUMS.format("quarter = quarter + 96"),
+        SUMS.format("pico = 'NaN'"),
+        SUMS.format("pico = 'Infinity'"),
+        "UPDATE litellm_ledger.rollup_marks SET rolled = rolled - 2",
+        "DELETE FROM litellm_ledger.rollup_15m",
+        "INSERT INTO litellm_ledger.rollup_beaten VALUES (1, '', 2)",
+        "UPDATE litellm_ledger.writers SET cost_picousd = 'NaN'",
+        "UPDATE litellm_ledger.batches SET cost_picousd = '-Infinity'",
+    ],
+)
+def test_sums_that_are_not_those_of_the_outcomes_are_seen(
+    module_database_url: str, tmp_path: Path, forged: str
+) -> None:
+    url = module_database_url
+    if not Ledger(url).verify().writers:
+        load(url, filled(tmp_path / "usage").root, lines=8)
+        roll(url)
+    assert not seen(url, "SELECT")
+    assert seen(url, forged)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_sum_that_is_no_number_is_an_error_that_says_what_to_do(evil: str, value: str) -> None:
+    run(evil, SUMS.format(f"pico = '{value}'"))
+    with pytest.raises(LedgerPathError, match=r"no number.*database rebuild"):
+        Ledger(evil).report([])
+
+
+def seen(url: str, change: str) -> bool:
+    """Whether ``verify`` sees a change, which is undone."""
+
+    async def work() -> bool:
+        connection = await connect(url)
+        try:
+            async with connection.transaction():
+                await connection.execute(change)
+                found = await proof._counted(connection)
+                raise _UndoneError(found)
+        except _UndoneError as undone:
+            (found,) = undone.args
+
+            class Here:
+                def ask(self, question: Any) -> Any:
+                    return found
+
+            return not proof.verify(Here(), url, ()).ok  # type: ignore[arg-type]
+        finally:
+            await connection.close()
+
+    return asyncio.run(work())
+
+
+class _UndoneError(Exception):
+    pass
 
 
 @pytest.mark.parametrize("absolute", [True, False])

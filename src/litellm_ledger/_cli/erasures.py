@@ -326,7 +326,8 @@ def _print_there(done: Erased, *, dry_run: bool) -> None:
         tables = ", ".join(done.tables)
         tell(
             "The bytes stay in the server's files until they are written over: VACUUM (FULL, "
-            f"ANALYZE) {clean(tables, 4_096)}. Its archived WAL, replicas that lag and backups "
+            f"ANALYZE) {clean(tables, 4_096)}; and, by an administrator, VACUUM FULL "
+            "pg_catalog.pg_statistic. Its archived WAL, replicas that lag and backups "
             "that were made before still hold the person."
         )
 

@@ -120,6 +120,7 @@ async def erase(
     await again(connection, run.forget_values)
     waiting = len(found.waiting)
     counted = await again(connection, run.forget_scopes)
+    await again(connection, run.forget_statistics)
     done = replace(_told(found), adjustments=run.adjustments, waiting=waiting + counted)
     left = tuple(await marks(connection, person))
     return replace(done, counted=counted, marks=left, tables=tuple(sorted(run.tables)))
@@ -400,5 +401,28 @@ class _Run:
             left += windows
         return left
 
+    async def forget_statistics(self) -> None:
+        """Have the planner forget the person's values.
 
+        ``ANALYZE`` alone leaves those of a table that has no rows any more, and those of ``calls``
+        as a whole are not made with its partitions'.
+        """
+        clears = await self._connection.fetchval(_CLEARS)  # from PostgreSQL 18 on
+        tables = set()
+        for *column, text in await self._connection.fetch(_STATISTICS):
+            if self._person.is_in(text) or self._person.is_in(text.replace("\\\\", "\\")):
+                tables.add(column[0])
+                if clears:
+                    await self._connection.execute(_CLEAR, *column)
+        for name in sorted(tables):
+            await self._connection.execute(f'ANALYZE litellm_ledger."{name}"')
+
+
+_CLEARS: Final = "SELECT to_regproc('pg_catalog.pg_clear_attribute_stats') IS NOT NULL"
+_CLEAR: Final = "SELECT pg_catalog.pg_clear_attribute_stats('litellm_ledger', $1, $2, $3)"
+_STATISTICS: Final = """
+SELECT tablename::text, attname::text, inherited, pg_catalog.concat_ws(' ',
+    most_common_vals::text, histogram_bounds::text, most_common_elems::text)
+FROM pg_catalog.pg_stats WHERE schemaname = 'litellm_ledger' ORDER BY 1, 2, 3
+"""
 _BUDGETS: Final = ("budget_scopes", "budget_windows", "leases")

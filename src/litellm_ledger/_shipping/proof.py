@@ -23,6 +23,7 @@ from litellm_ledger._records.layout import is_writer
 from .comparing import MOST, Examined, adds, compare
 from .query import query
 from .source import Source
+from .sums import quarter_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -88,7 +89,7 @@ async def _counted(
         if row["writer_id"] in found:
             found[row["writer_id"]].gaps.append(row)
     writers = [*found.values()]
-    nobodys = [
+    others = [
         Problem(
             "litellm_ledger",
             "altered",
@@ -97,11 +98,18 @@ async def _counted(
         )
         for table, rows in await connection.fetch(query("verify_orphans"))
     ]
+    text = query("verify_sums").format(quarter=quarter_of("c.ts"))
+    if quarters := await connection.fetchval(text):
+        detail = (
+            f"sums of {quarters} quarters of an hour are not those of the outcomes: make them anew "
+            "by litellm-ledger database rebuild"
+        )
+        others.append(Problem("litellm_ledger", "altered", lines=quarters, detail=detail))
     deeds = [
         _Deed(row["at"], row["did"], row["who"], row["why"], msgspec.json.decode(row["detail"]))
         for row in await connection.fetch(query("deeds"))
     ]
-    return writers, deeds, nobodys
+    return writers, deeds, others
 
 
 # -- by itself -------------------------------------------------------------------------------------
@@ -154,7 +162,7 @@ def _check_batches(one: Examined) -> None:
         if first != expected:
             one.note("missing", f"no batch has the numbers {expected} to {first - 1}")
         expected = last + 1
-        cost += int(batch["cost_picousd"])
+        cost += _whole(batch["cost_picousd"])
         _check_batch(one, batch, f"numbers {first} to {last}")
     if expected != one.said["shipped"] + 1:
         one.note("missing", f"batches end with number {expected - 1}, and not with what is shipped")
@@ -163,6 +171,11 @@ def _check_batches(one: Examined) -> None:
     started = sum(batch["started"] - batch["gone_started"] for batch in one.batches)
     if started != one.said["started"]:
         one.note("altered", "its started records are not those of its batches")
+
+
+def _whole(value: Any) -> int:
+    """Return an amount; of NaN or infinity one that no other is equal to."""
+    return int(value) if value.is_finite() else 10**40
 
 
 def _check_batch(one: Examined, batch: Any, where: str) -> None:
@@ -179,7 +192,7 @@ def _check_batch(one: Examined, batch: Any, where: str) -> None:
     if batch["rows"] != batch["numbers"]:
         twice = batch["rows"] - batch["numbers"]
         one.note("altered", f"{where}: {twice} outcomes are there twice", twice)
-    if not short and int(batch["cost"]) + int(batch["gone_cost"]) != batch["cost_picousd"]:
+    if not short and _whole(batch["cost"]) + _whole(batch["gone_cost"]) != batch["cost_picousd"]:
         one.note("altered", f"{where}: costs are not those that were shipped")
     if int(batch["gaps_now"]) != batch["gaps"]:
         one.note("altered", f"{where}: not as many gaps as were shipped")

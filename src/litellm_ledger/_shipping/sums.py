@@ -15,6 +15,7 @@ from litellm_ledger._aggregates.quarters import Group, QuarterQuestion, Table
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._aggregates.totals import FIELDS, Totals
+from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.record import KEYS
 
 from .asked import Condition, can_be, condition
@@ -22,7 +23,17 @@ from .asked import Condition, can_be, condition
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["Added", "add", "count", "newest_since", "quarter_of", "series_of", "tags", "untold"]
+__all__ = [
+    "Added",
+    "add",
+    "count",
+    "newest_since",
+    "quarter_of",
+    "series_of",
+    "tags",
+    "untold",
+    "whole",
+]
 
 _SUMS: Final = {
     "cache_hits": "count(*) FILTER (WHERE c.cache_hit)",
@@ -67,6 +78,21 @@ def quarter_of(ts: str, step: int = 1) -> str:
         f"(pg_catalog.floor(extract(epoch FROM {ts}) / {seconds}) * {step})::int "
         f"ELSE {_NO_QUARTER} END"
     )
+
+
+def whole(value: Any) -> int:
+    """Return a sum as the number that it is; NULL is 0.
+
+    Raises:
+        LedgerPathError: it is NaN or infinite: somebody has written it who is no shipper.
+    """
+    try:
+        return int(value or 0)
+    except (ValueError, OverflowError):
+        raise LedgerPathError(
+            "an amount in the database is no number; sums by quarter of an hour are made anew by "
+            "litellm-ledger database rebuild, and in all else somebody has changed it"
+        ) from None
 
 
 class Added(NamedTuple):
@@ -443,7 +469,7 @@ async def _tables(
 
 def _table(rows: Sequence[Any], width: int, step: int) -> Table:
     quarters = [None if row[width] == _NO_QUARTER else row[width] for row in rows]
-    sums = {name: [int(row[at] or 0) for row in rows] for at, name in enumerate(FIELDS, width + 1)}
+    sums = {name: [whole(row[at]) for row in rows] for at, name in enumerate(FIELDS, width + 1)}
     return Table([Group(list(rows[0][:width]), quarters, sums)], step)
 
 
