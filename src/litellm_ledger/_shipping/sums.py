@@ -90,8 +90,8 @@ def whole(value: Any) -> int:
         return int(value or 0)
     except (ValueError, OverflowError):
         raise LedgerPathError(
-            "an amount in the database is no number; sums by quarter of an hour are made anew by "
-            "litellm-ledger database rebuild, and in all else somebody has changed it"
+            "an amount in the database is no number: it was changed by hand; sums by quarter of an "
+            "hour are made anew by litellm-ledger database rebuild"
         ) from None
 
 
