@@ -42,7 +42,12 @@ def ship(
     ],
     follow: Annotated[bool, option("--follow", "-f", help="Continue until Ctrl-C.")] = False,
     every: Annotated[
-        int, option("--every", metavar="SECONDS", help="With --follow: how often to look.")
+        int,
+        option(
+            "--every",
+            metavar="SECONDS",
+            help="Object storage, with --follow: how often to look.",
+        ),
     ] = 30,
     remove_compacted: Annotated[
         bool,
