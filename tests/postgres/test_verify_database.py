@@ -151,3 +151,16 @@ def test_a_database_may_know_more_than_the_ledger(shipped: tuple[str, Path]) -> 
         "1 record here that the ledger has no more"
         in command("verify", url, "--against", str(root))[1]
     )
+
+
+def test_a_line_of_another_program_that_is_no_record_is_damage_and_no_change(
+    database_url: str, tmp_path: Path
+) -> None:
+    hand = HandMade(tmp_path / "usage")
+    lines = [hand.line(1, cost=1), hand.foreign(2, '"latency_ms":1e400'), hand.line(3, cost=1)]
+    hand.sealed(1, 3, lines)
+    load(database_url, hand.root)
+    found = Ledger(database_url).verify(against=[hand.root])
+    assert [one.what for writer in found.writers for one in writer.problems] == ["damaged"]
+    assert found.compared is not None
+    assert found.compared.same == 1
