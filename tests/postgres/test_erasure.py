@@ -251,6 +251,44 @@ def test_what_has_expired_keeps_its_amounts_and_not_the_value(
     assert done.marks == ()
 
 
+def test_marks_are_seen_however_they_are_written(database_url: str, tmp_path: Path) -> None:
+    hand = HandMade(tmp_path / "usage")
+    values = ['o"xyz', "a\\bcd", "müller", "new\nline", "nul\0abc", "CaSe"]
+    for seq, value in enumerate(values):
+        first = seq * 3 + 1
+        said = value.upper() if value.isascii() else value  # case is that of ASCII
+        lines = [
+            hand.line(first, tags={"user": value}, cost=1, status="ok"),
+            hand.line(first + 1, tags={"x": f"to {said}"}, cost=1, status="ok"),
+            hand.line(first + 2, tags={"y": "z"}, cost=1, status="ok", meta={"said": value}),
+        ]
+        hand.sealed(first, first + 2, lines)
+    load(database_url, hand.root)
+    for value in values:
+        done = Database(database_url).erase(Person([f"user={value}"]), who="ops", why="t")
+        assert done.records == 1
+        times = {one.file: one.times for one in done.marks}
+        assert times.get("litellm_ledger.calls", 0) >= 2, (value, times)
+
+
+def test_a_value_that_is_told_with_a_mark_goes_from_what_has_expired(
+    database_url: str, tmp_path: Path
+) -> None:
+    hand = HandMade(tmp_path / "usage")
+    hand.filled(*({"tags": {"user": one}, "cost": 1, "status": "ok"} for one in ("n\0bc", "bob")))
+    load(database_url, hand.root)
+    run(
+        database_url,
+        "INSERT INTO litellm_ledger.rollup_tags (tag_name, chosen, distinct_values, outcomes) "
+        "VALUES ('user', true, 1, 1)",
+    )
+    roll(database_url)
+    assert prune(database_url, timedelta()).records == 2
+    Database(database_url).erase(Person(["user=n\0bc"]), who="ops", why="t")
+    values = "SELECT tag_value FROM litellm_ledger.expired_sums WHERE tag_value IS NOT NULL"
+    assert ask(database_url, values) == [("bob",)]
+
+
 def test_the_planner_forgets_them_too(database_url: str, tmp_path: Path) -> None:
     hand = HandMade(tmp_path / "usage")
     tags = [{"user": "mallory@x"}] * 150 + [{"user": "bob"}] * 50

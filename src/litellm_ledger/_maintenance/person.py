@@ -45,6 +45,7 @@ class Person:
 
     Attributes:
         marks: the values that say who it is: of tags and ids.
+        forms: how they may stand in a text: as they are, and as writers of JSON escape them.
         selection: the conditions but those of ids; ``ids``: these, by member.
         one_tag: a tag and its values, where nothing else was asked for.
 
@@ -85,6 +86,9 @@ class Person:
             )
         if MISSING in self.marks or "" in self.marks:
             raise ValueError(f"an empty text, or {MISSING}, is not a mark of a person")
+        self.forms = sorted(
+            {form.decode("utf-8", "surrogatepass") for mark in self.marks for form in _forms(mark)}
+        )
         self._forms = [[form for value in values for form in _forms(value)] for values in marked]
         self._sought = [_Sought(value) for value in self.marks]
         self._each = [[_Sought(value) for value in values] for values in marked]

@@ -34,7 +34,7 @@ from .laying import Rows as Stream
 from .laying import sealed
 from .query import query
 from .removing import Removed, again, freeze, note_deed, only_the_owner, remove
-from .rows import Rows, Started
+from .rows import MARK, Rows, Started
 from .sums import quarter_of
 
 if TYPE_CHECKING:
@@ -340,7 +340,8 @@ class _Run:
             "WHERE tag_value IS NOT NULL"
         )
         for name, value in rows:
-            if value in values if name == tag else self._person.without(value) is None:
+            said = value.replace(MARK, "\0")
+            if said in values if name == tag else self._person.without(said) is None:
                 changed += await self._forget(
                     "tag_value", "tag_name = $2 AND tag_value = $1", value, name
                 )
@@ -350,7 +351,7 @@ class _Run:
                 f"WHERE {column} IS NOT NULL"
             )
             for (value,) in rows:
-                if self._person.without(value) is None:
+                if self._person.without(value.replace(MARK, "\0")) is None:
                     changed += await self._forget(column, f"{column} = $1", value)
         if changed:
             self.tables.add("litellm_ledger.expired_sums")
@@ -410,6 +411,7 @@ class _Run:
         clears = await self._connection.fetchval(_CLEARS)  # from PostgreSQL 18 on
         tables = set()
         for *column, text in await self._connection.fetch(_STATISTICS):
+            text = text.replace(MARK, "\0")
             if self._person.is_in(text) or self._person.is_in(text.replace("\\\\", "\\")):
                 tables.add(column[0])
                 if clears:

@@ -25,6 +25,7 @@ from .database import transaction
 from .laying import Rows, sealed
 from .query import query
 from .removing import LONG
+from .rows import MARK
 
 if TYPE_CHECKING:
     import asyncpg
@@ -214,18 +215,18 @@ async def marks(connection: asyncpg.Connection, person: Person) -> list[MarksLef
             "WHERE n.nspname = 'litellm_ledger' AND c.relkind IN ('r', 'p') "
             "AND NOT c.relispartition ORDER BY 1"
         )
-        sought_marks = [mark for mark in person.marks if can_be(mark)]
-        sought = sorted({form for mark in sought_marks for form in (mark, mark.lower())})
+        forms = {form.replace("\0", MARK) for form in person.forms}
+        sought = sorted({one for form in forms for one in (form, form.lower()) if can_be(one)})
         found = []
         for name, binary in tables:
-            texts = ["t::text", *(f"pg_catalog.encode(t.{one}, 'escape')" for one in binary)]
+            texts = [_AS_JSON, *(f"pg_catalog.encode(t.{one}, 'escape')" for one in binary)]
             wanted = [
                 f"pg_catalog.strpos({side}({text}), {form}) > 0"
                 for text, form in zip(texts, ["p", *[_ESCAPED] * len(binary)], strict=True)
                 for side in ("", "pg_catalog.lower")
             ]
             rows = connection.cursor(
-                f"SELECT {', '.join(['t::text', *(f't.{one}' for one in binary)])} "
+                f"SELECT {', '.join([_AS_JSON, *(f't.{one}' for one in binary)])} "
                 f'FROM litellm_ledger."{name}" t WHERE EXISTS ('
                 f"SELECT FROM unnest($1::text[]) AS p WHERE {' OR '.join(wanted)})",
                 sought,
@@ -236,9 +237,13 @@ async def marks(connection: asyncpg.Connection, person: Person) -> list[MarksLef
     return found
 
 
+_AS_JSON: Final = "pg_catalog.row_to_json(t)::text"
+"""Of a row: texts and ``tags`` are escaped once, ``meta`` as in its line; ``t::text`` doubles."""
 _ESCAPED: Final = "pg_catalog.encode(pg_catalog.convert_to(p, 'UTF8'), 'escape')"
 
 
 def _count(person: Person, row: Sequence[Any]) -> int:
     text, *binary = row
-    return person.count(text.encode()) + sum(person.count(one) for one in binary if one is not None)
+    return person.count(text.replace(MARK, "\0").encode()) + sum(
+        person.count(one) for one in binary if one is not None
+    )
