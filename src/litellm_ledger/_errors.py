@@ -81,6 +81,8 @@ class BudgetExceeded(LedgerError):
         limit: what may be spent in the window.
         settled: what is spent.
         held: what calls in flight may still cost.
+        lent: where the limit is one of many machines, what other processes were lent and have not
+            spent; else 0.
         needed: what this call may cost.
         resets_at: when the window ends, UTC; ``None``: never.
         because: where the limit is one of many machines, why no more could be asked for.
@@ -98,6 +100,7 @@ class BudgetExceeded(LedgerError):
         needed: Decimal | int,
         resets_at: datetime | None,
         because: str | None = None,
+        lent: Decimal | int = 0,
     ) -> None:
         self.budget = budget
         self.unit = unit
@@ -108,12 +111,14 @@ class BudgetExceeded(LedgerError):
         self.needed = needed
         self.resets_at = resets_at
         self.because = because
+        self.lent = lent
         resets = "it never resets" if resets_at is None else f"it resets at {resets_at.isoformat()}"
         of = f" of {scope}" if scope else ""
+        away = f"lent to other processes {self._said(lent)}, " if lent else ""
         super().__init__(
             f"the budget {budget}{of} has no room for this call: limit {self._said(limit)}, "
-            f"settled {self._said(settled)}, held by calls in flight {self._said(held)}, needed "
-            f"{self._said(needed)}; {resets}{f'; {because}' if because else ''}"
+            f"settled {self._said(settled)}, held by calls in flight {self._said(held)}, {away}"
+            f"needed {self._said(needed)}; {resets}{f'; {because}' if because else ''}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -124,7 +129,8 @@ class BudgetExceeded(LedgerError):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values; dollars are decimal text."""
-        amounts = {name: getattr(self, name) for name in ("limit", "settled", "held", "needed")}
+        names = ("limit", "settled", "held", *(("lent",) if self.lent else ()), "needed")
+        amounts = {name: getattr(self, name) for name in names}
         return {
             "budget": self.budget,
             "unit": self.unit,
@@ -139,7 +145,7 @@ class BudgetExceeded(LedgerError):
 
     @property
     def passes(self) -> bool:
-        """Whether only calls in flight are in the way: their money may come back."""
+        """Whether only calls in flight, and leases, are in the way: their money may come back."""
         return self.settled + self.needed <= self.limit
 
 

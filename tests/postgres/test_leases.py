@@ -130,7 +130,9 @@ async def test_one_ask_serves_many_calls_and_machines_share_the_limit(
         tickets = [await first.take(TEN, "m", {}, NOW) for _ in range(100)]
         assert asked.asked == 1
         assert await lent(database_url) == 1_000
-        with pytest.raises(BudgetExceeded) as refusal:
+        with pytest.raises(
+            BudgetExceeded, match=r"flight .0, lent to other processes .0\.000000001,"
+        ) as refusal:
             await second.take(amount(9_001), "m", {}, NOW)
         assert usd(9_001) == refusal.value.needed
         assert refusal.value.passes, "the others may give theirs back"
@@ -232,6 +234,10 @@ async def test_while_the_database_is_away_the_lease_is_spent_and_then_it_is_as_w
         assert refusal.value.because
         assert gate.lending is not None
         assert gate.lending.away == "cut off"
+    async with two.gate(database_url, total()) as (gate, lender):
+        lender.cut = lambda: "before"
+        with pytest.raises(BudgetExceeded, match=r"was lent nothing, .* asked: cut off"):
+            await gate.take(TEN, "m", {}, NOW)
     async with two.gate(database_url, total(), away="allow") as (gate, lender):
         lender.cut = lambda: "before"
         tickets = [await gate.take(amount(4_000), "m", {}, NOW) for _ in range(2)]

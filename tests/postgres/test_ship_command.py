@@ -41,7 +41,21 @@ def test_a_database_that_is_away_is_said_without_a_password(tmp_path: Path) -> N
     assert "secret" not in done.output + done.stderr
     doctor = CliRunner().invoke(app, ["doctor", str(tmp_path)])
     assert doctor.exit_code == 1
-    assert "5 records not shipped to postgresql://127.0.0.1:9/none" in doctor.output
+    assert "5 records not shipped to postgresql://127.0.0.1:9/none; it never" in doctor.output
+
+
+def test_every_command_warns_once_of_a_password_on_its_line(tmp_path: Path) -> None:
+    HandMade(tmp_path).sealed(1, 5)
+    for args in (
+        ["ship", str(tmp_path), "--to", AWAY],
+        ["report", AWAY],
+        ["verify", AWAY],
+        ["database", "check", AWAY],
+        [AWAY],
+    ):
+        done = CliRunner().invoke(app, args)
+        assert done.stderr.count("the password in the URL can be read") == 1, args
+    assert "password" not in CliRunner().invoke(app, ["report", AWAY.replace(":secret", "")]).stderr
 
 
 def test_a_follower_ends_between_batches_when_it_is_told(tmp_path: Path, database_url: str) -> None:

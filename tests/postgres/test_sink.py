@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from tests.postgres_server import Server
+from tests.runs import calls_of
 from tests.shipped import ask, assert_exactly_once, ship, told
 
-from litellm_ledger import FlushTimeout, LedgerError, UsageRecord, UsageTracker
+from litellm_ledger import FlushTimeout, LedgerError, LedgerWarning, UsageRecord, UsageTracker
 from litellm_ledger._maintenance.recover import recover
 from litellm_ledger._shipping import sink as _sink
 from litellm_ledger._storage.shipping_marks import places
@@ -86,6 +87,7 @@ async def test_a_database_that_is_away_holds_nothing_up(tmp_path: Path, database
         assert "nobody" not in figures.to
     (place,) = places(tmp_path)
     assert place.mark.error
+    assert not place.mark.at, "it never answered"
     await ship(database_url, tmp_path)  # as the next process, or a sidecar
     assert await assert_exactly_once(database_url, [tmp_path]) == 20
 
@@ -97,10 +99,14 @@ async def test_the_answer_is_handed_out_when_the_database_does_not_take_it_in_ti
     await tracker.open()
     waiting = asyncio.create_task(tracker.record(usage()))
     await until(lambda: tracker.statistics().synced == 1)
-    with pytest.raises(FlushTimeout, match="1 records not shipped"):
+    with pytest.raises(FlushTimeout, match="1 record not shipped; it is"):
         await tracker.flush(0.05)
     calls = tracker._writer.admission
     assert not await calls.ack(UsageRecord(id="x", seq=1), 0.05)
+    await until(lambda: (tracker.statistics().sink or tracker).failing)
+    why = r"it is written; the database .* has not committed it: cannot use .* refused.*later"
+    with pytest.warns(LedgerWarning, match=why):
+        await calls_of(tracker).acknowledge(UsageRecord(id="x", seq=1), 0.05)
     await tracker.aclose()  # drained: it is synced
     with pytest.raises(LedgerError):
         await waiting

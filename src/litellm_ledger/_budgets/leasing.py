@@ -298,20 +298,30 @@ class Lending:
         said: Any = usd if budget.unit == "usd" else int
         own = account.spent + account.held
         elsewhere = max(0, lease.used - own)
-        held = max(0, min(lease.lent, budget.limit_units) - account.spent - elsewhere)
+        lent = max(0, min(lease.lent, budget.limit_units) - max(account.room, own) - elsewhere)
         return BudgetExceeded(
             budget=budget.label,
             unit=budget.unit,
             scope=account.scope,
             limit=said(budget.limit_units),
             settled=said(account.spent + elsewhere),
-            held=said(held if self.away is None else account.held),
+            held=said(account.held),
+            lent=said(lent if self.away is None else 0),
             needed=said(need),
             resets_at=None if account.window.end.year > 9000 else account.window.end,
-            because=None
-            if self.away is None
-            else f"this process has spent what it was lent, and can ask for no more: {self.away}",
+            because=None if self.away is None else f"{_left(account, own)}: {self.away}",
         )
+
+
+def _left(account: Account, own: int) -> str:
+    """Say what a process has of its lease that can ask for no more."""
+    lease = account.lease
+    assert lease is not None
+    if account.room + lease.returned <= 0:
+        return "this process was lent nothing, as the database that lends could not be asked"
+    if account.room > own:
+        return "what this process has left of its lease is not enough, and it can ask for no more"
+    return "this process has spent what it was lent, and can ask for no more"
 
 
 _LAST: Final = int(datetime(9000, 1, 1, tzinfo=UTC).timestamp())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from litellm_ledger._aggregates.formatting import clean, counted
 
-from .flags import Output, complain, emit
+from .flags import Output, emit
 from .parameters import argument
 from .tables import tell, write
 
@@ -98,7 +98,7 @@ def rebuild(output: Output, url: URL = None) -> int:
 
 
 def address_of(url: str | None) -> Address:
-    """Return the database that is meant; warn of a password that others can see.
+    """Return the database that is meant.
 
     Raises:
         ValueError: none is, or the URL makes no sense.
@@ -108,13 +108,7 @@ def address_of(url: str | None) -> Address:
     given = url or os.environ.get(VARIABLE)
     if not given:
         raise ValueError(f"say which database: postgresql://…, or set ${VARIABLE}")
-    address = Address.of(given)
-    if url and address.shown:
-        complain(
-            "the password in the URL can be read in the list of processes and in the shell's "
-            f"history; give it by PGPASSFILE, a service file or ${VARIABLE}"
-        )
-    return address
+    return Address.of(given)
 
 
 def with_connection(

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -217,6 +219,7 @@ _FILES: Final = ("export", "html")
 """What writes files for others, whose days are not those of the terminal that they are made on."""
 _PRIVATE: Final = ("calls", "sql")
 """What may print prompts: files of it are for their owner alone."""
+_DATABASE: Final = re.compile(r"postgres(ql)?:", re.IGNORECASE)
 HELP: Final = {"help_option_names": ["--help", "-h"]}
 
 
@@ -233,6 +236,7 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
     filed = "output" in takes and "csv" in forms
 
     def run(**given: Any) -> None:
+        _warn_of_password(given.values())
         out: Path | None = given.pop("out") if filed else None
         if out is not None:
             raise Exit(_guarded(lambda: _to_file(out, name, function, given, takes, forms)))
@@ -249,6 +253,24 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
         short_help=text.partition("\n")[0].rstrip("."),
         context_settings=HELP,
     )
+
+
+def _warn_of_password(given: Iterable[Any]) -> None:
+    """Warn, once, of a password in a URL of a database: others can see a command line."""
+    words = [word for one in given for word in (one if isinstance(one, list | tuple) else [one])]
+    urls = [word for word in words if isinstance(word, str) and _DATABASE.match(word)]
+    if not urls:
+        return
+    from litellm_ledger._shipping.address import Address
+
+    for url in urls:
+        with suppress(LedgerError, ValueError, OSError):  # said by the command, which reads it too
+            if Address.of(url).shown:
+                complain(
+                    "the password in the URL can be read in the list of processes and in the "
+                    "shell's history; give it by PGPASSFILE or a service file"
+                )
+                return
 
 
 def _own(signature: inspect.Signature) -> Iterator[click.Parameter]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-__all__ = ["AsyncOnly", "callers_level", "instead", "unacknowledged"]
+__all__ = ["AsyncOnly", "callers_level", "instead", "unacknowledged", "unshipped"]
 
 _TRACKERS: Final = ("record", "record_nowait", "record_threadsafe", "summary", "totals")
 """What a client's ``usage`` has and people look for on the client."""
@@ -82,6 +82,22 @@ def unacknowledged(directory: object, waited: float, disk: float, error: str | N
     return (
         f"the ledger in {directory} has not acknowledged a record in time: {why}.  The call "
         f"continues, and the record is written {until} (see statistics().unacked)"
+    )
+
+
+def unshipped(directory: object, waited: float, to: str, error: str | None) -> str:
+    """Say that a record is on the disk, and not yet where it is shipped to.
+
+    Args:
+        waited: seconds since the record was accepted.
+        to: the database, without a password.
+        error: what the database, or the way there, answered last; ``None``: nothing.
+    """
+    why = error or f"it has said nothing in {waited:.2g} s"
+    return (
+        f"the ledger in {directory} has not acknowledged a record in time: it is written; the "
+        f"database {to} has not committed it: {why}.  The call continues, and the record is "
+        f"shipped later (see statistics().sink)"
     )
 
 

@@ -340,7 +340,7 @@ class Road:
             total += size * inside // max(1, end - name.first + 1)
         return total
 
-    def note(self, error: str | None, *, now: bool = False) -> None:
+    def note(self, error: str | None, *, answered: bool, now: bool = False) -> None:
         """Note beside the ledger how far it is, now and then."""
         if not now and time.monotonic() < self._note_at:
             return
@@ -357,7 +357,15 @@ class Road:
         if not self.source.lookout.unknown:
             there = list(self.source.lookout.standings)
         try:
-            note(self.root, self.to, changed, now=time.time(), error=error, there=there)
+            note(
+                self.root,
+                self.to,
+                changed,
+                now=time.time(),
+                error=error,
+                answered=answered,
+                there=there,
+            )
         except OSError as exc:
             if str(exc) != self._told:
                 _log.warning("how far %s is shipped cannot be noted: %s", self.root, exc)

@@ -189,7 +189,7 @@ class Shipper:
             except Exception as exc:  # noqa: BLE001 - asyncpg has no end of errors when a connection dies
                 self._bad(exc)
         for road in self.roads:
-            road.note(self.failing)
+            road.note(self.failing, answered=self.last_success is not None)
         return moved
 
     def _look(self, road: Road) -> None:
@@ -513,7 +513,7 @@ class Shipper:
                 with suppress(Exception):
                     connection.terminate()
         for road in self.roads:
-            road.note(self.failing, now=True)
+            road.note(self.failing, answered=self.last_success is not None, now=True)
 
     def figures(self) -> SinkStatistics:
         """Return how it goes; on the loop's thread."""

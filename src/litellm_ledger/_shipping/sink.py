@@ -99,6 +99,11 @@ class Membership:
         """Return how shipping went, as of a moment ago."""
         return self._sink.figures
 
+    def failing(self) -> str | None:
+        """Return what is in the way of shipping, as of now; never waits."""
+        shipper = self._sink.shipper
+        return (None if shipper is None else shipper.failing) or self._sink.figures.failing
+
     def finish(self, budget: float) -> None:
         """Have the rest of a closed writer shipped, and leave; waits up to ``budget`` seconds.
 
@@ -254,7 +259,8 @@ class _Sink:
             if road.root == root:
                 road.own.pop(writer, None)
                 if not road.own:
-                    road.note(self.shipper.failing, now=True)
+                    answered = self.shipper.last_success is not None
+                    road.note(self.shipper.failing, answered=answered, now=True)
                     self.shipper.roads.remove(road)
         noted.set()
         self.shipper.wake()

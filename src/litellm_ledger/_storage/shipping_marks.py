@@ -91,6 +91,7 @@ def note(
     *,
     now: float,
     error: str | None = None,
+    answered: bool = True,
     there: Iterable[str] | None = None,
 ) -> None:
     """Note how far the writers of a ledger are shipped to a place.
@@ -101,13 +102,14 @@ def note(
         writers: up to which number, of those that something is known of.
         now: seconds since 1970.
         error: what went wrong since something was last shipped; ``None``: nothing.
+        answered: whether the place has ever answered those who note this.
         there: the writers that the ledger has; others are forgotten.
 
     Raises:
         OSError: it cannot be written.
     """
     with rewritten(_file(root, to), Mark) as marks:
-        at = now if error is None else marks.get(_PLACE, Mark()).at
+        at = now if error is None and answered else marks.get(_PLACE, Mark()).at
         marks[_PLACE] = Mark(to=to, at=at, error=error or "")
         for writer, shipped in writers.items():
             marks[writer] = marks.get(writer, Mark()).moved(shipped, now)

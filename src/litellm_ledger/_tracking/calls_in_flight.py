@@ -17,7 +17,7 @@ from msgspec.structs import force_setattr
 
 from litellm_ledger._errors import LedgerError, LedgerTimeout, LedgerWarning
 from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._runtime.misuse import callers_level, unacknowledged
+from litellm_ledger._runtime.misuse import callers_level, unacknowledged, unshipped
 from litellm_ledger._writing.queue import Entry
 from litellm_ledger._writing.state import State
 from litellm_ledger._writing.writer import Writer
@@ -221,16 +221,25 @@ class CallsInFlight:
         began = time.monotonic(), self._writer.disk()[0]
         try:
             if not await self._writer.admission.ack(record, timeout):
-                self._missed(*began)
+                self._missed(*began, record=record)
         except LedgerError as exc:
-            self._missed(*began, str(exc))
+            self._missed(*began, str(exc), record=record)
 
-    def _missed(self, since: float, spent: float, error: str | None = None) -> None:
-        admission = self._writer.admission
+    def _missed(
+        self,
+        since: float,
+        spent: float,
+        error: str | None = None,
+        record: UsageRecord | None = None,
+    ) -> None:
+        admission, sink = self._writer.admission, self._writer.sink
         admission.unacked += 1
         disk, refused = self._writer.disk()
         waited = time.monotonic() - since
-        words = unacknowledged(admission.directory, waited, disk - spent, error or refused)
+        if sink is not None and record is not None and admission.only_unshipped(record):
+            words = unshipped(admission.directory, waited, sink.figures().to, sink.failing())
+        else:
+            words = unacknowledged(admission.directory, waited, disk - spent, error or refused)
         warnings.warn(words, LedgerWarning, stacklevel=callers_level())
 
 

@@ -301,6 +301,10 @@ class Admission:
         """The last number that is as safe here as ``durability`` needs it."""
         return backlog.log.synced if self._waits_for in ("sync", "ship") else backlog.log.written
 
+    def only_unshipped(self, record: UsageRecord) -> bool:
+        """Whether a record is as safe here as it needs to be, and an ack waits for the database."""
+        return self._waits_for == "ship" and (record.seq or 0) <= self.saved(self.backlog)
+
     def shipped(self, number: int) -> None:
         """On the loop: everything up to a number is where it is shipped to."""
         self._shipped.passes(number)
@@ -339,8 +343,13 @@ class Admission:
         if acks.passed < target:
             left = max(0, target - backlog.log.written)
             words = f"{left} records unwritten; they stay queued and will be written"
+            if left == 1:
+                words = "1 record unwritten; it stays queued and will be written"
             if acks is self._shipped and not left:
-                words = f"{target - acks.passed} records not shipped; they are on the disk"
+                some = target - acks.passed
+                words = f"{some} records not shipped; they are on the disk"
+                if some == 1:
+                    words = "1 record not shipped; it is on the disk"
             raise FlushTimeout(f"flush ran out of time ({timeout} s) with {words}", unwritten=left)
 
     def progress(self) -> None:
