@@ -1,8 +1,9 @@
-"""How shipping grows: slopes measured here, a model that a trial checks, and simulated fleets.
+"""How shipping grows: slopes measured here, a model beside a trial, and simulated fleets.
 
 ``python -m benchmarks.scale [--quick] [--page docs/scale.md]`` takes some minutes on a machine that
 does nothing else, prints its tables, and writes them into the page between its marks.  Prices are
-the reader's: ``--core-hour``, ``--gib-month``, ``--object-gib-month``, ``--million-puts``.
+the reader's: ``--core-hour``, ``--gib-month``, ``--object-gib-month``, ``--million-puts``.  So is
+the WAL that a disk takes: ``--wal-rate``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.postgres_server import Server
+from tests.postgres_server import Server, programs
+
+from litellm_ledger import __version__
 
 from ._scale_model import Costs, Fleet, Outcome, simulate
 from ._scale_slopes import Slopes, measure, server
@@ -35,6 +40,7 @@ BUSY_HOUR = 2.0  # its rate, over that of the day
 OUTAGE = 3_600.0
 KEPT = 90  # days of calls in the database
 SEGMENT = 64 * 2**20  # bytes at which a segment is sealed
+WAL_RATE = 0.2  # GB of WAL a second that the disk of a database takes: an assumption
 SEEDS = 9
 STARTS = 3  # of each process, that the database knows of
 LOAD = 0.6  # the part of its cores that a server should use in the busy hour
@@ -106,7 +112,9 @@ def _slopes(slopes: Slopes) -> list[Table]:
         ["", "for each call", "fixed", "off"],
         "Measured. A call is two lines: `started` and its outcome, with tags, ids and durations. "
         "*fixed* is what "
-        "the fit has at size 0, *off* the largest distance of a measurement from the line.",
+        "the fit has at size 0, *off* the largest distance of a measurement from the line. A "
+        "*fixed* below 0 is no gain: the line was fitted to large sizes, and what it has at 0 is "
+        "within the noise of those.",
     )
     for name, key, unit in (
         ("processor of the process that records", "recorded", "µs"),
@@ -164,7 +172,8 @@ def _slopes(slopes: Slopes) -> list[Table]:
         "Looks at the sums",
         ["", "of the server"],
         "Measured. Every shipper looks every 5 s; the query goes through all writers that the "
-        "database knows, those of processes that have ended included.",
+        "database knows, those of processes that have ended included. The first figure is that of "
+        "a fit at no writers: below 0 it is noise.",
     )
     looks.add("a look, nothing to do", f"{slopes.look.fixed * 1e3:.2f} ms")
     looks.add("   more for 1,000 writers", f"{slopes.look.slope * 1e6:.2f} ms")
@@ -187,20 +196,32 @@ def _slopes(slopes: Slopes) -> list[Table]:
 def _check(pairs: Sequence[tuple[Plan, Seen, Sequence[tuple[Outcome, Outcome]]]]) -> Table:
     table = Table(
         "The model and a trial, side by side",
-        ["", "measured", "the model: median (range)"],
+        ["", "measured", "the model: median (range)", ""],
         "Each writer is a process, each shipper another one, and the database is on the same "
-        "cores. The proxy between them is cut. The model has the costs above, and nothing that "
-        f"was fitted to the trial; its {SEEDS} runs differ by chance, most by the pauses.",
+        "cores. The proxy between them is cut. The model takes its costs from the tables above, "
+        "and its structure was revised after trials like these: they are no independent test of "
+        f"it. Its {SEEDS} runs differ by chance, most by the pauses.",
     )
     for plan, seen, runs in pairs:
         name = f"{plan.writers} × {seen.rate:,.0f} lines/s, cut for {plan.cut[1]:.0f} s"
         usual = [sum(n for _, n in one.backlog) / max(len(one.backlog), 1) for one, _ in runs]
         most = [after.waiting for _, after in runs]
         gone = [after.caught_up or -1.0 for _, after in runs]
-        table.add(f"{name}: usual backlog, lines", f"{seen.usual:,.0f}", _range(usual, ",.0f"))
-        table.add("backlog when the network is back", f"{seen.most:,.0f}", _range(most, ",.0f"))
-        table.add("seconds until it is gone", f"{seen.caught_up:.1f}", _range(gone, ".1f"))
+        for what, value, values, form in (
+            (f"{name}: usual backlog, lines", seen.usual, usual, ",.0f"),
+            ("backlog when the network is back", seen.most, most, ",.0f"),
+            ("seconds until it is gone", seen.caught_up, gone, ".1f"),
+        ):
+            told = _range(values, form), _outside(value, values)
+            table.add(what, f"{value:{form}}", *told)
     return table
+
+
+def _outside(value: float, values: Sequence[float]) -> str:
+    """Tell a measured value that no run of the model comes to."""
+    if value > max(values):
+        return "**the model is too low**"
+    return "**the model is too high**" if value < min(values) else "within the range"
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -208,7 +229,20 @@ def _range(values: Sequence[float], form: str) -> str:
     return f"{middle:{form}} ({min(values):{form}}–{max(values):{form}})"
 
 
-def _fleets(found: Sequence[tuple[Step, Outcome, Outcome]]) -> Table:
+def gone(after: Outcome, backlog: float, rate: float) -> float | None:
+    """Return the seconds in which a backlog goes, by the model or by the disk; None: it does not.
+
+    Args:
+        after: what the model says.
+        backlog: bytes of WAL for its lines.
+        rate: bytes of WAL a second that the disk takes.
+    """
+    return None if after.caught_up is None else max(after.caught_up, backlog / rate)
+
+
+def _fleets(
+    slopes: Slopes, found: Sequence[tuple[Step, Outcome, Outcome]], wal_rate: float
+) -> Table:
     table = Table(
         "Simulated fleets",
         [
@@ -219,16 +253,20 @@ def _fleets(found: Sequence[tuple[Step, Outcome, Outcome]]) -> Table:
             "cores used",
             "lag p50 / p99, s",
             "after an hour's cut: backlog",
+            "its WAL",
             "gone after",
         ],
-        f"Simulated, in an hour of {BUSY_HOUR:.0f} times the daily mean. *Cores* are of each "
-        "database, as fast as those here; where "
+        f"Simulated, in an hour of {BUSY_HOUR:.0f} times the daily mean. *Cores* is an input: "
+        "those of each database, as fast as those here; where "
         "*cores used* is near them, the database is too small. A lag is that of the oldest line "
         "of a batch; with `sink=`, lines "
-        "are synced once a second.",
+        "are synced once a second. *Gone after* is the longer of two: what the model says, which "
+        f"knows no disk, and *its WAL* (of the lines and their sums; `VACUUM` comes later) at "
+        f"{wal_rate:g} GB/s, an assumption (`--wal-rate`) for the disk of each database.",
     )
     for step, usual, after in found:
-        gone = "not in 6 hours" if after.caught_up is None else _duration(after.caught_up)
+        wal = after.waiting / 2 * (slopes.call["wal"].slope + slopes.call["sums wal"].slope)
+        seconds = gone(after, wal, wal_rate * 1e9)
         table.add(
             step.name,
             f"{step.cores}",
@@ -237,13 +275,23 @@ def _fleets(found: Sequence[tuple[Step, Outcome, Outcome]]) -> Table:
             f"{usual.busy / usual.seconds:.1f}",
             f"{usual.lag(0.5):.1f} / {usual.lag(0.99):.1f}",
             f"{after.waiting / 1e6:,.2f} M lines",
-            gone,
+            f"{quantity(wal / 1e9)} GB",
+            "not in 6 hours" if seconds is None else _duration(seconds),
         )
     return table
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def puts_of(step: Step, size: float) -> float:
+    """Return the PUT of a day: a full segment, and one at the end of the day, has two each.
+
+    Args:
+        size: bytes of a call in the ledger.
+    """
+    return 2 * (step.calls * size / SEGMENT + step.processes)
 
 
 def _money(
@@ -261,9 +309,17 @@ def _money(
     )
     objects = Table(
         "A month in object storage",
-        ["", "GiB a month", "PUT a day", "PUT, $", "storage of a year, $", "as Parquet, $"],
-        "Computed from the slopes: two PUT a segment, which is sealed at 64 MiB or at the end of "
-        "the UTC day; twelve months kept. "
+        [
+            "",
+            "GiB a month",
+            "PUT a day",
+            "PUT, $",
+            "storage, once a year is kept, $",
+            "as Parquet, $",
+        ],
+        "Computed from the slopes: two PUT a segment, which is sealed at 64 MiB, and what is left "
+        "of it at the end of the UTC day, for each process. All $ are a month's; those of storage "
+        "from when twelve months are kept. "
         f"Assumed: ${prices.object_gib_month} a GiB and month, ${prices.million_puts} a million "
         "PUT. Reading costs GET and traffic, and processor "
         "time where you read.",
@@ -292,11 +348,7 @@ def _money(
         seen.add(step.calls)
         month = step.calls * MONTH * call["objects"].slope
         year = 12 * step.calls * MONTH * call["archive"].slope / GIB
-        puts = (
-            2
-            * step.processes
-            * max(1.0, step.calls / step.processes * call["ledger"].slope / SEGMENT)
-        )
+        puts = puts_of(step, call["ledger"].slope)
         objects.add(
             f"{step.processes:,} processes, {step.calls / 1e6:,.0f} M calls a day",
             f"{month / GIB:,.1f}",
@@ -357,13 +409,14 @@ def _simulated(slopes: Slopes, steps: Sequence[Step]) -> list[tuple[Step, Outcom
     return found
 
 
-def run(size: Size, prices: Prices) -> list[Table]:
+def run(size: Size, prices: Prices, wal_rate: float = WAL_RATE) -> list[Table]:
     """Measure, check and simulate; return the tables."""
     with server() as one:
         slopes = measure(one, size, _say)
         checked = _trials(one, slopes, size)
     found = _simulated(slopes, size(STEPS, STEPS[:2]))
-    return [*_slopes(slopes), _check(checked), _fleets(found), *_money(slopes, found, prices)]
+    fleets = _fleets(slopes, found, wal_rate)
+    return [*_slopes(slopes), _check(checked), fleets, *_money(slopes, found, prices)]
 
 
 def write(page: Path, tables: Sequence[Table], took: float) -> None:
@@ -371,8 +424,9 @@ def write(page: Path, tables: Sequence[Table], took: float) -> None:
     text = page.read_text("utf-8")
     cores = len(os.sched_getaffinity(0))
     said = (
-        f"Measured on {cores} shared cores of a virtual machine, {platform.system()}, Python "
-        f"{platform.python_version()}, PostgreSQL from its wheel, in {took / 60:.0f} minutes, at a "
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} with litellm-ledger {__version__}, on {cores} "
+        f"shared cores of a virtual machine, {platform.system()}, Python "
+        f"{platform.python_version()}, {_postgres()}, in {took / 60:.0f} minutes, at a "
         f"load of {os.getloadavg()[0]:.0f}: of it, {max(os.getloadavg()[0] - cores, 0):.0f} was "
         "other work. Run `python -m benchmarks.scale` for your own."
     )
@@ -381,6 +435,13 @@ def write(page: Path, tables: Sequence[Table], took: float) -> None:
     if count != 1:
         raise SystemExit(f"{page}: {BEGIN} and {END} are not there once")
     page.write_text(new, "utf-8")
+
+
+def _postgres() -> str:
+    """Return the server's name and version, as it says them itself."""
+    command = [programs() / "postgres", "--version"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return said.replace("postgres (PostgreSQL)", "PostgreSQL").strip()
 
 
 def _say(text: str) -> None:
@@ -394,10 +455,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help=f"default: {PAGE.name}, unless --quick")
     for name, value in vars(Prices()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value)
+    parser.add_argument(
+        "--wal-rate",
+        type=float,
+        default=WAL_RATE,
+        metavar="GB",
+        help="GB of WAL a second that the disk of a database takes (default: %(default)s)",
+    )
     given = parser.parse_args(arguments)
     prices = Prices(**{name: getattr(given, name) for name in vars(Prices())})
     began = time.monotonic()
-    tables = run(Size(quick=given.quick), prices)
+    tables = run(Size(quick=given.quick), prices, given.wal_rate)
     for table in tables:
         print(table.text())
     page = given.page or (None if given.quick else PAGE)

@@ -63,7 +63,8 @@ class Call:
             return Behaviour(chunks=5 + self.number % 60, reasoning_tokens=reasoning)
         if self.how == "stream read":
             return Behaviour(chunks=10, words_per_chunk=3, reasoning_tokens=reasoning)
-        return Behaviour(chunks=400, words_per_chunk=3, chunk_delay=0.02)
+        # Silent after its beginning: it ends when we leave it, however busy the machine is.
+        return Behaviour(chunks=400, words_per_chunk=3, hang_after=8)
 
 
 def plan() -> list[Call]:

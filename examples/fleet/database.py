@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-START = 60.0  # seconds that it may take
+START = 300.0  # seconds that it may take
 SETTINGS = {"max_connections": "40", "shared_buffers": "32MB", "timezone": "UTC"}
 
 

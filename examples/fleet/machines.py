@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 300.0  # seconds for an order, also where everything is ten times slower
+PATIENCE = 900.0  # seconds for an order, also where everything is many times slower
 
 
 class Process:

@@ -46,7 +46,8 @@ class Call:
         if self.kind == "error":
             return Behaviour(status=429 if self.number % 3 else 500)
         if self.kind == "left":
-            return Behaviour(chunks=400, words_per_chunk=3, chunk_delay=0.02)
+            # Silent after its beginning: it ends when we leave it, however busy the machine is.
+            return Behaviour(chunks=400, words_per_chunk=3, hang_after=8)
         if self.kind == "night":
             return Behaviour(chunks=LONG, slow=0.02)
         return Behaviour(chunks=5 + self.number % 40, slow=0.05, cached_tokens=self.number % 5)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks._scale_model import Costs, Fleet, simulate
+from benchmarks._scale_model import Costs, Fleet, Outcome, simulate
 from benchmarks._scale_slopes import Fit
 from benchmarks._table import Table
-from benchmarks.scale import BEGIN, END, PAGE, write
+from benchmarks.scale import BEGIN, END, PAGE, STEPS, _outside, gone, puts_of, write
 
 COSTS = Costs(client=(0.001, 0.00002), server=(0.002, 0.00001), sums=(0.001, 0.000005), look=0.001)
 
@@ -58,6 +58,25 @@ def test_a_line_is_fitted_and_how_far_it_is_off_is_told() -> None:
     fit = Fit.of((1, 2, 3), (12.0, 22.0, 32.0))
     assert (fit.fixed, fit.slope, fit.off) == pytest.approx((2.0, 10.0, 0.0))
     assert Fit.of((1, 2, 3), (10.0, 40.0, 30.0)).off > 0.2
+
+
+def test_a_backlog_goes_no_faster_than_the_disk_takes_its_wal() -> None:
+    after = Outcome(caught_up=30.0)
+    assert gone(after, 53e9, 0.2e9) == pytest.approx(265.0)
+    assert gone(after, 1e9, 0.2e9) == 30.0
+    assert gone(Outcome(), 1e9, 0.2e9) is None
+
+
+def test_what_is_outside_of_the_range_of_the_model_is_marked() -> None:
+    assert "too low" in _outside(17.3, (3.0, 15.5))
+    assert "too high" in _outside(2.0, (3.0, 15.5))
+    assert _outside(3.0, (3.0, 15.5)) == "within the range"
+
+
+def test_each_process_seals_once_a_day_at_least() -> None:
+    for step in STEPS:
+        assert puts_of(step, 0.0) == 2 * step.processes
+        assert puts_of(step, 1_160.0) > 2 * step.processes
 
 
 def test_the_page_has_its_marks_once_and_only_what_is_between_is_written(tmp_path: Path) -> None:
