@@ -126,6 +126,7 @@ def story(monkeypatch: pytest.MonkeyPatch, forks: SimpleNamespace) -> Iterator[A
 
 
 @pytest.mark.alike
+@pytest.mark.timeout(900)  # on a machine that has little time for it, too
 def test_the_fleet_holds_and_leaves_nothing_behind(
     story: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
