@@ -121,7 +121,7 @@ def test_a_file_of_budgets_is_read_again_while_the_client_runs(
 def test_a_running_client_has_what_is_released_again(
     tmp_path: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "LOOK", 0.05)
+    monkeypatch.setattr(background, "LOOK", 0.05)
 
     before = len(server.requests)
 
