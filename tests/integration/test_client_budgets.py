@@ -14,7 +14,7 @@ import pytest
 from tests.terminal import run
 
 from litellm_ledger import Budget, BudgetAlert, BudgetExceeded, LiteLLMClient, ModelPrice
-from litellm_ledger._budgets import budgets_file, gate
+from litellm_ledger._budgets import background, budgets_file
 from litellm_ledger.testing import Behaviour, OpenAIServer
 
 MESSAGES = [{"role": "user", "content": "What is a ledger?"}]
