@@ -202,7 +202,7 @@ def _print_pruning(path: Path, done: Pruning) -> None:
         tell(f"{counted(done.counted, 'segment')} kept: budgets still count what is in there.")
     if done.unshipped:
         tell(
-            f"{counted(done.unshipped, 'segment')} kept: they are not shipped yet, or not for a "
+            f"{counted(done.unshipped, 'segment')} kept: not shipped yet, or not for a "
             "day; litellm-ledger doctor says where to."
         )
     if not (done.segments or done.manifests or done.left or done.counted or done.unshipped):

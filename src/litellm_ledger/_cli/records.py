@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import amounts, clean, counted, listed
 from litellm_ledger._records.escaping import escaped, json_text
+from litellm_ledger._reports.places import is_url
 from litellm_ledger._reports.plain import (
     MONEY,
     one_line,
@@ -195,6 +196,8 @@ def show(
 
 def refuse_directory(text: str, order: str) -> None:
     """Refuse a directory where a text is asked for."""
+    if is_url(text):
+        raise ValueError(f"a URL comes last: {order}")
     if 0 < len(text) < 1_000 and Path(text).is_dir():
         raise ValueError(f"{text} is a directory; it comes last: {order}")
 

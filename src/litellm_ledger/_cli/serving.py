@@ -38,6 +38,8 @@ def serve(
     """Serve the dashboard in a browser on this machine, until Ctrl-C."""
     from litellm_ledger._web.serving import address, is_loopback, listen, new_token, run
 
+    if not all(isinstance(one, Path) for one in ledger.places):
+        raise ValueError("serve reads directories only; reports read a URL: litellm-ledger daily")
     if len(ledger.paths) > 1:
         raise ValueError("serve one ledger at a time, each on a --port of its own")
     ledger.segments()

@@ -72,7 +72,7 @@ def ship_database(output: Output, paths: Sequence[Path], to: str, *, follow: boo
             tell(f"{counted(figures.backlog, 'record')} not shipped yet, {size}.")
         for path, reasons in held.items():
             for why in reasons:
-                tell(f"{path}: held: {clean(why, 400)}")
+                tell(f"{path}: not shipped: {clean(why, 400)}")
         if shipper.failing is not None:
             complain(shipper.failing)
 

@@ -69,8 +69,8 @@ def verify(
         option(
             "--against",
             metavar="PATH",
-            help="Of a database: compare every batch with the ledger in this directory, which is "
-            "shipped to it. Repeatable.",
+            help="Of a database or object storage: compare what is there with the ledger in this "
+            "directory, which is shipped to it. Repeatable.",
         ),
     ] = [],  # noqa: B006 - read by flags.command, never changed
 ) -> int:
@@ -212,7 +212,8 @@ def _print_proofs(found: Verification) -> None:
     for one in found.anchors:
         tell(_anchored(one))
     if found.compared is not None:
-        tell(_compared(found.compared))
+        for line in _compared(found.compared).splitlines():
+            tell(line)
 
 
 def _cannot_prove(found: Verification) -> list[str]:
@@ -223,7 +224,11 @@ def _cannot_prove(found: Verification) -> list[str]:
 
 def _compared(found: Compared) -> str:
     batches = counted(found.batches, "batch", "batches")
-    said = f"Compared with the lines of the ledger: {found.same:,} of {batches} have the same hash"
+    said = f"Compared with the lines of the ledger: {found.same:,} of {batches} "
+    said += f"{'has' if found.same == 1 else 'have'} the same hash"
+    if differ := found.batches - found.same:
+        verb = "differs" if differ == 1 else "differ"
+        said += f"; {differ:,} {verb}: erased, pruned or damaged since, or named above"
     if found.beyond:
         said += (
             f"; {counted(found.beyond, 'record')} here that the ledger has no more: pruned or "
@@ -232,17 +237,17 @@ def _compared(found: Compared) -> str:
     if found.gone:
         said += f"; {counted(found.gone, 'record')} there that retention has removed here"
     if found.unshipped:
-        said += f"; {counted(found.unshipped, 'record')} there that are not shipped yet"
+        said += f"; {counted(found.unshipped, 'record')} there not shipped yet"
     said += "."
     if found.not_erased:
         said += (
-            f" NOT ERASED: {counted(found.not_erased, 'record')} here of what was erased in the "
+            f"\nNOT ERASED: {counted(found.not_erased, 'record')} here of what was erased in the "
             "ledger; run litellm-ledger erase with the same --where on this URL."
         )
     if found.only_erased:
         said += (
-            f" NOT ERASED: {counted(found.only_erased, 'record')} in the ledger of what was erased "
-            "here; run litellm-ledger erase with the same --where there."
+            f"\nNOT ERASED: {counted(found.only_erased, 'record')} in the ledger of what was "
+            "erased here; run litellm-ledger erase with the same --where there."
         )
     return said
 
@@ -371,13 +376,17 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
         )
     damage = sum(len(writer.problems) for writer in found.writers)
     adjustments = len(found.adjustments)
+    missing, altered = (sum(p.what == w for p in found.archive) for w in ("missing", "altered"))
+    unreadable = len(found.archive) - missing - altered
     wrong = sum(not one.ok for one in found.anchors)
     parts = [
         lost_records(found.total("lost"), never) if found.total("lost") else "",
         f"{found.total('quarantined'):,} quarantined" if found.total("quarantined") else "",
         counted(damage, "damaged place") if damage else "",
         counted(adjustments, "damaged place") + " among adjustments" if adjustments else "",
-        f"{counted(len(found.archive), 'file')} in archive/ not readable" if found.archive else "",
+        f"{counted(unreadable, 'file')} in archive/ not readable" if unreadable else "",
+        f"{counted(missing, 'file')} not shipped yet" if missing else "",
+        f"{counted(altered, 'file')} not as in the directory" if altered else "",
         f"{counted(wrong, 'anchor')} not held" if wrong else "",
         f"{counted(len(found.undone), 'file')} not erased from" if found.undone else "",
         "not erased in both places" if found.compared and not found.compared.ok else "",
