@@ -260,10 +260,13 @@ def _table(
         if (click[4], click[0]) not in asked:
             asked.add((click[4], click[0]))
             firsts_of.append(click)
-    whole = ("all of them", "of these asked by this viewer for the first time")
-    for path in (*QUESTIONS, *whole):
-        every = [click for click in found if path in (click[0], whole[0])]
-        every = firsts_of if path == whole[1] else every
+    groups = {
+        "all of them": found,
+        "of these asked by this viewer before": [one for one in found if one not in firsts_of],
+        "of these asked by this viewer for the first time": firsts_of,
+    }
+    for path in (*QUESTIONS, *groups):
+        every = groups.get(path) or [click for click in found if path == click[0]]
         spent = [1000 * click[1] for click in every]
         firsts = [
             quantity(1000 * click[1])
@@ -293,9 +296,9 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=5_000_000)
     parser.add_argument("--viewers", type=int, default=60)
     parser.add_argument("--watching", type=int, default=10)
-    parser.add_argument("--clicks", type=int, default=20)
+    parser.add_argument("--clicks", type=int, default=13)
     parser.add_argument(
-        "--pause", type=float, default=2.0, help="seconds; a click waits half of it"
+        "--pause", type=float, default=20.0, help="seconds; a click waits half of it"
     )
     parser.add_argument("--ledger", type=Path)
     given = parser.parse_args()
