@@ -113,7 +113,7 @@ def is_busy(exc: Exception) -> bool:
 async def freeze(connection: asyncpg.Connection, writer_ids: Sequence[int]) -> None:
     """Have nothing of these writers change until the end of the transaction.
 
-    Waits for whoever brings the sums forward, removes, or ships a batch of theirs.
+    Waits for processes that bring the sums forward, remove, or ship a batch of theirs.
     """
     await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
     await rollup.hold(connection)

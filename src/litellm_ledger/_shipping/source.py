@@ -141,7 +141,7 @@ class Source:
         return found
 
     def read_on(self, found: Stretch, lines: int, size: int = SIZE) -> bool:
-        """Read what follows, until there are so many lines; tell whether there may be more.
+        """Read what follows, up to a number of lines; tell whether there may be more.
 
         Raises:
             UnsupportedFormat, LedgerPathError: as ``read``.
