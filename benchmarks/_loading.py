@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from tests.postgres.shipped import ZONES
 from tests.postgres_server import Server
 from tests.shipped import ask
 
@@ -34,15 +35,6 @@ _DAYS: Final = 365
 _USERS: Final = 2_000
 _BEGIN: Final = datetime(2025, 1, 1, tzinfo=UTC)
 _SETTINGS: Final = {"autovacuum": "on", "shared_buffers": "512MB", "work_mem": "64MB"}
-_ZONES: Final = (
-    "UTC",
-    "Europe/Berlin",
-    "America/New_York",
-    "Asia/Kolkata",
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",
-    "Pacific/Chatham",
-)
 _SIZES: Final = """
 SELECT coalesce(i.kind, 'the table'), sum(pg_relation_size(c.oid))::bigint
 FROM pg_class c
@@ -168,7 +160,7 @@ def _reports(url: str, records: int) -> bool:
 def _agree(ledger: Ledger, url: str) -> bool:
     """Compare the sums with a GROUP BY of all rows, in every zone."""
     good = True
-    for zone in _ZONES:
+    for zone in ZONES:
         of_sums, found = _timed(lambda zone=zone: ledger.report(["day", "model"], tz=zone))
         of_rows, rows = _timed(lambda zone=zone: asyncio.run(_ask_long(url, zone)))
         same = {_told(row) for row in found.rows} == set(map(tuple, rows))

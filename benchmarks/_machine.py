@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["describe", "file_system"]
+__all__ = ["describe", "file_system", "peak"]
 
 _PACKAGES = ("litellm", "opentelemetry-sdk", "langfuse", "msgspec", "aiofiles")
 
@@ -65,3 +65,13 @@ def file_system(path: Path) -> str:
         if inside and len(point) >= len(best):
             best, found = point, kind
     return found
+
+
+def peak(pid: int) -> int:
+    """Return the most memory so far, in MiB; ``wait4`` would begin with that of the parent."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(found[0]) // 1024 if found else 0

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ._machine import peak
 from ._page import ROOT
 from ._table import Table
 
@@ -70,7 +71,7 @@ class Trial:
             )
             memory = ended = 0
             while not ended:
-                memory = max(memory, _peak(process.pid))
+                memory = max(memory, peak(process.pid))
                 time.sleep(0.02)
                 ended, code, used = os.wait4(process.pid, os.WNOHANG)
             process.returncode = os.waitstatus_to_exitcode(code)
@@ -133,16 +134,6 @@ def _short(said: str) -> str:
         for name, value in members.items()
         if name not in ("path", "dest") and value not in (None, 0, False, [])
     )
-
-
-def _peak(pid: int) -> int:
-    """The most memory so far, in MiB; what ``wait4`` tells begins with that of the parent."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(found[0]) // 1024 if found else 0
 
 
 @contextmanager

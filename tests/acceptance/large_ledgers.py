@@ -21,6 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from benchmarks._machine import peak
 from tests.generated import Question, Reckoning, make_ledger
 
 QUESTIONS: list[Question] = [
@@ -42,7 +43,7 @@ class Command:
             process = subprocess.Popen(command, stdout=said, stderr=errors)
             self.memory = ended = 0
             while not ended:
-                self.memory = max(self.memory, _peak(process.pid))
+                self.memory = max(self.memory, peak(process.pid))
                 time.sleep(0.02)
                 ended, status, used = os.wait4(process.pid, os.WNOHANG)
             self.seconds = time.perf_counter() - began
@@ -54,16 +55,6 @@ class Command:
 
     def json(self) -> Any:
         return json.loads(self.said)
-
-
-def _peak(pid: int) -> int:
-    """The most memory so far, in MiB; what ``wait4`` tells begins with that of the parent."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(found[0]) // 1024 if found else 0
 
 
 class Check:

@@ -16,6 +16,16 @@ from litellm_ledger._shipping.batch import pack, ship
 from litellm_ledger._shipping.database import connect
 from litellm_ledger._shipping.source import Source
 
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+    "Pacific/Chatham",
+)
+"""Whole hours, halves and quarters; with and without a change of the clocks."""
 _MONTH = re.compile(rb'"ts":"(\d{4})-(\d\d)')
 _WRITERS = "SELECT writer_id, shipped, unsettled FROM litellm_ledger.writers WHERE writer = $1"
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tests.crash.test_reprice_kills import PRICES
 from tests.ledger_by_hand import OTHER_WRITER, WRITER, HandMade
-from tests.postgres.shipped import load, roll
-from tests.postgres.test_rollup import TEAM, ZONES, ask
+from tests.postgres.shipped import ZONES, load, roll
+from tests.postgres.test_rollup import TEAM, ask
 from tests.postgres.test_same_answers import command
 from tests.postgres.test_verify_database import run
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.generated import make_ledger
 from tests.ledger_by_hand import HandMade
-from tests.postgres.shipped import load, roll, seal_all
+from tests.postgres.shipped import ZONES, load, roll, seal_all
 from tests.postgres.test_same_answers import command
 
 from litellm_ledger import Ledger
@@ -18,15 +18,6 @@ from litellm_ledger._aggregates.totals import FIELDS
 from litellm_ledger._shipping import rollup
 from litellm_ledger._shipping.database import connect
 
-ZONES = (
-    "UTC",
-    "Europe/Berlin",
-    "America/New_York",
-    "Asia/Kolkata",
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",
-    "Pacific/Chatham",
-)
 KEPT = "SELECT sum(t.calls)::bigint, sum(t.pico)::numeric FROM litellm_ledger.rollup_15m t JOIN "
 KEPT += "litellm_ledger.rollup_groups g USING (group_id) WHERE g.tag_name IS NOT DISTINCT FROM $1"
 TRUE = "SELECT count(*), coalesce(sum(cost_picousd), 0) FROM litellm_ledger.usage"

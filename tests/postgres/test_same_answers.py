@@ -17,22 +17,13 @@ import pytest
 from click.exceptions import Exit
 from tests.generated import make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade
-from tests.postgres.shipped import load, roll, seal_all
+from tests.postgres.shipped import ZONES, load, roll, seal_all
 
 from litellm_ledger import Ledger, LedgerPathError
 from litellm_ledger._cli.app import app
 from litellm_ledger._records.record import UsageRecord
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-ZONES = (
-    "UTC",
-    "Europe/Berlin",
-    "America/New_York",
-    "Asia/Kolkata",
-    "Asia/Kathmandu",
-    "Australia/Lord_Howe",
-    "Pacific/Chatham",
-)
 SPRING = datetime(2025, 3, 30, 0, 59, 59, 999_999, tzinfo=UTC)
 AUTUMN = datetime(2025, 10, 26, 1, 30, tzinfo=UTC)
 TEAM = "team é'\""

@@ -145,6 +145,9 @@ class Account(Protocol):
     lease: Lease | None
     room: int
 
+    def is_short(self, need: int) -> bool:
+        """Whether this process may not spend that much more of what it was lent."""
+
 
 class Lending:
     """The leases of one gate.
@@ -199,13 +202,13 @@ class Lending:
         lease = account.lease
         assert lease is not None
         async with lease.asking:
-            if account.spent + account.held + need <= account.room:
+            if not account.is_short(need):
                 return  # another call has asked meanwhile
             now = time.monotonic()
             when, much = lease.refused
             if now >= when + _AGAIN or need < much:
                 await self._ask(holder, account, budget, need, others, now)
-            if account.spent + account.held + need <= account.room:
+            if not account.is_short(need):
                 return
             lease.refused = time.monotonic(), need
             raise self._refusal(account, budget, need)
