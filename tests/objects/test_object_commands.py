@@ -26,7 +26,7 @@ def test_the_command_ships_and_says_what_it_did(root: Path, store: FaultyStore) 
     prefix(store)
     done = as_json("ship", root, "--to", URL)
     assert (done["ok"], done["to"], done["ledgers"][0]["files"]) == (True, URL, 6)
-    assert "nothing new to send; 2 segments of it at memory://there" in told(
+    assert "nothing new to send; memory://there has 2 segments of it" in told(
         "ship", root, "--to", URL
     )
     overwrite(store, FIRST, b"other")
@@ -86,7 +86,9 @@ def test_verify_and_anchor_take_the_url(root: Path, store: FaultyStore, tmp_path
     told("ship", root, "--to", URL)
     said = told("verify", URL)
     assert "OK: 9 records found, nothing lost or damaged." in said
-    assert "Cannot prove: that everything was sent: " in said
+    assert "Cannot prove: That everything was sent: " in said
+    same = f"Compared with {root}: all that is sealed there is here"
+    assert same in " ".join(told("verify", URL, "--against", root).split())
     line = told("anchor", URL)
     assert line == told("anchor", root)
     (tmp_path / "anchors").write_text(line)

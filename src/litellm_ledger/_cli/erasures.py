@@ -259,7 +259,7 @@ def _places(done: Erased) -> str:
 
 def _what(done: Erased, *, dry_run: bool) -> str:
     if done.nothing:
-        return "Nothing of this person is in sealed records."
+        return "Nothing of this person is there."
     if not _changed(done):  # all of it has to wait
         return "Nothing would be erased yet." if dry_run else "Nothing was erased yet."
     adjustments = f", {counted(done.adjustments, 'adjustment')}" if done.adjustments else ""

@@ -167,7 +167,7 @@ def _what(done: Shipment) -> str:
 
 def _print(url: str, paths: Sequence[Path], done: Sequence[Shipment]) -> None:
     for path, one in zip(paths, done, strict=True):
-        tell(f"{path}: {_what(one)}; {counted(one.segments, 'segment')} of it at {url}.")
+        tell(f"{path}: {_what(one)}; {url} has {counted(one.segments, 'segment')} of it.")
         if one.waiting:
             tell(
                 f"{counted(one.waiting, 'segment')} not sent yet: still being written. A segment "

@@ -13,7 +13,6 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.layout import BALANCES, BUDGETS
 from litellm_ledger._reports.plain import utc
-from litellm_ledger._shipping.objects_names import is_prefix
 
 from .audits import audit_line
 from .erasures import erasure_line
@@ -203,7 +202,7 @@ def _print_rest(found: Verification) -> None:
         tell(f"{problem.file}: {problem.detail}")
     write()
     _print_proofs(found)
-    for sentence in [*_cannot_prove(found), *found.cannot_prove()]:
+    for sentence in found.cannot_prove():
         tell(f"Cannot prove: {sentence}")
 
 
@@ -211,15 +210,12 @@ def _print_proofs(found: Verification) -> None:
     """Print what it was compared with."""
     for one in found.anchors:
         tell(_anchored(one))
+    if found.against:
+        end = "see above" if found.archive else "all that is sealed there is here, as it is there"
+        tell(f"Compared with {', '.join(map(clean, found.against))}: {end}.")
     if found.compared is not None:
         for line in _compared(found.compared).splitlines():
             tell(line)
-
-
-def _cannot_prove(found: Verification) -> list[str]:
-    if not is_prefix(found.path):
-        return []
-    return ["that everything was sent: what is not sealed, or not sent, is on its machine only."]
 
 
 def _compared(found: Compared) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -250,6 +250,17 @@ class Compared(msgspec.Struct, kw_only=True):
         return not (self.not_erased or self.only_erased)
 
 
+_NO_TRACE: Final = {
+    "directory": "Files deleted by hand: the last segments of a closed writer, or all of its "
+    "files, leave no trace.",
+    "prefix": "Objects deleted by hand: the last segments of a closed writer, or all of its "
+    "objects, leave no trace.",
+    "database": "Rows changed by the owner of the database: all that it has of a writer or a batch "
+    "can be taken out or written anew without a trace. --against PATH compares it with a ledger.",
+}
+"""Of each kind of place, what can be deleted without a trace."""
+
+
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """The whole ledger.
 
@@ -262,6 +273,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         anchors: those that were given, and whether they hold.
         erasures: what was erased, run by run.
         undone: files that are as they were before an erasure: it was killed, or they were restored.
+        place: what it is: a directory, a prefix in object storage or a database.
+        against: of object storage, the directories that it was compared with.
         months: of a database, what was pruned, month by month.
         compared: of a database, how it compares with the ledgers that were at hand.
     """
@@ -274,6 +287,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     anchors: list[AnchorCheck] = []
     erasures: list[Erasure] = []
     undone: list[str] = []
+    place: Literal["directory", "prefix", "database"] = "directory"
+    against: list[str] = []
     months: list[Prune] = []
     compared: Compared | None = None
 
@@ -345,11 +360,13 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
                 f"{counted(orphaned, 'writer')} without counters: records after the last one "
                 "found cannot be ruled out."
             )
-        if any(writer.state in ("closed", "recovered") for writer in self.writers):
+        if self.place == "prefix":
             open_ends.append(
-                "Files deleted by hand: the last segments of a closed writer, or all of its files, "
-                "leave no trace."
+                "That everything was sent: what is not sealed, or not sent, is on its machine only."
             )
+        closed = any(writer.state in ("closed", "recovered") for writer in self.writers)
+        if closed or (self.writers and self.place == "database"):
+            open_ends.append(_NO_TRACE[self.place])
         return open_ends
 
     def to_dict(self) -> dict[str, Any]:

@@ -256,7 +256,7 @@ def _why(exc: BaseException) -> str:
 _HINTS: Final = {
     "28P01": "; give the password by PGPASSFILE, a service file or PGPASSWORD",
     "28000": "; create the role, or let the server's pg_hba.conf admit it from here",
-    "3D000": "; create it first: createdb NAME",
+    "3D000": "; create it first, by createdb or CREATE DATABASE",
     "3F000": "; run litellm-ledger database init URL",
     "42P01": "; run litellm-ledger database init URL",
     "42P06": "; it is not one that litellm-ledger made: rename it, or take another database",

@@ -133,7 +133,13 @@ class ObjectLedger(Elsewhere):
             with _opened(mirror, View(mirror, set())) as root:
                 found = verify(root, full=full, anchors=anchors)
                 problems = [one for path in against for one in _differences(root, path)]
-        return msgspec.structs.replace(found, path=self._url, archive=[*found.archive, *problems])
+        return msgspec.structs.replace(
+            found,
+            path=self._url,
+            place="prefix",
+            against=list(map(str, against)),
+            archive=[*found.archive, *problems],
+        )
 
 
 def cache_limit() -> int:

@@ -63,6 +63,7 @@ def verify(link: Link, place: str, against: Sequence[Path]) -> Verification:
             locally |= compare(link, Source(root), by_name, compared)
     return Verification(
         path=place,
+        place="database",
         writers=[_verdict(one, locally) for one in writers if not adds(one)],
         adjustments=[
             *(problem for one in writers if adds(one) for problem in one.problems),
