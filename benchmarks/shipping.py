@@ -221,9 +221,10 @@ def _ledger(root: Path, records: int) -> HandMade:
 
 
 class Copies:
-    """Shipping a ledger, and COPY of the same rows, packed before, in the same batches.
+    """Shipping a ledger, and COPY of the same rows in the same batches, each a transaction.
 
-    Each COPY is a transaction of its own, as a batch is.
+    The bytes of one COPY were packed before: that is the server alone.  asyncpg's has the rows as
+    Python values, as a program has them.
     """
 
     def __init__(self, server: Server, root: Path, records: int) -> None:
@@ -237,11 +238,30 @@ class Copies:
             stretch = source.read(hand.writer, first)
             self.packed.append(batch.pack(stretch, 1, (202501,)))
             first = stretch.last + 1
+        self.values: list[list[tuple[Any, ...]]] = []
         self.walls: dict[str, list[float]] = {}
+
+    async def fetch(self) -> None:
+        """Have the rows as Python values, batch by batch."""
+        url = await _make(self.server, "values_of")
+        await ask(url, _MONTH)
+        await self._copied(url, INDEXED)
+        self.walls.clear()
+        connection = await database.connect(url)
+        for parcel in self.packed:
+            found = await connection.fetch(
+                f"SELECT {', '.join(parcel.rows.columns)} FROM litellm_ledger.calls "
+                "WHERE seq BETWEEN $1 AND $2 ORDER BY seq",
+                parcel.first,
+                parcel.last,
+            )
+            self.values.append([tuple(row) for row in found])
+        await connection.close()
+        await ask(self.server.url(), "DROP DATABASE values_of WITH (FORCE)")
 
     async def round(self, number: int) -> None:
         """Time each of them once, in an order that turns, each in a database of its own."""
-        kinds = [BARE, INDEXED, SHIPPED]
+        kinds = [BARE, OF_VALUES, INDEXED, SHIPPED]
         at = number % len(kinds)
         for kind in kinds[at:] + kinds[:at]:
             name = f"copy_{number}_{kinds.index(kind)}"
@@ -261,14 +281,18 @@ class Copies:
     async def _copied(self, url: str, kind: str) -> None:
         connection = await database.connect(url)
         table = "calls"
-        if kind == BARE:
+        if kind != INDEXED:
             table = "bare"
             await connection.execute("CREATE TABLE litellm_ledger.bare (LIKE litellm_ledger.calls)")
         backend = await connection.fetchval("SELECT pg_backend_pid()")
         before = _cpu(backend)
         began, client = time.perf_counter(), time.process_time()
-        for parcel in self.packed:
-            await database.copy(connection, table, parcel.rows.columns, batch.pieces(parcel.rows))
+        for number, parcel in enumerate(self.packed):
+            columns = parcel.rows.columns
+            if kind == OF_VALUES:
+                await database.copy_records(connection, table, columns, self.values[number])
+            else:
+                await database.copy(connection, table, columns, batch.pieces(parcel.rows))
         took, client = time.perf_counter() - began, time.process_time() - client
         self._took(kind, took, client, _cpu(backend) - before)
         await connection.close()
@@ -302,8 +326,9 @@ class Copies:
         await shipper.close()
 
 
-BARE = "COPY into a table without an index"
-INDEXED = "COPY into calls, with its indexes"
+BARE = "COPY of packed bytes into a table without an index"
+OF_VALUES = "asyncpg's COPY of Python values into a table without an index"
+INDEXED = "COPY of packed bytes into calls, with its indexes"
 SHIPPED = "shipping"
 
 
@@ -320,9 +345,10 @@ async def copy(server: Server, records: int, rounds: int) -> None:
     root = Path(tempfile.mkdtemp(prefix="copy-", dir=_PLACE))
     try:
         copies = Copies(server, root, records)
+        await copies.fetch()
         for number in range(rounds):
             await copies.round(number)
-        for kind in (BARE, INDEXED):
+        for kind in (BARE, OF_VALUES, INDEXED):
             pairs = zip(copies.walls[kind], copies.walls[SHIPPED], strict=True)
             ratio = statistics.median(peer / ours for peer, ours in pairs)
             print(f"shipping is {ratio:.2f} times as fast (median) as {kind}")
