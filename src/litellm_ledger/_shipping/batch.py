@@ -11,7 +11,7 @@ reads the checkpoint.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,10 +128,12 @@ async def ship(
     accepted: int,
     closed: bool = False,
     unsettled: bool = False,
+    still: Callable[[], bool] = lambda: True,
 ) -> bool:
     """Write a parcel in one transaction.
 
-    Returns ``False``, with nothing written, if the checkpoint is not where the parcel begins.
+    Returns ``False``, with nothing written, if the checkpoint is not where the parcel begins, or
+    its lines are not those of the ledger any more.
 
     Args:
         connection: which is to be dropped if this raises, whatever that is.
@@ -139,6 +141,7 @@ async def ship(
         accepted: the last number that its live file was seen to count.
         closed: nothing comes after it.
         unsettled: outcomes that recovery wrote are there already.
+        still: whether the lines are, asked last; somebody may erase them while this waits.
     """
     counts = parcel.counts
     if sum(counts.values()) != parcel.last - parcel.first + 1:
@@ -155,6 +158,9 @@ async def ship(
         await connection.execute(query("beaten"), writer_id, 0 if unsettled else parcel.first)
     if named := rows.ended_by_name():
         await connection.execute(query("settled"), writer_id, *zip(*named, strict=True))
+    if not still():
+        await connection.execute("ROLLBACK")
+        return False
     ended = await connection.execute(_end(writer_id, parcel, counts))
     if ended != "COMMIT":  # PostgreSQL rolls a failed transaction back without an error
         raise ConnectionError(f"the database answered {ended} and not COMMIT")

@@ -371,6 +371,7 @@ class Shipper:
                 accepted=standing.accepted,
                 closed=closed,
                 unsettled=known.unsettled > 0,
+                still=lambda: road.source.is_as_read(stretch),
             )
         except Exception as exc:
             if isinstance(exc, TimeoutError):  # the next attempt is of fewer lines
@@ -379,7 +380,7 @@ class Shipper:
                 raise
             await self._refused(road, stretch, exc)
             return True
-        if not done:  # somebody else did
+        if not done:  # somebody else did, or its lines were erased meanwhile
             road.back(stretch.writer)
             road.known.pop(stretch.writer)
             await self._ask_of(road, [stretch.writer])
@@ -435,7 +436,13 @@ class Shipper:
             return
         _log.warning("%s: record %d is set aside: %s", stretch.writer, stretch.numbers[0], why)
         parcel = batch.reject(stretch, known.writer_id, why)
-        await batch.ship(self._there, known.writer_id, parcel, accepted=standing.accepted)
+        await batch.ship(
+            self._there,
+            known.writer_id,
+            parcel,
+            accepted=standing.accepted,
+            still=lambda: road.source.is_as_read(stretch),
+        )
         road.known.pop(stretch.writer)
         await self._ask_of(road, [stretch.writer])
 

@@ -9,6 +9,7 @@ it was; only where a line does not fit is the file searched.  Never writes.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
@@ -18,6 +19,7 @@ from zlib import crc32
 
 import msgspec
 
+from litellm_ledger._archive.archive import archived
 from litellm_ledger._maintenance.salvage import gap_line
 from litellm_ledger._reading.listing import open_segment
 from litellm_ledger._records.adjustment import erased_of
@@ -44,6 +46,7 @@ _GAP: Final = ord("g")
 _TRIES: Final = 3
 _KEPT: Final = 4
 """Indexes that are kept: as many as segments overlap at one place."""
+_IN_ARCHIVE: Final = (0, 0)
 _head: Final = msgspec.json.Decoder(Head).decode
 
 
@@ -58,6 +61,7 @@ class Stretch:
             line of which only a part is here, because another line has the rest, is written anew.
         damaged: ranges of numbers that no line is there for, and none will be.
         held: why it ends here although more is certain.
+        files: those that it was read from, as they were then.
     """
 
     writer: str
@@ -68,6 +72,7 @@ class Stretch:
     damaged: list[tuple[int, int]] = field(default_factory=list)
     held: str | None = None
     size: int = 0
+    files: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, last: int, raw: bytes) -> None:
         """Add a line that stands for the numbers up to ``last``."""
@@ -119,7 +124,8 @@ class Source:
         self.lookout = lookout or Lookout(root)
         self._places: dict[str, _Place] = {}
         self._indexes: dict[SegmentName, Index] = {}
-        self._kept: tuple[SegmentName, bytes] | None = None
+        self._kept: tuple[SegmentName, Path, bytes] | None = None
+        self._files: dict[Path, tuple[int, int]] = {}
 
     def rest(self) -> None:
         """Forget what only matters while much is read."""
@@ -146,7 +152,7 @@ class Source:
         Raises:
             UnsupportedFormat, LedgerPathError: as ``read``.
         """
-        writer = found.writer
+        writer, self._files = found.writer, found.files
         standing = self.lookout.standings.get(writer)
         tries = 0
         while standing is not None and found.last < standing.top:
@@ -170,6 +176,10 @@ class Source:
         if standing is not None and found.held is None and found.last >= standing.top:
             found.held = standing.held
         return False
+
+    def is_as_read(self, found: Stretch) -> bool:
+        """Whether the files are still those that lines were read from: else some may be erased."""
+        return all(_state(path) == state for path, state in found.files.items())
 
     # -- straight on -----------------------------------------------------------------------------
 
@@ -241,16 +251,24 @@ class Source:
 
     def _opened(self, name: SegmentName) -> BinaryIO:
         """Open a segment; of one in the archive the lines are kept until another is asked for."""
-        if self._kept is not None and self._kept[0] == name:
-            return BytesIO(self._kept[1])
+        if self._kept is not None and self._kept[0] == name and _state(self._kept[1]) is not None:
+            self._files.setdefault(self._kept[1], _IN_ARCHIVE)
+            return BytesIO(self._kept[2])
         try:
-            file, _ = open_segment(self.root, name)
+            file, found = open_segment(self.root, name)
+            place = archived(self.root).get(found) if isinstance(file, BytesIO) else None
         except FileNotFoundError as exc:
             raise _UnsureError from exc
         except OSError as exc:
             raise _UnreadError(f"{SEGMENTS}/{name}: {exc.strerror or exc}") from exc
         if isinstance(file, BytesIO):
-            self._kept = name, file.getvalue()
+            if place is None:  # it has left the archive meanwhile
+                raise _UnsureError
+            self._kept = name, place[0].path, file.getvalue()
+            self._files.setdefault(place[0].path, _IN_ARCHIVE)
+        else:
+            path = self.root / SEGMENTS / str(found)
+            self._files.setdefault(path, _told(path, os.fstat(file.fileno())))
         return file
 
     # -- where that fails ------------------------------------------------------------------------
@@ -323,6 +341,20 @@ class Source:
 
 class _UnsureError(Exception):
     """Nothing that was listed has a number; something that came since may."""
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that takes its place; ``None``: there is none."""
+    try:
+        return _told(path, path.lstat())
+    except OSError:
+        return None
+
+
+def _told(path: Path, found: os.stat_result) -> tuple[int, int]:
+    if path.suffix == ".parquet":  # its content is in its name
+        return _IN_ARCHIVE
+    return found.st_ino, 0 if path.suffix == ".open" else found.st_mtime_ns  # that one grows
 
 
 def _line_with(file: BinaryIO, start: bytes, begin: int) -> int | None:
