@@ -22,7 +22,7 @@ from tests.shipped import ask
 
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.groups import Row
-from litellm_ledger._shipping import database, schema
+from litellm_ledger._postgres import database, schema
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.rollup import bring_forward
 from litellm_ledger._shipping.shipper import Shipper

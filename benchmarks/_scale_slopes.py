@@ -32,10 +32,11 @@ from tests.realistic import records, writer_name
 from tests.wires import Bouncer
 
 from litellm_ledger import UsageRecord, UsageTracker
+from litellm_ledger._postgres import database, schema
+from litellm_ledger._postgres.query import query
 from litellm_ledger._records.layout import record_id
 from litellm_ledger._records.line import encode
-from litellm_ledger._shipping import database, rollup, schema
-from litellm_ledger._shipping.query import query
+from litellm_ledger._shipping import rollup
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
 

@@ -24,7 +24,7 @@ from tests.postgres_server import Server
 from tests.realistic import records, writer_name
 
 from litellm_ledger import UsageTracker
-from litellm_ledger._shipping import database, schema
+from litellm_ledger._postgres import database, schema
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
 

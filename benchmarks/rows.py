@@ -15,8 +15,8 @@ from typing import Any, Final
 from tests.postgres_server import Server
 from tests.realistic import lines, writer_name
 
+from litellm_ledger._postgres import database, schema
 from litellm_ledger._records.line import line_of
-from litellm_ledger._shipping import database, schema
 from litellm_ledger._shipping.rows import COLUMNS, Rows
 
 from ._rounds import race

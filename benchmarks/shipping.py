@@ -32,8 +32,9 @@ from tests.postgres_server import Server
 from tests.shipped import ask, assert_exactly_once, ship
 
 from litellm_ledger import UsageRecord, UsageTracker
-from litellm_ledger._shipping import batch, database, schema
-from litellm_ledger._shipping.address import Address
+from litellm_ledger._postgres import database, schema
+from litellm_ledger._postgres.address import Address
+from litellm_ledger._shipping import batch
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.rollup import bring_forward
 from litellm_ledger._shipping.shipper import Shipper

@@ -10,8 +10,8 @@ from typing import Any
 
 from obstore.store import MemoryStore
 
-from litellm_ledger._shipping import objects_store
-from litellm_ledger._shipping.objects_store import CHECKSUM, Prefix
+from litellm_ledger._objects import store as objects_store
+from litellm_ledger._objects.store import CHECKSUM, Prefix
 from litellm_ledger.testing import Killed
 
 

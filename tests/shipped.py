@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from litellm_ledger._postgres import database
 from litellm_ledger._records.audit import addition_of
 from litellm_ledger._records.line import line_of
-from litellm_ledger._shipping import database
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
 from litellm_ledger._shipping.source import Source

@@ -20,7 +20,7 @@ import pytest
 
 from litellm_ledger import testing
 from litellm_ledger._cli.app import app
-from litellm_ledger._shipping.address import Address
+from litellm_ledger._postgres.address import Address
 
 yaml = pytest.importorskip("yaml")
 

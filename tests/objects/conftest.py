@@ -10,7 +10,7 @@ from tests.ledger_by_hand import WRITER, HandMade
 from tests.object_stores import FaultyStore
 
 from litellm_ledger._maintenance.seal import seal
-from litellm_ledger._shipping import objects_store
+from litellm_ledger._objects import store as objects_store
 
 
 @pytest.fixture(autouse=True)

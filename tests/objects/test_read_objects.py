@@ -22,9 +22,9 @@ from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.prune import prune
 from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
-from litellm_ledger._shipping import objects_reading
-from litellm_ledger._shipping.objects_reading import SIZE
-from litellm_ledger._shipping.objects_ship import ObjectShipper
+from litellm_ledger._objects import reading as objects_reading
+from litellm_ledger._objects.reading import SIZE
+from litellm_ledger._objects.ship import ObjectShipper
 from litellm_ledger.testing import Killed
 
 URL = "memory://there"
@@ -233,7 +233,7 @@ def test_a_request_that_fails_is_made_again_and_a_killed_reader_leaves_nothing_f
     store = FaultyStore()
     ship(root, store)
     truth = [*Ledger(root).records()]
-    monkeypatch.setattr("litellm_ledger._shipping.objects_store.time.sleep", lambda _: None)
+    monkeypatch.setattr("litellm_ledger._objects.store.time.sleep", lambda _: None)
     start = len(store.asked)
     assert [*Ledger(URL).records()] == truth
     for nth in range(1, len(store.asked) - start + 1):
@@ -310,7 +310,7 @@ def test_an_object_that_is_larger_than_any_file_of_a_ledger_is_not_fetched(
     root: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ship(root, store)
-    monkeypatch.setattr("litellm_ledger._shipping.objects_mirror.LARGEST", 1_200)
+    monkeypatch.setattr("litellm_ledger._objects.mirror.LARGEST", 1_200)
     store.below.put(FIRST, bytes(2_000))
     start = len(store.asked)
     with pytest.raises(LedgerError, match="has 2,000 bytes, more than any file"):

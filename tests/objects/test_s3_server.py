@@ -13,9 +13,9 @@ from moto.server import ThreadedMotoServer
 from tests.object_stores import contents, files
 
 from litellm_ledger import Ledger, LedgerPathError
-from litellm_ledger._shipping import objects_store
-from litellm_ledger._shipping.objects_ship import ObjectShipper
-from litellm_ledger._shipping.objects_store import Missing, ObjectStorageError, Taken, open_prefix
+from litellm_ledger._objects import store as objects_store
+from litellm_ledger._objects.ship import ObjectShipper
+from litellm_ledger._objects.store import Missing, ObjectStorageError, Taken, open_prefix
 
 SECRET = "a-secret-of-the-test"
 

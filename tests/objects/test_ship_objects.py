@@ -22,10 +22,10 @@ from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.prune import prune
 from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
-from litellm_ledger._shipping.objects_erase import erase_objects
-from litellm_ledger._shipping.objects_proof import shipped_to
-from litellm_ledger._shipping.objects_ship import ObjectShipper, Shipment
-from litellm_ledger._shipping.objects_store import Denied, ObjectStorageError, open_prefix
+from litellm_ledger._objects.erase import erase_objects
+from litellm_ledger._objects.proof import shipped_to
+from litellm_ledger._objects.ship import ObjectShipper, Shipment
+from litellm_ledger._objects.store import Denied, ObjectStorageError, open_prefix
 from litellm_ledger.testing import Killed
 
 FIRST = f"segments/{WRITER}.0000000000000001-0000000000000005.jsonl"

@@ -35,7 +35,7 @@ def postgres() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def _template(postgres: Server) -> str:
-    from litellm_ledger._shipping import database, schema
+    from litellm_ledger._postgres import database, schema
 
     async def make() -> None:
         await _run(postgres.socket_url(), "CREATE DATABASE template_ledger TEMPLATE template0")

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from litellm_ledger._postgres.database import connect
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
 from litellm_ledger._records.scan import scan
 from litellm_ledger._shipping import rollup
 from litellm_ledger._shipping.batch import pack, ship
-from litellm_ledger._shipping.database import connect
 from litellm_ledger._shipping.source import Source
 
 ZONES = (

@@ -21,7 +21,8 @@ from tests.ledger_by_hand import HandMade, spoil
 from tests.shipped import ask, assert_exactly_once, ship
 
 from litellm_ledger._maintenance.recover import recover
-from litellm_ledger._shipping import batch, database
+from litellm_ledger._postgres import database
+from litellm_ledger._shipping import batch
 from litellm_ledger._shipping.road import Checkpoint, Road
 from litellm_ledger._shipping.shipper import Shipper
 from litellm_ledger._shipping.standing import Lookout, Standing

@@ -13,8 +13,8 @@ from tests.postgres_server import Server
 from tests.wires import Bouncer, Wire, certificates
 
 from litellm_ledger import LedgerPathError
-from litellm_ledger._shipping import database
-from litellm_ledger._shipping.address import Address
+from litellm_ledger._postgres import database
+from litellm_ledger._postgres.address import Address
 
 pytestmark = pytest.mark.asyncio
 
@@ -209,7 +209,7 @@ async def test_the_server_ends_a_statement_and_a_silent_transaction(postgres: Se
 async def test_many_share_two_connections_of_pgbouncer(
     postgres: Server, database_url: str, tmp_path: Path
 ) -> None:
-    from litellm_ledger._shipping import schema
+    from litellm_ledger._postgres import schema
 
     name = database_url.partition("@/")[2].partition("?")[0]
     bouncer = Bouncer(postgres, tmp_path)

@@ -16,7 +16,7 @@ from litellm_ledger import Ledger
 from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.erase import erase
 from litellm_ledger._maintenance.person import Person
-from litellm_ledger._shipping import database
+from litellm_ledger._postgres import database
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
 

@@ -20,9 +20,9 @@ from tests.postgres_server import Server
 from litellm_ledger import Ledger
 from litellm_ledger._maintenance.erase import erase as erase_here
 from litellm_ledger._maintenance.person import Person
-from litellm_ledger._shipping import erasure
-from litellm_ledger._shipping.database import connect
-from litellm_ledger._shipping.reading import Database
+from litellm_ledger._postgres.database import connect
+from litellm_ledger._warehouse import erasure
+from litellm_ledger._warehouse.reading import Database
 
 EACH_OTHER = """
     SELECT (SELECT sum(usage) FROM litellm_ledger.writers)

@@ -18,9 +18,9 @@ from tests.postgres.test_verify_database import filled, run
 from litellm_ledger import Ledger
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._maintenance.person import Person
-from litellm_ledger._shipping import laying, proof
-from litellm_ledger._shipping.database import connect
-from litellm_ledger._shipping.reading import Database
+from litellm_ledger._postgres.database import connect
+from litellm_ledger._warehouse import laying, proof
+from litellm_ledger._warehouse.reading import Database
 
 CALL = (
     "INSERT INTO litellm_ledger.calls (writer_id, month, seq, ts, status, cost_picousd{more}) "

@@ -15,13 +15,13 @@ from tests import fakes
 from tests.integration.test_budgets import ask, client
 
 from litellm_ledger import Budget, BudgetExceeded, LedgerPathError
+from litellm_ledger._budgets import lender as _lender
 from litellm_ledger._budgets.amounts import Amounts
 from litellm_ledger._budgets.gate import Gate
 from litellm_ledger._budgets.leasing import Ask, Lending, Lent, Unavailable
+from litellm_ledger._budgets.lender import DatabaseLender
+from litellm_ledger._postgres import database
 from litellm_ledger._records.money import usd
-from litellm_ledger._shipping import database
-from litellm_ledger._shipping import lender as _lender
-from litellm_ledger._shipping.lender import DatabaseLender
 from litellm_ledger._storage.filesystem import REAL
 from litellm_ledger._storage.live_file import LiveFile
 

@@ -22,15 +22,15 @@ from litellm_ledger import Ledger
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._maintenance.reprice import reprice
 from litellm_ledger._maintenance.retention import Retention
+from litellm_ledger._postgres.database import connect
 from litellm_ledger._prices.price_list import PriceList
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.verdict import Verification
-from litellm_ledger._shipping import retention
-from litellm_ledger._shipping.database import connect
-from litellm_ledger._shipping.reading import Database
-from litellm_ledger._shipping.retention import PruningThere
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
+from litellm_ledger._warehouse import retention
+from litellm_ledger._warehouse.reading import Database
+from litellm_ledger._warehouse.retention import PruningThere
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = "SELECT count(*), coalesce(sum(cost_picousd), 0) FROM litellm_ledger.usage"
@@ -476,7 +476,7 @@ def test_a_saboteur_is_seen_after_retention(
     url, _ = module_database
 
     async def sabotaged() -> bool:
-        from litellm_ledger._shipping import proof
+        from litellm_ledger._warehouse import proof
 
         connection = await connect(url)
         try:

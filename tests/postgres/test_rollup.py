@@ -15,8 +15,8 @@ from tests.postgres.test_same_answers import command
 
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.totals import FIELDS
+from litellm_ledger._postgres.database import connect
 from litellm_ledger._shipping import rollup
-from litellm_ledger._shipping.database import connect
 
 KEPT = "SELECT sum(t.calls)::bigint, sum(t.pico)::numeric FROM litellm_ledger.rollup_15m t JOIN "
 KEPT += "litellm_ledger.rollup_groups g USING (group_id) WHERE g.tag_name IS NOT DISTINCT FROM $1"

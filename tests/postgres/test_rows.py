@@ -17,12 +17,12 @@ from tests.realistic import lines as realistic_lines
 from tests.realistic import writer_name
 
 from litellm_ledger._archive.columns import COLUMNS as MEMBERS
+from litellm_ledger._postgres import database
 from litellm_ledger._records.layout import record_id
 from litellm_ledger._records.line import SEALED, checked, decode, line_of
 from litellm_ledger._records.record import MAX_INT, Status
-from litellm_ledger._shipping import database
-from litellm_ledger._shipping.as_lines import line_of_row
 from litellm_ledger._shipping.rows import COLUMNS, MARK, Rows
+from litellm_ledger._warehouse.as_lines import line_of_row
 
 WRITER = writer_name(7)
 MONTHS = frozenset({202611})

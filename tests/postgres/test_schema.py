@@ -16,7 +16,7 @@ from tests.postgres_server import Server
 
 from litellm_ledger import LedgerPathError, UnsupportedFormat
 from litellm_ledger._cli.app import app
-from litellm_ledger._shipping import database, schema
+from litellm_ledger._postgres import database, schema
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
 

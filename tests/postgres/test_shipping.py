@@ -12,7 +12,7 @@ from tests.ledger_by_hand import OTHER_WRITER, WRITER, HandMade, framed, spoil
 from tests.shipped import ask, assert_exactly_once, ship, told
 
 from litellm_ledger._maintenance.acknowledge import acknowledge
-from litellm_ledger._shipping import database
+from litellm_ledger._postgres import database
 from litellm_ledger._shipping import source as _source
 from litellm_ledger._storage.shipping_marks import places
 

@@ -188,7 +188,7 @@ async def test_a_forked_child_lets_go_of_the_connection_and_ships_its_own(
 async def test_a_server_that_is_restarted_is_shipped_to_again(tmp_path: Path) -> None:
     server = Server()
     try:
-        from litellm_ledger._shipping import database, schema
+        from litellm_ledger._postgres import database, schema
 
         url = server.url()
         connection = await database.connect(url)

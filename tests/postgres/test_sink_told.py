@@ -20,7 +20,7 @@ from tests.terminal import run
 from tests.wires import Bouncer
 
 from litellm_ledger import LedgerWarning, LiteLLMClient, UsageTracker
-from litellm_ledger._shipping import database
+from litellm_ledger._postgres import database
 from litellm_ledger.otel import instrument
 
 AWAY = "postgresql://nobody@127.0.0.1:9/none"

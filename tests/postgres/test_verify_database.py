@@ -14,7 +14,7 @@ from tests.postgres.shipped import load
 from tests.postgres.test_same_answers import command
 
 from litellm_ledger import Ledger
-from litellm_ledger._shipping.database import connect
+from litellm_ledger._postgres.database import connect
 
 
 def run(url: str, *statements: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_ledger._shipping.address import Address
+from litellm_ledger._postgres.address import Address
 
 
 @pytest.fixture(autouse=True)

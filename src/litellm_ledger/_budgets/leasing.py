@@ -1,7 +1,7 @@
 """A budget of many machines: each process spends what it was lent of the limit.
 
 Owns when a process asks for more, how much, when it gives back, and what happens while nobody can
-be asked.  Who is asked is a ``Lender``: the database (``_shipping.lender``).  One ask serves many
+be asked.  Who is asked is a ``Lender``: the database (``_budgets.lender``).  One ask serves many
 calls, and none waits for it while its process has enough.
 """
 

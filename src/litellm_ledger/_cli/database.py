@@ -19,8 +19,8 @@ from .tables import tell, write
 if TYPE_CHECKING:
     import asyncpg
 
-    from litellm_ledger._shipping.address import Address
-    from litellm_ledger._shipping.schema import Migration, Standing
+    from litellm_ledger._postgres.address import Address
+    from litellm_ledger._postgres.schema import Migration, Standing
 
 __all__ = [
     "URL",
@@ -56,7 +56,7 @@ def database(output: Output, url: URL = None) -> int:
 
 def check(output: Output, url: URL = None) -> int:
     """Show whether a database is fit for ledgers; exit 1 if something needs attention."""
-    from litellm_ledger._shipping.schema import standing
+    from litellm_ledger._postgres.schema import standing
 
     address = address_of(url)
     found = with_connection(address, standing)
@@ -70,7 +70,7 @@ def check(output: Output, url: URL = None) -> int:
 
 def init(output: Output, url: URL = None) -> int:
     """Make the schema, its roles and the partitions of the next months; again does no harm."""
-    from litellm_ledger._shipping.schema import init as make
+    from litellm_ledger._postgres.schema import init as make
 
     address = address_of(url)
     return _applied(output, address, with_connection(address, make))
@@ -78,7 +78,7 @@ def init(output: Output, url: URL = None) -> int:
 
 def migrate(output: Output, url: URL = None) -> int:
     """Bring the schema to the version of this library, and make the partitions of months ahead."""
-    from litellm_ledger._shipping.schema import migrate as bring
+    from litellm_ledger._postgres.schema import migrate as bring
 
     address = address_of(url)
     return _applied(output, address, with_connection(address, bring))
@@ -103,7 +103,7 @@ def address_of(url: str | None) -> Address:
     Raises:
         ValueError: none is, or the URL makes no sense.
     """
-    from litellm_ledger._shipping.address import Address
+    from litellm_ledger._postgres.address import Address
 
     given = url or os.environ.get(VARIABLE)
     if not given:
@@ -124,7 +124,7 @@ def with_connection(
     """
     import asyncio  # what only reads never does
 
-    from litellm_ledger._shipping.database import close, connect, is_theirs, unusable
+    from litellm_ledger._postgres.database import close, connect, is_theirs, unusable
 
     async def run() -> _T:
         connection = await connect(address, statement_timeout=timeout)
@@ -141,7 +141,7 @@ def with_connection(
 
 
 def _applied(output: Output, address: Address, applied: list[Migration]) -> int:
-    from litellm_ledger._shipping.schema import latest
+    from litellm_ledger._postgres.schema import latest
 
     def plain() -> dict[str, Any]:
         names = [f"{one.version:04}_{one.name}" for one in applied]

@@ -156,9 +156,9 @@ def _erase_shipped(
     ledger: Ledger, urls: Sequence[str], person: Person, who: str, why: str, keep: bool
 ) -> dict[str, Erased]:
     """Erase from where the ledger is shipped to: what it has as well, then what is only there."""
-    from litellm_ledger._shipping.objects_erase import erase_objects
-    from litellm_ledger._shipping.objects_ship import ObjectShipper
-    from litellm_ledger._shipping.objects_store import open_prefix
+    from litellm_ledger._objects.erase import erase_objects
+    from litellm_ledger._objects.ship import ObjectShipper
+    from litellm_ledger._objects.store import open_prefix
 
     done = {}
     for url in urls:

@@ -261,7 +261,7 @@ def _warn_of_password(given: Iterable[Any]) -> None:
     urls = [word for word in words if isinstance(word, str) and _DATABASE.match(word)]
     if not urls:
         return
-    from litellm_ledger._shipping.address import Address
+    from litellm_ledger._postgres.address import Address
 
     for url in urls:
         with suppress(LedgerError, ValueError, OSError):  # said by the command, which reads it too

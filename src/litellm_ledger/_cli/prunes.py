@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from litellm_ledger._maintenance.prune import Pruning
     from litellm_ledger._maintenance.retention import Retention
     from litellm_ledger._reports.ledger import Ledger
-    from litellm_ledger._shipping.retention import PruningThere
     from litellm_ledger._storage.shipping_marks import Shipped
+    from litellm_ledger._warehouse.retention import PruningThere
 
 __all__ = ["prune"]
 
@@ -173,8 +173,8 @@ def _print_pruning_there(place: str, done: PruningThere) -> None:
 
 
 def _shipped_to(root: Path, url: str) -> Shipped:
-    from litellm_ledger._shipping.objects_proof import shipped_to
-    from litellm_ledger._shipping.objects_store import open_prefix
+    from litellm_ledger._objects.proof import shipped_to
+    from litellm_ledger._objects.store import open_prefix
 
     return shipped_to(root, open_prefix(url))
 

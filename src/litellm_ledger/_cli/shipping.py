@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from litellm_ledger._objects.ship import ObjectShipper, Shipment
     from litellm_ledger._reports.ledger import Ledger as Ledgers
-    from litellm_ledger._shipping.objects_ship import ObjectShipper, Shipment
 
 __all__ = ["ship"]
 
@@ -58,7 +58,7 @@ def ship(
     ] = False,
 ) -> int:
     """Send records to another place; what is there already is not sent again."""
-    from litellm_ledger._shipping.objects_names import is_prefix
+    from litellm_ledger._objects.names import is_prefix
 
     if is_prefix(to):
         return _ship_objects(output, ledger, to, follow=follow, every=every, tidy=remove_compacted)
@@ -77,9 +77,9 @@ def ship(
 def _ship_objects(
     output: Output, ledger: Ledgers, to: str, *, follow: bool, every: int, tidy: bool
 ) -> int:
+    from litellm_ledger._objects.ship import ObjectShipper
+    from litellm_ledger._objects.store import open_prefix
     from litellm_ledger._reading.listing import each
-    from litellm_ledger._shipping.objects_ship import ObjectShipper
-    from litellm_ledger._shipping.objects_store import open_prefix
 
     prefix = open_prefix(to, create=True)
     paths = each(ledger.paths)

@@ -30,7 +30,7 @@ _TRIES: Final = 3
 
 def ship_database(output: Output, paths: Sequence[Path], to: str, *, follow: bool) -> int:
     """Ship ledgers; return 0 if everything that can be shipped is there."""
-    from litellm_ledger._shipping.address import Address
+    from litellm_ledger._postgres.address import Address
     from litellm_ledger._shipping.road import Road
     from litellm_ledger._shipping.shipper import Shipper
 

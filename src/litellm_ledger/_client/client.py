@@ -180,7 +180,7 @@ class LiteLLMClient(LiteLLMCalls, FurtherCalls, AsyncOnly):
             lending = None
             if budgets_at is not None:
                 from litellm_ledger._budgets.leasing import Lending
-                from litellm_ledger._shipping.lender import DatabaseLender
+                from litellm_ledger._budgets.lender import DatabaseLender
 
                 lending = Lending(DatabaseLender(budgets_at), on_unavailable)
             self._core.holding = Holding(self._core, budgets, lending)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # a command line that reads nothing needs only is_url
 __all__ = ["is_url", "place_of"]
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_OBJECTS: Final = "_shipping.objects_reading"
+_OBJECTS: Final = "_objects.reading"
 _READERS: Final = {
     "az": _OBJECTS,
     "file": _OBJECTS,
     "gs": _OBJECTS,
     "memory": _OBJECTS,
-    "postgres": "_shipping.reading",
-    "postgresql": "_shipping.reading",
+    "postgres": "_warehouse.reading",
+    "postgresql": "_warehouse.reading",
     "s3": _OBJECTS,
 }
 """Scheme to the module whose ``elsewhere(url)`` reads such a ledger."""

@@ -1,5 +1,5 @@
-"""The road from a ledger to a place where many machines meet, and back.
+"""The road from a ledger to a database where many machines meet.
 
-Owns what PostgreSQL and object stores hold of a ledger: their schema, how records get there exactly
-once, and how they are read again.  Never changes a ledger, and never holds up a call.
+Owns which lines of a ledger are certain, their rows, how these get there exactly once, and the sums
+that are brought forward there.  Never changes a ledger, and never holds up a call.
 """

@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from litellm_ledger._postgres import database
+from litellm_ledger._postgres.query import query
 from litellm_ledger._records.gaps import Gap
 
-from . import database
-from .query import query
 from .rows import Addition, Rows, Started
 from .source import Stretch
 

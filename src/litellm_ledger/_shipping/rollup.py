@@ -15,13 +15,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .query import query
-from .sums import quarter_of, series_of
+from litellm_ledger._postgres.query import query
 
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["bring_forward", "chosen_tags", "hold", "rebuild", "take_away", "tidy"]
+__all__ = [
+    "NO_QUARTER",
+    "bring_forward",
+    "chosen_tags",
+    "hold",
+    "quarter_of",
+    "rebuild",
+    "series_of",
+    "take_away",
+    "tidy",
+]
 
 _LOCK: Final = (5512117, 3)
 """Of those who bring the sums forward: one at a time in a database."""
@@ -41,6 +50,28 @@ _TAGS: Final = 8
 """Tags that are chosen at most."""
 _TOO_MANY: Final = 1_000
 """Values beyond which a tag is not chosen any more."""
+NO_QUARTER: Final = -(2**31)
+"""Of outcomes without a time."""
+
+
+def series_of(tag: str | None) -> str:
+    """Return the name of the series that has the sums by a tag, or without any."""
+    return "" if tag is None else f"tag:{tag}"
+
+
+def quarter_of(ts: str, step: int = 1) -> str:
+    """Return the expression for the quarter of an hour that a time is in, ``-2**31`` for none.
+
+    Args:
+        ts: the expression for the time.
+        step: over how many quarters sums are; the first one of them is the result.
+    """
+    seconds = 900 * step
+    return (
+        f"CASE WHEN {ts} > '-infinity' THEN "
+        f"(pg_catalog.floor(extract(epoch FROM {ts}) / {seconds}) * {step})::int "
+        f"ELSE {NO_QUARTER} END"
+    )
 
 
 class _Part(NamedTuple):

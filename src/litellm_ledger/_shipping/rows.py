@@ -2,7 +2,7 @@
 
 Owns the binary form of a row of ``calls``.  It is made here and not by asyncpg: tags and ``meta``
 pass through as they are in the line, what many rows have in common is encoded once, and a time is
-a number.  ``as_lines`` is the way back.  Pure: bytes in, bytes out.
+a number.  ``_warehouse.as_lines`` is the way back.  Pure: bytes in, bytes out.
 
 PostgreSQL cannot hold U+0000.  A line with it gets U+2400 in its columns, a visible mark, and is
 kept as it is in the column ``line``, so that it reads the same again.

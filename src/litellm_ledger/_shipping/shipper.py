@@ -22,11 +22,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._errors import LedgerError
+from litellm_ledger._postgres import database, schema
+from litellm_ledger._postgres.address import Address
+from litellm_ledger._postgres.query import query
 from litellm_ledger._records.statistics import SinkStatistics
 
-from . import batch, database, schema
-from .address import Address
-from .query import query
+from . import batch
 from .road import Checkpoint, Road
 from .rollup import bring_forward
 from .source import Stretch

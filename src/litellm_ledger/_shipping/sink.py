@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from litellm_ledger._errors import MissingExtra
+from litellm_ledger._postgres.address import Address
 from litellm_ledger._records.statistics import SinkStatistics
-
-from .address import Address
 
 if TYPE_CHECKING:
     from .shipper import Shipper

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 from litellm_ledger._maintenance.marks_left import MarksLeft
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.rewriting import Rewriter
+from litellm_ledger._postgres.copying import copy_out
+from litellm_ledger._postgres.database import transaction
+from litellm_ledger._postgres.query import query
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import Audit, addition_of
 from litellm_ledger._records.layout import record_id
 from litellm_ledger._records.line import Line, line_of
+from litellm_ledger._shipping.rows import MARK
 
 from .as_lines import line_of_row
 from .asked import can_be, condition
-from .copying import copy_out
-from .database import transaction
 from .laying import Rows, sealed
-from .query import query
 from .removing import LONG
-from .rows import MARK
 
 if TYPE_CHECKING:
     import asyncpg

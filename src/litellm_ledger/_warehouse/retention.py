@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._maintenance.retention import Retention
+from litellm_ledger._postgres.database import transaction
+from litellm_ledger._postgres.query import query
+from litellm_ledger._shipping import rollup
+from litellm_ledger._shipping.rollup import quarter_of, series_of
 
-from . import rollup
-from .database import transaction
-from .query import query
 from .removing import LONG, again, freeze, is_busy, note_deed, only_the_owner, remove, uneven
-from .sums import quarter_of, series_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -179,7 +179,7 @@ async def prune(
         LedgerPathError: there is no schema; the user is not its owner; others were in the way.
         UnsupportedFormat: a newer version made the schema.
     """
-    from .schema import check
+    from litellm_ledger._postgres.schema import check
 
     await check(connection)
     if not dry_run:

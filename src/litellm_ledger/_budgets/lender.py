@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from litellm_ledger._budgets.leasing import Ask, Lent
 from litellm_ledger._errors import LedgerPathError
-
-from .address import Address
+from litellm_ledger._postgres.address import Address
 
 if TYPE_CHECKING:
     import asyncpg
@@ -78,7 +77,7 @@ class DatabaseLender:
             return asyncio.run_coroutine_threadsafe(self._asked(holder, ask), self._loop)
 
     async def _asked(self, holder: str, ask: Ask) -> Lent:
-        from .database import is_theirs, unusable
+        from litellm_ledger._postgres.database import is_theirs, unusable
 
         if self._asking is None:
             self._asking = asyncio.Lock()
@@ -95,8 +94,8 @@ class DatabaseLender:
             raise
 
     async def _answer(self, holder: str, ask: Ask) -> Lent:
-        from .database import connect
-        from .schema import check
+        from litellm_ledger._postgres.database import connect
+        from litellm_ledger._postgres.schema import check
 
         if self._hang_up is not None:
             self._hang_up.cancel()

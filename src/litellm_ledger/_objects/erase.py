@@ -16,10 +16,10 @@ from litellm_ledger._maintenance.erase import Erased, erase
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._reading.lines import Problem
 
-from .objects_mirror import Mirror
-from .objects_names import PARTS
-from .objects_ship import ObjectShipper, Shipment
-from .objects_store import Prefix
+from .mirror import Mirror
+from .names import PARTS
+from .ship import ObjectShipper, Shipment
+from .store import Prefix
 
 __all__ = ["erase_objects"]
 

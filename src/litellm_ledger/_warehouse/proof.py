@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from litellm_ledger._postgres.query import query
 from litellm_ledger._reading.erasures import Erasure
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.verdict import Compared, Prune, Verification, WriterVerdict
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import is_writer
+from litellm_ledger._shipping.rollup import quarter_of
+from litellm_ledger._shipping.source import Source
 
 from .comparing import MOST, Examined, adds, compare
-from .query import query
-from .source import Source
-from .sums import quarter_of
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from .link import Link
+    from litellm_ledger._postgres.link import Link
 
 __all__ = ["verify"]
 
@@ -78,7 +78,7 @@ def verify(link: Link, place: str, against: Sequence[Path]) -> Verification:
 async def _counted(
     connection: asyncpg.Connection,
 ) -> tuple[list[Examined], list[_Deed], list[Problem]]:
-    from .schema import check
+    from litellm_ledger._postgres.schema import check
 
     await check(connection)
     found = {

@@ -17,6 +17,7 @@ from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._aggregates.totals import FIELDS, Totals
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.record import KEYS
+from litellm_ledger._shipping.rollup import NO_QUARTER, quarter_of, series_of
 
 from .asked import Condition, can_be, condition
 
@@ -28,8 +29,6 @@ __all__ = [
     "add",
     "count",
     "newest_since",
-    "quarter_of",
-    "series_of",
     "tags",
     "untold",
     "whole",
@@ -51,33 +50,12 @@ _COUNTS: Final = """
   )
 """
 _ROWS: Final = 2_000
-_NO_QUARTER: Final = -(2**31)
 _LONGEST: Final = 96 * 366 * 30
 """Quarters, thirty years: of how many it is asked at most where periods begin."""
 
 
 class _TooCoarseError(Exception):
     """Sums are over times that are in several periods."""
-
-
-def series_of(tag: str | None) -> str:
-    """Return the name of the series that has the sums by a tag, or without any."""
-    return "" if tag is None else f"tag:{tag}"
-
-
-def quarter_of(ts: str, step: int = 1) -> str:
-    """Return the expression for the quarter of an hour that a time is in, ``-2**31`` for none.
-
-    Args:
-        ts: the expression for the time.
-        step: over how many quarters sums are; the first one of them is the result.
-    """
-    seconds = 900 * step
-    return (
-        f"CASE WHEN {ts} > '-infinity' THEN "
-        f"(pg_catalog.floor(extract(epoch FROM {ts}) / {seconds}) * {step})::int "
-        f"ELSE {_NO_QUARTER} END"
-    )
 
 
 def whole(value: Any) -> int:
@@ -174,16 +152,16 @@ async def untold(
     text = f"""
         SELECT coalesce(sum(t.calls) FILTER (WHERE NOT ({told})), 0), max(t.quarter)
         FROM litellm_ledger.expired_sums t
-        LEFT JOIN litellm_ledger.expired_months m ON m.month = CASE WHEN t.quarter > {_NO_QUARTER}
+        LEFT JOIN litellm_ledger.expired_months m ON m.month = CASE WHEN t.quarter > {NO_QUARTER}
             THEN pg_catalog.to_char(
                 timestamp '1970-01-01' + t.quarter * interval '15 minutes', 'YYYYMM')::int
             ELSE 0 END
         WHERE t.tag_name IS NULL
           AND ($1::int IS NULL OR t.quarter >= $1)
-          AND ($2::int IS NULL OR (t.quarter <= $2 AND t.quarter > {_NO_QUARTER}))"""
+          AND ($2::int IS NULL OR (t.quarter <= $2 AND t.quarter > {NO_QUARTER}))"""
     count, latest = await connection.fetchrow(text, *values)
     count = int(count) + await _without_sums(connection, selection)
-    if latest is None or latest == _NO_QUARTER:
+    if latest is None or latest == NO_QUARTER:
         return count, None
     return count, EPOCH + latest * QUARTER
 
@@ -246,7 +224,7 @@ async def _periods(connection: asyncpg.Connection, question: QuarterQuestion) ->
         return None
     first, last = await connection.fetchrow(
         "SELECT min(quarter), max(quarter) FROM litellm_ledger.rollup_15m "
-        f"WHERE quarter > {_NO_QUARTER}"
+        f"WHERE quarter > {NO_QUARTER}"
     )
     if first is None or last - first > _LONGEST:
         return None
@@ -359,7 +337,7 @@ class _Asking:
             values.append(step.begins)
             quarter = step.of(f"({quarter_of('c.ts')})", len(values))
         else:
-            quarter = quarter_of("c.ts", step) if step else f"{_NO_QUARTER}"
+            quarter = quarter_of("c.ts", step) if step else f"{NO_QUARTER}"
         columns = ", ".join(
             f"{'-' if sign < 0 else ''}{_SUMS.get(name, f'sum(c.{name})')}" for name in FIELDS
         )
@@ -379,7 +357,7 @@ class _Asking:
         if self._tag is not None:
             keys.append("c.tag_value")
         tag = len(values)
-        quarter = f"{_NO_QUARTER}"
+        quarter = f"{NO_QUARTER}"
         if isinstance(step, _Periods):
             values.append(step.begins)
             quarter = step.of("t.quarter", len(values))
@@ -410,7 +388,7 @@ def _times(span: _Span) -> str:
     if span.first is not None:
         times += f" AND t.quarter >= {span.first:d}"
     if span.after is not None:
-        times += f" AND t.quarter < {span.after:d} AND t.quarter > {_NO_QUARTER}"
+        times += f" AND t.quarter < {span.after:d} AND t.quarter > {NO_QUARTER}"
     return times
 
 
@@ -468,7 +446,7 @@ async def _tables(
 
 
 def _table(rows: Sequence[Any], width: int, step: int) -> Table:
-    quarters = [None if row[width] == _NO_QUARTER else row[width] for row in rows]
+    quarters = [None if row[width] == NO_QUARTER else row[width] for row in rows]
     sums = {name: [whole(row[at]) for row in rows] for at, name in enumerate(FIELDS, width + 1)}
     return Table([Group(list(rows[0][:width]), quarters, sums)], step)
 
@@ -505,7 +483,7 @@ async def newest_since(
     quarter = await connection.fetchval(
         "SELECT max(quarter) FROM (SELECT t.quarter, sum(sum(t.calls)) OVER (ORDER BY t.quarter "
         f"DESC) AS running FROM {_GROUPS} JOIN litellm_ledger.rollup_15m t USING (group_id) "
-        f"WHERE c.tag_name IS NULL AND t.quarter > {_NO_QUARTER} AND {asked.text} GROUP BY 1) "
+        f"WHERE c.tag_name IS NULL AND t.quarter > {NO_QUARTER} AND {asked.text} GROUP BY 1) "
         f"AS q WHERE running >= ${len(values)}::bigint "
         "+ (SELECT count(*) FROM litellm_ledger.beaten)",
         *values,

@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from litellm_ledger._errors import LedgerError, LedgerPathError, MissingExtra
 
-from .objects_names import SCHEMES, refuse_secrets, scheme_of
+from .names import SCHEMES, refuse_secrets, scheme_of
 
 __all__ = [
     "Denied",

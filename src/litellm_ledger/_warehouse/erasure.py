@@ -20,22 +20,23 @@ from litellm_ledger._budgets.budget import scope_part
 from litellm_ledger._maintenance.erase import Erased
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.rewriting import Rewriter
+from litellm_ledger._postgres import database
+from litellm_ledger._postgres.copying import copy_out
+from litellm_ledger._postgres.query import query
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import addition_of
 from litellm_ledger._records.layout import record_id
 from litellm_ledger._records.line import line_of
+from litellm_ledger._shipping import batch, rollup
+from litellm_ledger._shipping.rollup import quarter_of
+from litellm_ledger._shipping.rows import MARK, Rows, Started
 
-from . import batch, database, rollup
 from .as_lines import line_of_row
 from .asked import can_be
-from .copying import copy_out
 from .erasure_search import THESE, Found, Place, find, marks
 from .laying import Rows as Stream
 from .laying import sealed
-from .query import query
 from .removing import Removed, again, freeze, note_deed, only_the_owner, remove
-from .rows import MARK, Rows, Started
-from .sums import quarter_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -101,7 +102,7 @@ async def erase(
         LedgerPathError: there is no schema; the user is not its owner; others were in the way.
         UnsupportedFormat: a newer version made the schema.
     """
-    from .schema import check
+    from litellm_ledger._postgres.schema import check
 
     await check(connection)
     rewriter = Rewriter(person, keep=keep)

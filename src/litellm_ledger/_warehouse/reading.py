@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from litellm_ledger._postgres.address import Address
+from litellm_ledger._postgres.copying import copy_out
+from litellm_ledger._postgres.link import Link
+from litellm_ledger._postgres.query import query
 from litellm_ledger._reading.elsewhere import Elsewhere, Fetched, Unshipped, Wanted
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._records.adjustment import encode_addition
@@ -23,13 +27,9 @@ from litellm_ledger._records.layout import SegmentName, is_writer
 from litellm_ledger._records.ranges import Spans
 
 from . import sums
-from .address import Address
 from .as_lines import line_of_row
 from .asked import Condition, condition, of_time
-from .copying import copy_out
 from .laying import Laid, Row, Rows, spooled
-from .link import Link
-from .query import query
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -152,7 +152,7 @@ class _Writer(NamedTuple):
 
 
 async def _writers(connection: asyncpg.Connection) -> list[_Writer]:
-    from .schema import check
+    from litellm_ledger._postgres.schema import check
 
     await check(connection)
     return [_Writer(*row) for row in await connection.fetch(query("writers"))]

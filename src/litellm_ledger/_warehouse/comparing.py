@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from litellm_ledger._postgres.copying import copy_out
+from litellm_ledger._postgres.query import query
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.verdict import Compared
 from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import Line, line_of
 from litellm_ledger._records.scan import Head
+from litellm_ledger._shipping.rows import Rows as Packed
+from litellm_ledger._shipping.source import Source
 
 from .as_lines import line_of_row
-from .copying import copy_out
 from .laying import Rows, sealed
-from .query import query
-from .rows import Rows as Packed
-from .source import Source
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from .link import Link
+    from litellm_ledger._postgres.link import Link
 
 __all__ = ["MOST", "Examined", "adds", "compare"]
 

@@ -29,9 +29,9 @@ from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName
 from litellm_ledger._storage.manifest import utc_text
 from litellm_ledger._storage.partial import sources
 
-from .objects_mirror import Mirror, View
-from .objects_names import refuse_secrets
-from .objects_store import NotFetched, ObjectStorageError, Prefix, open_prefix
+from .mirror import Mirror, View
+from .names import refuse_secrets
+from .store import NotFetched, ObjectStorageError, Prefix, open_prefix
 
 if TYPE_CHECKING:
     from litellm_ledger._maintenance.erase import Erased
@@ -102,7 +102,7 @@ class ObjectLedger(Elsewhere):
         self, person: Person, *, who: str | None = None, why: str = "", keep: bool = False
     ) -> Erased:
         """Look for a person's records; with ``who``, take them out; see ``erase_objects``."""
-        from .objects_erase import erase_objects
+        from .erase import erase_objects
 
         prefix = open_prefix(self._url)
         return erase_objects(prefix, person, who=who, why=why, keep=keep)[0]

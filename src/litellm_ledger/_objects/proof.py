@@ -13,10 +13,10 @@ from litellm_ledger._maintenance.past_time import Shipped
 from litellm_ledger._reading.listing import Snapshot, by_writer
 from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName
 
-from .objects_names import PARTS
-from .objects_sent import Sent, stamp_of
-from .objects_ship import is_expired
-from .objects_store import Missing, Prefix, Stored
+from .names import PARTS
+from .sent import Sent, stamp_of
+from .ship import is_expired
+from .store import Missing, Prefix, Stored
 
 __all__ = ["shipped_to"]
 

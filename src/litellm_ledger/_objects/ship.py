@@ -52,9 +52,9 @@ from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.shipping_marks import note
 
-from .objects_names import LARGEST, PARTS, VERSION, VERSIONS, is_name, refuse_newer_objects
-from .objects_sent import Sent, Stamp, stamp_of
-from .objects_store import Missing, ObjectStorageError, Prefix, Stored, Taken
+from .names import LARGEST, PARTS, VERSION, VERSIONS, is_name, refuse_newer_objects
+from .sent import Sent, Stamp, stamp_of
+from .store import Missing, ObjectStorageError, Prefix, Stored, Taken
 
 __all__ = ["ObjectShipper", "Shipment", "is_expired"]
 

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from litellm_ledger._errors import LedgerPathError
-
-from . import rollup
-from .database import transaction
-from .query import query
+from litellm_ledger._postgres.database import transaction
+from litellm_ledger._postgres.query import query
+from litellm_ledger._shipping import rollup
 
 if TYPE_CHECKING:
     import asyncpg

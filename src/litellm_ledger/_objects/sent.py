@@ -16,7 +16,7 @@ import msgspec
 
 from litellm_ledger._storage.checked_files import cache_file
 
-from .objects_store import Stored
+from .store import Stored
 
 __all__ = ["Sent", "Stamp", "stamp_of"]
 

@@ -28,8 +28,8 @@ from litellm_ledger._records.layout import ARCHIVE, MANIFESTS, SEGMENTS, Segment
 from litellm_ledger._storage.filesystem import open_file
 from litellm_ledger._storage.manifest import Manifest, read_head
 
-from .objects_names import LARGEST, PARTS, VERSIONS, is_name, refuse_newer_objects, segment_of
-from .objects_store import Missing, NotFetched, ObjectStorageError, Prefix, Stored
+from .names import LARGEST, PARTS, VERSIONS, is_name, refuse_newer_objects, segment_of
+from .store import Missing, NotFetched, ObjectStorageError, Prefix, Stored
 
 __all__ = ["Mirror", "View"]
 
