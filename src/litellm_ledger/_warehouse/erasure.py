@@ -10,7 +10,7 @@ send it again: its numbers are below their checkpoints.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["erase"]
 
+_TIMES: Final = 3
+"""How often it is looked for what was shipped meanwhile."""
 _AT_ONCE: Final = 2_000
 """Rows that one transaction takes out."""
 _GONE: Final = """
@@ -77,6 +79,10 @@ class _Part(NamedTuple):
     @property
     def writers(self) -> list[int]:
         return sorted({writer_id for places in self for writer_id, _ in places})
+
+
+_Row = tuple[int, int, bytes]
+"""A writer, a number and the line."""
 
 
 async def erase(
@@ -114,22 +120,31 @@ async def erase(
                 f"--{name} has a mark of the person, and stays in the database; write it without"
             )
     await only_the_owner(connection, "erase")
-    found = await find(connection, person, rewriter)
-    run = _Run(connection, rewriter, found, who, why)
-    for part in _parts(found):
-        await again(connection, partial(run.take_out, part))
-    await again(connection, run.forget_values)
-    waiting = len(found.waiting)
-    counted = await again(connection, run.forget_scopes)
-    await again(connection, run.forget_statistics)
-    done = replace(_told(found), adjustments=run.adjustments, waiting=waiting + counted)
-    left = tuple(await marks(connection, person))
-    return replace(done, counted=counted, marks=left, tables=tuple(sorted(run.tables)))
+    run = _Run(connection, rewriter, who, why)
+    done, counted = Erased(), 0
+    for _ in range(_TIMES):
+        found = await find(connection, person, rewriter)
+        done, counted = await run.go(found, done)
+        done = replace(
+            done, waiting=len(found.waiting), marks=tuple(await marks(connection, person))
+        )
+        if not done.marks:
+            break
+        came = await find(connection, person, rewriter)
+        done = replace(done, waiting=len(came.waiting) + came.records)
+        if not came.records:
+            break  # these are in records of others, or have to wait
+    return replace(
+        done,
+        waiting=done.waiting + counted,
+        counted=counted,
+        tables=tuple(sorted(run.tables)),
+    )
 
 
 def _told(found: Found) -> Erased:
     return Erased(
-        records=len(found.outcomes) + len(found.started) + len(found.rejected),
+        records=found.records,
         calls=len(found.outcomes),
         cost=sum(found.outcomes.values()),
         adjustments=len(found.additions),
@@ -176,24 +191,88 @@ class _Run:
         self,
         connection: asyncpg.Connection,
         rewriter: Rewriter,
-        found: Found,
         who: str,
         why: str,
     ) -> None:
         self._connection = connection
         self._rewriter = rewriter
         self._person = rewriter.person
-        self._found = found
-        self._ids = found.ids()
+        self._found = Found()
+        self._ids: set[str] = set()
         self._who = who
         self._why = why
         self._run = datetime.now(UTC).isoformat()
-        self.adjustments = len(found.additions)
-        self.tables = set(found.tables)
+        self.tables: set[str] = set()
 
-    async def take_out(self, part: _Part) -> None:
-        """Take a part out; in the caller's transaction."""
+    async def go(self, found: Found, done: Erased) -> tuple[Erased, int]:
+        """Take out what was found; return what is done by now, and what budgets still count."""
+        self._found, self._ids = found, found.ids()
+        self.tables |= found.tables
+        for part in _parts(found):
+            taken = await again(self._connection, partial(self.take_out, part))
+            done = replace(
+                done,
+                records=done.records + taken.records,
+                calls=done.calls + len(taken.outcomes),
+                cost=done.cost + sum(found.outcomes[place] for place in taken.outcomes),
+                adjustments=done.adjustments + len(taken.additions),
+            )
+        await again(self._connection, self.forget_values)
+        counted = await again(self._connection, self.forget_scopes)
+        await again(self._connection, self.forget_statistics)
+        return done, counted
+
+    async def take_out(self, part: _Part) -> _Part:
+        """Take a part out, in the caller's transaction; return what of it was still there.
+
+        Since it was found, retention or another run may have taken some.
+        """
         await freeze(self._connection, part.writers)
+        part, lines = await self._still(part)
+        if any(part):
+            await self._take(part, lines)
+        return part
+
+    async def _still(self, part: _Part) -> tuple[_Part, list[_Row]]:
+        """Return what of a part is there; its lines, if something is to stay of them."""
+        lines: list[_Row] = []
+        if self._rewriter.keep:
+            lines = [one for one in await self._lines(part) if not self._rewriter.is_kept(one[2])]
+            outcomes = started = {(writer_id, seq) for writer_id, seq, _ in lines}
+        else:
+            outcomes = set(await self._there("calls", part.outcomes, "NULL"))
+            started = set(await self._there("in_flight", part.started, "NULL"))
+        rejected = await self._there("rejected", part.rejected)
+        self._found.rejected |= rejected
+        await self._read_additions_again(part.additions)
+        return _Part(
+            [place for place in part.outcomes if place in outcomes],
+            [place for place in part.started if place in started],
+            [place for place in part.rejected if place in rejected],
+            [place for place in part.additions if place in self._found.additions],
+        ), lines
+
+    async def _there(
+        self, table: str, places: Collection[Place], what: str = "line"
+    ) -> dict[Place, Any]:
+        """Return which of some rows are there, with their lines as they are now."""
+        if not places:
+            return {}
+        text = f"SELECT writer_id, seq, {what} FROM litellm_ledger.{table} c WHERE {THESE}"
+        rows = await self._connection.fetch(text, *_columns(places))
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    async def _read_additions_again(self, places: Collection[Place]) -> None:
+        """Take adjustments and audits as they are now; another run may have written them anew."""
+        additions, now = self._found.additions, await self._there("additions", places)
+        for place in places:
+            one = addition_of(now[place]) if place in now else None
+            if one is None:
+                additions.pop(place, None)
+            else:
+                additions[place] = one
+
+    async def _take(self, part: _Part, lines: Sequence[_Row]) -> None:
         places = _columns(part.outcomes)
         edges = await self._connection.fetchrow(
             f"SELECT min({quarter_of('c.ts')}), max({quarter_of('c.ts')}) "
@@ -203,7 +282,7 @@ class _Run:
         await rollup.take_away(self._connection, THESE, places)
         if self._rewriter.keep:
             removed = Removed(0, 0, 0, 0)
-            await self._strip(part)
+            await self._strip(part, lines)
             await rollup.take_away(self._connection, THESE, places, back=True)
         else:
             removed = await self._delete(part)
@@ -247,20 +326,22 @@ class _Run:
 
     # -- amounts that stay -----------------------------------------------------------------------
 
-    async def _strip(self, part: _Part) -> None:
+    async def _strip(self, part: _Part, stay: Iterable[_Row]) -> None:
         """Put rows that name nobody in the place of these."""
         months = {
             row[0]
             for row in await self._connection.fetch("SELECT * FROM litellm_ledger.partitions()")
         }
         lines: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
-        for writer_id, seq, raw in await self._lines(part):
+        for writer_id, seq, raw in stay:
             lines[writer_id].append((seq, self._rewriter.kept(raw)))
         columns = _columns(part.outcomes)
         await self._connection.execute(
-            "UPDATE litellm_ledger.batches b SET rewritten = b.rewritten + 1 "
-            "WHERE EXISTS (SELECT FROM unnest($1::int[], $2::bigint[]) AS n (w, s) "
-            "WHERE b.writer_id = n.w AND n.s BETWEEN b.first AND b.last)",
+            "UPDATE litellm_ledger.batches b SET rewritten = b.rewritten + n.rows FROM ("
+            "SELECT o.writer_id, o.first, count(*) AS rows FROM litellm_ledger.batches o "
+            "JOIN unnest($1::int[], $2::bigint[]) AS u (w, s) "
+            "ON o.writer_id = u.w AND u.s BETWEEN o.first AND o.last GROUP BY 1, 2"
+            ") AS n WHERE (b.writer_id, b.first) = (n.writer_id, n.first)",
             *columns,
         )
         await self._delete_from("calls", columns)
@@ -287,11 +368,11 @@ class _Run:
             columns = ("writer_id", *Started._fields)
             await database.copy_records(self._connection, "in_flight", columns, records)
 
-    async def _lines(self, part: _Part) -> list[tuple[int, int, bytes]]:
+    async def _lines(self, part: _Part) -> list[_Row]:
         await self._connection.execute(
             "SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO"
         )
-        found: list[tuple[int, int, bytes]] = []
+        found: list[_Row] = []
         stream = Stream()
 
         def take(piece: bytes) -> None:

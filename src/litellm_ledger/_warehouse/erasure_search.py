@@ -60,6 +60,11 @@ class Found:
     additions: dict[Place, Adjustment | Audit] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
 
+    @property
+    def records(self) -> int:
+        """How many records that is."""
+        return len(self.outcomes) + len(self.started) + len(self.rejected)
+
     def ids(self) -> set[str]:
         """Return the ids of the records."""
         places = (*self.outcomes, *self.started, *self.rejected)
