@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from .flags import place
 from .parameters import option
 from .tables import write
 
@@ -38,9 +39,7 @@ def serve(
     """Serve the dashboard in a browser on this machine, until Ctrl-C."""
     from litellm_ledger._web.serving import address, is_loopback, listen, new_token, run
 
-    if not all(isinstance(one, Path) for one in ledger.places):
-        raise ValueError("serve reads directories only; reports read a URL: litellm-ledger daily")
-    if len(ledger.paths) > 1:
+    if len(ledger.places) > 1:
         raise ValueError("serve one ledger at a time, each on a --port of its own")
     ledger.segments()
     if not is_loopback(host) and viewer is None:
@@ -52,10 +51,12 @@ def serve(
     token = None if no_token or see is not None else new_token()
     with listen(host, port) as sock:
         where = address(host, sock.getsockname()[1], token)
-        write(f"{ledger.path} is served at {where}")
+        write(f"{place(ledger)} is served at {where}")
         write("Ctrl-C ends.")
         sys.stdout.flush()
-        run(ledger.path, sock, host=host, viewer=see, token=token)
+        (shown,) = ledger.places
+        path = str(shown) if isinstance(shown, Path) else shown.url
+        run(path, sock, host=host, viewer=see, token=token)
     return 0
 
 

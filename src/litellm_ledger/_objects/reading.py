@@ -67,21 +67,21 @@ class ObjectLedger(Elsewhere):
     has_manifests = True
 
     def __init__(self, url: str) -> None:
-        self._url = refuse_secrets(url)
+        self.url = refuse_secrets(url)
 
     def __str__(self) -> str:
-        return self._url
+        return self.url
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ObjectLedger) and other._url == self._url
+        return isinstance(other, ObjectLedger) and other.url == self.url
 
     def __hash__(self) -> int:
-        return hash(self._url)
+        return hash(self.url)
 
     @contextlib.contextmanager
     def fetch(self, wanted: Wanted) -> Iterator[Fetched]:
         """Have the manifests here, and a directory that fetches the rest when it is read."""
-        prefix = open_prefix(self._url)
+        prefix = open_prefix(self.url)
         with _directory(prefix) as directory:
             mirror = Mirror(prefix, directory)
             mirror.refresh()
@@ -104,7 +104,7 @@ class ObjectLedger(Elsewhere):
         """Look for a person's records; with ``who``, take them out; see ``erase_objects``."""
         from .erase import erase_objects
 
-        prefix = open_prefix(self._url)
+        prefix = open_prefix(self.url)
         return erase_objects(prefix, person, who=who, why=why, keep=keep)[0]
 
     def verify(
@@ -125,7 +125,7 @@ class ObjectLedger(Elsewhere):
         """
         from litellm_ledger._reading.verify import verify
 
-        prefix = open_prefix(self._url)
+        prefix = open_prefix(self.url)
         with _temporary() as directory:
             mirror = Mirror(prefix, directory, proving=True)
             mirror.refresh()
@@ -135,7 +135,7 @@ class ObjectLedger(Elsewhere):
                 problems = [one for path in against for one in _differences(root, path)]
         return msgspec.structs.replace(
             found,
-            path=self._url,
+            path=self.url,
             place="prefix",
             against=list(map(str, against)),
             archive=[*found.archive, *problems],

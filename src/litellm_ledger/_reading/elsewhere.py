@@ -116,9 +116,11 @@ class Elsewhere(ABC):
     """Such a ledger.  ``str`` says where it is, without a password; equal ones are the same.
 
     Attributes:
+        url: as it was given, perhaps with a password: never to be shown.
         has_manifests: whether ``verify`` takes ``anchors=``, which are of manifests.
     """
 
+    url: str
     has_manifests = False
 
     @abstractmethod
@@ -141,11 +143,15 @@ class Elsewhere(ABC):
 
 
 class Newcomers:
-    """What comes to a ledger elsewhere after this was made, look by look; see ``Follower``."""
+    """What comes to a ledger elsewhere after this was made, look by look; see ``Follower``.
+
+    Attributes:
+        ends: the last number of each writer that was looked at, ascending by writer.
+    """
 
     def __init__(self, place: Elsewhere) -> None:
         self._place = place
-        self._seen = self._ends()
+        self.ends = self._ends()
 
     def _ends(self) -> dict[str, int]:
         return {name.writer: name.last or 0 for name in self._place.segments()}
@@ -156,8 +162,8 @@ class Newcomers:
         Raises:
             LedgerPathError, UnsupportedFormat: as ``Elsewhere.fetch``.
         """
-        before, self._seen = self._seen, self._ends()
-        if self._seen == before:
+        before, self.ends = self.ends, self._ends()
+        if self.ends == before:
             return
         kinds = frozenset({"started", "usage"})
         with self._place.fetch(Wanted(kinds=kinds, after=before)) as there:
@@ -165,7 +171,7 @@ class Newcomers:
             for record in whole(found, []):
                 writer, number = (record.id or "")[:33], record.seq or 0
                 # What came between the two looks comes with the next one.
-                if before.get(writer, 0) < number <= self._seen.get(writer, 0):
+                if before.get(writer, 0) < number <= self.ends.get(writer, 0):
                     yield record
 
 

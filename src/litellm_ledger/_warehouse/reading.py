@@ -68,6 +68,7 @@ class Database(Elsewhere):
     """
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._address = Address.of(url)
 
     def __str__(self) -> str:

@@ -5,8 +5,6 @@ Owns what each of them has.  The pages are made of the same answers (``pages``),
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -20,20 +18,17 @@ import msgspec
 from litellm_ledger._aggregates.calendar import PERIODS, moment_of
 from litellm_ledger._aggregates.groups import MISSING, Row
 from litellm_ledger._aggregates.question import midnight
-from litellm_ledger._archive.archive import archived
+from litellm_ledger._reading.elsewhere import Place
 from litellm_ledger._reading.last_written import ended
-from litellm_ledger._reading.listing import live_writers
-from litellm_ledger._records.layout import ARCHIVE, LIVE, MANIFESTS, RECOVERY, SEGMENTS
 from litellm_ledger._records.record import UsageRecord
-from litellm_ledger._reports.doctor import place, writers
-from litellm_ledger._reports.plain import operation_dict, prices_of
+from litellm_ledger._reports.plain import operation_dict
 from litellm_ledger._reports.report import Report, added, row_dict
 
 from .asks import Ask
-from .budgets import Budgets
-from .calls import OpenCalls, call_dict, newest, one_operation
-from .recent import HELD, Recent
-from .standing import Standing
+from .calls import call_dict
+from .here import Here
+from .recent import HELD
+from .source import Source
 
 __all__ = ["Answers", "NotFound"]
 
@@ -44,8 +39,6 @@ _BALANCES: Final = 20
 _MINUTE: Final = timedelta(minutes=1)
 _COUNTED: Final = 100
 """Calls that a rate is taken from at most."""
-_TAGGED: Final = HELD
-"""Newest calls whose tags are listed."""
 _TAGS_FOR: Final = 30.0
 """Seconds for which they are handed out again."""
 _VIEWERS: Final = 1_000
@@ -64,15 +57,12 @@ class Answers:
     """Answers questions about one ledger; safe for several threads.
 
     Args:
-        root: the ledger.
+        place: the ledger.
+        process: whether this is a process of its own, which may start others.
     """
 
-    def __init__(self, root: Path, *, process: bool = False) -> None:
-        self.root = root
-        self.standing = Standing(root, process=process)
-        self._open = OpenCalls(root)
-        self._budgets = Budgets(root, self.standing)
-        self._recent = Recent(root, self.standing)
+    def __init__(self, place: Place, *, process: bool = False) -> None:
+        self._source = _source(place, process=process)
         self._tags: dict[bytes, tuple[float, dict[str, Any]]] = {}
         self._all: Mapping[str, Callable[[Ask], dict[str, Any]]] = {
             "summary": self.summary,
@@ -105,7 +95,7 @@ class Answers:
     ) -> Report:
         if ask.impossible:
             return Report(by=tuple(by), rows=[], total=Row())
-        return self.standing.report(by, ask.selection(**other), quantiles=quantiles)
+        return self._source.report(by, ask.selection(**other), quantiles=quantiles)
 
     def summary(self, ask: Ask) -> dict[str, Any]:
         """Today, this hour, this month with its projection, and the month before."""
@@ -122,7 +112,7 @@ class Answers:
         hours = {row.group["hour"]: row for row in this_day.rows}
         same_day = min(today.day, (month - timedelta(days=1)).day)
         to_date = [d for d in _days(before, month) if date.fromisoformat(d).day < same_day]
-        in_flight, oldest = self._open.look(self.standing.look(), ask.scope)
+        in_flight, oldest = self._source.in_flight(ask.scope)
         this_month = _sum(days, _days(month, after))
         return {
             "as_of": _utc(now),
@@ -172,20 +162,10 @@ class Answers:
         limit = ask.limit or _CALLS
         records: list[UsageRecord] = []
         complete = True
-        known = None
-        if not ask.impossible and ask.before is None:
-            known = self._recent.last(ask.selection(), limit + 1)
-        if known is not None:
-            records = known
-        elif not ask.impossible:
+        if not ask.impossible:
             try:
-                records, complete = newest(
-                    self.standing,
-                    self.standing.look(),
-                    ask.selection(),
-                    limit + 1,
-                    scope=ask.scope,
-                    before=ask.before,
+                records, complete = self._source.calls(
+                    ask.selection(), limit + 1, scope=ask.scope, before=ask.before
                 )
             except LookupError:
                 raise NotFound("there is no call with the id given as before") from None
@@ -201,11 +181,10 @@ class Answers:
     def operation(self, ask: Ask) -> dict[str, Any]:
         """One operation with its attempts and the terms of their prices."""
         key = ask.id or ""
-        found = one_operation(self.standing, self.standing.look(), key, ask.scope)
+        found = self._source.operation(key, ask.scope)
         if found is None:
             raise NotFound("there is no call with this id")
-        told = operation_dict(found, prices_of(self.root, found))
-        return {"as_of": _utc(ask.now), **told}
+        return {"as_of": _utc(ask.now), **operation_dict(*found)}
 
     def tags(self, ask: Ask) -> dict[str, Any]:
         """The names of tags of the newest calls, those that part them best first."""
@@ -214,7 +193,7 @@ class Answers:
         if known is not None and time.monotonic() - known[0] < _TAGS_FOR:
             return known[1]
         seen: dict[str, list[str]] = {}
-        last = self._recent.last(ask.selection(), _TAGGED) or []
+        last = self._newest(ask, HELD)
         for record in last:
             for name, value in record.tags.items():
                 seen.setdefault(name, []).append(value)
@@ -233,13 +212,13 @@ class Answers:
 
     def live(self, ask: Ask) -> dict[str, Any]:
         """The newest calls, the rate of the last minute, those in flight, and the processes."""
-        last = (self._recent.last(ask.selection(), _COUNTED) or [])[::-1]
+        last = self._newest(ask, _COUNTED)[::-1]
         recent = [one for one in last if ended(one)[0] > ask.now - _MINUTE]
         rate = float(len(recent))
         if len(recent) == _COUNTED:  # more than were read
             seconds = max(0.001, (ended(recent[-1])[0] - ended(recent[0])[0]).total_seconds())
             rate = _COUNTED * 60 / seconds
-        in_flight, oldest = self._open.look(self.standing.look(), ask.scope)
+        in_flight, oldest = self._source.in_flight(ask.scope)
         found: dict[str, Any] = {
             "as_of": _utc(ask.now),
             "tz": ask.tz,
@@ -248,53 +227,28 @@ class Answers:
             "in_flight": in_flight,
             "in_flight_since": None if oldest is None else _utc(oldest),
         }
-        if ask.scope is None:
-            found["processes"] = self.processes()
+        if ask.scope is None and (processes := self._source.processes()) is not None:
+            found["processes"] = processes
         return found
+
+    def _newest(self, ask: Ask, limit: int) -> list[UsageRecord]:
+        return [] if ask.impossible else self._source.newest(ask.selection(), limit)
 
     def budgets(self, ask: Ask) -> dict[str, Any]:
         """What stands against the budgets that the clients of the ledger say they enforce."""
-        return {"as_of": _utc(ask.now), **self._budgets.look(ask.scope, ask.limit or _BALANCES)}
-
-    def processes(self) -> list[dict[str, Any]]:
-        """The queue and the sync of each process that has a live file."""
-        return [
-            {
-                "writer": writer,
-                "alive": locked,
-                "pid": found.pid,
-                "durability": found.durability,
-                "accepted": found.accepted,
-                "queued": max(0, found.accepted - found.written),
-                "unsynced": max(0, found.written - found.synced),
-            }
-            for writer, locked, found in live_writers(self.root)
-        ]
+        found = self._source.budgets(ask.scope, ask.limit or _BALANCES)
+        return {"as_of": _utc(ask.now), **found}
 
     # -- the ledger ----------------------------------------------------------------------------
 
     def ledger(self, ask: Ask) -> dict[str, Any]:
         """The ledger itself: its writers, its size, what needs attention."""
-        ledger = self.standing.look()
-        since = ask.now - timedelta(days=30)
-        month = self._report(["model"], ask, since=since)
-        told = self.standing.told(ledger)
+        month = self._report(["model"], ask, since=ask.now - timedelta(days=30))
         places = [Path(problem.file).name for problem in month.problems]
         return {
             "as_of": _utc(ask.now),
-            "path": str(self.root),
-            "segments": {
-                "sealed": sum(not name.open for name in ledger.segments),
-                "open": sum(name.open for name in ledger.segments),
-                "archived": len(archived(self.root)),
-                "without_manifest": sum(
-                    not name.open and name not in told for name in ledger.segments
-                ),
-            },
-            "bytes": {part: _size(self.root / part) for part in _PARTS},
-            "free_bytes": shutil.disk_usage(self.root).free,
-            "writers": len({name.writer for name in ledger.segments}),
-            "processes": self.processes(),
+            **self._source.about(),
+            "processes": self._source.processes(),
             "unsettled": month.total.unsettled,
             "unknown_cost": month.total.unknown_cost,
             "unpriced": [
@@ -304,26 +258,15 @@ class Answers:
             ],
             "damaged": len(month.problems),
             "damaged_files": sorted(set(places))[:20],
-            "findings": msgspec.to_builtins([*place(self.root), *writers(self.root)]),
         }
 
 
-_PARTS: Final = (SEGMENTS, ARCHIVE, MANIFESTS, RECOVERY, LIVE)
+def _source(place: Place, *, process: bool) -> Source:
+    if isinstance(place, Path):
+        return Here(place, process=process)
+    from .there import There
 
-
-def _size(directory: Path) -> int:
-    """Bytes of the files in a directory."""
-    size = 0
-    try:
-        with os.scandir(directory) as files:
-            for file in files:
-                try:
-                    size += file.stat(follow_symlinks=False).st_size
-                except OSError:  # gone meanwhile
-                    continue
-    except OSError:
-        return 0
-    return size
+    return There(place)
 
 
 def _quality(found: Report, ask: Ask) -> dict[str, Any]:
@@ -335,7 +278,7 @@ def _quality(found: Report, ask: Ask) -> dict[str, Any]:
     kept = msgspec.structs.replace(found, missing_tags=(), known_tags=(), instead={})
     if ask.scope is None:
         return told | {"notes": kept.notes()}
-    notes = msgspec.structs.replace(kept, problems=[], pruned=0).notes()
+    notes = msgspec.structs.replace(kept, problems=[], pruned=0, unshipped=None).notes()
     return told | {"notes": [*notes, *([_PRUNED] if found.pruned else [])]}
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from litellm_ledger._asgi.health import UsageHealth
 from litellm_ledger._errors import MissingExtra
+from litellm_ledger._reports.places import place_of
 
 try:
     import jinja2
@@ -73,7 +74,8 @@ def usage_app(
     """Make the dashboard of a ledger, for ``app.mount("/usage", usage_app("usage/", viewer=…))``.
 
     Args:
-        path: the directory of the ledger; it need not exist yet.
+        path: the directory of the ledger, which need not exist yet, or the URL of a database or of
+            a prefix in object storage.
         viewer: an async function of a Starlette ``Request`` that returns the ``Viewer`` who is
             asking, or ``None`` (answered by 401).  It is called for every request but those for
             style sheet, script and ``health`` (see ``UsageHealth``), and may raise Starlette's
@@ -83,22 +85,25 @@ def usage_app(
 
     Raises:
         TypeError: ``viewer`` is no function.
+        ValueError: a URL that no ledger is read from.
         MissingExtra: Starlette or Jinja2 is not installed (the extra ``web``).
 
     A request that is cancelled leaves its answer to others who wait for the same one.
     """
     if not callable(viewer):
         raise TypeError("viewer= is an async function of a request that returns a Viewer or None")
-    return _Dashboard(Path(path), viewer, process=process).app
+    place = place_of(path)
+    root = place if isinstance(place, Path) else None
+    return _Dashboard(os.fspath(path), root, viewer, process=process).app
 
 
 class _Dashboard:
-    def __init__(self, root: Path, viewer: See, *, process: bool) -> None:
+    def __init__(self, ledger: str, root: Path | None, viewer: See, *, process: bool) -> None:
         self._viewer = viewer
         self._news = Broadcast()
-        self._workers = Workers(root, process=process, hear=self._news.hear)
+        self._workers = Workers(ledger, process=process, hear=self._news.hear)
         self._news.listen = self._workers.listen
-        self._verifier = Verifier(root)
+        self._verifier = Verifier(ledger)
         api = [
             Route(f"/api/{what}", self._api(what), name=what)
             for what in ASKS
@@ -114,7 +119,7 @@ class _Dashboard:
                 Route("/api/verify", self._verify),
                 Route("/verify", self._verify_page),
                 Route("/api/openapi.json", self._openapi),
-                Route("/health", UsageHealth(ledger=root)),
+                Route("/health", _alive if root is None else UsageHealth(ledger=root)),
                 Route(f"/{ASSETS}/{{name}}", self._asset),
             ],
             middleware=[Middleware(Mounted)],
@@ -231,6 +236,11 @@ class _Dashboard:
             _HEADERS,
             "text/html; charset=utf-8",
         )
+
+
+async def _alive(request: Request) -> Response:  # noqa: ARG001 - Starlette's
+    """Say that the dashboard runs: nothing is recorded here."""
+    return _response(Reply(status=200, type=JSON, body=b'{"ok":true,"checks":{}}'))
 
 
 def _sse(events: AsyncIterator[bytes]) -> Response:

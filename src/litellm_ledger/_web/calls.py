@@ -28,7 +28,7 @@ from .lines import needles, new_lines
 from .standing import Standing
 from .viewer import Scope, sees
 
-__all__ = ["OpenCalls", "call_dict", "newest", "one_operation"]
+__all__ = ["OpenCalls", "call_dict", "newest", "one_operation", "seen_by"]
 
 _MOST: Final = 64 * 2**20
 """Bytes that are searched for one list of calls."""
@@ -127,7 +127,7 @@ def one_operation(standing: Standing, ledger: Snapshot, key: str, scope: Scope) 
         return None
     if ledger.archive:
         found = find_operation(ledger.root, key)
-        return None if found is None else _seen(found, scope)
+        return None if found is None else seen_by(scope, found)
     writer, seq = known
     family = _family(ledger, writer)
     there = [name for name in family if name.first <= seq <= (name.last or seq)]
@@ -156,7 +156,7 @@ def _later(earliest: str | None, than: datetime) -> bool:
     return earliest is not None and datetime.fromisoformat(earliest) > than
 
 
-def _seen(found: Operation, scope: Scope) -> Operation | None:
+def seen_by(scope: Scope, found: Operation) -> Operation | None:
     """Return what the viewer may see of an operation."""
 
     def part(record: UsageRecord | None) -> UsageRecord | None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from litellm_ledger._errors import LedgerError
+from litellm_ledger._reading.elsewhere import Elsewhere, Newcomers, Place, Wanted
 from litellm_ledger._reading.follow import Follower
+from litellm_ledger._reading.lines import everything, whole
 from litellm_ledger._reading.listing import Snapshot
-from litellm_ledger._records.layout import SegmentName, record_id, split_id
+from litellm_ledger._records.layout import record_id, split_id
 from litellm_ledger._records.line import decode
 from litellm_ledger._records.record import UsageRecord
 
@@ -28,10 +29,14 @@ from .viewer import Scope, sees
 __all__ = ["Feed", "News", "missed"]
 
 _LOOK: Final = 0.5
+_LOOK_THERE: Final = 2.0
+"""Seconds between two looks at a directory, and at what is elsewhere."""
 _MOST: Final = 1_000
 """Most calls that are sent to a reader that reconnects."""
 _WRITERS: Final = 40
 """Writers that an id names at most: it is sent back in one header."""
+_FETCHED: Final = 20_000
+"""Records that are fetched at most for a reader that reconnects."""
 
 
 class News(msgspec.Struct, frozen=True, array_like=True):
@@ -50,12 +55,12 @@ class Feed:
     """Looks for news on a thread of its own while it runs.
 
     Args:
-        root: the ledger.
+        place: the ledger.
         tell: called with the news, on that thread.
     """
 
-    def __init__(self, root: Path, tell: Callable[[News], None]) -> None:
-        self._root = root
+    def __init__(self, place: Place, tell: Callable[[News], None]) -> None:
+        self._place = place
         self._tell = tell
         self._lock = threading.Lock()
         self._stop: threading.Event | None = None
@@ -73,13 +78,19 @@ class Feed:
                 ).start()
 
     def _look(self, stop: threading.Event) -> None:
-        follower: Follower | None = None
+        place = self._place
+        pause = _LOOK_THERE if isinstance(place, Elsewhere) else _LOOK
+        follower: Follower | Newcomers | None = None
         last: dict[str, int] = {}
         while not stop.is_set():
             try:
                 if follower is None:
-                    last = _ends(Snapshot.take(self._root))
-                    follower = Follower(self._root)
+                    if isinstance(place, Elsewhere):
+                        follower = Newcomers(place)
+                        last = {**follower.ends}
+                    else:
+                        last = _ends(Snapshot.take(place))
+                        follower = Follower(place)
                     self._tell(News([], _id(last)))
                 calls = []
                 for record in follower.look():
@@ -94,7 +105,7 @@ class Feed:
                     self._tell(News(calls, _id(last)))
             except (LedgerError, OSError):  # not there yet, or not now
                 follower = None
-            stop.wait(_LOOK)
+            stop.wait(pause)
 
 
 def _json(record: UsageRecord) -> bytes:
@@ -122,14 +133,14 @@ def _ends(ledger: Snapshot) -> dict[str, int]:
 
 
 def missed(
-    root: Path, since: str, scope: Scope
+    place: Place, since: str, scope: Scope
 ) -> tuple[list[tuple[str, dict[str, Any]]], str, bool] | None:
     """Return the calls that have ended since an event, each with its id.
 
     Then where that ends, and whether there were more than are returned; ``None``: it is no id.
 
     Args:
-        root: the ledger.
+        place: the ledger.
         since: the id of an event.
         scope: what the viewer may see.
     """
@@ -139,27 +150,51 @@ def missed(
         if known is None:
             return None
         last[known[0]] = known[1]
-    ledger = Snapshot.take(root)
-    newest = max(last)  # a writer's name begins with its start
+    ends: dict[str, int] = {}
+    records: Iterable[tuple[str, UsageRecord]]
+    if isinstance(place, Elsewhere):
+        ends, records = _fetched(place, last)
+    else:
+        records = _read(Snapshot.take(place), last)
     found = []
+    for writer, record in records:
+        last.pop(writer, None)
+        last[writer] = record.seq or 0
+        if sees(scope, record):
+            found.append((_id(last), call_dict(record)))
+            if len(found) >= _MOST:
+                return found, _id(last), True
+    return found, _id(ends or last), bool(ends)
+
+
+def _read(ledger: Snapshot, last: Mapping[str, int]) -> Iterator[tuple[str, UsageRecord]]:
+    """Yield the outcomes of a directory after these numbers, each with its writer."""
+    newest = max(last)  # a writer's name begins with its start
     for name in ledger.segments:
         if name.writer not in last and name.writer < newest:
             continue
         after = last.get(name.writer, 0)
         if name.last is not None and name.last <= after:
             continue
-        for record in _records(root, name, after):
-            last.pop(name.writer, None)
-            last[name.writer] = record.seq or after
-            if sees(scope, record):
-                found.append((_id(last), call_dict(record)))
-                if len(found) >= _MOST:
-                    return found, _id(last), True
-    return found, _id(last), False
+        with contextlib.suppress(OSError):
+            for line, _, raw in new_lines(ledger.root, name, 0):
+                if line is not None and line.seq > after and line.kind == "usage":
+                    yield name.writer, decode(raw)
 
 
-def _records(root: Path, name: SegmentName, after: int) -> Iterator[UsageRecord]:
-    with contextlib.suppress(OSError):
-        for line, _, raw in new_lines(root, name, 0):
-            if line is not None and line.seq > after and line.kind == "usage":
-                yield decode(raw)
+def _fetched(
+    place: Elsewhere, last: Mapping[str, int]
+) -> tuple[dict[str, int], list[tuple[str, UsageRecord]]]:
+    """Return the same of a ledger elsewhere; if it is too much, where that ends, and nothing."""
+    newest = max(last)
+    ends = {name.writer: name.last or 0 for name in place.segments()}
+    after = {writer: end for writer, end in ends.items() if writer < newest} | {**last}
+    if sum(max(0, end - after.get(writer, 0)) for writer, end in ends.items()) > _FETCHED:
+        return ends, []
+    with place.fetch(Wanted(after=after)) as there:
+        found = [
+            ((record.id or "")[:33], record)
+            for record in whole(everything(Snapshot.take(there.root), []), [])
+            if record.kind == "usage"
+        ]
+    return {}, [one for one in found if (one[1].seq or 0) > after.get(one[0], 0)]

@@ -214,10 +214,7 @@ def _ledger(given: Given, api: Api) -> dict[str, Any]:
     told = api("ledger")
     return {
         "path": clean(told["path"], 300),
-        "segments": told["segments"],
-        "bytes": [(name, size_of(size)) for name, size in told["bytes"].items()],
-        "free": size_of(told["free_bytes"]),
-        "writers": told["writers"],
+        "facts": _facts(told),
         "processes": told["processes"],
         "unsettled": told["unsettled"],
         "unknown_cost": told["unknown_cost"],
@@ -229,6 +226,25 @@ def _ledger(given: Given, api: Api) -> dict[str, Any]:
         ],
         "as_of": told["as_of"],
     }
+
+
+def _facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is of a ledger."""
+    writers = ("Writers", f"{told['writers']:,}")
+    if "segments" not in told:  # it is elsewhere
+        behind = told["unshipped"]
+        late = "none known" if behind is None else f"{behind['records']:,}"
+        return [writers, ("Records", f"{told['records']:,}"), ("Not shipped yet", late)]
+    segments = told["segments"]
+    return [
+        writers,
+        ("Sealed segments", f"{segments['sealed']:,}"),
+        ("Open segments", f"{segments['open']:,}"),
+        ("In the archive", f"{segments['archived']:,}"),
+        ("Without a manifest", f"{segments['without_manifest']:,}"),
+        *((name, size_of(size)) for name, size in told["bytes"].items()),
+        ("Free", size_of(told["free_bytes"])),
+    ]
 
 
 _PAGES: Final[dict[str, Callable[[Given, Api], dict[str, Any]]]] = {

@@ -13,12 +13,12 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from litellm_ledger._errors import LedgerError
+from litellm_ledger._reading.elsewhere import Place
 from litellm_ledger._reports.csv_lines import CsvLines
 
 from .answers import Answers, NotFound
@@ -89,13 +89,14 @@ class Service:
     """Answers requests about one ledger; safe for several threads.
 
     Args:
-        root: the ledger.
+        place: the ledger.
+        process: whether this is a process of its own, which may start others.
     """
 
-    def __init__(self, root: Path, *, process: bool = False) -> None:
-        self.answers = Answers(root, process=process)
+    def __init__(self, place: Place, *, process: bool = False) -> None:
+        self.answers = Answers(place, process=process)
         self._kinds = {"api": self._api, "page": self._page, "missed": self._missed}
-        self._root = root
+        self._place = place
         self._lock = threading.Lock()
         self._held: OrderedDict[bytes, tuple[float, Future[Reply]]] = OrderedDict()
         """Until when an answer is handed out."""
@@ -169,7 +170,7 @@ class Service:
         return Reply(status=200, type=JSON, body=msgspec.json.encode(found))
 
     def _missed(self, asked: Asked) -> Reply:
-        found = missed(self._root, dict(asked.given)["id"], asked.scope)
+        found = missed(self._place, dict(asked.given)["id"], asked.scope)
         if found is None:
             return complaint(422, "invalid_parameter", "Last-Event-ID is no id of an event")
         calls, at, more = found

@@ -12,7 +12,6 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -138,7 +137,7 @@ async def _operator(_: Request) -> Viewer:
 
 
 def run(
-    root: Path,
+    ledger: str,
     sock: socket.socket,
     *,
     host: str,
@@ -148,14 +147,14 @@ def run(
     """Serve a ledger until SIGINT or SIGTERM.
 
     Args:
-        root: the ledger.
+        ledger: its directory or URL.
         sock: as ``listen`` returns it.
         host: the address that it is on.
         viewer: who is asking; ``None``: every visitor is an operator.
         token: as for ``guarded``.
     """
     port = sock.getsockname()[1]
-    app: _App = usage_app(root, viewer=viewer or _operator)
+    app: _App = usage_app(ledger, viewer=viewer or _operator)
     if is_loopback(host):
         app = guarded(app, {host, "localhost", "127.0.0.1", "::1"}, token, port)
     config = uvicorn.Config(

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from litellm_ledger._errors import LedgerError
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
+from litellm_ledger._reports.places import place_of
 from litellm_ledger._runtime.signals import server_is_ending
+
+if TYPE_CHECKING:
+    from litellm_ledger._reading.verdict import Verification
 
 __all__ = ["Verifier", "progress_page"]
 
@@ -30,11 +35,11 @@ class Verifier:
     """Verifies one ledger, one run at a time.
 
     Args:
-        root: the ledger.
+        ledger: its directory or URL.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, ledger: str) -> None:
+        self._ledger = ledger
         self._busy = False
 
     async def run(self) -> AsyncGenerator[dict[str, Any], None]:
@@ -45,7 +50,7 @@ class Verifier:
         self._busy = True
         child = None
         try:
-            child = await asyncio.to_thread(_start, self._root)
+            child = await asyncio.to_thread(_start, self._ledger)
             assert child.stdout is not None
             reading: asyncio.Future[bytes] | None = None
             while not server_is_ending():
@@ -90,12 +95,16 @@ async def progress_page(verifier: Verifier, *, up: str) -> AsyncIterator[bytes]:
     yield end.encode()
 
 
-def _start(root: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__, str(root)],
-        stdin=subprocess.DEVNULL,
+def _start(ledger: str) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    assert child.stdin is not None
+    with contextlib.suppress(OSError), child.stdin as told:
+        told.write(os.fsencode(ledger))  # a URL is for no list of processes
+    return child
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -104,40 +113,47 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.stdout.close()
 
 
-def _main() -> None:
-    """Be that process."""
+def _put(one: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(one) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _verified(root: Path) -> Verification:
+    """Verify a directory, and tell how far it is."""
     from litellm_ledger._reading.listing import list_segments
     from litellm_ledger._reading.verify import verify
 
-    root = Path(sys.argv[1])
     lock = threading.Lock()
-
-    def put(one: dict[str, Any]) -> None:
-        sys.stdout.buffer.write(msgspec.json.encode(one) + b"\n")
-        sys.stdout.buffer.flush()
 
     def size(name: SegmentName) -> int:
         with contextlib.suppress(OSError):
             return (root / SEGMENTS / str(name)).lstat().st_size
         return 0
 
+    sizes = {name: size(name) for name in list_segments(root)}
+    total, done = sum(sizes.values()), 0
+    _put({"done": 0, "total": total})
+
+    def advance(name: SegmentName) -> None:
+        nonlocal done
+        with lock:
+            done += sizes.get(name, 0)
+            _put({"done": done, "total": total})
+
+    return verify(root, advance=advance)
+
+
+def _main() -> None:
+    """Be that process."""
+    place = place_of(os.fsdecode(sys.stdin.buffer.read()))
     try:
-        sizes = {name: size(name) for name in list_segments(root)}
-        total, done = sum(sizes.values()), 0
-        put({"done": 0, "total": total})
-
-        def advance(name: SegmentName) -> None:
-            nonlocal done
-            with lock:
-                done += sizes.get(name, 0)
-                put({"done": done, "total": total})
-
-        found = verify(root, advance=advance)
+        found = _verified(place) if isinstance(place, Path) else place.verify()
     except LedgerError as exc:
-        put({"error": str(exc)})
+        _put({"error": str(exc)})
         return
     writers = [one for one in found.writers if not one.unremarkable]
-    put(
+    problems = [*found.archive, *found.adjustments]
+    _put(
         {
             "result": {
                 "ok": found.ok,
@@ -145,7 +161,10 @@ def _main() -> None:
                 "records": found.total("found"),
                 "lost": found.total("lost"),
                 "writers": len(found.writers),
-                "sentences": [f"{one.writer}: {one.sentence()}" for one in writers[:_MOST]],
+                "sentences": [
+                    *(f"{one.writer}: {one.sentence()}" for one in writers[:_MOST]),
+                    *(f"{one.file}: {one.detail}" for one in problems[:_MOST]),
+                ],
                 "cannot_prove": found.cannot_prove(),
             }
         }

@@ -24,7 +24,9 @@ from zlib import crc32
 
 import msgspec
 
+from litellm_ledger._reading.elsewhere import Place
 from litellm_ledger._records.layout import SEGMENTS
+from litellm_ledger._reports.places import place_of
 
 from .feed import Feed, News
 from .service import Asked, Reply, Service, complaint
@@ -63,13 +65,13 @@ class Workers:
     Safe for several loops, and after a fork: each process has its own.
 
     Args:
-        root: the ledger.
+        ledger: its directory or URL.
         process: whether to use a process.
         hear: called with the news of the feed, on a thread; only while ``listen(True)``.
     """
 
-    def __init__(self, root: Path, *, process: bool, hear: Callable[[News], None]) -> None:
-        self._root = root
+    def __init__(self, ledger: str, *, process: bool, hear: Callable[[News], None]) -> None:
+        self._ledger = ledger
         self._process = process and _is_python()
         self._hear = hear
         self._lock = threading.Lock()
@@ -146,7 +148,7 @@ class Workers:
                     mine.mend()
                 else:
                     kind = _Processes if self._process else _Here
-                    self._running = kind(self._root, self._hear)
+                    self._running = kind(self._ledger, self._hear)
                     self._pid = os.getpid()
                 if self._listening and self._running is not None:
                     self._running.listen(True)
@@ -157,9 +159,10 @@ class Workers:
 class _Here:
     """Threads of this process."""
 
-    def __init__(self, root: Path, hear: Callable[[News], None]) -> None:
-        self._service = Service(root)
-        self._feed = Feed(root, hear)
+    def __init__(self, ledger: str, hear: Callable[[News], None]) -> None:
+        place = place_of(ledger)
+        self._service = Service(place)
+        self._feed = Feed(place, hear)
         self._pool = ThreadPoolExecutor(_THREADS, "litellm-ledger-dashboard")
         self.alive = True
 
@@ -181,13 +184,13 @@ class _Processes:
     The questions of one viewer go to the same one, which keeps what they have in common.
     """
 
-    def __init__(self, root: Path, hear: Callable[[News], None]) -> None:
-        self._root = root
+    def __init__(self, ledger: str, hear: Callable[[News], None]) -> None:
+        self._ledger = ledger
         self._hear = hear
-        self._each = [self._begun(at) for at in range(_wanted(root))]
+        self._each = [self._begun(at) for at in range(_wanted(place_of(ledger)))]
 
     def _begun(self, at: int) -> _Process:
-        return _Process(self._root, self._hear if at == 0 else lambda _: None)
+        return _Process(self._ledger, self._hear if at == 0 else lambda _: None)
 
     @property
     def alive(self) -> bool:
@@ -211,10 +214,12 @@ class _Processes:
             one.close()
 
 
-def _wanted(root: Path) -> int:
+def _wanted(place: Place) -> int:
     """Return how many processes are worth it."""
     size = 0
-    with contextlib.suppress(OSError), os.scandir(root / SEGMENTS) as files:
+    if not isinstance(place, Path):
+        return 1
+    with contextlib.suppress(OSError), os.scandir(place / SEGMENTS) as files:
         size = sum(file.stat(follow_symlinks=False).st_size for file in files)
     return 2 if size > _LARGE and (os.cpu_count() or 1) > 1 else 1
 
@@ -222,7 +227,7 @@ def _wanted(root: Path) -> int:
 class _Process:
     """A process of our own; its answers are read on a thread."""
 
-    def __init__(self, root: Path, hear: Callable[[News], None]) -> None:
+    def __init__(self, ledger: str, hear: Callable[[News], None]) -> None:
         self._hear = hear
         self._waiting: dict[int, Callable[[Reply], None]] = {}
         self._lock = threading.Lock()
@@ -230,7 +235,7 @@ class _Process:
         self.alive = True
         self._child = subprocess.Popen(
             # -P: a module in the working directory is none of ours
-            [sys.executable, "-P", "-m", __name__, str(root)],
+            [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -238,6 +243,7 @@ class _Process:
             target=self._read, name="litellm-ledger-dashboard", daemon=True
         )
         self._reader.start()
+        self._write(0, os.fsencode(ledger))  # a URL is for no list of processes
 
     def send(self, asked: Asked, done: Callable[[Reply], None]) -> None:
         with self._lock:
@@ -325,9 +331,12 @@ def _main() -> None:
 
     gc.freeze()
     gc.set_threshold(_GARBAGE)
-    root = Path(sys.argv[1])
-    service = Service(root, process=True)
-    feed = Feed(root, lambda news: put(_FEED, news))
+    first = _take(sys.stdin.buffer)
+    if first is None:
+        return
+    place = place_of(os.fsdecode(first[1]))
+    service = Service(place, process=True)
+    feed = Feed(place, lambda news: put(_FEED, news))
     pool = ThreadPoolExecutor(_THREADS)
 
     def serve(number: int, data: bytes) -> None:
