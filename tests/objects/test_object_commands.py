@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.integration.test_web_api import asked
 from tests.ledger_by_hand import WRITER, HandMade
 from tests.object_stores import FaultyStore, contents, files, overwrite, prefix, written
 from tests.people import MARY, traces, two_people
@@ -99,6 +100,16 @@ def test_verify_and_anchor_take_the_url(root: Path, store: FaultyStore, tmp_path
     assert (found.exit_code, "DOES NOT HOLD" in found.stdout) == (1, True)
     assert f"{WRITER}: 5 of 9 records lost" in found.stdout or "5 lost" in found.stdout
     assert run("verify", URL, "--prices").exit_code == 2
+
+
+def test_the_dashboard_shows_a_prefix_as_it_shows_the_directory(root: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path / 'store'}"
+    told("ship", root, "--to", url)
+    paths = "/api/report?by=model&every=day&since=2025-01-01", "/api/calls?limit=9", "/api/tags"
+    here, there = asked(root, *paths), asked(url, *paths)
+    for one, other in zip(here, there, strict=True):
+        assert one.json() | {"as_of": ""} == other.json() | {"as_of": ""}
+    assert [one.status_code for one in asked(url, "/", "/live", "/ledger")] == [200] * 3
 
 
 def test_prune_removes_what_is_proved_to_be_there(root: Path, store: FaultyStore) -> None:
