@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +286,57 @@ async def test_a_rolling_window_counts_what_was_lent_in_all_of_it(
         with pytest.raises(BudgetExceeded):
             await second.take(amount(4_001), "m", {}, now)
         await second.take(amount(4_000), "m", {}, now)
+
+
+async def test_a_machine_whose_clock_is_in_another_window_is_lent_nothing(
+    machines: list[Machine], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = machines
+    now = datetime.now(UTC)
+    day = total(window="day")
+    async with (
+        one.gate(database_url, day) as (first, _),
+        two.gate(database_url, day) as (second, _),
+        three.gate(database_url, day, away="allow") as (third, _),
+    ):
+        ticket = await first.take(amount(LIMIT), "m", {}, now)
+        for wrong in (timedelta(days=-2), timedelta(days=2)):
+            monkeypatch.setattr(_lender, "_now", lambda: datetime.now(UTC) + wrong)  # noqa: B023
+            with pytest.raises(BudgetExceeded, match="the clock of this machine"):
+                await second.take(TEN, "m", {}, now + wrong)
+            await third.take(TEN, "m", {}, now + wrong)
+            for gate in (second, third):
+                assert gate.lending is not None
+                gate.lending._until = 0
+        assert await lent(database_url) == LIMIT
+        # A call of a window that has ended may need more, and what is given back is taken.
+        monkeypatch.undo()
+        await second.take(TEN, "m", {}, now - timedelta(days=2))
+        first.settle(ticket, amount(1))
+        await first.give_back()
+        assert await lent(database_url) < LIMIT
+
+
+async def test_a_rolling_window_counts_the_steps_of_a_clock_that_is_ahead(
+    machines: list[Machine], database_url: str
+) -> None:
+    one, two, _ = machines
+    rolling = total(window="24h")
+    now = datetime.now(UTC)
+    async with (
+        one.gate(database_url, rolling) as (first, _),
+        two.gate(database_url, rolling) as (second, _),
+    ):
+        await first.take(amount(6_000), "m", {}, now + timedelta(minutes=15))
+        with pytest.raises(BudgetExceeded):
+            await second.take(amount(4_001), "m", {}, now)
+        await second.take(amount(4_000), "m", {}, now)
+
+
+async def test_an_amount_below_zero_is_refused(database_url: str) -> None:
+    lender = DatabaseLender(database_url)
+    ask_for = Ask("b", "usd", "c", "", 0, 0, 10**9, 10, 0, 0, 5, 5, {})
+    for wrong in ({"used": -1}, {"returned": -1}, {"need": -1}, {"others": {"w": -9}}):
+        with pytest.raises(LedgerPathError, match="below zero"):
+            await lender.ask("w", ask_for._replace(**wrong))
+    lender.close()

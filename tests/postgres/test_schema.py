@@ -187,6 +187,14 @@ _FORBIDDEN = [
     "DROP TABLE litellm_ledger.calls",
     "ALTER TABLE litellm_ledger.calls ADD x int",
     "DROP TRIGGER checkpoint_goes_forward ON litellm_ledger.writers",
+    "UPDATE litellm_ledger.budget_windows SET lent = 0",
+    "INSERT INTO litellm_ledger.budget_windows VALUES ('c', 's', 0, now(), 'NaN')",
+    "UPDATE litellm_ledger.leases SET returned = granted",
+    "DELETE FROM litellm_ledger.leases",
+    "SELECT litellm_ledger.tell_lease('c', 's', 0, 'h', 0, 0, 0)",
+    "INSERT INTO litellm_ledger.batches (writer_id, rewritten) VALUES (1, 1)",
+    "INSERT INTO litellm_ledger.gaps (writer_id, here) VALUES (1, true)",
+    "DELETE FROM litellm_ledger.expired_sums",
 ]
 _OF_WRITER = [
     "INSERT INTO litellm_ledger.writers (writer, host) VALUES ('w', 'h')",
@@ -249,12 +257,44 @@ async def test_a_checkpoint_never_goes_back(owner: object) -> None:
 
 @pytest.mark.usefixtures("somebody")
 async def test_rights_that_somebody_added_are_told(owner: object) -> None:
-    await owner.execute("GRANT DELETE, TRUNCATE ON litellm_ledger.calls TO ledger_reader")
+    await owner.execute(
+        "GRANT DELETE, TRUNCATE ON litellm_ledger.calls TO ledger_reader; "
+        "GRANT UPDATE (cost_picousd) ON litellm_ledger.calls TO ledger_writer; "
+        "GRANT SELECT ON litellm_ledger.calls_outside TO PUBLIC; "
+        "GRANT INSERT ON litellm_ledger.expired_sums TO ledger_writer WITH GRANT OPTION; "
+        "GRANT EXECUTE ON FUNCTION litellm_ledger.make_partition TO PUBLIC; "
+        "GRANT CREATE ON SCHEMA litellm_ledger TO ledger_writer; "
+        "CREATE TABLE litellm_ledger.mine (); GRANT ALL ON litellm_ledger.mine TO ledger_writer; "
+        "GRANT DELETE ON litellm_ledger.calls TO somebody"
+    )
     found = await schema.standing(owner)
     assert found.faults == [
+        "calls.cost_picousd: ledger_writer may update",
         "calls: ledger_reader may delete",
         "calls: ledger_reader may truncate",
+        "calls_outside: everybody may select",
+        "expired_sums: ledger_writer may insert and let others",
+        "make_partition(): everybody may execute",
+        "schema: ledger_writer may create",
     ]
+    await owner.execute("REVOKE ALL ON litellm_ledger.calls FROM somebody")
+
+
+async def test_the_rights_are_those_of_the_list_and_of_all_that_the_files_make(
+    owner: object,
+) -> None:
+    known = Path(schema.__file__).with_name("sql") / "rights.txt"
+    rows = await owner.fetch(schema.statement("rights"), schema._tables())
+    assert known.read_text("utf-8").splitlines() == [row[0] for row in rows]
+    names = await owner.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'litellm_ledger'::regnamespace "
+        "AND relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT relispartition ORDER BY 1"
+    )
+    assert schema._tables() == [row[0] for row in names]
+    functions = "SELECT proname FROM pg_proc WHERE pronamespace = 'litellm_ledger'::regnamespace"
+    assert all(f"'{row[0]}'" in schema.statement("rights") for row in await owner.fetch(functions))
+    defined = f"{functions} AND prosecdef AND proconfig IS DISTINCT FROM $1"
+    assert await owner.fetch(defined, ["search_path=pg_catalog, pg_temp"]) == []
 
 
 @pytest.mark.usefixtures("_template")  # the roles are there

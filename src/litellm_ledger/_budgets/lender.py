@@ -1,7 +1,7 @@
 """``DatabaseLender``: the budgets of many machines, lent by PostgreSQL.
 
 Owns one connection in a thread of its own, opened when something is asked and closed when nothing
-has been for a while, and how long an answer is waited for.  ``sql/0002_budgets.sql`` has the rule.
+has been for a while, and how long an answer is waited for.  ``sql/0004_rights.sql`` has the rule.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _QUIET: Final = 30.0
 """Seconds without a question after which the connection is closed."""
 _ASK: Final = (
     "SELECT granted, lent, used FROM litellm_ledger.ask_lease("
-    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
 )
 
 
@@ -119,6 +119,7 @@ class DatabaseLender:
             ask.more,
             list(ask.others),
             list(ask.others.values()),
+            _now(),
         )
         self._hang_up = asyncio.get_running_loop().call_later(_QUIET, self._drop)
         if row is None:
@@ -149,6 +150,10 @@ class DatabaseLender:
             self._hang_up.cancel()
         self._drop()
         await asyncio.sleep(0)  # for the socket to be closed
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

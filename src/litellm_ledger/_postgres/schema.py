@@ -25,6 +25,7 @@ __all__ = [
     "changed_by_hand",
     "check",
     "check_shape",
+    "granted_by_hand",
     "init",
     "latest",
     "migrate",
@@ -120,8 +121,7 @@ async def changed_by_hand(connection: asyncpg.Connection) -> list[str]:
     constraint of somebody's own refuses is set aside (``rejected``).
     """
     found = {row[0] for row in await connection.fetch(statement("shape"))}
-    known = set((_FILES / "shape.txt").read_text("utf-8").splitlines())
-    tables = {_table(one) for one in known if one.startswith("column ")}
+    known, tables = set(_known("shape")), set(_tables())
     new = [
         one
         for one in found - known
@@ -131,6 +131,26 @@ async def changed_by_hand(connection: asyncpg.Connection) -> list[str]:
         *(f"{one} is missing" for one in sorted(known - found)),
         *(f"{one} is new" for one in sorted(new)),
     ]
+
+
+async def granted_by_hand(connection: asyncpg.Connection) -> list[str]:
+    """Return what the roles may do that the numbered files do not let them.
+
+    What is granted to somebody by name is their owner's affair.
+    """
+    rows = await connection.fetch(statement("rights"), _tables())
+    known = _known("rights")
+    return [row[0] for row in rows if row[0] not in known]
+
+
+@cache
+def _known(name: str) -> tuple[str, ...]:
+    return tuple((_FILES / f"{name}.txt").read_text("utf-8").splitlines())
+
+
+def _tables() -> list[str]:
+    """Return the tables and views that the numbered files make."""
+    return sorted({_table(one) for one in _known("shape") if one.startswith("column ")})
 
 
 def _table(thing: str) -> str:
@@ -235,7 +255,7 @@ async def standing(connection: asyncpg.Connection) -> Standing:
                 server, user, has, latest(), faults=[f"changed by hand: {one}" for one in changed]
             )
         row = await connection.fetchrow(statement("standing"), AHEAD)
-    faults = [f"{table}: {what}" for table, what in zip(row["tables"], row["wrongs"], strict=True)]
+        faults = await granted_by_hand(connection)
     if row["missing"]:
         months = ", ".join(f"{month // 100}-{month % 100:02}" for month in row["missing"])
         faults.append(
