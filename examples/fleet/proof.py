@@ -102,8 +102,8 @@ class Comparison:
             and unsent <= refused | self._unsettled
             and all(self._records[name].status == "refused" for name in refused),
             f"{self._many} requests at the provider, {len(self._found)} calls in the database: "
-            f"each once, none missing; {len(refused)} were refused by the budget and "
-            f"{len(unsent - refused)} had begun and were never sent",
+            f"each once, none missing; refused by the budget: {len(refused)}; begun and never "
+            f"sent: {len(unsent - refused)}",
         )
 
     def amounts(self) -> None:

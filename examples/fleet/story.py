@@ -265,7 +265,7 @@ class Fleet:
             f"\nUntil Ctrl-C, everything stays for you to look at:\n"
             f"  export PGPASSFILE={self._passwords}\n"
             f"  litellm-ledger report {self.analyst} --by user\n"
-            f"  litellm-ledger html {self.analyst} -o fleet.html"
+            f"  litellm-ledger html fleet.html {self.analyst}"
         )
         try:
             signal.pause()

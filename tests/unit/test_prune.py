@@ -573,7 +573,7 @@ def test_the_command_refuses_what_it_does_not_understand(
 
 def test_what_lists_records_says_that_some_were_pruned(hand: HandMade) -> None:
     pruned(hand.root)
-    note = "14 records, the last of 2025-02-10, were pruned; reports may have the sums"
+    note = "Pruned: 14 records, the last of 2025-02-10; reports may have the sums"
     for args in (["calls"], ["records"], ["export"], ["sql", "SELECT 1"]):
         done = run(*args, hand.root)
         assert done.exit_code == 0

@@ -335,12 +335,12 @@ def _print_there(done: Erased, *, dry_run: bool) -> None:
 def _print_marks(done: Erased) -> None:
     times = sum(one.times for one in done.marks)
     tell(
-        f"Bytes like a mark are still in the ledger, {times:,} times: in records of others, in "
-        "those that were not erased yet, or in names of files. Whether they mean this person is "
-        "for you to decide:"
+        f"Bytes like a mark are still in the ledger, {counted(times, 'time')}: in records of "
+        "others, in those that were not erased yet, or in names of files. Whether they mean this "
+        "person is for you to decide:"
     )
     for one in done.marks[:_MOST]:
-        where = "in its name" if one.in_name else f"{one.times:,} times"
+        where = "in its name" if one.in_name else counted(one.times, "time")
         tell(f"  {clean(one.file, 4_096)}: {where}")
     if len(done.marks) > _MOST:
         tell(f"  and in {counted(len(done.marks) - _MOST, 'more file')} (--json lists all)")

@@ -236,7 +236,7 @@ def _print_compaction(path: Path, done: Compaction) -> None:
     if done.segments:
         less = f"{done.bytes_before:,} bytes are now {done.bytes_after:,}"
         segments, files = counted(done.segments, "segment"), counted(len(done.files), "file")
-        write(f"{segments} with {done.records:,} lines joined into {files}: {less}")
+        write(f"{segments} with {counted(done.records, 'line')} joined into {files}: {less}")
     if done.finished:
         write(f"{counted(done.finished, 'segment')} removed that an earlier run had already joined")
     if not done.segments and not done.finished:

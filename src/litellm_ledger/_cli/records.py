@@ -137,8 +137,7 @@ def pruned(ledger: Ledger, question: Question | None = None) -> list[str]:
     if found is None:
         return []
     last = "" if found.latest is None else f", the last of {found.latest.isoformat()[:10]}"
-    were = "was" if found.records == 1 else "were"
-    return [f"{counted(found.records, 'record')}{last}, {were} pruned; reports may have the sums."]
+    return [f"Pruned: {counted(found.records, 'record')}{last}; reports may have the sums."]
 
 
 def _repriced(ledger: Ledger) -> list[str]:

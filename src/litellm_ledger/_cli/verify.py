@@ -259,21 +259,18 @@ def _pruned(run: Prune) -> str:
 
 def _anchored(found: AnchorCheck) -> str:
     then = f"Anchor of {found.anchor.at}"
+    records = counted(found.anchor.records, "record")
     if found.ok and found.since:
         said = "; ".join(
             f"{counted(run.files, 'file')} by erase on {utc(run.at)} by {clean(run.who)}"
             for run in found.since
         )
-        return (
-            f"{then}: holds for its {found.anchor.records:,} records; written anew since: {said}."
-        )
+        return f"{then}: holds for its {records}; written anew since: {said}."
     if found.ok:
-        return (
-            f"{then}: holds; the manifests of its {found.anchor.records:,} records are unchanged."
-        )
+        return f"{then}: holds; the manifests of its {records} are unchanged."
     return (
-        f"{then}: DOES NOT HOLD. It covers {found.anchor.records:,} records; the manifests of that "
-        f"time cover {found.records:,} now"
+        f"{then}: DOES NOT HOLD. It covers {records}; the manifests of that time cover "
+        f"{found.records:,} now"
         + (", and they or adjustments differ" if found.records == found.anchor.records else "")
         + ". Compare with a backup."
     )
@@ -347,7 +344,7 @@ def _problem(problem: Problem) -> str:
         return f"{problem.file}: lines missing before byte {problem.offset:,}"
     return (
         f"{problem.file}: {counted(problem.lines, 'damaged line')}, "
-        f"{problem.length:,} bytes from byte {problem.offset:,}"
+        f"{counted(problem.length, 'byte')} from byte {problem.offset:,}"
     )
 
 
@@ -356,7 +353,7 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
     known = found.looked_into()
     if found.complete or (found.ok and not strict):
         torn = found.total("torn_bytes")
-        say = f"OK: {found.total('found'):,} records found, "
+        say = f"OK: {counted(found.total('found'), 'record')} found, "
         nothing = "nothing"
         if known:
             say += f"looked into: {known}; "
@@ -368,7 +365,9 @@ def _bottom_line(found: Verification, *, strict: bool) -> str:
         else:
             say += f"{nothing} lost or damaged"
         return say + (
-            f"; {torn:,} torn bytes, which litellm-ledger recover cuts off." if torn else "."
+            f"; {counted(torn, 'torn byte')}, which litellm-ledger recover cuts off."
+            if torn
+            else "."
         )
     damage = sum(len(writer.problems) for writer in found.writers)
     adjustments = len(found.adjustments)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._reading.elsewhere import Elsewhere, Fetched, Wanted
@@ -318,7 +319,7 @@ def _differences(there: Path, here: Path) -> Iterator[Problem]:
         if manifest is None:
             continue  # not shipped until it has one
         if name not in known:
-            detail = f"{here} has it, and it was not shipped: {manifest.records:,} records"
+            detail = f"{here} has it, and it was not shipped: {counted(manifest.records, 'record')}"
             yield Problem(f"{SEGMENTS}/{name}", "missing", detail=detail)
             continue
         if name in theirs.archive:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._archive.archive import Place, source_of
 from litellm_ledger._records.audit import Audit, spans
 from litellm_ledger._records.gaps import Gap
@@ -403,7 +404,8 @@ class _Found:
         manifest = link.manifest
         if (name, manifest.sha256) in self._gone:
             return
-        detail = f"there is only its manifest, of {manifest.records:,} records; restore it"
+        said = counted(manifest.records, "record")
+        detail = f"there is only its manifest, of {said}; restore it"
         self.problems.append(Problem(f"{SEGMENTS}/{name}", "missing", detail=detail))
 
     def _read(self, root: Path, name: SegmentName, *, alive: bool) -> None:

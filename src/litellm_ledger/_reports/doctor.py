@@ -156,7 +156,8 @@ def place(path: Path) -> Iterator[Finding]:
         yield _warning("disk space", f"{said}: when it is full, new calls wait; free some space")
     elif hasattr(os, "statvfs") and 0 < (left := os.statvfs(path).f_favail) < _FEW_FILES:
         yield _warning(
-            "disk space", f"{said}, but only {left:,} files can be created; free some inodes"
+            "disk space",
+            f"{said}, but only {counted(left, 'more file')} can be created; free some inodes",
         )
     else:
         yield _ok("disk space", said)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._postgres.query import query
 from litellm_ledger._reading.erasures import Erasure
 from litellm_ledger._reading.lines import Problem
@@ -95,15 +96,15 @@ async def _counted(
             "litellm_ledger",
             "altered",
             lines=rows,
-            detail=f"{rows} rows of {table} are of no writer",
+            detail=f"of {table}, {_are(rows, 'row')} of no writer",
         )
         for table, rows in await connection.fetch(query("verify_orphans"))
     ]
     text = query("verify_sums").format(quarter=quarter_of("c.ts"))
     if quarters := await connection.fetchval(text):
         detail = (
-            f"sums of {quarters} quarters of an hour are not those of the outcomes: make them anew "
-            "by litellm-ledger database rebuild"
+            f"sums of {counted(quarters, 'quarter')} of an hour are not those of the outcomes: "
+            "make them anew by litellm-ledger database rebuild"
         )
         others.append(Problem("litellm_ledger", "altered", lines=quarters, detail=detail))
     deeds = [
@@ -118,6 +119,12 @@ async def _counted(
 _COUNTS: Final = ("usage", "started", "added", "gaps", "damaged", "rejected")
 
 
+def _are(count: int, noun: str, verbs: str = "is|are") -> str:
+    """Write a count with its noun and the verb that goes with it."""
+    one, many = verbs.split("|")
+    return f"{counted(count, noun)} {one if count == 1 else many}"
+
+
 def _check_counts(one: Examined) -> None:
     """Check that a writer's numbers are dense, and that its counts are those of its rows."""
     said = one.said
@@ -126,7 +133,7 @@ def _check_counts(one: Examined) -> None:
     if said["rows"] != said["usage"]:
         one.note(
             "altered",
-            f"{said['usage']} outcomes are to be there, and {said['rows']} are",
+            f"{_are(said['usage'], 'outcome')} to be there, and {said['rows']:,} found",
             abs(said["usage"] - said["rows"]),
         )
     for name, of in (("gaps", False), ("damaged", True)):
@@ -134,7 +141,7 @@ def _check_counts(one: Examined) -> None:
             gap["last"] - gap["first"] + 1 for gap in one.gaps if (gap["reason"] == "damaged") is of
         )
         if numbers != said[name]:
-            one.note("altered", f"{said[name]} {name} are to be there, and {numbers} are")
+            one.note("altered", f"{said[name]:,} {name} should be there, and {numbers:,} found")
     for row in one.gaps:
         if row["filled"]:
             one.note(
@@ -147,12 +154,13 @@ def _check_strange(one: Examined) -> None:
     said = one.said
     if not is_writer(said["writer"]):
         one.note("altered", "no ledger gives a writer this name")
-    if said["beyond"]:
-        one.note("altered", f"{said['beyond']} lines have numbers that were not shipped")
+    for name, noun in (("beyond", "line"), ("strange", "started record")):
+        if said[name]:
+            lines = _are(said[name], noun, "has|have")
+            one.note("altered", f"{lines} numbers that were not shipped")
     if said["unbeaten"]:
-        one.note("altered", f"{said['unbeaten']} outcomes count nowhere, and nothing beats them")
-    if said["strange"]:
-        one.note("altered", f"{said['strange']} calls in flight have numbers that were not shipped")
+        outcomes = _are(said["unbeaten"], "outcome", "counts|count")
+        one.note("altered", f"{outcomes} nowhere, and nothing beats what is there")
 
 
 def _check_batches(one: Examined) -> None:
@@ -187,12 +195,12 @@ def _check_batch(one: Examined, batch: Any, where: str) -> None:
     short = batch["usage"] - batch["numbers"] - batch["gone"]
     if short:
         word = "missing" if short > 0 else "too many"
-        one.note("altered", f"{where}: {abs(short)} outcomes {word}", abs(short))
+        one.note("altered", f"{where}: {counted(abs(short), 'outcome')} {word}", abs(short))
     if batch["beyond"]:
         one.note("altered", f"{where}: a gap ends in another batch")
     if batch["rows"] != batch["numbers"]:
         twice = batch["rows"] - batch["numbers"]
-        one.note("altered", f"{where}: {twice} outcomes are there twice", twice)
+        one.note("altered", f"{where}: {_are(twice, 'outcome')} there twice", twice)
     if not short and _whole(batch["cost"]) + _whole(batch["gone_cost"]) != batch["cost_picousd"]:
         one.note("altered", f"{where}: costs are not those that were shipped")
     if int(batch["gaps_now"]) != batch["gaps"]:
@@ -209,7 +217,7 @@ def _check_deeds(writers: Sequence[Examined], deeds: Sequence[_Deed]) -> None:
     gone = sum(gap["usage"] for one in writers for gap in one.gaps if gap["here"])
     if said != gone and writers:
         writers[0].note(
-            "altered", f"{gone} outcomes were taken away here, and the deeds say {said}"
+            "altered", f"{counted(gone, 'outcome')} taken away here, and the deeds say {said:,}"
         )
 
 

@@ -179,7 +179,7 @@ class LastResort:
             except OSError as exc:
                 if time.monotonic() + pause > deadline:
                     left = self._backlog.unwritten
-                    what = f"{left} records" if left else "the last sync"
+                    what = f"{left} record{'s' * (left != 1)}" if left else "the last sync"
                     _log.error("%s could not be saved: %s", what, exc)
                     return
                 time.sleep(pause)

@@ -309,7 +309,8 @@ class Writer:
             what = "unsynced" if self._durable else "unwritten"
             raise DrainTimeout(
                 f"the ledger in {admission.directory} was not drained within {budget:.3g} s: "
-                f"{unwritten} records were {what}; the last resort saved {unwritten - lost}",
+                f"{unwritten} {'record was' if unwritten == 1 else 'records were'} {what}; "
+                f"the last resort saved {unwritten - lost}",
                 unwritten=unwritten,
                 saved=unwritten - lost,
             )
