@@ -10,6 +10,7 @@ PgBouncer in transaction mode may stand between.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -35,6 +36,7 @@ __all__ = [
     "copy_records",
     "is_theirs",
     "module",
+    "one_moment",
     "transaction",
     "unusable",
 ]
@@ -147,6 +149,27 @@ async def transaction(
             f"SET LOCAL statement_timeout = {round(timeout * 1_000)}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {round(_IDLE * 1_000)}"
         )
+        yield
+
+
+@asynccontextmanager
+async def one_moment(connection: asyncpg.Connection, *, timeout: float) -> AsyncIterator[None]:
+    """A transaction that changes nothing, and sees what there is at one moment.
+
+    No month is dropped while it lasts.  Else a question could see a month gone and not its sums,
+    which came after its own moment.
+
+    Args:
+        connection: of ``connect``.
+        timeout: seconds for each statement.
+    """
+    kind = {"isolation": "repeatable_read", "readonly": True}
+    async with transaction(connection, timeout=timeout, **kind):
+        with contextlib.suppress(Exception):  # no such table: what is asked next says so
+            async with connection.transaction():
+                await connection.execute(
+                    "LOCK TABLE ONLY litellm_ledger.calls IN ACCESS SHARE MODE"
+                )
         yield
 
 

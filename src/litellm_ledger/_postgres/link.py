@@ -8,7 +8,6 @@ thread's work.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
@@ -32,17 +31,6 @@ SILENCE: Final = 300.0
 _STATEMENT: Final = 3_600.0
 """Seconds that one statement may take in all: a long answer that is still coming is no failure."""
 _LOOK: Final = 0.5
-
-
-async def _come_before_removal(connection: asyncpg.Connection) -> None:
-    """Have no month dropped until the end of the transaction, whose moment is not fixed yet.
-
-    Else a question could see a month gone and not its sums, which came after its own moment.
-    Where the table is missing, what is asked next says so.
-    """
-    with contextlib.suppress(Exception):
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE ONLY litellm_ledger.calls IN ACCESS SHARE MODE")
 
 
 class Link:
@@ -110,24 +98,20 @@ class Link:
             LedgerPathError: the database cannot be reached, is silent, or answers with an error.
             LedgerError: whatever the question raises itself.
         """
-        return self._run(self._asked(question))
 
-    async def _asked(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
-        from .database import connect, transaction
+        async def asked(connection: asyncpg.Connection) -> _T:
+            from .database import one_moment
 
-        if self._connection is None:
-            self._connection = await connect(self._address, statement_timeout=_STATEMENT)
-            self.heard()
-        kind = {"isolation": "repeatable_read", "readonly": True}
-        async with transaction(self._connection, timeout=_STATEMENT, **kind):
-            await _come_before_removal(self._connection)
-            return await question(self._connection)
+            async with one_moment(connection, timeout=_STATEMENT):
+                return await question(connection)
+
+        return self.change(asked)
 
     def change(self, work: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
         """Do work that makes its own transactions; wait for it.  Raises as ``ask``."""
-        return self._run(self._changed(work))
+        return self._run(self._done(work))
 
-    async def _changed(self, work: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
+    async def _done(self, work: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
         from .database import connect
 
         if self._connection is None:

@@ -162,7 +162,7 @@ async def rebuild(connection: asyncpg.Connection) -> int:
     Who asks meanwhile gets answers as exact, and later.
     """
     async with connection.transaction():
-        await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
+        await hold(connection)
         for table in ("marks", "beaten", "15m", "tags", "groups"):
             await connection.execute(f"DELETE FROM litellm_ledger.rollup_{table}")
     done = 0

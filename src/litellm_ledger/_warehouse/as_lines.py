@@ -11,7 +11,10 @@ from typing import Final
 
 from litellm_ledger._archive.columns import OF_RECORD
 
-__all__ = ["line_of_row"]
+__all__ = ["TEXTS", "id_of", "line_of_row"]
+
+TEXTS: Final = "SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO"
+"""Has texts of numbers be the shortest that mean them, whatever the server's settings."""
 
 _HEAD: Final = ("id", "seq", "kind")
 _NUMBERS: Final = frozenset(
@@ -68,6 +71,11 @@ _SUMMED: Final = (
 """What is added up, grouped by or selected by."""
 
 
+def id_of(number: str) -> str:
+    """Return the expression of the id that a record of the writer ``w`` has by its number."""
+    return f"(w.writer || '-' || pg_catalog.lpad({number}::text, 16, '0'))"
+
+
 @cache
 def line_of_row(*, slim: bool) -> str:
     """Return the expression over ``c`` and its writer ``w``: a line up to its checksum.
@@ -93,7 +101,7 @@ def _member(name: str) -> str:
         text = f"pg_catalog.to_char({column} AT TIME ZONE 'UTC', {form})"
         return f"CASE WHEN {column} > '-infinity' THEN ',\"ts\":\"' || {text} || 'Z\"' END"
     if name == "operation":
-        own = "w.writer || '-' || pg_catalog.lpad(c.operation_seq::text, 16, '0')"
+        own = id_of("c.operation_seq")
         return (
             f"CASE WHEN c.operation_seq IS NOT NULL THEN {said} || '\"' || {own} || '\"' "
             f"ELSE {said} || pg_catalog.to_json({column})::text END"

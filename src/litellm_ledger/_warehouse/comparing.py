@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from litellm_ledger._postgres.copying import copy_out
 from litellm_ledger._postgres.query import query
 from litellm_ledger._reading.lines import Problem
 from litellm_ledger._reading.verdict import Compared
@@ -21,11 +20,11 @@ from litellm_ledger._records.gaps import Gap
 from litellm_ledger._records.layout import SegmentName
 from litellm_ledger._records.line import Line, line_of
 from litellm_ledger._records.scan import Head
-from litellm_ledger._shipping.rows import Rows as Packed
+from litellm_ledger._shipping.rows import Rows
 from litellm_ledger._shipping.source import Source
 
-from .as_lines import line_of_row
-from .laying import Rows, sealed
+from .as_lines import TEXTS, line_of_row
+from .stream import Row, sealed, stream
 
 if TYPE_CHECKING:
     import asyncpg
@@ -109,7 +108,7 @@ def _as_shipped(
     doubted = [line for line in lines if reasons.get(line[0]) == "damaged"]
     if not doubted:
         return lines
-    packed = Packed(one.said["writer"], 0, ())
+    packed = Rows(one.said["writer"], 0, ())
     packed.extend(*zip(*doubted, strict=True))
     damaged = set(packed.damaged)
     return [line for line in lines if line[0] not in damaged]
@@ -218,19 +217,16 @@ def _outcomes(link: Link, said: Any, first: int, last: int) -> dict[int, Line]:
     """Return the outcomes that the database has of these numbers."""
     found: dict[int, Line] = {}
 
+    def put(row: Row) -> None:
+        line = _outcome(sealed(row.line))
+        if line is not None:
+            found[row.first] = line
+
     async def ask(connection: asyncpg.Connection) -> None:
-        rows = Rows()
+        await connection.execute(TEXTS)
         text = query("verify_lines").format(line=line_of_row(slim=False))
-
-        def take(piece: bytes) -> None:
-            link.heard()
-            for row in rows.take(piece):
-                line = _outcome(sealed(row.line))
-                if line is not None:
-                    found[row.first] = line
-
-        await connection.execute("SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO")
-        await copy_out(connection, text, said["writer_id"], first, last, take=take)
+        place = said["writer_id"], first, last
+        await stream(connection, text, *place, put=put, heard=link.heard)
 
     link.ask(ask)
     return found

@@ -21,7 +21,6 @@ from litellm_ledger._maintenance.erase import Erased
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.rewriting import Rewriter
 from litellm_ledger._postgres import database
-from litellm_ledger._postgres.copying import copy_out
 from litellm_ledger._postgres.query import query
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import addition_of
@@ -31,12 +30,11 @@ from litellm_ledger._shipping import batch, rollup
 from litellm_ledger._shipping.rollup import quarter_of
 from litellm_ledger._shipping.rows import MARK, Rows, Started
 
-from .as_lines import line_of_row
+from .as_lines import TEXTS, line_of_row
 from .asked import can_be
 from .erasure_search import THESE, Found, Place, find, marks
-from .laying import Rows as Stream
-from .laying import sealed
 from .removing import Removed, again, freeze, note_deed, only_the_owner, remove
+from .stream import Row, sealed, stream
 
 if TYPE_CHECKING:
     import asyncpg
@@ -81,7 +79,7 @@ class _Part(NamedTuple):
         return sorted({writer_id for places in self for writer_id, _ in places})
 
 
-_Row = tuple[int, int, bytes]
+_Raw = tuple[int, int, bytes]
 """A writer, a number and the line."""
 
 
@@ -233,9 +231,9 @@ class _Run:
             await self._take(part, lines)
         return part
 
-    async def _still(self, part: _Part) -> tuple[_Part, list[_Row]]:
+    async def _still(self, part: _Part) -> tuple[_Part, list[_Raw]]:
         """Return what of a part is there; its lines, if something is to stay of them."""
-        lines: list[_Row] = []
+        lines: list[_Raw] = []
         if self._rewriter.keep:
             lines = [one for one in await self._lines(part) if not self._rewriter.is_kept(one[2])]
             outcomes = started = {(writer_id, seq) for writer_id, seq, _ in lines}
@@ -272,7 +270,7 @@ class _Run:
             else:
                 additions[place] = one
 
-    async def _take(self, part: _Part, lines: Sequence[_Row]) -> None:
+    async def _take(self, part: _Part, lines: Sequence[_Raw]) -> None:
         places = _columns(part.outcomes)
         edges = await self._connection.fetchrow(
             f"SELECT min({quarter_of('c.ts')}), max({quarter_of('c.ts')}) "
@@ -326,7 +324,7 @@ class _Run:
 
     # -- amounts that stay -----------------------------------------------------------------------
 
-    async def _strip(self, part: _Part, stay: Iterable[_Row]) -> None:
+    async def _strip(self, part: _Part, stay: Iterable[_Raw]) -> None:
         """Put rows that name nobody in the place of these."""
         months = {
             row[0]
@@ -368,19 +366,16 @@ class _Run:
             columns = ("writer_id", *Started._fields)
             await database.copy_records(self._connection, "in_flight", columns, records)
 
-    async def _lines(self, part: _Part) -> list[_Row]:
-        await self._connection.execute(
-            "SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO"
-        )
-        found: list[_Row] = []
-        stream = Stream()
+    async def _lines(self, part: _Part) -> list[_Raw]:
+        found: list[_Raw] = []
 
-        def take(piece: bytes) -> None:
-            found.extend((row.writer_id, row.first, sealed(row.line)) for row in stream.take(piece))
+        def put(row: Row) -> None:
+            found.append((row.writer_id, row.first, sealed(row.line)))
 
         if part.outcomes:
+            await self._connection.execute(TEXTS)
             text = query("persons").format(line=line_of_row(slim=False), where=THESE)
-            await copy_out(self._connection, text, *_columns(part.outcomes), take=take)
+            await stream(self._connection, text, *_columns(part.outcomes), put=put)
         rows = await self._connection.fetch(
             f"SELECT writer_id, seq, line FROM litellm_ledger.in_flight c WHERE {THESE}",
             *_columns(part.started),

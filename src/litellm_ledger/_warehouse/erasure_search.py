@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from litellm_ledger._maintenance.marks_left import MarksLeft
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.rewriting import Rewriter
-from litellm_ledger._postgres.copying import copy_out
-from litellm_ledger._postgres.database import transaction
+from litellm_ledger._postgres.database import one_moment, transaction
 from litellm_ledger._postgres.query import query
 from litellm_ledger._records.adjustment import Adjustment
 from litellm_ledger._records.audit import Audit, addition_of
@@ -22,10 +21,10 @@ from litellm_ledger._records.layout import record_id
 from litellm_ledger._records.line import Line, line_of
 from litellm_ledger._shipping.rows import MARK
 
-from .as_lines import line_of_row
+from .as_lines import TEXTS, id_of, line_of_row
 from .asked import can_be, condition
-from .laying import Rows, sealed
 from .removing import LONG
+from .stream import Row, sealed, stream
 
 if TYPE_CHECKING:
     import asyncpg
@@ -36,12 +35,10 @@ THESE: Final = "(c.writer_id, c.seq) IN (SELECT * FROM unnest($1::int[], $2::big
 """The condition that a row is of these writers and numbers."""
 _SILENT: Final = "1 day"
 """A writer that has told nothing for so long brings no outcome of its calls in flight."""
-_ID: Final = "(w.writer || '-' || pg_catalog.lpad({seq}::text, 16, '0'))"
-_OPERATION: Final = f"coalesce(c.operation, {_ID.format(seq='coalesce(c.operation_seq, c.seq)')})"
 _IDS: Final = {
     "call_id": "c.call_id",
     "response_id": "c.response_id",
-    "operation": _OPERATION,
+    "operation": f"coalesce(c.operation, {id_of('coalesce(c.operation_seq, c.seq)')})",
 }
 
 Place = tuple[int, int]
@@ -77,10 +74,8 @@ class Found:
 
 async def find(connection: asyncpg.Connection, person: Person, rewriter: Rewriter) -> Found:
     """Look for all that is a person's, in one moment."""
-    kind = {"isolation": "repeatable_read", "readonly": True}
-    async with transaction(connection, timeout=LONG, **kind):
-        await connection.execute("LOCK TABLE ONLY litellm_ledger.calls IN ACCESS SHARE MODE")
-        await connection.execute("SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO")
+    async with one_moment(connection, timeout=LONG):
+        await connection.execute(TEXTS)
         search = _Search(connection, person, rewriter)
         await search.run()
     return search.found
@@ -122,17 +117,14 @@ class _Search:
             self.found.tables |= {row[0] for row in named}
 
     async def _look(self, where: str, values: Sequence[Any]) -> None:
-        rows = Rows()
+        def put(row: Row) -> None:
+            raw = sealed(row.line)
+            line = line_of(raw)
+            if line is not None and self._is_theirs(line, raw):
+                self.found.outcomes[row.writer_id, row.first] = line.cost or 0
+
         text = query("persons").format(line=line_of_row(slim=False), where=where)
-
-        def take(piece: bytes) -> None:
-            for row in rows.take(piece):
-                raw = sealed(row.line)
-                line = line_of(raw)
-                if line is not None and self._is_theirs(line, raw):
-                    self.found.outcomes[row.writer_id, row.first] = line.cost or 0
-
-        await copy_out(self._connection, text, *values, take=take)
+        await stream(self._connection, text, *values, put=put)
 
     def _is_theirs(self, line: Line, raw: bytes) -> bool:
         if not self._person.has(line) or self._rewriter.is_kept(raw):
@@ -184,24 +176,22 @@ class _Search:
     async def _look_among_additions(self) -> None:
         """Look for adjustments of these records, or of the person, and audits of releases."""
         ids = self.found.ids()
-        stream = Rows()
 
-        def take(piece: bytes) -> None:
-            for row in stream.take(piece):
-                one = addition_of(row.line)
-                if isinstance(one, Adjustment):
-                    theirs = one.adjusts in ids or self._person.has_adjustment(one)
-                    if self._rewriter.keep or one.adjusts not in ids:  # or nothing is left to do
-                        theirs = theirs and self._rewriter.adjustment(one, keep=True) != row.line
-                else:
-                    theirs = one is not None and any(
-                        let.record in ids or self._person.has_released(let) for let in one.released
-                    )
-                if one is not None and theirs:
-                    self.found.additions[row.writer_id, row.first] = one
-                    self.found.tables.add("litellm_ledger.additions")
+        def put(row: Row) -> None:
+            one = addition_of(row.line)
+            if isinstance(one, Adjustment):
+                theirs = one.adjusts in ids or self._person.has_adjustment(one)
+                if self._rewriter.keep or one.adjusts not in ids:  # or nothing is left to do
+                    theirs = theirs and self._rewriter.adjustment(one, keep=True) != row.line
+            else:
+                theirs = one is not None and any(
+                    let.record in ids or self._person.has_released(let) for let in one.released
+                )
+            if one is not None and theirs:
+                self.found.additions[row.writer_id, row.first] = one
+                self.found.tables.add("litellm_ledger.additions")
 
-        await copy_out(self._connection, query("additions"), take=take)
+        await stream(self._connection, query("additions"), put=put)
 
 
 def _key(line: Line) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._records.layout import split_id
 
+from .as_lines import id_of
 from .asked import Condition, can_be
 
 if TYPE_CHECKING:
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["after", "near", "of_operation"]
 
 _SHORT: Final = re.compile(r"([0-9a-f]{1,16})-(\d{1,16})", re.ASCII)
-_ID: Final = "(w.writer || '-' || pg_catalog.lpad(c.seq::text, 16, '0'))"
-_OPERATION: Final = (
-    "coalesce(c.operation, w.writer || '-' || pg_catalog.lpad(c.operation_seq::text, 16, '0'))"
-)
+_ID: Final = id_of("c.seq")
+_OPERATION: Final = f"coalesce(c.operation, {id_of('c.operation_seq')})"
 
 
 async def of_operation(connection: asyncpg.Connection, key: str) -> Condition | None:

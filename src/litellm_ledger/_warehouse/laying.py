@@ -1,98 +1,28 @@
 """Rows that come from a database, laid out as the segments of a temporary ledger.
 
 Owns the files: lines ascending by number in segments of their writer, whole, with their checksums,
-as every reader of a ledger expects them.  Rows come as ``COPY … TO STDOUT (FORMAT binary)`` sends
-them, sorted by writer and number, in pieces of any length; one line is held at a time.
+as every reader of a ledger expects them.  Rows come sorted by writer and number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from struct import Struct
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self
-from zlib import crc32
+from typing import BinaryIO, Final, Self
 
-from litellm_ledger._records.layout import (
-    LIVE,
-    SEGMENTS,
-    SegmentName,
-    is_writer,
-    live_name,
-)
-from litellm_ledger._records.line import SEALED
+from litellm_ledger._records.layout import LIVE, SEGMENTS, SegmentName, is_writer, live_name
 from litellm_ledger._storage.live_file import lock, unlock
 
-__all__ = ["Laid", "Row", "Rows", "sealed", "spooled"]
+from .stream import Row, sealed
 
-_HEADER: Final = 11
-_AFTER: Final = 8
-"""Bytes of the signature, and of the flags and the length of an extension behind it."""
-_FIXED: Final = Struct(">hiiiqiqi")
-"""Columns, then of each its length and value: writer (4), first number (8), last (8), the line."""
-_SIZE: Final = _FIXED.size
-_COLUMNS: Final = 4
+__all__ = ["Laid"]
+
 _PIECE: Final = 2**20
 _SEGMENT: Final = 256 * 2**20
 """Bytes after which a segment ends."""
 _NUMBERS: Final = 10**16
 """Numbers are below: an id has 16 digits."""
-
-
-class Row(NamedTuple):
-    """A line of a writer: the numbers that it stands for, and its bytes.
-
-    They are those of the ledger, line feed and all; or without the checksum and what is behind.
-    """
-
-    writer_id: int
-    first: int
-    last: int
-    line: bytes
-
-
-class Rows:
-    """Takes pieces of a stream and gives out its rows."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._begun = False
-
-    def take(self, piece: bytes) -> Iterator[Row]:
-        """Yield the rows that are whole now."""
-        data = self._rest + piece if self._rest else piece
-        at = 0
-        if not self._begun:
-            if len(data) < _HEADER + _AFTER:
-                self._rest = data
-                return
-            at = _HEADER + _AFTER + int.from_bytes(data[15:19], "big")
-            self._begun = True
-        end, unpack = len(data), _FIXED.unpack_from
-        while at + _SIZE <= end:
-            columns, _, writer_id, _, first, _, last, length = unpack(data, at)
-            if columns != _COLUMNS:
-                break
-            start = at + _SIZE
-            if start + length > end:
-                break
-            at = start + length
-            yield Row(writer_id, first, last, data[start:at])
-        self._rest = data[at:]
-
-
-def spooled(path: Path) -> Iterator[Row]:
-    """Yield the rows of a stream that was written to a file."""
-    rows = Rows()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield from rows.take(piece)
-
-
-def sealed(line: bytes) -> bytes:
-    """Return the line of a row with its checksum; of no bytes, one that is damaged."""
-    return line if line.endswith(b"\n") else SEALED % (line, crc32(line))
 
 
 class Laid:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from litellm_ledger._postgres.address import Address
-from litellm_ledger._postgres.copying import copy_out
 from litellm_ledger._postgres.link import Link
 from litellm_ledger._postgres.query import query
 from litellm_ledger._reading.elsewhere import Elsewhere, Fetched, Unshipped, Wanted
@@ -27,9 +26,10 @@ from litellm_ledger._records.layout import SegmentName, is_writer
 from litellm_ledger._records.ranges import Spans
 
 from . import sums
-from .as_lines import line_of_row
+from .as_lines import TEXTS, line_of_row
 from .asked import Condition, condition, of_time
-from .laying import Laid, Row, Rows, spooled
+from .laying import Laid
+from .stream import Row, spool, stream
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -181,8 +181,7 @@ class _Fetching:
         names = {one.writer_id: one.writer for one in writers}
         root = self._here / "ledger"
         root.mkdir()
-        # Texts of numbers are the shortest that mean them, whatever the server's settings.
-        await connection.execute("SET LOCAL extra_float_digits = 1; SET LOCAL DateStyle = ISO")
+        await connection.execute(TEXTS)
         beside = await self._beside(connection)
         laid = self._opened.enter_context(Laid(root, names, beside))
         left, tags = 0, frozenset[str]()
@@ -246,17 +245,10 @@ class _Fetching:
         limit: int = 0,
     ) -> None:
         """Lay outcomes out as they come."""
-        rows = Rows()
-
-        def take(piece: bytes) -> None:
-            self._heard()
-            for row in rows.take(piece):
-                laid.put(row)
-
         text = query(name).format(
             line=line_of_row(slim=self._wanted.slim), where=asked.text, limit=int(limit)
         )
-        await copy_out(connection, text, *asked.values, take=take)
+        await stream(connection, text, *asked.values, put=laid.put, heard=self._heard)
 
     async def _of_key(self, connection: asyncpg.Connection) -> Condition | None:
         """Return the condition of what has a key, or of what may be meant by a part of one."""
@@ -275,7 +267,6 @@ class _Fetching:
         wanted = self._wanted
         if not wanted.kinds:
             return iter(())
-        spool = self._here / "beside"
         time = of_time(wanted.selection.since, wanted.selection.until)
         text = query("beside").format(
             usage="usage" in wanted.kinds,
@@ -283,14 +274,9 @@ class _Fetching:
             gap="gap" in wanted.kinds,
             where=time.text,
         )
-        with spool.open("wb") as file:
-
-            def take(piece: bytes) -> None:
-                self._heard()
-                file.write(piece)
-
-            await copy_out(connection, text, *time.values, take=take)
-        return spooled(spool)
+        return await spool(
+            connection, text, *time.values, file=self._here / "beside", heard=self._heard
+        )
 
     async def _run_in_flight(
         self, connection: asyncpg.Connection, laid: Laid, writers: Sequence[_Writer]
@@ -304,7 +290,6 @@ class _Fetching:
 
     async def _add_additions(self, connection: asyncpg.Connection, laid: Laid) -> None:
         """Fetch adjustments and audits; one that is missing ends a segment."""
-        rows = Rows()
         gone = await _expired(connection)
         before: tuple[int, int] | None = None
 
@@ -315,12 +300,7 @@ class _Fetching:
             before = row.writer_id, row.last
             laid.put(row._replace(line=_without_what_is_here(row.line, gone)))
 
-        def take(piece: bytes) -> None:
-            self._heard()
-            for row in rows.take(piece):
-                put(row)
-
-        await copy_out(connection, query("additions"), take=take)
+        await stream(connection, query("additions"), put=put, heard=self._heard)
         laid.finish()
 
     async def _damaged(self, connection: asyncpg.Connection) -> list[Problem]:

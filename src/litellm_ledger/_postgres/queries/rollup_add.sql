@@ -37,11 +37,8 @@ put AS (
         output_tokens, pico, priced, reasoning_tokens, retries, saved, total_tokens
     )
     SELECT
-        quarter, group_id, coalesce(cache_hits, 0), coalesce(cache_read_tokens, 0),
-        coalesce(cache_write_tokens, 0), calls, coalesce(input_tokens, 0),
-        coalesce(output_tokens, 0), coalesce(pico, 0), coalesce(priced, 0),
-        coalesce(reasoning_tokens, 0), coalesce(retries, 0), coalesce(saved, 0),
-        coalesce(total_tokens, 0)
+        quarter, group_id, cache_hits, cache_read_tokens, cache_write_tokens, calls, input_tokens,
+        output_tokens, pico, priced, reasoning_tokens, retries, saved, total_tokens
     FROM named
     JOIN (SELECT * FROM known UNION ALL SELECT * FROM made) AS ids USING (digest)
     ORDER BY quarter, group_id
