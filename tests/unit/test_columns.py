@@ -21,7 +21,7 @@ from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.listing import Snapshot, list_segments
 from litellm_ledger._records.layout import SegmentName
-from litellm_ledger._web import chunks, cube, tally
+from litellm_ledger._web import adding, chunks, cube, segments, tally
 from litellm_ledger._web import standing as module
 from litellm_ledger._web.loading import Child, load
 from litellm_ledger._web.standing import Standing
@@ -111,15 +111,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def only_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever reads a manifest or a line for a sum fails."""
-    for name in ("_put", "_put_lines", "_read_lines", "_grown"):
-        monkeypatch.setattr(Standing, name, None)
+    for name in ("by_manifest", "by_lines", "by_growth"):
+        monkeypatch.setattr(segments.Segments, name, None)
+    monkeypatch.setattr(module._Answer, "_read_lines", None)
 
 
 @pytest.fixture(params=[2**20, 50], ids=["at once", "in parts"])
 def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outcomes that are added up at once; few of them have places for few groups."""
     monkeypatch.setattr(tally, "_BATCH", request.param)
-    monkeypatch.setattr(tally, "_DENSE", request.param // 8)
+    for one in (tally, adding):
+        monkeypatch.setattr(one, "DENSE", request.param // 8)
     monkeypatch.setattr(cube, "_ROWS", request.param * 3)
     return
 
@@ -147,7 +149,7 @@ def test_a_time_within_a_quarter_is_told_by_the_lines(root: Path) -> None:
 
 def test_buckets_of_columns_are_those_of_values() -> None:
     values = [0.0, 1 / 16, 1 / 17, 0.1, 1.0, 63.999, 64.0, 1e300, 2.0**1023, -1.0, 5e-324]
-    found = tally._buckets(tally.np.array(values))
+    found = adding._buckets(adding.np.array(values))
     assert found.tolist() == [bucket_of(value) for value in values]
 
 
@@ -343,7 +345,7 @@ def test_short_questions_do_not_wait_for_columns_and_long_ones_do(
         else:
             found.append(None)
 
-    monkeypatch.setattr(Standing, "_from_lines", None)
+    monkeypatch.setattr(segments.Segments, "_from_lines", None)
     asking = threading.Thread(target=ask)
     asking.start()
     same(standing, root, ["model"], where={"tag:user": "u1"})

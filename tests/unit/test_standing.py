@@ -23,7 +23,7 @@ from litellm_ledger._maintenance.prune import prune
 from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._reading.listing import Snapshot
-from litellm_ledger._web import standing as module
+from litellm_ledger._web import kept, segments
 from litellm_ledger._web.standing import Standing
 
 BYS = ([], ["model"], ["status", "model"], ["day"], ["hour", "tag:user"], ["tag:user", "tag:env"])
@@ -146,13 +146,13 @@ def test_lines_that_no_manifest_tells_are_read_once(
     asked: dict[str, Any] = {"quantiles": True, "since": NOON - timedelta(days=1)}
     same(standing, hand.root, ["status"], **asked)
     reads = list[object]()
-    real = module.entries
+    real = segments.entries
 
     def counted(*given: Any, **more: Any) -> Any:
         reads.append(given)
         return real(*given, **more)
 
-    monkeypatch.setattr(module, "entries", counted)
+    monkeypatch.setattr(segments, "entries", counted)
     same(standing, hand.root, ["status"], **asked)
     found = standing.report(["status"], Selection(since=NOON + timedelta(days=1)), quantiles=True)
     assert found.total.calls == 0
@@ -210,7 +210,7 @@ def test_of_a_pruned_person_who_was_erased_nothing_is_kept(tmp_path: Path) -> No
 
 
 def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST", 500)
+    monkeypatch.setattr(kept, "_MOST", 500)
     hand = HandMade(tmp_path / "usage")
     outcomes = [{"ts": NOON + timedelta(hours=n), "tags": {"user": f"u{n}"}} for n in range(200)]
     hand.filled(*outcomes)
@@ -219,7 +219,7 @@ def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for at in range(6):
         same(standing, hand.root, ["tag:user"], where={"tag:user": [f"u{at}", f"u{at + 100}"]})
         same(standing, hand.root, ["tag:user"])
-        size = sum(kept.held() for kept in standing._shapes.values())
+        size = sum(one.held() for one in standing._shelf.shapes.values())
         assert size < 500 + 2 * 200
 
 

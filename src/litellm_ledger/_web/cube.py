@@ -27,8 +27,8 @@ from .blocks import Block, Outcome, block_of, column_of
 from .chunks import Chunk, Codes, View, cut, joined
 from .lines import new_lines
 from .loading import Child, load
+from .memory import Memory
 from .state import State
-from .tally import Memory
 
 __all__ = ["Cube", "Grown"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -23,13 +23,32 @@ from litellm_ledger._reports.report import MAX_GROUPS, Report, finish, in_order,
 
 from .state import State
 
-__all__ = ["Fixed"]
+__all__ = ["Amounts", "Fixed"]
 
 _place: Final = itemgetter(0)
 _LARGE: Final = 20_000
 """Groups of which no rows are kept."""
 
 Figures = dict[str, int]
+
+
+class Amounts(NamedTuple):
+    """What outcomes come to: sums, and what was measured, where that is asked for."""
+
+    totals: Totals
+    spread: Spread | None
+
+    def add(self, other: Amounts) -> None:
+        """Add what others come to."""
+        self.totals.merge(other.totals)
+        if self.spread is not None and other.spread is not None:
+            self.spread.merge_all(other.spread)
+
+    def plus(self, other: Amounts) -> Amounts:
+        """Return what both come to."""
+        both = Amounts(self.totals.copy(), self.spread.copy() if self.spread is not None else None)
+        both.add(other)
+        return both
 
 
 class Fixed:
@@ -43,7 +62,7 @@ class Fixed:
     Attributes:
         state: of the ledger, which these sums are of; ``None``: of none yet.
         names: the segments in ``sealed``; the SHA-256 of each.
-        sealed, spread: what their manifests come to.
+        sealed: what these come to.
         left: segments whose lines are read for each answer.
         problems: of lines that were read for these sums.
         grown: of open segments how many outcomes were added up, and what these come to.
@@ -57,60 +76,54 @@ class Fixed:
         self.state: State | None = None
         self.left: list[SegmentName] = []
         self.problems: list[Problem] = []
-        self.grown: dict[SegmentName, tuple[int, Totals, Spread | None]] = {}
+        self.grown: dict[SegmentName, tuple[int, Amounts]] = {}
         self.told: dict[str, Any] = {}
         self.names: dict[SegmentName, str] = {}
-        self.sealed, self.spread = self.none()
-        self._whole: tuple[Totals, Spread | None] = self.none()
+        self.sealed = self.none()
+        self._whole = self.none()
         self._figures: dict[tuple[str, ...], Figures] = {}
         self._sum: Figures = {}
         self._rows: list[tuple[Any, Row]] = []
         self._report = Report(by=tuple(by), rows=[], total=Row())
 
-    def none(self) -> tuple[Totals, Spread | None]:
-        """Return sums for this question, of nothing."""
+    def none(self) -> Amounts:
+        """Return what nothing comes to, for this question."""
         totals = Totals(self._by, max_groups=MAX_GROUPS, calendar=self._calendar)
-        return totals, Spread(self._by, self._calendar) if self._timed else None
+        return Amounts(totals, Spread(self._by, self._calendar) if self._timed else None)
 
     def begin(self) -> None:
         """Forget the sums of segments."""
         self.state, self.names = None, {}
-        self.sealed, self.spread = self.none()
+        self.sealed = self.none()
 
     @property
     def is_large(self) -> bool:
         """Whether there are too many groups to keep them."""
-        return self._whole[0].groups > _LARGE
+        return self._whole.totals.groups > _LARGE
 
     @property
     def size(self) -> int:
         """Groups that are kept."""
         return (
             len(self._rows)
-            + self._whole[0].groups
-            + sum(totals.groups for _, totals, _ in self.grown.values())
+            + self._whole.totals.groups
+            + sum(one.totals.groups for _, one in self.grown.values())
         )
 
-    def finish(self, state: State, totals: Totals, spread: Spread | None) -> None:
+    def finish(self, state: State, rest: Amounts) -> None:
         """Take what the rest comes to, and make rows of everything.
 
         Args:
             state: of the ledger that everything is of.
-            totals: of what is not in ``sealed``; so is ``spread``.
+            rest: what is not in ``sealed``.
         """
-        whole, measured = self.sealed, self.spread
-        if totals.groups:
-            whole = whole.copy()
-            whole.merge(totals)
-        if spread is not None and measured is not None and totals.groups:
-            measured = measured.copy()
-            measured.merge_all(spread)
-        self._whole = whole, measured
+        self._whole = self.sealed.plus(rest) if rest.totals.groups else self.sealed
         self.state = state
         for name in self.grown.keys() - {*state.growing}:
             del self.grown[name]
         if self.is_large:
             return
+        whole, measured = self._whole
         self._figures = whole.figures(self._by)
         (self._sum,) = whole.figures([]).values() or (dict.fromkeys(FIGURES, 0),)
         made = finish(whole, self._by, [], measured.quantiles if measured else None)
@@ -118,20 +131,16 @@ class Fixed:
         self._rows = [(place(row), row) for row in made.rows]
         self._report = msgspec.structs.replace(made, **self.told)
 
-    def report(self, totals: Totals, spread: Spread | None, problems: list[Problem]) -> Report:
+    def report(self, grown: Amounts, problems: list[Problem]) -> Report:
         """Return the report of these sums and of what has grown.
 
         Args:
-            totals: of what has grown; so is ``spread``.
+            grown: what that comes to.
             problems: of all that was read.
         """
-        whole, measured = self._whole
+        totals, spread = grown
         if self.is_large or totals.groups > _LARGE:
-            whole = whole.copy()
-            whole.merge(totals)
-            if measured is not None and spread is not None:
-                measured = measured.copy()
-                measured.merge_all(spread)
+            whole, measured = self._whole.plus(grown)
             found = finish(whole, self._by, problems, measured.quantiles if measured else None)
             return msgspec.structs.replace(found, **self.told)
         found = msgspec.structs.replace(self._report, problems=problems)
@@ -163,7 +172,7 @@ class Fixed:
     ) -> Row:
         sums = {**more} if fixed is None else {name: fixed[name] + more[name] for name in FIGURES}
         row = row_of(dict(zip(self._by, group or (), strict=False)), sums)
-        measured = self._whole[1]
+        measured = self._whole.spread
         if measured is None:
             return row
         return measured_row(

@@ -182,18 +182,32 @@ _NOTHING: Final = dict.fromkeys(FIELDS, 0)
 
 
 class Question(QuarterQuestion):
-    """A question to such sums: which periods, from when to when."""
+    """A question to such sums: which periods, from when to when.
+
+    Args:
+        by: group keys.
+        selection: which outcomes.
+        timed: whether durations are asked for.
+        numbers: what questions by the same periods in the same zone have found out.
+
+    Attributes:
+        shape: its kind.
+    """
 
     def __init__(
         self,
         by: Sequence[str],
-        shape: Shape,
         selection: Selection,
-        numbers: dict[tuple[int, int], tuple[int, ...] | None],
+        *,
+        timed: bool = False,
+        numbers: dict[tuple[int, int], tuple[int, ...] | None] | None = None,
     ) -> None:
+        self.by = tuple(by)
+        self.selection = selection
+        self.shape = shape = Shape.of(by, selection, timed=timed)
         dates = selection.calendar
         super().__init__([key for key in by if key in PERIODS], selection)
-        self._numbers = numbers
+        self._numbers = {} if numbers is None else numbers
         self._times = Selection(selection.since, selection.until, calendar=dates)
         self._columns = [
             (key_of(key, dates), None) if key in PERIODS else (None, 2 + shape.keys.index(key))

@@ -1,208 +1,34 @@
 """``Tally``: one question over chunks, whole columns at once.
 
-Owns which outcomes are wanted, their groups, and sums that are exact to the last digit.  What it
-cannot tell exactly (a time within a quarter of an hour, a tag with too many values) it leaves to
-others, segment by segment.  Pure.
+Owns which outcomes are wanted, and their groups.  What it cannot tell exactly (a time within a
+quarter of an hour, a tag with too many values) it leaves to others, segment by segment.  Pure.
 """
 
 from __future__ import annotations
 
-import threading
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from itertools import accumulate
-from operator import is_
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from litellm_ledger._aggregates.calendar import PERIODS
 from litellm_ledger._aggregates.groups import key_of
-from litellm_ledger._aggregates.quantiles import BUCKETS, LOWEST, MEASURED, PARTS, Sketch, Spread
-from litellm_ledger._aggregates.selection import Selection
+from litellm_ledger._aggregates.quantiles import MEASURED, Spread
 from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._aggregates.totals import FIELDS, Totals
 from litellm_ledger._records.record import KEYS, Fields
 
-from .blocks import SUMS, Array, Column
-from .chunks import Chunk, Part, View, column, joined
+from .adding import DENSE, Picked, sketches, summed
+from .blocks import SUMS, Array
+from .chunks import Chunk, Part, View, column
+from .memory import Memory, Run
 from .sums import Question, Shape
 
-__all__ = ["Memory", "Tally"]
+__all__ = ["Tally"]
 
 _BATCH: Final = 2**20
 """Outcomes that are added up at once."""
-_DENSE: Final = 2**17
-"""Groups for which each has a place; beyond, only those that there are."""
-_EXACT: Final = 2**53
-"""Below, a float is every whole number."""
-_HALF: Final = 26
-_ASKED: Final = 256
-NARROWED: Final = 64 * 2**20
-"""Bytes of the outcomes that are kept for viewers who see a part of them."""
-_TOGETHER: Final = 2**18
-
-
-class Memory:
-    """What questions have found out about keys and periods; the values of keys only ever grow."""
-
-    def __init__(self) -> None:
-        self._groups: dict[tuple[str, ...], tuple[Array, list[tuple[Any, ...]]]] = {}
-        self._wanted: dict[Any, Array] = {}
-        self._runs: dict[Any, list[_Run]] = {}
-        self._lock = threading.Lock()
-        self._narrow: OrderedDict[Any, _Narrowed] = OrderedDict()
-        self._size = 0
-
-    def groups(
-        self, keys: tuple[str, ...], known: Sequence[tuple[Any, ...]]
-    ) -> tuple[Array, list[tuple[Any, ...]]]:
-        """Return the groups by some keys, and which of them each combination of ``KEYS`` is in."""
-        there = self._groups.get(keys)
-        if there is None or len(there[0]) < len(known):
-            of = [key_of(key) for key in keys]
-            codes: dict[tuple[Any, ...], int] = {}
-            found = []
-            for one in map(_outcome, known):
-                group = (one.status, one.usage_source, *[key(one) for key in of])
-                found.append(codes.setdefault(group, len(codes)))
-            there = np.array(found, np.int64), [*codes]
-            _keep(self._groups, keys, there)
-        return there
-
-    def wanted(self, conditions: Any, known: Sequence[tuple[Any, ...]]) -> Array:
-        """Return which combinations of ``KEYS`` meet conditions."""
-        there = self._wanted.get(conditions)
-        if there is None or len(there) < len(known):
-            where, where_not = conditions
-            selection = Selection(where=dict(where), where_not=dict(where_not))
-            there = np.array([selection.fits(_outcome(one)) for one in known], bool)
-            _keep(self._wanted, conditions, there)
-        return there
-
-    def runs(self, question: Question, key: Any, first: int, last: int) -> list[_Run]:
-        """Part quarters so that each part is in one period."""
-        first, last = first - first % 96, last - last % 96 + 95
-        there = self._runs.get((key, first, last))
-        if there is None:
-            there = []
-            for run in _runs(question, first, last):
-                if there and run[2] is not None and run[2] == there[-1][2]:
-                    there[-1] = there[-1][0], run[1], run[2]
-                else:
-                    there.append(run)
-            _keep(self._runs, (key, first, last), there)
-        return there
-
-    def narrowed(
-        self,
-        chunks: Sequence[Chunk],
-        conditions: Any,
-        narrow: Callable[[Chunk], Chunk | None],
-    ) -> Sequence[Chunk]:
-        """Return chunks of the outcomes that meet conditions on tags, if these are few.
-
-        They are kept for the next question of the same viewer.
-
-        Args:
-            chunks: of everything.
-            conditions: what chunks are kept by.
-            narrow: returns such a chunk; ``None``: most of it is wanted.
-        """
-        if not any(conditions):
-            return chunks
-        with self._lock:
-            known = self._narrow.pop(conditions, None) or _Narrowed()
-            self._narrow[conditions] = known
-        with known.lock:
-            found = known.of(chunks, narrow)
-            with self._lock:
-                if self._narrow.get(conditions) is known:
-                    self._size += known.size - known.counted
-                    known.counted = known.size
-                    while self._size > NARROWED and len(self._narrow) > 1:
-                        _, gone = self._narrow.popitem(last=False)
-                        self._size -= gone.counted
-            return found
-
-    def forget(self) -> None:
-        """Let go of the outcomes that are kept."""
-        with self._lock:
-            self._narrow.clear()
-            self._size = 0
-
-
-class _Narrowed:
-    """The outcomes that one viewer may see: of each chunk, and those of several as one."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.size = self.counted = 0
-        self._of: dict[int, tuple[Chunk, Chunk | None]] = {}
-        self._chunks: tuple[Chunk, ...] = ()
-        self._found: tuple[Chunk, ...] = ()
-
-    def of(
-        self, chunks: Sequence[Chunk], narrow: Callable[[Chunk], Chunk | None]
-    ) -> Sequence[Chunk]:
-        if len(chunks) == len(self._chunks) and all(map(is_, chunks, self._chunks)):
-            return self._found
-        known = self._of
-        self._of = {}
-        for one in chunks:
-            there = known.get(id(one))
-            self._of[id(one)] = (
-                there if there is not None and there[0] is one else (one, narrow(one))
-            )
-        few = [some for _, some in self._of.values() if some is not None]
-        whole = [one for one, some in self._of.values() if some is None]
-        together: list[Chunk] = []
-        while few:
-            rows = [*accumulate(some.rows for some in few)]
-            count = max(1, bisect_right(rows, _TOGETHER))
-            tags = {tag: () for some in few[:count] for tag in some.tags}
-            together.append(joined(few[:count], tags))
-            few = few[count:]
-        self._chunks, self._found = tuple(chunks), (*together, *whole)
-        self.size = 2 * sum(one.size for one in together)
-        return self._found
-
-
-def _keep(into: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(into) >= _ASKED:
-        into.clear()
-    into[key] = value
-
-
-def _outcome(values: Sequence[Any]) -> Fields:
-    return Fields(**dict(zip(KEYS, values, strict=True)))
-
-
-_Run = tuple[int, int, tuple[int, ...] | None]
-"""From which quarter to which, and the numbers of the periods; ``None``: they are in several."""
-
-
-def _runs(question: Question, first: int, last: int) -> Iterator[_Run]:
-    number, after = question.number(first), question.number(last)
-    if (number is not None and number == after) or first == last:
-        yield first, last, number
-        return
-    middle = (first + last) // 2
-    yield from _runs(question, first, middle)
-    yield from _runs(question, middle + 1, last)
-
-
-class _Picked(NamedTuple):
-    """Some rows of a chunk; ``None``: all."""
-
-    chunk: Chunk
-    rows: Array | None
-
-    @property
-    def size(self) -> int:
-        return self.chunk.rows if self.rows is None else len(self.rows)
 
 
 class Tally:
@@ -210,22 +36,17 @@ class Tally:
 
     Args:
         view: of which they are.
-        by: group keys.
-        shape: of the question.
-        selection: of the question.
-        question: tells the periods.
+        question: this one.
         memory: kept from question to question.
     """
 
     def __init__(
         self,
         view: View,
-        by: Sequence[str],
-        shape: Shape,
-        selection: Selection,
         question: Question,
         memory: Memory,
     ) -> None:
+        by, shape, selection = question.by, question.shape, question.selection
         self._view = view
         self.chunks = view.chunks
         self._by = by
@@ -303,7 +124,7 @@ class Tally:
         runs = self._runs_of(some)
         if runs is None:
             return told
-        picked: list[_Picked] = []
+        picked: list[Picked] = []
         count = 0
         unclear = [run for run in runs if run[2] is None]
         for chunk, mine in zip(chunks, parts, strict=True):
@@ -360,9 +181,9 @@ class Tally:
                     empty.add(part.sha256)
         return told, empty
 
-    def _runs_of(self, parts: Sequence[Part]) -> list[_Run] | None:
+    def _runs_of(self, parts: Sequence[Part]) -> list[Run] | None:
         """Return the periods that segments are in; ``None``: there are too many groups to tell."""
-        runs: list[_Run] = []
+        runs: list[Run] = []
         if self._periods and parts:
             first, last = min(p.first for p in parts), max(p.last for p in parts)
             first = first if self._lower is None else max(first, self._lower)
@@ -378,7 +199,7 @@ class Tally:
             places *= self._many[tag]
         return places
 
-    def _tells(self, part: Part, unclear: Sequence[_Run]) -> bool:
+    def _tells(self, part: Part, unclear: Sequence[Run]) -> bool:
         """Whether columns tell all of a segment; ``unclear``: times that are in two periods."""
         if part.start == part.end:
             return True
@@ -387,7 +208,7 @@ class Tally:
                 return False
         return all(last < part.first or first > part.last for first, last, _ in unclear)
 
-    def _picked(self, chunk: Chunk, parts: Sequence[Part]) -> Iterator[_Picked]:
+    def _picked(self, chunk: Chunk, parts: Sequence[Part]) -> Iterator[Picked]:
         """Yield what is wanted of some parts of a chunk, neighbours together."""
         at = 0
         parts = [part for part in parts if part.end > part.start and not self._outside(part)]
@@ -400,7 +221,7 @@ class Tally:
             if rows is None and (start, end) != (0, chunk.rows):
                 rows = np.arange(start, end)
             if rows is None or len(rows):
-                yield _Picked(chunk, rows)
+                yield Picked(chunk, rows)
             at = upto
 
     def _outside(self, part: Part) -> bool:
@@ -468,8 +289,8 @@ class Tally:
 
     def _put(
         self,
-        picked: Sequence[_Picked],
-        runs: Sequence[_Run],
+        picked: Sequence[Picked],
+        runs: Sequence[Run],
         totals: Totals,
         spread: Spread | None,
         *,
@@ -480,14 +301,14 @@ class Tally:
         groups = np.concatenate([self._group(one, runs) for one in picked])
         places = self._places(runs)
         there: Array | None = None
-        if places > max(_DENSE, 2 * len(groups)):
+        if places > max(DENSE, 2 * len(groups)):
             there, groups = np.unique(groups, return_inverse=True)
             places = len(there)
         counts = np.bincount(groups, minlength=places)
         some = np.flatnonzero(counts)
         columns = {"calls": (counts[some] * calls).tolist()}
         for name in SUMS:
-            sums = _summed(groups, places, picked, name)
+            sums = summed(groups, places, picked, name)
             columns[name] = [0] * len(some) if sums is None else sums[some].tolist()
         ids = some if there is None else there[some]
         labels = self._labels(ids, runs)
@@ -498,10 +319,10 @@ class Tally:
         if spread is not None:
             of_place = dict(zip(some.tolist(), labels, strict=True))
             for name in MEASURED:
-                for place, sketch in _sketches(groups, picked, name):
+                for place, sketch in sketches(groups, picked, name):
                     spread.merge(of_place[place][2], name, sketch)
 
-    def _group(self, picked: _Picked, runs: Sequence[_Run]) -> Array:
+    def _group(self, picked: Picked, runs: Sequence[Run]) -> Array:
         """Return the number of the group that each row is in."""
         chunk, rows = picked
         found: Array = self._of_keys[column(chunk.of_keys, rows, chunk.rows)]
@@ -517,7 +338,7 @@ class Tally:
             found = found * len(runs) + numbers[quarters + (chunk.base - runs[0][0])]
         return found
 
-    def _labels(self, ids: Array, runs: Sequence[_Run]) -> list[tuple[Any, Any, tuple[str, ...]]]:
+    def _labels(self, ids: Array, runs: Sequence[Run]) -> list[tuple[Any, Any, tuple[str, ...]]]:
         """Return status, usage source and values of the keys of some groups."""
         of: dict[str, list[str]] = {}
         if runs:
@@ -543,70 +364,3 @@ def _bound(time: datetime | None) -> tuple[int | None, int | None]:
         return None, None
     quarter, rest = divmod(time - EPOCH, QUARTER)
     return (quarter + 1, quarter) if rest else (quarter, None)
-
-
-def _summed(groups: Array, places: int, picked: Sequence[_Picked], name: str) -> Array | None:
-    """Return the sums of a column by group, exactly; ``None``: 0 throughout."""
-    each: list[Column] = [one.chunk.sums.get(name, 0) for one in picked]
-    if all(isinstance(one, int) and one == 0 for one in each):
-        return None
-    pieces = [column(of, one.rows, one.size) for of, one in zip(each, picked, strict=True)]
-    values = np.concatenate(pieces)
-    most = max(abs(int(values.min())), abs(int(values.max())))
-    if most * len(values) < _EXACT:
-        return np.bincount(groups, values, places).astype(np.int64)
-    values = values.astype(np.int64)
-    if most * len(values) < 2**63 and ((most >> _HALF) + 1) * len(values) < _EXACT:
-        high = np.bincount(groups, values >> _HALF, places).astype(np.int64)
-        low = np.bincount(groups, values & ((1 << _HALF) - 1), places).astype(np.int64)
-        return (high << _HALF) + low
-    sums = np.zeros(places, object)  # whole numbers of any size
-    np.add.at(sums, groups, values.astype(object))
-    return sums
-
-
-def _sketches(groups: Array, picked: Sequence[_Picked], name: str) -> Iterator[tuple[int, Sketch]]:
-    """Yield what was measured, by group."""
-    nothing = np.float32(np.nan)
-    pieces = []
-    for chunk, rows in picked:
-        there = chunk.measured.get(name)
-        count = chunk.rows if rows is None else len(rows)
-        pieces.append(np.full(count, nothing) if there is None else column(there, rows, count))
-    values = np.concatenate(pieces).astype(np.float64)
-    known = ~np.isnan(values)
-    if not known.any():
-        return
-    groups, values = groups[known], values[known]
-    order = np.argsort(groups, kind="stable")
-    groups, values = groups[order], values[order]
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    least, most = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
-    index = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(groups)]))
-    cells, counts = _counted(index * BUCKETS + _buckets(values))
-    of_cell, buckets = np.divmod(cells, BUCKETS)
-    ends = np.searchsorted(of_cell, np.arange(len(starts) + 1))
-    bucket_list, count_list = buckets.tolist(), counts.tolist()
-    for at, group in enumerate(groups[starts].tolist()):
-        span = slice(int(ends[at]), int(ends[at + 1]))
-        lot = dict(zip(bucket_list[span], count_list[span], strict=True))
-        yield group, Sketch(lot, float(least[at]), float(most[at]))
-
-
-def _counted(numbers: Array) -> tuple[Array, Array]:
-    """Return the different numbers, ascending, and how often each is there."""
-    first = int(numbers.min())
-    if int(numbers.max()) - first < max(_DENSE, 2 * len(numbers)):
-        counts = np.bincount(numbers - first)
-        there = np.flatnonzero(counts)
-        return there + first, counts[there]
-    return np.unique(numbers, return_counts=True)
-
-
-def _buckets(values: Array) -> Array:
-    """Return ``bucket_of`` of each value."""
-    fractions, exponents = np.frexp(values)
-    parts = (fractions * (2 * PARTS)).astype(np.int64) - PARTS
-    found: Array = 1 + (exponents.astype(np.int64) - 1 - LOWEST) * PARTS + parts
-    found[(values <= 0) | (exponents <= LOWEST)] = 0
-    return found
