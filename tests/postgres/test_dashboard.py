@@ -116,7 +116,7 @@ def test_what_is_not_shipped_yet_is_said_to_operators(both: tuple[Path, str]) ->
 
 
 def execute(url: str, text: str) -> None:
-    from litellm_ledger._shipping.database import connect
+    from litellm_ledger._postgres.database import connect
 
     async def run() -> None:
         connection = await connect(url)
