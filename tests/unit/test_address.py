@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from litellm_ledger._postgres.address import Address
@@ -77,6 +77,14 @@ def test_names_and_passwords_may_have_any_sign() -> None:
         ("postgresql://db/x?channel_binding=require", "channel_binding=require"),
         ("postgresql://a,b/x?port=1,2,3", "as many ports as hosts"),
         ("postgresql://db/x?service=s3cret", "no service of that name"),
+        ("postgresql://u:12/s3cret@db/x", "%2F"),
+        ("postgresql://u:12?dbname=s3cret@db/x", "%3F"),
+        ("postgresql:///x?host=u:s3cret@db", "%40"),
+        ("postgresql:///x?host=u:s3cret%40db", "no @ in it"),
+        ("postgresql:///?dbname=postgresql://u:s3cret%40db/x", "no URL"),
+        ("postgresql:///?dbname=host%3Ddb%20password%3Ds3cret", "no URL or list"),
+        ("postgresql://u:s3cret%00@db/x", "U\\+0000"),
+        ("postgresql://db%00s3cret/x", "U\\+0000"),
     ],
 )
 def test_a_url_that_makes_no_sense_is_refused_without_a_word_of_it(url: str, words: str) -> None:
@@ -105,6 +113,20 @@ def test_no_text_about_a_url_has_its_password(before: str, after: str) -> None:
     assert _secret not in said
 
 
+@given(st.text("ab12:/@?#[]%&=,", max_size=8), st.text("ab12:/@?#[]%&=,", max_size=8))
+@example("12/", "")
+@example("12?dbname=", "")
+def test_no_part_of_a_badly_written_password_is_taken_for_a_name(before: str, after: str) -> None:
+    url = f"postgresql://user:{before}{_secret}{after}@db.example.com/x"
+    try:
+        address = Address.of(url)
+    except ValueError as exc:
+        said = str(exc)
+    else:
+        said = f"{address} {address!r}"
+    assert _secret not in said
+
+
 def test_the_url_goes_before_the_service_and_that_before_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -129,7 +151,22 @@ def test_the_url_goes_before_the_service_and_that_before_the_environment(
         assert "s3cret" not in f"{address!r} {address}"
 
 
-@pytest.mark.parametrize("text", ["[a\nb", "host=x", "[s3cret]\ns3cret!=1\n"])
+def test_a_service_file_is_read_as_libpq_reads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    services = tmp_path / "services.conf"
+    services.write_text(
+        "# of all\nhost=nowhere\n[DEFAULT]\nuser=eve\n[books]\n  host=db\n"
+        "\tpassword=a:b=#;c%(x)s \n\n#port=1\n port = 7\nhost=second\n[books]\nuser=later\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    address = Address.of("postgresql:///x?service=books")
+    assert (address.hosts, address.password) == ((("db", 7),), "a:b=#;c%(x)s")
+    assert address.place == "postgresql://db:7/x"
+    assert "user" not in address.said
+
+
+@pytest.mark.parametrize("text", ["[a\nb", "host=x", "[s3cret]\ns3cret!=1\n", "[s3cret]\ns3cret\n"])
 def test_a_broken_service_file_is_named_and_not_quoted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:

@@ -8,7 +8,6 @@ no part of what was given, however badly it was written.  Reads files; connects 
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,9 +89,14 @@ class Address:
         }
         if service:
             found |= _of_service(service)
-        shown = bool(given.get("password"))
+        shown = bool(given.get("password") or given.get("sslpassword"))
         found |= given
         password = found.pop("password", None)
+        if "\0" in "".join([password or "", *found.values()]):
+            raise ValueError("the address of a database has no U+0000 in it")
+        name = found.get("dbname", "")
+        if "://" in name or ("password" in name and "=" in name):
+            raise ValueError("the name of a database is a name, no URL or list of settings")
         hosts = _hosts(found.pop("host", ""), found.pop("port", ""))
         mode = found.get("sslmode")
         if mode is not None and mode not in _MODES:
@@ -149,8 +153,11 @@ def _from_url(url: str) -> dict[str, str]:
     if parts.fragment:
         raise ValueError("a # in the URL of a database must be written as %23")
     who, at, where = parts.netloc.rpartition("@")
-    if "@" in who:
-        raise ValueError("an @ in a name or password of a URL must be written as %40")
+    if "@" in who or "@" in parts.path or (not at and "@" in parts.query):
+        # Behind an unescaped slash or question mark of a password it would be taken for a name.
+        raise ValueError(
+            "in a name or password of a URL, write %40 for @, %2F for / and %3F for a question mark"
+        )
     user, colon, password = who.partition(":")
     given: dict[str, str] = {}
     if at:
@@ -200,6 +207,8 @@ def _split(where: str) -> tuple[str, str]:
 
 def _hosts(hosts: str, ports: str) -> tuple[tuple[str, int], ...]:
     names = hosts.split(",") if hosts else []
+    if any("@" in name[1:] for name in names):
+        raise ValueError("the host of a database is a name, an address or a directory: no @ in it")
     numbers = ports.split(",") if ports else [""]
     if len(numbers) == 1:
         numbers *= max(len(names), 1)
@@ -219,20 +228,43 @@ def _hosts(hosts: str, ports: str) -> tuple[tuple[str, int], ...]:
 
 
 def _of_service(name: str) -> dict[str, str]:
-    """Return what a service file says of a service."""
+    """Return what a service file says of a service, read as libpq reads it.
+
+    That is: by lines, white space around them does not matter, and of two values the first counts.
+    """
     named = os.environ.get("PGSERVICEFILE")
     directory = os.environ.get("PGSYSCONFDIR")
     places = [Path(named) if named else Path("~/.pg_service.conf").expanduser()]
     places += [Path(directory) / "pg_service.conf"] if directory else []
     for place in places:
-        parser = configparser.ConfigParser(interpolation=None, strict=False)
         try:
-            parser.read(place, "utf-8")
-        except (configparser.Error, UnicodeDecodeError):
-            raise ValueError(f"{place} is no service file: it cannot be parsed") from None
-        if parser.has_section(name):
-            given: dict[str, str] = {}
-            for key, value in parser.items(name):
-                _take(given, key, value, f"the service in {place}")
-            return given
+            lines = place.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            raise ValueError(f"{place} cannot be read: {exc.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{place} is no service file: it is not UTF-8") from None
+        found = _section(lines, name, place)
+        if found is not None:
+            return found
     raise ValueError(f"no service of that name in {' or '.join(map(str, places))}")
+
+
+def _section(lines: list[str], name: str, place: Path) -> dict[str, str] | None:
+    given: dict[str, str] | None = None
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            if given is not None:
+                break
+            given = {} if line == f"[{name}]" else None
+        elif given is not None:
+            key, is_one, value = line.partition("=")
+            if not is_one:
+                raise ValueError(f"{place}, line {number}, is not KEY=VALUE")
+            said: dict[str, str] = {}
+            _take(said, key.strip(), value.strip(), f"the service in {place}")
+            given = said | given
+    return given
