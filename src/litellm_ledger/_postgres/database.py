@@ -91,7 +91,10 @@ async def connect(
     address = where if isinstance(where, Address) else Address.of(where)
     if connect_timeout is None:
         connect_timeout = _seconds(address.said.get("connect_timeout"))
-    settings = {"application_name": address.said.get("application_name", name)}
+    settings = {
+        "application_name": address.said.get("application_name", name),
+        "standard_conforming_strings": "on",  # PgBouncer keeps it apart for each client
+    }
     if "options" in address.said:
         settings["options"] = address.said["options"]
     words = {key: address.said[key] for key in _PASSED_ON if key in address.said}
@@ -139,6 +142,8 @@ async def transaction(
 ) -> AsyncIterator[None]:
     """A transaction whose statements the server ends in time, and that it ends if we are silent.
 
+    It has no notices: of a COPY that they come in between, asyncpg loses rows.
+
     Args:
         connection: of ``connect``.
         timeout: seconds for each statement.
@@ -147,7 +152,8 @@ async def transaction(
     async with connection.transaction(**kind):
         await connection.execute(
             f"SET LOCAL statement_timeout = {round(timeout * 1_000)}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {round(_IDLE * 1_000)}"
+            f"SET LOCAL idle_in_transaction_session_timeout = {round(_IDLE * 1_000)}; "
+            "SET LOCAL client_min_messages = error"
         )
         yield
 
@@ -277,6 +283,7 @@ def _why(exc: BaseException) -> str:
 
 
 _HINTS: Final = {
+    "25006": "; it is a standby or read-only: name the primary (target_session_attrs=read-write)",
     "28P01": "; give the password by PGPASSFILE, a service file or PGPASSWORD",
     "28000": "; create the role, or let the server's pg_hba.conf admit it from here",
     "3D000": "; create it first, by createdb or CREATE DATABASE",

@@ -120,7 +120,8 @@ async def changed_by_hand(connection: asyncpg.Connection) -> list[str]:
     More columns that may be empty, indexes, functions and tables are nobody's harm; what a
     constraint of somebody's own refuses is set aside (``rejected``).
     """
-    found = {row[0] for row in await connection.fetch(statement("shape"))}
+    # quote_all_identifiers may be on.
+    found = {row[0].replace('"', "") for row in await connection.fetch(statement("shape"))}
     known, tables = set(_known("shape")), set(_tables())
     new = [
         one
