@@ -329,7 +329,7 @@ def test_the_table_has_the_members_of_a_line_and_no_others(table: Table) -> None
 
 
 def test_caches_of_encoded_values_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    from litellm_ledger._shipping import rows as module
+    from litellm_ledger._shipping import fields
 
     lines = [
         outcome(
@@ -348,10 +348,10 @@ def test_caches_of_encoded_values_stay_small(monkeypatch: pytest.MonkeyPatch) ->
         )
         for seq in range(1, 6_001)
     ]
-    monkeypatch.setattr(module, "_KEPT", 4_000)
+    monkeypatch.setattr(fields, "_KEPT", 4_000)
     rows = rows_of(lines)
     assert rows.outcomes == 6_000
-    for cache in (module._combinations, module._known_tags, module._known_objects):
+    for cache in (fields.known_combinations, fields.known_tags, fields.known_objects):
         assert 0 < len(cache) <= 4_000
         assert max(map(len, cache.values())) <= 300
     assert math.isclose(rows.cost_picousd, 6_000)

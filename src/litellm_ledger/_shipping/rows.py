@@ -28,6 +28,8 @@ from litellm_ledger._records.line import SEALED, Line, line_of
 from litellm_ledger._records.record import MAX_CONTENT
 from litellm_ledger._records.scan import Head
 
+from . import fields
+
 __all__ = ["COLUMNS", "MARK", "Addition", "Key", "Rows", "Started"]
 
 MARK: Final = "\u2400"
@@ -87,23 +89,14 @@ _LAST_DAY: Final = 365 * 7_900
 """Days since 2000 of which nobody need ask whether ``datetime`` has them."""
 _NO_TIME: Final = -(2**63)
 """What PostgreSQL calls ``-infinity``, in microseconds."""
-_NULL: Final = b"\xff\xff\xff\xff"
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
 _BELOW_1000: Final = [f"{number:03d}" for number in range(1_000)]
 _CHUNK: Final = 128
 """Rows in one piece of the stream."""
-_KEPT: Final = 16_384
-"""Encoded values that are kept, each of at most ``_LONGEST`` bytes."""
-_LONGEST: Final = 256
 
-_length: Final = struct.Struct(">i").pack
-_int: Final = struct.Struct(">iq").pack
-_float: Final = struct.Struct(">id").pack
-_first: Final = struct.Struct(">iiii").pack
 _packed: Final = struct.Struct(">iqiqiqiqiqiqiqiqid").pack
-_NULLS: Final = _NULL * (len(_RARE) + len(_LAST))
-_BOOL: Final = {None: _NULL, False: b"\0\0\0\1\0", True: b"\0\0\0\1\1"}
+_NULLS: Final = fields.NULL * (len(_RARE) + len(_LAST))
 _ABSENT: Final = msgspec.Raw(b"")
 _HOLDS: Final = ("hold_picousd", "hold_tokens", "most_picousd", "most_tokens")
 
@@ -149,8 +142,6 @@ _Usual: Final[Any] = msgspec.defstruct(
 _decode_usual: Final = msgspec.json.Decoder(_Usual).decode
 _NO_HOLDS: Final = (None,) * len(_HOLDS)
 
-_tags: Final = msgspec.json.Decoder(dict[str, str] | None).decode
-_object: Final = msgspec.json.Decoder(dict[str, Any] | None).decode
 _head: Final = msgspec.json.Decoder(Head).decode
 _words: Final = attrgetter(*_WORDS)
 _rare: Final = attrgetter(*_RARE)
@@ -259,18 +250,19 @@ class Rows:
 
         Nearly all lines have nothing unusual; those never leave this frame.
         """
-        decode, pack, fields, combined = _decode_usual, _packed, astuple, _combinations
-        prefix, begins, epoch, known_tags = self._prefix, self._begins, _EPOCH, _known_tags
-        append, join, length, null, integer = self._rows.append, b"".join, _length, _NULL, _int
+        decode, members, pack = _decode_usual, astuple, _packed
+        prefix, begins, epoch, known_tags = self._prefix, self._begins, _EPOCH, fields.known_tags
+        append, join, combined = self._rows.append, b"".join, fields.known_combinations
+        length, null, integer = fields.length, fields.NULL, fields.integer
         end, end_attempt = self._ended[0].append, self._ended[1].append
-        known_objects, names, held, no_holds = _known_objects, _NAMES, _HELD, _NO_HOLDS
+        known_objects, names, held, no_holds = fields.known_objects, _NAMES, _HELD, _NO_HOLDS
         below_1000, start, at, cost_picousd = _BELOW_1000, "", -1, 0
         for number, raw in zip(numbers, lines, strict=True):
             if self._adds or (b"\\" in raw and b"\\u0000" in raw):
                 self._add(number, raw)
                 continue
             try:
-                values = fields(decode(raw))
+                values = members(decode(raw))
                 (
                     name, seq, kind, ts, operation, attempt, _, _, _, _, _, _,
                     read, written, total, from_cache, to_cache, reasoned,
@@ -292,9 +284,9 @@ class Rows:
                     self._add(number, raw)
                     continue
                 data = bytes(tagged)
-                tags = known_tags.get(data) or _of_tags(data)
+                tags = known_tags.get(data) or fields.tags_of(data)
                 data = bytes(detail)
-                meta = known_objects.get(data) or _of_object(data)
+                meta = known_objects.get(data) or fields.object_of(data)
                 if kind == "started":
                     began = ts.astimezone(UTC)
                     self.started.append(
@@ -302,9 +294,9 @@ class Rows:
                     )
                     continue
                 words = values[names]
-                said = combined.get(words) or _combination(words)
+                said = combined.get(words) or fields.combination(words)
                 sources = counted, priced, version, hit, stream
-                told = combined.get(sources) or _combination(sources)
+                told = combined.get(sources) or fields.combination(sources)
                 if kind != "usage" or words[4] == "unsettled" or values[held] != no_holds:
                     self._add(number, raw)
                     continue
@@ -319,7 +311,7 @@ class Rows:
                 )  # fmt: skip
             except struct.error:  # one of them is not there
                 several = number, moment, own, attempt, cost, read, written, total
-                amounts = join((*map(_number, several), _real(latency)))
+                amounts = join((*map(fields.number, several), fields.real(latency)))
             first, second = (one or "").encode(), (two or "").encode()
             append(
                 join(
@@ -329,7 +321,7 @@ class Rows:
                         null if from_cache is None else integer(8, from_cache),
                         null if to_cache is None else integer(8, to_cache),
                         null if reasoned is None else integer(8, reasoned),
-                        null if waited is None else _real(waited),
+                        null if waited is None else fields.real(waited),
                         said,
                         told,
                         null,
@@ -361,7 +353,7 @@ class Rows:
             return b""
         day = _EPOCH + timedelta(days)
         month = day.year * 100 + day.month
-        made = _first(4, self._writer_id, 4, month) if month in self._months else b""
+        made = fields.start(self._writer_id, month) if month in self._months else b""
         self._begins[days] = made
         return made
 
@@ -398,8 +390,8 @@ class Rows:
         """Add a line that is no addition; ``kept`` is what the column ``line`` has of it."""
         try:
             found = _decode(raw)
-            tags, meta = _of_tags(bytes(found.tags)), _of_object(bytes(found.meta))
-            content = _of_object(bytes(found.content))
+            tags, meta = fields.tags_of(bytes(found.tags)), fields.object_of(bytes(found.meta))
+            content = fields.object_of(bytes(found.content))
         except (msgspec.DecodeError, UnicodeDecodeError):
             self.damaged.append(number)
             return
@@ -455,33 +447,33 @@ class Rows:
         self._rows.append(
             b"".join(
                 (
-                    _first(4, self._writer_id, 4, month),
-                    *map(_number, numbers),
-                    *map(_number, counts),
-                    _real(found.latency_ms),
-                    _number(found.cache_read_tokens),
-                    _number(found.cache_write_tokens),
-                    _number(found.reasoning_tokens),
-                    _real(found.ttft_ms),
-                    *map(_word, _words(found)),
-                    _text(other),
-                    _text(found.call_id),
-                    _text(found.response_id),
+                    fields.start(self._writer_id, month),
+                    *map(fields.number, numbers),
+                    *map(fields.number, counts),
+                    fields.real(found.latency_ms),
+                    fields.number(found.cache_read_tokens),
+                    fields.number(found.cache_write_tokens),
+                    fields.number(found.reasoning_tokens),
+                    fields.real(found.ttft_ms),
+                    *map(fields.word, _words(found)),
+                    fields.text(other),
+                    fields.text(found.call_id),
+                    fields.text(found.response_id),
                     json[0],
                     json[1],
                 )
             )
         )
         rare = _rare(found)
-        if rare != _NO_RARE or json[2] is not _NULL or kept is not None:
+        if rare != _NO_RARE or json[2] is not fields.NULL or kept is not None:
             self._extras[len(self._rows) - 1] = b"".join(
                 (
                     *(
-                        _real(value) if name in _FLOATS else _number(value)
+                        fields.real(value) if name in _FLOATS else fields.number(value)
                         for name, value in zip(_RARE, rare, strict=True)
                     ),
                     json[2],
-                    _NULL if kept is None else _field(kept),
+                    fields.NULL if kept is None else fields.field(kept),
                 )
             )
 
@@ -551,70 +543,6 @@ def _key(one: Started) -> tuple[int, str | None, int]:
     """Return which attempt of which call began; without an operation, of its own."""
     number = 0 if one.operation is not None else one.operation_seq or one.seq
     return number, one.operation, one.attempt or 1
-
-
-_combinations: dict[tuple[str | bool | None, ...], bytes] = {}
-_known_tags: dict[bytes, bytes] = {}
-_known_objects: dict[bytes, bytes] = {}
-
-
-def _number(value: int | None) -> bytes:
-    return _NULL if value is None else _int(8, value)
-
-
-def _real(value: float | None) -> bytes:
-    return _NULL if value is None else _float(8, value)
-
-
-def _field(value: bytes) -> bytes:
-    return _length(len(value)) + value
-
-
-def _text(value: str | None) -> bytes:
-    if value is None:
-        return _NULL
-    data = value.encode()
-    return _length(len(data)) + data
-
-
-def _word(value: str | bool | None) -> bytes:
-    return _text(value) if isinstance(value, str) else _BOOL[value]
-
-
-def _combination(words: tuple[str | bool | None, ...]) -> bytes:
-    made = b"".join(map(_word, words))
-    if len(made) <= _LONGEST:
-        if len(_combinations) >= _KEPT:
-            _combinations.clear()
-        _combinations[words] = made
-    return made
-
-
-def _of_tags(data: bytes) -> bytes:
-    """Return tags, JSON as in a line, as a field.
-
-    Raises:
-        msgspec.DecodeError, UnicodeDecodeError: they are no tags.
-    """
-    if not data or _tags(data) is None:
-        return _NULL
-    made = _length(len(data) + 1) + b"\1" + data  # of jsonb there is one version
-    return made if len(data) > _LONGEST else _keep(_known_tags, data, made)
-
-
-def _of_object(data: bytes) -> bytes:
-    """Return an object, JSON as in a line, as a field."""
-    if not data or _object(data) is None:
-        return _NULL
-    made = _length(len(data)) + data
-    return made if len(data) > _LONGEST else _keep(_known_objects, data, made)
-
-
-def _keep(known: dict[bytes, bytes], data: bytes, made: bytes) -> bytes:
-    if len(known) >= _KEPT:
-        known.clear()
-    known[data] = made
-    return made
 
 
 def _marked(value: Any) -> Any:
