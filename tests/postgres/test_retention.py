@@ -412,6 +412,22 @@ def test_a_line_of_a_month_that_has_gone_is_shipped(database_url: str, tmp_path:
     assert Ledger(database_url).verify().ok
 
 
+@pytest.mark.parametrize("wrong_by", [timedelta(days=4_000), timedelta(days=-4_000)])
+def test_a_clock_that_is_wrong_removes_nothing_before_its_time(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_by: timedelta
+) -> None:
+    hand = HandMade(tmp_path / "usage")
+    ts = datetime.now(UTC) - timedelta(days=70)
+    hand.sealed(1, 1, [hand.line(1, ts=ts, cost=1, status="ok")])
+    load(database_url, hand.root)
+    monkeypatch.setattr(retention, "_clock", lambda: datetime.now(UTC) + wrong_by)
+    status, text = command("prune", database_url, "--keep", "200d")
+    assert (status, "Nothing to prune" in text) == (0, True), text
+    monkeypatch.undo()
+    status, text = command("prune", database_url, "--keep", "1d")
+    assert (status, "1 outcome of 1 month" in text) == (0, True), text
+
+
 def test_a_long_reader_is_not_hung_and_hangs_nobody(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

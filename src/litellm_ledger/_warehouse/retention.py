@@ -172,7 +172,8 @@ async def prune(
         rule: how long what is kept.
         who, why: stand on the deed.
         dry_run: only say what would be removed; needs only the right to read.
-        now: the time that ages are counted from.
+        now: the time that ages are counted from; default: by the clock of this machine or of the
+            database, whichever is behind.  What is gone does not come back.
         patience: seconds in which a partition is tried to be dropped beside long reports.
 
     Raises:
@@ -184,7 +185,7 @@ async def prune(
     await check(connection)
     if not dry_run:
         await only_the_owner(connection, "prune")
-    moment = now or datetime.now(UTC)
+    moment = now or min(_clock(), await connection.fetchval("SELECT pg_catalog.now()"))
     months = await _months(connection)
     size = sum(one.bytes for one in months)
     gone: list[PrunedMonth] = []
@@ -223,6 +224,10 @@ async def prune(
         left=tuple(left),
         dry_run=dry_run,
     )
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
 
 
 def _may_go(one: _Month, rule: Retention, now: datetime, size: int) -> bool:
