@@ -9,13 +9,15 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
+from litellm_ledger._reading.elsewhere import Elsewhere
 
 from .flags import Output, complain, emit
 from .parameters import option
 from .progress import working
+from .shipping_database import said_begin
 from .tables import tell
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ship"]
 
+_EVERY: Final = 30
+"""Seconds between two looks of a follower whose files go to object storage."""
+
 
 def ship(
     output: Output,
@@ -37,18 +42,20 @@ def ship(
             "--to",
             metavar="URL",
             help="Where to: postgresql://HOST/DATABASE, s3://BUCKET/PREFIX, gs://, az:// or "
-            "file:///DIRECTORY. Credentials are taken from the environment.",
+            "file:///DIRECTORY. Credentials are taken from the environment, of a database from a "
+            "password file or a service file too.",
         ),
     ],
     follow: Annotated[bool, option("--follow", "-f", help="Continue until Ctrl-C.")] = False,
     every: Annotated[
-        int,
+        int | None,
         option(
             "--every",
             metavar="SECONDS",
-            help="Object storage, with --follow: how often to look.",
+            help="With --follow: how often to look. Default: 1 for a database, 30 for object "
+            "storage. A database has less work with 60, and is behind by that.",
         ),
-    ] = 30,
+    ] = None,
     remove_compacted: Annotated[
         bool,
         option(
@@ -60,18 +67,36 @@ def ship(
     """Send records to another place; what is there already is not sent again."""
     from litellm_ledger._objects.names import is_prefix
 
+    if every is not None and not follow:
+        raise ValueError("--every is of --follow: a run without it ships once")
     if is_prefix(to):
+        every = _EVERY if every is None else every
         return _ship_objects(output, ledger, to, follow=follow, every=every, tidy=remove_compacted)
     if to.startswith(("postgresql:", "postgres:")):
         from litellm_ledger._reading.listing import each
 
         from .shipping_database import ship_database
 
-        return ship_database(output, each(ledger.paths), to, follow=follow)
+        if remove_compacted:
+            raise ValueError("--remove-compacted is of object storage; a database has no segments")
+        paths = each(_directories(ledger))
+        return ship_database(output, paths, to, follow=follow, every=every)
     raise ValueError(
         "--to: give postgresql://HOST/DATABASE, s3://BUCKET/PREFIX, gs://, az:// or "
         "file:///DIRECTORY"
     )
+
+
+def _directories(ledger: Ledgers) -> tuple[Path, ...]:
+    """Return the ledgers that are shipped.
+
+    Raises:
+        ValueError: one of them is shipped already.
+    """
+    for one in ledger.places:
+        if isinstance(one, Elsewhere):
+            raise ValueError(f"{one} is where ledgers are shipped to; give the directory of one")
+    return ledger.paths
 
 
 def _ship_objects(
@@ -81,10 +106,11 @@ def _ship_objects(
     from litellm_ledger._objects.store import open_prefix
     from litellm_ledger._reading.listing import each
 
+    paths = each(_directories(ledger))
     prefix = open_prefix(to, create=True)
-    paths = each(ledger.paths)
     shippers = [ObjectShipper(path, prefix, remove_compacted=tidy) for path in paths]
     if follow:
+        said_begin(output, paths, prefix.url)
         return _follow_objects(shippers, paths, every)
     done = []
     for shipper, path in zip(shippers, paths, strict=True):
@@ -93,7 +119,7 @@ def _ship_objects(
     return emit(
         output,
         lambda: _plain(prefix.url, paths, done),
-        lambda: _print(prefix.url, paths, done),
+        lambda: _print(prefix.url, paths, done, quiet=output.quiet),
         status=int(any(one.problems for one in done)),
     )
 
@@ -119,6 +145,8 @@ def _follow_objects(shippers: Sequence[ObjectShipper], paths: Sequence[Path], ev
                         sys.stdout.flush()
                 if words and said.get(path) != words:
                     complain(words, lines=True)
+                elif said.get(path) and not words:
+                    complain(f"{path}: shipping goes on")
                 said[path] = words
             if told.wait(max(every, 1)):
                 return int(any(said.values()))
@@ -165,10 +193,12 @@ def _what(done: Shipment) -> str:
     return ", ".join(parts) or "nothing new to send"
 
 
-def _print(url: str, paths: Sequence[Path], done: Sequence[Shipment]) -> None:
+def _print(url: str, paths: Sequence[Path], done: Sequence[Shipment], *, quiet: bool) -> None:
+    """Print what was sent; ``quiet``: only what is wrong."""
     for path, one in zip(paths, done, strict=True):
-        tell(f"{path}: {_what(one)}; {url} has {counted(one.segments, 'segment')} of it.")
-        if one.waiting:
+        if not quiet:
+            tell(f"{path}: {_what(one)}; {url} has {counted(one.segments, 'segment')} of it.")
+        if one.waiting and not quiet:
             tell(
                 f"{counted(one.waiting, 'segment')} not sent yet: still being written. A segment "
                 "is sealed at 64 MiB, at the change of the UTC day, or when its process closes."
@@ -180,4 +210,5 @@ def _print(url: str, paths: Sequence[Path], done: Sequence[Shipment]) -> None:
                 "The bucket keeps versions: what was replaced or removed is still in it, as older "
                 "versions, until its lifecycle rule removes these."
             )
-    tell(f"Check it: litellm-ledger verify {url}")
+    if not quiet:
+        tell(f"Check it: litellm-ledger verify {url}")

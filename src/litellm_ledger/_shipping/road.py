@@ -344,6 +344,8 @@ class Road:
         """Note beside the ledger how far it is, now and then."""
         if not now and time.monotonic() < self._note_at:
             return
+        if not self.root.is_dir():  # no ledger is there yet, or the path is misspelt
+            return
         changed = {
             writer: one.shipped
             for writer, one in self.known.items()

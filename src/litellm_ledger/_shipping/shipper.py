@@ -473,8 +473,12 @@ class Shipper:
     def _bad(self, exc: Exception) -> None:
         self._drop()
         named = type(exc).__name__
-        said = str(exc) if isinstance(exc, LedgerError) else f"{named}: {exc}"
-        self._note_error(said if str(exc) else named)
+        said = f"{named}: {exc}" if str(exc) else named
+        if isinstance(exc, LedgerError):
+            said = str(exc)
+        elif database.is_theirs(exc):  # with what to do about it
+            said = str(database.unusable(self._address, exc))
+        self._note_error(said)
         self.failing = self.last_error
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause or _FIRST_PAUSE)
         self._again_at = time.monotonic() + self._pause * random.uniform(0.5, 1.0)
