@@ -240,7 +240,7 @@ def test_the_command(database_url: str, tmp_path: Path) -> None:
     assert "policy 7" in text
     status, text = command("report", database_url)
     assert "only aggregates are kept" in text
-    assert command("prune", database_url, "--max-size", "1T")[0] == 0
+    assert command("prune", database_url, "--max-size", "1T", "--wait", "1", "--yes")[0] == 0
     assert command("prune", database_url, "--keep", "1d", "--shipped-to", "s3://x/y")[0] == 2
     # The sums go as well where that is asked for, and a report says so.
     status, text = command("prune", database_url, "--keep", "30d", "--keep-aggregates", "30d")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -554,10 +556,33 @@ def test_the_command_says_what_it_did(hand: HandMade) -> None:
     assert said.rstrip().splitlines()[-1].startswith("OK: ")
 
 
+@pytest.mark.parametrize(("answer", "status", "stay"), [("yes\n", 0, False), ("n\n", 1, True)])
+def test_on_a_terminal_it_asks(
+    hand: HandMade, monkeypatch: pytest.MonkeyPatch, answer: str, status: int, stay: bool
+) -> None:
+    from litellm_ledger._cli import prunes
+    from litellm_ledger._cli.flags import Output
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    shown = io.StringIO()
+    monkeypatch.setattr(prunes.sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys, "stderr", shown)
+    assert prunes.prune(Output(json=True), Ledger(hand.root), keep="1h") == status
+    assert "18 records from 2025-01-01" in shown.getvalue()
+    assert "would be removed: 6 segments" in shown.getvalue()
+    assert any(Ledger(hand.root).records()) is stay
+    monkeypatch.setattr(prunes.sys, "stdin", Terminal(""))
+    assert prunes.prune(Output(json=True), Ledger(hand.root), keep="1h", yes=True) == 0
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         ([], "say what may go"),
+        (["--keep=1d", "--wait=5"], "--wait is of a database"),
         (["--keep=x"], "is no time"),
         (["--max-size=-1"], "is no size"),
         (["--keep=1d", "--keep-aggregates=x"], "is no time"),

@@ -5,6 +5,8 @@ Owns its words, and what it prints.
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,12 +15,14 @@ from litellm_ledger._records.money import usd
 from litellm_ledger._reports.plain import plain_value, utc
 
 from .audits import Who, user_name
-from .flags import Output, emit, paths_dict
+from .flags import Output, complain, emit, paths_dict
 from .parameters import option
 from .progress import working
 from .tables import tell, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litellm_ledger._maintenance.prune import Pruning
     from litellm_ledger._maintenance.retention import Retention
     from litellm_ledger._reports.ledger import Ledger
@@ -59,7 +63,16 @@ def prune(
             "did not just send is read there and compared.",
         ),
     ] = None,
+    wait: Annotated[
+        int | None,
+        option(
+            metavar="SECONDS",
+            help="A database: how long reports and shippers may be in the way of a month, before "
+            "it stays for the next run. Default: 60.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, option("--dry-run", help="Only say what would be removed.")] = False,
+    yes: Annotated[bool, option("--yes", help="Do not ask; in a pipe it never does.")] = False,
     why: Annotated[
         str | None, option(help="The reason; it is kept in the ledger. Default: the rule.")
     ] = None,
@@ -83,18 +96,32 @@ def prune(
     if not isinstance(ledger.places[0], Path):
         if shipped_to is not None:
             raise ValueError("--shipped-to is of a directory; a database keeps what it has itself")
-        who, why = cut(who or user_name()), cut(why or str(rule))
-        return _prune_there(output, ledger, rule, who=who, why=why, dry_run=dry_run)
-    with working(f"pruning {ledger.path}"):
-        done = prune_ledger(
-            ledger.path,
-            rule,
-            who=cut(who or user_name()),
-            why=cut(why or str(rule)),
-            dry_run=dry_run,
-            counted_since=counted_since,
-            shipped=None if shipped_to is None else _shipped_to(ledger.path, shipped_to),
-        )
+        how: dict[str, Any] = {"who": cut(who or user_name()), "why": cut(why or str(rule))}
+        if wait is not None:
+            how["patience"] = float(wait)
+        return _prune_there(output, ledger, rule, how, dry_run=dry_run, yes=yes)
+    if wait is not None:
+        raise ValueError("--wait is of a database; in a directory nobody is in the way")
+
+    def run(dry_run: bool) -> Pruning:
+        with working(f"pruning {ledger.path}"):
+            return prune_ledger(
+                ledger.path,
+                rule,
+                who=cut(who or user_name()),
+                why=cut(why or str(rule)),
+                dry_run=dry_run,
+                counted_since=counted_since,
+                shipped=None if shipped_to is None else _shipped_to(ledger.path, shipped_to),
+            )
+
+    if _asks(dry_run=dry_run, yes=yes):
+        found = run(True)
+        if (found.segments or found.manifests) and not _agreed(
+            lambda: _print_pruning(ledger.path, found)
+        ):
+            return 1
+    done = run(dry_run)
     return emit(
         output,
         lambda: _plain(ledger.path, done, msgspec.to_builtins(done)),
@@ -103,8 +130,31 @@ def prune(
     )
 
 
+def _asks(*, dry_run: bool, yes: bool) -> bool:
+    """Whether somebody is asked first; in a pipe nobody is: the rule says all."""
+    return not (dry_run or yes) and sys.stdin.isatty()
+
+
+def _agreed(show: Callable[[], None]) -> bool:
+    """Show what would go, and ask on the terminal."""
+    with redirect_stdout(sys.stderr):
+        show()
+    sys.stderr.write("Removed records cannot be brought back. Remove them? Type yes: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() == "yes":
+        return True
+    complain("nothing was removed")
+    return False
+
+
 def _prune_there(
-    output: Output, ledger: Ledger, rule: Retention, *, who: str, why: str, dry_run: bool
+    output: Output,
+    ledger: Ledger,
+    rule: Retention,
+    how: dict[str, Any],
+    *,
+    dry_run: bool,
+    yes: bool,
 ) -> int:
     """Prune a database."""
     import msgspec
@@ -114,8 +164,19 @@ def _prune_there(
     place: Any = ledger.places[0]
     if not hasattr(place, "prune"):
         raise LedgerPathError(f"{place} is not pruned: prune the ledger where it is written")
-    with working(f"pruning {place}"):
-        done: PruningThere = place.prune(rule, who=who, why=why, dry_run=dry_run)
+
+    def run(dry_run: bool) -> PruningThere:
+        with working(f"pruning {place}"):
+            done: PruningThere = place.prune(rule, dry_run=dry_run, **how)
+        return done
+
+    if _asks(dry_run=dry_run, yes=yes):
+        found = run(True)
+        if (found.months or found.aggregates) and not _agreed(
+            lambda: _print_pruning_there(str(place), found)
+        ):
+            return 1
+    done = run(dry_run)
 
     def plain() -> dict[str, Any]:
         found = msgspec.to_builtins(done)

@@ -11,7 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -112,13 +112,13 @@ class Database(Elsewhere):
         with Link(self._address) as link:
             return verify(link, str(self), against)
 
-    def prune(self, rule: Retention, *, who: str, why: str, dry_run: bool = False) -> PruningThere:
+    def prune(self, rule: Retention, *, who: str, why: str, **how: Any) -> PruningThere:
         """Remove months that a rule lets go; see ``retention.prune``."""
         from .removing import LONG
         from .retention import prune
 
         with Link(self._address, silence=LONG) as link:
-            return link.change(lambda there: prune(there, rule, who=who, why=why, dry_run=dry_run))
+            return link.change(lambda there: prune(there, rule, who=who, why=why, **how))
 
     def erase(
         self, person: Person, *, who: str | None = None, why: str = "", keep: bool = False

@@ -26,9 +26,9 @@ from .removing import LONG, again, freeze, is_busy, note_deed, only_the_owner, r
 if TYPE_CHECKING:
     import asyncpg
 
-__all__ = ["KeptMonth", "PrunedMonth", "PruningThere", "prune"]
+__all__ = ["PATIENCE", "KeptMonth", "PrunedMonth", "PruningThere", "prune"]
 
-_PATIENCE: Final = 60.0
+PATIENCE: Final = 60.0
 """Seconds in which a partition is tried to be dropped beside long reports …"""
 _MOMENT: Final = 1_000
 """… and milliseconds for which others wait behind each attempt."""
@@ -161,7 +161,7 @@ async def prune(
     why: str,
     dry_run: bool = False,
     now: datetime | None = None,
-    patience: float = _PATIENCE,
+    patience: float = PATIENCE,
 ) -> PruningThere:
     """Remove months that a retention rule lets go.
 
