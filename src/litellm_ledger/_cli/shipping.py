@@ -146,7 +146,7 @@ def _follow_objects(shippers: Sequence[ObjectShipper], paths: Sequence[Path], ev
                 if words and said.get(path) != words:
                     complain(words, lines=True)
                 elif said.get(path) and not words:
-                    complain(f"{path}: shipping goes on")
+                    complain(f"{path}: shipping again")
                 said[path] = words
             if told.wait(max(every, 1)):
                 return int(any(said.values()))

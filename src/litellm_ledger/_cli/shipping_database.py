@@ -174,7 +174,7 @@ async def _follow(shipper: Shipper, pace: int) -> None:
         moved = await shipper.step(all_now=pace > 1 and shipper.failing is None)
         failing = shipper.figures().failing if not moved else said
         if failing != said:
-            complain(failing or f"{shipper.figures().to}: shipping goes on")
+            complain(failing or f"{shipper.figures().to}: shipping again")
         said = failing
         if not moved and not shipper.stopping:
             await shipper.sleep(1.0 if shipper.failing else pace)
