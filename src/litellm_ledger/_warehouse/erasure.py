@@ -3,8 +3,8 @@
 Owns the order of the steps.  ``erasure_search`` looks for what is theirs, in one moment.  Then it
 goes part by part, each in one transaction with the adjustments of its records: gaps, or rows that
 name nobody, take its place, and it is taken out of the sums by quarter of an hour.  The values of a
-tag in sums of what expired go last.  Killed anywhere, the next run finds the rest.  Shippers never
-send it again: its numbers are below their checkpoints.
+tag in sums of what expired go last (``forgetting``).  Killed anywhere, the next run finds the rest.
+Shippers never send it again: its numbers are below their checkpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from litellm_ledger._budgets.budget import scope_part
 from litellm_ledger._maintenance.erase import Erased
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._maintenance.rewriting import Rewriter
@@ -28,11 +27,11 @@ from litellm_ledger._records.layout import record_id
 from litellm_ledger._records.line import line_of
 from litellm_ledger._shipping import batch, rollup
 from litellm_ledger._shipping.rollup import quarter_of
-from litellm_ledger._shipping.rows import MARK, Rows, Started
+from litellm_ledger._shipping.rows import Rows, Started
 
 from .as_lines import TEXTS, line_of_row
-from .asked import can_be
 from .erasure_search import THESE, Found, Place, find, marks
+from .forgetting import forget_scopes, forget_statistics, forget_values
 from .removing import Removed, again, freeze, note_deed, only_the_owner, remove
 from .stream import Row, sealed, stream
 
@@ -45,6 +44,7 @@ _TIMES: Final = 3
 """How often it is looked for what was shipped meanwhile."""
 _AT_ONCE: Final = 2_000
 """Rows that one transaction takes out."""
+_BUDGETS: Final = ("budget_scopes", "budget_windows", "leases")
 _GONE: Final = """
     SELECT c.writer_id, c.seq, c.cost_picousd, 1 AS usage, 0 AS rejected
     FROM litellm_ledger.calls c JOIN unnest($1::int[], $2::bigint[]) AS n (w, s)
@@ -58,8 +58,6 @@ _GONE: Final = """
     FROM litellm_ledger.rejected r JOIN unnest($5::int[], $6::bigint[]) AS n (w, s)
         ON r.writer_id = n.w AND r.seq = n.s
 """
-_TEXTS: Final = ("model", "provider", "call", "response_model", "error", "cost_source")
-"""What may have a mark in it, of sums of what expired."""
 
 
 class _Part(NamedTuple):
@@ -215,10 +213,19 @@ class _Run:
                 cost=done.cost + sum(found.outcomes[place] for place in taken.outcomes),
                 adjustments=done.adjustments + len(taken.additions),
             )
-        await again(self._connection, self.forget_values)
-        counted = await again(self._connection, self.forget_scopes)
-        await again(self._connection, self.forget_statistics)
+        await again(self._connection, self._forget_values)
+        ask = self._connection, self._person
+        scopes, counted = await again(self._connection, partial(forget_scopes, *ask))
+        if scopes:
+            self.tables |= {f"litellm_ledger.{name}" for name in _BUDGETS}
+        await again(self._connection, partial(forget_statistics, *ask))
         return done, counted
+
+    async def _forget_values(self) -> None:
+        await freeze(self._connection, [])
+        if changed := await forget_values(self._connection, self._person):
+            self.tables.add("litellm_ledger.expired_sums")
+            await self._note(records=0, outcomes=0, sums=changed)
 
     async def take_out(self, part: _Part) -> _Part:
         """Take a part out, in the caller's transaction; return what of it was still there.
@@ -404,104 +411,3 @@ class _Run:
 
     def _has_released(self, let: Any) -> bool:
         return let.record in self._ids or self._person.has_released(let)
-
-    async def forget_values(self) -> None:
-        """Take the person's values out of sums of what expired; their amounts stay."""
-        if self._person.one_tag is None:
-            return
-        await freeze(self._connection, [])
-        tag, values = self._person.one_tag
-        changed = 0
-        rows = await self._connection.fetch(
-            "SELECT DISTINCT tag_name, tag_value FROM litellm_ledger.expired_sums "
-            "WHERE tag_value IS NOT NULL"
-        )
-        for name, value in rows:
-            said = value.replace(MARK, "\0")
-            if said in values if name == tag else self._person.without(said) is None:
-                changed += await self._forget(
-                    "tag_value", "tag_name = $2 AND tag_value = $1", value, name
-                )
-        for column in _TEXTS:
-            rows = await self._connection.fetch(
-                f"SELECT DISTINCT {column} FROM litellm_ledger.expired_sums "
-                f"WHERE {column} IS NOT NULL"
-            )
-            for (value,) in rows:
-                if self._person.without(value.replace(MARK, "\0")) is None:
-                    changed += await self._forget(column, f"{column} = $1", value)
-        if changed:
-            self.tables.add("litellm_ledger.expired_sums")
-            await self._note(records=0, outcomes=0, sums=changed)
-
-    async def _forget(self, column: str, where: str, *values: str) -> int:
-        done = await self._connection.execute(
-            f"UPDATE litellm_ledger.expired_sums SET {column} = NULL WHERE {where}", *values
-        )
-        return int(done.rpartition(" ")[2])
-
-    async def forget_scopes(self) -> int:
-        """Remove what was lent to budgets of the person; return how many windows still count."""
-        if self._person.one_tag is None:
-            return 0
-        tag, values = self._person.one_tag
-        parts = [scope_part(tag, value) for value in sorted(filter(can_be, values))]
-        scopes = await self._connection.fetch(
-            "SELECT s.counts, s.scope FROM litellm_ledger.budget_scopes s WHERE EXISTS ("
-            "SELECT FROM unnest($1::text[]) AS p WHERE pg_catalog.strpos("
-            "' ' || s.scope || ' ', ' ' || p || ' ') > 0) ORDER BY 1, 2 FOR UPDATE",
-            parts,
-        )
-        left = 0
-        for key in scopes:
-            self.tables |= {f"litellm_ledger.{name}" for name in _BUDGETS}
-            ended = await self._connection.fetch(
-                "DELETE FROM litellm_ledger.budget_windows WHERE (counts, scope) = ($1, $2) "
-                "AND leaves < pg_catalog.now() RETURNING key",
-                *key,
-            )
-            await self._connection.execute(
-                "DELETE FROM litellm_ledger.leases WHERE (counts, scope) = ($1, $2) "
-                "AND key = ANY($3::bigint[])",
-                *key,
-                [row[0] for row in ended],
-            )
-            windows = await self._connection.fetchval(
-                "SELECT count(*) FROM litellm_ledger.budget_windows "
-                "WHERE (counts, scope) = ($1, $2)",
-                *key,
-            )
-            if not windows:
-                await self._connection.execute(
-                    "DELETE FROM litellm_ledger.budget_scopes WHERE (counts, scope) = ($1, $2)",
-                    *key,
-                )
-            left += windows
-        return left
-
-    async def forget_statistics(self) -> None:
-        """Have the planner forget the person's values.
-
-        ``ANALYZE`` alone leaves those of a table that has no rows any more, and those of ``calls``
-        as a whole are not made with its partitions'.
-        """
-        clears = await self._connection.fetchval(_CLEARS)  # from PostgreSQL 18 on
-        tables = set()
-        for *column, text in await self._connection.fetch(_STATISTICS):
-            text = text.replace(MARK, "\0")
-            if self._person.is_in(text) or self._person.is_in(text.replace("\\\\", "\\")):
-                tables.add(column[0])
-                if clears:
-                    await self._connection.execute(_CLEAR, *column)
-        for name in sorted(tables):
-            await self._connection.execute(f'ANALYZE litellm_ledger."{name}"')
-
-
-_CLEARS: Final = "SELECT to_regproc('pg_catalog.pg_clear_attribute_stats') IS NOT NULL"
-_CLEAR: Final = "SELECT pg_catalog.pg_clear_attribute_stats('litellm_ledger', $1, $2, $3)"
-_STATISTICS: Final = """
-SELECT tablename::text, attname::text, inherited, pg_catalog.concat_ws(' ',
-    most_common_vals::text, histogram_bounds::text, most_common_elems::text)
-FROM pg_catalog.pg_stats WHERE schemaname = 'litellm_ledger' ORDER BY 1, 2, 3
-"""
-_BUDGETS: Final = ("budget_scopes", "budget_windows", "leases")
