@@ -298,9 +298,9 @@ def test_killed_anywhere_a_month_is_whole_or_gone(
         (retention, "uneven"),
         (retention, "remove"),
         (retention.rollup, "tidy"),
-        (retention, "_move_sums"),
-        (retention, "_delete"),
-        (retention, "_drop"),
+        (retention, "move_sums"),
+        (retention._Run, "_delete"),
+        (retention._Run, "_drop"),
         (retention, "note_deed"),
     ]
     for module, name in steps:

@@ -12,15 +12,15 @@ import asyncio
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from litellm_ledger._aggregates.steps import EPOCH, QUARTER
 from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._postgres.database import transaction
-from litellm_ledger._postgres.query import query
 from litellm_ledger._shipping import rollup
-from litellm_ledger._shipping.rollup import quarter_of, series_of
 
+from .expired import forget_sums, move_sums
+from .month import Month, months, writers_of
 from .removing import LONG, again, freeze, is_busy, note_deed, only_the_owner, remove, uneven
 
 if TYPE_CHECKING:
@@ -111,48 +111,6 @@ class PruningThere:
     dry_run: bool = False
 
 
-class _Month(NamedTuple):
-    """A month of UTC, as 202501."""
-
-    number: int
-    partition: bool = False
-    bytes: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.number // 100:04}-{self.number % 100:02}"
-
-    @property
-    def start(self) -> datetime:
-        return datetime(self.number // 100, self.number % 100, 1, tzinfo=UTC)
-
-    @property
-    def end(self) -> datetime:
-        year, month = divmod(self.number // 100 * 12 + self.number % 100, 12)
-        return datetime(year, month + 1, 1, tzinfo=UTC)
-
-    @property
-    def table(self) -> str:
-        return f"litellm_ledger.calls_{self.number}"
-
-    @property
-    def quarters(self) -> tuple[int, int]:
-        """The first and the last quarter of an hour."""
-        return (self.start - EPOCH) // QUARTER, (self.end - EPOCH) // QUARTER - 1
-
-    @property
-    def outside(self) -> str:
-        """The condition that a row of ``calls_outside`` is of it."""
-        return f"c.ts >= '{self.start.isoformat()}' AND c.ts < '{self.end.isoformat()}'"
-
-    @property
-    def which(self) -> str:
-        """The condition that a row of ``calls`` is of it, and of writers that are held ($1)."""
-        return (
-            f"(c.month = {self.number} OR (c.month = 0 AND {self.outside})) "
-            "AND c.writer_id = ANY($1::int[])"
-        )
-
-
 async def prune(
     connection: asyncpg.Connection,
     rule: Retention,
@@ -186,19 +144,17 @@ async def prune(
     if not dry_run:
         await only_the_owner(connection, "prune")
     moment = now or min(_clock(), await connection.fetchval("SELECT pg_catalog.now()"))
-    months = await _months(connection)
-    size = sum(one.bytes for one in months)
+    run = _Run(connection, rule, moment, who, why, patience)
+    there = await months(connection)
+    size = sum(one.bytes for one in there)
     gone: list[PrunedMonth] = []
     left: list[KeptMonth] = []
     freed = 0
-    for one in months:
+    for one in there:
         if not _may_go(one, rule, moment, size - freed):
             continue
         try:
-            if dry_run:
-                found = await _counted(connection, one)
-            else:
-                found = await _expire(connection, one, who, why, patience)
+            found = await (run.count(one) if dry_run else run.expire(one))
         except _LeftError as exc:
             left.append(KeptMonth(str(one), str(exc)))
             if isinstance(exc, _BusyError):
@@ -207,7 +163,7 @@ async def prune(
         freed += one.bytes
         if found.records or one.partition:
             gone.append(found)
-    aggregates = await _forget_sums(connection, rule, moment, who, why, dry_run=dry_run)
+    aggregates = await run.forget_sums(dry_run=dry_run)
     untimed, in_flight, rejected = await _staying(connection, rule, moment)
     over = max(0, size - freed - rule.max_size) if rule.max_size is not None else 0
     return PruningThere(
@@ -217,7 +173,7 @@ async def prune(
         size=size,
         aggregates=tuple(aggregates),
         over=over,
-        next=_next(months, rule, moment),
+        next=_next(there, rule, moment),
         untimed=untimed,
         in_flight=in_flight,
         rejected=rejected,
@@ -230,7 +186,7 @@ def _clock() -> datetime:
     return datetime.now(UTC)
 
 
-def _may_go(one: _Month, rule: Retention, now: datetime, size: int) -> bool:
+def _may_go(one: Month, rule: Retention, now: datetime, size: int) -> bool:
     """Whether a month goes: all of it is past its time, or the oldest must, for the size."""
     if one.end > now:
         return False
@@ -238,61 +194,63 @@ def _may_go(one: _Month, rule: Retention, now: datetime, size: int) -> bool:
     return old or (rule.max_size is not None and size > rule.max_size and one.partition)
 
 
-def _next(months: list[_Month], rule: Retention, now: datetime) -> tuple[str, datetime] | None:
+def _next(there: list[Month], rule: Retention, now: datetime) -> tuple[str, datetime] | None:
     """Return the month that is past its time in part."""
     if rule.keep is None:
         return None
-    for one in months:
+    for one in there:
         if one.start < now - rule.keep < one.end:
             return str(one), one.end + rule.keep
     return None
 
 
-async def _months(connection: asyncpg.Connection) -> list[_Month]:
-    """Return the months that there are outcomes or a partition of, ascending."""
-    found: dict[int, _Month] = {}
-    async with transaction(connection, timeout=LONG, readonly=True):
-        for number, partition, size in await connection.fetch(query("months")):
-            one = found.get(number, _Month(number))
-            found[number] = _Month(number, one.partition or partition, one.bytes + size)
-    return [found[number] for number in sorted(found)]
+class _Run:
+    """One run."""
 
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        rule: Retention,
+        now: datetime,
+        who: str,
+        why: str,
+        patience: float,
+    ) -> None:
+        self._connection = connection
+        self._rule = rule
+        self._now = now
+        self._who = who
+        self._why = why
+        self._patience = patience
 
-async def _writers(connection: asyncpg.Connection, month: _Month) -> list[int]:
-    text = query("writers_of_month").format(month=month.number, outside=month.outside)
-    return [row[0] for row in await connection.fetch(text)]
+    async def count(self, month: Month) -> PrunedMonth:
+        """Return what would go of a month."""
+        connection = self._connection
+        async with transaction(connection, timeout=LONG, readonly=True):
+            writers = await writers_of(connection, month)
+            await _refuse_uneven(connection, writers)
+            row = await connection.fetchrow(
+                "SELECT count(*), count(DISTINCT writer_id), coalesce(sum(cost_picousd), 0) "
+                f"FROM litellm_ledger.calls c WHERE {month.which}",
+                writers,
+            )
+        return PrunedMonth(str(month), int(row[0]), int(row[1]), int(row[2]))
 
+    async def expire(self, month: Month) -> PrunedMonth:
+        """Remove a month, in one transaction.
 
-async def _counted(connection: asyncpg.Connection, month: _Month) -> PrunedMonth:
-    """Return what would go of a month."""
-    async with transaction(connection, timeout=LONG, readonly=True):
-        writers = await _writers(connection, month)
-        if wrong := await uneven(connection, writers):
-            raise _LeftError(_uneven(wrong))
-        row = await connection.fetchrow(
-            "SELECT count(*), count(DISTINCT writer_id), coalesce(sum(cost_picousd), 0) "
-            f"FROM litellm_ledger.calls c WHERE {month.which}",
-            writers,
-        )
-    return PrunedMonth(str(month), int(row[0]), int(row[1]), int(row[2]))
+        Raises:
+            _LeftError: it stays as it was.
+        """
+        return await again(self._connection, partial(self._expire, month))
 
-
-async def _expire(
-    connection: asyncpg.Connection, month: _Month, who: str, why: str, patience: float
-) -> PrunedMonth:
-    """Remove a month, in one transaction.
-
-    Raises:
-        _LeftError: it stays as it was.
-    """
-
-    async def work() -> PrunedMonth:
-        writers = await _writers(connection, month)
+    async def _expire(self, month: Month) -> PrunedMonth:
+        connection = self._connection
+        writers = await writers_of(connection, month)
         await freeze(connection, writers)
-        if set(await _writers(connection, month)) - set(writers):
+        if set(await writers_of(connection, month)) - set(writers):
             raise _LeftError(_CAME)
-        if wrong := await uneven(connection, writers):
-            raise _LeftError(_uneven(wrong))
+        await _refuse_uneven(connection, writers)
         if await connection.fetchval(_UNSETTLED.format(which=month.which), writers):
             raise _LeftError(
                 "a call in it is unsettled, and its writer may still ship the outcome; run this "
@@ -305,18 +263,18 @@ async def _expire(
             [writers],
             "expired",
         )
-        await _move_sums(connection, month, writers)
+        await move_sums(connection, month, writers)
         await rollup.tidy(connection, *month.quarters)
-        await _delete(connection, month, writers)
+        await self._delete(month, writers)
         if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", month.table):
-            await _drop(connection, month, writers, patience)
+            await self._drop(month, writers)
         done = PrunedMonth(str(month), removed.outcomes, removed.writers, removed.cost)
         if removed.outcomes:
             await note_deed(
                 connection,
                 "prune",
-                who,
-                why,
+                self._who,
+                self._why,
                 month=str(month),
                 outcomes=removed.outcomes,
                 numbers=removed.numbers,
@@ -325,153 +283,75 @@ async def _expire(
             )
         return done
 
-    return await again(connection, work)
-
-
-def _uneven(writers: list[str]) -> str:
-    more = f" and {len(writers) - 1:,} others" if len(writers) > 1 else ""
-    return (
-        f"the outcomes of {writers[0]}{more} are not as many as were shipped: run litellm-ledger "
-        "verify, which says where; nothing of a month that is not whole is removed"
-    )
-
-
-async def _move_sums(connection: asyncpg.Connection, month: _Month, writers: list[int]) -> None:
-    """Move the sums of a month, by the tags that it is known by, to those of what expired.
-
-    Quarters of an hour are of one month each.  So the sums that are kept of them are those of its
-    outcomes, as far as they have been brought forward; what is missing there is added.
-    """
-    tags = await connection.fetchval(
-        "SELECT tags FROM litellm_ledger.expired_months WHERE month = $1", month.number
-    )
-    if tags is None:
-        tags = await rollup.chosen_tags(connection)
-    await connection.execute(query("expire_rolled"), tags, *month.quarters)
-    series = [series_of(None), *map(series_of, tags)]
-    for rows in (_NOT_ROLLED, _ROLLED_AND_BEATEN):
-        found = query("rollup_found").format(
-            rows=rows.format(which=month.which), quarter=quarter_of("c.ts")
+    async def _delete(self, month: Month, writers: list[int]) -> None:
+        """Delete what is not dropped with the partition."""
+        for table in ("beaten", "rollup_beaten"):
+            await self._connection.execute(
+                f"DELETE FROM litellm_ledger.{table} b USING litellm_ledger.calls c "
+                f"WHERE b.writer_id = c.writer_id AND b.seq = c.seq AND {month.which}",
+                writers,
+            )
+        await self._connection.execute(
+            f"DELETE FROM litellm_ledger.calls c WHERE c.month = 0 AND {month.which}", writers
         )
-        await connection.execute(query("expire_sums").format(found=found), writers, series)
-    await connection.execute(
-        "INSERT INTO litellm_ledger.expired_months AS m (month, tags, outcomes) "
-        f"SELECT {month.number}, $2::text[], count(*) FROM litellm_ledger.calls c "
-        f"WHERE {month.which} AND NOT {_BEATEN} HAVING count(*) > 0 "
-        "ON CONFLICT (month) DO UPDATE SET outcomes = m.outcomes + EXCLUDED.outcomes, "
-        "at = EXCLUDED.at",
-        writers,
-        tags,
-    )
 
+    async def _drop(self, month: Month, writers: list[int]) -> None:
+        """Drop the partition, as soon as nobody reads or ships.
 
-_BEATEN: Final = """EXISTS (
-    SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = c.writer_id AND b.seq = c.seq
-)"""
-_MARKS: Final = """
-    SELECT w.writer_id, s.series, coalesce(m.rolled, 0) AS rolled
-    FROM unnest($1::int[]) AS w (writer_id) CROSS JOIN unnest($2::text[]) AS s (series)
-    LEFT JOIN litellm_ledger.rollup_marks m ON m.writer_id = w.writer_id AND m.series = s.series
-"""
-_NOT_ROLLED: Final = f"""
-    (SELECT *, 1 AS sign FROM ({_MARKS}) AS marks) AS r
-    JOIN litellm_ledger.calls c ON c.writer_id = r.writer_id AND {{which}}
-    AND (c.seq > r.rolled OR c.line IS NOT NULL) AND NOT {_BEATEN}
-"""
-_ROLLED_AND_BEATEN: Final = f"""
-    (SELECT *, -1 AS sign FROM ({_MARKS}) AS marks) AS r
-    JOIN litellm_ledger.beaten u ON u.writer_id = r.writer_id AND u.seq <= r.rolled
-    JOIN litellm_ledger.calls c ON c.writer_id = u.writer_id AND c.seq = u.seq
-    AND c.line IS NULL AND {{which}}
-    AND NOT EXISTS (
-        SELECT FROM litellm_ledger.rollup_beaten d
-        WHERE d.writer_id = r.writer_id AND d.series = r.series AND d.seq = c.seq
-    )
-"""
+        Raises:
+            _LeftError: somebody always did.
+        """
+        connection, loop = self._connection, asyncio.get_running_loop()
+        end = loop.time() + self._patience
+        while True:
+            try:
+                async with connection.transaction():
+                    await connection.execute(
+                        f"SET LOCAL lock_timeout = {_MOMENT}; "
+                        "LOCK TABLE ONLY litellm_ledger.calls IN ACCESS EXCLUSIVE MODE; "
+                        f"LOCK TABLE {month.table} IN ACCESS EXCLUSIVE MODE"
+                    )
+                break
+            except Exception as exc:
+                if not is_busy(exc):
+                    raise
+                if loop.time() >= end:
+                    raise _BusyError(
+                        "questions or shippers hold the table without a pause, and a month can "
+                        "only be dropped between two of them; it stays with those after it: run "
+                        "this again when the long ones have ended"
+                    ) from exc
+            await asyncio.sleep(random.uniform(*_PAUSE))
+        if set(await writers_of(connection, month)) - set(writers):
+            raise _LeftError(_CAME)
+        await connection.execute(f"DROP TABLE {month.table}")
 
-
-async def _delete(connection: asyncpg.Connection, month: _Month, writers: list[int]) -> None:
-    """Delete what is not dropped with the partition."""
-    for table in ("beaten", "rollup_beaten"):
-        await connection.execute(
-            f"DELETE FROM litellm_ledger.{table} b USING litellm_ledger.calls c "
-            f"WHERE b.writer_id = c.writer_id AND b.seq = c.seq AND {month.which}",
-            writers,
+    async def forget_sums(self, *, dry_run: bool) -> list[str]:
+        """Remove the sums of months that are past the time for these; return the months."""
+        if self._rule.keep_aggregates is None:
+            return []
+        limit = self._now - self._rule.keep_aggregates
+        rows = await self._connection.fetch(
+            "SELECT month FROM litellm_ledger.expired_months WHERE outcomes > untold ORDER BY 1"
         )
-    await connection.execute(
-        f"DELETE FROM litellm_ledger.calls c WHERE c.month = 0 AND {month.which}", writers
-    )
+        due = [one for one in (Month(row[0]) for row in rows) if one.end <= limit]
+        for one in due if not dry_run else ():
+            await again(self._connection, partial(self._forget, one))
+        return [str(one) for one in due]
+
+    async def _forget(self, month: Month) -> None:
+        await freeze(self._connection, [])
+        how = {"month": str(month), "calls": await forget_sums(self._connection, month)}
+        await note_deed(self._connection, "forget", self._who, self._why, outcomes=0, **how)
 
 
-async def _drop(
-    connection: asyncpg.Connection, month: _Month, writers: list[int], patience: float
-) -> None:
-    """Drop the partition, as soon as nobody reads or ships.
-
-    Raises:
-        _LeftError: somebody always did.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + patience
-    while True:
-        try:
-            async with connection.transaction():
-                await connection.execute(
-                    f"SET LOCAL lock_timeout = {_MOMENT}; "
-                    "LOCK TABLE ONLY litellm_ledger.calls IN ACCESS EXCLUSIVE MODE; "
-                    f"LOCK TABLE {month.table} IN ACCESS EXCLUSIVE MODE"
-                )
-            break
-        except Exception as exc:
-            if not is_busy(exc):
-                raise
-            if loop.time() >= end:
-                raise _BusyError(
-                    "questions or shippers hold the table without a pause, and a month can only be "
-                    "dropped between two of them; it stays with those after it: run this again "
-                    "when the long ones have ended"
-                ) from exc
-        await asyncio.sleep(random.uniform(*_PAUSE))
-    if set(await _writers(connection, month)) - set(writers):
-        raise _LeftError(_CAME)
-    await connection.execute(f"DROP TABLE {month.table}")
-
-
-async def _forget_sums(
-    connection: asyncpg.Connection,
-    rule: Retention,
-    now: datetime,
-    who: str,
-    why: str,
-    *,
-    dry_run: bool,
-) -> list[str]:
-    """Remove the sums of months that are past the time for these; return the months."""
-    if rule.keep_aggregates is None:
-        return []
-    limit = now - rule.keep_aggregates
-    rows = await connection.fetch(
-        "SELECT month FROM litellm_ledger.expired_months WHERE outcomes > untold ORDER BY 1"
-    )
-    due = [one for one in (_Month(row[0]) for row in rows) if one.end <= limit]
-
-    async def work(month: _Month) -> None:
-        await freeze(connection, [])
-        calls = await connection.fetchval(
-            "WITH gone AS (DELETE FROM litellm_ledger.expired_sums "
-            "WHERE quarter BETWEEN $1 AND $2 RETURNING tag_name, calls) "
-            "SELECT coalesce(sum(calls) FILTER (WHERE tag_name IS NULL), 0)::bigint FROM gone",
-            *month.quarters,
+async def _refuse_uneven(connection: asyncpg.Connection, writers: list[int]) -> None:
+    if wrong := await uneven(connection, writers):
+        more = f" and {len(wrong) - 1:,} others" if len(wrong) > 1 else ""
+        raise _LeftError(
+            f"the outcomes of {wrong[0]}{more} are not as many as were shipped: run litellm-ledger "
+            "verify, which says where; nothing of a month that is not whole is removed"
         )
-        await connection.execute(
-            "UPDATE litellm_ledger.expired_months SET untold = outcomes WHERE month = $1",
-            month.number,
-        )
-        await note_deed(connection, "forget", who, why, month=str(month), calls=calls, outcomes=0)
-
-    for one in due if not dry_run else ():
-        await again(connection, lambda one=one: work(one))  # type: ignore[misc]
-    return [str(one) for one in due]
 
 
 async def _staying(
