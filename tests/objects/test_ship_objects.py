@@ -24,7 +24,8 @@ from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._maintenance.seal import seal
 from litellm_ledger._objects.erase import erase_objects
 from litellm_ledger._objects.proof import shipped_to
-from litellm_ledger._objects.ship import ObjectShipper, Shipment
+from litellm_ledger._objects.sending import Shipment
+from litellm_ledger._objects.ship import ObjectShipper
 from litellm_ledger._objects.store import Denied, ObjectStorageError, open_prefix
 from litellm_ledger.testing import Killed
 

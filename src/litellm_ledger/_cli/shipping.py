@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from litellm_ledger._objects.ship import ObjectShipper, Shipment
+    from litellm_ledger._objects.sending import Shipment
+    from litellm_ledger._objects.ship import ObjectShipper
     from litellm_ledger._reports.ledger import Ledger as Ledgers
 
 __all__ = ["ship"]

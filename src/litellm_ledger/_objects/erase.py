@@ -18,7 +18,8 @@ from litellm_ledger._reading.lines import Problem
 
 from .mirror import Mirror
 from .names import PARTS
-from .ship import ObjectShipper, Shipment
+from .sending import Shipment
+from .ship import ObjectShipper
 from .store import Prefix
 
 __all__ = ["erase_objects"]

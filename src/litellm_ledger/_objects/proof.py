@@ -11,11 +11,11 @@ from pathlib import Path
 from litellm_ledger._archive.archive import digest
 from litellm_ledger._maintenance.past_time import Shipped
 from litellm_ledger._reading.listing import Snapshot, by_writer
-from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName
+from litellm_ledger._records.layout import SEGMENTS, SegmentName
 
 from .names import PARTS
-from .sent import Sent, stamp_of
-from .ship import is_expired
+from .sending import is_expired_file
+from .sent import Sent, file_of, stamp_of, upto
 from .store import Missing, Prefix, Stored
 
 __all__ = ["shipped_to"]
@@ -42,23 +42,17 @@ class _Proof:
 
     def last(self, writer: str) -> float:
         """Return the number up to which all sealed segments of a writer are there."""
-        last = 0
         try:
-            for name in self._families.get(writer, ()):
-                if name.last is None or not self._is_there(name):
-                    break
-                last = max(last, name.last)
+            return upto(self._families.get(writer, ()), self._is_there)
         finally:
             self._sent.keep()
-        return last
 
     def _is_there(self, name: SegmentName) -> bool:
-        place = self._ledger.archive.get(name)
-        part, file = (SEGMENTS, str(name)) if place is None else (ARCHIVE, place[0].path.name)
+        part, file = file_of(self._ledger, name)
         path = self._root / part / file
         try:
             state, sha256 = path.lstat(), digest(path)
-            if place is None and is_expired(name, path):
+            if part == SEGMENTS and is_expired_file(name, path):
                 return True  # no record is in there
         except FileNotFoundError:
             return True  # pruned or compacted just now

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from litellm_ledger._reading.listing import Snapshot
+from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName
 from litellm_ledger._storage.checked_files import cache_file
 
 from .store import Stored
 
-__all__ = ["Sent", "Stamp", "stamp_of"]
+__all__ = ["Sent", "Stamp", "file_of", "stamp_of", "upto"]
 
 Stamp = tuple[int, int, int]
 """Of a file: inode, size, time of its last change in ns."""
@@ -111,3 +114,19 @@ def _load(file: Path | None) -> dict[str, _Known]:
 def stamp_of(state: os.stat_result) -> Stamp:
     """Return by what a file is known."""
     return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def file_of(ledger: Snapshot, name: SegmentName) -> tuple[str, str]:
+    """Return the file that has a segment, by part and name: itself, or one of the archive."""
+    place = ledger.archive.get(name)
+    return (SEGMENTS, str(name)) if place is None else (ARCHIVE, place[0].path.name)
+
+
+def upto(family: Iterable[SegmentName], is_there: Callable[[SegmentName], bool]) -> int:
+    """Return up to which number all sealed segments of a writer are there."""
+    last = 0
+    for name in family:
+        if name.last is None or not is_there(name):
+            break
+        last = max(last, name.last)
+    return last

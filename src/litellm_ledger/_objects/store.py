@@ -224,13 +224,11 @@ class Prefix:
         """
 
         def got() -> tuple[bytes, Stored, str | None]:
-            self.requests["get"] += 1
-            answer = self._store.get(name)
-            meta, checksum = answer.meta, _checksum(answer)
+            answer, known = self._asked(name)
             data = bytes(answer.bytes())
-            if len(data) != meta["size"]:
-                raise ConnectionError(f"{len(data)} of {meta['size']} bytes came")
-            return data, _stored(meta, meta["size"]), checksum
+            if len(data) != known.size:
+                raise ConnectionError(f"{len(data)} of {known.size} bytes came")
+            return data, known, _checksum(answer)
 
         return self._tried("read", name, got)
 
@@ -242,11 +240,8 @@ class Prefix:
         """
 
         def told() -> tuple[Stored, str]:
-            self.requests["get"] += 1
-            answer = self._store.get(name)
-            known = _stored(answer.meta, answer.meta["size"])
-            checksum = _checksum(answer)
-            return known, checksum or _hashed(answer, known.size)
+            answer, known = self._asked(name)
+            return known, _checksum(answer) or _hashed(answer, known.size)
 
         return self._tried("read", name, told)
 
@@ -258,9 +253,7 @@ class Prefix:
         """
 
         def computed() -> tuple[Stored, str]:
-            self.requests["get"] += 1
-            answer = self._store.get(name)
-            known = _stored(answer.meta, answer.meta["size"])
+            answer, known = self._asked(name)
             return known, _hashed(answer, known.size)
 
         return self._tried("read", name, computed)
@@ -272,13 +265,13 @@ class Prefix:
             Missing, ObjectStorageError: as said there; also between two blocks.
         """
 
-        def asked() -> Any:
-            self.requests["get"] += 1
-            return self._store.get(name)
-
-        answer = self._tried("read", name, asked)
-        known = _stored(answer.meta, answer.meta["size"])
+        answer, known = self._tried("read", name, lambda: self._asked(name))
         return known, _checksum(answer), self._blocks(name, answer, known.size)
+
+    def _asked(self, name: str) -> tuple[Any, Stored]:
+        self.requests["get"] += 1
+        answer = self._store.get(name)
+        return answer, _stored(answer.meta, answer.meta["size"])
 
     def _blocks(self, name: str, answer: Any, left: int) -> Iterator[bytes]:
         try:
