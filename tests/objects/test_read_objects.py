@@ -318,6 +318,19 @@ def test_an_object_that_is_larger_than_any_file_of_a_ledger_is_not_fetched(
     assert ("get", FIRST) not in store.asked[start:]
 
 
+def test_the_footer_of_an_archive_that_is_too_large_is_not_fetched(
+    root: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(root, store)
+    name = f"archive/2025-01-01.{'0' * 16}.parquet"
+    monkeypatch.setattr("litellm_ledger._objects.mirror.LARGEST", 200_000)
+    store.below.put(name, bytes(200_000) + (190_000).to_bytes(4, "little") + b"PAR1")
+    start = len(store.asked)
+    with pytest.raises(LedgerError, match="more than any file"):
+        Ledger(URL).report(["tag:x"], where={"model": "m"})
+    assert not any(name in asked for asked in store.asked[start:])
+
+
 def test_where_nothing_is_or_a_newer_version_was_it_is_said(store: FaultyStore) -> None:
     prefix(store)
     with pytest.raises(LedgerPathError, match="litellm-ledger ship --to"):

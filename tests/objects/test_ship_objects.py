@@ -411,6 +411,36 @@ def test_a_copy_from_before_an_erasure_brings_nothing_back(
     assert not traces(written(store, tmp_path / "after"))
 
 
+def test_a_forged_audit_of_an_erasure_has_nobody_remove_objects(
+    tmp_path: Path, store: FaultyStore
+) -> None:
+    root = tmp_path / "usage"
+    two_people(root, archive=True)
+    ship(root, store)
+    there = contents(store)
+    copy = shutil.copytree(root, tmp_path / "copy")
+    erased(copy)
+    forged = files(copy)
+    for name in forged.keys() - there.keys():  # who may only create, and has no records
+        store.below.put(name, b"" if name.startswith("archive/") else forged[name])
+    HandMade(root, OTHER_WRITER).sealed(1, 5)
+    done = ship(root, store)
+    assert done.removed == 0
+    assert there.keys() <= contents(store).keys()
+
+
+def test_an_object_that_is_larger_than_any_file_of_a_ledger_is_not_read_by_a_shipper(
+    root: Path, tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "segments/99991231T000000Z-00000000000000ff.0000000000000001-0000000000000002.jsonl"
+    store.below.put(name, bytes(200_000))
+    monkeypatch.setattr("litellm_ledger._objects.ship.LARGEST", 100_000)
+    done = ship(root, store)
+    assert ("get", name) not in store.asked
+    assert [one.file for one in done.problems] == [name]
+    assert done.files > 2
+
+
 def test_a_person_is_erased_from_objects_that_no_machine_has_any_more(
     tmp_path: Path, store: FaultyStore
 ) -> None:

@@ -136,12 +136,7 @@ class Mirror:
                 return
 
     def _fetch_once(self, part: str, name: str) -> None:
-        size = self._there[part][name].size
-        if size > LARGEST:
-            raise ObjectStorageError(
-                f"{self.prefix.url}/{part}/{name} has {size:,} bytes, more than any file of a "
-                "ledger; remove it"
-            )
+        self._refuse_large(part, name)
         known, checksum, blocks = self.prefix.opened(f"{part}/{name}")
         path = self.directory / part / name
         temporary = path.with_name(f"{name}.{secrets.token_hex(8)}.tmp")
@@ -167,6 +162,14 @@ class Mirror:
         with self._lock:
             self._there[part][name] = known
 
+    def _refuse_large(self, part: str, name: str) -> None:
+        size = self._there[part][name].size
+        if size > LARGEST:
+            raise ObjectStorageError(
+                f"{self.prefix.url}/{part}/{name} has {size:,} bytes, more than any file of a "
+                "ledger; remove it"
+            )
+
     def _check(self, part: str, name: str, sha256: str, sent: str | None) -> None:
         """Refuse content that is not what was sent, or, in the archive, not what its name says."""
         match = _ARCHIVED.fullmatch(name) if part == ARCHIVE else None
@@ -186,6 +189,7 @@ class Mirror:
             there = self._there[ARCHIVE].get(name)
             if there is None:
                 return None
+            self._refuse_large(ARCHIVE, name)
             start = max(0, there.size - _AT_FIRST)
             data = self.prefix.ending(f"{ARCHIVE}/{name}", there.size, start)
             length = int.from_bytes(data[-8:-4], "little") + 8

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import Final
 
 from litellm_ledger._archive.archive import ArchiveFile, read_archived
 from litellm_ledger._maintenance.erasing import not_erased
@@ -44,12 +45,14 @@ from litellm_ledger._records.ranges import Spans
 from litellm_ledger._storage import manifest as manifests
 from litellm_ledger._storage.shipping_marks import note
 
-from .names import PARTS, VERSION, VERSIONS, is_name, refuse_newer_objects
+from .names import LARGEST, PARTS, VERSION, VERSIONS, is_name, refuse_newer_objects
 from .sending import File, Sending, Shipment, is_expired
 from .sent import file_of, stamp_of, upto
 from .store import Missing, ObjectStorageError, Prefix, Stored
 
 __all__ = ["ObjectShipper"]
+
+_TOO_LARGE: Final = f"the object is larger than {LARGEST:,} bytes, which no file of a ledger is"
 
 
 class ObjectShipper:
@@ -168,6 +171,9 @@ class ObjectShipper:
         for text in self._there[SEGMENTS]:
             name = SegmentName.parse(text)
             if name is not None and name.adjusts and text not in known:
+                if self._there[SEGMENTS][text].size > LARGEST:
+                    self._files.problem(SEGMENTS, text, _TOO_LARGE)
+                    continue
                 if text not in self._theirs:
                     with contextlib.suppress(Missing):
                         data, _, _ = self._prefix.get(f"{SEGMENTS}/{text}")
@@ -207,7 +213,7 @@ class ObjectShipper:
         files.each(MANIFESTS, told, self._is_manifest)
         for path in ledger.broken:
             files.problem(ARCHIVE, path.name, "is not whole; restore it from a backup")
-        self._remove_erased(audits)
+        self._remove_erased(read_additions(self._root, ledger.adjustments, []))
         if self._remove_compacted:
             self._remove_archived(archive.values())
         files.done.segments = sum(str(name) in there for name in sealed) + sum(
@@ -257,8 +263,8 @@ class ObjectShipper:
         """Whether the prefix has all numbers of a segment that stands for pruned ones."""
         spans = Spans()
         for text in self._there[SEGMENTS]:
-            other = SegmentName.parse(text)
-            if other is not None and other.writer == name.writer:
+            other = SegmentName.parse(text) if text.startswith(f"{name.writer}.") else None
+            if other is not None:
                 spans.add_range(other.first, other.last or 0)
         for one in self._prunes:
             other = SegmentName.parse(one.segment)
@@ -284,9 +290,14 @@ class ObjectShipper:
 
     # -- what is removed -----------------------------------------------------------------------
 
-    def _remove_erased(self, audits: Sequence[Audit]) -> None:
-        """Remove what records were erased from, where what took its place is there."""
-        for file in self._files.erasures.exchanges():
+    def _remove_erased(self, ours: Sequence[Adjustment | Audit]) -> None:
+        """Remove what records were erased from, where what took its place is there.
+
+        Only by audits of this ledger: who may create objects and not remove them could have others
+        remove them, by an audit of an erasure that never was.
+        """
+        audits = [one for one in ours if isinstance(one, Audit)]
+        for file in Erasures(ours).exchanges():
             if file.part != ARCHIVE or file.old_name == file.new_name:
                 continue
             if {file.old_name, file.new_name} <= self._there[ARCHIVE].keys():
