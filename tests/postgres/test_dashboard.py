@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,11 @@ from tests.integration.test_web_api import PAGES, SECRET, answer, asked, fill, r
 from tests.ledger_by_hand import HandMade
 from tests.postgres.shipped import load, roll, seal_all
 
+from litellm_ledger._reading.elsewhere import Fetched, Wanted
 from litellm_ledger._reports.places import place_of
+from litellm_ledger._warehouse.reading import Database
 from litellm_ledger._web import feed
-from litellm_ledger._web.service import Asked
+from litellm_ledger._web.service import Asked, Service
 from litellm_ledger._web.verifying import Verifier
 from litellm_ledger._web.worker import Workers
 
@@ -49,14 +55,14 @@ ASKED = (
 
 @pytest.mark.parametrize("who", ["operator", "acme", f"{SECRET}-tenant", "somebody else"])
 def test_the_answers_are_those_of_the_directory(both: tuple[Path, str], who: str) -> None:
-    for path, here, there in zip(
+    for path, one, other in zip(
         ASKED, asked(both[0], *ASKED, who=who), asked(both[1], *ASKED, who=who), strict=True
     ):
-        assert (here.status_code, there.status_code) == (200, 200), there.text
-        told, found = here.json(), there.json()
-        for one in (told, found):
-            one.pop("as_of")
-            one.pop("processes", None)  # these are on their machine
+        assert (one.status_code, other.status_code) == (200, 200), other.text
+        told, found = one.json(), other.json()
+        for answer_ in (told, found):
+            answer_.pop("as_of")
+            answer_.pop("processes", None)  # these are on their machine
         assert found == told, path
 
 
@@ -151,6 +157,35 @@ def test_calls_that_are_shipped_later_are_news(
         assert feed.missed(place, told.at, scope) == ([], told.at, False)
     monkeypatch.setattr(feed, "_FETCHED", 1)
     assert feed.missed(place, hello.at, None) == ([], told.at, True)
+
+
+def test_four_connections_serve_many_viewers(
+    both: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(place_of(both[1]))
+    turns: threading.BoundedSemaphore = service.answers._source._place._turns  # type: ignore[attr-defined]
+    lock, inside, full = threading.Lock(), 0, threading.Event()
+    free: list[bool] = []
+    fetch = Database.fetch
+
+    @contextmanager
+    def counted(self: Database, wanted: Wanted) -> Iterator[Fetched]:
+        nonlocal inside
+        with lock:
+            inside += 1
+            if inside == 4:
+                free.append(turns.acquire(blocking=False))
+                full.set()
+        assert full.wait(60)
+        with fetch(self, wanted) as fetched:
+            yield fetched
+
+    monkeypatch.setattr(Database, "fetch", counted)
+    given = [[("where", f"tag:user=u{number}")] for number in range(16)]
+    asking = [Asked(kind="api", what="report", given=one, scope=None) for one in given]
+    with ThreadPoolExecutor(len(asking)) as pool:
+        assert {reply.status for reply in pool.map(service, asking)} == {200}
+    assert free == [False]
 
 
 def test_verify_says_what_it_cannot_prove(both: tuple[Path, str]) -> None:

@@ -6,16 +6,20 @@ is kept here.  Calls are listed by when they began, as ``litellm-ledger calls`` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 import msgspec
 
 from litellm_ledger._aggregates.selection import Selection
-from litellm_ledger._reading.elsewhere import Elsewhere, Wanted, at_hand
+from litellm_ledger._reading.elsewhere import Elsewhere, Fetched, Wanted, at_hand
 from litellm_ledger._reading.listing import Snapshot, each
-from litellm_ledger._records.layout import split_id
+from litellm_ledger._reading.verdict import Verification
+from litellm_ledger._records.layout import SegmentName, split_id
 from litellm_ledger._records.record import UsageRecord
 from litellm_ledger._reports.engine import find_operation, list_calls, make_report, operation_in
 from litellm_ledger._reports.history import Operation
@@ -29,6 +33,8 @@ __all__ = ["There"]
 
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 _MOMENT: Final = timedelta(microseconds=1)
+_AT_ONCE: Final = 4
+"""Questions of all viewers: a server has a hundred connections, of which others need some."""
 
 
 class There:
@@ -39,7 +45,7 @@ class There:
     """
 
     def __init__(self, place: Elsewhere) -> None:
-        self._place = place
+        self._place = _FewAtOnce(place)
 
     def report(self, by: Sequence[str], selection: Selection, *, quantiles: bool) -> Report:
         """Add up outcomes."""
@@ -112,6 +118,33 @@ class There:
             "unshipped": None if unshipped is None else msgspec.to_builtins(unshipped),
             "findings": [],
         }
+
+
+class _FewAtOnce(Elsewhere):
+    """The same ledger, asked a few questions at a time: each takes a connection of its own."""
+
+    def __init__(self, place: Elsewhere) -> None:
+        self.url = place.url
+        self._place = place
+        self._turns = BoundedSemaphore(_AT_ONCE)
+
+    def __str__(self) -> str:
+        return str(self._place)
+
+    @contextmanager
+    def fetch(self, wanted: Wanted) -> Iterator[Fetched]:
+        with ExitStack() as opened:
+            with self._turns:
+                fetched = opened.enter_context(self._place.fetch(wanted))
+            yield fetched
+
+    def segments(self) -> list[SegmentName]:
+        with self._turns:
+            return self._place.segments()
+
+    def verify(self, *, full: bool = False, against: Sequence[Path] = ()) -> Verification:
+        with self._turns:
+            return self._place.verify(full=full, against=against)
 
 
 def _began(record: UsageRecord) -> tuple[datetime, str]:
