@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tests import fakes
 from tests.integration.test_budgets import ask, client
 
@@ -20,6 +23,7 @@ from litellm_ledger._budgets.amounts import Amounts
 from litellm_ledger._budgets.gate import Gate
 from litellm_ledger._budgets.leasing import Ask, Lending, Lent, Unavailable
 from litellm_ledger._budgets.lender import DatabaseLender
+from litellm_ledger._cli.app import app
 from litellm_ledger._postgres import database
 from litellm_ledger._records.money import usd
 from litellm_ledger._storage.filesystem import REAL
@@ -340,3 +344,29 @@ async def test_an_amount_below_zero_is_refused(database_url: str) -> None:
         with pytest.raises(LedgerPathError, match="below zero"):
             await lender.ask("w", ask_for._replace(**wrong))
     lender.close()
+
+
+async def test_the_command_line_shows_what_all_machines_were_lent(
+    database_url: str, machines: list[Machine], tmp_path: Path
+) -> None:
+    def shown(*args: str) -> Any:
+        done = CliRunner().invoke(app, ["budgets", database_url, *args])
+        return done.exit_code, done.output
+
+    status, text = await asyncio.to_thread(shown)
+    assert (status, "No budget is lent here now" in text) == (0, True), text
+    all_ = total(name="all")
+    async with (
+        machines[0].gate(database_url, all_) as (first, _),
+        machines[1].gate(database_url, all_) as (second, _),
+    ):
+        await first.take(TEN, "m", {}, NOW)
+        await second.take(amount(20), "m", {}, NOW)
+        status, text = await asyncio.to_thread(shown, "--json")
+        (found,) = json.loads(text)["budgets"]
+        assert (status, found["budget"], found["holders"], found["limit"]) == (0, "all", 2, None)
+        assert usd(30) <= Decimal(found["lent"]) <= usd(LIMIT)
+        file = tmp_path / "budgets.toml"
+        file.write_text(f'[[budget]]\nlimit = "{usd(LIMIT):f}"\nwindow = "total"\nname = "all"\n')
+        status, text = await asyncio.to_thread(shown, "--budgets", str(file))
+        assert (status, f"${usd(LIMIT):f} " in text) == (0, True), text

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._errors import LedgerError
 
-from .flags import Output, complain, emit, zone_name
+from .flags import Output, complain, emit, in_a_directory, zone_name
 from .now import Zone
 from .parameters import option
 from .tables import on_terminal, tell
@@ -50,6 +50,11 @@ def alerts(
 
     from litellm_ledger._reports.alerts import find_alerts
 
+    in_a_directory(
+        ledger,
+        "run alerts on each machine, where backlog and disk are. Sums over all machines are told "
+        "by litellm-ledger metrics URL, for alerts of Prometheus, and daily URL --json",
+    )
     tz = zone_name(tz, local=on_terminal())
     found = find_alerts(
         ledger,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from litellm_ledger._aggregates.formatting import clean, counted
 
-from .flags import Output, emit, home
+from .flags import Output, emit, home, in_a_directory
 from .parameters import argument, option
 from .progress import working
 from .tables import write
@@ -45,6 +45,11 @@ def backup(
 
     from litellm_ledger._maintenance.backup import back_up
 
+    in_a_directory(
+        ledger,
+        "a database is copied by pg_dump, object storage by its own tools; litellm-ledger export "
+        "URL writes the records",
+    )
     with working(f"copying {ledger.path}"):
         done = back_up(ledger.path, dest, incremental=incremental)
     return emit(
@@ -52,6 +57,7 @@ def backup(
         lambda: {"path": str(ledger.path), "dest": str(dest), **msgspec.to_builtins(done)},
         lambda: _print_backup(dest, done),
         status=int(bool(done.problems)),
+        calm=True,
     )
 
 

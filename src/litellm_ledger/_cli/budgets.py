@@ -16,13 +16,13 @@ from litellm_ledger._reports.plain import plain_value, utc
 
 from .alerts import Webhook, sent_to
 from .audits import Who, user_name
-from .flags import Output, complain, emit
+from .flags import Output, complain, emit, in_a_directory
 from .parameters import option
 from .progress import working
 from .tables import Column, show, tell, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from litellm_ledger._aggregates.question import Question
     from litellm_ledger._budgets.budget import Budget
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from litellm_ledger._budgets.status import BudgetStatus
     from litellm_ledger._records.line import Line
     from litellm_ledger._reports.ledger import Ledger
+    from litellm_ledger._warehouse.lent import SharedBudget
 
 __all__ = ["budgets", "release", "simulate"]
 
@@ -56,6 +57,9 @@ def budgets(
     from litellm_ledger._budgets.status import standing, status_of
 
     now = datetime.now(UTC)
+    if len(ledger.places) == 1 and hasattr(ledger.places[0], "shared_budgets"):
+        return _shared(output, ledger.places[0], file, limit)
+    in_a_directory(ledger, "run budgets on each machine: it counts where the calls are made")
     chosen = _budgets(ledger, file)
     with working(f"reading {ledger.path}"):
         found = standing(ledger.path, chosen, now)
@@ -78,6 +82,71 @@ def budgets(
         lambda: _print_statuses(statuses, limit, sent, output),
         status=int(any(_is_reached(one) for one in statuses)),
     )
+
+
+def _shared(output: Output, place: Any, file: Path | None, limit: int) -> int:
+    """Show what a database has lent; with a file of budgets also their limits."""
+    from litellm_ledger._budgets.budgets_file import read_budgets
+    from litellm_ledger._records.money import usd
+
+    known = [] if file is None else read_budgets(file)
+    limits = {
+        one.counts: usd(one.limit_units) if one.unit == "usd" else one.limit_units for one in known
+    }
+    with working(f"reading {place}"):
+        found: list[SharedBudget] = place.shared_budgets()
+    spent = [one for one in found if one.counts in limits and one.used >= limits[one.counts]]
+
+    def plain() -> dict[str, Any]:
+        rows = [
+            {
+                **{name: plain_value(getattr(one, name)) for name in one.__struct_fields__},
+                "limit": plain_value(limits.get(one.counts)),
+            }
+            for one in found
+        ]
+        return {"path": str(place), "ok": not spent, "budgets": rows}
+
+    return emit(
+        output,
+        plain,
+        lambda: _print_shared(found, limits, limit, output),
+        status=int(bool(spent)),
+    )
+
+
+def _print_shared(
+    found: Sequence[SharedBudget],
+    limits: Mapping[str, Decimal | int],
+    limit: int,
+    output: Output,
+) -> None:
+    if not found:
+        tell("No budget is lent here now; clients share budgets by budgets_at=.")
+        return
+    shown = found[: limit or None]
+    bounds = [limits.get(one.counts) for one in shown]
+    show(
+        [
+            Column("budget", [clean(one.budget) for one in shown], left=True, keep=9),
+            Column("scope", [clean(one.scope) or "-" for one in shown], left=True, keep=9),
+            *([Column("limit", [*map(_said, shown, bounds)], whole=True)] if limits else []),
+            Column("used", [_said(one, one.used) for one in shown], whole=True),
+            Column("lent", [_said(one, one.lent) for one in shown], whole=True),
+            Column("processes", [f"{one.holders:,}" for one in shown], keep=3),
+            Column("until", [utc(one.until) for one in shown], left=True, keep=5),
+        ],
+        color=output.color,
+    )
+    if len(shown) < len(found):
+        write(f"{counted(len(found) - len(shown), 'row')} more; --limit 0 shows all.")
+    if not output.quiet:
+        tell(
+            "Used is what all machines have spent or hold, as they said last; lent is that and "
+            "what their processes may still spend without asking."
+        )
+        if not limits:
+            tell("Limits are those of the programs: --budgets FILE shows them beside it.")
 
 
 def simulate(
@@ -298,7 +367,7 @@ def _print_statuses(
         tell(f"{counted(sent, 'alert')} sent.")
 
 
-def _said(one: BudgetStatus, amount: Decimal | int | None) -> str:
+def _said(one: BudgetStatus | SharedBudget, amount: Decimal | int | None) -> str:
     if amount is None:
         return "-"
     if isinstance(amount, Decimal):

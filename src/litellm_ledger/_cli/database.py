@@ -65,6 +65,7 @@ def check(output: Output, url: URL = None) -> int:
         lambda: {"database": address.place, "ok": not found.faults, **asdict(found)},
         lambda: _print_standing(address, found),
         status=int(bool(found.faults)),
+        calm=True,
     )
 
 
@@ -93,7 +94,8 @@ def rebuild(output: Output, url: URL = None) -> int:
     return emit(
         output,
         lambda: {"database": address.place, "added": done},
-        lambda: write(f"{clean(address.place)}: sums made anew, {counted(done, 'number')} added."),
+        lambda: tell(f"{address.place}: sums made anew of {counted(done, 'record')}."),
+        calm=True,
     )
 
 
@@ -152,8 +154,13 @@ def _applied(output: Output, address: Address, applied: list[Migration]) -> int:
             write(f"applied {one.version:04} {one.name}")
         verb = "now has" if applied else "has"
         tell(f"{address.place} {verb} schema version {latest()}.")
+        if any(one.version == 1 for one in applied):
+            tell(
+                "Next: GRANT ledger_writer TO those who ship, and ledger_reader TO those who read; "
+                "litellm-ledger database check URL, as each of them, says what they may."
+            )
 
-    return emit(output, plain, table)
+    return emit(output, plain, table, calm=True)
 
 
 def _print_standing(address: Address, found: Standing) -> None:

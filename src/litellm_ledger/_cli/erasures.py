@@ -237,6 +237,7 @@ def _end(
         plain,
         table,
         status=int(not dry_run and not done.done),
+        calm=not dry_run,
     )
 
 

@@ -55,6 +55,7 @@ __all__ = [
     "complain",
     "emit",
     "home",
+    "in_a_directory",
     "one_by_one",
     "paths_dict",
     "place",
@@ -212,7 +213,7 @@ _FORMS: Final = {
     "md": "Print a Markdown table.",
     "raw": RAW,
     "no_color": "Print without colour, as with $NO_COLOR.",
-    "quiet": "Print no notes below the table.",
+    "quiet": "Print no notes below a table, and nothing of what was done if all is well.",
 }
 _OUT: Final = "Write to this file, complete or not at all: .json, .csv and .md choose the form."
 _FILES: Final = ("export", "html")
@@ -434,12 +435,18 @@ def emit(
     *,
     csv: Callable[[], None] | None = None,
     status: int = 0,
+    calm: bool = False,
 ) -> int:
     """Print in the form that was asked for; return the exit status of the command.
 
     The status is noted before: it holds also if the reader leaves early.
+
+    Args:
+        calm: of a command that checks or changes something: ``--quiet`` is silent if all is well.
     """
     _status["status"] = status
+    if calm and output.quiet and not (output.json or status):
+        return status
     if output.json:
         put_json(plain())
     elif output.csv and csv is not None:
@@ -452,6 +459,17 @@ def emit(
 def place(ledger: Ledger) -> str:
     """Return where a ledger is, or several, in words."""
     return " and ".join(map(str, ledger.places))
+
+
+def in_a_directory(ledger: Ledger, instead: str) -> None:
+    """Refuse a ledger that is elsewhere, and say what there is for it instead.
+
+    Raises:
+        ValueError: one of them is no directory of this machine.
+    """
+    for one in ledger.places:
+        if not isinstance(one, Path):
+            raise ValueError(f"{one} is no directory of this machine: {instead}")
 
 
 def paths_dict(ledger: Ledger) -> dict[str, Any]:

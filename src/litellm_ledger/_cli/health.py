@@ -16,7 +16,7 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import ENVIRONMENT
 
-from .flags import Output, Wheres, complain, emit, one_by_one
+from .flags import Output, Wheres, complain, emit, in_a_directory, one_by_one
 from .parameters import argument, option
 from .progress import working
 from .settings import foreign, ledger_directory, settings
@@ -67,6 +67,11 @@ def doctor(
     from litellm_ledger._reports.ledger import Ledger
 
     ledger = Ledger(paths or ledger_directory())
+    in_a_directory(
+        ledger,
+        "run doctor on each machine. litellm-ledger verify URL says whether all is there, and "
+        "litellm-ledger database check URL whether a database is fit",
+    )
     if len(ledger.paths) > 1:
         return one_by_one(
             ledger, output, lambda one: doctor(output, (str(one.path),), prices=prices)
@@ -96,7 +101,7 @@ def doctor(
             print_opinion(opinion, color=output.color)
         _print_findings(findings, color=output.color)
 
-    return emit(output, plain, table, status=int(warned))
+    return emit(output, plain, table, status=int(warned), calm=True)
 
 
 def _second_opinion(ledger: Ledger) -> SecondOpinion:
@@ -180,6 +185,7 @@ def recover(output: Output, ledger: Ledger) -> int:
         lambda: _with_path(ledger, result),
         lambda: _print_recovery(ledger.path, result),
         status=2 if any(writer.error for writer in result.writers) else 0,
+        calm=True,
     )
 
 
@@ -228,6 +234,7 @@ def compact(
         lambda: _with_path(ledger, result),
         lambda: _print_compaction(ledger.path, result),
         status=int(bool(result.left or result.broken)),
+        calm=True,
     )
 
 

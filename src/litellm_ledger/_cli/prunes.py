@@ -127,6 +127,7 @@ def prune(
         lambda: _plain(ledger.path, done, msgspec.to_builtins(done)),
         lambda: _print_pruning(ledger.path, done),
         status=int(bool(done.left or done.over)),
+        calm=not dry_run,
     )
 
 
@@ -193,6 +194,7 @@ def _prune_there(
         plain,
         lambda: _print_pruning_there(str(place), done),
         status=int(bool(done.left or done.over)),
+        calm=not dry_run,
     )
 
 

@@ -35,6 +35,7 @@ def seal(output: Output, ledger: Ledger) -> int:
         lambda: {"path": str(ledger.path), **msgspec.to_builtins(result)},
         lambda: _print_sealing(ledger.path, result),
         status=int(bool(result.left)),
+        calm=True,
     )
 
 

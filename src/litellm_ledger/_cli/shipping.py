@@ -120,8 +120,9 @@ def _ship_objects(
     return emit(
         output,
         lambda: _plain(prefix.url, paths, done),
-        lambda: _print(prefix.url, paths, done, quiet=output.quiet),
+        lambda: _print(prefix.url, paths, done),
         status=int(any(one.problems for one in done)),
+        calm=True,
     )
 
 
@@ -194,12 +195,10 @@ def _what(done: Shipment) -> str:
     return ", ".join(parts) or "nothing new to send"
 
 
-def _print(url: str, paths: Sequence[Path], done: Sequence[Shipment], *, quiet: bool) -> None:
-    """Print what was sent; ``quiet``: only what is wrong."""
+def _print(url: str, paths: Sequence[Path], done: Sequence[Shipment]) -> None:
     for path, one in zip(paths, done, strict=True):
-        if not quiet:
-            tell(f"{path}: {_what(one)}; {url} has {counted(one.segments, 'segment')} of it.")
-        if one.waiting and not quiet:
+        tell(f"{path}: {_what(one)}; {url} has {counted(one.segments, 'segment')} of it.")
+        if one.waiting:
             tell(
                 f"{counted(one.waiting, 'segment')} not sent yet: still being written. A segment "
                 "is sealed at 64 MiB, at the change of the UTC day, or when its process closes."
@@ -211,5 +210,4 @@ def _print(url: str, paths: Sequence[Path], done: Sequence[Shipment], *, quiet: 
                 "The bucket keeps versions: what was replaced or removed is still in it, as older "
                 "versions, until its lifecycle rule removes these."
             )
-    if not quiet:
-        tell(f"Check it: litellm-ledger verify {url}")
+    tell(f"Check it: litellm-ledger verify {url}")

@@ -84,8 +84,7 @@ def ship_database(
         }
 
     def table() -> None:
-        if not output.quiet:
-            tell(f"{counted(figures.shipped, 'record')} shipped to {figures.to}.")
+        tell(f"{counted(figures.shipped, 'record')} shipped to {figures.to}.")
         if figures.backlog:
             size = f"about {figures.backlog_bytes:,} bytes"
             tell(f"{counted(figures.backlog, 'record')} not shipped yet, {size}.")
@@ -95,7 +94,7 @@ def ship_database(
         if shipper.failing is not None:
             complain(shipper.failing)
 
-    return emit(output, plain, table, status=int(bad))
+    return emit(output, plain, table, status=int(bad), calm=True)
 
 
 async def _run(shipper: Shipper, advance: Callable[[int], None], *, pace: int | None) -> None:

@@ -100,6 +100,7 @@ def verify(
             lambda: {**result.to_dict(), **said},
             verification,
             status=int(not sound),
+            calm=True,
         )
     from litellm_ledger._reading.price_check import check_prices
 
@@ -117,6 +118,7 @@ def verify(
         lambda: {**result.to_dict(), **said, "prices": check_dict(costs)},
         table,
         status=int(not (sound and costs.ok)),
+        calm=True,
     )
 
 

@@ -57,6 +57,11 @@ def check(url: str) -> str:
     """
     if not isinstance(url, str):
         raise ValueError(f'sink= takes "postgresql://…", not {type(url).__name__}')
+    if "://" in url and not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError(
+            f'sink= takes "postgresql://…", not {url.partition("://")[0]}://…; to object storage '
+            "files are sent by litellm-ledger ship PATH --to URL --follow"
+        )
     place = Address.of(url).place
     if importlib.util.find_spec("asyncpg") is None:
         raise MissingExtra("asyncpg", "postgres")

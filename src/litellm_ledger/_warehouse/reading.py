@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from litellm_ledger._maintenance.retention import Retention
     from litellm_ledger._reading.verdict import Verification
 
+    from .lent import SharedBudget
     from .retention import PruningThere
 
 __all__ = ["Database", "elsewhere"]
@@ -129,6 +130,12 @@ class Database(Elsewhere):
 
         with Link(self._address, silence=LONG) as link:
             return link.change(lambda there: erase(there, person, who=who, why=why, keep=keep))
+
+    def shared_budgets(self) -> list[SharedBudget]:
+        """Return what is lent here of budgets that machines share."""
+        from .lent import shared_budgets
+
+        return self.ask(shared_budgets)
 
     def has_erased(self) -> bool:
         """Whether anybody was erased here: the last call with a tag may have gone with them."""

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,15 @@ from litellm_ledger._storage.filesystem import (
 )
 from litellm_ledger._storage.format_version import refuse_newer
 from litellm_ledger._storage.live_file import WAITS_FOR, Durability
-from litellm_ledger._storage.location import default_directory, is_network
+from litellm_ledger._storage.location import ENVIRONMENT, default_directory, is_network
 
 from .backlog import Backlog
 
 __all__ = ["Settings", "open_backlog"]
 
 _log = logging.getLogger("litellm_ledger")
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _ADVICE: Final = {
     errno.EACCES: "make it writable for this user",
@@ -52,8 +55,8 @@ class Settings:
     """The arguments of ``AsyncUsageWriter``, which documents them.
 
     Raises:
-        ValueError: one of them cannot be: with such a ``mode`` its owner could not write, or
-            everybody could read what may be prompts.
+        ValueError: one of them cannot be: a URL is no directory; with such a ``mode`` its owner
+            could not write, or everybody could read what may be prompts.
     """
 
     ledger: str | os.PathLike[str] | None = None
@@ -68,6 +71,13 @@ class Settings:
     sink: str | None = None
 
     def __post_init__(self) -> None:
+        ledger = self.ledger or os.environ.get(ENVIRONMENT)
+        if isinstance(ledger, str) and (match := _URL.match(ledger)) is not None:
+            raise ValueError(
+                f"a ledger is written to a directory, not to {match[0]}…: give a directory, and "
+                'sink="postgresql://…" to have it shipped to a database; to object storage it is '
+                "shipped by litellm-ledger ship"
+            )
         if self.retention is not None:
             from litellm_ledger._maintenance.retention import retention
 
