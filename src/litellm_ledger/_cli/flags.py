@@ -43,10 +43,10 @@ __all__ = [
     "FORMS",
     "HELP",
     "RAW",
+    "Directories",
     "LongList",
     "Looks",
     "Output",
-    "Where",
     "Wheres",
     "check_matched",
     "check_raw",
@@ -83,27 +83,43 @@ def _directory(_context: object, _parameter: object, begun: str) -> list[Complet
     return [CompletionItem(begun, type="dir")]
 
 
-Where = Annotated[
-    str | None,
-    argument(
-        help="Ledger directory. Default: $LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your "
-        "user data directory.",
+_DEFAULT: Final = (
+    "Default: $LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your user data directory."
+)
+_ALSO: Final = {
+    **dict.fromkeys(
+        ("erase", "metrics", "serve", "show", "statusline", "tail", "watch"),
+        ", s3://… or postgresql://…",
+    ),
+    "anchor": " or s3://…",
+    "budgets": " or postgresql://…",
+    "prune": " or postgresql://…",
+}
+"""What commands of one ledger take beside a directory."""
+
+
+def _path(name: str) -> Callable[..., click.Argument]:
+    return argument(
+        help=f"Ledger directory{_ALSO.get(name, '')}. {_DEFAULT}",
         callback=lambda _context, _parameter, path: _ledger(path),
         shell_complete=_directory,
-    ),
-]
+    )
 
 
-Wheres = Annotated[
-    tuple[str, ...],
-    argument(
+def _paths(what: str) -> Callable[..., click.Argument]:
+    return argument(
         metavar="[PATH]...",
-        help="Ledger directory, s3://… or postgresql://…, or several, read as one. Default: "
-        "$LITELLM_LEDGER_DIR, that of litellm-ledger.toml, or your user data directory.",
+        help=f"{what} {_DEFAULT}",
         callback=lambda _context, _parameter, paths: tuple(map(_ledger, paths)),
         shell_complete=_directory,
-    ),
-]
+    )
+
+
+_EVERYWHERE: Final = _paths("Ledger directory, s3://… or postgresql://…, or several, read as one.")
+_DIRECTORIES: Final = _paths("Ledger directory, or several.")
+
+Wheres = Annotated[tuple[str, ...], _EVERYWHERE]
+Directories = Annotated[tuple[str, ...], _DIRECTORIES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +264,7 @@ def command(name: str, function: Callable[..., int], forms: tuple[str, ...]) -> 
     return Command(
         name,
         callback=run,
-        params=[*_own(signature), *_shared(takes, forms, filed=filed)],
+        params=[*_own(name, signature), *_shared(takes, forms, filed=filed)],
         help=text,
         # click cuts a summary of its own making to 45 characters
         short_help=text.partition("\n")[0].rstrip("."),
@@ -274,13 +290,14 @@ def _warn_of_password(given: Iterable[Any]) -> None:
                 return
 
 
-def _own(signature: inspect.Signature) -> Iterator[click.Parameter]:
+def _own(name: str, signature: inspect.Signature) -> Iterator[click.Parameter]:
     """Yield the parameters that a command says itself."""
     for one in signature.parameters.values():
         if one.annotation == "Ledger":
-            yield parameter("path", None, *get_args(Where))
+            yield parameter("path", None, str | None, _path(name))
         elif one.annotation == "Ledgers":
-            yield parameter("paths", (), *get_args(Wheres))
+            of = _DIRECTORIES if name == "ship" else _EVERYWHERE
+            yield parameter("paths", (), tuple[str, ...], of)
         elif one.annotation not in _GIVEN:
             yield parameter(one.name, one.default, *get_args(one.annotation))
 

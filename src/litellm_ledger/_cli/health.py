@@ -16,7 +16,7 @@ from litellm_ledger._aggregates.formatting import clean, counted
 from litellm_ledger._errors import LedgerError, LedgerPathError
 from litellm_ledger._storage.location import ENVIRONMENT
 
-from .flags import Output, Wheres, complain, emit, in_a_directory, one_by_one
+from .flags import Directories, Output, complain, emit, in_a_directory, one_by_one
 from .parameters import argument, option
 from .progress import working
 from .settings import foreign, ledger_directory, settings
@@ -38,7 +38,7 @@ __all__ = ["ask", "compact", "doctor", "path", "recover"]
 
 def doctor(
     output: Output,
-    paths: Wheres = (),
+    paths: Directories = (),
     litellm: Annotated[
         bool,
         option(

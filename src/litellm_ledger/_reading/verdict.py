@@ -256,7 +256,7 @@ _NO_TRACE: Final = {
     "prefix": "Objects deleted by hand: the last segments of a closed writer, or all of its "
     "objects, leave no trace.",
     "database": "Rows changed by the owner of the database: all that it has of a writer or a batch "
-    "can be taken out or written anew without a trace. --against PATH compares it with a ledger.",
+    "can be taken out or written anew without a trace.",
 }
 """Of each kind of place, what can be deleted without a trace."""
 
@@ -367,6 +367,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         closed = any(writer.state in ("closed", "recovered") for writer in self.writers)
         if closed or (self.writers and self.place == "database"):
             open_ends.append(_NO_TRACE[self.place])
+            if self.place == "database" and self.compared is None:
+                open_ends[-1] += " --against PATH compares it with a ledger."
         return open_ends
 
     def to_dict(self) -> dict[str, Any]:

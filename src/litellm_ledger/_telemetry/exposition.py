@@ -134,7 +134,8 @@ def _text_of(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iter
         summed[key] = summed.get(key, 0) + value
     for key, value in summed.items():
         said = ",".join(f'{label}="{_escaped(text)}"' for label, text in key)
-        yield f"{name}{{{said}}} {value:f}\n" if said else f"{name} {value:f}\n"
+        figure = f"{value:f}" if isinstance(value, Decimal) else str(value)
+        yield f"{name}{{{said}}} {figure}\n" if said else f"{name} {figure}\n"
 
 
 def _escaped(text: str) -> str:

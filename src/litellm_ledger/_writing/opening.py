@@ -38,7 +38,9 @@ __all__ = ["Settings", "open_backlog"]
 
 _log = logging.getLogger("litellm_ledger")
 
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://|(postgres(ql)?|s3|gs|az|file):/"
+)  # a Path has one slash
 
 _ADVICE: Final = {
     errno.EACCES: "make it writable for this user",
@@ -72,7 +74,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         ledger = self.ledger or os.environ.get(ENVIRONMENT)
-        if isinstance(ledger, str) and (match := _URL.match(ledger)) is not None:
+        if ledger and (match := _URL.match(os.fspath(ledger))) is not None:
             raise ValueError(
                 f"a ledger is written to a directory, not to {match[0]}…: give a directory, and "
                 'sink="postgresql://…" to have it shipped to a database; to object storage it is '
