@@ -250,6 +250,8 @@ class Window:
     def go(self, path: str = "") -> Any:
         """Open a page of the dashboard, and return it."""
         self.page.goto(f"{self.url}{path}")
+        late = self.page.locator("h1", has_text="Reading the ledger")
+        late.wait_for(state="detached")  # it asks again by itself
         return self.page
 
     def close(self) -> None:

@@ -285,7 +285,8 @@ def test_chromium_shows_it_without_a_complaint(
     with served(hand.root) as (url, _):
         for path, words in (("", "Cost by day"), ("live", "Calls as they end")):
             address = url.replace("/?", f"/{path}?")
-            done = subprocess.run(
+            assert httpx.get(address, timeout=60, follow_redirects=True).status_code == 200
+            done = subprocess.run(  # it is read now: a browser need not be told to wait
                 [*command, address], capture_output=True, text=True, timeout=100, check=True
             )
             said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

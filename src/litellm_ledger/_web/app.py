@@ -34,6 +34,7 @@ except ModuleNotFoundError as exc:
 from .asks import ASKS
 from .assets import ASSETS, assets
 from .events import Broadcast, stream
+from .late import Late, opened_by_browser
 from .mounting import Mounted
 from .openapi import description
 from .service import JSON, Asked, Reply, complaint
@@ -103,6 +104,7 @@ class _Dashboard:
         self._news = Broadcast()
         self._workers = Workers(ledger, process=process, hear=self._news.hear)
         self._news.listen = self._workers.listen
+        self._late = Late(self._workers.ask)
         self._verifier = Verifier(ledger)
         api = [
             Route(f"/api/{what}", self._api(what), name=what)
@@ -132,6 +134,7 @@ class _Dashboard:
         try:
             yield
         finally:
+            self._late.close()
             self._news.close()
             await asyncio.to_thread(self._workers.close)
 
@@ -185,17 +188,24 @@ class _Dashboard:
         given = _given(request)
         if what == "operation":
             given = [*(pair for pair in given if pair[0] != "id"), ("id", _id(request))]
-        reply = await self._workers.ask(
-            Asked(
-                kind=kind,
-                what=what,
-                given=given,
-                scope=who.scope,
-                up=_up(request),
-                gzip="gzip" in request.headers.get("accept-encoding", ""),
-            )
+        asked = Asked(
+            kind=kind,
+            what=what,
+            given=given,
+            scope=who.scope,
+            up=_up(request),
+            gzip="gzip" in request.headers.get("accept-encoding", ""),
         )
-        return _response(reply)
+        if kind != "page" or not opened_by_browser(request.headers):
+            return _response(await self._workers.ask(asked))
+        found = await self._late.answer(asked)
+        if not isinstance(found, float):
+            return _response(found)
+        from .pages import waiting
+
+        html = waiting(what, found, operator=who.operator, up=asked.up)
+        reply = Reply(status=200, type="text/html; charset=utf-8", body=html.encode())
+        return _response(reply, {"refresh": "1"})
 
     async def _openapi(self, request: Request) -> Response:
         await self._who(request)

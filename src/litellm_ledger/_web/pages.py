@@ -33,7 +33,7 @@ from .parts import (
     time_of,
 )
 
-__all__ = ["page", "verification", "wrong"]
+__all__ = ["page", "verification", "waiting", "wrong"]
 
 
 _NAV: Final = (("", "Overview"), ("explore", "Explore"), ("live", "Live"), ("ledger", "Ledger"))
@@ -77,6 +77,12 @@ def wrong(status: int, text: str, *, operator: bool, up: str, bare: bool = False
     """Return a page that says what is wrong; ``bare``: to somebody who may see nothing."""
     context = {"status": status, "text": clean(text, 600), "bare": bare}
     return _render("wrong.html", context, operator=operator, up=up, here="", given={})
+
+
+def waiting(what: str, seconds: float, *, operator: bool, up: str) -> str:
+    """Return the page of somebody who waits for another one."""
+    context = {"seconds": int(seconds)}
+    return _render("wait.html", context, operator=operator, up=up, here=what, given={})
 
 
 def verification(up: str) -> tuple[str, Callable[[dict[str, Any]], str], str]:
