@@ -23,9 +23,9 @@ from litellm_ledger._warehouse.reading import Database
         "standard_conforming_strings = off",
         "quote_all_identifiers = on",
         "client_min_messages = debug5",
-        "bytea_output = escape",
-        "extra_float_digits = -15",
-        "array_nulls = off",
+        pytest.param("bytea_output = escape", marks=pytest.mark.matrix),
+        pytest.param("extra_float_digits = -15", marks=pytest.mark.matrix),
+        pytest.param("array_nulls = off", marks=pytest.mark.matrix),
     ],
 )
 def test_no_setting_of_the_server_changes_what_is_shipped_or_read(
