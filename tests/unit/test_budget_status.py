@@ -23,7 +23,7 @@ from tests.terminal import as_json, run, told
 from litellm_ledger import Budget, BudgetExceeded, LedgerPathError
 from litellm_ledger._budgets.amounts import Amounts
 from litellm_ledger._budgets.gate import Gate
-from litellm_ledger._budgets.known import known_budgets, remember
+from litellm_ledger._budgets.known import known_budgets, remember, shared_at
 from litellm_ledger._budgets.release import release
 from litellm_ledger._budgets.simulate import PastCall, simulate
 from litellm_ledger._budgets.status import Standing, standing, status_of
@@ -167,9 +167,12 @@ def test_the_command_knows_what_clients_enforce(hand: HandMade) -> None:
     assert [one["budget"] for one in as_json("budgets", hand.root)["budgets"]] == ["mine"]
     hand.open(2, [hand.line(2)])
     with hand.alive(2):
-        remember(hand.root, hand.writer, [Budget(1, name="living")])
+        remember(hand.root, hand.writer, [Budget(1, name="living")], "postgresql://db/usage")
         remember(hand.root, "20250103T000000Z-00000000000000aa", [Budget(1, name="dead")])
         assert [one.name for one in known_budgets(hand.root)[0]] == ["living"]
+        assert shared_at(hand.root) == ["postgresql://db/usage"]
+        said = told("budgets", hand.root)
+        assert "litellm-ledger budgets postgresql://db/usage" in " ".join(said.split())
     assert [one.name for one in known_budgets(hand.root)[0]] == ["dead"]
 
 

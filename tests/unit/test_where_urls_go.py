@@ -50,6 +50,12 @@ def test_a_sink_is_a_database(tmp_path: Path) -> None:
         UsageTracker(tmp_path, sink="s3://bucket/x")
 
 
+def test_flags_before_a_command_are_not_taken_for_a_directory(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["-q", "--json", "verify", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "litellm-ledger verify -q --json" in done.stderr
+
+
 def test_quiet_says_nothing_of_what_went_well(tmp_path: Path) -> None:
     root = tmp_path / "usage"
     (root / "segments").mkdir(parents=True)

@@ -8,7 +8,7 @@ somebody else has changed shows wrong figures and lets nothing pass.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from litellm_ledger._storage.live_file import lives
 from .budget import Budget
 from .definitions import budget_of, definition
 
-__all__ = ["known_budgets", "remember"]
+__all__ = ["known_budgets", "remember", "shared_at"]
 
 _log = logging.getLogger("litellm_ledger")
 
@@ -35,21 +35,28 @@ _MOST: Final = 64
 
 
 class _Said(msgspec.Struct, frozen=True):
-    """What one writer enforces, and since when it says so."""
+    """What one writer enforces, since when it says so, and who lends it the limits, if anybody."""
 
     seen: str
     budgets: list[dict[str, Any]]
+    at: str = ""
 
 
-def remember(root: Path, writer: str, budgets: Sequence[Budget]) -> None:
-    """Write down what a writer enforces.  Blocks; a failure is only logged."""
-    said = _Said(
-        datetime.now(UTC).isoformat(timespec="microseconds"), [definition(one) for one in budgets]
-    )
+def remember(root: Path, writer: str, budgets: Sequence[Budget], at: str = "") -> None:
+    """Write down what a writer enforces, and ``at`` which database its limits are shared.
+
+    Blocks; a failure is only logged.
+    """
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    said = _Said(now, [definition(one) for one in budgets], at)
     try:
         with rewritten(root / BUDGETS / _FILE, _Said) as known:
             known.pop(writer, None)
-            same = [name for name, one in known.items() if one.budgets == said.budgets]
+            same = [
+                name
+                for name, one in known.items()
+                if (one.budgets, one.at) == (said.budgets, said.at)
+            ]
             for name in same:
                 if not lives(root, name):
                     del known[name]
@@ -58,6 +65,20 @@ def remember(root: Path, writer: str, budgets: Sequence[Budget]) -> None:
             known[writer] = said
     except OSError as exc:
         _log.warning("the command line will not know these budgets: %s", escaped(str(exc)))
+
+
+def shared_at(root: Path) -> list[str]:
+    """Return the databases at which clients that live, or the last one, share their limits."""
+    try:
+        known = read_shared(root / BUDGETS / _FILE, _Said)
+    except OSError:
+        return []
+    return sorted({one.at for one in _chosen(root, known) if one.at})
+
+
+def _chosen(root: Path, known: Mapping[str, _Said]) -> list[_Said]:
+    living = [one for name, one in known.items() if lives(root, name)]
+    return living or sorted(known.values(), key=lambda one: one.seen)[-1:]
 
 
 def known_budgets(root: Path) -> tuple[list[Budget], list[str]]:
@@ -75,8 +96,7 @@ def known_budgets(root: Path) -> tuple[list[Budget], list[str]]:
             f"{file} cannot be read: {exc.strerror}; read it as the user who owns it, or give a "
             "file of budgets: --budgets budgets.toml"
         ) from exc
-    living = [one for name, one in known.items() if lives(root, name)]
-    chosen = living or sorted(known.values(), key=lambda one: one.seen)[-1:]
+    chosen = _chosen(root, known)
     if not chosen:
         list_segments(root)  # says so if there is no ledger at all
         raise LedgerPathError(

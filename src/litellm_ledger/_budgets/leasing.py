@@ -85,7 +85,13 @@ class Lent(NamedTuple):
 
 
 class Lender(Protocol):
-    """Who is asked."""
+    """Who is asked.
+
+    Attributes:
+        place: where that is, without a password.
+    """
+
+    place: str
 
     async def ask(self, holder: str, ask: Ask) -> Lent:
         """Ask; on any event loop.
@@ -159,6 +165,7 @@ class Lending:
 
     Attributes:
         away: why nobody can be asked, since the last time somebody could; ``None``: it works.
+        place: who lends, without a password.
     """
 
     def __init__(
@@ -170,6 +177,7 @@ class Lending:
                 "allow"
             )
         self._lender = lender
+        self.place = lender.place
         self._on_unavailable = on_unavailable
         self._until = 0.0
         self.away: str | None = None

@@ -43,6 +43,7 @@ class DatabaseLender:
 
     def __init__(self, url: str) -> None:
         self.address = Address.of(url)
+        self.place = self.address.place
         self._begin()
 
     def _begin(self) -> None:

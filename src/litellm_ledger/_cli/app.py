@@ -32,6 +32,8 @@ __all__ = ["app"]
 
 _DEFAULT: Final = "daily"
 _OURS: Final = ("-h", "--help", "--version")
+_PLAIN_FLAGS: Final = ("-j", "--json", "-q", "--quiet", "--no-color", "--csv", "--md")
+"""Flags of many commands that take no value."""
 _COMMANDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "daily": ("reports", FORMS),
     "weekly": ("reports", FORMS),
@@ -108,6 +110,10 @@ class _Commands(click.Group):
         completing = ctx.resilient_parsing
         if first in _OURS or first in _COMMANDS or (completing and not args):
             pass
+        elif not completing and (named := _behind_flags(args)) is not None:
+            flags = " ".join(args[: args.index(named)])
+            complain(f"flags follow the command: litellm-ledger {named} {flags}")
+            raise Exit(2)
         elif not args or first.startswith("-") or is_url(first) or path.is_dir():
             args = [_DEFAULT, *args]
         elif not completing and len(path.parts) + first.endswith("/") > 1:  # looks like no command
@@ -175,6 +181,14 @@ class _Several(click.Group):
             *super().shell_complete(ctx, incomplete),
             *self._first.shell_complete(click.Context(self._first, parent=ctx), incomplete),
         ]
+
+
+def _behind_flags(args: list[str]) -> str | None:
+    """Return the command that comes after flags which take no value; a directory is none."""
+    if not args or args[0] not in _PLAIN_FLAGS:
+        return None
+    name = next((one for one in args if one not in _PLAIN_FLAGS), "")
+    return name if name in _COMMANDS and not Path(name).exists() else None
 
 
 def _near(word: str, names: Iterable[str]) -> str | None:

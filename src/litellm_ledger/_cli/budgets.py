@@ -54,6 +54,7 @@ def budgets(
     webhook: Webhook = None,
 ) -> int:
     """Show what of each budget is spent, held and free; exit 1 if a threshold is reached."""
+    from litellm_ledger._budgets.known import shared_at
     from litellm_ledger._budgets.status import standing, status_of
 
     now = datetime.now(UTC)
@@ -71,15 +72,17 @@ def budgets(
         return send(ledger.path, reached(found, now), url)
 
     sent = sent_to(webhook, send_new)
+    shared = [] if file is not None else shared_at(ledger.path)
     return emit(
         output,
         lambda: {
             "path": str(ledger.path),
+            **({"shared_at": shared} if shared else {}),
             "ok": not any(_is_reached(one) for one in statuses),
             "budgets": [_plain(one) for one in statuses],
             "sent": sent,
         },
-        lambda: _print_statuses(statuses, limit, sent, output),
+        lambda: _print_statuses(statuses, limit, sent, output, shared),
         status=int(any(_is_reached(one) for one in statuses)),
     )
 
@@ -324,7 +327,11 @@ def _plain(one: BudgetStatus) -> dict[str, Any]:
 
 
 def _print_statuses(
-    statuses: Sequence[BudgetStatus], limit: int, sent: int | None, output: Output
+    statuses: Sequence[BudgetStatus],
+    limit: int,
+    sent: int | None,
+    output: Output,
+    shared: Sequence[str],
 ) -> None:
     shown: list[BudgetStatus] = []
     left: dict[str, int] = {}
@@ -363,6 +370,11 @@ def _print_statuses(
             of = f" of {clean(one.scope)}" if one.scope else ""
             spent = "spent" if one.is_spent else f"at {percent(one.warned[-1])}"
             tell(f"{clean(one.budget)}{of} is {spent}.")
+    for place in shared if not output.quiet else ():
+        tell(
+            "These figures are of this ledger alone: other machines spend from the same limits. "
+            f"All of them: litellm-ledger budgets {clean(place, 400)}"
+        )
     if sent:
         tell(f"{counted(sent, 'alert')} sent.")
 

@@ -224,6 +224,8 @@ def _compared(found: Compared) -> str:
     batches = counted(found.batches, "batch", "batches")
     said = f"Compared with the lines of the ledger: {found.same:,} of {batches} "
     said += f"{'has' if found.same == 1 else 'have'} the same hash"
+    if not found.batches:
+        said = "Compared with the lines of the ledger: nothing of it is here"
     if differ := found.batches - found.same:
         verb = "differs" if differ == 1 else "differ"
         said += f"; {differ:,} {verb}: erased, pruned or damaged since, or named above"

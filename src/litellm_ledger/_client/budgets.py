@@ -127,7 +127,8 @@ class ClientBudgets:
         root = core.calls.directory
         if self._alerts is None:
             self._alerts = self._make(root)
-        self._in_background(remember, root, core.calls.writer, holding.budgets)
+        at = holding.lending.place if holding.lending is not None else ""
+        self._in_background(remember, root, core.calls.writer, holding.budgets, at)
 
     def _settled(self, record: UsageRecord) -> None:
         """Look whether an outcome has reached a threshold.  On any thread."""

@@ -59,6 +59,8 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _REFUSED: Final = frozenset(range(300, 500)) - {408, 409, 425, 429}
 _LOOPBACK: Final = re.compile(r"http://(localhost|127(\.\d+){3}|\[::1\])(:|/|$)", re.IGNORECASE)
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_ENDPOINT")
+_ROLE: Final = re.compile(r"//(169\.254\.169\.254|metadata\.google)")
+"""Where a machine is asked for the credentials of its role."""
 _SECRETS: Final = re.compile(r"SECRET|TOKEN|PASSWORD|ACCOUNT_KEY|SAS|CREDENTIAL|ACCESS_KEY")
 
 _T = TypeVar("_T")
@@ -389,6 +391,10 @@ class Prefix:
     def _error(self, verb: str, name: str, exc: Exception) -> ObjectStorageError:
         kind = _kind(exc)
         text = f"cannot {verb} {self.url}/{name}: {said(exc)}"
+        if _ROLE.search(text):
+            text += (
+                "; no credentials are in the environment (docs/objects.md), nor has the machine any"
+            )
         status = _STATUS.search(text)
         code = int(status[1]) if status else 0
         if isinstance(exc, FileNotFoundError) or code == 404:
