@@ -1,13 +1,17 @@
-"""Ledgers put into a database for tests: all that is certain of them, batch by batch."""
+"""Ledgers for tests, and how they are put into a database: all that is certain, batch by batch."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ledger_by_hand import NOON, OTHER_WRITER, WRITER, HandMade
 
 from litellm_ledger._postgres.database import connect
 from litellm_ledger._records.layout import SEGMENTS, SegmentName
@@ -26,8 +30,67 @@ ZONES = (
     "Pacific/Chatham",
 )
 """Whole hours, halves and quarters; with and without a change of the clocks."""
+TEAM = "team é'\""
 _MONTH = re.compile(rb'"ts":"(\d{4})-(\d\d)')
 _WRITERS = "SELECT writer_id, shipped, unsettled FROM litellm_ledger.writers WHERE writer = $1"
+
+
+def ledger(tmp_path: Path, lines: int = 200, seed: int = 5) -> Path:
+    """Two writers and four months, in any order: retries, unsettled calls, marks, damage."""
+    rng = random.Random(seed)
+    root = tmp_path / "usage"
+    for writer in (WRITER, OTHER_WRITER):
+        hand = HandMade(root, writer)
+        found: list[bytes] = []
+        late: list[tuple[int, dict[str, Any]]] = []
+        while len(found) < lines // 2:
+            seq = len(found) + 1
+            tags = {"user": f"user-{rng.randrange(10, 40)}", TEAM: rng.choice(("ä", "", "b"))}
+            ts = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=rng.randrange(119 * 86_400))
+            call = {
+                "ts": rng.choice((ts, ts, ts, ts, ts, ts, ts, ts, None)),
+                "model": rng.choice(("m", "n")),
+                "tags": rng.choice((tags, tags, tags, {**tags, "n": "\0"}, None)),
+                "status": rng.choice(("ok", "ok", "error")),
+                "cost": rng.choice((None, Decimal(rng.randrange(10**9)) / 10**9)),
+                "input_tokens": rng.randrange(10**6),
+                "attempt": rng.choice((1, 1, 2)),
+                "operation": hand.id(seq),
+            }
+            start = {key: call[key] for key in ("ts", "tags", "attempt", "operation")}
+            found.append(hand.line(seq, kind="started", **start))
+            if rng.random() < 0.05:
+                continue  # in flight
+            if rng.random() < 0.15:
+                found.append(hand.line(seq + 1, **{**call, "status": "unsettled"}))
+                late.append((seq, call))
+            else:
+                found.append(hand.line(seq + 1, **call))
+        found += [hand.line(len(found) + 1 + at, **call) for at, (_, call) in enumerate(late)]
+        found.append(hand.gap(len(found) + 1, len(found) + 4))
+        hand.sealed(1, len(found) + 3, found)
+    return root
+
+
+def filled(root: Path, last: int = 30) -> HandMade:
+    hand = HandMade(root)
+    lines = []
+    for seq in range(1, last, 2):
+        lines.append(hand.started(seq))
+        lines.append(
+            hand.outcome(
+                seq + 1,
+                seq,
+                ts=NOON,
+                cost=Decimal(seq) / 1000,
+                input_tokens=seq,
+                tags={"user": "a", "b": "ü"},
+                meta={"n": 1},
+                status="ok",
+            )
+        )
+    hand.sealed(1, last, lines)
+    return hand
 
 
 def load(url: str, *roots: Path, lines: int = 500) -> None:

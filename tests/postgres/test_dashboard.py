@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.integration.test_web_api import PAGES, SECRET, answer, asked, fill, record
 from tests.ledger_by_hand import HandMade
+from tests.postgres.databases import run
 from tests.postgres.shipped import load, roll, seal_all
 
 from litellm_ledger._reading.elsewhere import Fetched, Wanted
@@ -112,24 +113,13 @@ def test_every_page_is_shown_and_nothing_of_others(both: tuple[Path, str]) -> No
 def test_what_is_not_shipped_yet_is_said_to_operators(both: tuple[Path, str]) -> None:
     told = answer(both[1], "/api/ledger")
     assert (told["unshipped"], told["writers"], told["findings"]) == (None, 2, [])
-    execute(both[1], "UPDATE litellm_ledger.writers SET accepted = shipped + 5 WHERE writer_id = 1")
+    run(both[1], "UPDATE litellm_ledger.writers SET accepted = shipped + 5 WHERE writer_id = 1")
     assert answer(both[1], "/api/ledger")["unshipped"]["records"] == 5
     report = answer(both[1], "/api/report")
     assert report["is_floor"]
     assert "5 records" in " ".join(report["notes"])
     assert "5 records" not in " ".join(answer(both[1], "/api/report", "acme")["notes"])
-    execute(both[1], "UPDATE litellm_ledger.writers SET accepted = shipped WHERE writer_id = 1")
-
-
-def execute(url: str, text: str) -> None:
-    from litellm_ledger._postgres.database import connect
-
-    async def run() -> None:
-        connection = await connect(url)
-        await connection.execute(text)
-        await connection.close()
-
-    asyncio.run(run())
+    run(both[1], "UPDATE litellm_ledger.writers SET accepted = shipped WHERE writer_id = 1")
 
 
 def test_calls_that_are_shipped_later_are_news(

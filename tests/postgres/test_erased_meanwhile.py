@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.ledger_by_hand import HandMade
-from tests.postgres.test_erasure import texts
+from tests.postgres.databases import texts
 from tests.shipped import assert_exactly_once
 
 from litellm_ledger import Ledger

@@ -10,56 +10,27 @@ from typing import Any
 
 import pytest
 from tests.ledger_by_hand import NOON, HandMade
-from tests.postgres.shipped import load, roll
-from tests.postgres.test_retention import answers, ledger, prune, wrong
-from tests.postgres.test_rollup import ask
-from tests.postgres.test_same_answers import command
-from tests.postgres.test_verify_database import run
+from tests.postgres.databases import (
+    EACH_OTHER,
+    answers,
+    ask,
+    choose,
+    command,
+    prune,
+    run,
+    texts,
+    wrong,
+)
+from tests.postgres.shipped import ledger, load, roll
 from tests.postgres_server import Server
 
 from litellm_ledger import Ledger
 from litellm_ledger._maintenance.erase import erase as erase_here
 from litellm_ledger._maintenance.person import Person
-from litellm_ledger._postgres.database import connect
 from litellm_ledger._warehouse import erasure
 from litellm_ledger._warehouse.reading import Database
 
-EACH_OTHER = """
-    SELECT (SELECT sum(usage) FROM litellm_ledger.writers)
-            = (SELECT count(*) FROM litellm_ledger.calls),
-        (SELECT coalesce(sum((detail->>'outcomes')::int), 0) FROM litellm_ledger.deeds)
-            = (SELECT coalesce(sum(usage), 0) FROM litellm_ledger.gaps WHERE here),
-        (SELECT sum(t.calls) FROM litellm_ledger.rollup_15m t
-            JOIN litellm_ledger.rollup_groups USING (group_id) WHERE tag_name IS NULL)
-            = (SELECT count(*) FROM litellm_ledger.usage WHERE line IS NULL)
-"""
-"""What is there, what was taken and what the sums are made of is the same."""
 PERSON = [f"user=user-{number}" for number in (13, 27, 31)]
-
-
-def texts(url: str) -> bytes:
-    """All that is in the tables, as COPY writes it, and bytea as it is."""
-    found: list[bytes] = []
-
-    async def take(piece: bytes) -> None:
-        found.append(piece)
-
-    async def work() -> None:
-        connection = await connect(url)
-        tables = await connection.fetch(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'litellm_ledger'::regnamespace "
-            "AND relkind IN ('r', 'p') AND NOT relispartition"
-        )
-        for (name,) in tables:
-            await connection.copy_from_query(
-                f"SELECT * FROM litellm_ledger.{name} t ORDER BY t::text",
-                output=take,
-                format="binary",
-            )
-        await connection.close()
-
-    asyncio.run(work())
-    return b"".join(found)
 
 
 def on_disk(server: Server, oid: int) -> bytes:
@@ -229,11 +200,7 @@ def test_what_has_expired_keeps_its_amounts_and_not_the_value(
 ) -> None:
     root = ledger(tmp_path, 120)
     load(database_url, root)
-    run(
-        database_url,
-        "INSERT INTO litellm_ledger.rollup_tags (tag_name, chosen, distinct_values, outcomes) "
-        "VALUES ('user', true, 1, 1)",
-    )
+    choose(database_url, "user")
     roll(database_url)
     prune(database_url, timedelta(days=350))
     before = Ledger(database_url).report(["user"])
@@ -277,11 +244,7 @@ def test_a_value_that_is_told_with_a_mark_goes_from_what_has_expired(
     hand = HandMade(tmp_path / "usage")
     hand.filled(*({"tags": {"user": one}, "cost": 1, "status": "ok"} for one in ("n\0bc", "bob")))
     load(database_url, hand.root)
-    run(
-        database_url,
-        "INSERT INTO litellm_ledger.rollup_tags (tag_name, chosen, distinct_values, outcomes) "
-        "VALUES ('user', true, 1, 1)",
-    )
+    choose(database_url, "user")
     roll(database_url)
     assert prune(database_url, timedelta()).records == 2
     Database(database_url).erase(Person(["user=n\0bc"]), who="ops", why="t")

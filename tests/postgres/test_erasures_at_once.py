@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 from tests.ledger_by_hand import NOON, HandMade
+from tests.postgres.databases import EACH_OTHER, ask, choose, prune, texts, wrong
 from tests.postgres.shipped import load, roll
-from tests.postgres.test_erasure import EACH_OTHER, texts
-from tests.postgres.test_retention import prune, wrong
-from tests.postgres.test_rollup import ask
-from tests.postgres.test_verify_database import run
 
 from litellm_ledger import Ledger
 from litellm_ledger._maintenance.additions import Audits, moment_now
@@ -112,11 +109,7 @@ def test_what_expires_meanwhile_keeps_its_sums_and_no_names(
     database_url: str, tmp_path: Path, between: Any, keep: bool
 ) -> None:
     load(database_url, filled(tmp_path).root)
-    run(
-        database_url,
-        "INSERT INTO litellm_ledger.rollup_tags (tag_name, chosen, distinct_values, outcomes) "
-        "VALUES ('user', true, 1, 1)",
-    )
+    choose(database_url, "user")
     roll(database_url)
     between(lambda: prune(database_url, timedelta()))
     erase(database_url, ALICE, keep=keep)

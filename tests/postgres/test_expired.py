@@ -6,9 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from tests.ledger_by_hand import NOON
-from tests.postgres.shipped import load, roll
-from tests.postgres.test_retention import prune
-from tests.postgres.test_verify_database import filled, run
+from tests.postgres.databases import prune, run
+from tests.postgres.shipped import filled, load, roll
 
 from litellm_ledger import Ledger
 

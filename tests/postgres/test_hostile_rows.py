@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.postgres.shipped import load, roll
-from tests.postgres.test_retention import prune
-from tests.postgres.test_verify_database import filled, run
+from tests.postgres.databases import prune, run
+from tests.postgres.shipped import filled, load, roll
 
 from litellm_ledger import Ledger
 from litellm_ledger._errors import LedgerPathError

@@ -7,10 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from tests.ledger_by_hand import HandMade
-from tests.postgres.test_retention import prune
-from tests.postgres.test_rollup import ask
-from tests.postgres.test_same_answers import command
-from tests.postgres.test_verify_database import run
+from tests.postgres.databases import ask, command, prune, run
 from tests.shipped import ship
 
 from litellm_ledger import Ledger

@@ -6,33 +6,26 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.crash.test_reprice_kills import PRICES
-from tests.ledger_by_hand import OTHER_WRITER, WRITER, HandMade
-from tests.postgres.shipped import ZONES, load, roll
-from tests.postgres.test_rollup import TEAM, ask
-from tests.postgres.test_same_answers import command
-from tests.postgres.test_verify_database import run
+from tests.ledger_by_hand import HandMade
+from tests.postgres.databases import answers, ask, choose, command, prune, run, wrong
+from tests.postgres.shipped import TEAM, ledger, load, roll
 
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._maintenance.reprice import reprice
-from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._postgres.database import connect
 from litellm_ledger._prices.price_list import PriceList
-from litellm_ledger._reading.lines import Problem
-from litellm_ledger._reading.verdict import Verification
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
 from litellm_ledger._warehouse import retention
 from litellm_ledger._warehouse.reading import Database
 from litellm_ledger._warehouse.retention import PruningThere
 
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = "SELECT count(*), coalesce(sum(cost_picousd), 0) FROM litellm_ledger.usage"
 ALL_OF_IT = """
     SELECT (SELECT count(*) FROM litellm_ledger.calls),
@@ -43,79 +36,10 @@ ALL_OF_IT = """
         (SELECT count(*) FROM litellm_ledger.beaten),
         (SELECT sum(usage) FROM litellm_ledger.writers)
 """
-CHOSEN = "INSERT INTO litellm_ledger.rollup_tags VALUES ($1, true, false, 1, 1)"
 ONE_LESS = (
     "DELETE FROM litellm_ledger.calls WHERE (writer_id, seq) IN "
     "(SELECT writer_id, min(seq) FROM litellm_ledger.calls GROUP BY 1)"
 )
-
-
-def prune(url: str, keep: timedelta | None, *, now: datetime = NOW, **how: Any) -> PruningThere:
-    rule = Retention(keep=keep, **how)
-
-    async def work() -> PruningThere:
-        connection = await connect(url)
-        try:
-            return await retention.prune(
-                connection, rule, who="ops", why=str(rule), now=now, patience=0.0
-            )
-        finally:
-            await connection.close()
-
-    return asyncio.run(work())
-
-
-def ledger(tmp_path: Path, lines: int = 200, seed: int = 5) -> Path:
-    """Two writers and four months, in any order: retries, unsettled calls, marks, damage."""
-    rng = random.Random(seed)
-    root = tmp_path / "usage"
-    for writer in (WRITER, OTHER_WRITER):
-        hand = HandMade(root, writer)
-        found: list[bytes] = []
-        late: list[tuple[int, dict[str, Any]]] = []
-        while len(found) < lines // 2:
-            seq = len(found) + 1
-            tags = {"user": f"user-{rng.randrange(10, 40)}", TEAM: rng.choice(("ä", "", "b"))}
-            ts = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=rng.randrange(119 * 86_400))
-            call = {
-                "ts": rng.choice((ts, ts, ts, ts, ts, ts, ts, ts, None)),
-                "model": rng.choice(("m", "n")),
-                "tags": rng.choice((tags, tags, tags, {**tags, "n": "\0"}, None)),
-                "status": rng.choice(("ok", "ok", "error")),
-                "cost": rng.choice((None, Decimal(rng.randrange(10**9)) / 10**9)),
-                "input_tokens": rng.randrange(10**6),
-                "attempt": rng.choice((1, 1, 2)),
-                "operation": hand.id(seq),
-            }
-            start = {key: call[key] for key in ("ts", "tags", "attempt", "operation")}
-            found.append(hand.line(seq, kind="started", **start))
-            if rng.random() < 0.05:
-                continue  # in flight
-            if rng.random() < 0.15:
-                found.append(hand.line(seq + 1, **{**call, "status": "unsettled"}))
-                late.append((seq, call))
-            else:
-                found.append(hand.line(seq + 1, **call))
-        found += [hand.line(len(found) + 1 + at, **call) for at, (_, call) in enumerate(late)]
-        found.append(hand.gap(len(found) + 1, len(found) + 4))
-        hand.sealed(1, len(found) + 3, found)
-    return root
-
-
-def answers(place: Any) -> list[Any]:
-    """What sums tell: by period of a zone, by one tag, of a time that is no whole days."""
-    there = Ledger(place)
-    one = there.report(["day", "model", "status"], tz=ZONES[-1])
-    since = datetime(2025, 1, 9, 1, 15, tzinfo=UTC)
-    ok = {"status": "ok"}
-    span = there.report([], since=since, until=since + timedelta(days=60), where=ok)
-    return [one.rows, one.total, there.report([f"tag:{TEAM}", "month"]).rows, span.total]
-
-
-def wrong(found: Verification) -> list[Problem]:
-    """What is not as it was shipped; the ledgers that are made here have damage of their own."""
-    problems = [one for writer in found.writers for one in writer.problems]
-    return [one for one in problems if one.what != "damaged"]
 
 
 def assert_sound(url: str, root: Path) -> None:
@@ -138,7 +62,7 @@ def test_every_total_stays_whatever_goes_when(database_url: str, tmp_path: Path,
     expected = answers(root)
     load(database_url, root, lines=rng.choice((17, 120, 500)))
     ((before,),) = ask(database_url, "SELECT count(*) FROM litellm_ledger.calls")
-    ask(database_url, CHOSEN, TEAM)
+    choose(database_url, TEAM)
     roll(database_url, most=rng.choice((None, 40)))  # all, or a part of it
     gone = 0
     for days in sorted(rng.sample(range(320, 420), 2), reverse=True):
@@ -168,7 +92,7 @@ def test_what_was_priced_again_stays_priced_again(database_url: str, tmp_path: P
     expected, recorded = answers(root), Ledger(root).report(["month"], as_recorded=True).rows
     assert Ledger(root).report(["month"]).rows != recorded
     load(database_url, root)
-    ask(database_url, CHOSEN, TEAM)
+    choose(database_url, TEAM)
     roll(database_url)
     assert answers(database_url) == expected
     assert prune(database_url, timedelta(days=330)).records

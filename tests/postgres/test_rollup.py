@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.generated import make_ledger
 from tests.ledger_by_hand import HandMade
-from tests.postgres.shipped import ZONES, load, roll, seal_all
-from tests.postgres.test_same_answers import command
+from tests.postgres.databases import ask, command, work
+from tests.postgres.shipped import TEAM, ZONES, load, roll, seal_all
 
 from litellm_ledger import Ledger
 from litellm_ledger._aggregates.totals import FIELDS
@@ -22,18 +22,6 @@ KEPT = "SELECT sum(t.calls)::bigint, sum(t.pico)::numeric FROM litellm_ledger.ro
 KEPT += "litellm_ledger.rollup_groups g USING (group_id) WHERE g.tag_name IS NOT DISTINCT FROM $1"
 TRUE = "SELECT count(*), coalesce(sum(cost_picousd), 0) FROM litellm_ledger.usage"
 TRUE += " WHERE line IS NULL"
-TEAM = "team é'\""
-
-
-def ask(url: str, query: str, *values: Any) -> Any:
-    async def run() -> Any:
-        connection = await connect(url)
-        try:
-            return [tuple(row) for row in await connection.fetch(query, *values)]
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
 
 
 def assert_same(url: str, root: Path, zones: Sequence[str] = ZONES) -> None:
@@ -134,14 +122,7 @@ def test_rebuilt_they_are_the_same(database_url: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         assert_same(database_url, root, ZONES[:1])
 
-    async def rebuild() -> int:
-        connection = await connect(database_url)
-        try:
-            return await rollup.rebuild(connection)
-        finally:
-            await connection.close()
-
-    assert asyncio.run(rebuild()) > 0
+    assert work(database_url, rollup.rebuild) > 0
     assert ask(database_url, every) == before
     assert_same(database_url, root, ZONES[:1])
 
@@ -191,11 +172,9 @@ def test_a_saboteur_is_seen(
     step = {"the marks": "_move", "what is beaten": "_subtract_beaten"}[without]
     monkeypatch.setattr(rollup, step, nothing)
 
-    async def twice() -> None:
-        connection = await connect(database_url)
+    async def twice(connection: Any) -> None:
         for _ in range(2):
             await rollup.bring_forward(connection)
-        await connection.close()
 
-    asyncio.run(twice())
+    work(database_url, twice)
     assert ask(database_url, KEPT, None)[0][0] != 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shutil
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.exceptions import Exit
 from tests.generated import make_ledger
 from tests.ledger_by_hand import NOON, OTHER_WRITER, HandMade
+from tests.postgres.databases import command
 from tests.postgres.shipped import ZONES, load, roll, seal_all
 
 from litellm_ledger import Ledger, LedgerPathError
-from litellm_ledger._cli.app import app
 from litellm_ledger._records.record import UsageRecord
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -204,17 +202,6 @@ COMMANDS = (
     ["metrics"],
     ["calls", "--where", "nowhere=x"],
 )
-
-
-def command(*args: str) -> tuple[int, str]:
-    """Run a command here; return its status and what it printed."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            status = app.main(list(args), "litellm-ledger", standalone_mode=False)
-        except Exit as exc:
-            status = exc.exit_code
-    return status or 0, out.getvalue()
 
 
 _LOCAL = re.compile(

@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.postgres.test_retention import answers, ledger, wrong
-from tests.postgres.test_verify_database import run
+from tests.postgres.databases import answers, run, wrong
+from tests.postgres.shipped import ledger
 from tests.postgres_server import Server
 from tests.shipped import assert_exactly_once, ship
 

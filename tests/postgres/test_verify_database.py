@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ledger_by_hand import NOON, HandMade
-from tests.postgres.shipped import load
-from tests.postgres.test_same_answers import command
+from tests.ledger_by_hand import HandMade
+from tests.postgres.databases import command, run
+from tests.postgres.shipped import filled, load
 
 from litellm_ledger import Ledger
-from litellm_ledger._postgres.database import connect
-
-
-def run(url: str, *statements: str) -> None:
-    async def all_of_them() -> None:
-        connection = await connect(url)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(all_of_them())
-
-
-def filled(root: Path, last: int = 30) -> HandMade:
-    hand = HandMade(root)
-    lines = []
-    for seq in range(1, last, 2):
-        lines.append(hand.started(seq))
-        lines.append(
-            hand.outcome(
-                seq + 1,
-                seq,
-                ts=NOON,
-                cost=Decimal(seq) / 1000,
-                input_tokens=seq,
-                tags={"user": "a", "b": "ü"},
-                meta={"n": 1},
-                status="ok",
-            )
-        )
-    hand.sealed(1, last, lines)
-    return hand
 
 
 @pytest.fixture
