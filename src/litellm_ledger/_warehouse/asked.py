@@ -17,7 +17,12 @@ from litellm_ledger._aggregates.groups import MISSING
 from litellm_ledger._aggregates.selection import Selection
 from litellm_ledger._records.record import KEYS
 
-__all__ = ["Condition", "can_be", "condition", "of_time"]
+__all__ = ["BEATEN", "Condition", "can_be", "condition", "of_time"]
+
+BEATEN: Final = """EXISTS (
+    SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = c.writer_id AND b.seq = c.seq
+)"""
+"""The condition that another outcome takes the place of a row of ``calls``: it counts nowhere."""
 
 _MODEL: Final = "nullif(c.model, '')"
 _NONE: Final = f"'{MISSING}'"

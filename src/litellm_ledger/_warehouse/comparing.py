@@ -7,7 +7,7 @@ the database what the ledger has.  Who was erased in one of both and not in the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,104 +73,107 @@ def compare(
             continue
         compared.unshipped += max(0, standing.accepted - one.said["shipped"])
         for batch in one.batches:
-            _compare_batch(link, source, one, batch, compared)
+            lines = _lines(source, writer, batch["first"], batch["last"])
+            _Batch(one, batch, lines).compare(link, compared)
     return found
 
 
-def _compare_batch(
-    link: Link, source: Source, one: Examined, batch: Any, compared: Compared
-) -> None:
-    lines = _lines(source, one.said["writer"], batch["first"], batch["last"])
-    compared.batches += 1
-    here = {number: line for number, raw in lines if (line := _outcome(raw)) is not None}
-    there = {} if adds(one) else _outcomes(link, one.said, batch["first"], batch["last"])
-    erased, removed = _removed(lines, batch)
-    before = compared.not_erased
-    if not adds(one):
-        _compare_outcomes(one, batch, here, there, compared)
-    hashed = b"".join(raw for _, raw in _as_shipped(one, batch, lines))
-    if hashlib.sha256(hashed).digest() == batch["sha256"]:
-        compared.same += 1
-        return
-    more = there.keys() - here.keys()
-    excused = more or batch["rewritten"] or compared.not_erased > before
-    compared.not_erased += len(more & erased)
-    compared.beyond += len(more - erased)
-    if not (excused or removed - _gaps(one, batch, here=False).keys()):
-        one.note("altered", f"{_where(batch)}: the hash of the batch is not that of its lines")
+_Numbered = list[tuple[int, bytes]]
+"""Lines by their numbers."""
 
 
-def _as_shipped(
-    one: Examined, batch: Any, lines: list[tuple[int, bytes]]
-) -> list[tuple[int, bytes]]:
-    """Return the lines that the hash is over: without those that were damaged, and still are."""
-    reasons = _gaps(one, batch, here=False)
-    doubted = [line for line in lines if reasons.get(line[0]) == "damaged"]
-    if not doubted:
-        return lines
-    packed = Rows(one.said["writer"], 0, ())
-    packed.extend(*zip(*doubted, strict=True))
-    damaged = set(packed.damaged)
-    return [line for line in lines if line[0] not in damaged]
+class _Batch:
+    """One batch of a writer, beside the lines that a ledger has of its numbers."""
 
+    def __init__(self, one: Examined, said: Any, lines: _Numbered) -> None:
+        self._one = one
+        self._said = said
+        self._lines = lines
+        self._where = f"numbers {said['first']} to {said['last']}"
 
-def _where(batch: Any) -> str:
-    return f"numbers {batch['first']} to {batch['last']}"
+    def compare(self, link: Link, compared: Compared) -> None:
+        """Compare its outcomes, and the hash of its lines."""
+        one, said = self._one, self._said
+        compared.batches += 1
+        here = {number: line for number, raw in self._lines if (line := _outcome(raw)) is not None}
+        there = {} if adds(one) else _outcomes(link, one.said, said["first"], said["last"])
+        erased, removed = self._removed()
+        before = compared.not_erased
+        if not adds(one):
+            self._compare_outcomes(here, there, compared)
+        hashed = b"".join(raw for _, raw in self._as_shipped())
+        if hashlib.sha256(hashed).digest() == said["sha256"]:
+            compared.same += 1
+            return
+        more = there.keys() - here.keys()
+        excused = more or said["rewritten"] or compared.not_erased > before
+        compared.not_erased += len(more & erased)
+        compared.beyond += len(more - erased)
+        if not (excused or removed - self._gaps(here=False).keys()):
+            detail = f"{self._where}: the hash of the batch is not that of its lines"
+            one.note("altered", detail)
 
+    def _compare_outcomes(
+        self, here: dict[int, Line], there: dict[int, Line], compared: Compared
+    ) -> None:
+        """Compare outcomes of the ledger with those of the database."""
+        taken = self._gaps(here=True)
+        altered, missing = [], []
+        for number, line in here.items():
+            other = there.get(number)
+            if other is None:
+                reason = taken.get(number)
+                compared.gone += reason == "expired"
+                compared.only_erased += reason == "erased"
+                if reason is None:
+                    missing.append(number)
+            elif _is_without_names(line, other):
+                compared.not_erased += 1
+            elif _is_without_names(other, line):
+                compared.only_erased += 1
+            elif other != line:
+                altered.append(number)
+        if altered:
+            what = f"{self._where}: outcome {altered[0]} is not what was written"
+            self._one.note("altered", what, len(altered))
+        if missing:
+            what = f"{self._where}: outcome {missing[0]} was written, and is not there"
+            self._one.note("missing", what, len(missing))
 
-def _compare_outcomes(
-    one: Examined, batch: Any, here: dict[int, Line], there: dict[int, Line], compared: Compared
-) -> None:
-    """Compare outcomes of the ledger with those of the database."""
-    taken = _gaps(one, batch, here=True)
-    altered, missing = [], []
-    for number, line in here.items():
-        other = there.get(number)
-        if other is None:
-            reason = taken.get(number)
-            compared.gone += reason == "expired"
-            compared.only_erased += reason == "erased"
-            if reason is None:
-                missing.append(number)
-        elif _is_without_names(line, other):
-            compared.not_erased += 1
-        elif _is_without_names(other, line):
-            compared.only_erased += 1
-        elif other != line:
-            altered.append(number)
-    if altered:
-        what = f"{_where(batch)}: outcome {altered[0]} is not what was written"
-        one.note("altered", what, len(altered))
-    if missing:
-        what = f"{_where(batch)}: outcome {missing[0]} was written, and is not there"
-        one.note("missing", what, len(missing))
+    def _as_shipped(self) -> _Numbered:
+        """Return the lines that the hash is over: without those that are damaged, as they were."""
+        reasons = self._gaps(here=False)
+        doubted = [line for line in self._lines if reasons.get(line[0]) == "damaged"]
+        if not doubted:
+            return self._lines
+        packed = Rows(self._one.said["writer"], 0, ())
+        packed.extend(*zip(*doubted, strict=True))
+        damaged = set(packed.damaged)
+        return [line for line in self._lines if line[0] not in damaged]
 
+    def _gaps(self, *, here: bool) -> dict[int, str]:
+        """Return numbers that gaps stand for, and why: those made here, or the others."""
+        return {
+            number: gap["reason"]
+            for gap in self._one.gaps
+            if gap["here"] is here
+            for number in self._within(gap["first"], gap["last"])
+        }
 
-def _gaps(one: Examined, batch: Any, *, here: bool) -> dict[int, str]:
-    """Return numbers of a batch that gaps stand for, and why: those made here, or the others."""
-    return {
-        number: gap["reason"]
-        for gap in one.gaps
-        if gap["here"] is here
-        for number in _within(gap["first"], gap["last"], batch)
-    }
+    def _within(self, first: int, last: int) -> range:
+        return range(max(first, self._said["first"]), min(last, self._said["last"]) + 1)
 
-
-def _within(first: int, last: int, batch: Any) -> range:
-    return range(max(first, batch["first"]), min(last, batch["last"]) + 1)
-
-
-def _removed(lines: Sequence[tuple[int, bytes]], batch: Any) -> tuple[set[int], set[int]]:
-    """Return the numbers of a batch that were erased in the ledger; with those that expired."""
-    erased: set[int] = set()
-    removed: set[int] = set()
-    for _, raw in lines:
-        if b'"kind":"gap"' in raw and (line := line_of(raw)) is not None and line.kind == "gap":
-            gap = Gap.of(_head(raw))
-            numbers = _within(gap.first, gap.last, batch)
-            removed.update(numbers if gap.reason in ("erased", "expired") else ())
-            erased.update(numbers if gap.reason == "erased" else ())
-    return erased, removed
+    def _removed(self) -> tuple[set[int], set[int]]:
+        """Return the numbers that were erased in the ledger; with those that expired."""
+        erased: set[int] = set()
+        removed: set[int] = set()
+        for _, raw in self._lines:
+            if b'"kind":"gap"' in raw and (line := line_of(raw)) is not None and line.kind == "gap":
+                gap = Gap.of(_head(raw))
+                numbers = self._within(gap.first, gap.last)
+                removed.update(numbers if gap.reason in ("erased", "expired") else ())
+                erased.update(numbers if gap.reason == "erased" else ())
+        return erased, removed
 
 
 _NAMES: Final = ("tags", "call_id", "response_id", "meta", "content", "price_version")
@@ -187,9 +190,9 @@ def _is_without_names(line: Line, other: Line) -> bool:
     return msgspec.structs.replace(other, **named) == line
 
 
-def _lines(source: Source, writer: str, first: int, last: int) -> list[tuple[int, bytes]]:
+def _lines(source: Source, writer: str, first: int, last: int) -> _Numbered:
     """Return the lines of these numbers, as far as the ledger has them."""
-    found: list[tuple[int, bytes]] = []
+    found: _Numbered = []
     while first <= last:
         stretch = source.read(writer, first, _LINES)
         if stretch.last < stretch.first:

@@ -11,6 +11,7 @@ from litellm_ledger._postgres.query import query
 from litellm_ledger._shipping import rollup
 from litellm_ledger._shipping.rollup import quarter_of, series_of
 
+from .asked import BEATEN
 from .month import Month
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ async def move_sums(connection: asyncpg.Connection, month: Month, writers: list[
     await connection.execute(
         "INSERT INTO litellm_ledger.expired_months AS m (month, tags, outcomes) "
         f"SELECT {month.number}, $2::text[], count(*) FROM litellm_ledger.calls c "
-        f"WHERE {month.which} AND NOT {_BEATEN} HAVING count(*) > 0 "
+        f"WHERE {month.which} AND NOT {BEATEN} HAVING count(*) > 0 "
         "ON CONFLICT (month) DO UPDATE SET outcomes = m.outcomes + EXCLUDED.outcomes, "
         "at = EXCLUDED.at",
         writers,
@@ -48,9 +49,6 @@ async def move_sums(connection: asyncpg.Connection, month: Month, writers: list[
     )
 
 
-_BEATEN: Final = """EXISTS (
-    SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = c.writer_id AND b.seq = c.seq
-)"""
 _MARKS: Final = """
     SELECT w.writer_id, s.series, coalesce(m.rolled, 0) AS rolled
     FROM unnest($1::int[]) AS w (writer_id) CROSS JOIN unnest($2::text[]) AS s (series)
@@ -59,7 +57,7 @@ _MARKS: Final = """
 _NOT_ROLLED: Final = f"""
     (SELECT *, 1 AS sign FROM ({_MARKS}) AS marks) AS r
     JOIN litellm_ledger.calls c ON c.writer_id = r.writer_id AND {{which}}
-    AND (c.seq > r.rolled OR c.line IS NOT NULL) AND NOT {_BEATEN}
+    AND (c.seq > r.rolled OR c.line IS NOT NULL) AND NOT {BEATEN}
 """
 _ROLLED_AND_BEATEN: Final = f"""
     (SELECT *, -1 AS sign FROM ({_MARKS}) AS marks) AS r

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from litellm_ledger._budgets.budget import scope_part
 from litellm_ledger._maintenance.person import Person
+from litellm_ledger._records.record import KEYS
 from litellm_ledger._shipping.rows import MARK
 
 from .asked import can_be
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["forget_scopes", "forget_statistics", "forget_values"]
 
-_TEXTS: Final = ("model", "provider", "call", "response_model", "error", "cost_source")
-"""What may have a mark in it, of sums of what expired."""
+_TEXTS: Final = tuple(key for key in KEYS if key not in ("status", "usage_source"))
+"""Of the keys of sums, those that may have a mark in them: the others have words of ours only."""
 
 
 async def forget_values(connection: asyncpg.Connection, person: Person) -> int:

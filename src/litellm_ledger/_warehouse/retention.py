@@ -19,6 +19,7 @@ from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._postgres.database import transaction
 from litellm_ledger._shipping import rollup
 
+from .asked import BEATEN
 from .expired import forget_sums, move_sums
 from .month import Month, months, writers_of
 from .removing import LONG, again, freeze, is_busy, note_deed, only_the_owner, remove, uneven
@@ -34,14 +35,11 @@ _MOMENT: Final = 1_000
 """… and milliseconds for which others wait behind each attempt."""
 _PAUSE: Final = (0.2, 2.0)
 
-_UNSETTLED: Final = """
+_UNSETTLED: Final = f"""
 SELECT EXISTS (
     SELECT FROM litellm_ledger.calls c JOIN litellm_ledger.writers w USING (writer_id)
-    WHERE {which} AND w.unsettled > 0 AND c.status = 'unsettled' AND NOT w.closed
-      AND w.updated_at > pg_catalog.now() - interval '1 day'
-      AND NOT EXISTS (
-        SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = c.writer_id AND b.seq = c.seq
-      )
+    WHERE {{which}} AND w.unsettled > 0 AND c.status = 'unsettled' AND NOT w.closed
+      AND w.updated_at > pg_catalog.now() - interval '1 day' AND NOT {BEATEN}
 )
 """
 """Whether an outcome may still come that beats one of these: both would count."""

@@ -19,7 +19,7 @@ from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._records.record import KEYS
 from litellm_ledger._shipping.rollup import NO_QUARTER, quarter_of, series_of
 
-from .asked import Condition, can_be, condition
+from .asked import BEATEN, Condition, can_be, condition
 
 if TYPE_CHECKING:
     import asyncpg
@@ -44,11 +44,7 @@ _SUMS: Final = {
 }
 """What is not the sum of the column of its name.  Sums of bigint are numeric: exact."""
 
-_COUNTS: Final = """
-  AND NOT EXISTS (
-    SELECT FROM litellm_ledger.beaten b WHERE b.writer_id = c.writer_id AND b.seq = c.seq
-  )
-"""
+_COUNTS: Final = f" AND NOT {BEATEN}"
 _ROWS: Final = 2_000
 _LONGEST: Final = 96 * 366 * 30
 """Quarters, thirty years: of how many it is asked at most where periods begin."""
@@ -423,8 +419,8 @@ _GROUPS: Final = """(
 _ROLLUP: Final = f"{_GROUPS} JOIN litellm_ledger.rollup_15m t USING (group_id)"
 _EXPIRED: Final = "litellm_ledger.expired_sums"
 _EXPIRED_GROUPS: Final = f"""{_EXPIRED} t CROSS JOIN LATERAL (
-    SELECT t.model, t.provider, t.call, t.status, t.response_model, t.error, t.usage_source,
-        t.cost_source, t.tag_name, t.tag_value, pg_catalog.jsonb_strip_nulls(
+    SELECT {", ".join(f"t.{key}" for key in KEYS)}, t.tag_name, t.tag_value,
+        pg_catalog.jsonb_strip_nulls(
             CASE WHEN t.tag_name IS NOT NULL
             THEN pg_catalog.jsonb_build_object(t.tag_name, t.tag_value) END
         ) AS tags
