@@ -81,7 +81,9 @@ def _tiles(page: Page) -> list[tuple[str, str]]:
     """The figures at the top of the page, the cost first, and what each of them is."""
     total, failed = page.total, page.failed
     known = total.known_cost is not None
-    requests = f"requests for {total.calls - total.retries:,} calls" if total.retries else "calls"
+    requests = "call" if total.calls == 1 else "calls"
+    if total.retries:
+        requests = f"requests for {counted(total.calls - total.retries, 'call')}"
     cached = f", {percent(total.cache_read_tokens, total.input_tokens)} of the input from cache"
     mark = "+" if failed.is_floor or page.has_missing else ""
     failed_cost = (

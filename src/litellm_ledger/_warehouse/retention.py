@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from litellm_ledger._aggregates.formatting import counted
 from litellm_ledger._maintenance.retention import Retention
 from litellm_ledger._postgres.database import transaction
 from litellm_ledger._shipping import rollup
@@ -345,7 +346,7 @@ class _Run:
 
 async def _refuse_uneven(connection: asyncpg.Connection, writers: list[int]) -> None:
     if wrong := await uneven(connection, writers):
-        more = f" and {len(wrong) - 1:,} others" if len(wrong) > 1 else ""
+        more = f" and {counted(len(wrong) - 1, 'other')}" if len(wrong) > 1 else ""
         raise _LeftError(
             f"the outcomes of {wrong[0]}{more} are not as many as were shipped: run litellm-ledger "
             "verify, which says where; nothing of a month that is not whole is removed"

@@ -15,7 +15,7 @@ import msgspec
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from litellm_ledger import __version__
-from litellm_ledger._aggregates.formatting import clean, money, percent
+from litellm_ledger._aggregates.formatting import clean, counted, money, percent
 from litellm_ledger._aggregates.groups import MONEY
 from litellm_ledger._page.drawing import SIDE, rounded_cost
 
@@ -94,7 +94,9 @@ def verification(up: str) -> tuple[str, Callable[[dict[str, Any]], str], str]:
 
     def line(one: dict[str, Any]) -> str:
         sizes = {name: size_of(one[name]) for name in ("done", "total") if name in one}
-        return template.render(one=one, sizes=sizes, clean=lambda text: clean(text, 600))
+        return template.render(
+            one=one, sizes=sizes, counted=counted, clean=lambda text: clean(text, 600)
+        )
 
     return start, line, end
 
