@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.ledger_by_hand import HandMade
+from tests.ledger_by_hand import WRITER, HandMade
 from tests.postgres.databases import texts
 from tests.shipped import assert_exactly_once
 
@@ -17,6 +18,7 @@ from litellm_ledger._maintenance.compact import compact
 from litellm_ledger._maintenance.erase import erase
 from litellm_ledger._maintenance.person import Person
 from litellm_ledger._postgres import database
+from litellm_ledger._records.layout import LIVE, SegmentName, live_name
 from litellm_ledger._shipping.road import Road
 from litellm_ledger._shipping.shipper import Shipper
 
@@ -79,3 +81,25 @@ async def test_what_is_erased_while_it_is_sent_is_not_committed(
     monkeypatch.setattr(database, "copy", slow)
     await all_of_it(Shipper(database_url, [Road(tmp_path, "test", lines=20)]))
     await assert_nobody_is_there(database_url, tmp_path)
+
+
+@pytest.mark.asyncio
+async def test_what_was_read_ahead_is_shipped_although_it_is_sealed_or_compacted_meanwhile(
+    tmp_path: Path, database_url: str
+) -> None:
+    hand = HandMade(tmp_path)
+    path = hand.open(1, hand.lines(1, 40))
+    shipper = Shipper(database_url, [Road(tmp_path, "test", lines=10)])
+    with hand.alive(40, 40):
+        assert await shipper.step(all_now=True)
+        assert shipper._ready is not None
+    (tmp_path / LIVE / live_name(WRITER)).unlink()
+    path.rename(path.with_name(str(SegmentName(WRITER, 1, 40))))
+    assert await shipper.step(all_now=True)
+    assert shipper._ready is not None
+    until = date(2030, 1, 1)
+    assert (await asyncio.to_thread(compact, tmp_path, until=until)).segments == 0, "not shipped"
+    shutil.rmtree(tmp_path / "shipping")
+    assert (await asyncio.to_thread(compact, tmp_path, until=until)).segments == 1
+    await all_of_it(shipper)
+    assert await assert_exactly_once(database_url, [tmp_path]) == 40

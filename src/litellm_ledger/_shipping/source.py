@@ -46,7 +46,7 @@ _GAP: Final = ord("g")
 _TRIES: Final = 3
 _KEPT: Final = 4
 """Indexes that are kept: as many as segments overlap at one place."""
-_IN_ARCHIVE: Final = (0, 0)
+_NAMED: Final = (0, 0)
 _head: Final = msgspec.json.Decoder(Head).decode
 
 
@@ -252,7 +252,7 @@ class Source:
     def _opened(self, name: SegmentName) -> BinaryIO:
         """Open a segment; of one in the archive the lines are kept until another is asked for."""
         if self._kept is not None and self._kept[0] == name and _state(self._kept[1]) is not None:
-            self._files.setdefault(self._kept[1], _IN_ARCHIVE)
+            self._files.setdefault(self._kept[1], _NAMED)
             return BytesIO(self._kept[2])
         try:
             file, found = open_segment(self.root, name)
@@ -265,7 +265,7 @@ class Source:
             if place is None:  # it has left the archive meanwhile
                 raise _UnsureError
             self._kept = name, place[0].path, file.getvalue()
-            self._files.setdefault(place[0].path, _IN_ARCHIVE)
+            self._files.setdefault(place[0].path, _NAMED)
         else:
             path = self.root / SEGMENTS / str(found)
             self._files.setdefault(path, _told(path, os.fstat(file.fileno())))
@@ -352,9 +352,10 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def _told(path: Path, found: os.stat_result) -> tuple[int, int]:
-    if path.suffix == ".parquet":  # its content is in its name
-        return _IN_ARCHIVE
-    return found.st_ino, 0 if path.suffix == ".open" else found.st_mtime_ns  # that one grows
+    """Return size and time; no inode, which some network file systems make up for each look."""
+    if path.suffix != ".jsonl":  # in the archive its content is in its name; an open one grows
+        return _NAMED
+    return found.st_size, found.st_mtime_ns
 
 
 def _line_with(file: BinaryIO, start: bytes, begin: int) -> int | None:
