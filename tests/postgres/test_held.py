@@ -11,12 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.holding import HoldingProxy
-from tests.postgres.shipped import load, roll
+from tests.postgres.databases import answers, ask, run, texts, wrong
+from tests.postgres.shipped import ledger, load, roll
 from tests.postgres.test_chaos import port_of, through
-from tests.postgres.test_erasure import texts
-from tests.postgres.test_retention import answers, ledger, wrong
-from tests.postgres.test_rollup import ask
-from tests.postgres.test_verify_database import run
 from tests.shipped import assert_exactly_once
 
 from litellm_ledger import Ledger

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from litellm_ledger._errors import LedgerPathError, UnsupportedFormat
 
+from .locks import Lock, take
+
 if TYPE_CHECKING:
     import asyncpg
 
@@ -39,8 +41,6 @@ SCHEMA: Final = "litellm_ledger"
 AHEAD: Final = 3
 """Months after this one that have a partition already."""
 
-_LOCK: Final = (5512117, 1)
-"""Of those who change the schema: one at a time in a database."""
 _TOLD: Final = 3
 """Differences that an error names."""
 _FILES: Final = Path(__file__).parent / "sql"
@@ -193,7 +193,7 @@ async def migrate(connection: asyncpg.Connection, lowest: int = 1) -> list[Migra
     """
     applied = []
     async with connection.transaction():
-        await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
+        await take(connection, Lock.SCHEMA)
         has = await version(connection)
         if has > latest() or has < lowest:
             _refuse(has)

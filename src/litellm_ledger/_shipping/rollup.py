@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from litellm_ledger._postgres.locks import OURS, Lock, take
 from litellm_ledger._postgres.query import query
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ __all__ = [
     "tidy",
 ]
 
-_LOCK: Final = (5512117, 3)
-"""Of those who bring the sums forward: one at a time in a database."""
 _NUMBERS: Final = 50_000
 """Numbers that one transaction adds at most."""
 _SHARE: Final = 10_000
@@ -114,7 +113,7 @@ async def bring_forward(connection: asyncpg.Connection, most: int = _NUMBERS) ->
 
 async def hold(connection: asyncpg.Connection) -> None:
     """Have nobody else bring the sums forward until the end of the transaction."""
-    await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
+    await take(connection, Lock.SUMS)
 
 
 async def take_away(
@@ -175,7 +174,7 @@ async def rebuild(connection: asyncpg.Connection) -> int:
 
 
 async def _lead(connection: asyncpg.Connection) -> bool:
-    return bool(await connection.fetchval(_LEAD, *_LOCK))
+    return bool(await connection.fetchval(_LEAD, OURS, Lock.SUMS.value))
 
 
 _LEAD: Final = """

@@ -16,6 +16,7 @@ import msgspec
 
 from litellm_ledger._errors import LedgerPathError
 from litellm_ledger._postgres.database import transaction
+from litellm_ledger._postgres.locks import Lock, take
 from litellm_ledger._postgres.query import query
 from litellm_ledger._shipping import rollup
 
@@ -38,8 +39,6 @@ _T = TypeVar("_T")
 
 LONG: Final = 3_600.0
 """Seconds that a statement may take that reads a whole month."""
-_LOCK: Final = (5512117, 4)
-"""Of those who remove: one at a time in a database."""
 _WAIT: Final = 10
 """Seconds that a lock is waited for: a shipper holds its writer for one batch."""
 _TRIES: Final = 6
@@ -114,7 +113,7 @@ async def freeze(connection: asyncpg.Connection, writer_ids: Sequence[int]) -> N
 
     Waits for processes that bring the sums forward, remove, or ship a batch of theirs.
     """
-    await connection.execute("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)", *_LOCK)
+    await take(connection, Lock.REMOVAL)
     await rollup.hold(connection)
     await connection.execute(
         "SELECT FROM litellm_ledger.writers WHERE writer_id = ANY($1::int[]) "
