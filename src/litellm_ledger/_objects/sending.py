@@ -230,6 +230,11 @@ class Sending:
             if file.stamp is not None:
                 self.sent.note(file.part, file.name, there, file.sha256, file.stamp, proven=proven)
 
+    def note_waiting(self, segments: int = 1) -> None:
+        """Note that segments are not to be sent yet."""
+        with self._lock:
+            self.done.waiting += segments
+
     def problem(self, part: str, name: str, detail: str, what: str = "altered") -> None:
         """Note a file that was not sent, or an object that is not what it should be."""
         with self._lock:

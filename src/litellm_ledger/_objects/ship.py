@@ -198,7 +198,7 @@ class ObjectShipper:
         files.each(PRICES, prices)
         files.each(SEGMENTS, map(str, ledger.adjustments), self._is_missed)
         sealed = [name for name in ledger.segments if not name.open and name not in ledger.archive]
-        files.done.waiting += sum(name.open for name in ledger.segments)
+        files.note_waiting(sum(name.open for name in ledger.segments))
         stood_for = {name for name, _ in pruned}
         archive = {file.path.name: file for file, _ in ledger.archive.values()}
         files.each(ARCHIVE, sorted(archive), self._is_as_named)
@@ -250,7 +250,7 @@ class ObjectShipper:
                 self._files.only_here.add(name)
                 return False
         elif told is None and name.writer in live:
-            self._files.done.waiting += 1
+            self._files.note_waiting()
             return False
         elif told is not None and told.sha256 != file.sha256:
             if name not in pruned:
