@@ -360,7 +360,7 @@ async def test_a_sync_that_hangs_is_told_at_durability_synced(tmp_path: Path) ->
     with disk.hang("sync") as hang:
         task = asyncio.create_task(tracker.record(usage(0)))
         await stuck(hang)
-        with pytest.raises(DrainTimeout, match="1 records were unsynced"):
+        with pytest.raises(DrainTimeout, match="1 record was unsynced"):
             await tracker.aclose(0.1)
         await asyncio.wait({task}, timeout=WAIT)
         assert task.done()

@@ -706,7 +706,7 @@ def test_the_command_says_what_it_joined_and_what_it_left(hand: HandMade) -> Non
     now = hand.line(6, ts=datetime.now(UTC))
     hand.sealed(6, 6, [now])
     assert command("compact", hand.root).stdout.startswith("Nothing to compact")
-    assert command("compact", hand.root, "--today").stdout.startswith("1 segment with 1 lines")
+    assert command("compact", hand.root, "--today").stdout.startswith("1 segment with 1 line")
     path = next((hand.root / "archive").iterdir())
     path.write_bytes(b"PAR1")
     broken = command("compact", hand.root)

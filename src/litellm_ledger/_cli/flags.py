@@ -61,6 +61,7 @@ __all__ = [
     "place",
     "put_json",
     "refuse_misspelt",
+    "said_begin",
     "scope",
     "zone_name",
 ]
@@ -471,6 +472,12 @@ def emit(
     else:
         table()
     return status
+
+
+def said_begin(output: Output, paths: Iterable[Path], place: str) -> None:
+    """Say, to standard error, that following begins: it may be long until there is news."""
+    if not output.quiet:
+        complain(f"shipping {', '.join(map(str, paths))} to {place}, until Ctrl-C or SIGTERM")
 
 
 def place(ledger: Ledger) -> str:

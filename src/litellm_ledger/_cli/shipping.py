@@ -12,12 +12,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
-from litellm_ledger._reading.elsewhere import Elsewhere
 
-from .flags import Output, complain, emit
+from .flags import Output, complain, emit, said_begin
 from .parameters import option
 from .progress import working
-from .shipping_database import said_begin
 from .tables import tell
 
 if TYPE_CHECKING:
@@ -94,6 +92,8 @@ def _directories(ledger: Ledgers) -> tuple[Path, ...]:
     Raises:
         ValueError: one of them is shipped already.
     """
+    from litellm_ledger._reading.elsewhere import Elsewhere
+
     for one in ledger.places:
         if isinstance(one, Elsewhere):
             raise ValueError(f"{one} is where ledgers are shipped to; give the directory of one")

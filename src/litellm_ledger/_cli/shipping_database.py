@@ -15,25 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litellm_ledger._aggregates.formatting import clean, counted
 
-from .flags import Output, complain, emit
+from .flags import Output, complain, emit, said_begin
 from .progress import progress
 from .tables import tell
 
 if TYPE_CHECKING:
     from litellm_ledger._shipping.shipper import Shipper
 
-__all__ = ["said_begin", "ship_database"]
+__all__ = ["ship_database"]
 
 _TRIES: Final = 3
 """How often in a row a run that does not follow tries a database that does not answer."""
 _LAST: Final = 5.0
 """Seconds that a follower that is told to end has for what came since its last look."""
-
-
-def said_begin(output: Output, paths: Sequence[Path], place: str) -> None:
-    """Say, to standard error, that following begins: it may be long until there is news."""
-    if not output.quiet:
-        complain(f"shipping {', '.join(map(str, paths))} to {place}, until Ctrl-C or SIGTERM")
 
 
 def ship_database(

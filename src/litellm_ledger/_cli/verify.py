@@ -214,7 +214,7 @@ def _print_proofs(found: Verification) -> None:
         tell(_anchored(one))
     if found.against:
         end = "see above" if found.archive else "all that is sealed there is here, as it is there"
-        tell(f"Compared with {', '.join(map(clean, found.against))}: {end}.")
+        tell(f"Compared with {', '.join(clean(one, 4_096) for one in found.against)}: {end}.")
     if found.compared is not None:
         for line in _compared(found.compared).splitlines():
             tell(line)
