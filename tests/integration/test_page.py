@@ -484,3 +484,15 @@ def test_the_pictures_of_the_guides_can_be_made_anew() -> None:
     for path in (root / "docs" / "images").iterdir():
         assert path.stem in source
     assert "sample.py" in source
+
+
+@pytest.mark.parametrize("every", ["hour", "day", "week", "month"])
+def test_a_call_dated_centuries_away_does_not_make_the_page_endless(
+    hand: HandMade, every: str
+) -> None:
+    moments = [NOON, NOON + DAY, datetime(9998, 12, 31, 23, tzinfo=UTC)]
+    hand.filled(*({"ts": ts, "cost": Decimal(1)} for ts in moments))
+    done = run("html", "-", hand.root, "--every", every)
+    assert done.exit_code == 0
+    assert "9998-12" in done.stdout
+    assert len(done.stdout) < 100_000

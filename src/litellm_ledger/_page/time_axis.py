@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,9 @@ from litellm_ledger._aggregates.calendar import Calendar
 from litellm_ledger._aggregates.groups import MISSING, Row
 
 __all__ = ["fitting", "in_period", "periods", "short"]
+
+_MOST: Final = 3_000
+"""Periods of an axis: a dozen years of days, more than a screen has points."""
 
 
 def fitting(days: Iterable[str]) -> str:
@@ -40,21 +44,28 @@ def in_period(row: Row, every: str, dates: Calendar) -> Row:
 
 
 def periods(every: str, seen: Iterable[str], dates: Calendar) -> list[str]:
-    """Return all periods from the first to the last, those without a call too."""
+    """Return all periods from the first to the last, those without a call too.
+
+    Where that were more than a chart can show (a call dated centuries away), only those with calls.
+    """
     known = {label for label in seen if label != MISSING}
     undated = [MISSING] if MISSING in seen or not known else []
     if not known:
         return undated
     if every == "hour":
-        at = [datetime.fromisoformat(label) for label in known]
+        at = {datetime.fromisoformat(label): label for label in known}
         hours, moment, end = [], min(at).astimezone(UTC), max(at)
+        if (end - moment) / timedelta(hours=1) > _MOST:
+            return [at[one] for one in sorted(at)] + undated
         while moment <= end:
             hours.append(dates.label("hour", dates.number("hour", moment)))
             moment += timedelta(hours=1)
         return list(dict.fromkeys(hours)) + undated
     numbers = [number for label in known if (number := dates.parse(every, label)) is not None]
     step = 7 if every == "week" else 1
-    every_one = range(min(numbers), max(numbers) + 1, step)
+    every_one: Sequence[int] = range(min(numbers), max(numbers) + 1, step)
+    if len(every_one) > _MOST:
+        every_one = sorted(set(numbers))
     return [dates.label(every, number) for number in every_one] + undated
 
 
