@@ -486,7 +486,7 @@ def _recording(one: Server, size: Size, found: Slopes) -> None:
             for each in records(writer_name(2), count)
         ]
         began = time.process_time()
-        async with UsageTracker(root, handle_signals=False) as tracker:
+        async with UsageTracker(root, handle_signals=False, queue_size=count) as tracker:
             for at, each in enumerate(many):
                 tracker.record_nowait(each)
                 if at % 100 == 99:
