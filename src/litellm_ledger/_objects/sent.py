@@ -7,17 +7,14 @@ object by what the listing says of it, so that neither can be another one since.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
 from litellm_ledger._reading.listing import Snapshot
 from litellm_ledger._records.layout import ARCHIVE, SEGMENTS, SegmentName
-from litellm_ledger._storage.checked_files import cache_file
+from litellm_ledger._storage.checked_files import cache_file, remember, remembered
 
 from .store import Stored
 
@@ -48,7 +45,7 @@ class Sent:
 
         kind = f"sent-{sha256(url.encode()).hexdigest()[:16]}"
         self._file = cache_file(root, kind) if remember else None
-        self._known: Final = _load(self._file)
+        self._known: Final[dict[str, _Known]] = remembered(self._file, dict[str, _Known])
         self._changed = False
 
     def is_known(self, part: str, name: str, stamp: Stamp, there: Stored | None) -> bool:
@@ -95,20 +92,7 @@ class Sent:
         if not self._changed or self._file is None:
             return
         self._changed = False
-        temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-        with contextlib.suppress(OSError):
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:  # follows no link that others have put there
-                file.write(msgspec.json.encode(self._known))
-            temporary.replace(self._file)
-
-
-def _load(file: Path | None) -> dict[str, _Known]:
-    with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if file is not None and file.lstat().st_uid == os.geteuid():
-            return msgspec.json.decode(file.read_bytes(), type=dict[str, _Known])
-    return {}
+        remember(self._file, self._known)
 
 
 def stamp_of(state: os.stat_result) -> Stamp:

@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from .filesystem import open_file
 
-__all__ = ["CheckedFiles", "cache_file"]
+__all__ = ["CheckedFiles", "cache_file", "remember", "remembered"]
 
 _WORTH_KEEPING: Final = 16 * 2**20
 """Bytes that were read, from which on it is remembered for other processes: they take 10 ms."""
@@ -43,7 +43,7 @@ class CheckedFiles:
         self._file = cache_file(root, "checked") if size >= _WORTH_KEEPING else None
         key = str(self._file or root)
         if key not in _known:
-            _known[key] = _load(self._file)
+            _known[key] = remembered(self._file, _Known)
         self._checked = _known[key]
         self._read = 0
 
@@ -68,13 +68,7 @@ class CheckedFiles:
         if self._read < _WORTH_KEEPING or self._file is None:
             return
         self._read = 0
-        temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
-        with contextlib.suppress(OSError):
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:  # follows no link that others have put there
-                file.write(msgspec.json.encode(self._checked))
-            temporary.replace(self._file)
+        remember(self._file, self._checked)
 
 
 def cache_file(root: Path, kind: str) -> Path | None:
@@ -93,10 +87,31 @@ def cache_file(root: Path, kind: str) -> Path | None:
         return None
 
 
-def _load(file: Path | None) -> _Known:
+def remember(file: Path, value: Any) -> None:
+    """Keep a value for other processes; whatever is in the way of that is no matter.
+
+    Args:
+        file: as ``cache_file`` returns it.
+    """
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as new:  # follows no link that others have put there
+            new.write(msgspec.json.encode(value))
+        temporary.replace(file)
+
+
+def remembered(file: Path | None, kind: Any) -> dict[str, Any]:
+    """Return what was kept; empty: nothing, not by this user, or nothing that can be read.
+
+    Args:
+        kind: of which type it is: a ``dict`` by text.
+    """
     with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if file is not None and file.lstat().st_uid == os.geteuid():
-            return msgspec.json.decode(file.read_bytes(), type=_Known)
+            found: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=kind)
+            return found
     return {}
 
 
